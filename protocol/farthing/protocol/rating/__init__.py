@@ -1,0 +1,51 @@
+"""Rating: rate cards and the exact price of usage, the same on both sides of a trade."""
+
+from farthing.protocol.rating.card import (
+    CardError,
+    CardFault,
+    CompiledCard,
+    RateCard,
+    card_document,
+    card_sha256,
+    compile_card,
+    parse_card,
+)
+from farthing.protocol.rating.pricing import hold_units_for, price_of, rerate
+from farthing.protocol.rating.rate import (
+    START,
+    InvalidLine,
+    Line,
+    Portion,
+    Position,
+    Rating,
+    RatingCode,
+    RatingError,
+    line_document,
+    parse_line,
+    rate,
+)
+
+__all__ = [
+    "START",
+    "CardError",
+    "CardFault",
+    "CompiledCard",
+    "InvalidLine",
+    "Line",
+    "Portion",
+    "Position",
+    "RateCard",
+    "Rating",
+    "RatingCode",
+    "RatingError",
+    "card_document",
+    "card_sha256",
+    "compile_card",
+    "hold_units_for",
+    "line_document",
+    "parse_card",
+    "parse_line",
+    "price_of",
+    "rate",
+    "rerate",
+]

@@ -1,0 +1,178 @@
+"""The double-entry ledger as arithmetic: accounts of four counters, transfers, the fold.
+
+Boundary: pure. The engine applies transfers with it; an auditor folds the journal with the very
+same functions. Source: spec/ledger.md.
+"""
+
+from collections.abc import Iterable, Mapping, MutableMapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from farthing.protocol.canonical import Json
+from farthing.protocol.errors import Broken
+from farthing.protocol.money import INT64_MAX
+
+__all__ = [
+    "COUNTER_MAX",
+    "Account",
+    "AccountKind",
+    "Movement",
+    "Transfer",
+    "account_name",
+    "apply",
+    "fold",
+    "imbalances",
+    "split_account",
+]
+
+# Lifetime gross counters are 128-bit (design 2): an amount fits int64, their sum may not.
+COUNTER_MAX: Final = 2**127 - 1
+PLATFORM: Final = "platform"
+
+
+class AccountKind(StrEnum):
+    """The chart of accounts. Every account belongs to one owner and one asset."""
+
+    PREPAID = "prepaid"
+    VENDOR_PENDING = "vendor_pending"
+    VENDOR_PAYABLE = "vendor_payable"
+    PLATFORM_FEE = "platform_fee"
+    DISPUTE_ESCROW = "dispute_escrow"
+    EXTERNAL_CLEARING = "external_clearing"
+
+    @property
+    def may_go_negative(self) -> bool:
+        """Only external clearing: it mirrors money that is elsewhere."""
+        return self is AccountKind.EXTERNAL_CLEARING
+
+
+class Movement(StrEnum):
+    """What a transfer does to the counters."""
+
+    PENDING = "pending"
+    VOID = "void"
+    POST = "post"
+
+
+@dataclass(slots=True)
+class Account:
+    """Four lifetime counters, in units of the account's asset."""
+
+    debits_pending: int = 0
+    debits_posted: int = 0
+    credits_pending: int = 0
+    credits_posted: int = 0
+
+    @property
+    def posted_units(self) -> int:
+        """Settled balance."""
+        return self.credits_posted - self.debits_posted
+
+    @property
+    def available_units(self) -> int:
+        """What can be debited now: pending debits reserve, pending credits do not count."""
+        return self.credits_posted - self.debits_posted - self.debits_pending
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Transfer:
+    """`units` from the debit account to the credit account, pending, voided or posted."""
+
+    movement: Movement
+    debit: str
+    credit: str
+    asset: str
+    units: int
+
+    def document(self) -> dict[str, Json]:
+        """The transfer as it stands in a journal record."""
+        return {
+            "asset": self.asset,
+            "credit": self.credit,
+            "debit": self.debit,
+            "movement": self.movement.value,
+            "units": str(self.units),
+        }
+
+    @classmethod
+    def from_document(cls, document: Mapping[str, Json]) -> "Transfer":
+        """The transfer that `document` wrote."""
+        return cls(
+            movement=Movement(str(document["movement"])),
+            debit=str(document["debit"]),
+            credit=str(document["credit"]),
+            asset=str(document["asset"]),
+            units=int(str(document["units"])),
+        )
+
+
+def account_name(owner: str, kind: AccountKind, asset: str) -> str:
+    """The name of an account: `owner:kind:asset`."""
+    return f"{owner}:{kind.value}:{asset}"
+
+
+def split_account(name: str) -> tuple[str, AccountKind, str]:
+    """Owner, kind and asset of an account's name."""
+    owner, kind, asset = name.split(":")
+    return owner, AccountKind(kind), asset
+
+
+def apply(accounts: MutableMapping[str, Account], transfer: Transfer) -> None:
+    """Apply one transfer; both sides move together.
+
+    Raises:
+        Broken: the transfer breaks an invariant of the ledger. Deciding refuses such a transfer
+            beforehand, so this is a defect, never bad input.
+    """
+    units = transfer.units
+    if not 0 < units <= INT64_MAX or transfer.debit == transfer.credit:
+        text = f"not a transfer: {transfer}"
+        raise Broken(text)
+    debit = accounts.setdefault(transfer.debit, Account())
+    credit = accounts.setdefault(transfer.credit, Account())
+    match transfer.movement:
+        case Movement.PENDING:
+            debit.debits_pending += units
+            credit.credits_pending += units
+        case Movement.VOID:
+            debit.debits_pending -= units
+            credit.credits_pending -= units
+        case Movement.POST:
+            debit.debits_posted += units
+            credit.credits_posted += units
+    _check(transfer.debit, debit)
+    _check(transfer.credit, credit)
+
+
+def fold(transfers: Iterable[Transfer]) -> dict[str, Account]:
+    """The accounts that a sequence of transfers leaves."""
+    accounts: dict[str, Account] = {}
+    for transfer in transfers:
+        apply(accounts, transfer)
+    return accounts
+
+
+def imbalances(accounts: Mapping[str, Account]) -> dict[str, int]:
+    """Per asset, credits minus debits, posted and pending together; empty when balanced."""
+    sums: dict[str, list[int]] = {}
+    for name, account in accounts.items():
+        pair = sums.setdefault(split_account(name)[2], [0, 0])
+        pair[0] += account.credits_posted - account.debits_posted
+        pair[1] += account.credits_pending - account.debits_pending
+    return {asset: posted or pending for asset, (posted, pending) in sums.items() if posted or pending}
+
+
+def _check(name: str, account: Account) -> None:
+    counters = (
+        account.debits_pending,
+        account.debits_posted,
+        account.credits_pending,
+        account.credits_posted,
+    )
+    if not all(0 <= counter <= COUNTER_MAX for counter in counters):
+        text = f"counter of {name} out of range: {counters}"
+        raise Broken(text)
+    if account.available_units < 0 and not split_account(name)[1].may_go_negative:
+        text = f"{name} would be overdrawn by {-account.available_units}"
+        raise Broken(text)

@@ -1,0 +1,140 @@
+"""Accounts: crediting them from outside, balances, the trial balance."""
+
+from farthing.protocol.errors import Code
+from farthing.protocol.wire import (
+    Effect,
+    IdempotencyKey,
+    Money,
+    Operation,
+    OrganisationRef,
+    Role,
+    Text,
+    message,
+)
+
+__all__ = [
+    "FUND_ACCOUNT",
+    "GET_BALANCE",
+    "GET_TRIAL_BALANCE",
+    "AccountBalance",
+    "Balances",
+    "Funding",
+    "FundAccount",
+    "GetBalance",
+    "GetTrialBalance",
+    "StandingNow",
+    "TrialBalance",
+]
+
+
+@message
+class StandingNow:
+    """What the caller has left, read when the answer is given; a replayed answer reads it anew.
+
+    Absent members do not apply to the caller: a vendor has no budget.
+    """
+
+    balance: Money | None = None
+    pending: Money | None = None
+    remaining_today: Money | None = None
+    per_call_max: Money | None = None
+
+
+@message
+class FundAccount:
+    """Credit a prepaid account from the external clearing account."""
+
+    organisation_id: OrganisationRef
+    amount: Money
+    reference: Text
+    idempotency_key: IdempotencyKey
+
+
+@message
+class Funding:
+    """Money that came in from outside."""
+
+    funding_id: str
+    organisation_id: str
+    amount: Money
+    reference: str
+
+
+@message
+class GetBalance:
+    """Ask for the balances of the caller's organisation."""
+
+
+@message
+class AccountBalance:
+    """One account: `posted` is settled, `held` is set aside, `available` can be spent."""
+
+    account: str
+    posted: Money
+    held: Money
+    available: Money
+
+
+@message
+class Balances:
+    """The accounts of one organisation, as of a journal position."""
+
+    organisation_id: str
+    accounts: tuple[AccountBalance, ...]
+    as_of_seq: int
+
+
+@message
+class GetTrialBalance:
+    """Ask for every account's gross counters."""
+
+
+@message
+class TrialRow:
+    """One account's gross counters, canonical amounts of its asset."""
+
+    account: str
+    asset: str
+    debits_posted: str
+    credits_posted: str
+    debits_pending: str
+    credits_pending: str
+
+
+@message
+class TrialBalance:
+    """All accounts; `balanced` says that debits equal credits for every asset."""
+
+    rows: tuple[TrialRow, ...]
+    balanced: bool
+    as_of_seq: int
+
+
+FUND_ACCOUNT = Operation(
+    name="fund_account",
+    title="Fund an account",
+    says="Credit an operator's prepaid account from the external clearing account.",
+    ask=FundAccount,
+    answer=Funding,
+    effect=Effect.MOVES_MONEY,
+    roles=frozenset({Role.TREASURER}),
+    codes=(Code.INVALID_AMOUNT, Code.NOT_FOUND, Code.AMOUNT_OVERFLOW),
+)
+GET_BALANCE = Operation(
+    name="get_balance",
+    title="Get balance",
+    says="Show the balances of the caller's organisation and what the caller may still spend.",
+    ask=GetBalance,
+    answer=Balances,
+    effect=Effect.READS,
+    roles=frozenset({Role.BUYER, Role.OPERATOR, Role.VENDOR}),
+)
+GET_TRIAL_BALANCE = Operation(
+    name="get_trial_balance",
+    title="Get trial balance",
+    says="List every account with its gross counters and say whether debits equal credits.",
+    ask=GetTrialBalance,
+    answer=TrialBalance,
+    effect=Effect.READS,
+    roles=frozenset({Role.TREASURER, Role.ADMIN}),
+)

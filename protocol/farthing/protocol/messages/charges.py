@@ -1,0 +1,186 @@
+"""Charges: explained line by line, refunded by the vendor, proven by a receipt."""
+
+from farthing.protocol.errors import Code
+from farthing.protocol.messages.accounts import StandingNow
+from farthing.protocol.messages.holds import Charge
+from farthing.protocol.messages.listings import Document
+from farthing.protocol.wire import (
+    ChargeRef,
+    Effect,
+    IdempotencyKey,
+    Money,
+    Operation,
+    Role,
+    Text,
+    message,
+)
+
+__all__ = [
+    "EXPLAIN_CHARGE",
+    "GET_EVIDENCE",
+    "GET_RECEIPT",
+    "LIST_CHARGES",
+    "REFUND_CHARGE",
+    "Charges",
+    "Evidence",
+    "ExplainCharge",
+    "Explanation",
+    "GetEvidence",
+    "GetReceipt",
+    "ListCharges",
+    "Receipt",
+    "Refund",
+    "RefundCharge",
+]
+
+_PARTIES = frozenset({Role.BUYER, Role.OPERATOR, Role.VENDOR})
+
+
+@message
+class RefundCharge:
+    """Give a charge back, whole or in part, unasked. Only the vendor can."""
+
+    charge_id: ChargeRef
+    amount: Money
+    reason: Text = ""
+    idempotency_key: IdempotencyKey
+
+
+@message
+class Refund:
+    """What was given back; the platform's fee on it is given back too."""
+
+    refund_id: str
+    charge_id: str
+    amount: Money
+    fee_returned: Money
+    refunded_in_all: Money
+    standing: StandingNow | None = None
+
+
+@message
+class ExplainCharge:
+    """Ask how a charge came about."""
+
+    charge_id: ChargeRef
+
+
+@message
+class Explanation:
+    """A charge with the trace of every line and the postings it made."""
+
+    charge: Charge
+    rate_card_sha256: str
+    trace: tuple[Document, ...]
+    postings: tuple[Document, ...]
+
+
+@message
+class ListCharges:
+    """Ask for the caller's charges, newest first, at most `limit`."""
+
+    limit: int = 50
+
+
+@message
+class Charges:
+    """The caller's charges."""
+
+    charges: tuple[Charge, ...]
+
+
+@message
+class GetReceipt:
+    """Ask for the receipt of a charge."""
+
+    charge_id: ChargeRef
+
+
+@message
+class Receipt:
+    """A journal record, its inclusion proof and the signed tree head it is proven under.
+
+    `record` is the record's canonical bytes as text; `proof` the hashes of the audit path in hex;
+    `tree_head` a signed note (spec/receipts.md). Verifies offline with the platform's key alone.
+    """
+
+    charge_id: str
+    seq: int
+    record: str
+    tree_size: int
+    proof: tuple[str, ...]
+    tree_head: str
+
+
+@message
+class GetEvidence:
+    """Ask for everything that proves a charge: documents, signatures, keys, records, proofs."""
+
+    charge_id: ChargeRef
+
+
+@message
+class Evidence:
+    """The parts of an evidence pack (spec/evidence.md), ready to be written as files."""
+
+    charge_id: str
+    documents: tuple[Document, ...]
+    receipts: tuple[Receipt, ...]
+    keys: tuple[Document, ...]
+
+
+REFUND_CHARGE = Operation(
+    name="refund_charge",
+    title="Refund a charge",
+    says="Give a charge back, whole or in part.",
+    ask=RefundCharge,
+    answer=Refund,
+    effect=Effect.MOVES_MONEY,
+    roles=frozenset({Role.VENDOR}),
+    codes=(
+        Code.NOT_FOUND,
+        Code.INVALID_AMOUNT,
+        Code.ASSET_MISMATCH,
+        Code.INSUFFICIENT_FUNDS,
+        Code.REFUND_EXCEEDS_CHARGE,
+    ),
+)
+EXPLAIN_CHARGE = Operation(
+    name="explain_charge",
+    title="Explain a charge",
+    says="Show how a charge came about: every line's trace and every posting.",
+    ask=ExplainCharge,
+    answer=Explanation,
+    effect=Effect.READS,
+    roles=_PARTIES,
+    codes=(Code.NOT_FOUND,),
+)
+LIST_CHARGES = Operation(
+    name="list_charges",
+    title="List charges",
+    says="List the caller's charges, newest first.",
+    ask=ListCharges,
+    answer=Charges,
+    effect=Effect.READS,
+    roles=_PARTIES,
+)
+GET_RECEIPT = Operation(
+    name="get_receipt",
+    title="Get a receipt",
+    says="Return the receipt of a charge; it verifies offline.",
+    ask=GetReceipt,
+    answer=Receipt,
+    effect=Effect.READS,
+    roles=_PARTIES,
+    codes=(Code.NOT_FOUND,),
+)
+GET_EVIDENCE = Operation(
+    name="get_evidence",
+    title="Get evidence",
+    says="Return everything that proves a charge, for an evidence pack.",
+    ask=GetEvidence,
+    answer=Evidence,
+    effect=Effect.READS,
+    roles=_PARTIES,
+    codes=(Code.NOT_FOUND,),
+)

@@ -1,0 +1,186 @@
+"""What every message is made of: field types, money on the wire, and the `Operation` declaration.
+
+Boundary: shapes only. An operation is declared once, in `protocol.messages`; tools, routes,
+schemas, SDK calls, commands and the ownership tests are made from the declaration.
+Source: spec/messages.md.
+"""
+
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+from enum import StrEnum
+from typing import Annotated, Generic, TypeVar, dataclass_transform
+
+from pydantic import ConfigDict, Field
+
+from farthing.protocol.canonical import Json
+from farthing.protocol.errors import Code
+from farthing.protocol.ids import id_pattern
+from farthing.protocol.money import format_units, parse_units
+
+__all__ = [
+    "EXTENSION",
+    "ROOT",
+    "AgentRef",
+    "AgreementRef",
+    "AssetCode",
+    "ChargeRef",
+    "DisputeRef",
+    "Effect",
+    "HoldRef",
+    "IdempotencyKey",
+    "ListingRef",
+    "Money",
+    "Name",
+    "Operation",
+    "OrganisationRef",
+    "PrincipalRef",
+    "Quantity",
+    "Role",
+    "Sha256",
+    "Slug",
+    "Text",
+    "Time",
+    "Usage",
+    "document_of",
+    "message",
+    "money",
+]
+
+T = TypeVar("T")
+Ask = TypeVar("Ask")
+Answer = TypeVar("Answer")
+
+ROOT = "org.farthing"
+EXTENSION = f"{ROOT}/commerce"
+
+AgentRef = Annotated[str, Field(pattern=id_pattern("agt"))]
+OrganisationRef = Annotated[str, Field(pattern=id_pattern("org"))]
+PrincipalRef = Annotated[str, Field(pattern=r"^(agt|org|stf)_[0-7][0-9a-hjkmnp-tv-z]{25}$")]
+ListingRef = Annotated[str, Field(pattern=id_pattern("lst"))]
+AgreementRef = Annotated[str, Field(pattern=id_pattern("agr"))]
+HoldRef = Annotated[str, Field(pattern=id_pattern("hld"))]
+ChargeRef = Annotated[str, Field(pattern=id_pattern("chg"))]
+DisputeRef = Annotated[str, Field(pattern=id_pattern("dsp"))]
+IdempotencyKey = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{16,128}$")]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Quantity = Annotated[str, Field(pattern=r"^(0|[1-9][0-9]{0,15})$")]
+AssetCode = Annotated[str, Field(pattern=r"^[A-Z]{3,8}$")]
+Slug = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
+Name = Annotated[str, Field(min_length=1, max_length=80, pattern=r"^[^\x00-\x1f\x7f]+$")]
+Text = Annotated[str, Field(max_length=2000, pattern=r"^[^\x00-\x08\x0b-\x1f\x7f]*$")]
+Time = Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z$")]
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True)
+def message(cls: type[T]) -> type[T]:
+    """A frozen, slotted, keyword-only dataclass that the door checks strictly.
+
+    Unknown members are refused, and nothing is coerced.
+    """
+    cls.__pydantic_config__ = ConfigDict(extra="forbid", strict=True)  # type: ignore[attr-defined]
+    return dataclass(frozen=True, slots=True, kw_only=True)(cls)
+
+
+@message
+class Money:
+    """An amount on the wire: canonical decimal text and its asset (spec/money.md)."""
+
+    amount: Annotated[str, Field(pattern=r"^-?(0|[1-9][0-9]{0,18})(\.[0-9]{1,9})?$")]
+    asset: AssetCode
+
+    @property
+    def units(self) -> int:
+        """The amount in the asset's smallest unit; raises `InvalidAmount`."""
+        return parse_units(self.amount, self.asset)
+
+
+@message
+class Usage:
+    """A quantity of one meter, in the meter's smallest unit."""
+
+    meter: Slug
+    quantity: Quantity
+
+
+class Role(StrEnum):
+    """What a caller is to the market. `newcomer` has proven a key that nobody holds yet."""
+
+    ANYONE = "anyone"
+    NEWCOMER = "newcomer"
+    BUYER = "buyer"
+    OPERATOR = "operator"
+    VENDOR = "vendor"
+    TREASURER = "treasurer"
+    ADMIN = "admin"
+
+
+class Effect(StrEnum):
+    """What an operation does; tool annotations and proof rules follow from it."""
+
+    READS = "reads"
+    WRITES = "writes"
+    MOVES_MONEY = "moves_money"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operation(Generic[Ask, Answer]):
+    """One operation, declared once.
+
+    Args:
+        name: verb_noun, the tool's name and the last part of the path.
+        title: short human title.
+        says: one sentence, shown to agents as the tool's description.
+        ask, answer: the message types.
+        effect: what it does.
+        roles: who may call it; `Role.ANYONE` means no credential is needed.
+        codes: the refusals it can give beyond those of the door and of the engine's first checks.
+    """
+
+    name: str
+    title: str
+    says: str
+    ask: type[Ask]
+    answer: type[Answer]
+    effect: Effect
+    roles: frozenset[Role]
+    codes: tuple[Code, ...] = ()
+
+    @property
+    def path(self) -> str:
+        """The path of the operation over signed HTTP."""
+        return f"/v1/{self.name}"
+
+    @property
+    def public(self) -> bool:
+        """Whether it can be called with no credential."""
+        return Role.ANYONE in self.roles
+
+
+def money(units: int, asset: str) -> Money:
+    """The wire form of an amount of units."""
+    return Money(amount=format_units(units, asset), asset=asset)
+
+
+def document_of(value: object) -> dict[str, Json]:
+    """The JSON document of a message; members that hold their empty default are left out."""
+    document = _plain(value)
+    assert isinstance(document, dict)
+    return document
+
+
+def _plain(value: object) -> Json:
+    if isinstance(value, str | bool | int):
+        return value.value if isinstance(value, StrEnum) else value
+    if is_dataclass(value):
+        members: dict[str, Json] = {}
+        for field in fields(value):
+            member = getattr(value, field.name)
+            if field.default is MISSING or member != field.default:
+                members[field.name] = _plain(member)
+        return members
+    if isinstance(value, Mapping):
+        return {str(name): _plain(member) for name, member in value.items()}
+    if isinstance(value, tuple | list):
+        return [_plain(member) for member in value]
+    message_text = f"{type(value).__name__} has no JSON form"
+    raise TypeError(message_text)

@@ -1,0 +1,1 @@
+"""The engine: one deterministic state machine that decides everything about money. Pure."""

@@ -1,0 +1,124 @@
+"""The questions the engine answers besides doing commands. Pure values.
+
+`engine.standing.answer` answers those about state; the writer itself answers `RecordAt`,
+`ProofOf` and `TreeHeadNow`, which need the journal.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from farthing.protocol.authority.standing import Standing
+from farthing.protocol.errors import Refusal
+from farthing.protocol.ledger import Account
+from farthing.protocol.records import Record
+from farthing.settlement.engine.commands import Command, Question
+
+__all__ = [
+    "AccountsOf",
+    "KeyFacts",
+    "KeyOf",
+    "Lookup",
+    "OutcomeOf",
+    "Proof",
+    "ProofOf",
+    "RecordAt",
+    "StandingOf",
+    "Things",
+    "TreeHeadNow",
+    "WouldBe",
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StandingOf(Question[Standing]):
+    """What a principal may spend now."""
+
+    principal_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyFacts:
+    """What is known of a key. `principal_id`, role and key never change; `status` can."""
+
+    thumbprint: str
+    principal_id: str
+    organisation_id: str
+    role: str
+    jwk: Mapping[str, str]
+    status: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyOf(Question[KeyFacts | None]):
+    """The facts of a key by its thumbprint."""
+
+    thumbprint: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccountsOf(Question[Mapping[str, Account]]):
+    """Copies of the accounts of an owner; an empty owner means all accounts."""
+
+    owner: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lookup(Question[object | None]):
+    """One thing of state by noun and id (agent, organisation, listing, agreement, hold, ...)."""
+
+    noun: str
+    id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Things(Question[tuple[object, ...]]):
+    """The newest things of a noun that a principal's organisation or agent is party to."""
+
+    noun: str
+    principal_id: str
+    limit: int = 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutcomeOf(Question[Record | None]):
+    """The record that a caller's idempotency key made, if it made one."""
+
+    scope: str
+    operation: str
+    key: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WouldBe(Question[Record | Refusal]):
+    """What a command would come to now: `decide` without `evolve`. Nothing is burnt or remembered."""
+
+    command: Command
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordAt(Question[bytes | None]):
+    """The bytes of the record at a journal position."""
+
+    seq: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proof:
+    """A record's bytes, its audit path (raw hashes) and the signed head it is proven under."""
+
+    record: bytes
+    tree_size: int
+    path: tuple[bytes, ...]
+    note: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProofOf(Question[Proof | None]):
+    """The inclusion proof of the record at a journal position."""
+
+    seq: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TreeHeadNow(Question[str]):
+    """The newest signed tree head, as a note."""

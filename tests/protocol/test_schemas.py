@@ -1,0 +1,155 @@
+"""The subset of JSON Schema agrees with a full validator wherever it speaks, and bounds work."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
+
+from farthing.protocol.canonical import Json, LooseJson
+from farthing.protocol.schemas import Violation, check_schema, violation
+
+NAMES = st.sampled_from(["a", "b", "c"])
+SCALARS: st.SearchStrategy[Any] = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-3, 3),
+    st.sampled_from([0.5, 1.0, -2.0]),
+    st.sampled_from(["", "a", "ab", "é\U0001f600"]),
+)
+INSTANCES: st.SearchStrategy[Any] = st.recursive(
+    SCALARS,
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(NAMES, inner, max_size=3)),
+    max_leaves=6,
+)
+SIGNABLE: st.SearchStrategy[Any] = st.one_of(
+    st.booleans(), st.integers(-3, 3), st.sampled_from(["", "a", "ab"]), st.just([1, "a"])
+)
+TYPES = st.sampled_from(["array", "boolean", "integer", "null", "number", "object", "string"])
+
+
+def _keywords(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    size = st.integers(0, 3)
+    number = st.integers(-2, 2)
+    members: dict[str, st.SearchStrategy[Any]] = {
+        "type": st.one_of(TYPES, st.lists(TYPES, min_size=1, max_size=3, unique=True)),
+        "enum": st.lists(SIGNABLE, max_size=3),
+        "const": SIGNABLE,
+        "required": st.lists(NAMES, max_size=2, unique=True),
+        "properties": st.dictionaries(NAMES, inner, max_size=3),
+        "additionalProperties": inner,
+        "items": inner,
+        "prefixItems": st.lists(inner, min_size=1, max_size=2),
+        "uniqueItems": st.booleans(),
+        "multipleOf": st.integers(1, 3),
+        "allOf": st.lists(inner, min_size=1, max_size=2),
+        "anyOf": st.lists(inner, min_size=1, max_size=2),
+        "oneOf": st.lists(inner, min_size=1, max_size=2),
+        "not": inner,
+        "if": inner,
+        "then": inner,
+        "else": inner,
+        "pattern": st.just("^z"),
+        "title": st.just("t"),
+        **dict.fromkeys(
+            ["maxItems", "minItems", "maxLength", "minLength", "maxProperties", "minProperties"],
+            size,
+        ),
+        **dict.fromkeys(["maximum", "minimum", "exclusiveMaximum", "exclusiveMinimum"], number),
+    }
+    names = st.lists(st.sampled_from(sorted(members)), max_size=3, unique=True)
+    return names.flatmap(lambda each: st.fixed_dictionaries({name: members[name] for name in each}))
+
+
+SCHEMAS = _keywords(
+    st.recursive(st.booleans(), lambda inner: st.one_of(inner, _keywords(inner)), max_leaves=4)
+)
+
+
+def _without_pattern(schema: Json) -> Json:
+    if isinstance(schema, dict):
+        return {name: _without_pattern(each) for name, each in schema.items() if name != "pattern"}
+    return [_without_pattern(each) for each in schema] if isinstance(schema, list) else schema
+
+
+@given(schema=SCHEMAS, instance=INSTANCES)
+def test_the_subset_agrees_with_a_full_validator(
+    schema: dict[str, Json], instance: LooseJson
+) -> None:
+    assert check_schema(schema) is None
+    plain = _without_pattern(schema)
+    assert isinstance(plain, dict)
+    oracle = Draft202012Validator(plain)
+    assert (violation(schema, instance) is None) == oracle.is_valid(instance)
+
+
+def test_a_violation_names_the_member_and_the_keyword() -> None:
+    schema: dict[str, Json] = {
+        "type": "object",
+        "properties": {"pages": {"type": "array", "items": {"$ref": "#/$defs/page"}}},
+        "$defs": {"page": {"type": "object", "required": ["text"], "additionalProperties": False}},
+    }
+    instance: LooseJson = {"pages": [{"text": "a"}]}
+    assert violation(schema, {"pages": [{}]}) == Violation(path="pages.0", keyword="required")
+    assert violation(schema, instance) == Violation(
+        path="pages.0.text", keyword="additionalProperties"
+    )
+
+
+@pytest.mark.parametrize(
+    ("schema", "path", "keyword"),
+    [
+        ([], "", "schema"),
+        ({"patternProperties": {}}, "", "patternProperties"),
+        ({"items": {"$dynamicRef": "#x"}}, "items", "$dynamicRef"),
+        ({"$ref": "https://example.org/schema"}, "", "$ref"),
+        ({"$ref": "#/$defs/absent"}, "", "$ref"),
+        ({"properties": {"a": {"$defs": {}}}}, "properties.a", "$defs"),
+        ({"type": "float"}, "", "type"),
+        ({"type": []}, "", "type"),
+        ({"minLength": -1}, "", "minLength"),
+        ({"multipleOf": 0}, "", "multipleOf"),
+        ({"maximum": True}, "", "maximum"),
+        ({"allOf": []}, "", "allOf"),
+        ({"required": [1]}, "", "required"),
+        ({"enum": "a"}, "", "enum"),
+        ({"uniqueItems": 1}, "", "uniqueItems"),
+    ],
+)
+def test_a_schema_outside_the_subset_is_refused_where_it_leaves_it(
+    schema: Json, path: str, keyword: str
+) -> None:
+    assert check_schema(schema) == Violation(path=path, keyword=keyword)
+
+
+def test_a_schema_that_refers_to_itself_for_ever_fits_nothing() -> None:
+    schema: dict[str, Json] = {"$ref": "#/$defs/a", "$defs": {"a": {"$ref": "#/$defs/a"}}}
+    assert check_schema(schema) is None
+    assert violation(schema, {}) == Violation(path="", keyword="depth")
+
+
+def test_a_schema_that_doubles_its_work_at_every_step_is_cut_short() -> None:
+    definitions: dict[str, Json] = {"a0": {"type": "object"}}
+    for level in range(1, 40):
+        below: Json = {"$ref": f"#/$defs/a{level - 1}"}
+        definitions[f"a{level}"] = {"allOf": [below, below]}
+    schema: dict[str, Json] = {"not": {"$ref": "#/$defs/a39"}, "$defs": definitions}
+    assert check_schema(schema) is None
+    assert violation(schema, {}) == Violation(path="", keyword="depth")
+    shallow: dict[str, Json] = {"not": {"$ref": "#/$defs/a25"}, "$defs": definitions}
+    assert violation(shallow, {}) == Violation(path="", keyword="steps")
+
+
+def test_a_regular_expression_never_runs() -> None:
+    schema: dict[str, Json] = {"type": "string", "pattern": "^(a+)+$"}
+    assert violation(schema, "a" * 5000 + "b") is None
+
+
+def test_many_distinct_items_are_compared_in_linear_time() -> None:
+    items: list[LooseJson] = json.loads(json.dumps([{"n": n} for n in range(20_000)]))
+    assert violation({"uniqueItems": True}, items) is None
+    assert violation({"uniqueItems": True}, [*items, {"n": 7.0}]) == Violation(
+        path="20000", keyword="uniqueItems"
+    )

@@ -36,7 +36,7 @@ lint: $(STAMP) ## Check style, formatting, types and the layers between rooms
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
-	@$(BIN)/lint-imports
+	@$(BIN)/lint-imports --no-logo
 
 .PHONY: format
 format: $(STAMP) ## Rewrite the code in the house format

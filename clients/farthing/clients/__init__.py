@@ -1,4 +1,4 @@
-"""The other side of the doors: the buyer, vendor and operator SDK, the bridge, the demo and the `farthing` command.
+"""The other side of the doors: the SDK, the bridge, the demo and the `farthing` command.
 
 Imports the protocol only, so that a client can be trusted, and installed, without the server.
 """

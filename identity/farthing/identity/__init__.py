@@ -1,4 +1,4 @@
 """Who may do what: callers, agents, keys, roles, grants and approvals.
 
-Plans changes as values and reads what is known; it never commits anything itself. Imports the protocol only.
+Plans changes as values and reads what is known; commits nothing itself. Imports the protocol only.
 """

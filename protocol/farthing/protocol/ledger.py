@@ -160,7 +160,9 @@ def imbalances(accounts: Mapping[str, Account]) -> dict[str, int]:
         pair = sums.setdefault(split_account(name)[2], [0, 0])
         pair[0] += account.credits_posted - account.debits_posted
         pair[1] += account.credits_pending - account.debits_pending
-    return {asset: posted or pending for asset, (posted, pending) in sums.items() if posted or pending}
+    return {
+        asset: posted or pending for asset, (posted, pending) in sums.items() if posted or pending
+    }
 
 
 def _check(name: str, account: Account) -> None:

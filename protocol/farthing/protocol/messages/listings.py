@@ -26,8 +26,8 @@ __all__ = [
     "LintListing",
     "LintReport",
     "ListingView",
-    "PublishListing",
     "Publication",
+    "PublishListing",
     "WithdrawListing",
 ]
 

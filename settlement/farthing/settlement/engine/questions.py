@@ -11,10 +11,12 @@ from farthing.protocol.authority.standing import Standing
 from farthing.protocol.errors import Refusal
 from farthing.protocol.ledger import Account
 from farthing.protocol.records import Record
-from farthing.settlement.engine.commands import Command, Question
+from farthing.settlement.engine.commands import Command, Question, Seen
 
 __all__ = [
     "AccountsOf",
+    "Figures",
+    "FiguresNow",
     "KeyFacts",
     "KeyOf",
     "Lookup",
@@ -80,8 +82,8 @@ class Things(Question[tuple[object, ...]]):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class OutcomeOf(Question[Record | None]):
-    """The record that a caller's idempotency key made, if it made one."""
+class OutcomeOf(Question[int | None]):
+    """The journal position of the record that a caller's idempotency key made, if it made one."""
 
     scope: str
     operation: str
@@ -89,10 +91,24 @@ class OutcomeOf(Question[Record | None]):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class WouldBe(Question[Record | Refusal]):
+class WouldBe(Question[Record | Refusal | Seen]):
     """What a command would come to now: `decide` without `evolve`. Nothing is burnt or remembered."""
 
     command: Command
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figures:
+    """The platform's share of a charge in millionths, the journal's length, the writer's time."""
+
+    fee_ppm: int
+    seq: int
+    at_us: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FiguresNow(Question[Figures]):
+    """The platform's figures now."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

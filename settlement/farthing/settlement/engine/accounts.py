@@ -1,0 +1,73 @@
+"""Money coming in from outside, and the transfers that other nouns build."""
+
+from farthing.protocol.errors import Code, Refusal, refuse
+from farthing.protocol.ids import derive_id
+from farthing.protocol.ledger import (
+    COUNTER_MAX,
+    Account,
+    AccountKind,
+    Movement,
+    Transfer,
+    account_name,
+)
+from farthing.protocol.messages.accounts import FundAccount, Funding
+from farthing.protocol.money import INT64_MAX
+from farthing.protocol.records import Record
+from farthing.protocol.wire import Role, money
+from farthing.settlement.engine.drafts import Call, Draft
+from farthing.settlement.engine.state import PLATFORM, State
+
+__all__ = ["available_units", "fund", "fund_answer", "post", "transfer"]
+
+_NOTHING = Account()
+
+
+def available_units(state: State, owner: str, kind: AccountKind, asset: str) -> int:
+    """What can be debited from an account now."""
+    return state.accounts.get(account_name(owner, kind, asset), _NOTHING).available_units
+
+
+def transfer(movement: Movement, debit: str, credit: str, asset: str, units: int) -> list[Transfer]:
+    """One transfer, or none where there is nothing to move."""
+    if units == 0:
+        return []
+    return [Transfer(movement=movement, debit=debit, credit=credit, asset=asset, units=units)]
+
+
+def post(debit: str, credit: str, asset: str, units: int) -> list[Transfer]:
+    """A posted transfer, or none where there is nothing to move."""
+    return transfer(Movement.POST, debit, credit, asset, units)
+
+
+def fund(state: State, call: Call) -> Draft | Refusal:
+    """Credit an operator's prepaid account from external clearing."""
+    body = call.command.body
+    assert isinstance(body, FundAccount)
+    units, asset = body.amount.units, body.amount.asset
+    if units <= 0:
+        return refuse(Code.INVALID_AMOUNT, path="amount.amount")
+    owner = state.principals.get(body.organisation_id)
+    if owner is None or owner.role != Role.OPERATOR:
+        return refuse(Code.NOT_FOUND, path="organisation_id")
+    prepaid = account_name(owner.principal_id, AccountKind.PREPAID, asset)
+    clearing = account_name(PLATFORM, AccountKind.EXTERNAL_CLEARING, asset)
+    if units > INT64_MAX or _gross(state, prepaid) + units > COUNTER_MAX:
+        return refuse(Code.AMOUNT_OVERFLOW, path="amount.amount")
+    return Draft(moved=tuple(post(clearing, prepaid, asset, units)))
+
+
+def fund_answer(record: Record) -> Funding:
+    """The answer, from the record alone."""
+    moved = record.moved[0]
+    request = record.request
+    assert request is not None
+    return Funding(
+        funding_id=derive_id("fnd", record.by.principal_id, record.operation, request.key),
+        organisation_id=str(record.asked["organisation_id"]),
+        amount=money(moved.units, moved.asset),
+        reference=str(record.asked.get("reference", "")),
+    )
+
+
+def _gross(state: State, name: str) -> int:
+    return state.accounts.get(name, _NOTHING).credits_posted

@@ -1,0 +1,135 @@
+"""Charges after capture: refunds by the vendor, and becoming payable when the window closes."""
+
+from dataclasses import dataclass, replace
+
+from farthing.protocol.errors import Code, Refusal, refuse
+from farthing.protocol.ids import derive_id
+from farthing.protocol.ledger import AccountKind, account_name
+from farthing.protocol.messages.charges import Refund, RefundCharge
+from farthing.protocol.money import format_units
+from farthing.protocol.records import Record
+from farthing.protocol.wire import money
+from farthing.settlement.engine.accounts import available_units, post
+from farthing.settlement.engine.drafts import Call, Draft, change
+from farthing.settlement.engine.state import PLATFORM, State
+from farthing.settlement.engine.things import Charge
+
+__all__ = [
+    "SettleCharge",
+    "Split",
+    "refund",
+    "refund_answer",
+    "settle",
+    "split_of",
+    "vendors_account",
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SettleCharge:
+    """The platform's command: a charge's dispute window has closed."""
+
+    charge_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Split:
+    """What giving back part of a charge takes from the vendor and from the platform's fee."""
+
+    net_units: int
+    fee_units: int
+
+
+def refund(state: State, call: Call) -> Draft | Refusal:
+    """Give back part or all of a charge, with the platform's fee on it."""
+    body = call.command.body
+    assert isinstance(body, RefundCharge)
+    charge = state.charges.get(body.charge_id)
+    if charge is None or charge.vendor_id != call.principal_id:
+        return refuse(Code.NOT_FOUND, path="charge_id")
+    units, asset = body.amount.units, charge.asset
+    if body.amount.asset != asset:
+        return refuse(Code.ASSET_MISMATCH, path="amount.asset")
+    if units <= 0:
+        return refuse(Code.INVALID_AMOUNT, path="amount.amount")
+    left_units = charge.amount_units - charge.refunded_units
+    if units > left_units or charge.status == "disputed":
+        remaining_units = 0 if charge.status == "disputed" else left_units
+        return refuse(
+            Code.REFUND_EXCEEDS_CHARGE,
+            path="amount.amount",
+            required=format_units(units, asset),
+            remaining=format_units(remaining_units, asset),
+            asset=asset,
+        )
+    split = split_of(charge, units)
+    kind = vendors_account(charge)
+    if split.net_units > available_units(state, charge.vendor_id, kind, asset):
+        return refuse(Code.INSUFFICIENT_FUNDS, path="amount.amount", asset=asset)
+    prepaid = account_name(charge.operator_id, AccountKind.PREPAID, asset)
+    vendor = account_name(charge.vendor_id, kind, asset)
+    fees = account_name(PLATFORM, AccountKind.PLATFORM_FEE, asset)
+    after = replace(
+        charge,
+        refunded_units=charge.refunded_units + units,
+        fee_returned_units=charge.fee_returned_units + split.fee_units,
+    )
+    return Draft(
+        moved=(
+            *post(vendor, prepaid, asset, split.net_units),
+            *post(fees, prepaid, asset, split.fee_units),
+        ),
+        changed=(change("charge", charge.charge_id, after),),
+        decided={"fee_units": str(split.fee_units), "units": str(units)},
+    )
+
+
+def settle(state: State, call: Call) -> Draft | Refusal:
+    """Move what the vendor earned from pending to payable; the platform's own command."""
+    body = call.command.body
+    assert isinstance(body, SettleCharge)
+    charge = state.charges[body.charge_id]
+    assert charge.status == "pending"
+    assert charge.window_closes_at_us <= call.now_us
+    net_units = charge.amount_units - charge.fee_units
+    net_units -= charge.refunded_units - charge.fee_returned_units
+    pending = account_name(charge.vendor_id, AccountKind.VENDOR_PENDING, charge.asset)
+    payable = account_name(charge.vendor_id, AccountKind.VENDOR_PAYABLE, charge.asset)
+    after = replace(charge, status="payable")
+    return Draft(
+        moved=tuple(post(pending, payable, charge.asset, net_units)),
+        changed=(change("charge", charge.charge_id, after),),
+    )
+
+
+def split_of(charge: Charge, units: int) -> Split:
+    """How giving back `units` of a charge divides, so that the fee kept is that of what is left.
+
+    The fee on the remainder is computed anew and the difference goes back: a charge given back
+    whole gives the whole fee back, whatever the rounding on the way.
+    """
+    left_units = charge.amount_units - charge.refunded_units - units
+    fee_kept_units = charge.fee_units * left_units // charge.amount_units
+    fee_units = charge.fee_units - charge.fee_returned_units - fee_kept_units
+    return Split(net_units=units - fee_units, fee_units=fee_units)
+
+
+def vendors_account(charge: Charge) -> AccountKind:
+    """Where the vendor's share of a charge lies now."""
+    payable = charge.status == "payable"
+    return AccountKind.VENDOR_PAYABLE if payable else AccountKind.VENDOR_PENDING
+
+
+def refund_answer(record: Record) -> Refund:
+    """The answer, from the record alone."""
+    charge = Charge.from_document(record.changed[0].after)
+    decided, request = record.decided, record.request
+    assert decided is not None
+    assert request is not None
+    return Refund(
+        refund_id=derive_id("rfd", record.by.principal_id, record.operation, request.key),
+        charge_id=charge.charge_id,
+        amount=money(int(str(decided["units"])), charge.asset),
+        fee_returned=money(int(str(decided["fee_units"])), charge.asset),
+        refunded_in_all=money(charge.refunded_units, charge.asset),
+    )

@@ -1,0 +1,168 @@
+"""`decide`: one command against the state, in the fixed order of checks. Changes nothing.
+
+proof burnt? → key in force? → key of idempotency seen? → registration approved? → the noun's own
+decision. The answer is a record, a refusal that is not remembered, or the place of the record
+that answered before. Source: spec/errors.md, spec/idempotency.md.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from farthing.protocol.canonical import Json
+from farthing.protocol.errors import Broken, Code, Refusal, refuse
+from farthing.protocol.records import Record, Request, Signer
+from farthing.protocol.wire import Role, document_of
+from farthing.settlement.engine import (
+    accounts,
+    agreements,
+    charges,
+    disputes,
+    genesis,
+    grants,
+    holds,
+    listings,
+    principals,
+)
+from farthing.settlement.engine.commands import Command, Seen
+from farthing.settlement.engine.drafts import Call, Draft
+from farthing.settlement.engine.state import PLATFORM, State, scope_of
+
+__all__ = ["decide"]
+
+Decision = Callable[[State, Call], Draft | Refusal]
+
+_DECISIONS: Final[Mapping[str, Decision]] = {
+    "accept_terms": agreements.accept,
+    "approve_registration": principals.approve,
+    "capture_hold": holds.capture,
+    "enrol_organisation": principals.enrol,
+    "freeze": principals.freeze,
+    "fund_account": accounts.fund,
+    "initiate_dispute": disputes.initiate,
+    "place_hold": holds.place,
+    "publish_listing": listings.publish,
+    "refund_charge": charges.refund,
+    "register_agent": principals.register,
+    "release_hold": holds.release,
+    "revoke_authority": grants.revoke_authority,
+    "revoke_key": principals.revoke,
+    "rotate_key": principals.rotate,
+    "set_authority": grants.set_authority,
+    "submit_evidence": disputes.answer_with_evidence,
+    "terminate_agreement": agreements.terminate,
+    "unfreeze": principals.unfreeze,
+    "withdraw_listing": listings.withdraw,
+}
+_PLATFORMS: Final[Mapping[str, Decision]] = {
+    genesis.GENESIS: genesis.genesis,
+    "close_evidence": disputes.close_evidence,
+    "expire_hold": holds.expire,
+    "settle_charge": charges.settle,
+}
+
+
+def decide(state: State, command: Command, now_us: int) -> Record | Refusal | Seen:
+    """Decide a command.
+
+    Args:
+        state: read, never changed.
+        command: the command.
+        now_us: the writer's time; a record is never dated before the one before it.
+
+    Returns:
+        A `Record` to append (a remembered refusal is one too), a `Refusal` that leaves no trace,
+        or `Seen` where the idempotency key has been used.
+    """
+    now_us = max(now_us, state.at_us)
+    if command.by.principal_id == PLATFORM:
+        call = Call(command=command, now_us=now_us, seq=state.seq + 1)
+        draft = _PLATFORMS[command.operation](state, call)
+        if isinstance(draft, Refusal):
+            text = f"the platform's own {command.operation} was refused: {draft.code}"
+            raise Broken(text)
+        return _record(call, draft)
+    if refusal := _speaker(state, command):
+        return refusal
+    who = command.by.principal_id or command.by.key_thumbprint
+    seq = state.outcomes.get(scope_of(who, command.operation, command.idempotency_key))
+    if seq is not None:
+        return Seen(seq=seq)
+    if refusal := _pending(state, command):
+        return refusal
+    call = Call(command=command, now_us=now_us, seq=state.seq + 1)
+    decision = _DECISIONS[command.operation](state, call)
+    if isinstance(decision, Refusal):
+        return _refused(call, decision) if decision.code.remembered else decision
+    return _record(call, decision)
+
+
+def _speaker(state: State, command: Command) -> Refusal | None:
+    """Whether the proof can be used and its key speaks for the caller now."""
+    by = command.by
+    if (by.key_thumbprint, by.proof_jti) in state.burnt:
+        return refuse(Code.PROOF_REPLAYED)
+    if not by.principal_id:
+        return None
+    key = state.keys.get(by.key_thumbprint)
+    if key is None or key.principal_id != by.principal_id or key.status != "active":
+        return refuse(Code.KEY_REVOKED)
+    return None
+
+
+def _pending(state: State, command: Command) -> Refusal | None:
+    """Whether the caller, and the organisation it acts for, have been approved."""
+    if command.by.role is Role.NEWCOMER:
+        return None
+    principal = state.principals[command.by.principal_id]
+    organisation = state.principals.get(principal.organisation_id, principal)
+    if principal.status == "pending" or organisation.status == "pending":
+        return refuse(Code.REGISTRATION_PENDING)
+    return None
+
+
+def _refused(call: Call, refusal: Refusal) -> Record:
+    shape = {name: value for name, value in refusal.document().items() if name != "docs"}
+    return _record(call, Draft(), refused=shape)
+
+
+def _record(call: Call, draft: Draft, refused: dict[str, object] | None = None) -> Record:
+    command = call.command
+    by = command.by
+    asked = draft.asked if draft.asked is not None else _asked(command)
+    request = None
+    if command.idempotency_key:
+        request = Request(
+            key=command.idempotency_key,
+            sha256=command.request_sha256,
+            args_sha256=command.args_sha256,
+        )
+    return Record(
+        seq=call.seq,
+        at_us=call.now_us,
+        operation=command.operation,
+        by=Signer(principal_id=PLATFORM)
+        if by.principal_id == PLATFORM
+        else Signer(
+            principal_id=by.principal_id,
+            organisation_id=by.organisation_id,
+            role=by.role.value,
+            key_thumbprint=by.key_thumbprint,
+            assurance=by.assurance.value,
+            proof_jti=by.proof_jti,
+            proof_expires_at_us=by.proof_expires_at_us,
+        ),
+        request=request,
+        asked=asked,
+        refused=refused,  # type: ignore[arg-type]
+        moved=draft.moved,
+        counted=draft.counted,
+        changed=draft.changed,
+        decided=draft.decided,
+        facts=None if command.facts is None or refused else dict(command.facts),
+    )
+
+
+def _asked(command: Command) -> dict[str, Json]:
+    """The ask as it stands in the record: the body itself, or the ask a planner wrapped."""
+    body = getattr(command.body, "ask", command.body)
+    return document_of(body)

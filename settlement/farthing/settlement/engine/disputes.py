@@ -1,0 +1,242 @@
+"""Disputes: filed by the buyer's side, answered by the vendor, decided by rule.
+
+Boundary: the case is assembled from state, the rule is the law's (`protocol.disputes`), the money
+is held from filing to ruling. Source: spec/disputes.md.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Literal, cast
+
+from farthing.protocol.canonical import Json
+from farthing.protocol.disputes import rules
+from farthing.protocol.disputes.case import Case, Evidence, Outcome, Reason, Ruling
+from farthing.protocol.errors import Code, Refusal, refuse
+from farthing.protocol.ids import derive_id
+from farthing.protocol.ledger import AccountKind, Transfer, account_name
+from farthing.protocol.messages.disputes import Dispute as DisputeView
+from farthing.protocol.messages.disputes import InitiateDispute, SubmitEvidence
+from farthing.protocol.records import Record
+from farthing.protocol.times import SECOND_US, format_time
+from farthing.protocol.wire import money
+from farthing.settlement.engine.accounts import post
+from farthing.settlement.engine.charges import split_of
+from farthing.settlement.engine.drafts import Call, Draft, change
+from farthing.settlement.engine.state import PLATFORM, State
+from farthing.settlement.engine.things import Charge, Dispute
+
+__all__ = [
+    "CloseEvidence",
+    "Examined",
+    "answer_with_evidence",
+    "close_evidence",
+    "dispute_answer",
+    "dispute_view",
+    "initiate",
+    "preview",
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Examined:
+    """Evidence as the platform found it: the body itself stays outside the journal."""
+
+    ask: SubmitEvidence
+    body_sha256: str
+    schema_valid: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CloseEvidence:
+    """The platform's command: the vendor's time to answer is over."""
+
+    dispute_id: str
+
+
+def initiate(state: State, call: Call) -> Draft | Refusal:
+    """File a dispute: hold the money, and decide at once where the rule can."""
+    body = call.command.body
+    assert isinstance(body, InitiateDispute)
+    charge = disputable(state, call, body.charge_id)
+    if isinstance(charge, Refusal):
+        return charge
+    agreement = state.agreements[charge.agreement_id]
+    left_units = charge.amount_units - charge.refunded_units
+    held = split_of(charge, left_units)
+    dispute = Dispute(
+        dispute_id=derive_id("dsp", charge.charge_id),
+        charge_id=charge.charge_id,
+        filed_by=call.principal_id,
+        operator_id=charge.operator_id,
+        buyer_id=charge.buyer_id,
+        vendor_id=charge.vendor_id,
+        reason=body.reason,
+        status="needs_evidence",
+        asset=charge.asset,
+        held_net_units=held.net_units,
+        held_fee_units=held.fee_units,
+        evidence_due_at_us=call.now_us + agreement.evidence_window_s * SECOND_US,
+        seq=call.seq,
+    )
+    into_escrow = _escrow(charge, held.net_units, held.fee_units, back=False)
+    return _ruled(state, charge, dispute, None, overdue=False, moved=into_escrow)
+
+
+def answer_with_evidence(state: State, call: Call) -> Draft | Refusal:
+    """Decide a dispute on the body the vendor produced."""
+    body = call.command.body
+    assert isinstance(body, Examined)
+    dispute = state.disputes.get(body.ask.dispute_id)
+    if dispute is None or dispute.vendor_id != call.principal_id:
+        return refuse(Code.NOT_FOUND, path="dispute_id")
+    if dispute.status == "decided":
+        return refuse(Code.DISPUTE_DECIDED, path="dispute_id")
+    evidence = Evidence(body_sha256=body.body_sha256, schema_valid=body.schema_valid)
+    charge = state.charges[dispute.charge_id]
+    draft = _ruled(state, charge, dispute, evidence, overdue=False)
+    return replace(draft, asked={"body_sha256": body.body_sha256, "dispute_id": dispute.dispute_id})
+
+
+def close_evidence(state: State, call: Call) -> Draft | Refusal:
+    """Decide a dispute that the vendor did not answer; the platform's own command."""
+    body = call.command.body
+    assert isinstance(body, CloseEvidence)
+    dispute = state.disputes[body.dispute_id]
+    assert dispute.status == "needs_evidence"
+    assert dispute.evidence_due_at_us <= call.now_us
+    return _ruled(state, state.charges[dispute.charge_id], dispute, None, overdue=True)
+
+
+def preview(state: State, charge: Charge, reason: Reason) -> Ruling:
+    """What the rule says of a charge now, with no evidence yet."""
+    card = state.cards[charge.rate_card_sha256]
+    return rules.decide(reason, _case(state, charge, None, overdue=False), card)
+
+
+def disputable(state: State, call: Call, charge_id: str) -> Charge | Refusal:
+    """The charge, where the caller is its buyer or the buyer's operator and the time is right."""
+    charge = state.charges.get(charge_id)
+    if charge is None or call.principal_id not in (charge.buyer_id, charge.operator_id):
+        return refuse(Code.NOT_FOUND, path="charge_id")
+    if charge.dispute_id:
+        return refuse(Code.ALREADY_DISPUTED, path="charge_id")
+    if charge.status != "pending" or charge.window_closes_at_us <= call.now_us:
+        return refuse(Code.DISPUTE_WINDOW_CLOSED, path="charge_id")
+    if charge.amount_units == charge.refunded_units:
+        return refuse(Code.NOT_DISPUTABLE, path="charge_id")
+    return charge
+
+
+def dispute_answer(record: Record) -> DisputeView:
+    """The answer of filing and of evidence, from the record alone."""
+    after = next(each.after for each in record.changed if each.noun == "dispute")
+    return dispute_view(Dispute.from_document(after), record)
+
+
+def dispute_view(dispute: Dispute, record: Record) -> DisputeView:
+    """A dispute as its parties see it, with the trace of the record that changed it last."""
+    decided = record.decided
+    assert decided is not None
+    ruling = cast("dict[str, Json]", decided["ruling"])
+    is_decided = dispute.status == "decided"
+    return DisputeView(
+        dispute_id=dispute.dispute_id,
+        charge_id=dispute.charge_id,
+        reason=dispute.reason,
+        status=cast("Literal['needs_evidence', 'decided']", dispute.status),
+        outcome=dispute.outcome,
+        rule_id=str(ruling["rule_id"]),
+        held=money(0 if is_decided else _held_units(dispute), dispute.asset),
+        credit=money(dispute.credit_units, dispute.asset) if is_decided else None,
+        evidence_due_at="" if is_decided else format_time(dispute.evidence_due_at_us),
+        trace=tuple(cast("list[dict[str, object]]", ruling["trace"])),
+    )
+
+
+def _case(state: State, charge: Charge, evidence: Evidence | None, *, overdue: bool) -> Case:
+    return Case(
+        charge_id=charge.charge_id,
+        asset=charge.asset,
+        charged_units=charge.amount_units - charge.refunded_units,
+        card_sha256=state.agreements[charge.agreement_id].rate_card_sha256,
+        posted_card_sha256=charge.rate_card_sha256,
+        position=charge.position,
+        usage=charge.usage,
+        result_sha256=charge.result_sha256,
+        evidence=evidence,
+        evidence_overdue=overdue,
+    )
+
+
+def _ruled(
+    state: State,
+    charge: Charge,
+    dispute: Dispute,
+    evidence: Evidence | None,
+    *,
+    overdue: bool,
+    moved: tuple[Transfer, ...] = (),
+) -> Draft:
+    case = _case(state, charge, evidence, overdue=overdue)
+    ruling = rules.decide(Reason(dispute.reason), case, state.cards[case.card_sha256])
+    decided: dict[str, Json] = {"case": case.document(), "ruling": ruling.document()}
+    if ruling.outcome is Outcome.NEEDS_EVIDENCE:
+        disputed = replace(charge, status="disputed", dispute_id=dispute.dispute_id)
+        return Draft(
+            moved=moved,
+            changed=(
+                change("charge", charge.charge_id, disputed),
+                change("dispute", dispute.dispute_id, dispute),
+            ),
+            decided=decided,
+        )
+    credit = split_of(charge, ruling.credit_units)
+    decided_dispute = replace(
+        dispute,
+        status="decided",
+        outcome=ruling.outcome.value,
+        rule_id=ruling.rule_id,
+        credit_units=ruling.credit_units,
+    )
+    after = replace(
+        charge,
+        status="pending",
+        dispute_id=dispute.dispute_id,
+        refunded_units=charge.refunded_units + ruling.credit_units,
+        fee_returned_units=charge.fee_returned_units + credit.fee_units,
+    )
+    net_units = dispute.held_net_units - credit.net_units
+    fee_units = dispute.held_fee_units - credit.fee_units
+    escrow = account_name(PLATFORM, AccountKind.DISPUTE_ESCROW, charge.asset)
+    prepaid = account_name(charge.operator_id, AccountKind.PREPAID, charge.asset)
+    return Draft(
+        moved=(
+            *moved,
+            *post(escrow, prepaid, charge.asset, ruling.credit_units),
+            *_escrow(charge, net_units, fee_units, back=True),
+        ),
+        changed=(
+            change("charge", charge.charge_id, after),
+            change("dispute", dispute.dispute_id, decided_dispute),
+        ),
+        decided=decided,
+    )
+
+
+def _escrow(charge: Charge, net_units: int, fee_units: int, *, back: bool) -> tuple[Transfer, ...]:
+    """Move a charge's shares into the dispute escrow, or back to where they came from."""
+    escrow = account_name(PLATFORM, AccountKind.DISPUTE_ESCROW, charge.asset)
+    shares = (
+        (account_name(charge.vendor_id, AccountKind.VENDOR_PENDING, charge.asset), net_units),
+        (account_name(PLATFORM, AccountKind.PLATFORM_FEE, charge.asset), fee_units),
+    )
+    return tuple(
+        transfer
+        for account, units in shares
+        for transfer in post(
+            *((escrow, account) if back else (account, escrow)), charge.asset, units
+        )
+    )
+
+
+def _held_units(dispute: Dispute) -> int:
+    return dispute.held_net_units + dispute.held_fee_units

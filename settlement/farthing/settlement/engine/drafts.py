@@ -1,0 +1,53 @@
+"""What a noun's decision gives: the effects of a record that `decide` will number and date."""
+
+from dataclasses import dataclass
+
+from farthing.protocol.canonical import Json
+from farthing.protocol.ledger import Transfer
+from farthing.protocol.records import Change, Count
+from farthing.settlement.engine.commands import Command
+from farthing.settlement.engine.things import Thing
+
+__all__ = ["Call", "Draft", "change"]
+
+JsonObject = dict[str, Json]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """A command on its way to a decision: when it is decided, and as which record."""
+
+    command: Command
+    now_us: int
+    seq: int
+
+    @property
+    def principal_id(self) -> str:
+        """Who asks."""
+        return self.command.by.principal_id
+
+    @property
+    def organisation_id(self) -> str:
+        """The organisation that whoever asks acts for."""
+        return self.command.by.organisation_id
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draft:
+    """Effects, all of them or none."""
+
+    moved: tuple[Transfer, ...] = ()
+    counted: tuple[Count, ...] = ()
+    changed: tuple[Change, ...] = ()
+    decided: JsonObject | None = None
+    asked: JsonObject | None = None
+
+
+def change(noun: str, thing_id: str, after: Thing, before: Thing | None = None) -> Change:
+    """The change of one thing; `before` where the trail must show what it was."""
+    return Change(
+        noun=noun,
+        id=thing_id,
+        after=after.document(),
+        before=None if before is None else before.document(),
+    )

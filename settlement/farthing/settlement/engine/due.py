@@ -1,0 +1,64 @@
+"""What time alone brings about: expiring holds, closing windows, overdue evidence.
+
+Boundary: names the next platform command that is due; the writer submits it like any other.
+"""
+
+import heapq
+
+from farthing.identity.callers import Caller
+from farthing.settlement.engine.charges import SettleCharge
+from farthing.settlement.engine.commands import Command
+from farthing.settlement.engine.disputes import CloseEvidence
+from farthing.settlement.engine.holds import ExpireHold
+from farthing.settlement.engine.state import PLATFORM, State
+
+__all__ = ["due", "next_due_us"]
+
+
+def next_due_us(state: State) -> int | None:
+    """When the next platform command is due; None when nothing is waiting for time."""
+    _forget_resolved(state)
+    return state.due[0][0] if state.due else None
+
+
+def due(state: State, now_us: int) -> Command | None:
+    """The platform command that is due now, oldest first."""
+    due_us = next_due_us(state)
+    if due_us is None or due_us > now_us:
+        return None
+    _, noun, thing_id = state.due[0]
+    match noun:
+        case "hold":
+            return _platform("expire_hold", ExpireHold(hold_id=thing_id))
+        case "charge":
+            return _platform("settle_charge", SettleCharge(charge_id=thing_id))
+        case _:
+            return _platform("close_evidence", CloseEvidence(dispute_id=thing_id))
+
+
+def _forget_resolved(state: State) -> None:
+    """Drop waiting entries whose thing has moved on; they are hints, the things decide."""
+    while state.due and not _waits(state, *state.due[0]):
+        heapq.heappop(state.due)
+
+
+def _waits(state: State, due_us: int, noun: str, thing_id: str) -> bool:
+    match noun:
+        case "hold":
+            return state.holds[thing_id].status == "open"
+        case "charge":
+            return state.charges[thing_id].status == "pending"
+        case _:
+            dispute = state.disputes[thing_id]
+            return dispute.status == "needs_evidence" and dispute.evidence_due_at_us == due_us
+
+
+def _platform(operation: str, body: object) -> Command:
+    return Command(
+        operation=operation,
+        by=Caller(principal_id=PLATFORM),
+        idempotency_key="",
+        request_sha256="",
+        args_sha256={},
+        body=body,
+    )

@@ -1,0 +1,389 @@
+"""Holds: placed by the buyer, captured or released by the payee, expired by the platform.
+
+Boundary: rating, authority and balance are judged in one step, so no race can overspend. A
+capture rates from the hold's own position: equal input, equal amount. Source: spec/holds.md.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import cast
+
+from farthing.protocol.authority.decide import Purchase, decide, first_of
+from farthing.protocol.canonical import Json
+from farthing.protocol.contracts import DeliveryRecord
+from farthing.protocol.errors import Code, Refusal, refuse
+from farthing.protocol.ids import derive_id
+from farthing.protocol.ledger import AccountKind, Movement, Transfer, account_name
+from farthing.protocol.messages.agreements import Line as LineView
+from farthing.protocol.messages.holds import CaptureHold, HoldView, PlaceHold, ReleaseHold
+from farthing.protocol.messages.holds import Charge as ChargeView
+from farthing.protocol.messages.holds import Hold as HoldAnswer
+from farthing.protocol.money import format_units, share_ppm
+from farthing.protocol.rating import (
+    Rating,
+    RatingCode,
+    RatingError,
+    line_document,
+    parse_line,
+    rate,
+)
+from farthing.protocol.records import Change, Count, Record
+from farthing.protocol.times import SECOND_US, format_time, utc_day
+from farthing.protocol.wire import Usage, money
+from farthing.settlement.engine.accounts import available_units, post, transfer
+from farthing.settlement.engine.drafts import Call, Draft, change
+from farthing.settlement.engine.principals import is_frozen
+from farthing.settlement.engine.state import PLATFORM, State
+from farthing.settlement.engine.things import Agreement, Charge, Hold
+
+__all__ = [
+    "Capture",
+    "ExpireHold",
+    "capture",
+    "capture_answer",
+    "charge_view",
+    "expire",
+    "hold_view",
+    "lines_view",
+    "place",
+    "place_answer",
+    "quantities",
+    "release",
+    "release_answer",
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capture:
+    """A capture whose delivery record's signature has been checked."""
+
+    ask: CaptureHold
+    delivery: DeliveryRecord
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExpireHold:
+    """The platform's command: a hold is past its time."""
+
+    hold_id: str
+
+
+def place(state: State, call: Call) -> Draft | Refusal:
+    """Set aside the price of the workload at the agreement's position."""
+    body = call.command.body
+    assert isinstance(body, PlaceHold)
+    agreement = state.agreements.get(body.agreement_id)
+    if agreement is None or agreement.buyer_id != call.principal_id:
+        return refuse(Code.NOT_FOUND, path="agreement_id")
+    if agreement.status != "in_force":
+        return refuse(Code.AGREEMENT_ENDED, path="agreement_id")
+    workload = quantities(body.workload)
+    position = state.positions.get(agreement.agreement_id, {})
+    rating = _rate(state, agreement, position, workload)
+    if isinstance(rating, Refusal):
+        return rating
+    units = rating.total_units
+    day = utc_day(call.now_us)
+    grant = state.grants.get((call.principal_id, agreement.asset))
+    reasons = decide(
+        grant,
+        Purchase(
+            vendor_id=agreement.vendor_id,
+            tags=agreement.tags,
+            asset=agreement.asset,
+            units=units,
+        ),
+        frozen=is_frozen(state, call.principal_id) or is_frozen(state, agreement.vendor_id),
+        spent_units=state.counters.get((grant.grant_id, day), 0) if grant else 0,
+        now_us=call.now_us,
+    )
+    if short := _short(state, agreement, units):
+        reasons = (*reasons, short)
+    if reasons:
+        return first_of(reasons)
+    assert grant is not None
+    hold = Hold(
+        hold_id=derive_id("hld", call.principal_id, "place_hold", call.command.idempotency_key),
+        agreement_id=agreement.agreement_id,
+        buyer_id=agreement.buyer_id,
+        operator_id=agreement.operator_id,
+        vendor_id=agreement.vendor_id,
+        asset=agreement.asset,
+        amount_units=units,
+        status="open",
+        position=position,
+        workload=workload,
+        args_sha256=body.args_sha256,
+        grant_id=grant.grant_id,
+        day=day,
+        expires_at_us=call.now_us + _lifetime_s(body, agreement) * SECOND_US,
+        seq=call.seq,
+    )
+    return Draft(
+        moved=tuple(_aside(Movement.PENDING, hold)),
+        counted=_counted(hold, units),
+        changed=(change("hold", hold.hold_id, hold),),
+        decided={"lines": [line_document(line) for line in rating.lines]},
+    )
+
+
+def capture(state: State, call: Call) -> Draft | Refusal:
+    """Post what was used, split the fee off, give the rest back: all in one record."""
+    body = call.command.body
+    assert isinstance(body, Capture)
+    hold = _payees_open_hold(state, call, body.ask.hold_id)
+    if isinstance(hold, Refusal):
+        return hold
+    agreement = state.agreements[hold.agreement_id]
+    delivery = body.delivery
+    if path := _misfit(delivery, hold, agreement):
+        return refuse(Code.DELIVERY_INVALID, path=f"delivery.{path}")
+    rating = _rate(state, agreement, hold.position, delivery.usage)
+    if isinstance(rating, Refusal):
+        return rating
+    units = rating.total_units
+    if units > hold.amount_units:
+        return refuse(
+            Code.CAPTURE_EXCEEDS_HOLD,
+            path="delivery.usage",
+            required=format_units(units, hold.asset),
+            remaining=format_units(hold.amount_units, hold.asset),
+            asset=hold.asset,
+        )
+    charge = _charge(call, hold, agreement, delivery, units)
+    captured = replace(hold, status="captured", charge_id=charge.charge_id)
+    prepaid = account_name(hold.operator_id, AccountKind.PREPAID, hold.asset)
+    vendor = account_name(hold.vendor_id, AccountKind.VENDOR_PENDING, hold.asset)
+    fees = account_name(PLATFORM, AccountKind.PLATFORM_FEE, hold.asset)
+    return Draft(
+        moved=(
+            *_aside(Movement.VOID, hold),
+            *post(prepaid, vendor, hold.asset, units - charge.fee_units),
+            *post(prepaid, fees, hold.asset, charge.fee_units),
+        ),
+        counted=_counted(hold, units - hold.amount_units),
+        changed=(
+            change("hold", hold.hold_id, captured),
+            change("charge", charge.charge_id, charge),
+            _advanced(state, agreement, delivery.usage),
+        ),
+        decided={"lines": [line_document(line) for line in rating.lines]},
+    )
+
+
+def release(state: State, call: Call) -> Draft | Refusal:
+    """Give a hold back whole; only the payee can."""
+    body = call.command.body
+    assert isinstance(body, ReleaseHold)
+    hold = _payees_open_hold(state, call, body.hold_id)
+    return hold if isinstance(hold, Refusal) else _give_back(hold, "released")
+
+
+def expire(state: State, call: Call) -> Draft | Refusal:
+    """Give an overdue hold back; the platform's own command."""
+    body = call.command.body
+    assert isinstance(body, ExpireHold)
+    hold = state.holds[body.hold_id]
+    assert hold.status == "open"
+    assert hold.expires_at_us <= call.now_us
+    return _give_back(hold, "expired")
+
+
+def place_answer(record: Record) -> HoldAnswer:
+    """The answer of `place_hold`, from the record alone; the entitlement is added when sent."""
+    return _hold_answer(record, lines_view(record))
+
+
+def release_answer(record: Record) -> HoldAnswer:
+    """The answer of `release_hold`, from the record alone."""
+    return _hold_answer(record, ())
+
+
+def capture_answer(record: Record) -> ChargeView:
+    """The answer of `capture_hold`, from the record alone."""
+    after = next(each.after for each in record.changed if each.noun == "charge")
+    return charge_view(Charge.from_document(after), lines_view(record))
+
+
+def hold_view(hold: Hold) -> HoldView:
+    """A hold as its parties see it."""
+    return HoldView(
+        hold_id=hold.hold_id,
+        agreement_id=hold.agreement_id,
+        status=hold.status,
+        amount=money(hold.amount_units, hold.asset),
+        expires_at=format_time(hold.expires_at_us),
+        charge_id=hold.charge_id,
+    )
+
+
+def charge_view(charge: Charge, lines: tuple[LineView, ...]) -> ChargeView:
+    """A charge as its parties see it."""
+    asset = charge.asset
+    return ChargeView(
+        charge_id=charge.charge_id,
+        hold_id=charge.hold_id,
+        agreement_id=charge.agreement_id,
+        status=charge.status,
+        amount=money(charge.amount_units, asset),
+        released=money(charge.released_units, asset),
+        fee=money(charge.fee_units, asset),
+        refunded=money(charge.refunded_units, asset),
+        lines=lines,
+        result_sha256=charge.result_sha256,
+        captured_at=format_time(charge.captured_at_us),
+        window_closes_at=format_time(charge.window_closes_at_us),
+        seq=charge.seq,
+    )
+
+
+def lines_view(record: Record) -> tuple[LineView, ...]:
+    """The priced lines of a hold's or a capture's record."""
+    decided = record.decided
+    assert decided is not None
+    asset = str(record.changed[0].after["asset"])
+    lines = [parse_line(line) for line in cast("list[Json]", decided["lines"])]
+    return tuple(
+        LineView(
+            rule_id=line.rule_id,
+            meter=line.meter,
+            quantity=str(line.to_quantity - line.from_quantity),
+            amount=money(line.amount_units, asset),
+        )
+        for line in lines
+    )
+
+
+def quantities(usage: tuple[Usage, ...]) -> dict[str, int]:
+    """Usage as a mapping; quantities of a meter that is named twice add up."""
+    totals: dict[str, int] = {}
+    for each in usage:
+        totals[each.meter] = totals.get(each.meter, 0) + int(each.quantity)
+    return totals
+
+
+def _hold_answer(record: Record, lines: tuple[LineView, ...]) -> HoldAnswer:
+    hold = Hold.from_document(record.changed[0].after)
+    return HoldAnswer(
+        hold_id=hold.hold_id,
+        agreement_id=hold.agreement_id,
+        status=hold.status,
+        amount=money(hold.amount_units, hold.asset),
+        expires_at=format_time(hold.expires_at_us),
+        lines=lines,
+    )
+
+
+def _rate(
+    state: State, agreement: Agreement, position: Mapping[str, int], usage: Mapping[str, int]
+) -> Rating | Refusal:
+    if not usage:
+        return refuse(Code.USAGE_INVALID, path="workload")
+    try:
+        rating = rate(state.cards[agreement.rate_card_sha256], position, usage)
+    except RatingError as error:
+        if error.code is RatingCode.AMOUNT_OVERFLOW:
+            return refuse(Code.AMOUNT_OVERFLOW, path="workload")
+        return refuse(Code.USAGE_INVALID, path="workload", message=str(error))
+    return rating
+
+
+def _short(state: State, agreement: Agreement, units: int) -> Refusal | None:
+    available = available_units(state, agreement.operator_id, AccountKind.PREPAID, agreement.asset)
+    if units <= available:
+        return None
+    return refuse(
+        Code.INSUFFICIENT_FUNDS,
+        path="amount",
+        required=format_units(units, agreement.asset),
+        remaining=format_units(available, agreement.asset),
+        asset=agreement.asset,
+    )
+
+
+def _lifetime_s(body: PlaceHold, agreement: Agreement) -> int:
+    longest_s = agreement.delivery_deadline_s
+    return min(body.expires_in_s, longest_s) if body.expires_in_s > 0 else longest_s
+
+
+def _payees_open_hold(state: State, call: Call, hold_id: str) -> Hold | Refusal:
+    hold = state.holds.get(hold_id)
+    if hold is None or hold.vendor_id != call.principal_id:
+        return refuse(Code.NOT_FOUND, path="hold_id")
+    if hold.status == "expired" or (hold.status == "open" and hold.expires_at_us <= call.now_us):
+        return refuse(Code.HOLD_EXPIRED, path="hold_id")
+    if hold.status != "open":
+        return refuse(Code.HOLD_RESOLVED, path="hold_id")
+    return hold
+
+
+def _misfit(delivery: DeliveryRecord, hold: Hold, agreement: Agreement) -> str:
+    """The first field of a delivery record that does not fit its hold; empty when all do."""
+    pairs = (
+        ("hold_id", delivery.hold_id, hold.hold_id),
+        ("agreement_id", delivery.agreement_id, agreement.agreement_id),
+        ("vendor_id", delivery.vendor_id, hold.vendor_id),
+        ("listing_id", delivery.listing_id, agreement.listing_id),
+        ("args_sha256", delivery.args_sha256, hold.args_sha256),
+        (
+            "output_schema_sha256",
+            delivery.output_schema_sha256,
+            agreement.output_schema_sha256,
+        ),
+    )
+    return next((name for name, given, expected in pairs if given != expected), "")
+
+
+def _charge(
+    call: Call, hold: Hold, agreement: Agreement, delivery: DeliveryRecord, units: int
+) -> Charge:
+    return Charge(
+        charge_id=derive_id("chg", hold.hold_id),
+        hold_id=hold.hold_id,
+        agreement_id=agreement.agreement_id,
+        buyer_id=hold.buyer_id,
+        operator_id=hold.operator_id,
+        vendor_id=hold.vendor_id,
+        asset=hold.asset,
+        rate_card_sha256=agreement.rate_card_sha256,
+        amount_units=units,
+        fee_units=share_ppm(units, agreement.fee_ppm),
+        released_units=hold.amount_units - units,
+        status="pending",
+        position=hold.position,
+        usage=dict(delivery.usage),
+        result_sha256=delivery.result_sha256,
+        captured_at_us=call.now_us,
+        window_closes_at_us=call.now_us + agreement.dispute_window_s * SECOND_US,
+        seq=call.seq,
+    )
+
+
+def _advanced(state: State, agreement: Agreement, usage: Mapping[str, int]) -> Change:
+    position = dict(state.positions.get(agreement.agreement_id, {}))
+    for meter, quantity in usage.items():
+        position[meter] = position.get(meter, 0) + quantity
+    after: dict[str, Json] = {meter: str(quantity) for meter, quantity in position.items()}
+    return Change(noun="position", id=agreement.agreement_id, after=after)
+
+
+def _give_back(hold: Hold, status: str) -> Draft:
+    return Draft(
+        moved=tuple(_aside(Movement.VOID, hold)),
+        counted=_counted(hold, -hold.amount_units),
+        changed=(change("hold", hold.hold_id, replace(hold, status=status)),),
+    )
+
+
+def _aside(movement: Movement, hold: Hold) -> list[Transfer]:
+    return transfer(
+        movement,
+        account_name(hold.operator_id, AccountKind.PREPAID, hold.asset),
+        account_name(hold.vendor_id, AccountKind.VENDOR_PENDING, hold.asset),
+        hold.asset,
+        hold.amount_units,
+    )
+
+
+def _counted(hold: Hold, units: int) -> tuple[Count, ...]:
+    return (Count(grant_id=hold.grant_id, day=hold.day, units=units),) if units else ()

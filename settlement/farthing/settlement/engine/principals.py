@@ -1,0 +1,267 @@
+"""Organisations, agents and keys: who exists, which key speaks for it, who is stopped.
+
+Boundary: decides and answers; the proofs themselves were checked at the door.
+Source: spec/identity.md.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Literal, cast
+
+from farthing.protocol.errors import Code, Refusal, refuse
+from farthing.protocol.ids import derive_id
+from farthing.protocol.messages.agents import (
+    ApproveRegistration,
+    EnrolOrganisation,
+    Freeze,
+    FreezeState,
+    KeyState,
+    RegisterAgent,
+    Registration,
+    RevokeKey,
+    RotateKey,
+    Unfreeze,
+)
+from farthing.protocol.records import Change, Record
+from farthing.protocol.wire import Role
+from farthing.settlement.engine.drafts import Call, Draft, change
+from farthing.settlement.engine.state import PLATFORM, State
+from farthing.settlement.engine.things import Key, Principal
+
+__all__ = [
+    "Named",
+    "approve",
+    "enrol",
+    "freeze",
+    "freeze_answer",
+    "is_frozen",
+    "jwk_of",
+    "key_answer",
+    "register",
+    "registration_answer",
+    "registration_of",
+    "revoke",
+    "rotate",
+    "unfreeze",
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Named:
+    """An enrolment or registration whose name is replaced by its salted commitment."""
+
+    ask: EnrolOrganisation | RegisterAgent
+    name_sha256: str
+
+
+def enrol(state: State, call: Call) -> Draft | Refusal:
+    """Enrol an operator or a vendor: pending until admin approves, unless enrolment is open."""
+    body = call.command.body
+    assert isinstance(body, Named)
+    assert isinstance(body.ask, EnrolOrganisation)
+    thumbprint = call.command.by.key_thumbprint
+    if thumbprint in state.keys:
+        return refuse(Code.ALREADY_REGISTERED, path="key")
+    principal_id = derive_id("org", thumbprint)
+    principal = Principal(
+        principal_id=principal_id,
+        organisation_id=principal_id,
+        role=body.ask.kind,
+        status="active" if state.open_enrolment else "pending",
+        name_sha256=body.name_sha256,
+    )
+    asked = {"kind": body.ask.kind, "name_sha256": body.name_sha256}
+    return _newcomer(call, principal, jwk_of(body.ask), dict(asked))
+
+
+def register(state: State, call: Call) -> Draft | Refusal:
+    """Register an agent under an operator: pending until the operator approves."""
+    body = call.command.body
+    assert isinstance(body, Named)
+    assert isinstance(body.ask, RegisterAgent)
+    operator = state.principals.get(body.ask.operator_id)
+    if operator is None or operator.role != Role.OPERATOR:
+        return refuse(Code.NOT_FOUND, path="operator_id")
+    thumbprint = call.command.by.key_thumbprint
+    if thumbprint in state.keys:
+        return refuse(Code.ALREADY_REGISTERED, path="key")
+    principal = Principal(
+        principal_id=derive_id("agt", thumbprint),
+        organisation_id=operator.principal_id,
+        role=Role.BUYER.value,
+        status="pending",
+        name_sha256=body.name_sha256,
+    )
+    asked = {"name_sha256": body.name_sha256, "operator_id": operator.principal_id}
+    return _newcomer(call, principal, jwk_of(body.ask), dict(asked))
+
+
+def approve(state: State, call: Call) -> Draft | Refusal:
+    """Approve an organisation (admin) or an agent (its operator). Approving again changes nothing."""
+    body = call.command.body
+    assert isinstance(body, ApproveRegistration)
+    principal = _subject(state, call, body.principal_id)
+    if principal is None:
+        return refuse(Code.NOT_FOUND, path="principal_id")
+    active = replace(principal, status="active")
+    return Draft(changed=(change("principal", active.principal_id, active, principal),))
+
+
+def rotate(state: State, call: Call) -> Draft | Refusal:
+    """Replace the caller's key; the door has checked possession of the new one."""
+    body = call.command.body
+    assert isinstance(body, RotateKey)
+    new = jwk_of(body)
+    facts = call.command.facts
+    assert facts is not None
+    thumbprint = cast("str", facts["new_thumbprint"])
+    if thumbprint in state.keys:
+        return refuse(Code.ALREADY_REGISTERED, path="key")
+    old = state.keys[call.command.by.key_thumbprint]
+    retired = replace(old, status="retired", until_us=call.now_us)
+    key = Key(
+        thumbprint=thumbprint,
+        principal_id=call.principal_id,
+        jwk=new,
+        status="active",
+        since_us=call.now_us,
+    )
+    return Draft(
+        changed=(change("key", old.thumbprint, retired, old), change("key", thumbprint, key))
+    )
+
+
+def revoke(state: State, call: Call) -> Draft | Refusal:
+    """Revoke a key: its own holder, the operator of the agent, or admin."""
+    body = call.command.body
+    assert isinstance(body, RevokeKey)
+    key = state.keys.get(body.key_thumbprint)
+    if key is None or key.principal_id != body.principal_id:
+        return refuse(Code.NOT_FOUND, path="key_thumbprint")
+    own = key.principal_id == call.principal_id
+    if not own and _subject(state, call, key.principal_id) is None:
+        return refuse(Code.NOT_FOUND, path="principal_id")
+    revoked = replace(key, status="revoked", until_us=key.until_us or call.now_us)
+    return Draft(changed=(change("key", key.thumbprint, revoked, key),))
+
+
+def freeze(state: State, call: Call) -> Draft | Refusal:
+    """Freeze an agent or organisation. An admin's freeze outranks the operator's."""
+    body = call.command.body
+    assert isinstance(body, Freeze)
+    principal = _freezable(state, call, body.principal_id)
+    if principal is None:
+        return refuse(Code.NOT_FOUND, path="principal_id")
+    frozen_by = principal.frozen_by if principal.frozen_by == PLATFORM else call.organisation_id
+    frozen = replace(principal, frozen_by=frozen_by)
+    return Draft(changed=(change("principal", frozen.principal_id, frozen, principal),))
+
+
+def unfreeze(state: State, call: Call) -> Draft | Refusal:
+    """Let a principal act again; what the platform froze only the platform lets go."""
+    body = call.command.body
+    assert isinstance(body, Unfreeze)
+    principal = _freezable(state, call, body.principal_id)
+    if principal is None:
+        return refuse(Code.NOT_FOUND, path="principal_id")
+    if principal.frozen_by == PLATFORM != call.organisation_id:
+        return refuse(Code.NOT_PERMITTED, path="principal_id")
+    thawed = replace(principal, frozen_by="")
+    return Draft(changed=(change("principal", thawed.principal_id, thawed, principal),))
+
+
+def is_frozen(state: State, principal_id: str) -> bool:
+    """Whether a principal or its organisation is frozen."""
+    principal = state.principals[principal_id]
+    if principal.frozen_by:
+        return True
+    organisation = state.principals.get(principal.organisation_id)
+    return organisation is not None and bool(organisation.frozen_by)
+
+
+def registration_answer(record: Record) -> Registration:
+    """The answer of enrolment, registration and approval, from the record alone."""
+    principal = Principal.from_document(_after(record, "principal").after)
+    keys = [each for each in record.changed if each.noun == "key"]
+    return registration_of(principal, keys[0].id if keys else "")
+
+
+def registration_of(principal: Principal, key_thumbprint: str) -> Registration:
+    """A principal as its registration."""
+    return Registration(
+        principal_id=principal.principal_id,
+        organisation_id=principal.organisation_id,
+        role=Role(principal.role),
+        status=cast("Literal['pending', 'active']", principal.status),
+        key_thumbprint=key_thumbprint,
+    )
+
+
+def key_answer(record: Record) -> KeyState:
+    """The answer of rotation (the new key) and revocation, from the record alone."""
+    last = [each for each in record.changed if each.noun == "key"][-1]
+    key = Key.from_document(last.after)
+    return KeyState(
+        principal_id=key.principal_id,
+        key_thumbprint=key.thumbprint,
+        status=cast("Literal['active', 'retired', 'revoked']", key.status),
+    )
+
+
+def freeze_answer(record: Record) -> FreezeState:
+    """The answer of freeze and unfreeze, from the record alone."""
+    principal = Principal.from_document(_after(record, "principal").after)
+    return FreezeState(principal_id=principal.principal_id, frozen=bool(principal.frozen_by))
+
+
+def jwk_of(body: EnrolOrganisation | RegisterAgent | RotateKey) -> dict[str, str]:
+    """The public key an ask names, as a JWK without empty members."""
+    key = body.key
+    jwk = {"crv": key.crv, "kty": key.kty, "x": key.x}
+    return jwk | {"y": key.y} if key.y else jwk
+
+
+def _newcomer(
+    call: Call, principal: Principal, jwk: dict[str, str], asked: dict[str, str]
+) -> Draft:
+    key = Key(
+        thumbprint=call.command.by.key_thumbprint,
+        principal_id=principal.principal_id,
+        jwk=jwk,
+        status="active",
+        since_us=call.now_us,
+    )
+    return Draft(
+        changed=(
+            change("principal", principal.principal_id, principal),
+            change("key", key.thumbprint, key),
+        ),
+        asked=dict(asked),
+    )
+
+
+def _subject(state: State, call: Call, principal_id: str) -> Principal | None:
+    """The principal, where the caller is the one who answers for it."""
+    principal = state.principals.get(principal_id)
+    if principal is None:
+        return None
+    is_organisation = principal.organisation_id == principal.principal_id
+    if call.command.by.role is Role.ADMIN:
+        return principal if is_organisation else None
+    return principal if _is_agent_of(principal, call.organisation_id) else None
+
+
+def _freezable(state: State, call: Call, principal_id: str) -> Principal | None:
+    principal = state.principals.get(principal_id)
+    if principal is None or principal.organisation_id == PLATFORM:
+        return None
+    if call.command.by.role is Role.ADMIN or principal_id == call.organisation_id:
+        return principal
+    return principal if _is_agent_of(principal, call.organisation_id) else None
+
+
+def _is_agent_of(principal: Principal, organisation_id: str) -> bool:
+    return principal.organisation_id == organisation_id != principal.principal_id
+
+
+def _after(record: Record, noun: str) -> Change:
+    return next(each for each in record.changed if each.noun == noun)

@@ -1,0 +1,141 @@
+"""Answers to questions about the state, given when memory equals disk."""
+
+from collections.abc import Mapping
+from dataclasses import replace as copy
+
+from farthing.protocol.authority.standing import Standing
+from farthing.protocol.ledger import Account, AccountKind, split_account
+from farthing.protocol.times import utc_day
+from farthing.settlement.engine.commands import Question
+from farthing.settlement.engine.decide import decide
+from farthing.settlement.engine.principals import is_frozen
+from farthing.settlement.engine.questions import (
+    AccountsOf,
+    Figures,
+    FiguresNow,
+    KeyFacts,
+    KeyOf,
+    Lookup,
+    OutcomeOf,
+    StandingOf,
+    Things,
+    WouldBe,
+)
+from farthing.settlement.engine.state import State, scope_of
+
+__all__ = ["answer", "standing_of"]
+
+
+def answer(state: State, question: Question[object], now_us: int) -> object:
+    """The answer to a question about the state; nothing in it changes when the state does."""
+    match question:
+        case StandingOf(principal_id=principal_id):
+            return standing_of(state, principal_id, now_us)
+        case KeyOf(thumbprint=thumbprint):
+            return _key_facts(state, thumbprint)
+        case AccountsOf(owner=owner):
+            return _accounts_of(state, owner)
+        case Lookup(noun=noun, id=thing_id):
+            return _tables(state)[noun].get(thing_id)
+        case Things(noun=noun, principal_id=principal_id, limit=limit):
+            ids = state.by_party.get((noun, principal_id), [])[-limit:]
+            table = _tables(state)[noun]
+            return tuple(table[thing_id] for thing_id in reversed(ids))
+        case OutcomeOf(scope=scope, operation=operation, key=key):
+            return state.outcomes.get(scope_of(scope, operation, key))
+        case FiguresNow():
+            return Figures(fee_ppm=state.fee_ppm, seq=state.seq, at_us=max(now_us, state.at_us))
+        case WouldBe(command=command):
+            return decide(state, command, now_us)
+        case _:
+            text = f"not a question about the state: {question}"
+            raise TypeError(text)
+
+
+def standing_of(state: State, principal_id: str, now_us: int) -> Standing:
+    """What a principal may spend now."""
+    principal = state.principals.get(principal_id)
+    if principal is None:
+        return Standing(principal_id=principal_id, as_of_seq=state.seq)
+    day = utc_day(max(now_us, state.at_us))
+    grants = {asset: g for (agent, asset), g in state.grants.items() if agent == principal_id}
+    available, pending = _balances(state, principal.organisation_id, principal.role)
+    return Standing(
+        principal_id=principal_id,
+        frozen=is_frozen(state, principal_id),
+        available_units=available,
+        pending_units=pending,
+        grants=grants,
+        spent_units={a: state.counters.get((g.grant_id, day), 0) for a, g in grants.items()},
+        positions=_positions(state, principal_id),
+        as_of_seq=state.seq,
+    )
+
+
+def _balances(
+    state: State, organisation_id: str, role: str
+) -> tuple[dict[str, int], dict[str, int]]:
+    """Per asset: what is at hand, and what is set aside (buyers) or not yet payable (vendors)."""
+    available: dict[str, int] = {}
+    pending: dict[str, int] = {}
+    for name, account in _accounts_of(state, organisation_id).items():
+        _, kind, asset = split_account(name)
+        if kind is AccountKind.PREPAID:
+            available[asset] = account.available_units
+            pending[asset] = account.debits_pending
+        elif kind is AccountKind.VENDOR_PAYABLE:
+            available[asset] = account.available_units
+        elif kind is AccountKind.VENDOR_PENDING and role == "vendor":
+            pending[asset] = account.posted_units
+    return available, pending
+
+
+def _accounts_of(state: State, owner: str) -> Mapping[str, Account]:
+    if not owner:
+        return {name: copy(account) for name, account in state.accounts.items()}
+    names = (
+        f"{owner}:{kind.value}:{asset}"
+        for kind in AccountKind
+        for asset in sorted({split_account(n)[2] for n in state.accounts})
+    )
+    return {name: copy(state.accounts[name]) for name in names if name in state.accounts}
+
+
+def _positions(state: State, principal_id: str) -> dict[str, Mapping[str, int]]:
+    positions: dict[str, Mapping[str, int]] = {}
+    for agreement_id in state.by_party.get(("agreement", principal_id), []):
+        agreement = state.agreements[agreement_id]
+        if agreement.status == "in_force":
+            positions[agreement.listing_id] = dict(state.positions.get(agreement_id, {}))
+    return positions
+
+
+def _key_facts(state: State, thumbprint: str) -> KeyFacts | None:
+    key = state.keys.get(thumbprint)
+    if key is None:
+        return None
+    principal = state.principals[key.principal_id]
+    return KeyFacts(
+        thumbprint=thumbprint,
+        principal_id=key.principal_id,
+        organisation_id=principal.organisation_id,
+        role=principal.role,
+        jwk=dict(key.jwk),
+        status=key.status,
+    )
+
+
+def _tables(state: State) -> Mapping[str, Mapping[str, object]]:
+    return {
+        "agreement": state.agreements,
+        "card": state.cards,
+        "charge": state.charges,
+        "dispute": state.disputes,
+        "document_seq": state.document_seqs,
+        "hold": state.holds,
+        "key": state.keys,
+        "listing": state.listings,
+        "position": state.positions,
+        "principal": state.principals,
+        "terms": state.terms,
+    }

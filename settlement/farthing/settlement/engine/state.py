@@ -1,0 +1,178 @@
+"""The engine's whole state, and `evolve`, the only function that changes it.
+
+Boundary: applies effects, never decides. Live, after a crash and at a take-over the same records
+give the same state. Source: spec/journal.md.
+"""
+
+import heapq
+from collections import defaultdict
+from dataclasses import dataclass, field
+from hashlib import sha256
+from typing import cast
+
+from farthing.protocol.authority.grant import Grant
+from farthing.protocol.canonical import Json, document_sha256
+from farthing.protocol.errors import Broken
+from farthing.protocol.ledger import Account, apply
+from farthing.protocol.rating import RateCard, parse_card
+from farthing.protocol.records import Change, Record
+from farthing.protocol.terms import Terms, parse_terms
+from farthing.settlement.engine.things import (
+    Agreement,
+    Charge,
+    Dispute,
+    Hold,
+    Key,
+    Listing,
+    Principal,
+)
+
+__all__ = ["PLATFORM", "State", "evolve", "scope_of"]
+
+PLATFORM = "platform"
+
+
+@dataclass(slots=True)
+class State:
+    """Everything a money decision depends on."""
+
+    seq: int = 0
+    at_us: int = 0
+    fee_ppm: int = 0
+    open_enrolment: bool = False
+    accounts: dict[str, Account] = field(default_factory=dict)
+    counters: dict[tuple[str, str], int] = field(default_factory=lambda: defaultdict(int))
+    principals: dict[str, Principal] = field(default_factory=dict)
+    keys: dict[str, Key] = field(default_factory=dict)
+    grants: dict[tuple[str, str], Grant] = field(default_factory=dict)
+    listings: dict[str, Listing] = field(default_factory=dict)
+    agreements: dict[str, Agreement] = field(default_factory=dict)
+    positions: dict[str, dict[str, int]] = field(default_factory=dict)
+    holds: dict[str, Hold] = field(default_factory=dict)
+    charges: dict[str, Charge] = field(default_factory=dict)
+    disputes: dict[str, Dispute] = field(default_factory=dict)
+    cards: dict[str, RateCard] = field(default_factory=dict)
+    terms: dict[str, Terms] = field(default_factory=dict)
+    document_seqs: dict[str, int] = field(default_factory=dict)
+    outcomes: dict[bytes, int] = field(default_factory=dict)
+    burnt: dict[tuple[str, str], int] = field(default_factory=dict)
+    burnt_until: list[tuple[int, tuple[str, str]]] = field(default_factory=list)
+    due: list[tuple[int, str, str]] = field(default_factory=list)
+    by_party: dict[tuple[str, str], list[str]] = field(default_factory=dict)
+
+
+def scope_of(principal_or_key: str, operation: str, key: str) -> bytes:
+    """What an idempotency key is remembered under: 16 bytes for (principal, operation, key)."""
+    return sha256(f"{principal_or_key}\n{operation}\n{key}".encode()).digest()[:16]
+
+
+def evolve(state: State, record: Record) -> None:
+    """Apply a record's effects. A record that does not follow the last one is a defect."""
+    if record.seq != state.seq + 1 or record.at_us < state.at_us:
+        text = f"record {record.seq} does not follow {state.seq}"
+        raise Broken(text)
+    state.seq = record.seq
+    state.at_us = record.at_us
+    _remember(state, record)
+    for transfer in record.moved:
+        apply(state.accounts, transfer)
+    for count in record.counted:
+        state.counters[count.grant_id, count.day] += count.units
+    if record.facts is not None and record.refused is None:
+        _learn(state, record.facts, record.seq)
+    for change in record.changed:
+        _put(state, change)
+
+
+def _remember(state: State, record: Record) -> None:
+    by = record.by
+    if by.proof_jti:
+        proof = (by.key_thumbprint, by.proof_jti)
+        state.burnt[proof] = by.proof_expires_at_us
+        heapq.heappush(state.burnt_until, (by.proof_expires_at_us, proof))
+        while state.burnt_until and state.burnt_until[0][0] < record.at_us:
+            # A proof past its time is refused for that reason; it need not be remembered longer.
+            state.burnt.pop(heapq.heappop(state.burnt_until)[1], None)
+    if record.request is not None:
+        who = by.principal_id or by.key_thumbprint
+        state.outcomes[scope_of(who, record.operation, record.request.key)] = record.seq
+
+
+def _learn(state: State, facts: dict[str, Json], seq: int) -> None:
+    card, terms, listing = facts.get("rate_card"), facts.get("terms"), facts.get("listing")
+    if card is not None:
+        parsed = parse_card(card)
+        state.cards[parsed.card_sha256] = parsed
+        state.document_seqs.setdefault(parsed.card_sha256, seq)
+    if terms is not None:
+        sha256_ = document_sha256(terms)
+        state.terms[sha256_] = parse_terms(terms)
+        state.document_seqs.setdefault(sha256_, seq)
+    if listing is not None:
+        state.document_seqs.setdefault(document_sha256(listing), seq)
+
+
+def _put(state: State, change: Change) -> None:
+    after = change.after
+    match change.noun:
+        case "hold":
+            hold = state.holds[change.id] = Hold.from_document(after)
+            if hold.status == "open":
+                heapq.heappush(state.due, (hold.expires_at_us, "hold", hold.hold_id))
+                _party(state, "hold", change.id, hold.buyer_id, hold.operator_id, hold.vendor_id)
+        case "charge":
+            _put_charge(state, Charge.from_document(after), known=change.id in state.charges)
+        case "agreement":
+            known = change.id in state.agreements
+            agreement = state.agreements[change.id] = Agreement.from_document(after)
+            if not known:
+                parties = (agreement.buyer_id, agreement.operator_id, agreement.vendor_id)
+                _party(state, "agreement", change.id, *parties)
+        case "position":
+            state.positions[change.id] = {meter: int(str(n)) for meter, n in after.items()}
+        case "dispute":
+            _put_dispute(state, Dispute.from_document(after), known=change.id in state.disputes)
+        case "grant":
+            grant = Grant.from_document(after)
+            state.grants[grant.agent_id, grant.asset] = grant
+        case "principal":
+            known = change.id in state.principals
+            principal = state.principals[change.id] = Principal.from_document(after)
+            if not known and principal.organisation_id != principal.principal_id:
+                _party(state, "principal", change.id, principal.organisation_id)
+        case "key":
+            state.keys[change.id] = Key.from_document(after)
+        case "listing":
+            known = change.id in state.listings
+            listing = state.listings[change.id] = Listing.from_document(after)
+            if not known:
+                _party(state, "listing", change.id, listing.vendor_id)
+        case "platform":
+            state.fee_ppm = cast("int", after["fee_ppm"])
+            state.open_enrolment = cast("bool", after["open_enrolment"])
+        case _:
+            text = f"a record changes an unknown noun: {change.noun}"
+            raise Broken(text)
+
+
+def _put_charge(state: State, charge: Charge, *, known: bool) -> None:
+    state.charges[charge.charge_id] = charge
+    if charge.status == "pending":
+        heapq.heappush(state.due, (charge.window_closes_at_us, "charge", charge.charge_id))
+    if not known:
+        parties = (charge.buyer_id, charge.operator_id, charge.vendor_id)
+        _party(state, "charge", charge.charge_id, *parties)
+
+
+def _put_dispute(state: State, dispute: Dispute, *, known: bool) -> None:
+    state.disputes[dispute.dispute_id] = dispute
+    if dispute.status == "needs_evidence":
+        heapq.heappush(state.due, (dispute.evidence_due_at_us, "dispute", dispute.dispute_id))
+    if not known:
+        parties = (dispute.buyer_id, dispute.operator_id, dispute.vendor_id)
+        _party(state, "dispute", dispute.dispute_id, *parties)
+
+
+def _party(state: State, noun: str, thing_id: str, *parties: str) -> None:
+    for party in parties:
+        state.by_party.setdefault((noun, party), []).append(thing_id)

@@ -1,6 +1,5 @@
 """The subset of JSON Schema agrees with a full validator wherever it speaks, and bounds work."""
 
-import json
 from typing import Any
 
 import pytest
@@ -8,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from farthing.protocol.canonical import Json, LooseJson
+from farthing.protocol.canonical import Json
 from farthing.protocol.schemas import Violation, check_schema, violation
 
 NAMES = st.sampled_from(["a", "b", "c"])
@@ -75,9 +74,7 @@ def _without_pattern(schema: Json) -> Json:
 
 
 @given(schema=SCHEMAS, instance=INSTANCES)
-def test_the_subset_agrees_with_a_full_validator(
-    schema: dict[str, Json], instance: LooseJson
-) -> None:
+def test_the_subset_agrees_with_a_full_validator(schema: dict[str, Json], instance: object) -> None:
     assert check_schema(schema) is None
     plain = _without_pattern(schema)
     assert isinstance(plain, dict)
@@ -91,7 +88,7 @@ def test_a_violation_names_the_member_and_the_keyword() -> None:
         "properties": {"pages": {"type": "array", "items": {"$ref": "#/$defs/page"}}},
         "$defs": {"page": {"type": "object", "required": ["text"], "additionalProperties": False}},
     }
-    instance: LooseJson = {"pages": [{"text": "a"}]}
+    instance = {"pages": [{"text": "a"}]}
     assert violation(schema, {"pages": [{}]}) == Violation(path="pages.0", keyword="required")
     assert violation(schema, instance) == Violation(
         path="pages.0.text", keyword="additionalProperties"
@@ -148,7 +145,7 @@ def test_a_regular_expression_never_runs() -> None:
 
 
 def test_many_distinct_items_are_compared_in_linear_time() -> None:
-    items: list[LooseJson] = json.loads(json.dumps([{"n": n} for n in range(20_000)]))
+    items = [{"n": n} for n in range(20_000)]
     assert violation({"uniqueItems": True}, items) is None
     assert violation({"uniqueItems": True}, [*items, {"n": 7.0}]) == Violation(
         path="20000", keyword="uniqueItems"

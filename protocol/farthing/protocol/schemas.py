@@ -8,7 +8,7 @@ Source: spec/listing.md.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, TypeAlias, TypeGuard
+from typing import Final, TypeAlias, TypeGuard, cast
 
 from farthing.protocol.canonical import Json, LooseJson
 
@@ -54,10 +54,10 @@ def check_schema(schema: Json) -> Violation | None:
     return _check(schema, "", names, 0)
 
 
-def violation(schema: Mapping[str, Json], instance: LooseJson) -> Violation | None:
+def violation(schema: Mapping[str, Json], instance: object) -> Violation | None:
     """The first place where an instance does not fit a schema that `check_schema` passes."""
     try:
-        return _Evaluation(schema).run(schema, instance, "", 0)
+        return _Evaluation(schema).run(schema, cast("LooseJson", instance), "", 0)
     except _Exhausted as limit:
         return Violation(path="", keyword=str(limit))
 

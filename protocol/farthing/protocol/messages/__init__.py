@@ -1,1 +1,1 @@
-"""Asks, answers and the `Operation` declarations, one file per noun; `operations` lists them all."""
+"""Asks, answers and the `Operation` declarations, one file per noun."""

@@ -26,7 +26,8 @@ AnyOperation = Operation[Any, Any]
 OPERATIONS: Final[Mapping[str, AnyOperation]] = MappingProxyType({
     operation.name: operation
     for noun in (
-        catalog, listings, agreements, holds, charges, disputes, accounts, agents, authority, trails,
+        catalog, listings, agreements, holds, charges, disputes, accounts, agents, authority,
+        trails,
     )
     for name in sorted(vars(noun))
     if isinstance(operation := vars(noun)[name], Operation)

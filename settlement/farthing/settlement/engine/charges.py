@@ -21,7 +21,6 @@ __all__ = [
     "refund_answer",
     "settle",
     "split_of",
-    "vendors_account",
 ]
 
 
@@ -63,7 +62,7 @@ def refund(state: State, call: Call) -> Draft | Refusal:
             asset=asset,
         )
     split = split_of(charge, units)
-    kind = vendors_account(charge)
+    kind = _vendors_account(charge)
     if split.net_units > available_units(state, charge.vendor_id, kind, asset):
         return refuse(Code.INSUFFICIENT_FUNDS, path="amount.amount", asset=asset)
     prepaid = account_name(charge.operator_id, AccountKind.PREPAID, asset)
@@ -114,7 +113,7 @@ def split_of(charge: Charge, units: int) -> Split:
     return Split(net_units=units - fee_units, fee_units=fee_units)
 
 
-def vendors_account(charge: Charge) -> AccountKind:
+def _vendors_account(charge: Charge) -> AccountKind:
     """Where the vendor's share of a charge lies now."""
     payable = charge.status == "payable"
     return AccountKind.VENDOR_PAYABLE if payable else AccountKind.VENDOR_PENDING

@@ -96,7 +96,7 @@ def register(state: State, call: Call) -> Draft | Refusal:
 
 
 def approve(state: State, call: Call) -> Draft | Refusal:
-    """Approve an organisation (admin) or an agent (its operator). Approving again changes nothing."""
+    """Approve an organisation (admin) or an agent (its operator). Twice is once."""
     body = call.command.body
     assert isinstance(body, ApproveRegistration)
     principal = _subject(state, call, body.principal_id)

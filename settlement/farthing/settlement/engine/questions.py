@@ -92,7 +92,7 @@ class OutcomeOf(Question[int | None]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WouldBe(Question[Record | Refusal | Seen]):
-    """What a command would come to now: `decide` without `evolve`. Nothing is burnt or remembered."""
+    """What a command would come to now: `decide` without `evolve`; nothing is burnt."""
 
     command: Command
 

@@ -4,7 +4,7 @@ Boundary: shape only. A record holds the whole new document of every thing it ch
 replaying a record needs no decision. Source: spec/journal.md.
 """
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, fields
 from functools import cache
 from typing import Self, cast
@@ -196,5 +196,5 @@ class Dispute(Thing):
 
 
 @cache
-def _names(kind: type[Thing]) -> tuple[str, ...]:
+def _names(kind: Hashable) -> tuple[str, ...]:
     return tuple(each.name for each in fields(kind))  # type: ignore[arg-type]

@@ -72,6 +72,7 @@ def refund(state: State, call: Call) -> Draft | Refusal:
         charge,
         refunded_units=charge.refunded_units + units,
         fee_returned_units=charge.fee_returned_units + split.fee_units,
+        trail_seqs=(*charge.trail_seqs, call.seq),
     )
     return Draft(
         moved=(
@@ -94,7 +95,7 @@ def settle(state: State, call: Call) -> Draft | Refusal:
     net_units -= charge.refunded_units - charge.fee_returned_units
     pending = account_name(charge.vendor_id, AccountKind.VENDOR_PENDING, charge.asset)
     payable = account_name(charge.vendor_id, AccountKind.VENDOR_PAYABLE, charge.asset)
-    after = replace(charge, status="payable")
+    after = replace(charge, status="payable", trail_seqs=(*charge.trail_seqs, call.seq))
     return Draft(
         moved=tuple(post(pending, payable, charge.asset, net_units)),
         changed=(change("charge", charge.charge_id, after),),

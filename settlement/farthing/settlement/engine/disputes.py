@@ -78,7 +78,7 @@ def initiate(state: State, call: Call) -> Draft | Refusal:
         seq=call.seq,
     )
     into_escrow = _escrow(charge, held.net_units, held.fee_units, back=False)
-    return _ruled(state, charge, dispute, None, overdue=False, moved=into_escrow)
+    return _ruled(state, call, charge, dispute, moved=into_escrow)
 
 
 def answer_with_evidence(state: State, call: Call) -> Draft | Refusal:
@@ -92,7 +92,7 @@ def answer_with_evidence(state: State, call: Call) -> Draft | Refusal:
         return refuse(Code.DISPUTE_DECIDED, path="dispute_id")
     evidence = Evidence(body_sha256=body.body_sha256, schema_valid=body.schema_valid)
     charge = state.charges[dispute.charge_id]
-    draft = _ruled(state, charge, dispute, evidence, overdue=False)
+    draft = _ruled(state, call, charge, dispute, evidence=evidence)
     return replace(draft, asked={"body_sha256": body.body_sha256, "dispute_id": dispute.dispute_id})
 
 
@@ -103,7 +103,7 @@ def close_evidence(state: State, call: Call) -> Draft | Refusal:
     dispute = state.disputes[body.dispute_id]
     assert dispute.status == "needs_evidence"
     assert dispute.evidence_due_at_us <= call.now_us
-    return _ruled(state, state.charges[dispute.charge_id], dispute, None, overdue=True)
+    return _ruled(state, call, state.charges[dispute.charge_id], dispute, overdue=True)
 
 
 def preview(state: State, charge: Charge, reason: Reason) -> Ruling:
@@ -169,18 +169,22 @@ def _case(state: State, charge: Charge, evidence: Evidence | None, *, overdue: b
 
 def _ruled(
     state: State,
+    call: Call,
     charge: Charge,
     dispute: Dispute,
-    evidence: Evidence | None,
     *,
-    overdue: bool,
+    evidence: Evidence | None = None,
+    overdue: bool = False,
     moved: tuple[Transfer, ...] = (),
 ) -> Draft:
     case = _case(state, charge, evidence, overdue=overdue)
     ruling = rules.decide(Reason(dispute.reason), case, state.cards[case.card_sha256])
     decided: dict[str, Json] = {"case": case.document(), "ruling": ruling.document()}
+    trail_seqs = (*charge.trail_seqs, call.seq)
     if ruling.outcome is Outcome.NEEDS_EVIDENCE:
-        disputed = replace(charge, status="disputed", dispute_id=dispute.dispute_id)
+        disputed = replace(
+            charge, status="disputed", dispute_id=dispute.dispute_id, trail_seqs=trail_seqs
+        )
         return Draft(
             moved=moved,
             changed=(
@@ -196,6 +200,7 @@ def _ruled(
         outcome=ruling.outcome.value,
         rule_id=ruling.rule_id,
         credit_units=ruling.credit_units,
+        ruled_seq=call.seq,
     )
     after = replace(
         charge,
@@ -203,6 +208,7 @@ def _ruled(
         dispute_id=dispute.dispute_id,
         refunded_units=charge.refunded_units + ruling.credit_units,
         fee_returned_units=charge.fee_returned_units + credit.fee_units,
+        trail_seqs=trail_seqs,
     )
     net_units = dispute.held_net_units - credit.net_units
     fee_units = dispute.held_fee_units - credit.fee_units

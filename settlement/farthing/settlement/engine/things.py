@@ -4,9 +4,8 @@ Boundary: shape only. A record holds the whole new document of every thing it ch
 replaying a record needs no decision. Source: spec/journal.md.
 """
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from functools import cache
 from typing import Self, cast
 
 from farthing.protocol.canonical import Json
@@ -148,7 +147,10 @@ class Hold(Thing):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Charge(Thing):
-    """What was captured of a hold, and where the money stands."""
+    """What was captured of a hold, and where the money stands.
+
+    `trail_seqs` are the records that changed it after the capture, `seq`.
+    """
 
     charge_id: str
     hold_id: str
@@ -171,6 +173,7 @@ class Charge(Thing):
     window_closes_at_us: int
     dispute_id: str = ""
     seq: int
+    trail_seqs: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -193,8 +196,15 @@ class Dispute(Thing):
     rule_id: str = ""
     credit_units: int = 0
     seq: int
+    ruled_seq: int = 0
 
 
-@cache
-def _names(kind: Hashable) -> tuple[str, ...]:
-    return tuple(each.name for each in fields(kind))  # type: ignore[arg-type]
+def _names(kind: type[Thing]) -> tuple[str, ...]:
+    names = _NAMES.get(kind)
+    if names is None:
+        names = _NAMES[kind] = tuple(each.name for each in fields(kind))  # type: ignore[arg-type]
+    return names
+
+
+# `dataclasses.fields` walks the class at every call; a capture asks for them three times.
+_NAMES: dict[type[Thing], tuple[str, ...]] = {}

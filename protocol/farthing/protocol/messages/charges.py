@@ -11,6 +11,7 @@ from farthing.protocol.wire import (
     Money,
     Operation,
     Role,
+    Sha256,
     Text,
     message,
 )
@@ -100,33 +101,45 @@ class GetReceipt:
 class Receipt:
     """A journal record, its inclusion proof and the signed tree head it is proven under.
 
-    `record` is the record's canonical bytes as text; `proof` the hashes of the audit path in hex;
-    `tree_head` a signed note (spec/receipts.md). Verifies offline with the platform's key alone.
+    Verifies offline with the platform's journal key alone (spec/receipts.md).
+
+    Args:
+        seq: the record's place in the journal, from 1; its leaf in the tree is `seq - 1`.
+        record: the record's canonical bytes, decoded as UTF-8.
+        proof: the hashes of the audit path from the leaf up, each as 64 lower-case hex digits.
+        tree_head: the signed note over the tree that the path leads to; its size is in it.
     """
 
-    charge_id: str
     seq: int
     record: str
-    tree_size: int
-    proof: tuple[str, ...]
+    proof: tuple[Sha256, ...]
     tree_head: str
 
 
 @message
 class GetEvidence:
-    """Ask for everything that proves a charge: documents, signatures, keys, records, proofs."""
+    """Ask for everything that proves a charge: records with their proofs, and the keys."""
 
     charge_id: ChargeRef
 
 
 @message
 class Evidence:
-    """The parts of an evidence pack (spec/evidence.md), ready to be written as files."""
+    """The parts of an evidence pack (spec/evidence.md); `evidence.gather` makes the pack of them.
+
+    All documents, their signatures and the keys of the parties are in the records.
+
+    Args:
+        charge_id: the charge.
+        receipts: one for each record that `evidence.seqs_needed` names, in journal order.
+        journal_key: the platform's public key, as a JWK, that signed the tree heads.
+        quote_keys: every public key, as JWKs, that the platform has ever signed quotes with.
+    """
 
     charge_id: str
-    documents: tuple[Document, ...]
     receipts: tuple[Receipt, ...]
-    keys: tuple[Document, ...]
+    journal_key: Document
+    quote_keys: tuple[Document, ...]
 
 
 REFUND_CHARGE = Operation(

@@ -4,6 +4,7 @@ import copy
 import hashlib
 import json
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from farthing.protocol.rating.card import (
     compile_card,
     parse_card,
 )
+from farthing.protocol.rating.rate import RatingCode
 from tests.protocol.rating.cards import PAGES, card_documents
 
 VECTORS = json.loads((files("farthing.spec") / "vectors" / "rating.json").read_bytes())
@@ -54,6 +56,14 @@ def test_a_defective_card_of_the_vectors_is_refused(vector: dict[str, Any]) -> N
 
 def test_the_vectors_show_every_fault() -> None:
     assert {vector["reason"] for vector in VECTORS["refused_cards"]} == set(CardFault)
+
+
+def test_the_chapter_shows_a_card_of_the_vectors_and_names_every_fault() -> None:
+    chapter = (Path(__file__).parents[3] / "spec" / "rating.md").read_text(encoding="utf-8")
+    shown = chapter.split("```json\n")[1].split("```")[0]
+
+    assert json.loads(shown) == VECTORS["cards"]["pages"]["document"]
+    assert [fault for fault in (*CardFault, *RatingCode) if f"`{fault}`" not in chapter] == []
 
 
 def changed(path: str, value: object) -> dict[str, Any]:

@@ -110,7 +110,7 @@ def _lines(page: SamplePage, number: int) -> list[str]:
     lines = [f"{number}  {page.title}"]
     for paragraph in page.paragraphs:
         # A line of one space is a gap that readers report; an empty one would leave no trace.
-        lines += [" ", *textwrap.wrap(paragraph, _LINE_LENGTH_MAX)]
+        lines += [" ", *textwrap.wrap(paragraph, _LINE_LENGTH_MAX, break_on_hyphens=False)]
     return lines
 
 

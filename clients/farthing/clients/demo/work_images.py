@@ -21,7 +21,7 @@ BYTES_MAX: Final = 32 * 1024 * 1024
 PIXELS_MAX: Final = 50_000_000
 SIDE_MAX: Final = 8192
 
-_READABLE: Final = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
+_READABLE: Final = ("PNG", "JPEG", "WEBP", "GIF")
 # What Pillow raises for damaged files, found by cutting and flipping bytes of every format above.
 _DAMAGE: Final = (
     ArithmeticError,
@@ -71,7 +71,7 @@ def resize(
     where JPEG has no transparency, the ground is white.
 
     Args:
-        image: PNG, JPEG, WebP, GIF, BMP or TIFF.
+        image: PNG, JPEG, WebP or GIF.
         width: 1 to `SIDE_MAX`.
         height: 1 to `SIDE_MAX`; together at most `pixels_max` pixels.
         format: `png`, `jpeg` or `webp`.
@@ -111,6 +111,9 @@ def _open(image: bytes, bytes_max: int, pixels_max: int) -> Image.Image:
 
 def _plain(picture: Image.Image, *, opaque: bool) -> Image.Image:
     """The picture in plain colours: palettes, CMYK and deep greys have no smooth resizing."""
+    if picture.mode.startswith("I"):
+        # Sixteen bits a pixel: `convert` alone would cut everything above 255 off to white.
+        return picture.convert("I").point(lambda value: value / 256).convert("L")
     if picture.has_transparency_data:
         coloured = picture.convert("RGBA")
         if not opaque:

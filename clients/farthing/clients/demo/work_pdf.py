@@ -12,7 +12,13 @@ from io import BytesIO
 from typing import Final
 
 from pypdf import PasswordType, PdfReader
-from pypdf.errors import DependencyError, FileNotDecryptedError, LimitReachedError, PyPdfError
+from pypdf.errors import (
+    DependencyError,
+    DeprecationError,
+    FileNotDecryptedError,
+    LimitReachedError,
+    PyPdfError,
+)
 
 from farthing.clients.demo.outcomes import Reason, Unworkable
 
@@ -26,6 +32,8 @@ CHARACTERS_MAX: Final = 10_000_000
 # to let through; anything else is a defect that should be seen.
 _DAMAGE: Final = (
     PyPdfError,
+    DependencyError,
+    DeprecationError,
     ArithmeticError,
     AssertionError,
     AttributeError,

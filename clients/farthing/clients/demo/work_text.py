@@ -242,12 +242,16 @@ def _summary(
     frequencies: Mapping[str, int],
     sentences_max: int,
 ) -> tuple[str, ...]:
-    """The sentences whose terms are the most frequent for their length, in the text's order."""
+    """The sentences whose terms are the most frequent for their length, in the text's order.
+
+    What ends in no mark is a heading or a list; it is taken only from a text without sentences.
+    """
 
     def score(index: int) -> int:
         words = _words(sentences[index])
         found = {terms[word] for word in words if word in terms}
         return 1000 * sum(frequencies[term] for term in found) // (len(words) + LENGTH_DAMPING)
 
-    best = sorted(range(len(sentences)), key=lambda index: (-score(index), index))
+    ended = [index for index, sentence in enumerate(sentences) if _END.search(sentence[-3:])]
+    best = sorted(ended or range(len(sentences)), key=lambda index: (-score(index), index))
     return tuple(sentences[index] for index in sorted(best[:sentences_max]))

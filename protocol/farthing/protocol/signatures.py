@@ -61,6 +61,7 @@ class Typ(StrEnum):
     ACCEPTANCE = "farthing-acceptance+json"
     LISTING = "farthing-listing+json"
     DELIVERY = "farthing-delivery+json"
+    ROTATION = "farthing-rotation+json"
 
 
 class SignatureFault(StrEnum):

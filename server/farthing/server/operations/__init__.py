@@ -1,1 +1,43 @@
-"""The operations: every use case, one file per noun, each bound here to its declaration."""
+"""Every use case, one file per noun; `HANDLERS` binds each declaration to what carries it out."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final
+
+from farthing.protocol.messages.operations import OPERATIONS
+from farthing.server.operations import (
+    accounts,
+    agents,
+    agreements,
+    authority,
+    catalog,
+    charges,
+    disputes,
+    holds,
+    listings,
+    trails,
+)
+from farthing.server.operations.replies import Handler, Reply
+
+__all__ = ["HANDLERS", "Handler", "Reply"]
+
+_NOUNS: Final = (
+    accounts,
+    agents,
+    agreements,
+    authority,
+    catalog,
+    charges,
+    disputes,
+    holds,
+    listings,
+    trails,
+)
+_CALLS: Final = {
+    name: vars(noun)[name] for noun in _NOUNS for name in noun.__all__ if name in OPERATIONS
+}
+
+# A declaration without a handler is a KeyError at start, not at the first call.
+HANDLERS: Final[Mapping[str, Handler]] = MappingProxyType({
+    name: Handler(operation=operation, call=_CALLS[name]) for name, operation in OPERATIONS.items()
+})  # fmt: skip

@@ -56,7 +56,7 @@ def initiate(state: State, call: Call) -> Draft | Refusal:
     """File a dispute: hold the money, and decide at once where the rule can."""
     body = call.command.body
     assert isinstance(body, InitiateDispute)
-    charge = disputable(state, call, body.charge_id)
+    charge = _disputable(state, call.principal_id, body.charge_id, call.now_us)
     if isinstance(charge, Refusal):
         return charge
     agreement = state.agreements[charge.agreement_id]
@@ -106,20 +106,25 @@ def close_evidence(state: State, call: Call) -> Draft | Refusal:
     return _ruled(state, call, state.charges[dispute.charge_id], dispute, overdue=True)
 
 
-def preview(state: State, charge: Charge, reason: Reason) -> Ruling:
+def preview(
+    state: State, principal_id: str, charge_id: str, reason: Reason, now_us: int
+) -> Ruling | Refusal:
     """What the rule says of a charge now, with no evidence yet."""
+    charge = _disputable(state, principal_id, charge_id, now_us)
+    if isinstance(charge, Refusal):
+        return charge
     card = state.cards[charge.rate_card_sha256]
     return rules.decide(reason, _case(state, charge, None, overdue=False), card)
 
 
-def disputable(state: State, call: Call, charge_id: str) -> Charge | Refusal:
+def _disputable(state: State, principal_id: str, charge_id: str, now_us: int) -> Charge | Refusal:
     """The charge, where the caller is its buyer or the buyer's operator and the time is right."""
     charge = state.charges.get(charge_id)
-    if charge is None or call.principal_id not in (charge.buyer_id, charge.operator_id):
+    if charge is None or principal_id not in (charge.buyer_id, charge.operator_id):
         return refuse(Code.NOT_FOUND, path="charge_id")
     if charge.dispute_id:
         return refuse(Code.ALREADY_DISPUTED, path="charge_id")
-    if charge.status != "pending" or charge.window_closes_at_us <= call.now_us:
+    if charge.status != "pending" or charge.window_closes_at_us <= now_us:
         return refuse(Code.DISPUTE_WINDOW_CLOSED, path="charge_id")
     if charge.amount_units == charge.refunded_units:
         return refuse(Code.NOT_DISPUTABLE, path="charge_id")

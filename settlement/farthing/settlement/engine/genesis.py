@@ -46,7 +46,7 @@ def genesis(state: State, call: Call) -> Draft | Refusal:
     if state.seq or not 0 <= body.fee_ppm <= 1_000_000:
         text = "genesis of a journal that has begun, or with a fee above the whole"
         raise Broken(text)
-    members = [_member(staff, call.now_us) for staff in body.staff]
+    members = [_member(staff, call) for staff in body.staff]
     figures = {"fee_ppm": body.fee_ppm, "open_enrolment": body.open_enrolment}
     return Draft(
         changed=(
@@ -57,7 +57,7 @@ def genesis(state: State, call: Call) -> Draft | Refusal:
     )
 
 
-def _member(staff: StaffKey, now_us: int) -> _Member:
+def _member(staff: StaffKey, call: Call) -> _Member:
     principal_id = derive_id("stf", staff.thumbprint)
     return _Member(
         Principal(
@@ -71,6 +71,7 @@ def _member(staff: StaffKey, now_us: int) -> _Member:
             principal_id=principal_id,
             jwk=staff.jwk,
             status="active",
-            since_us=now_us,
+            since_us=call.now_us,
+            seq=call.seq,
         ),
     )

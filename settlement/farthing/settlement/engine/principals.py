@@ -124,6 +124,7 @@ def rotate(state: State, call: Call) -> Draft | Refusal:
         jwk=new,
         status="active",
         since_us=call.now_us,
+        seq=call.seq,
     )
     return Draft(
         changed=(change("key", old.thumbprint, retired, old), change("key", thumbprint, key))
@@ -229,6 +230,7 @@ def _newcomer(
         jwk=jwk,
         status="active",
         since_us=call.now_us,
+        seq=call.seq,
     )
     return Draft(
         changed=(

@@ -8,19 +8,26 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from farthing.protocol.authority.standing import Standing
+from farthing.protocol.disputes.case import Reason, Ruling
 from farthing.protocol.errors import Refusal
 from farthing.protocol.ledger import Account
+from farthing.protocol.rating import RateCard
 from farthing.protocol.records import Record
 from farthing.settlement.engine.commands import Command, Question, Seen
+from farthing.settlement.engine.things import Key
 
 __all__ = [
     "AccountsOf",
+    "ActiveKeys",
+    "Cards",
     "Figures",
     "FiguresNow",
     "KeyFacts",
     "KeyOf",
+    "KeysOf",
     "Lookup",
     "OutcomeOf",
+    "PreviewOf",
     "Proof",
     "ProofOf",
     "RecordAt",
@@ -55,6 +62,20 @@ class KeyOf(Question[KeyFacts | None]):
     """The facts of a key by its thumbprint."""
 
     thumbprint: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ActiveKeys(Question[Mapping[str, str]]):
+    """The thumbprint of the key in force, by principal."""
+
+    principal_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeysOf(Question[tuple[Key, ...]]):
+    """Every key a principal ever had, with its history, oldest first."""
+
+    principal_id: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,6 +116,20 @@ class WouldBe(Question[Record | Refusal | Seen]):
     """What a command would come to now: `decide` without `evolve`; nothing is burnt."""
 
     command: Command
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreviewOf(Question[Ruling | Refusal]):
+    """What a dispute would come to now, or why it could not be filed."""
+
+    principal_id: str
+    charge_id: str
+    reason: Reason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cards(Question[Mapping[str, RateCard]]):
+    """Every published rate card by its hash."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

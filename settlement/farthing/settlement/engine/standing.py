@@ -8,15 +8,20 @@ from farthing.protocol.ledger import Account, AccountKind, split_account
 from farthing.protocol.times import utc_day
 from farthing.settlement.engine.commands import Question
 from farthing.settlement.engine.decide import decide
+from farthing.settlement.engine.disputes import preview
 from farthing.settlement.engine.principals import is_frozen
 from farthing.settlement.engine.questions import (
     AccountsOf,
+    ActiveKeys,
+    Cards,
     Figures,
     FiguresNow,
     KeyFacts,
     KeyOf,
+    KeysOf,
     Lookup,
     OutcomeOf,
+    PreviewOf,
     StandingOf,
     Things,
     WouldBe,
@@ -33,6 +38,11 @@ def answer(state: State, question: Question[object], now_us: int) -> object:
             return standing_of(state, principal_id, now_us)
         case KeyOf(thumbprint=thumbprint):
             return _key_facts(state, thumbprint)
+        case ActiveKeys(principal_ids=principal_ids):
+            return {each: _active_key(state, each) for each in principal_ids}
+        case KeysOf(principal_id=principal_id):
+            thumbprints = state.by_party.get(("key", principal_id), [])
+            return tuple(state.keys[thumbprint] for thumbprint in thumbprints)
         case AccountsOf(owner=owner):
             return _accounts_of(state, owner)
         case Lookup(noun=noun, id=thing_id):
@@ -43,6 +53,10 @@ def answer(state: State, question: Question[object], now_us: int) -> object:
             return tuple(table[thing_id] for thing_id in reversed(ids))
         case OutcomeOf(scope=scope, operation=operation, key=key):
             return state.outcomes.get(scope_of(scope, operation, key))
+        case PreviewOf(principal_id=principal_id, charge_id=charge_id, reason=reason):
+            return preview(state, principal_id, charge_id, reason, max(now_us, state.at_us))
+        case Cards():
+            return dict(state.cards)
         case FiguresNow():
             return Figures(fee_ppm=state.fee_ppm, seq=state.seq, at_us=max(now_us, state.at_us))
         case WouldBe(command=command):
@@ -99,6 +113,12 @@ def _accounts_of(state: State, owner: str) -> Mapping[str, Account]:
         for asset in sorted({split_account(n)[2] for n in state.accounts})
     )
     return {name: copy(state.accounts[name]) for name in names if name in state.accounts}
+
+
+def _active_key(state: State, principal_id: str) -> str:
+    thumbprints = state.by_party.get(("key", principal_id), [])
+    active = [each for each in thumbprints if state.keys[each].status == "active"]
+    return active[-1] if active else ""
 
 
 def _positions(state: State, principal_id: str) -> dict[str, Mapping[str, int]]:

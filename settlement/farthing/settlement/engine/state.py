@@ -141,7 +141,10 @@ def _put(state: State, change: Change) -> None:
             if not known and principal.organisation_id != principal.principal_id:
                 _party(state, "principal", change.id, principal.organisation_id)
         case "key":
-            state.keys[change.id] = Key.from_document(after)
+            known = change.id in state.keys
+            key = state.keys[change.id] = Key.from_document(after)
+            if not known:
+                _party(state, "key", change.id, key.principal_id)
         case "listing":
             known = change.id in state.listings
             listing = state.listings[change.id] = Listing.from_document(after)

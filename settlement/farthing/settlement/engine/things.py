@@ -76,6 +76,7 @@ class Key(Thing):
     status: str
     since_us: int
     until_us: int = 0
+    seq: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

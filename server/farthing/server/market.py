@@ -1,0 +1,129 @@
+"""What an operation may touch: the engine, the reads, the clock, the platform's key. No more.
+
+Boundary: `submit` is the one place where a command is built.
+"""
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Any, TypeVar, cast
+
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from farthing.catalog.vocabulary import Vocabulary
+from farthing.identity.callers import Caller
+from farthing.protocol.canonical import InvalidJson, Json, canonical_bytes, sha256_hex
+from farthing.protocol.errors import Code, Refused, refuse
+from farthing.protocol.keys import Signer
+from farthing.protocol.wire import Operation, document_of
+from farthing.settlement.engine.commands import Command, Kept, Outcome, Question
+from farthing.settlement.port import Engine
+from farthing.settlement.tables import PERSONAL
+
+__all__ = ["Market"]
+
+Answer = TypeVar("Answer")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Market:
+    """The composition that every operation is given.
+
+    Args:
+        engine: the one way to the ledger.
+        now_us: the clock of the front end; the engine has its own.
+        entropy: random bytes of a length.
+        signer: the platform's key for quotes and entitlements.
+        issuer: the public URL, which names the platform in everything it signs.
+        origin: the journal's name in its signed heads.
+        journal_jwk: the public key that signs tree heads.
+        reads: a connection that cannot write.
+        vocabulary: the capability tags in force.
+    """
+
+    engine: Engine
+    now_us: Callable[[], int]
+    entropy: Callable[[int], bytes]
+    signer: Signer
+    issuer: str
+    origin: str
+    journal_jwk: Mapping[str, str]
+    reads: Callable[[], AbstractAsyncContextManager[AsyncConnection]]
+    vocabulary: Vocabulary
+
+    async def ask(self, question: Question[Answer]) -> Answer:
+        """Answer a question from durable state."""
+        return await self.engine.ask(question)
+
+    async def names(self, commitments: set[str]) -> dict[str, str]:
+        """The names behind salted commitments; an erased name is absent."""
+        async with self.reads() as conn:
+            rows = await conn.execute(
+                select(PERSONAL.c.commitment, PERSONAL.c.value).where(
+                    PERSONAL.c.commitment.in_(commitments)
+                )
+            )
+            return {row.commitment: row.value for row in rows}
+
+    async def submit(
+        self,
+        caller: Caller,
+        operation: Operation[Any, Any],
+        ask: object,
+        *,
+        body: object = None,
+        facts: Mapping[str, Json] | None = None,
+        kept: tuple[Kept, ...] = (),
+    ) -> Outcome:
+        """Submit an ask as a command.
+
+        Args:
+            caller: who asks.
+            operation: the operation's declaration.
+            ask: the ask as received; its digest is what the idempotency key is bound to.
+            body: what a planner made of the ask, where it made something.
+            facts: signed documents to keep in the record.
+            kept: side rows to commit with the record.
+
+        Raises:
+            Refused: any refusal, remembered or not.
+        """
+        command = command_of(caller, operation, ask, body=body, facts=facts, kept=kept)
+        outcome = await self.engine.submit(command)
+        if outcome.refusal is not None:
+            raise Refused(outcome.refusal)
+        return outcome
+
+
+def command_of(
+    caller: Caller,
+    operation: Operation[Any, Any],
+    ask: object,
+    *,
+    body: object = None,
+    facts: Mapping[str, Json] | None = None,
+    kept: tuple[Kept, ...] = (),
+) -> Command:
+    """The command of an ask; raises `Refused` where a document in it has no canonical bytes."""
+    arguments = document_of(ask)
+    key = cast("str", arguments.pop("idempotency_key", ""))
+    try:
+        args_sha256 = {name: _digest(value) for name, value in sorted(arguments.items())}
+    except InvalidJson as error:
+        text = f"A document does not keep to the signed alphabet: {error.reason.value}."
+        raise Refused(refuse(Code.INVALID_ARGUMENT, message=text)) from error
+    return Command(
+        operation=operation.name,
+        by=caller,
+        idempotency_key=key,
+        request_sha256=_digest(args_sha256),
+        args_sha256=args_sha256,
+        body=ask if body is None else body,
+        facts=facts,
+        kept=kept,
+    )
+
+
+def _digest(value: Json | Mapping[str, str]) -> str:
+    return sha256_hex(canonical_bytes(value))

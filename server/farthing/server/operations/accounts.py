@@ -1,0 +1,77 @@
+"""Funding, balances, the trial balance."""
+
+from farthing.identity.callers import Caller
+from farthing.protocol.ledger import Account, imbalances, split_account
+from farthing.protocol.messages.accounts import (
+    FUND_ACCOUNT,
+    AccountBalance,
+    Balances,
+    FundAccount,
+    GetBalance,
+    GetTrialBalance,
+    TrialBalance,
+    TrialRow,
+)
+from farthing.protocol.money import format_units
+from farthing.protocol.wire import money
+from farthing.server.market import Market
+from farthing.server.operations.replies import Reply, reply
+from farthing.settlement.engine.accounts import fund_answer
+from farthing.settlement.engine.questions import AccountsOf, FiguresNow
+
+__all__ = ["fund_account", "get_balance", "get_trial_balance"]
+
+
+async def fund_account(market: Market, caller: Caller, ask: FundAccount) -> Reply:
+    """Credit a prepaid account from outside."""
+    return reply(await market.submit(caller, FUND_ACCOUNT, ask), fund_answer)
+
+
+async def get_balance(market: Market, caller: Caller, ask: GetBalance) -> Reply:
+    """The balances of the caller's organisation."""
+    del ask
+    accounts = await market.ask(AccountsOf(owner=caller.organisation_id))
+    figures = await market.ask(FiguresNow())
+    return Reply(
+        answer=Balances(
+            organisation_id=caller.organisation_id,
+            accounts=tuple(_balance(name, account) for name, account in sorted(accounts.items())),
+            as_of_seq=figures.seq,
+        )
+    )
+
+
+async def get_trial_balance(market: Market, caller: Caller, ask: GetTrialBalance) -> Reply:
+    """Every account's gross counters."""
+    del caller, ask
+    accounts = await market.ask(AccountsOf())
+    figures = await market.ask(FiguresNow())
+    return Reply(
+        answer=TrialBalance(
+            rows=tuple(_row(name, account) for name, account in sorted(accounts.items())),
+            balanced=not imbalances(accounts),
+            as_of_seq=figures.seq,
+        )
+    )
+
+
+def _balance(name: str, account: Account) -> AccountBalance:
+    _, kind, asset = split_account(name)
+    return AccountBalance(
+        account=kind.value,
+        posted=money(account.posted_units, asset),
+        held=money(account.debits_pending, asset),
+        available=money(account.available_units, asset),
+    )
+
+
+def _row(name: str, account: Account) -> TrialRow:
+    asset = split_account(name)[2]
+    return TrialRow(
+        account=name,
+        asset=asset,
+        debits_posted=format_units(account.debits_posted, asset),
+        credits_posted=format_units(account.credits_posted, asset),
+        debits_pending=format_units(account.debits_pending, asset),
+        credits_pending=format_units(account.credits_pending, asset),
+    )

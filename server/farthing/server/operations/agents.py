@@ -1,0 +1,151 @@
+"""Registration, approval, keys, freeze."""
+
+from farthing.identity.callers import Caller
+from farthing.protocol.canonical import canonical_bytes, sha256_hex
+from farthing.protocol.errors import Code, Refused, refuse
+from farthing.protocol.keys import PublicKey
+from farthing.protocol.messages.agents import (
+    APPROVE_REGISTRATION,
+    ENROL_ORGANISATION,
+    FREEZE,
+    REGISTER_AGENT,
+    REVOKE_KEY,
+    ROTATE_KEY,
+    UNFREEZE,
+    Agents,
+    AgentSummary,
+    ApproveRegistration,
+    EnrolOrganisation,
+    Freeze,
+    GetRegistration,
+    ListAgents,
+    RegisterAgent,
+    RevokeKey,
+    RotateKey,
+    Unfreeze,
+)
+from farthing.protocol.signatures import InvalidSignature, Typ, verify_detached
+from farthing.server.market import Market
+from farthing.server.operations.replies import Reply, reply
+from farthing.settlement.engine.commands import Kept
+from farthing.settlement.engine.principals import (
+    Named,
+    freeze_answer,
+    jwk_of,
+    key_answer,
+    registration_answer,
+    registration_of,
+)
+from farthing.settlement.engine.questions import ActiveKeys, Lookup, Things
+from farthing.settlement.engine.things import Principal
+
+__all__ = [
+    "approve_registration",
+    "enrol_organisation",
+    "freeze",
+    "get_registration",
+    "list_agents",
+    "register_agent",
+    "revoke_key",
+    "rotate_key",
+    "unfreeze",
+]
+
+_SALT_BYTES = 16
+_AGENTS_MAX = 1000
+
+
+async def enrol_organisation(market: Market, caller: Caller, ask: EnrolOrganisation) -> Reply:
+    """Enrol an organisation; its name stays outside the journal, behind a salted commitment."""
+    body, kept = _named(market, ask)
+    outcome = await market.submit(caller, ENROL_ORGANISATION, ask, body=body, kept=kept)
+    return reply(outcome, registration_answer)
+
+
+async def register_agent(market: Market, caller: Caller, ask: RegisterAgent) -> Reply:
+    """Register an agent; its name stays outside the journal, behind a salted commitment."""
+    body, kept = _named(market, ask)
+    outcome = await market.submit(caller, REGISTER_AGENT, ask, body=body, kept=kept)
+    return reply(outcome, registration_answer)
+
+
+async def get_registration(market: Market, caller: Caller, ask: GetRegistration) -> Reply:
+    """Who the caller is."""
+    del ask
+    principal = await _principal(market, caller.principal_id)
+    return Reply(answer=registration_of(principal, caller.key_thumbprint))
+
+
+async def approve_registration(market: Market, caller: Caller, ask: ApproveRegistration) -> Reply:
+    """Let a pending principal act."""
+    return reply(await market.submit(caller, APPROVE_REGISTRATION, ask), registration_answer)
+
+
+async def rotate_key(market: Market, caller: Caller, ask: RotateKey) -> Reply:
+    """Replace the caller's key, given possession of the new one."""
+    new = PublicKey.from_jwk(jwk_of(ask))
+    payload = canonical_bytes(
+        {"new": new.thumbprint, "old": caller.key_thumbprint, "principal": caller.principal_id}
+    )
+    try:
+        verify_detached(ask.possession, Typ.ROTATION, payload, {new.thumbprint: new}.get)
+    except InvalidSignature as error:
+        raise Refused(refuse(Code.SIGNATURE_INVALID, path="possession")) from error
+    facts = {"new_thumbprint": new.thumbprint, "possession": ask.possession}
+    return reply(await market.submit(caller, ROTATE_KEY, ask, facts=dict(facts)), key_answer)
+
+
+async def revoke_key(market: Market, caller: Caller, ask: RevokeKey) -> Reply:
+    """Revoke a key at once."""
+    return reply(await market.submit(caller, REVOKE_KEY, ask), key_answer)
+
+
+async def freeze(market: Market, caller: Caller, ask: Freeze) -> Reply:
+    """Stop a principal from placing holds."""
+    return reply(await market.submit(caller, FREEZE, ask), freeze_answer)
+
+
+async def unfreeze(market: Market, caller: Caller, ask: Unfreeze) -> Reply:
+    """Let a principal act again."""
+    return reply(await market.submit(caller, UNFREEZE, ask), freeze_answer)
+
+
+async def list_agents(market: Market, caller: Caller, ask: ListAgents) -> Reply:
+    """The operator's agents, oldest first."""
+    del ask
+    things = await market.ask(
+        Things(noun="principal", principal_id=caller.organisation_id, limit=_AGENTS_MAX)
+    )
+    principals = [thing for thing in reversed(things) if isinstance(thing, Principal)]
+    names = await market.names({each.name_sha256 for each in principals})
+    keys = await market.ask(ActiveKeys(principal_ids=tuple(p.principal_id for p in principals)))
+    return Reply(
+        answer=Agents(
+            agents=tuple(
+                AgentSummary(
+                    agent_id=each.principal_id,
+                    name=names.get(each.name_sha256, ""),
+                    status=each.status,
+                    frozen=bool(each.frozen_by),
+                    key_thumbprint=keys.get(each.principal_id, ""),
+                )
+                for each in principals
+            )
+        )
+    )
+
+
+def _named(
+    market: Market, ask: EnrolOrganisation | RegisterAgent
+) -> tuple[Named, tuple[Kept, ...]]:
+    salt = market.entropy(_SALT_BYTES).hex()
+    commitment = sha256_hex(f"{salt}{ask.name}".encode())
+    row: dict[str, str | int | bytes] = {"commitment": commitment, "salt": salt, "value": ask.name}
+    return Named(ask=ask, name_sha256=commitment), (Kept(table="personal", row=row),)
+
+
+async def _principal(market: Market, principal_id: str) -> Principal:
+    principal = await market.ask(Lookup(noun="principal", id=principal_id))
+    if not isinstance(principal, Principal):
+        raise Refused(refuse(Code.NOT_FOUND, path="principal_id"))
+    return principal

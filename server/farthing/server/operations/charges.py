@@ -1,0 +1,125 @@
+"""Charges: explained, listed, refunded, proven."""
+
+from typing import cast
+
+from farthing.identity.callers import Caller
+from farthing.protocol.canonical import Json
+from farthing.protocol.errors import Code, Refused, refuse
+from farthing.protocol.messages.charges import (
+    REFUND_CHARGE,
+    Charges,
+    Evidence,
+    ExplainCharge,
+    Explanation,
+    GetEvidence,
+    GetReceipt,
+    ListCharges,
+    Receipt,
+    RefundCharge,
+)
+from farthing.protocol.messages.listings import Document
+from farthing.protocol.records import Record, parse_record
+from farthing.server.market import Market
+from farthing.server.operations.replies import Reply, own, reply, with_standing
+from farthing.settlement.engine.charges import refund_answer
+from farthing.settlement.engine.holds import charge_view, lines_view
+from farthing.settlement.engine.questions import KeysOf, Lookup, ProofOf, RecordAt, Things
+from farthing.settlement.engine.things import Agreement, Charge, Hold
+
+__all__ = [
+    "explain_charge",
+    "get_evidence",
+    "get_receipt",
+    "list_charges",
+    "record_at",
+    "refund_charge",
+]
+
+_PAGE_MAX = 200
+
+
+async def refund_charge(market: Market, caller: Caller, ask: RefundCharge) -> Reply:
+    """Give a charge back, whole or in part."""
+    outcome = await market.submit(caller, REFUND_CHARGE, ask)
+    return with_standing(outcome, reply(outcome, refund_answer), ask.amount.asset)
+
+
+async def explain_charge(market: Market, caller: Caller, ask: ExplainCharge) -> Reply:
+    """Every line's trace and every posting of a charge."""
+    charge = await own(market, caller, Charge, "charge_id", ask.charge_id)
+    record = await record_at(market, charge.seq)
+    decided = cast("dict[str, Json]", record.decided)
+    return Reply(
+        answer=Explanation(
+            charge=charge_view(charge, lines_view(record)),
+            rate_card_sha256=charge.rate_card_sha256,
+            trace=tuple(cast("list[Document]", decided["lines"])),
+            postings=tuple(cast("Document", each.document()) for each in record.moved),
+        )
+    )
+
+
+async def list_charges(market: Market, caller: Caller, ask: ListCharges) -> Reply:
+    """The caller's charges, newest first."""
+    limit = min(max(ask.limit, 1), _PAGE_MAX)
+    things = await market.ask(Things(noun="charge", principal_id=caller.principal_id, limit=limit))
+    charges = [thing for thing in things if isinstance(thing, Charge)]
+    return Reply(
+        answer=Charges(
+            charges=tuple(
+                [
+                    charge_view(each, lines_view(await record_at(market, each.seq)))
+                    for each in charges
+                ]
+            )
+        )
+    )
+
+
+async def get_receipt(market: Market, caller: Caller, ask: GetReceipt) -> Reply:
+    """The receipt of a charge: its record, proven under the newest signed head."""
+    charge = await own(market, caller, Charge, "charge_id", ask.charge_id)
+    return Reply(answer=await _receipt(market, charge.charge_id, charge.seq))
+
+
+async def get_evidence(market: Market, caller: Caller, ask: GetEvidence) -> Reply:
+    """Receipts of every record that a charge rests on, and the platform's keys."""
+    charge = await own(market, caller, Charge, "charge_id", ask.charge_id)
+    agreement = await market.ask(Lookup(noun="agreement", id=charge.agreement_id))
+    hold = await market.ask(Lookup(noun="hold", id=charge.hold_id))
+    assert isinstance(agreement, Agreement)
+    assert isinstance(hold, Hold)
+    publication = await market.ask(Lookup(noun="document_seq", id=agreement.listing_sha256))
+    assert isinstance(publication, int)
+    keys: set[int] = set()
+    for principal_id in (charge.buyer_id, charge.operator_id, charge.vendor_id):
+        keys |= {key.seq for key in await market.ask(KeysOf(principal_id=principal_id))}
+    seqs = {publication, agreement.seq, hold.seq, charge.seq, *charge.trail_seqs, *keys}
+    return Reply(
+        answer=Evidence(
+            charge_id=charge.charge_id,
+            receipts=tuple([await _receipt(market, charge.charge_id, seq) for seq in sorted(seqs)]),
+            keys=(dict(market.signer.public.jwk), dict(market.journal_jwk)),
+        )
+    )
+
+
+async def record_at(market: Market, seq: int) -> Record:
+    """A record of the journal."""
+    data = await market.ask(RecordAt(seq=seq))
+    assert data is not None
+    return parse_record(data)[0]
+
+
+async def _receipt(market: Market, charge_id: str, seq: int) -> Receipt:
+    proof = await market.ask(ProofOf(seq=seq))
+    if proof is None:
+        raise Refused(refuse(Code.NOT_FOUND, path="charge_id"))
+    return Receipt(
+        charge_id=charge_id,
+        seq=seq,
+        record=proof.record.decode(),
+        tree_size=proof.tree_size,
+        proof=tuple(each.hex() for each in proof.path),
+        tree_head=proof.note,
+    )

@@ -1,0 +1,94 @@
+"""Holds: placing, capturing, releasing, asking what became of one."""
+
+from dataclasses import replace
+
+from farthing.identity.callers import Caller
+from farthing.protocol.contracts import read_delivery
+from farthing.protocol.ids import AgreementId, HoldId, ListingId, OrganisationId, PrincipalId
+from farthing.protocol.messages.holds import (
+    CAPTURE_HOLD,
+    PLACE_HOLD,
+    RELEASE_HOLD,
+    CaptureHold,
+    GetHold,
+    PlaceHold,
+    ReleaseHold,
+)
+from farthing.protocol.proofs import Entitlement, entitlement_jwt
+from farthing.protocol.records import Record
+from farthing.server.market import Market
+from farthing.server.operations.listings import public_key
+from farthing.server.operations.replies import Reply, checked, own, reply, with_standing
+from farthing.settlement.engine.holds import (
+    Capture,
+    capture_answer,
+    hold_view,
+    place_answer,
+    release_answer,
+)
+from farthing.settlement.engine.questions import Lookup
+from farthing.settlement.engine.things import Agreement, Hold
+
+__all__ = ["capture_hold", "get_hold", "place_hold", "release_hold"]
+
+
+async def place_hold(market: Market, caller: Caller, ask: PlaceHold) -> Reply:
+    """Set money aside, and say so to the vendor in a signed entitlement."""
+    outcome = await market.submit(caller, PLACE_HOLD, ask)
+    hold = Hold.from_document(outcome.record.changed[0].after)
+    answer = replace(
+        place_answer(outcome.record), entitlement=await _entitlement(market, outcome.record, hold)
+    )
+    placed = replace(reply(outcome, place_answer), answer=answer)
+    return with_standing(outcome, placed, hold.asset)
+
+
+async def capture_hold(market: Market, caller: Caller, ask: CaptureHold) -> Reply:
+    """Capture what was used, given a delivery record that the vendor signed."""
+    key = await public_key(market, caller.key_thumbprint)
+    keys = {key.thumbprint: key}
+    delivery = checked(read_delivery(ask.delivery, ask.delivery_signature, keys.get))
+    facts = {"delivery": delivery.document(), "delivery_signature": ask.delivery_signature}
+    outcome = await market.submit(
+        caller,
+        CAPTURE_HOLD,
+        ask,
+        body=Capture(ask=ask, delivery=delivery),
+        facts=dict(facts),
+    )
+    asset = str(outcome.record.changed[0].after["asset"])
+    return with_standing(outcome, reply(outcome, capture_answer), asset)
+
+
+async def release_hold(market: Market, caller: Caller, ask: ReleaseHold) -> Reply:
+    """Give a hold back whole."""
+    outcome = await market.submit(caller, RELEASE_HOLD, ask)
+    asset = str(outcome.record.changed[0].after["asset"])
+    return with_standing(outcome, reply(outcome, release_answer), asset)
+
+
+async def get_hold(market: Market, caller: Caller, ask: GetHold) -> Reply:
+    """What became of a hold."""
+    return Reply(answer=hold_view(await own(market, caller, Hold, "hold_id", ask.hold_id)))
+
+
+async def _entitlement(market: Market, record: Record, hold: Hold) -> str:
+    """The entitlement of a hold: signed as of its record, so a replay gives the same text."""
+    agreement = await market.ask(Lookup(noun="agreement", id=hold.agreement_id))
+    assert isinstance(agreement, Agreement)
+    payer = await public_key(market, record.by.key_thumbprint)
+    entitlement = Entitlement(
+        hold_id=HoldId(hold.hold_id),
+        agreement_id=AgreementId(hold.agreement_id),
+        listing_id=ListingId(agreement.listing_id),
+        vendor_id=OrganisationId(hold.vendor_id),
+        buyer_id=PrincipalId(hold.buyer_id),
+        payer_jwk=payer.jwk,
+        cap_units=hold.amount_units,
+        asset=hold.asset,
+        card_sha256=agreement.rate_card_sha256,
+        args_sha256=hold.args_sha256,
+        expires_at_us=hold.expires_at_us,
+        issuer=market.issuer,
+    )
+    return entitlement_jwt(market.signer, entitlement, record.at_us)

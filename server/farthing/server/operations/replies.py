@@ -1,0 +1,89 @@
+"""What an operation gives back, and the two things nearly every operation does.
+
+Boundary: no money logic; a write's answer is a function of its record alone.
+"""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar, cast
+
+from farthing.identity.callers import Caller
+from farthing.protocol.authority.standing import Standing
+from farthing.protocol.errors import Code, Refusal, Refused, refuse
+from farthing.protocol.messages.accounts import StandingNow
+from farthing.protocol.records import Record
+from farthing.protocol.wire import Operation, money
+from farthing.server.market import Market
+from farthing.settlement.engine.commands import Outcome
+from farthing.settlement.engine.questions import Lookup
+from farthing.settlement.engine.things import Agreement, Charge, Dispute, Hold
+
+__all__ = ["Handler", "Reply", "checked", "own", "reply", "standing_now", "with_standing"]
+
+T = TypeVar("T")
+Shared = TypeVar("Shared", Agreement, Charge, Dispute, Hold)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """An answer, whether it was given before, and the record that it comes from (0: none)."""
+
+    answer: object
+    replayed: bool = False
+    seq: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Handler:
+    """An operation bound to what carries it out."""
+
+    operation: Operation[Any, Any]
+    call: Callable[[Market, Caller, Any], Awaitable[Reply]]
+
+
+def reply(outcome: Outcome, answer_of: Callable[[Record], object]) -> Reply:
+    """The reply of a write."""
+    return Reply(answer=answer_of(outcome.record), replayed=outcome.replayed, seq=outcome.seq)
+
+
+def with_standing(outcome: Outcome, given: Reply, asset: str) -> Reply:
+    """A money reply with what its caller has left now."""
+    if outcome.standing is None:
+        return given
+    answer = replace(cast("Any", given.answer), standing=standing_now(outcome.standing, asset))
+    return replace(given, answer=answer)
+
+
+def standing_now(standing: Standing, asset: str) -> StandingNow:
+    """What a caller has left of one asset."""
+    grant = standing.grants.get(asset)
+    live = grant is not None and not grant.revoked
+    spent_units = standing.spent_units.get(asset, 0)
+    return StandingNow(
+        balance=money(standing.available_units.get(asset, 0), asset),
+        pending=money(standing.pending_units.get(asset, 0), asset),
+        remaining_today=money(max(grant.per_day_units_max - spent_units, 0), asset)
+        if grant is not None and live
+        else None,
+        per_call_max=money(grant.per_call_units_max, asset) if grant is not None and live else None,
+    )
+
+
+def checked(read: T | Refusal) -> T:
+    """What the law read, or its refusal raised."""
+    if isinstance(read, Refusal):
+        raise Refused(read)
+    return read
+
+
+async def own(
+    market: Market, caller: Caller, kind: type[Shared], path: str, thing_id: str
+) -> Shared:
+    """A thing that the caller is party to; a foreign one is as absent as one that never was."""
+    noun = kind.__name__.lower()
+    thing = await market.ask(Lookup(noun=noun, id=thing_id))
+    if isinstance(thing, kind):
+        parties = (thing.buyer_id, thing.operator_id, thing.vendor_id)
+        if caller.principal_id in parties:
+            return thing
+    raise Refused(refuse(Code.NOT_FOUND, path=path))

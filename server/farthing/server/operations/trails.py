@@ -1,0 +1,78 @@
+"""What became of a call, and the signed tree head."""
+
+from collections.abc import Callable, Mapping
+from typing import Final, cast
+
+from farthing.identity.callers import Caller
+from farthing.protocol.checkpoints import verify_checkpoint
+from farthing.protocol.keys import PublicKey
+from farthing.protocol.messages.listings import Document
+from farthing.protocol.messages.trails import GetOutcome, GetTreeHead, OutcomeView, TreeHead
+from farthing.protocol.records import Record
+from farthing.protocol.wire import document_of
+from farthing.server.market import Market
+from farthing.server.operations.charges import record_at
+from farthing.server.operations.replies import Reply
+from farthing.settlement.engine.accounts import fund_answer
+from farthing.settlement.engine.agreements import agreement_answer
+from farthing.settlement.engine.charges import refund_answer
+from farthing.settlement.engine.disputes import dispute_answer
+from farthing.settlement.engine.grants import grant_answer
+from farthing.settlement.engine.holds import capture_answer, place_answer, release_answer
+from farthing.settlement.engine.listings import publication_answer
+from farthing.settlement.engine.principals import (
+    freeze_answer,
+    key_answer,
+    registration_answer,
+)
+from farthing.settlement.engine.questions import OutcomeOf, TreeHeadNow
+
+__all__ = ["get_outcome", "get_tree_head"]
+
+# The answer of every write is a function of its record; here is which.
+_ANSWERS: Final[Mapping[str, Callable[[Record], object]]] = {
+    "accept_terms": agreement_answer,
+    "approve_registration": registration_answer,
+    "capture_hold": capture_answer,
+    "enrol_organisation": registration_answer,
+    "freeze": freeze_answer,
+    "fund_account": fund_answer,
+    "initiate_dispute": dispute_answer,
+    "place_hold": place_answer,
+    "publish_listing": publication_answer,
+    "refund_charge": refund_answer,
+    "register_agent": registration_answer,
+    "release_hold": release_answer,
+    "revoke_authority": grant_answer,
+    "revoke_key": key_answer,
+    "rotate_key": key_answer,
+    "set_authority": grant_answer,
+    "submit_evidence": dispute_answer,
+    "terminate_agreement": agreement_answer,
+    "unfreeze": freeze_answer,
+    "withdraw_listing": publication_answer,
+}
+
+
+async def get_outcome(market: Market, caller: Caller, ask: GetOutcome) -> Reply:
+    """What became of a call of the caller's whose reply was lost."""
+    question = OutcomeOf(scope=caller.principal_id, operation=ask.operation, key=ask.key)
+    seq = await market.ask(question)
+    if seq is None:
+        return Reply(answer=OutcomeView(outcome="unknown"))
+    record = await record_at(market, seq)
+    if record.refused is not None:
+        refusal = cast("Document", record.refused)
+        return Reply(answer=OutcomeView(outcome="refused", seq=seq, refusal=refusal))
+    answer = document_of(_ANSWERS[record.operation](record))
+    return Reply(answer=OutcomeView(outcome="done", seq=seq, answer=cast("Document", answer)))
+
+
+async def get_tree_head(market: Market, caller: Caller, ask: GetTreeHead) -> Reply:
+    """The newest signed head of the journal's tree."""
+    del caller, ask
+    note = await market.ask(TreeHeadNow())
+    head = verify_checkpoint(note, market.origin, PublicKey.from_jwk(market.journal_jwk))
+    return Reply(
+        answer=TreeHead(origin=head.origin, size=head.size, root_sha256=head.root.hex(), note=note)
+    )

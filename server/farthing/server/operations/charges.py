@@ -17,6 +17,7 @@ from farthing.protocol.messages.charges import (
     Receipt,
     RefundCharge,
 )
+from farthing.protocol.messages.holds import Charge as ChargeView
 from farthing.protocol.messages.listings import Document
 from farthing.protocol.records import Record, parse_record
 from farthing.server.market import Market
@@ -64,22 +65,13 @@ async def list_charges(market: Market, caller: Caller, ask: ListCharges) -> Repl
     limit = min(max(ask.limit, 1), _PAGE_MAX)
     things = await market.ask(Things(noun="charge", principal_id=caller.principal_id, limit=limit))
     charges = [thing for thing in things if isinstance(thing, Charge)]
-    return Reply(
-        answer=Charges(
-            charges=tuple(
-                [
-                    charge_view(each, lines_view(await record_at(market, each.seq)))
-                    for each in charges
-                ]
-            )
-        )
-    )
+    return Reply(answer=Charges(charges=tuple([await _view(market, each) for each in charges])))
 
 
 async def get_receipt(market: Market, caller: Caller, ask: GetReceipt) -> Reply:
     """The receipt of a charge: its record, proven under the newest signed head."""
     charge = await own(market, caller, Charge, "charge_id", ask.charge_id)
-    return Reply(answer=await _receipt(market, charge.charge_id, charge.seq))
+    return Reply(answer=await _receipt(market, charge.seq))
 
 
 async def get_evidence(market: Market, caller: Caller, ask: GetEvidence) -> Reply:
@@ -98,10 +90,15 @@ async def get_evidence(market: Market, caller: Caller, ask: GetEvidence) -> Repl
     return Reply(
         answer=Evidence(
             charge_id=charge.charge_id,
-            receipts=tuple([await _receipt(market, charge.charge_id, seq) for seq in sorted(seqs)]),
-            keys=(dict(market.signer.public.jwk), dict(market.journal_jwk)),
+            receipts=tuple([await _receipt(market, seq) for seq in sorted(seqs)]),
+            journal_key=dict(market.journal_jwk),
+            quote_keys=(dict(market.signer.public.jwk()),),
         )
     )
+
+
+async def _view(market: Market, charge: Charge) -> ChargeView:
+    return charge_view(charge, lines_view(await record_at(market, charge.seq)))
 
 
 async def record_at(market: Market, seq: int) -> Record:
@@ -111,15 +108,13 @@ async def record_at(market: Market, seq: int) -> Record:
     return parse_record(data)[0]
 
 
-async def _receipt(market: Market, charge_id: str, seq: int) -> Receipt:
+async def _receipt(market: Market, seq: int) -> Receipt:
     proof = await market.ask(ProofOf(seq=seq))
     if proof is None:
         raise Refused(refuse(Code.NOT_FOUND, path="charge_id"))
     return Receipt(
-        charge_id=charge_id,
         seq=seq,
         record=proof.record.decode(),
-        tree_size=proof.tree_size,
         proof=tuple(each.hex() for each in proof.path),
         tree_head=proof.note,
     )

@@ -2,7 +2,7 @@
 
 import base64
 from dataclasses import replace
-from typing import Literal, cast
+from typing import cast
 
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
@@ -32,7 +32,7 @@ from farthing.settlement.engine.commands import Kept
 from farthing.settlement.engine.disputes import Examined, dispute_answer, dispute_view
 from farthing.settlement.engine.questions import Lookup, PreviewOf
 from farthing.settlement.engine.things import Agreement, Charge, Dispute
-from farthing.settlement.tables import kept_body
+from farthing.settlement.tables import KEPT_BODY
 
 __all__ = ["get_dispute_status", "initiate_dispute", "preview_dispute", "submit_evidence"]
 
@@ -56,10 +56,7 @@ async def preview_dispute(market: Market, caller: Caller, ask: PreviewDispute) -
         answer=DisputePreview(
             charge_id=charge.charge_id,
             reason=ask.reason,
-            outcome=cast(
-                "Literal['credit', 'reject', 'needs_evidence']",
-                ruling.outcome.value,
-            ),
+            outcome=ruling.outcome.value,
             credit=money(ruling.credit_units, charge.asset),
             rule_id=ruling.rule_id,
             trace=tuple(cast("Document", step.document()) for step in ruling.trace),
@@ -115,8 +112,8 @@ async def _output_schema(market: Market, dispute: Dispute) -> Json:
 async def _kept_body(market: Market, dispute_id: str) -> bytes:
     async with market.reads() as conn:
         row = await conn.execute(
-            select(kept_body.c.body).where(
-                kept_body.c.id == dispute_id, kept_body.c.expires_at_us > market.now_us()
+            select(KEPT_BODY.c.body).where(
+                KEPT_BODY.c.id == dispute_id, KEPT_BODY.c.expires_at_us > market.now_us()
             )
         )
         return cast("bytes", row.scalar() or b"")

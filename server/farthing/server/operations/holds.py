@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from farthing.identity.callers import Caller
+from farthing.protocol.canonical import Json
 from farthing.protocol.contracts import read_delivery
 from farthing.protocol.ids import AgreementId, HoldId, ListingId, OrganisationId, PrincipalId
 from farthing.protocol.messages.holds import (
@@ -48,13 +49,16 @@ async def capture_hold(market: Market, caller: Caller, ask: CaptureHold) -> Repl
     key = await public_key(market, caller.key_thumbprint)
     keys = {key.thumbprint: key}
     delivery = checked(read_delivery(ask.delivery, ask.delivery_signature, keys.get))
-    facts = {"delivery": delivery.document(), "delivery_signature": ask.delivery_signature}
+    facts: dict[str, Json] = {
+        "delivery": delivery.document(),
+        "delivery_signature": ask.delivery_signature,
+    }
     outcome = await market.submit(
         caller,
         CAPTURE_HOLD,
         ask,
         body=Capture(ask=ask, delivery=delivery),
-        facts=dict(facts),
+        facts=facts,
     )
     asset = str(outcome.record.changed[0].after["asset"])
     return with_standing(outcome, reply(outcome, capture_answer), asset)
@@ -81,9 +85,9 @@ async def _entitlement(market: Market, record: Record, hold: Hold) -> str:
         hold_id=HoldId(hold.hold_id),
         agreement_id=AgreementId(hold.agreement_id),
         listing_id=ListingId(agreement.listing_id),
-        vendor_id=OrganisationId(hold.vendor_id),
+        vendor_id=OrganisationId(PrincipalId(hold.vendor_id)),
         buyer_id=PrincipalId(hold.buyer_id),
-        payer_jwk=payer.jwk,
+        payer_jwk=payer.jwk(),
         cap_units=hold.amount_units,
         asset=hold.asset,
         card_sha256=agreement.rate_card_sha256,

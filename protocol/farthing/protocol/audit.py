@@ -1,0 +1,187 @@
+"""Verify a journal from its bytes alone: chain, tree, ledger and signed heads.
+
+Boundary: pure; whoever holds the records' bytes, the signed heads and the platform's public keys
+can run it, with no server and no engine. Source: spec/journal.md.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from farthing.protocol.canonical import sha256_hex
+from farthing.protocol.chain import BadRecord, Chain
+from farthing.protocol.checkpoints import Checkpoint, CheckpointError, verify_checkpoint
+from farthing.protocol.errors import Broken, Unverified
+from farthing.protocol.keys import PublicKey
+from farthing.protocol.ledger import Account, apply, imbalances
+from farthing.protocol.merkle import Tree
+from farthing.protocol.records import parse_record
+
+__all__ = ["AuditFindings", "Fault", "FaultKind", "verify_head", "verify_journal"]
+
+
+class FaultKind(StrEnum):
+    """What of a journal is wrong."""
+
+    RECORD = "record"
+    LEDGER = "ledger"
+    HEAD = "head"
+    MISSING = "missing"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fault:
+    """The first thing that is wrong, at record `seq`.
+
+    `RECORD`: that record was changed, removed or forged. `LEDGER`: its transfers break the ledger.
+    `HEAD`: a signed head does not fit, so that nothing from that record on is proven.
+    `MISSING`: a signed head covers that record, which is not there.
+    """
+
+    kind: FaultKind
+    seq: int
+    why: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditFindings:
+    """What was verified, and the first fault if there is one.
+
+    Args:
+        records: how many records, from the first, verify.
+        root_sha256: the root of their tree.
+        heads: how many signed heads fit.
+        proven_records: how many records the largest of these heads covers.
+        accounts: every account as folded from the transfers, the journal's trial balance.
+        fault: the first fault.
+    """
+
+    records: int
+    root_sha256: str
+    heads: int
+    proven_records: int
+    accounts: Mapping[str, Account]
+    fault: Fault | None = None
+
+    @property
+    def imbalances(self) -> Mapping[str, int]:
+        """Per asset, credits minus debits; empty when balanced."""
+        return imbalances(self.accounts)
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing is wrong."""
+        return self.fault is None and not self.imbalances
+
+
+def verify_journal(
+    records: Iterable[bytes],
+    *,
+    notes: Iterable[str] = (),
+    origin: str = "",
+    keys: Sequence[PublicKey] = (),
+) -> AuditFindings:
+    """Verify a journal from its first record on.
+
+    Args:
+        records: the bytes of each record, in order.
+        notes: signed heads, in any order; what fits below a fault still counts.
+        origin: the log that the heads must name.
+        keys: the platform's keys, old ones included; a head must be signed by one of them.
+    """
+    chain = Chain()
+    accounts: dict[str, Account] = {}
+    fault = _read(iter(records), chain, accounts)
+    fitting: list[int] = []
+    misfits: list[Fault] = []
+    for note in notes:
+        misfit = _fit(note, chain.tree, fitting, origin, keys)
+        if misfit is not None:
+            misfits.append(misfit)
+    proven = max(fitting, default=0)
+    if fault is None and misfits:
+        fault = min(misfits, key=lambda misfit: misfit.seq)
+    elif fault is not None and fault.kind is FaultKind.RECORD and proven >= fault.seq:
+        # The chain left two records under suspicion, and the head clears the first of them.
+        fault = replace(fault, seq=proven + 1)
+    broken = fault is not None and fault.kind in {FaultKind.RECORD, FaultKind.LEDGER}
+    sound = fault.seq - 1 if fault is not None and broken else chain.seq
+    return AuditFindings(
+        records=sound,
+        root_sha256=chain.tree.root(sound).hex(),
+        heads=len(fitting),
+        proven_records=proven,
+        accounts=accounts,
+        fault=fault,
+    )
+
+
+def verify_head(note: str, origin: str, keys: Sequence[PublicKey]) -> Checkpoint:
+    """The signed head that one of the platform's keys signed.
+
+    Raises:
+        Unverified: none of them did, or it is no head of this log.
+    """
+    reason = "no key"
+    for key in keys:
+        try:
+            return verify_checkpoint(note, origin, key)
+        except CheckpointError as error:
+            reason = error.reason.value
+    raise Unverified(f"the signed head does not verify: {reason}")
+
+
+def _read(records: Iterator[bytes], chain: Chain, accounts: dict[str, Account]) -> Fault | None:
+    for data in records:
+        try:
+            record = chain.read(data)
+            for transfer in record.moved:
+                apply(accounts, transfer)
+        except BadRecord as error:
+            seq = error.seq
+            if _follows_nothing(data, chain) and not _is_disowned(data, records):
+                seq -= 1
+            return Fault(kind=FaultKind.RECORD, seq=seq, why=error.why)
+        except (Broken, ValueError) as error:
+            return Fault(kind=FaultKind.LEDGER, seq=chain.seq, why=str(error))
+    return None
+
+
+def _follows_nothing(data: bytes, chain: Chain) -> bool:
+    """Whether `data` is in itself a next record, but names another predecessor.
+
+    Then either the record before it was changed after it was chained, or this one was.
+    """
+    try:
+        record, prev = parse_record(data)
+    except Unverified:
+        return False
+    return record.seq == chain.seq + 1 and chain.seq > 0 and prev != chain.head
+
+
+def _is_disowned(data: bytes, records: Iterator[bytes]) -> bool:
+    """Whether the record after `data` names another predecessor too: then `data` was changed."""
+    try:
+        following = next(records, None)
+        return following is not None and parse_record(following)[1] != sha256_hex(data)
+    except Unverified:
+        return False
+
+
+def _fit(
+    note: str, tree: Tree, fitting: list[int], origin: str, keys: Sequence[PublicKey]
+) -> Fault | None:
+    """Note the size of a head that fits, or say why it does not."""
+    proven = max(fitting, default=0)
+    try:
+        head = verify_head(note, origin, keys)
+    except Unverified as error:
+        return Fault(kind=FaultKind.HEAD, seq=proven + 1, why=str(error))
+    if head.size > tree.size:
+        why = f"a signed head covers {head.size} records, there are {tree.size}"
+        return Fault(kind=FaultKind.MISSING, seq=tree.size + 1, why=why)
+    if head.root != tree.root(head.size):
+        why = f"the signed head of {head.size} records has another root"
+        return Fault(kind=FaultKind.HEAD, seq=proven + 1, why=why)
+    fitting.append(head.size)
+    return None

@@ -1,0 +1,78 @@
+"""The journal's chain and tree: which bytes may come next, and what they add.
+
+Boundary: pure. The writer seals with it, recovery and auditors read with the very same.
+Source: spec/journal.md.
+"""
+
+from farthing.protocol.canonical import sha256_hex
+from farthing.protocol.errors import Unverified
+from farthing.protocol.merkle import Tree, leaf_hash
+from farthing.protocol.records import GENESIS, Record, parse_record, record_bytes
+
+__all__ = ["BadRecord", "Chain"]
+
+
+class BadRecord(Unverified):
+    """Record `seq` is not what it has to be; `why` says what is wrong with it."""
+
+    def __init__(self, seq: int, why: str) -> None:
+        super().__init__(f"record {seq}: {why}")
+        self.seq = seq
+        self.why = why
+
+
+class Chain:
+    """The records so far: how many, the hash of the last, the tree of all.
+
+    Attributes:
+        head: hash of the last record's bytes, which the next record names as `prev`.
+        tree: the Merkle tree whose leaf `seq - 1` is record `seq`.
+        at_us: the time of the last record read by `read`.
+    """
+
+    __slots__ = ("at_us", "head", "tree")
+
+    def __init__(self) -> None:
+        """Start before the first record."""
+        self.head = GENESIS
+        self.tree = Tree()
+        self.at_us = 0
+
+    @property
+    def seq(self) -> int:
+        """The position of the last record; 0 before the first."""
+        return self.tree.size
+
+    def bytes_of(self, record: Record) -> bytes:
+        """The bytes of `record` as the next one. Changes nothing.
+
+        Raises:
+            InvalidJson: the record holds a value outside the restricted alphabet.
+        """
+        return record_bytes(record, self.head)
+
+    def add(self, data: bytes) -> None:
+        """Take in the next record's bytes, unread."""
+        self.head = sha256_hex(data)
+        self.tree.append(leaf_hash(data))
+
+    def read(self, data: bytes) -> Record:
+        """Check that `data` is the next record, and take it in.
+
+        Raises:
+            BadRecord: it is not; the chain is as before.
+        """
+        seq = self.seq + 1
+        try:
+            record, prev = parse_record(data)
+        except Unverified as error:
+            raise BadRecord(seq, str(error)) from error
+        if record.seq != seq:
+            raise BadRecord(seq, f"record {record.seq} stands in its place")
+        if prev != self.head:
+            raise BadRecord(seq, f"does not follow record {seq - 1}")
+        if record.at_us < self.at_us:
+            raise BadRecord(seq, "is earlier than the record before it")
+        self.add(data)
+        self.at_us = record.at_us
+        return record

@@ -1,0 +1,265 @@
+"""The journal in one SQLite file: WAL, `synchronous=FULL`, one row per batch.
+
+Boundary: the only connection that writes. The journal row, projection rows and kept rows of a batch
+are one transaction. Readers hold connections that cannot write. Source: spec/journal.md.
+"""
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import Final
+
+from sqlalchemy import URL, NullPool, Table, create_engine
+
+from farthing.settlement.journal.lock import FileLock
+from farthing.settlement.journal.store import (
+    Batch,
+    CommitRefused,
+    CommitUnknown,
+    DatabaseInUse,
+    Unreadable,
+)
+from farthing.settlement.journal.upserts import Upserts
+from farthing.settlement.tables import KEPT_BODY, KEPT_TABLES
+
+__all__ = ["SCHEMA_VERSION", "SqliteStore", "connect_reading"]
+
+SCHEMA_VERSION: Final = 1
+_BUSY_TIMEOUT_S: Final = 5
+_EXPIRED_BODIES_MAX: Final = 100
+
+# Errors after which SQLite promises that the transaction left nothing behind, and which pass.
+_REFUSALS: Final = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
+
+# Records are lines of canonical JSON: canonical JSON holds no raw line feed. The triggers are for
+# hands that slip; against hands that mean it there are the chain and the signed heads.
+_SCHEMA: Final = (
+    """CREATE TABLE IF NOT EXISTS schema_version (
+        one INTEGER PRIMARY KEY CHECK (one = 1),
+        version INTEGER NOT NULL
+    )""",
+    """CREATE TABLE IF NOT EXISTS epoch (
+        one INTEGER PRIMARY KEY CHECK (one = 1),
+        number INTEGER NOT NULL,
+        restored_at_us INTEGER NOT NULL
+    )""",
+    """CREATE TABLE IF NOT EXISTS journal_batch (
+        first_seq INTEGER PRIMARY KEY,
+        last_seq INTEGER NOT NULL,
+        epoch INTEGER NOT NULL,
+        records BLOB NOT NULL,
+        head TEXT NOT NULL,
+        root TEXT NOT NULL,
+        note TEXT NOT NULL
+    )""",
+    """CREATE TRIGGER IF NOT EXISTS journal_batch_follows BEFORE INSERT ON journal_batch
+        WHEN NEW.last_seq < NEW.first_seq OR NEW.first_seq <> 1 + coalesce(
+            (SELECT last_seq FROM journal_batch ORDER BY first_seq DESC LIMIT 1), 0)
+        BEGIN SELECT RAISE(ABORT, 'a batch follows the last one'); END""",
+    """CREATE TRIGGER IF NOT EXISTS journal_batch_stays BEFORE UPDATE ON journal_batch
+        BEGIN SELECT RAISE(ABORT, 'the journal is only appended to'); END""",
+    """CREATE TRIGGER IF NOT EXISTS journal_batch_remains BEFORE DELETE ON journal_batch
+        BEGIN SELECT RAISE(ABORT, 'the journal is only appended to'); END""",
+    "INSERT OR IGNORE INTO epoch (one, number, restored_at_us) VALUES (1, 0, 0)",
+)
+_INSERT_VERSION: Final = "INSERT OR IGNORE INTO schema_version (one, version) VALUES (1, ?)"
+_INSERT: Final = (
+    "INSERT INTO journal_batch (first_seq, last_seq, epoch, records, head, root, note)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?)"
+)
+# By primary key: the batch that holds the next record, or the one before it.
+_SELECT: Final = (
+    "SELECT first_seq, epoch, records, head, root, note FROM journal_batch WHERE first_seq >="
+    " coalesce((SELECT max(first_seq) FROM journal_batch WHERE first_seq <= ?), 0)"
+    " ORDER BY first_seq"
+)
+_SELECT_ONE: Final = (
+    "SELECT first_seq, records FROM journal_batch WHERE first_seq <= ? AND last_seq >= ?"
+    " ORDER BY first_seq DESC LIMIT 1"
+)
+_DELETE_EXPIRED: Final = (
+    "DELETE FROM kept_body WHERE id IN"
+    " (SELECT id FROM kept_body WHERE expires_at_us < ? ORDER BY expires_at_us LIMIT ?)"
+)
+
+
+class SqliteStore:
+    """One file and, beside it, `-wal`, `-shm` and `.lock`.
+
+    Args:
+        path: the file; made at the first `acquire`, its folder must exist.
+        tables: the projection tables that the batches' rows go to; created where they are missing.
+        pages_max: the largest the file may grow, in pages; 0 for as large as the disk.
+    """
+
+    def __init__(self, path: Path, *, tables: Sequence[Table] = (), pages_max: int = 0) -> None:
+        self.path = path
+        self._tables = (*KEPT_TABLES.values(), *tables)
+        self._pages_max = pages_max
+        self._upserts = Upserts()
+        self._lock = FileLock(path)
+        self._writing: sqlite3.Connection | None = None
+
+    def acquire(self) -> int:
+        self._lock.acquire()
+        with ExitStack() as undo:
+            undo.callback(self.close)
+            try:
+                self._writing = self._connect()
+                epoch = self._prepare(self._writing)
+            except sqlite3.Error as error:
+                raise Unreadable(f"{self.path}: {error}") from error
+            self._create_tables()
+            undo.pop_all()
+        return epoch
+
+    def commit(self, batch: Batch) -> None:
+        connection = self._writing
+        assert connection is not None, "a store is acquired before it is written"
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            self._write(connection, batch)
+            connection.execute("COMMIT")
+        # An integer beyond int64 in a row is a defect of a projection, and not a `sqlite3.Error`.
+        except (sqlite3.Error, OverflowError) as error:
+            raise _failure(connection, error) from error
+
+    def batches(self, after_seq: int = 0) -> Iterator[Batch]:
+        try:
+            with closing(connect_reading(self.path)) as connection:
+                for row in connection.execute(_SELECT, (after_seq + 1,)):
+                    batch = _batch(row)
+                    if batch.last_seq > after_seq:
+                        yield batch
+        except (sqlite3.Error, TypeError, AttributeError) as error:
+            raise Unreadable(f"{self.path}: {error}") from error
+
+    def record(self, seq: int) -> bytes | None:
+        try:
+            with closing(connect_reading(self.path)) as connection:
+                row = connection.execute(_SELECT_ONE, (seq, seq)).fetchone()
+                return None if row is None else bytes(row[1]).split(b"\n")[seq - row[0]]
+        except (sqlite3.Error, LookupError, TypeError) as error:
+            raise Unreadable(f"{self.path}: {error}") from error
+
+    def reopen(self) -> None:
+        try:
+            self._disconnect()
+            self._writing = self._connect()
+            # What was found in the log may be in no more than the page cache, and a second fsync
+            # of it may succeed without having written (PostgreSQL's "fsyncgate", 2018). Writing it
+            # on into the database file is what shows that it lasts.
+            busy, found, moved = self._writing.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        except sqlite3.Error as error:
+            raise Unreadable(f"{self.path}: {error}") from error
+        if busy or found != moved:
+            raise Unreadable(f"{self.path}: readers keep the log from being written through")
+
+    def restored_at_us(self) -> int:
+        try:
+            with closing(connect_reading(self.path)) as connection:
+                return int(connection.execute("SELECT restored_at_us FROM epoch").fetchone()[0])
+        except (sqlite3.Error, TypeError) as error:
+            raise Unreadable(f"{self.path}: {error}") from error
+
+    def close(self) -> None:
+        self._disconnect()
+        self._lock.release()
+
+    def _connect(self) -> sqlite3.Connection:
+        # Opened in the thread that starts the writer, used in the writer's own, never in two.
+        connection = sqlite3.connect(
+            self.path, timeout=_BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
+        )
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=FULL")
+        if self._pages_max:
+            connection.execute(f"PRAGMA max_page_count={self._pages_max:d}")
+        return connection
+
+    def _disconnect(self) -> None:
+        connection, self._writing = self._writing, None
+        if connection is not None:
+            connection.close()
+
+    def _prepare(self, connection: sqlite3.Connection) -> int:
+        """Create what is missing, check the schema's version, and begin a tenure."""
+        connection.execute("BEGIN IMMEDIATE")
+        for statement in _SCHEMA:
+            connection.execute(statement)
+        connection.execute(_INSERT_VERSION, (SCHEMA_VERSION,))
+        (version,) = connection.execute("SELECT version FROM schema_version").fetchone()
+        if version != SCHEMA_VERSION:
+            raise Unreadable(f"{self.path}: schema version {version} is not known")
+        connection.execute("UPDATE epoch SET number = number + 1")
+        (epoch,) = connection.execute("SELECT number FROM epoch").fetchone()
+        connection.execute("COMMIT")
+        return int(epoch)
+
+    def _create_tables(self) -> None:
+        # Through SQLAlchemy, so that what a room hangs on its tables (indexes, text search,
+        # triggers) is created with them.
+        engine = create_engine(URL.create("sqlite", database=str(self.path)), poolclass=NullPool)
+        metadatas = {id(table.metadata): table.metadata for table in self._tables}
+        with engine.begin() as connection:
+            for metadata in metadatas.values():
+                tables = [table for table in self._tables if table.metadata is metadata]
+                metadata.create_all(connection, tables=tables)
+        engine.dispose()
+
+    def _write(self, connection: sqlite3.Connection, batch: Batch) -> None:
+        (epoch,) = connection.execute("SELECT number FROM epoch").fetchone()
+        if epoch != batch.epoch:
+            connection.execute("ROLLBACK")
+            raise DatabaseInUse(f"{self.path} (taken over in epoch {epoch})")
+        connection.execute(
+            _INSERT,
+            (
+                batch.first_seq,
+                batch.last_seq,
+                batch.epoch,
+                b"\n".join(batch.records),
+                batch.head_sha256,
+                batch.root_sha256,
+                batch.note,
+            ),
+        )
+        for sql, rows in self._upserts.statements(batch.rows):
+            connection.executemany(sql, rows)
+        if any(table is KEPT_BODY for table, _ in batch.rows):
+            # Whoever adds a body takes some expired ones away, so that nobody else has to.
+            connection.execute(_DELETE_EXPIRED, (batch.at_us, _EXPIRED_BODIES_MAX))
+
+
+def connect_reading(path: Path) -> sqlite3.Connection:
+    """A connection that cannot write. It may be used from any one thread at a time."""
+    uri = f"{path.absolute().as_uri()}?mode=ro"
+    return sqlite3.connect(
+        uri, uri=True, timeout=_BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
+    )
+
+
+def _batch(row: tuple[int, int, bytes, str, str, str]) -> Batch:
+    first_seq, epoch, records, head, root, note = row
+    return Batch(
+        epoch=epoch,
+        first_seq=first_seq,
+        records=tuple(bytes(records).split(b"\n")),
+        head_sha256=head,
+        root_sha256=root,
+        note=note,
+    )
+
+
+def _failure(
+    connection: sqlite3.Connection, error: sqlite3.Error | OverflowError
+) -> CommitRefused | CommitUnknown:
+    """What a failed transaction came to."""
+    try:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+    except sqlite3.Error:
+        return CommitUnknown(f"{error}; it could not be undone")
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    return CommitRefused(str(error)) if code in _REFUSALS else CommitUnknown(str(error))

@@ -1,7 +1,8 @@
 """The image vendor's work: resizing. The meter `pixel` counts the pixels of the input.
 
 Boundary: bytes in, bytes out. Only a file's header is read before its size is judged, so that a
-small file cannot unpack to a huge picture. Metadata (camera, place) does not survive.
+small file cannot unpack to a huge picture. Metadata (camera, place, comment,
+colour profile) does not survive.
 """
 
 import struct

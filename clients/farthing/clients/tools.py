@@ -1,0 +1,225 @@
+"""One MCP tool call as bytes over HTTP, on the 2026-07-28 wire, whole in itself: it can be signed.
+
+Boundary: MCP's envelope only. What a result means, and what may be retried, is `transport`'s or the
+buyer's affair. The official SDK's client opens a session where one POST does, and gives no hold of
+the bytes that are signed.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+import httpx2
+import orjson
+from mcp.shared.inbound import encode_header_value, mcp_param_headers, x_mcp_header_map
+
+from farthing.protocol.canonical import InvalidJson, LooseJson, parse_json
+from farthing.protocol.errors import Code, Refusal, Refused, Unreachable, refuse
+
+__all__ = ["PROTOCOL_VERSION", "Endpoint", "JsonObject", "ToolResult"]
+
+PROTOCOL_VERSION: Final = "2026-07-28"
+RESULT_BYTES_MAX: Final = 64 * 1024 * 1024
+_DEPTH_MAX: Final = 64
+_PAGES_MAX: Final = 100
+_ENVELOPE: Final = {
+    "io.modelcontextprotocol/protocolVersion": PROTOCOL_VERSION,
+    "io.modelcontextprotocol/clientInfo": {"name": "farthing", "version": "1"},
+    "io.modelcontextprotocol/clientCapabilities": {},
+}
+# JSON-RPC's own codes for a request the other side did not take: it never ran.
+_NOT_RUN: Final = {
+    -32700: Code.MALFORMED,
+    -32600: Code.MALFORMED,
+    -32601: Code.UNKNOWN_OPERATION,
+    -32602: Code.INVALID_ARGUMENT,
+    -32020: Code.MALFORMED,
+    -32022: Code.MALFORMED,
+}
+
+JsonObject = dict[str, LooseJson]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolResult:
+    """What a tool gave back, as MCP carries it."""
+
+    structured: LooseJson
+    text: str
+    is_error: bool
+    meta: Mapping[str, LooseJson] = field(default_factory=dict)
+    content: list[LooseJson] = field(default_factory=list)
+
+
+class Endpoint:
+    """One MCP server.
+
+    Args:
+        http: The client whose connections are used.
+        url: Where the server takes its POSTs.
+        timeout_s: How long one exchange may take, from the first byte to the last.
+        auth: Signs each request.
+    """
+
+    def __init__(
+        self,
+        http: httpx2.AsyncClient,
+        url: str,
+        *,
+        timeout_s: float,
+        auth: httpx2.Auth | None = None,
+    ) -> None:
+        self.url = url
+        self._http = http
+        self._timeout_s = timeout_s
+        self._auth = auth
+
+    async def call_tool(
+        self,
+        name: str,
+        arguments: Mapping[str, object],
+        *,
+        meta: Mapping[str, object] | None = None,
+        input_schema: Mapping[str, object] | None = None,
+    ) -> ToolResult:
+        """Call one tool.
+
+        Args:
+            name: The tool.
+            arguments: Its arguments.
+            meta: More members of `_meta`, such as a payment.
+            input_schema: The tool's schema, where it may want arguments mirrored into headers.
+
+        Raises:
+            Refused: The other side did not take the request.
+            Unreachable: No answer, or one that is not MCP: whether the tool ran is not known.
+        """
+        headers = {"mcp-name": encode_header_value(name)}
+        if input_schema is not None:
+            headers |= mcp_param_headers(x_mcp_header_map(input_schema), arguments)
+        params = {
+            "name": name,
+            "arguments": arguments,
+            "_meta": {**(meta or {}), **_ENVELOPE},
+        }
+        result = await self._request("tools/call", params, headers)
+        content, found = result.get("content"), result.get("_meta")
+        blocks = content if isinstance(content, list) else []
+        return ToolResult(
+            structured=result.get("structuredContent"),
+            text="\n".join(_texts(blocks)),
+            is_error=result.get("isError") is True,
+            meta=found if isinstance(found, dict) else {},
+            content=blocks,
+        )
+
+    async def list_tools(self) -> list[JsonObject]:
+        """The tools that the server shows to this caller, all pages.
+
+        Raises:
+            Refused, Unreachable: As `call_tool`.
+        """
+        tools: list[JsonObject] = []
+        params: dict[str, object] = {"_meta": _ENVELOPE}
+        for _ in range(_PAGES_MAX):
+            page = await self._request("tools/list", params, {})
+            listed = page.get("tools")
+            if isinstance(listed, list):
+                tools += [each for each in listed if isinstance(each, dict)]
+            cursor = page.get("nextCursor")
+            if not isinstance(cursor, str):
+                break
+            params = {"_meta": _ENVELOPE, "cursor": cursor}
+        return tools
+
+    async def _request(
+        self, method: str, params: Mapping[str, object], headers: Mapping[str, str]
+    ) -> JsonObject:
+        body = orjson.dumps({"jsonrpc": "2.0", "id": 1, "method": method, "params": params})
+        request = self._http.build_request(
+            "POST",
+            self.url,
+            content=body,
+            headers={
+                "accept": "application/json, text/event-stream",
+                "content-type": "application/json",
+                "mcp-protocol-version": PROTOCOL_VERSION,
+                "mcp-method": method,
+                **headers,
+            },
+            timeout=self._timeout_s,
+        )
+        try:
+            # The client's own timeouts are between bytes: a server that drips would never end.
+            async with asyncio.timeout(self._timeout_s):
+                status, kind, data = await self._exchange(request)
+        except (httpx2.HTTPError, TimeoutError) as error:
+            raise Unreachable(f"{self.url} did not answer: {type(error).__name__}") from error
+        return self._result(status, _reply(kind, data))
+
+    async def _exchange(self, request: httpx2.Request) -> tuple[int, str, bytes]:
+        response = await self._http.send(
+            request, auth=self._auth, stream=True, follow_redirects=False
+        )
+        data = bytearray()
+        try:
+            async for chunk in response.aiter_bytes():
+                data += chunk
+                if len(data) > RESULT_BYTES_MAX:
+                    raise Unreachable(f"{self.url} answers with more than {RESULT_BYTES_MAX} bytes")
+        finally:
+            await response.aclose()
+        kind: str = response.headers.get("content-type", "")
+        return response.status_code, kind, bytes(data)
+
+    def _result(self, status: int, reply: JsonObject | None) -> JsonObject:
+        if reply is None:
+            raise Unreachable(f"{self.url} answered HTTP {status} without a JSON-RPC reply")
+        if isinstance(result := reply.get("result"), dict):
+            return result
+        # A door refuses with the error shape alone; JSON-RPC puts it, or its own, under `error`.
+        error = reply.get("error", reply)
+        raise self._failure(error if isinstance(error, dict) else {})
+
+    def _failure(self, error: JsonObject) -> Refused | Unreachable:
+        data = error.get("data")
+        for shape in (data, error):
+            if isinstance(shape, dict) and isinstance(shape.get("code"), str):
+                request_id = shape.get("request_id")
+                return Refused(
+                    Refusal.from_document(shape), request_id if isinstance(request_id, str) else ""
+                )
+        number, message = error.get("code"), error.get("message")
+        text = message if isinstance(message, str) else ""
+        if isinstance(number, int) and number in _NOT_RUN:
+            return Refused(refuse(_NOT_RUN[number], message=text))
+        return Unreachable(f"{self.url} failed: {text or number}")
+
+
+def _reply(kind: str, data: bytes) -> JsonObject | None:
+    if kind.partition(";")[0].strip().lower() != "text/event-stream":
+        return _object(data)
+    # A slow tool may be answered as a stream of events; the reply is the one that is no progress.
+    for event in data.replace(b"\r\n", b"\n").split(b"\n\n"):
+        lines = [line[5:].strip() for line in event.split(b"\n") if line.startswith(b"data:")]
+        reply = _object(b"\n".join(lines)) if lines else None
+        if reply is not None and "id" in reply:
+            return reply
+    return None
+
+
+def _object(raw: bytes) -> JsonObject | None:
+    try:
+        value = parse_json(raw, allow_float=True, allow_null=True, depth_max=_DEPTH_MAX)
+    except InvalidJson:
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _texts(blocks: list[LooseJson]) -> list[str]:
+    return [
+        text
+        for block in blocks
+        if isinstance(block, dict) and isinstance(text := block.get("text"), str)
+    ]

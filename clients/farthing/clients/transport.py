@@ -1,0 +1,229 @@
+"""The connection to a platform: `call(operation, ask) -> answer`, signed, typed, safely repeated.
+
+Boundary: one operation at a time over MCP. A call is repeated only where repeating cannot do a
+thing twice: it reads, or it carries an idempotency key, which stays while the proof is new.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from types import TracebackType
+from typing import Any, Final, Generic, Self, TypeVar, cast
+
+import httpx2
+import orjson
+from pydantic import TypeAdapter, ValidationError
+
+from farthing.clients.clock import Clock, Entropy, now_us, random_bytes
+from farthing.clients.signing import RequestSigner
+from farthing.clients.tools import Endpoint, JsonObject, ToolResult
+from farthing.protocol import base64url
+from farthing.protocol.errors import Code, Refusal, Refused, Unreachable, Unverified, refuse
+from farthing.protocol.keys import InvalidKey, PublicKey, Signer
+from farthing.protocol.messages.operations import OPERATIONS
+from farthing.protocol.wire import ROOT, Effect, Operation, document_of
+
+__all__ = ["Connection", "Reply", "platform_url"]
+
+Ask = TypeVar("Ask")
+Answer = TypeVar("Answer")
+
+REPLAYED: Final = f"{ROOT}/replayed"
+_ATTEMPTS: Final = 4
+_BACKOFF_S: Final = 0.1
+_BACKOFF_S_MAX: Final = 5.0
+_KEY_BYTES: Final = 16
+# What may be different a moment later, with nobody's doing.
+_AGAIN: Final = frozenset(
+    {Code.RATE_LIMITED, Code.OVERLOADED, Code.UNAVAILABLE, Code.STALE, Code.INTERNAL_ERROR}
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply(Generic[Answer]):
+    """An answer, and whether it was given before under the same idempotency key."""
+
+    answer: Answer
+    replayed: bool = False
+
+
+class Connection:
+    """A principal's way to one platform. Close it, or use it as a context.
+
+    Args:
+        url: The platform's public URL, with or without `/mcp`.
+        signer: The caller's key; without one only what needs no credential can be called.
+        principal: The caller's id; before there is one, its key's thumbprint stands in.
+        http: Whose connections to use; without one the connection makes and closes its own.
+        timeout_s: How long one attempt may take.
+        clock: Gives the present instant in microseconds.
+        entropy: Gives random bytes for keys and proofs.
+        sleep: Waits between attempts.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        signer: Signer | None = None,
+        principal: str = "",
+        http: httpx2.AsyncClient | None = None,
+        timeout_s: float = 30,
+        clock: Clock = now_us,
+        entropy: Entropy = random_bytes,
+        sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+    ) -> None:
+        self.url = platform_url(url)
+        self.signer = signer
+        self.principal = principal or (signer.thumbprint if signer else "")
+        self.clock = clock
+        self.entropy = entropy
+        self.timeout_s = timeout_s
+        self.http = http or httpx2.AsyncClient()
+        self._owns_http = http is None
+        self._sleep = sleep
+        auth = (
+            None
+            if signer is None
+            else RequestSigner(
+                signer,
+                principal=self.principal,
+                audience=self.url,
+                clock=clock,
+                entropy=entropy,
+            )
+        )
+        self._endpoint = Endpoint(self.http, f"{self.url}/mcp", timeout_s=timeout_s, auth=auth)
+
+    async def call(self, operation: Operation[Ask, Answer], ask: Ask) -> Answer:
+        """Carry out an operation.
+
+        Raises:
+            Refused: The platform said no; `code` says why.
+            Unreachable: No answer after the last attempt; `get_outcome` tells what became of it.
+            Unverified: The answer does not have the documented form.
+        """
+        return (await self.send(operation, ask)).answer
+
+    async def send(self, operation: Operation[Ask, Answer], ask: Ask) -> Reply[Answer]:
+        """As `call`, with whether the answer was given before."""
+        result = await self.send_raw(
+            operation.name,
+            document_of(ask),
+            repeatable=operation.effect is Effect.READS or hasattr(ask, "idempotency_key"),
+        )
+        return Reply(answer=_read(operation, result), replayed=result.meta.get(REPLAYED) is True)
+
+    async def send_raw(
+        self, name: str, arguments: Mapping[str, object], *, repeatable: bool
+    ) -> ToolResult:
+        """Call a tool of the platform by name; a refusal is raised.
+
+        Raises:
+            Refused, Unreachable: As `call`.
+        """
+        for attempt in range(1, _ATTEMPTS + 1):
+            wait_s = min(_BACKOFF_S * 2**attempt, _BACKOFF_S_MAX)
+            last = attempt == _ATTEMPTS or not repeatable
+            try:
+                return await self._attempt(name, arguments)
+            except Unreachable:
+                if last:
+                    raise
+            except Refused as refused:
+                wait_s = max(wait_s, refused.refusal.retry_after_s)
+                if last or refused.code not in _AGAIN or wait_s > _BACKOFF_S_MAX:
+                    raise
+            await self._sleep(wait_s)
+        raise AssertionError("the last attempt returns or raises")
+
+    async def tools(self) -> list[JsonObject]:
+        """The tools the platform shows to this caller."""
+        return await self._endpoint.list_tools()
+
+    async def platform_keys(self) -> dict[str, PublicKey]:
+        """The platform's public keys by thumbprint, as it publishes them (RFC 7517).
+
+        Whoever must not take the platform's word for it compares a thumbprint it was told.
+
+        Raises:
+            Unreachable: The platform did not answer with a key set.
+        """
+        url = f"{self.url}/.well-known/jwks.json"
+        try:
+            response = await self.http.get(url, timeout=self.timeout_s)
+            members = orjson.loads(response.content)["keys"] if response.is_success else None
+        except (httpx2.HTTPError, orjson.JSONDecodeError, KeyError, TypeError) as error:
+            raise Unreachable(f"{url} did not answer with a key set") from error
+        if not isinstance(members, list):
+            raise Unreachable(f"{url} did not answer with a key set")
+        keys = [key for member in members if (key := _public_key(member)) is not None]
+        return {key.thumbprint: key for key in keys}
+
+    def new_key(self) -> str:
+        """A fresh idempotency key."""
+        return base64url.encode(self.entropy(_KEY_BYTES))
+
+    async def aclose(self) -> None:
+        """Close the connections that were opened here."""
+        if self._owns_http:
+            await self.http.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    async def _attempt(self, name: str, arguments: Mapping[str, object]) -> ToolResult:
+        result = await self._endpoint.call_tool(name, arguments)
+        if result.is_error:
+            raise _refused(result)
+        return result
+
+
+def platform_url(url: str) -> str:
+    """The public URL of a platform, whichever of its two spellings was given."""
+    return url.rstrip("/").removesuffix("/mcp").rstrip("/")
+
+
+def _refused(result: ToolResult) -> Refused:
+    shape = result.structured
+    if not isinstance(shape, dict) or "code" not in shape:
+        return Refused(refuse(Code.INTERNAL_ERROR, message=result.text))
+    request_id = shape.get("request_id")
+    return Refused(Refusal.from_document(shape), request_id if isinstance(request_id, str) else "")
+
+
+def _read(operation: Operation[Any, Answer], result: ToolResult) -> Answer:
+    # An answer may grow members that this client does not know; what it knows has its exact form.
+    adapter = cast("TypeAdapter[Answer]", _adapter(operation.name))
+    try:
+        return adapter.validate_json(orjson.dumps(result.structured), extra="ignore")
+    except ValidationError as error:
+        first = error.errors()[0]
+        path = ".".join(str(part) for part in first["loc"])
+        raise Unverified(f"the answer of {operation.name}: {path}: {first['type']}") from None
+
+
+@cache
+def _adapter(name: str) -> TypeAdapter[Any]:
+    return TypeAdapter(OPERATIONS[name].answer)
+
+
+def _public_key(member: object) -> PublicKey | None:
+    if not isinstance(member, dict):
+        return None
+    try:
+        # A key set may carry members of its own, such as `kid` and `use`.
+        return PublicKey.from_jwk({
+            name: value for name, value in member.items() if name in {"kty", "crv", "x", "y"}
+        })  # fmt: skip
+    except InvalidKey:
+        return None

@@ -1,5 +1,6 @@
 """One value, one byte string: equal to a plain RFC 8785 encoder; and reading that never guesses."""
 
+import json
 from contextlib import suppress
 from enum import IntEnum, StrEnum
 from typing import Any, cast
@@ -176,6 +177,29 @@ def test_what_is_no_number_is_refused_even_where_fractions_are_allowed(text: byt
 
 def test_a_fraction_beyond_reckoning_is_refused() -> None:
     assert fault_of_reading(b"1e999", allow_float=True) is JsonFault.FLOAT
+
+
+def reading(text: bytes, **options: int) -> object:
+    try:
+        return repr(parse_json(text, **cast("Any", options)))
+    except InvalidJson as refused:
+        return refused.reason
+
+
+@given(
+    st.one_of(
+        DOCUMENTS.map(canonical_bytes),
+        st.text('{}[]",:\\u0189da.e- ', max_size=40).map(str.encode),
+        st.recursive(st.none() | st.floats(width=32) | st.integers() | st.text(), st.lists).map(
+            lambda value: json.dumps(value, separators=(",", ":")).encode()
+        ),
+    ),
+    st.integers(0, 3),
+)
+def test_canonical_and_other_spellings_are_read_alike(text: bytes, options: int) -> None:
+    # A space behind the value keeps the reader from its short way with canonical input.
+    allowed = {"allow_float": options & 1, "allow_null": options & 2}
+    assert reading(text, **allowed) == reading(text + b" ", **allowed)
 
 
 @given(st.one_of(st.binary(max_size=40), st.text('{}[]",:\\u0189da.e- ', max_size=40)))

@@ -124,30 +124,36 @@ def parse_json(
         InvalidJson: With the reason; duplicate keys, NaN, lone surrogates, integers from 2^53 and
             all else that is not I-JSON (RFC 7493) included.
     """
+    value = _read_if_canonical(raw)
+    if value is None:
+        value = _read(raw)
+    _check_read(value, depth_max, allow_float=allow_float, allow_null=allow_null)
+    return value
+
+
+def _read_if_canonical(raw: bytes) -> LooseJson:
+    # Most input is ours and canonical already. A fast reader that would pass over a key given twice
+    # or a number it cannot hold is safe where writing what it read gives the same bytes again:
+    # then there was nothing to pass over. None stands for everything else, null included.
     try:
-        text = raw.decode()
+        value = cast("LooseJson", orjson.loads(raw))
+        again = orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
+    except (orjson.JSONDecodeError, orjson.JSONEncodeError):
+        return None
+    return value if again == raw else None
+
+
+def _read(raw: bytes) -> LooseJson:
+    try:
+        return cast("LooseJson", _DECODER.decode(raw.decode()))
     except UnicodeDecodeError:
         raise InvalidJson(JsonFault.NOT_UTF8) from None
-    try:
-        value = cast(
-            "LooseJson",
-            json.loads(
-                text,
-                parse_int=_integer,
-                parse_float=_fraction if allow_float else _refuse_fraction,
-                parse_constant=_refuse_constant,
-                object_pairs_hook=_unique_members,
-            ),
-        )
     except InvalidJson:
         raise
     except RecursionError:
         raise InvalidJson(JsonFault.TOO_DEEP) from None
     except ValueError:
         raise InvalidJson(JsonFault.MALFORMED) from None
-    # A surrogate can come in by an escape only: decoding above refuses it as bytes.
-    _check_read(value, depth_max, allow_null=allow_null, escaped="\\u" in text)
-    return value
 
 
 def _check_alphabet(value: object, depth: int) -> None:
@@ -179,25 +185,33 @@ def _check_alphabet(value: object, depth: int) -> None:
         raise InvalidJson(JsonFault.TYPE)
 
 
-def _check_read(value: LooseJson, room: int, *, allow_null: bool, escaped: bool) -> None:
-    if isinstance(value, dict | list):
+def _check_read(value: LooseJson, room: int, *, allow_float: bool, allow_null: bool) -> None:
+    kind = type(value)
+    if kind is str:
+        _check_text(cast("str", value))
+    elif kind is int:
+        if not -INTEGER_MAX <= cast("int", value) <= INTEGER_MAX:
+            raise InvalidJson(JsonFault.INTEGER_RANGE)
+    elif isinstance(value, dict | list):
         if room == 0:
             raise InvalidJson(JsonFault.TOO_DEEP)
         if isinstance(value, dict):
-            if escaped:
-                for key in value:
-                    _check_text(key)
+            for key in value:
+                _check_text(key)
             value = list(value.values())
         for item in value:
-            _check_read(item, room - 1, allow_null=allow_null, escaped=escaped)
+            _check_read(item, room - 1, allow_float=allow_float, allow_null=allow_null)
     elif value is None:
         if not allow_null:
             raise InvalidJson(JsonFault.NULL)
-    elif escaped and isinstance(value, str):
-        _check_text(value)
+    elif kind is float and not (allow_float and math.isfinite(cast("float", value))):
+        raise InvalidJson(JsonFault.FLOAT)
 
 
 def _check_text(text: str) -> None:
+    # ASCII is known without looking; a surrogate is found by trying.
+    if text.isascii():
+        return
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -212,25 +226,17 @@ def _unique_members(pairs: list[tuple[str, LooseJson]]) -> dict[str, LooseJson]:
 
 
 def _integer(text: str) -> int:
-    # The length is looked at first: int() of a megabyte of digits is slow.
-    if len(text) > _INTEGER_CHARACTERS_MAX or not -INTEGER_MAX <= (number := int(text)) <= (
-        INTEGER_MAX
-    ):
-        raise InvalidJson(JsonFault.INTEGER_RANGE)
-    return number
-
-
-def _fraction(text: str) -> float:
-    number = float(text)
-    if not math.isfinite(number):
-        raise InvalidJson(JsonFault.FLOAT)
-    return number
-
-
-def _refuse_fraction(_: str) -> NoReturn:
-    raise InvalidJson(JsonFault.FLOAT)
+    # int() of a megabyte of digits is slow. Any number out of range stands for one that long.
+    return int(text) if len(text) <= _INTEGER_CHARACTERS_MAX else INTEGER_MAX + 1
 
 
 def _refuse_constant(_: str) -> NoReturn:
     # NaN and the infinities are not JSON (RFC 8259, section 6).
     raise InvalidJson(JsonFault.MALFORMED)
+
+
+# Made once, for making one takes as long as reading a token with it. What it lets through beyond
+# the alphabet is refused afterwards, in the order of the document, however that was spelled.
+_DECODER: Final = json.JSONDecoder(
+    parse_int=_integer, parse_constant=_refuse_constant, object_pairs_hook=_unique_members
+)

@@ -1,0 +1,152 @@
+"""The catalog's tables: every version of a listing, which one is offered, and the text index.
+
+Boundary: declarations. Rows come from `projection`, written by the one writer in the transaction of
+their record; columns hold text, 64-bit integers and bytes only. The text index follows
+`listing_head` by triggers, so that it holds what is offered now and nothing else.
+"""
+
+from typing import Final
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    PrimaryKeyConstraint,
+    Table,
+    Text,
+)
+from sqlalchemy.dialects import sqlite
+from sqlalchemy.schema import CreateIndex, CreateTable
+
+__all__ = [
+    "ACTIVE",
+    "DOCUMENT",
+    "LISTING",
+    "LISTING_HEAD",
+    "LISTING_REGION",
+    "LISTING_TAG",
+    "METADATA",
+    "TEXT_COLUMNS",
+    "ddl",
+]
+
+ACTIVE: Final = "active"
+
+METADATA: Final = MetaData()
+
+# On SQLite only a column declared INTEGER can be the row id that an external-content index needs.
+_Int64 = BigInteger().with_variant(Integer, "sqlite")
+
+LISTING: Final = Table(
+    "listing",
+    METADATA,
+    Column("row_id", _Int64, primary_key=True, autoincrement=False),
+    Column("listing_id", Text, nullable=False),
+    Column("version", _Int64, nullable=False),
+    Column("vendor_id", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("summary", Text, nullable=False),
+    Column("tag_words", Text, nullable=False),
+    Column("example_requests", Text, nullable=False),
+    Column("primary_tag", Text, nullable=False),
+    Column("tags", Text, nullable=False),
+    Column("asset", Text, nullable=False),
+    Column("meters", Text, nullable=False),
+    Column("latency_ms_p50", _Int64, nullable=False),
+    Column("latency_ms_p95", _Int64, nullable=False),
+    Column("availability_ppm", _Int64, nullable=False),
+    Column("regions", Text, nullable=False),
+    Column("retention_days", _Int64, nullable=False),
+    Column("training_use", _Int64, nullable=False),
+    Column("listing_sha256", Text, nullable=False),
+    Column("rate_card_sha256", Text, nullable=False),
+    Column("terms_sha256", Text, nullable=False),
+    Column("signature", Text, nullable=False),
+)
+"""One row a published version, never changed; `row_id` is the seq of the record."""
+
+LISTING_HEAD: Final = Table(
+    "listing_head",
+    METADATA,
+    Column("listing_id", Text, primary_key=True),
+    Column("row_id", _Int64, nullable=False),
+    Column("state", Text, nullable=False),
+    Index("listing_head_row", "row_id", unique=True),
+)
+"""The newest version of each listing, and whether it is offered."""
+
+LISTING_TAG: Final = Table(
+    "listing_tag",
+    METADATA,
+    Column("path", Text, nullable=False),
+    Column("row_id", _Int64, nullable=False),
+    PrimaryKeyConstraint("path", "row_id"),
+    sqlite_with_rowid=False,
+)
+"""Each tag of a version, and every branch above it: asking for a branch is one look-up."""
+
+LISTING_REGION: Final = Table(
+    "listing_region",
+    METADATA,
+    Column("row_id", _Int64, nullable=False),
+    Column("region", Text, nullable=False),
+    PrimaryKeyConstraint("row_id", "region"),
+    sqlite_with_rowid=False,
+)
+
+DOCUMENT: Final = Table(
+    "document",
+    METADATA,
+    Column("sha256", Text, primary_key=True),
+    Column("kind", Text, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+)
+"""Listings, rate cards and terms by hash: canonical bytes as published."""
+
+TEXT_COLUMNS: Final = ("name", "summary", "tag_words", "example_requests")
+
+# External content: the index keeps no copy, so whoever deletes must say what was there.
+_TEXT_INDEX: Final = (
+    """\
+CREATE VIRTUAL TABLE IF NOT EXISTS listing_text USING fts5(
+    name, summary, tag_words, example_requests,
+    content='listing', content_rowid='row_id', tokenize='porter unicode61 remove_diacritics 2'
+)""",
+    """\
+CREATE TRIGGER IF NOT EXISTS listing_text_insert AFTER INSERT ON listing_head BEGIN
+    INSERT INTO listing_text(rowid, name, summary, tag_words, example_requests)
+    SELECT row_id, name, summary, tag_words, example_requests FROM listing
+    WHERE row_id = new.row_id AND new.state = 'active';
+END""",
+    """\
+CREATE TRIGGER IF NOT EXISTS listing_text_update AFTER UPDATE ON listing_head BEGIN
+    INSERT INTO listing_text(listing_text, rowid, name, summary, tag_words, example_requests)
+    SELECT 'delete', row_id, name, summary, tag_words, example_requests FROM listing
+    WHERE row_id = old.row_id AND old.state = 'active';
+    INSERT INTO listing_text(rowid, name, summary, tag_words, example_requests)
+    SELECT row_id, name, summary, tag_words, example_requests FROM listing
+    WHERE row_id = new.row_id AND new.state = 'active';
+END""",
+    """\
+CREATE TRIGGER IF NOT EXISTS listing_text_delete AFTER DELETE ON listing_head BEGIN
+    INSERT INTO listing_text(listing_text, rowid, name, summary, tag_words, example_requests)
+    SELECT 'delete', row_id, name, summary, tag_words, example_requests FROM listing
+    WHERE row_id = old.row_id AND old.state = 'active';
+END""",
+)
+
+
+def ddl() -> list[str]:
+    """The statements that make the catalog's tables on SQLite; running them twice does nothing."""
+    dialect = sqlite.dialect()
+    statements: list[str] = []
+    for table in METADATA.sorted_tables:
+        statements.append(str(CreateTable(table, if_not_exists=True).compile(dialect=dialect)))
+        statements.extend(
+            str(CreateIndex(index, if_not_exists=True).compile(dialect=dialect))
+            for index in sorted(table.indexes, key=lambda index: str(index.name))
+        )
+    return [*(statement.strip() for statement in statements), *_TEXT_INDEX]

@@ -132,6 +132,20 @@ def test_a_picture_is_turned_upright_and_loses_its_notes() -> None:
     assert (dict(turned.getexif()), turned.info) == ({}, {})
 
 
+@pytest.mark.parametrize("kind", ImageFormat)
+def test_what_was_written_beside_the_picture_is_left_behind(kind: ImageFormat) -> None:
+    picture = Image.new("RGB", (16, 16), "red")
+    image = written(picture, "jpeg", comment=b"taken at home", icc_profile=b"a profile", dpi=(9, 9))
+
+    resized = resize(image, 8, 8, kind)
+
+    assert b"taken at home" in image
+    assert b"a profile" in image
+    assert b"taken at home" not in resized
+    assert b"a profile" not in resized
+    assert read(resized).info.get("dpi") is None
+
+
 def test_of_an_animation_the_first_frame_is_taken() -> None:
     first, second = Image.new("RGB", (8, 8), "red"), Image.new("RGB", (8, 8), "blue")
     image = written(first, "gif", save_all=True, append_images=[second])

@@ -169,7 +169,7 @@ def test_a_text_that_is_too_long_is_refused() -> None:
 )
 def test_no_text_takes_more_than_linear_time(piece: str) -> None:
     # Quadratic time on 400,000 characters would be minutes, and the test would be noticed.
-    text = (piece * 400_000)[:400_000] + " word"
+    text = (piece * 400_000)[:400_000] + "word"
 
     assert analyse(text).counts.words >= 1
 

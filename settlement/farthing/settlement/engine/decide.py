@@ -25,7 +25,7 @@ from farthing.settlement.engine import (
 )
 from farthing.settlement.engine.commands import Command, Seen
 from farthing.settlement.engine.drafts import Call, Draft
-from farthing.settlement.engine.state import PLATFORM, State, scope_of
+from farthing.settlement.engine.state import PLATFORM, State, scope_of, who_of
 
 __all__ = ["decide"]
 
@@ -83,7 +83,8 @@ def decide(state: State, command: Command, now_us: int) -> Record | Refusal | Se
         return _record(call, draft)
     if refusal := _speaker(state, command):
         return refusal
-    who = command.by.principal_id or command.by.key_thumbprint
+    by = command.by
+    who = who_of(command.operation, by.principal_id, by.key_thumbprint)
     seq = state.outcomes.get(scope_of(who, command.operation, command.idempotency_key))
     if seq is not None:
         return Seen(seq=seq)
@@ -163,6 +164,7 @@ def _record(call: Call, draft: Draft, refused: dict[str, object] | None = None) 
 
 
 def _asked(command: Command) -> dict[str, Json]:
-    """The ask as it stands in the record: the body itself, or the ask a planner wrapped."""
-    body = getattr(command.body, "ask", command.body)
-    return document_of(body)
+    """The ask as it stands in the record, without what the record holds elsewhere."""
+    ask = document_of(getattr(command.body, "ask", command.body))
+    elsewhere = {"idempotency_key", *(command.facts or ())}
+    return {name: value for name, value in ask.items() if name not in elsewhere}

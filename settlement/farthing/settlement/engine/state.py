@@ -27,9 +27,10 @@ from farthing.settlement.engine.things import (
     Principal,
 )
 
-__all__ = ["PLATFORM", "State", "evolve", "scope_of"]
+__all__ = ["PLATFORM", "State", "evolve", "scope_of", "who_of"]
 
 PLATFORM = "platform"
+_NEWCOMERS = frozenset({"enrol_organisation", "register_agent"})
 
 
 @dataclass(slots=True)
@@ -66,6 +67,11 @@ def scope_of(principal_or_key: str, operation: str, key: str) -> bytes:
     return sha256(f"{principal_or_key}\n{operation}\n{key}".encode()).digest()[:16]
 
 
+def who_of(operation: str, principal_id: str, key_thumbprint: str) -> str:
+    """Whose idempotency keys an operation's are: the principal's, a newcomer's the key's own."""
+    return key_thumbprint if operation in _NEWCOMERS else principal_id
+
+
 def evolve(state: State, record: Record) -> None:
     """Apply a record's effects. A record that does not follow the last one is a defect."""
     if record.seq != state.seq + 1 or record.at_us < state.at_us:
@@ -94,7 +100,7 @@ def _remember(state: State, record: Record) -> None:
             # A proof past its time is refused for that reason; it need not be remembered longer.
             state.burnt.pop(heapq.heappop(state.burnt_until)[1], None)
     if record.request is not None:
-        who = by.principal_id or by.key_thumbprint
+        who = who_of(record.operation, by.principal_id, by.key_thumbprint)
         state.outcomes[scope_of(who, record.operation, record.request.key)] = record.seq
 
 

@@ -1,0 +1,151 @@
+"""Any sequence of commands keeps the books, the limits and the prices right.
+
+A hypothesis state machine drives the real engine; an oracle that imports nothing from farthing
+folds the same journal and predicts every price.
+"""
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from farthing.protocol.errors import Code
+from farthing.protocol.ledger import fold, imbalances
+from farthing.protocol.messages.charges import REFUND_CHARGE, RefundCharge
+from farthing.protocol.messages.disputes import INITIATE_DISPUTE, InitiateDispute
+from farthing.protocol.messages.holds import RELEASE_HOLD, ReleaseHold
+from farthing.protocol.records import Record, parse_record
+from farthing.protocol.times import utc_day
+from farthing.protocol.wire import money
+from farthing.settlement.engine.state import State, evolve
+from tests.construction import Trade
+from tests.settlement.oracle import Oracle, graduated_price
+
+PAGES = st.integers(min_value=1, max_value=40)
+PER_DAY = 120_000_000
+
+
+class TradeMachine(RuleBasedStateMachine):
+    """Holds, captures, releases, refunds, disputes and the passing of time, in any order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.trade = Trade.opened(funds=200_000_000, per_call=50_000_000, per_day=PER_DAY)
+        self.oracle = Oracle()
+        self.read = 0
+        self.open: dict[str, tuple[int, int]] = {}
+        self.charges: dict[str, int] = {}
+        self.position = 0
+
+    @rule(pages=PAGES)
+    def place_a_hold(self, pages: int) -> None:
+        units = graduated_price(self.position, pages)
+        available = self.trade.balance(self.trade.operator, "prepaid")
+        record = self.trade.room.hold(self.trade.agent, self.trade.agreement_id, pages)
+        assert isinstance(record, Record)
+        expected = units <= 50_000_000 and units <= PER_DAY - self._spent_today()
+        assert (record.refusal is None) == (expected and units <= available)
+        if record.refusal is None:
+            assert record.moved[0].units == units
+            self.open[record.changed[0].id] = (self.position, pages)
+
+    @precondition(lambda self: self.open)
+    @rule(data=st.data())
+    def capture_a_hold(self, data: st.DataObject) -> None:
+        hold_id = data.draw(st.sampled_from(sorted(self.open)))
+        position, held = self.open[hold_id]
+        pages = data.draw(st.integers(min_value=1, max_value=held + 3))
+        record = self.trade.room.capture(self.trade.vendor, hold_id, pages)
+        if graduated_price(position, pages) > graduated_price(position, held):
+            assert record.code is Code.CAPTURE_EXCEEDS_HOLD
+            return
+        charge = self.trade.room.state.charges[record.changed[1].id]
+        assert charge.amount_units == graduated_price(position, pages)
+        del self.open[hold_id]
+        self.charges[charge.charge_id] = charge.amount_units
+        self.position += pages
+
+    @precondition(lambda self: self.open)
+    @rule(data=st.data())
+    def release_a_hold(self, data: st.DataObject) -> None:
+        hold_id = data.draw(st.sampled_from(sorted(self.open)))
+        ask = ReleaseHold(hold_id=hold_id, idempotency_key=self.trade.room.key())
+        self.trade.room.done(self.trade.vendor, RELEASE_HOLD, ask)
+        del self.open[hold_id]
+
+    @precondition(lambda self: self.charges)
+    @rule(data=st.data(), share=st.integers(min_value=1, max_value=4))
+    def refund_a_charge(self, data: st.DataObject, share: int) -> None:
+        charge_id = data.draw(st.sampled_from(sorted(self.charges)))
+        charge = self.trade.room.state.charges[charge_id]
+        units = max(charge.amount_units // share, 1)
+        ask = RefundCharge(
+            charge_id=charge_id,
+            amount=money(units, "USD"),
+            idempotency_key=self.trade.room.key(),
+        )
+        record = self.trade.room.submit(self.trade.vendor, REFUND_CHARGE, ask)
+        assert isinstance(record, Record)
+        left = charge.amount_units - charge.refunded_units
+        possible = units <= left and charge.status != "disputed"
+        assert (record.refusal is None) == possible
+
+    @precondition(lambda self: self.charges)
+    @rule(data=st.data(), reason=st.sampled_from(["not_delivered", "calculation_error"]))
+    def dispute_a_charge(self, data: st.DataObject, reason: str) -> None:
+        charge_id = data.draw(st.sampled_from(sorted(self.charges)))
+        ask = InitiateDispute(
+            charge_id=charge_id,
+            reason=reason,  # type: ignore[arg-type]
+            idempotency_key=self.trade.room.key(),
+        )
+        record = self.trade.room.submit(self.trade.agent, INITIATE_DISPUTE, ask)
+        assert isinstance(record, Record)
+
+    @rule(seconds=st.sampled_from([1, 30, 61, 700, 86_400]))
+    def let_time_pass(self, seconds: int) -> None:
+        self.trade.room.advance(seconds)
+        holds = self.trade.room.state.holds
+        self.open = {each: at for each, at in self.open.items() if holds[each].status == "open"}
+
+    @invariant()
+    def the_books_balance(self) -> None:
+        lines = self.trade.room.journal
+        self.oracle.read(lines[self.read :])
+        self.read = len(lines)
+        accounts = self.trade.room.state.accounts
+        assert not imbalances(accounts)
+        for name, account in accounts.items():
+            assert account.posted_units == self.oracle.posted[name]
+        self._open_holds_are_what_is_set_aside()
+        # No limit is passed, whatever the order of commands.
+        assert all(units <= PER_DAY for units in self.oracle.spent.values())
+
+    def _open_holds_are_what_is_set_aside(self) -> None:
+        state = self.trade.room.state
+        held = sum(h.amount_units for h in state.holds.values() if h.status == "open")
+        name = f"{self.trade.operator.principal_id}:prepaid:USD"
+        assert state.accounts[name].debits_pending == held
+        assert self.oracle.pending[name] == -held
+
+    def teardown(self) -> None:
+        """The journal alone gives the same state."""
+        state = State()
+        records = [parse_record(line)[0] for line in self.trade.room.journal]
+        for record in records:
+            evolve(state, record)
+        live = self.trade.room.state
+        assert state.accounts == live.accounts
+        assert state.holds == live.holds
+        assert state.charges == live.charges
+        assert state.disputes == live.disputes
+        assert state.outcomes == live.outcomes
+        assert state.counters == live.counters
+        assert fold(moved for record in records for moved in record.moved) == live.accounts
+
+    def _spent_today(self) -> int:
+        today = utc_day(self.trade.room.now_us)
+        return sum(units for (_, day), units in self.oracle.spent.items() if day == today)
+
+
+TradeMachine.TestCase.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
+test_any_sequence_of_commands_keeps_the_books = TradeMachine.TestCase

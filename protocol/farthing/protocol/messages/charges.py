@@ -131,7 +131,7 @@ class Evidence:
 
     Args:
         charge_id: the charge.
-        receipts: one for each record that `evidence.seqs_needed` names, in journal order.
+        receipts: those of the records that spec/evidence.md names, in journal order.
         journal_key: the platform's public key, as a JWK, that signed the tree heads.
         quote_keys: every public key, as JWKs, that the platform has ever signed quotes with.
     """

@@ -1,0 +1,348 @@
+"""The records that make a charge: publication, agreement, hold, capture, each followed anew.
+
+Boundary: from the signed documents in a record and the things before it follows what the record
+must say; that it says so is what is checked. Source: spec/evidence.md.
+"""
+
+from collections.abc import Mapping
+from typing import TypeVar
+
+from farthing.protocol.canonical import Json, canonical_bytes, document_sha256
+from farthing.protocol.contracts import (
+    DeliveryRecord,
+    QuoteDocument,
+    check_acceptance,
+    check_price,
+    read_acceptance,
+    read_delivery,
+    read_quote,
+)
+from farthing.protocol.errors import Refusal, Unverified
+from farthing.protocol.ids import derive_id
+from farthing.protocol.keys import PublicKey
+from farthing.protocol.ledger import AccountKind, Movement
+from farthing.protocol.listing import parse_listing
+from farthing.protocol.money import format_units, share_ppm
+from farthing.protocol.rating import Rating, line_document, parse_card, rate
+from farthing.protocol.records import Record
+from farthing.protocol.replay.reading import (
+    JsonObject,
+    changes,
+    fact,
+    integer,
+    member,
+    only,
+    post,
+    quantities,
+    require,
+    same,
+    same_postings,
+    text_fact,
+    transfer,
+    units,
+)
+from farthing.protocol.replay.story import Offer, Story
+from farthing.protocol.signatures import InvalidSignature, KeyOf, Typ, verify_detached
+from farthing.protocol.terms import parse_terms
+from farthing.protocol.times import SECOND_US
+
+__all__ = ["follow_agreement", "follow_capture", "follow_hold", "follow_publication"]
+
+T = TypeVar("T")
+
+
+def follow_publication(story: Story, record: Record) -> None:
+    """The vendor's signature on the listing, and the card and terms that it names by hash."""
+    document, card, terms = (fact(record, name) for name in ("listing", "rate_card", "terms"))
+    vendor_id = record.by.principal_id
+    signature = text_fact(record, "signature")
+    _check_signature(record, document, signature, story.keys.keys_of(vendor_id))
+    listing = parse_listing(document)
+    offer = Offer(
+        listing=listing,
+        card=parse_card(card),
+        terms=parse_terms(terms),
+        output_schema_sha256=document_sha256(dict(listing.output_schema)),
+    )
+    require(listing.vendor_id == vendor_id, record, "the listing is of another vendor")
+    named = (listing.rate_card_sha256, listing.terms_sha256)
+    given = (offer.card.card_sha256, document_sha256(terms))
+    require(named == given, record, "the listing names another card or other terms")
+    (change,) = changes(record, "listing")
+    same(
+        record,
+        "listing",
+        only(change, "listing_id", record),
+        listing_id=listing.listing_id,
+        vendor_id=vendor_id,
+        version=listing.version,
+        asset=offer.card.asset,
+        listing_sha256=listing.listing_sha256,
+        rate_card_sha256=listing.rate_card_sha256,
+        terms_sha256=listing.terms_sha256,
+        output_schema_sha256=offer.output_schema_sha256,
+    )
+    same_postings(record, [])
+    story.offer = offer
+    story.proved.append(
+        f"{vendor_id} signed version {listing.version} of listing {listing.listing_id}, which "
+        "names this rate card and these terms by hash"
+    )
+
+
+def follow_agreement(story: Story, record: Record) -> None:
+    """The platform's signature on the quote, the buyer's on its acceptance, and what they bind."""
+    offer = story.the_offer()
+    buyer_id = record.by.principal_id
+    quote = _given(
+        record,
+        read_quote(
+            fact(record, "quote"), text_fact(record, "quote_signature"), _only_key(story.quote_key)
+        ),
+    )
+    acceptance = _given(
+        record,
+        read_acceptance(
+            fact(record, "acceptance"),
+            text_fact(record, "acceptance_signature"),
+            story.keys.keys_of(buyer_id),
+        ),
+    )
+    _fits(record, check_acceptance(acceptance, quote))
+    _fits(record, check_price(quote, offer.card))
+    _quote_fits(story, record, quote)
+    (change,) = changes(record, "agreement")
+    agreement = only(change, "agreement_id", record)
+    same(
+        record,
+        "agreement",
+        agreement,
+        agreement_id=derive_id("agr", buyer_id, record.operation, _key(record)),
+        status="in_force",
+        buyer_id=buyer_id,
+        operator_id=quote.operator_id,
+        vendor_id=quote.vendor_id,
+        listing_id=quote.listing_id,
+        listing_version=quote.listing_version,
+        listing_sha256=quote.listing_sha256,
+        rate_card_sha256=quote.rate_card_sha256,
+        terms_sha256=quote.terms_sha256,
+        output_schema_sha256=offer.output_schema_sha256,
+        asset=quote.asset,
+        delivery_deadline_s=offer.terms.delivery.deadline_s,
+        dispute_window_s=offer.terms.dispute.window_s,
+        evidence_window_s=offer.terms.dispute.evidence_window_s,
+        accepted_at_us=record.at_us,
+        quote_sha256=quote.sha256,
+        acceptance_sha256=acceptance.sha256,
+        seq=record.seq,
+    )
+    same_postings(record, [])
+    story.quote, story.agreement = quote, agreement
+    price = f"{format_units(quote.total_units, quote.asset)} {quote.asset}"
+    story.proved.append(
+        f"{quote.platform} signed quote {quote.quote_id} at {price}, which the rate card gives "
+        "for its workload again"
+    )
+    story.proved.append(
+        f"{buyer_id}, for {quote.operator_id}, signed its acceptance of exactly this quote, "
+        f"listing, rate card and terms: agreement {change.id}"
+    )
+
+
+def follow_hold(story: Story, record: Record) -> None:
+    """The hold's amount is the card's price of its workload at its position."""
+    agreement = story.the_agreement()
+    (change,) = changes(record, "hold")
+    hold = only(change, "hold_id", record)
+    buyer_id = record.by.principal_id
+    rating = _rated(story, record, hold, quantities(hold["workload"]))
+    asked = record.asked
+    args_sha256 = member(asked, "args_sha256")
+    same(record, "asked", asked, agreement_id=agreement["agreement_id"])
+    same(
+        record,
+        "hold",
+        hold,
+        hold_id=derive_id("hld", buyer_id, record.operation, _key(record)),
+        agreement_id=agreement["agreement_id"],
+        buyer_id=agreement["buyer_id"],
+        operator_id=agreement["operator_id"],
+        vendor_id=agreement["vendor_id"],
+        asset=agreement["asset"],
+        amount_units=str(rating.total_units),
+        status="open",
+        args_sha256=args_sha256,
+        seq=record.seq,
+    )
+    require(buyer_id == hold["buyer_id"], record, "another than the buyer holds")
+    expires_at_us = integer(hold, "expires_at_us")
+    longest_us = integer(agreement, "delivery_deadline_s") * SECOND_US
+    in_time = record.at_us < expires_at_us <= record.at_us + longest_us
+    require(in_time, record, "it is held for longer than the terms allow")
+    _aside(story, record, hold, Movement.PENDING)
+    _counted(record, hold, rating.total_units)
+    story.hold = hold
+    story.proved.append(
+        f"hold {change.id} set {_amount(hold, 'amount_units')} aside, the card's price of the "
+        "most that could be used"
+    )
+
+
+def follow_capture(story: Story, record: Record) -> None:
+    """The vendor's signed delivery record, rated from the hold's position, posted to the unit."""
+    hold, agreement = story.the_hold(), story.the_agreement()
+    vendor_id = record.by.principal_id
+    delivery = _given(
+        record,
+        read_delivery(
+            fact(record, "delivery"),
+            text_fact(record, "delivery_signature"),
+            story.keys.keys_of(vendor_id),
+        ),
+    )
+    _delivery_fits(record, delivery, hold, agreement)
+    rating = _rated(story, record, hold, delivery.usage)
+    charged_units, held_units = rating.total_units, units(hold, "amount_units")
+    require(charged_units <= held_units, record, "more is captured than was held")
+    require(record.at_us < integer(hold, "expires_at_us"), record, "the hold had expired")
+    fee_units = share_ppm(charged_units, integer(agreement, "fee_ppm"))
+    held, captured, advanced = changes(record, "hold", "charge", "position")
+    charge = only(captured, "charge_id", record)
+    require(advanced.id == agreement["agreement_id"], record, "another position advances")
+    expected: JsonObject = {**hold, "charge_id": captured.id, "status": "captured"}
+    require(held.after == expected, record, "more of the hold changes than its end")
+    same(
+        record,
+        "charge",
+        charge,
+        charge_id=derive_id("chg", held.id),
+        **{name: hold[name] for name in ("hold_id", "agreement_id", "position", "asset")},
+        **{name: hold[name] for name in ("buyer_id", "operator_id", "vendor_id")},
+        rate_card_sha256=agreement["rate_card_sha256"],
+        amount_units=str(charged_units),
+        fee_units=str(fee_units),
+        released_units=str(held_units - charged_units),
+        refunded_units="0",
+        fee_returned_units="0",
+        status="pending",
+        usage={meter: str(quantity) for meter, quantity in delivery.usage.items()},
+        result_sha256=delivery.result_sha256,
+        captured_at_us=record.at_us,
+        window_closes_at_us=record.at_us + integer(agreement, "dispute_window_s") * SECOND_US,
+        dispute_id="",
+        seq=record.seq,
+        trail_seqs=[],
+    )
+    prepaid, vendor = AccountKind.PREPAID, AccountKind.VENDOR_PENDING
+    _aside(
+        story,
+        record,
+        hold,
+        Movement.VOID,
+        (prepaid, vendor, charged_units - fee_units),
+        (prepaid, AccountKind.PLATFORM_FEE, fee_units),
+    )
+    _counted(record, hold, charged_units - held_units)
+    story.delivery, story.charge = delivery, charge
+    story.proved.append(
+        f"{vendor_id} signed the delivery record for {held.id}: result {delivery.result_sha256}"
+    )
+    story.proved.append(
+        f"charge {captured.id} of {_amount(charge, 'amount_units')} is what the card gives for "
+        f"the signed usage from the hold's position, {_amount(charge, 'fee_units')} of it the "
+        "platform's fee; the rest of the hold was given back"
+    )
+
+
+def _check_signature(record: Record, listing: JsonObject, signature: str, key_of: KeyOf) -> None:
+    try:
+        verify_detached(signature, Typ.LISTING, canonical_bytes(listing), key_of)
+    except InvalidSignature as error:
+        text = f"record {record.seq} ({record.operation}): the listing's signature: {error.reason}"
+        raise Unverified(text) from error
+
+
+def _quote_fits(story: Story, record: Record, quote: QuoteDocument) -> None:
+    listing = story.the_offer().listing
+    found = (
+        (quote.buyer_id, record.by.principal_id),
+        (quote.operator_id, story.keys.organisation_of(quote.buyer_id)),
+        (quote.vendor_id, listing.vendor_id),
+        (quote.listing_id, listing.listing_id),
+        (quote.listing_version, listing.version),
+        (quote.listing_sha256, listing.listing_sha256),
+        (quote.rate_card_sha256, listing.rate_card_sha256),
+        (quote.terms_sha256, listing.terms_sha256),
+    )
+    require(all(one == other for one, other in found), record, "the quote is of another offer")
+    require(record.at_us < quote.expires_at_us, record, "the quote had expired")
+
+
+def _delivery_fits(
+    record: Record, delivery: DeliveryRecord, hold: JsonObject, agreement: JsonObject
+) -> None:
+    signed = delivery.document()
+    for name in ("hold_id", "agreement_id", "vendor_id", "args_sha256"):
+        require(signed[name] == hold[name], record, f"the delivery's {name} is not the hold's")
+    for name in ("listing_id", "output_schema_sha256"):
+        bound = signed[name] == agreement[name]
+        require(bound, record, f"the delivery's {name} is not the agreement's")
+    require(record.by.principal_id == hold["vendor_id"], record, "another than the payee captures")
+
+
+def _rated(story: Story, record: Record, hold: JsonObject, usage: Mapping[str, int]) -> Rating:
+    rating = rate(story.the_offer().card, quantities(hold["position"]), usage)
+    lines: list[Json] = [line_document(line) for line in rating.lines]
+    require(record.decided == {"lines": lines}, record, "the card gives other lines")
+    return rating
+
+
+def _aside(
+    story: Story,
+    record: Record,
+    hold: JsonObject,
+    movement: Movement,
+    *posted: tuple[AccountKind, AccountKind, int],
+) -> None:
+    """Require the hold to be set aside or given back, and these postings, and note them all."""
+    prepaid = story.account(AccountKind.PREPAID)
+    pending = story.account(AccountKind.VENDOR_PENDING)
+    asset = member(hold, "asset")
+    expected = transfer(movement, prepaid, pending, asset, units(hold, "amount_units"))
+    for debit, credit, amount_units in posted:
+        expected += post(story.account(debit), story.account(credit), asset, amount_units)
+    same_postings(record, expected)
+    story.moved += expected
+
+
+def _counted(record: Record, hold: JsonObject, amount_units: int) -> None:
+    found = [(count.grant_id, count.day, count.units) for count in record.counted]
+    expected = [(hold["grant_id"], hold["day"], amount_units)] if amount_units else []
+    require(found == expected, record, "the authority grant is charged otherwise")
+
+
+def _amount(document: JsonObject, name: str) -> str:
+    asset = member(document, "asset")
+    return f"{format_units(units(document, name), asset)} {asset}"
+
+
+def _only_key(key: PublicKey) -> KeyOf:
+    return lambda thumbprint: key if key.thumbprint == thumbprint else None
+
+
+def _key(record: Record) -> str:
+    if record.request is None:
+        raise Unverified(f"record {record.seq} ({record.operation}): no idempotency key")
+    return record.request.key
+
+
+def _given(record: Record, read: T | Refusal) -> T:
+    if isinstance(read, Refusal):
+        text = f"record {record.seq} ({record.operation}): {read.path}: {read.message}"
+        raise Unverified(text)
+    return read
+
+
+def _fits(record: Record, refusal: Refusal | None) -> None:
+    require(refusal is None, record, "" if refusal is None else f"{refusal.path} does not fit")

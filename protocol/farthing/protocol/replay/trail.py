@@ -1,0 +1,280 @@
+"""What becomes of a charge after its capture: refunds, disputes and rulings, becoming payable.
+
+Boundary: each record must carry the charge from where the record before left it, move exactly the
+money that follows, and rule as the rules of tier 1 do on the case it holds.
+Source: spec/disputes.md, spec/ledger.md.
+"""
+
+from typing import NamedTuple
+
+from farthing.protocol.canonical import Json
+from farthing.protocol.disputes import rules
+from farthing.protocol.disputes.case import Case, Evidence, Outcome, Reason, Ruling
+from farthing.protocol.ids import derive_id
+from farthing.protocol.ledger import AccountKind, Transfer
+from farthing.protocol.money import format_units
+from farthing.protocol.records import Record
+from farthing.protocol.replay.keys import PLATFORM
+from farthing.protocol.replay.reading import (
+    JsonObject,
+    changes,
+    integer,
+    member,
+    only,
+    post,
+    quantities,
+    require,
+    same,
+    same_postings,
+    units,
+)
+from farthing.protocol.replay.story import Story
+from farthing.protocol.times import SECOND_US
+
+__all__ = [
+    "follow_answer",
+    "follow_dispute",
+    "follow_overdue",
+    "follow_refund",
+    "follow_settlement",
+]
+
+
+class _Split(NamedTuple):
+    net_units: int
+    fee_units: int
+
+
+def follow_refund(story: Story, record: Record) -> None:
+    """The vendor gave back what the record says, and the platform its fee on it."""
+    charge = story.the_charge()
+    require(record.by.principal_id == charge["vendor_id"], record, "another than the vendor gave")
+    amount = record.asked["amount"]
+    require(isinstance(amount, dict), record, "no amount")
+    decided = record.decided or {}
+    back_units = units(decided, "units")
+    split = _split(charge, back_units)
+    shown = {"amount": format_units(back_units, _asset(charge)), "asset": _asset(charge)}
+    require(amount == shown, record, "another amount was asked for")
+    same(record, "decided", decided, fee_units=str(split.fee_units))
+    require(0 < back_units <= _left_units(charge), record, "more is given back than was charged")
+    require(charge["status"] != "disputed", record, "a disputed charge is given back")
+    payable = charge["status"] == "payable"
+    vendor = AccountKind.VENDOR_PAYABLE if payable else AccountKind.VENDOR_PENDING
+    _postings(
+        story,
+        record,
+        (vendor, AccountKind.PREPAID, split.net_units),
+        (AccountKind.PLATFORM_FEE, AccountKind.PREPAID, split.fee_units),
+    )
+    changes(record, "charge")
+    _carry(story, record, back_units, split, status=charge["status"])
+    story.proved.append(
+        f"record {record.seq}: the vendor gave back {shown['amount']} {shown['asset']}, the "
+        "platform's fee on it included"
+    )
+
+
+def follow_settlement(story: Story, record: Record) -> None:
+    """The dispute window closed, and the vendor's share became payable."""
+    charge = story.the_charge()
+    kept_units = _left_units(charge)
+    fee_units = units(charge, "fee_units") - units(charge, "fee_returned_units")
+    require(record.by.principal_id == PLATFORM, record, "another than the platform settles")
+    require(charge["status"] == "pending", record, "the charge is not pending")
+    closed = integer(charge, "window_closes_at_us") <= record.at_us
+    require(closed, record, "the dispute window is open")
+    _postings(
+        story,
+        record,
+        (AccountKind.VENDOR_PENDING, AccountKind.VENDOR_PAYABLE, kept_units - fee_units),
+    )
+    changes(record, "charge")
+    _carry(story, record, 0, _Split(0, 0), status="payable")
+    story.proved.append(f"record {record.seq}: the vendor's share became payable")
+
+
+def follow_dispute(story: Story, record: Record) -> None:
+    """A dispute was filed in time by the buyer's side, and ruled on, or its money held."""
+    charge, agreement = story.the_charge(), story.the_agreement()
+    filer = record.by.principal_id
+    require(filer in (charge["buyer_id"], charge["operator_id"]), record, "a stranger disputes")
+    require(not charge["dispute_id"], record, "the charge was disputed before")
+    in_time = record.at_us < integer(charge, "window_closes_at_us")
+    require(charge["status"] == "pending" and in_time, record, "it was too late to dispute")
+    same(record, "asked", record.asked, charge_id=charge["charge_id"])
+    reason = Reason(member(record.asked, "reason"))
+    held = _split(charge, _left_units(charge))
+    window_us = integer(agreement, "evidence_window_s") * SECOND_US
+    filed: JsonObject = {
+        "dispute_id": derive_id("dsp", member(charge, "charge_id")),
+        **{name: charge[name] for name in ("charge_id", "operator_id", "buyer_id", "vendor_id")},
+        "filed_by": filer,
+        "reason": reason.value,
+        "status": "needs_evidence",
+        "asset": charge["asset"],
+        "held_net_units": str(held.net_units),
+        "held_fee_units": str(held.fee_units),
+        "evidence_due_at_us": record.at_us + window_us,
+        "outcome": "",
+        "rule_id": "",
+        "credit_units": "0",
+        "seq": record.seq,
+        "ruled_seq": 0,
+    }
+    _rule(story, record, filed, evidence=None, overdue=False)
+
+
+def follow_answer(story: Story, record: Record) -> None:
+    """The vendor produced a body, and the dispute was ruled on it."""
+    dispute = story.the_dispute()
+    require(record.by.principal_id == dispute["vendor_id"], record, "a stranger answers")
+    same(record, "asked", record.asked, dispute_id=dispute["dispute_id"])
+    found = (record.decided or {}).get("case")
+    evidence = None if not isinstance(found, dict) else Case.from_document(found).evidence
+    produced = evidence is not None and evidence.body_sha256 == record.asked.get("body_sha256")
+    require(produced, record, "the case is of another body")
+    _rule(story, record, dispute, evidence=evidence, overdue=False)
+
+
+def follow_overdue(story: Story, record: Record) -> None:
+    """The vendor's time to answer passed, and the dispute was ruled without it."""
+    dispute = story.the_dispute()
+    require(record.by.principal_id == PLATFORM, record, "another than the platform closes")
+    overdue = integer(dispute, "evidence_due_at_us") <= record.at_us
+    require(overdue, record, "the vendor still had time")
+    _rule(story, record, dispute, evidence=None, overdue=True)
+
+
+def _rule(
+    story: Story, record: Record, dispute: JsonObject, *, evidence: Evidence | None, overdue: bool
+) -> None:
+    """Decide again on the case as it must have been, and follow what the ruling leads to."""
+    charge, agreement = story.the_charge(), story.the_agreement()
+    require(dispute["status"] == "needs_evidence", record, "the dispute was decided before")
+    offer, delivery = story.the_offer(), story.delivery
+    assert delivery is not None, "a charge has a delivery record"
+    hold = story.the_hold()
+    case = Case(
+        charge_id=member(charge, "charge_id"),
+        asset=_asset(charge),
+        charged_units=_left_units(charge),
+        card_sha256=member(agreement, "rate_card_sha256"),
+        posted_card_sha256=member(charge, "rate_card_sha256"),
+        position=quantities(hold["position"]),
+        usage=delivery.usage,
+        result_sha256=delivery.result_sha256,
+        evidence=evidence,
+        evidence_overdue=overdue,
+    )
+    ruling = rules.decide(Reason(member(dispute, "reason")), case, offer.card)
+    decided: JsonObject = {"case": case.document(), "ruling": ruling.document()}
+    require(record.decided == decided, record, "the rule decides otherwise")
+    _, dispute_change = changes(record, "charge", "dispute")
+    ruled = ruling.outcome is not Outcome.NEEDS_EVIDENCE
+    after = _decided(dispute, ruling, record.seq) if ruled else dispute
+    require(dispute_change.after == after, record, "the dispute does not follow from the ruling")
+    into = _into_escrow(story, dispute) if dispute["seq"] == record.seq else []
+    out = _out_of_escrow(story, dispute, ruling) if ruled else []
+    same_postings(record, [*into, *out])
+    story.moved += [*into, *out]
+    split = _split(charge, ruling.credit_units)
+    dispute_id = member(dispute, "dispute_id")
+    _carry(
+        story,
+        record,
+        ruling.credit_units,
+        split,
+        status="pending" if ruled else "disputed",
+        dispute_id=dispute_id,
+    )
+    story.dispute = dispute_change.after
+    credit = f"{format_units(ruling.credit_units, _asset(charge))} {_asset(charge)}"
+    story.proved.append(
+        f"record {record.seq}: dispute {dispute_id} ({dispute['reason']}) is decided by rule "
+        f"{ruling.rule_id} as the record says: {ruling.outcome.value}"
+        + (f", {credit} returned" if ruling.credit_units else "")
+    )
+
+
+def _decided(dispute: JsonObject, ruling: Ruling, seq: int) -> JsonObject:
+    return {
+        **dispute,
+        "status": "decided",
+        "outcome": ruling.outcome.value,
+        "rule_id": ruling.rule_id,
+        "credit_units": str(ruling.credit_units),
+        "ruled_seq": seq,
+    }
+
+
+def _into_escrow(story: Story, dispute: JsonObject) -> list[Transfer]:
+    net_units, fee_units = units(dispute, "held_net_units"), units(dispute, "held_fee_units")
+    return _transfers(
+        story,
+        (AccountKind.VENDOR_PENDING, AccountKind.DISPUTE_ESCROW, net_units),
+        (AccountKind.PLATFORM_FEE, AccountKind.DISPUTE_ESCROW, fee_units),
+    )
+
+
+def _out_of_escrow(story: Story, dispute: JsonObject, ruling: Ruling) -> list[Transfer]:
+    """The credit to the buyer's side, the rest to where it came from."""
+    credit = _split(story.the_charge(), ruling.credit_units)
+    net_units = units(dispute, "held_net_units") - credit.net_units
+    fee_units = units(dispute, "held_fee_units") - credit.fee_units
+    return _transfers(
+        story,
+        (AccountKind.DISPUTE_ESCROW, AccountKind.PREPAID, ruling.credit_units),
+        (AccountKind.DISPUTE_ESCROW, AccountKind.VENDOR_PENDING, net_units),
+        (AccountKind.DISPUTE_ESCROW, AccountKind.PLATFORM_FEE, fee_units),
+    )
+
+
+def _carry(story: Story, record: Record, back_units: int, split: _Split, **also: Json) -> None:
+    """Require the charge to be what it was, less what was given back, and remember it."""
+    charge = story.the_charge()
+    returned_units = units(charge, "fee_returned_units") + split.fee_units
+    trail_seqs = charge["trail_seqs"]
+    assert isinstance(trail_seqs, list), "checked at the capture"
+    expected: JsonObject = {
+        **charge,
+        "refunded_units": str(units(charge, "refunded_units") + back_units),
+        "fee_returned_units": str(returned_units),
+        "trail_seqs": [*trail_seqs, record.seq],
+        **also,
+    }
+    after = only(record.changed[0], "charge_id", record)
+    require(after == expected, record, "the charge does not follow from the one before")
+    story.charge = after
+
+
+def _postings(story: Story, record: Record, *posted: tuple[AccountKind, AccountKind, int]) -> None:
+    expected = _transfers(story, *posted)
+    same_postings(record, expected)
+    story.moved += expected
+
+
+def _transfers(story: Story, *posted: tuple[AccountKind, AccountKind, int]) -> list[Transfer]:
+    asset = _asset(story.the_charge())
+    return [
+        each
+        for debit, credit, amount_units in posted
+        for each in post(story.account(debit), story.account(credit), asset, amount_units)
+    ]
+
+
+def _split(charge: JsonObject, back_units: int) -> _Split:
+    """How giving back divides: the fee that is kept is that of what is left, rounded down."""
+    amount_units, fee_units = units(charge, "amount_units"), units(charge, "fee_units")
+    left_units = _left_units(charge) - back_units
+    kept_units = fee_units * left_units // amount_units
+    returned_units = fee_units - units(charge, "fee_returned_units") - kept_units
+    return _Split(back_units - returned_units, returned_units)
+
+
+def _left_units(charge: JsonObject) -> int:
+    return units(charge, "amount_units") - units(charge, "refunded_units")
+
+
+def _asset(charge: JsonObject) -> str:
+    return member(charge, "asset")

@@ -1,0 +1,214 @@
+"""The x402 v2 shapes by which a payment travels on MCP, and what of ours stands in each.
+
+Boundary: shapes only; whether a payment is good is `entitlements`, what is charged the platform's.
+Source: spec/payments-mcp.md, x402 specification v2 with its MCP transport.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from farthing.protocol.canonical import LooseJson
+from farthing.protocol.errors import Code, Refusal, refuse
+from farthing.protocol.money import ASSETS
+from farthing.protocol.wire import EXTENSION
+
+__all__ = [
+    "PAYMENT",
+    "PAYMENT_RESPONSE",
+    "Presented",
+    "Price",
+    "Settlement",
+    "network_of",
+    "payment",
+    "payment_required",
+    "read_payment",
+    "read_refusal",
+    "read_settlement",
+    "settlement",
+]
+
+PAYMENT: Final = "x402/payment"
+PAYMENT_RESPONSE: Final = "x402/payment-response"
+_VERSION: Final = 2
+# Authorise up to a maximum, settle what was used: what a hold and its capture are.
+_SCHEME: Final = "upto"
+_REFERENCE_CHARACTERS: Final = 32
+_TOKEN_CHARACTERS_MAX: Final = 8192
+
+Object = dict[str, object]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Price:
+    """What a tool asks for, as far as it can be known before the work.
+
+    `exact` says that `amount_units` is the price of these very arguments from a new agreement;
+    otherwise it is the price of the smallest use.
+    """
+
+    tool: str
+    platform: str
+    vendor_id: str
+    listing_id: str
+    listing_sha256: str
+    rate_card_sha256: str
+    terms_sha256: str
+    asset: str
+    amount_units: int
+    exact: bool
+    deadline_s: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Presented:
+    """What a caller sent as payment; nothing of it is proven yet."""
+
+    entitlement: str
+    voucher: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settlement:
+    """What a vendor says about a captured payment; the platform's record is what counts."""
+
+    charge_id: str
+    hold_id: str
+    amount_units: int
+    delivery: Mapping[str, object]
+    delivery_signature: str
+
+
+def network_of(platform: str) -> str:
+    """The CAIP-2 name of a platform's ledger: its public URL, digested to the allowed length."""
+    digest = hashlib.sha256(platform.encode()).hexdigest()
+    return f"farthing:{digest[:_REFERENCE_CHARACTERS]}"
+
+
+def payment_required(price: Price, refusal: Refusal) -> Object:
+    """The answer to a call that was not paid, or not well enough."""
+    return {
+        "x402Version": _VERSION,
+        "error": refusal.code.value,
+        "resource": _resource(price.tool),
+        "accepts": [_requirements(price)],
+        "extensions": {EXTENSION: refusal.document()},
+    }
+
+
+def payment(price: Price, *, entitlement: str, voucher: str) -> Object:
+    """What a caller puts under `_meta["x402/payment"]`."""
+    return {
+        "x402Version": _VERSION,
+        "resource": _resource(price.tool),
+        "accepted": _requirements(price),
+        "payload": {"entitlement": entitlement, "voucher": voucher},
+    }
+
+
+def read_payment(value: object, platform: str) -> Presented | Refusal:
+    """Read what a caller sent as payment.
+
+    Returns:
+        The two tokens, or `unauthenticated` where nothing was sent, else `proof_invalid` with the
+        path of what is not as it should be.
+    """
+    if value is None:
+        text = "This tool is paid for: place a hold, then send its entitlement and a voucher."
+        return refuse(Code.UNAUTHENTICATED, path=PAYMENT, message=text)
+    if not isinstance(value, Mapping) or value.get("x402Version") != _VERSION:
+        return _unreadable("x402Version")
+    accepted, payload = value.get("accepted"), value.get("payload")
+    if not isinstance(accepted, Mapping) or accepted.get("scheme") != _SCHEME:
+        return _unreadable("accepted.scheme")
+    if accepted.get("network") != network_of(platform):
+        return _unreadable("accepted.network")
+    if not isinstance(payload, Mapping):
+        return _unreadable("payload")
+    entitlement, voucher = payload.get("entitlement"), payload.get("voucher")
+    if not _is_token(entitlement):
+        return _unreadable("payload.entitlement")
+    if not _is_token(voucher):
+        return _unreadable("payload.voucher")
+    return Presented(entitlement=str(entitlement), voucher=str(voucher))
+
+
+def settlement(settled: Settlement, *, payer: str, platform: str) -> Object:
+    """What a vendor puts under `_meta["x402/payment-response"]` once the money is captured."""
+    return {
+        "success": True,
+        "transaction": settled.charge_id,
+        "network": network_of(platform),
+        "payer": payer,
+        "amount": str(settled.amount_units),
+        "extra": {
+            "hold_id": settled.hold_id,
+            "delivery": dict(settled.delivery),
+            "delivery_signature": settled.delivery_signature,
+        },
+    }
+
+
+def read_settlement(value: object) -> Settlement | None:
+    """Read what a vendor says about a captured payment; None where it says nothing usable."""
+    if not isinstance(value, Mapping) or value.get("success") is not True:
+        return None
+    extra = value.get("extra")
+    if not isinstance(extra, Mapping):
+        return None
+    delivery, amount = extra.get("delivery"), value.get("amount")
+    texts = (value.get("transaction"), extra.get("hold_id"), extra.get("delivery_signature"))
+    if not isinstance(delivery, Mapping) or not isinstance(amount, str) or not amount.isdecimal():
+        return None
+    charge_id, hold_id, signature = (each if isinstance(each, str) else "" for each in texts)
+    return Settlement(
+        charge_id=charge_id,
+        hold_id=hold_id,
+        amount_units=int(amount),
+        delivery=delivery,
+        delivery_signature=signature,
+    )
+
+
+def read_refusal(structured: LooseJson) -> Refusal | None:
+    """The refusal in a vendor's failed result, whether it wants payment or could not deliver."""
+    if not isinstance(structured, dict):
+        return None
+    extensions = structured.get("extensions")
+    inner = extensions.get(EXTENSION) if isinstance(extensions, dict) else structured
+    if not isinstance(inner, dict) or not isinstance(inner.get("code"), str):
+        return None
+    return Refusal.from_document(inner)
+
+
+def _requirements(price: Price) -> Object:
+    return {
+        "scheme": _SCHEME,
+        "network": network_of(price.platform),
+        "amount": str(price.amount_units),
+        "asset": price.asset,
+        "payTo": price.vendor_id,
+        "maxTimeoutSeconds": price.deadline_s,
+        "extra": {
+            "scale": ASSETS[price.asset].scale,
+            "amountIs": "exact" if price.exact else "minimum",
+            "platform": price.platform,
+            "listing_id": price.listing_id,
+            "listing_sha256": price.listing_sha256,
+            "rate_card_sha256": price.rate_card_sha256,
+            "terms_sha256": price.terms_sha256,
+        },
+    }
+
+
+def _resource(tool: str) -> Object:
+    return {"url": f"mcp://tool/{tool}"}
+
+
+def _is_token(value: object) -> bool:
+    return isinstance(value, str) and 0 < len(value) <= _TOKEN_CHARACTERS_MAX
+
+
+def _unreadable(path: str) -> Refusal:
+    return refuse(Code.PROOF_INVALID, path=f"{PAYMENT}.{path}")

@@ -203,7 +203,11 @@ class Room:
         return decision
 
     def submit(
-        self, caller: Caller, operation: Operation[Any, Any], ask: object, **planned: Any
+        self,
+        caller: Caller,
+        operation: Operation[Any, Any],
+        ask: object,
+        **planned: Any,
     ) -> Record | Refusal | Seen:
         """Submit an ask with a proof of its own."""
         proven = replace(
@@ -214,7 +218,11 @@ class Room:
         return self.run(command_of(proven, operation, ask, **planned))
 
     def done(
-        self, caller: Caller, operation: Operation[Any, Any], ask: object, **planned: Any
+        self,
+        caller: Caller,
+        operation: Operation[Any, Any],
+        ask: object,
+        **planned: Any,
     ) -> Record:
         """Submit an ask that must succeed."""
         record = self.submit(caller, operation, ask, **planned)
@@ -303,7 +311,12 @@ class Room:
         return self.done(self.staff(Role.TREASURER), FUND_ACCOUNT, ask)
 
     def grant(
-        self, operator: Caller, agent: Caller, per_call: int, per_day: int, **limits: Any
+        self,
+        operator: Caller,
+        agent: Caller,
+        per_call: int,
+        per_day: int,
+        **limits: Any,
     ) -> Record:
         """Let an agent spend, amounts in units of USD."""
         ask = SetAuthority(
@@ -447,7 +460,12 @@ class Trade:
 
     @classmethod
     def opened(
-        cls, *, funds: int = 10**9, per_call: int = 10**9, per_day: int = 10**9, **room: Any
+        cls,
+        *,
+        funds: int = 10**9,
+        per_call: int = 10**9,
+        per_day: int = 10**9,
+        **room: Any,
     ) -> "Trade":
         """Enrol, approve, fund, grant, publish and agree; amounts in units of USD."""
         market = Room(**room)

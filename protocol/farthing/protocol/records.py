@@ -35,8 +35,8 @@ JsonObject = dict[str, Json]
 class Signer:
     """Who asked, and the proof that was burnt with the effect.
 
-    The writer's own commands (expiries, releases) carry `principal_id` "platform" and no proof; a newcomer has a key and
-    no principal yet.
+    The writer's own commands (expiries, releases) carry `principal_id` "platform" and no proof;
+    a newcomer has a key and no principal yet.
     """
 
     principal_id: str = ""

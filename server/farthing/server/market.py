@@ -11,6 +11,7 @@ from typing import Any, TypeVar, cast
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from farthing.catalog.cards import CardShelf
 from farthing.catalog.vocabulary import Vocabulary
 from farthing.identity.callers import Caller
 from farthing.protocol.canonical import InvalidJson, Json, canonical_bytes, sha256_hex
@@ -39,6 +40,7 @@ class Market:
         origin: the journal's name in its signed heads.
         journal_jwk: the public key that signs tree heads.
         reads: a connection that cannot write.
+        cards: the shelf of rate cards that searches price with.
         vocabulary: the capability tags in force.
     """
 
@@ -50,6 +52,7 @@ class Market:
     origin: str
     journal_jwk: Mapping[str, str]
     reads: Callable[[], AbstractAsyncContextManager[AsyncConnection]]
+    cards: CardShelf
     vocabulary: Vocabulary
 
     async def ask(self, question: Question[Answer]) -> Answer:

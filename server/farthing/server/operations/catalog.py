@@ -4,10 +4,9 @@ from farthing.catalog.search import search
 from farthing.identity.callers import Caller
 from farthing.protocol.authority.standing import NOBODY
 from farthing.protocol.messages.catalog import SearchCatalog
-from farthing.protocol.rating import RateCard
 from farthing.server.market import Market
 from farthing.server.operations.replies import Reply
-from farthing.settlement.engine.questions import Cards, StandingOf
+from farthing.settlement.engine.questions import StandingOf
 
 __all__ = ["search_catalog"]
 
@@ -17,12 +16,14 @@ async def search_catalog(market: Market, caller: Caller, ask: SearchCatalog) -> 
     standing = NOBODY
     if caller.principal_id:
         standing = await market.ask(StandingOf(principal_id=caller.principal_id))
-    cards = await market.ask(Cards())
-
-    def card_of(sha256: str) -> RateCard:
-        return cards[sha256]
-
     async with market.reads() as conn:
         return Reply(
-            answer=await search(conn, ask, standing, card_of, market.vocabulary, market.now_us())
+            answer=await search(
+                conn,
+                ask,
+                standing=standing,
+                cards=market.cards,
+                vocabulary=market.vocabulary,
+                now_us=market.now_us(),
+            )
         )

@@ -11,7 +11,6 @@ from farthing.protocol.authority.standing import Standing
 from farthing.protocol.disputes.case import Reason, Ruling
 from farthing.protocol.errors import Refusal
 from farthing.protocol.ledger import Account
-from farthing.protocol.rating import RateCard
 from farthing.protocol.records import Record
 from farthing.settlement.engine.commands import Command, Question, Seen
 from farthing.settlement.engine.things import Key
@@ -19,7 +18,6 @@ from farthing.settlement.engine.things import Key
 __all__ = [
     "AccountsOf",
     "ActiveKeys",
-    "Cards",
     "Figures",
     "FiguresNow",
     "KeyFacts",
@@ -125,11 +123,6 @@ class PreviewOf(Question[Ruling | Refusal]):
     principal_id: str
     charge_id: str
     reason: Reason
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Cards(Question[Mapping[str, RateCard]]):
-    """Every published rate card by its hash."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

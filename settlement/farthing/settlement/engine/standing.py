@@ -13,7 +13,6 @@ from farthing.settlement.engine.principals import is_frozen
 from farthing.settlement.engine.questions import (
     AccountsOf,
     ActiveKeys,
-    Cards,
     Figures,
     FiguresNow,
     KeyFacts,
@@ -55,8 +54,6 @@ def answer(state: State, question: Question[object], now_us: int) -> object:
             return state.outcomes.get(scope_of(scope, operation, key))
         case PreviewOf(principal_id=principal_id, charge_id=charge_id, reason=reason):
             return preview(state, principal_id, charge_id, reason, max(now_us, state.at_us))
-        case Cards():
-            return dict(state.cards)
         case FiguresNow():
             return Figures(fee_ppm=state.fee_ppm, seq=state.seq, at_us=max(now_us, state.at_us))
         case WouldBe(command=command):

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from farthing.protocol.authority.decide import Purchase, decide, first_of
+from farthing.protocol.canonical import Json
 from farthing.protocol.contracts import QuoteDocument
 from farthing.protocol.errors import Code, Refusal, refuse
 from farthing.protocol.ids import derive_id
@@ -33,6 +34,11 @@ class Acceptance:
     quote: QuoteDocument
     quote_sha256: str
     acceptance_sha256: str
+
+    @property
+    def asked(self) -> dict[str, Json]:
+        """What stands in the record; the documents themselves are its facts."""
+        return {"acceptance_sha256": self.acceptance_sha256, "quote_sha256": self.quote_sha256}
 
 
 def accept(state: State, call: Call) -> Draft | Refusal:
@@ -89,10 +95,7 @@ def accept(state: State, call: Call) -> Draft | Refusal:
         acceptance_sha256=body.acceptance_sha256,
         seq=call.seq,
     )
-    return Draft(
-        changed=(change("agreement", agreement.agreement_id, agreement),),
-        asked={"acceptance_sha256": body.acceptance_sha256, "quote_sha256": body.quote_sha256},
-    )
+    return Draft(changed=(change("agreement", agreement.agreement_id, agreement),))
 
 
 def terminate(state: State, call: Call) -> Draft | Refusal:

@@ -6,7 +6,7 @@ that answered before. Source: spec/errors.md, spec/idempotency.md.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Final
+from typing import Final, cast
 
 from farthing.protocol.canonical import Json
 from farthing.protocol.errors import Broken, Code, Refusal, refuse
@@ -129,7 +129,6 @@ def _refused(call: Call, refusal: Refusal) -> Record:
 def _record(call: Call, draft: Draft, refused: dict[str, object] | None = None) -> Record:
     command = call.command
     by = command.by
-    asked = draft.asked if draft.asked is not None else _asked(command)
     request = None
     if command.idempotency_key:
         request = Request(
@@ -153,7 +152,7 @@ def _record(call: Call, draft: Draft, refused: dict[str, object] | None = None) 
             proof_expires_at_us=by.proof_expires_at_us,
         ),
         request=request,
-        asked=asked,
+        asked=_asked(command),
         refused=refused,  # type: ignore[arg-type]
         moved=draft.moved,
         counted=draft.counted,
@@ -164,7 +163,13 @@ def _record(call: Call, draft: Draft, refused: dict[str, object] | None = None) 
 
 
 def _asked(command: Command) -> dict[str, Json]:
-    """The ask as it stands in the record, without what the record holds elsewhere."""
+    """The ask as it stands in the record, without what the record holds elsewhere.
+
+    A planned body may say itself what is left of the ask: no personal field, no content of work.
+    """
+    planned = getattr(command.body, "asked", None)
+    if planned is not None:
+        return cast("dict[str, Json]", planned)
     ask = document_of(getattr(command.body, "ask", command.body))
     elsewhere = {"idempotency_key", *(command.facts or ())}
     return {name: value for name, value in ask.items() if name not in elsewhere}

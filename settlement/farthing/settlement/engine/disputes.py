@@ -44,6 +44,11 @@ class Examined:
     body_sha256: str
     schema_valid: bool
 
+    @property
+    def asked(self) -> dict[str, Json]:
+        """What stands in the record, refused or not: never the body."""
+        return {"body_sha256": self.body_sha256, "dispute_id": self.ask.dispute_id}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CloseEvidence:
@@ -92,8 +97,7 @@ def answer_with_evidence(state: State, call: Call) -> Draft | Refusal:
         return refuse(Code.DISPUTE_DECIDED, path="dispute_id")
     evidence = Evidence(body_sha256=body.body_sha256, schema_valid=body.schema_valid)
     charge = state.charges[dispute.charge_id]
-    draft = _ruled(state, call, charge, dispute, evidence=evidence)
-    return replace(draft, asked={"body_sha256": body.body_sha256, "dispute_id": dispute.dispute_id})
+    return _ruled(state, call, charge, dispute, evidence=evidence)
 
 
 def close_evidence(state: State, call: Call) -> Draft | Refusal:

@@ -40,7 +40,6 @@ class Draft:
     counted: tuple[Count, ...] = ()
     changed: tuple[Change, ...] = ()
     decided: JsonObject | None = None
-    asked: JsonObject | None = None
 
 
 def change(noun: str, thing_id: str, after: Thing, before: Thing | None = None) -> Change:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 
+from farthing.protocol.canonical import Json
 from farthing.protocol.errors import Code, Refusal, refuse
 from farthing.protocol.listing import Listing as ListingDocument
 from farthing.protocol.messages.listings import Publication, PublishListing, WithdrawListing
@@ -22,6 +23,11 @@ class Publishing:
     asset: str
     listing_sha256: str
     output_schema_sha256: str
+
+    @property
+    def asked(self) -> dict[str, Json]:
+        """What stands in the record; the documents themselves are its facts."""
+        return {"listing_sha256": self.listing_sha256}
 
 
 def publish(state: State, call: Call) -> Draft | Refusal:
@@ -56,10 +62,7 @@ def publish(state: State, call: Call) -> Draft | Refusal:
         output_schema_sha256=body.output_schema_sha256,
         seq=call.seq,
     )
-    return Draft(
-        changed=(change("listing", head.listing_id, head, before),),
-        asked={"listing_sha256": body.listing_sha256},
-    )
+    return Draft(changed=(change("listing", head.listing_id, head, before),))
 
 
 def withdraw(state: State, call: Call) -> Draft | Refusal:

@@ -7,6 +7,7 @@ Source: spec/identity.md.
 from dataclasses import dataclass, replace
 from typing import Literal, cast
 
+from farthing.protocol.canonical import Json
 from farthing.protocol.errors import Code, Refusal, refuse
 from farthing.protocol.ids import derive_id
 from farthing.protocol.messages.agents import (
@@ -52,6 +53,13 @@ class Named:
     ask: EnrolOrganisation | RegisterAgent
     name_sha256: str
 
+    @property
+    def asked(self) -> dict[str, Json]:
+        """What stands in the record, refused or not: never the name."""
+        if isinstance(self.ask, EnrolOrganisation):
+            return {"kind": self.ask.kind, "name_sha256": self.name_sha256}
+        return {"name_sha256": self.name_sha256, "operator_id": self.ask.operator_id}
+
 
 def enrol(state: State, call: Call) -> Draft | Refusal:
     """Enrol an operator or a vendor: pending until admin approves, unless enrolment is open."""
@@ -69,8 +77,7 @@ def enrol(state: State, call: Call) -> Draft | Refusal:
         status="active" if state.open_enrolment else "pending",
         name_sha256=body.name_sha256,
     )
-    asked = {"kind": body.ask.kind, "name_sha256": body.name_sha256}
-    return _newcomer(call, principal, jwk_of(body.ask), dict(asked))
+    return _newcomer(call, principal, jwk_of(body.ask))
 
 
 def register(state: State, call: Call) -> Draft | Refusal:
@@ -91,8 +98,7 @@ def register(state: State, call: Call) -> Draft | Refusal:
         status="pending",
         name_sha256=body.name_sha256,
     )
-    asked = {"name_sha256": body.name_sha256, "operator_id": operator.principal_id}
-    return _newcomer(call, principal, jwk_of(body.ask), dict(asked))
+    return _newcomer(call, principal, jwk_of(body.ask))
 
 
 def approve(state: State, call: Call) -> Draft | Refusal:
@@ -221,9 +227,7 @@ def jwk_of(body: EnrolOrganisation | RegisterAgent | RotateKey) -> dict[str, str
     return jwk | {"y": key.y} if key.y else jwk
 
 
-def _newcomer(
-    call: Call, principal: Principal, jwk: dict[str, str], asked: dict[str, str]
-) -> Draft:
+def _newcomer(call: Call, principal: Principal, jwk: dict[str, str]) -> Draft:
     key = Key(
         thumbprint=call.command.by.key_thumbprint,
         principal_id=principal.principal_id,
@@ -236,8 +240,7 @@ def _newcomer(
         changed=(
             change("principal", principal.principal_id, principal),
             change("key", key.thumbprint, key),
-        ),
-        asked=dict(asked),
+        )
     )
 
 

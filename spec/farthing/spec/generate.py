@@ -1,0 +1,172 @@
+"""Writes the JSON Schemas that are made from the code: one file per operation, and the error shape.
+
+Boundary: reads `farthing.protocol` alone and writes below `schemas/`. The schemas of documents that
+vendors write (listing, rate card, terms) are written by hand and are never touched.
+
+    python -m farthing.spec.generate            write what differs, remove what is no more
+    python -m farthing.spec.generate --check    write nothing; exit 1 and name what differs
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import TypeAdapter
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
+from pydantic_core import core_schema
+
+from farthing.protocol.errors import Code, NextAction, Severity
+from farthing.protocol.messages.operations import OPERATIONS, AnyOperation
+
+__all__ = ["SCHEMAS", "differing", "generated", "main"]
+
+SCHEMAS: Final = Path(__file__).parent / "schemas"
+
+_DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
+_MESSAGES: Final = "messages"
+_ERRORS: Final = "errors.schema.json"
+
+
+class _Schemas(GenerateJsonSchema):
+    """JSON Schema as the wire has it: there is no null, and what is empty is left out."""
+
+    def nullable_schema(self, schema: core_schema.NullableSchema) -> JsonSchemaValue:
+        return self.generate_inner(schema["schema"])
+
+    def default_schema(self, schema: core_schema.WithDefaultSchema) -> JsonSchemaValue:
+        found = super().default_schema(schema)
+        if found.get("default", 0) in (None, "", []):
+            del found["default"]
+        return found
+
+    def field_title_should_be_set(self, schema: object) -> bool:
+        del schema
+        return False
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write or check the generated schemas; the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m farthing.spec.generate", description="Generate the JSON Schemas."
+    )
+    parser.add_argument("--check", action="store_true", help="only compare, byte for byte")
+    check: bool = parser.parse_args(arguments).check
+    texts = generated()
+    names = differing(SCHEMAS, texts)
+    if not check:
+        _write(SCHEMAS, names, texts)
+    for name in names:
+        print(f"{'differs' if check else 'wrote'}: {SCHEMAS.name}/{name}")
+    return 1 if check and names else 0
+
+
+def generated() -> dict[str, bytes]:
+    """Every generated file, by its path below `schemas/`."""
+    files = {
+        f"{_MESSAGES}/{name}.schema.json": _exchange(operation)
+        for name, operation in OPERATIONS.items()
+    }
+    files[_ERRORS] = _errors()
+    return {name: _text(files[name]) for name in sorted(files)}
+
+
+def differing(schemas: Path, texts: Mapping[str, bytes]) -> list[str]:
+    """Which files are missing, say something else, or belong to no operation any more."""
+    there = {
+        path.relative_to(schemas).as_posix(): path.read_bytes()
+        for path in [*(schemas / _MESSAGES).glob("*"), schemas / _ERRORS]
+        if path.is_file()
+    }
+    return sorted(
+        name for name in there.keys() | texts.keys() if there.get(name) != texts.get(name)
+    )
+
+
+def _write(schemas: Path, names: Sequence[str], texts: Mapping[str, bytes]) -> None:
+    (schemas / _MESSAGES).mkdir(parents=True, exist_ok=True)
+    for name in names:
+        if name in texts:
+            (schemas / name).write_bytes(texts[name])
+        else:
+            (schemas / name).unlink()
+
+
+def _text(schema: Mapping[str, object]) -> bytes:
+    return (json.dumps(schema, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def _exchange(operation: AnyOperation) -> dict[str, object]:
+    """One operation: what is asked, what is answered, and what both are made of."""
+    sides: list[tuple[str, Any, TypeAdapter[Any]]] = [
+        ("ask", "validation", TypeAdapter(operation.ask)),
+        ("answer", "validation", TypeAdapter(operation.answer)),
+    ]
+    references, shared = TypeAdapter.json_schemas(sides, schema_generator=_Schemas)
+    return {
+        "$schema": _DIALECT,
+        "$id": f"urn:farthing:schema:{operation.name}:1",
+        "title": operation.name,
+        "description": operation.says,
+        "x-operation": {
+            "title": operation.title,
+            "effect": operation.effect.value,
+            "roles": sorted(role.value for role in operation.roles),
+            "codes": [code.value for code in operation.codes],
+        },
+        "type": "object",
+        "additionalProperties": False,
+        "required": ["ask", "answer"],
+        "properties": {side: references[side, "validation"] for side in ("ask", "answer")},
+        **shared,
+    }
+
+
+def _errors() -> dict[str, object]:
+    text = {"type": "string"}
+    codes = [code.value for code in Code]
+    return {
+        "$schema": _DIALECT,
+        "$id": "urn:farthing:schema:errors:1",
+        "title": "Error",
+        "description": "The one shape of every refusal. Codes stand in order of precedence.",
+        "type": "object",
+        "additionalProperties": False,
+        "required": ["code", "message", "severity", "retryable", "next_action", "docs"],
+        "properties": {
+            "code": {"$ref": "#/$defs/code", "description": "The only member to branch on."},
+            "message": text | {"description": "One sentence for a person; never an interface."},
+            "severity": {"enum": [severity.value for severity in Severity]},
+            "retryable": {
+                "type": "boolean",
+                "description": "Whether the same call, same key, can succeed later as it is.",
+            },
+            "next_action": {
+                "enum": [action.value for action in NextAction],
+                "description": "What the caller can do about it.",
+            },
+            "docs": text | {"description": "Where the code is explained."},
+            "path": text | {"description": "The argument at fault, in dotted form."},
+            "required": text | {"description": "What the call needed."},
+            "remaining": text | {"description": "What was left of it."},
+            "asset": text | {"description": "The asset of `required` and `remaining`."},
+            "retry_after": {
+                "type": "integer",
+                "minimum": 1,
+                "description": "Seconds to wait before the next try.",
+            },
+            "reasons": {
+                "type": "array",
+                "items": {"$ref": "#/$defs/code"},
+                "description": "Every code that applied, where more than one did.",
+            },
+            "request_id": text | {"description": "What the server's log knows the call by."},
+        },
+        "$defs": {"code": {"enum": codes}},
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())

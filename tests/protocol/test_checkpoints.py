@@ -90,6 +90,7 @@ def test_no_text_raises_anything_but_a_reason(text: str) -> None:
 
 def test_a_note_of_hostile_size_is_refused() -> None:
     assert fault(NOTE + "— w AAAA\n" * 100_000) is CheckpointFault.MALFORMED
+    assert fault(NOTE + f"— w {'A' * 200_000}\n") is CheckpointFault.MALFORMED
 
 
 @pytest.mark.parametrize(

@@ -164,6 +164,8 @@ def test_a_tree_is_consistent_with_itself_and_with_the_empty_one() -> None:
     assert not verify_consistency(0, SIZE, OTHER, root, [])
     assert not verify_consistency(SIZE, SIZE, root, OTHER, [])
     assert not verify_consistency(SIZE, SIZE, root, root, [root])
+    assert not verify_consistency(SIZE, SIZE, b"", b"", [])
+    assert not verify_consistency(-1, -1, root, root, [])
 
 
 @given(st.lists(st.binary(min_size=32, max_size=32), max_size=40), st.data())

@@ -1,6 +1,7 @@
 """One value, one byte string: equal to a plain RFC 8785 encoder; and reading that never guesses."""
 
 import json
+from collections.abc import Callable
 from contextlib import suppress
 from enum import IntEnum, StrEnum
 from typing import Any, cast
@@ -77,10 +78,10 @@ def test_what_sorters_disagree_about_can_be_read_and_not_written(case: dict[str,
     assert fault_of_writing(parse_json(raw(case))) == case["reason"]
 
 
-def deep(levels: int) -> Json:
+def deep(levels: int, of: Callable[[Json], Json] = lambda inner: [inner]) -> Json:
     value: Json = 0
-    for level in range(levels):
-        value = [value] if level % 2 else {"a": value}
+    for _ in range(levels):
+        value = of(value)
     return value
 
 
@@ -111,7 +112,6 @@ class Number(IntEnum):
         ({"a"}, JsonFault.TYPE),
         (object(), JsonFault.TYPE),
         (Number.ONE, JsonFault.TYPE),
-        (deep(DEPTH_MAX + 1), JsonFault.TOO_DEEP),
     ],
 )
 def test_a_value_outside_the_alphabet_is_refused(value: object, reason: JsonFault) -> None:
@@ -124,8 +124,13 @@ def test_a_value_that_holds_itself_is_too_deep() -> None:
     assert fault_of_writing(value) is JsonFault.TOO_DEEP
 
 
-def test_the_deepest_document_is_written_and_read() -> None:
-    assert parse_json(canonical_bytes(deep(DEPTH_MAX))) == deep(DEPTH_MAX)
+@pytest.mark.parametrize("of", [lambda inner: [inner], lambda inner: {"a": inner}])
+def test_the_deepest_document_is_written_and_read(of: Callable[[Json], Json]) -> None:
+    assert parse_json(canonical_bytes(deep(DEPTH_MAX, of))) == deep(DEPTH_MAX, of)
+    assert fault_of_writing(deep(DEPTH_MAX + 1, of)) is JsonFault.TOO_DEEP
+    assert fault_of_reading(str(deep(DEPTH_MAX + 1, of)).replace("'", '"').encode()) is (
+        JsonFault.TOO_DEEP
+    )
 
 
 def test_tuples_and_string_enums_are_written_as_lists_and_texts() -> None:

@@ -60,13 +60,13 @@ CALL, SESSION = ENTITLEMENTS
 VOUCHER = voucher_of(VECTORS["voucher"]["accepted"][0]["voucher"])
 
 
-def requested(**changes: Any) -> str:  # noqa: ANN401 - any argument of the call may change
+def requested(**changes: Any) -> str:
     call = {name: CONTEXT[name] for name in ("audience", "method", "url", "now_us")}
     call |= {"principal": "agt_1", "jti": "jti-1", "body": CONTEXT["body"].encode()}
     return request_jwt(AGENT, **(call | changes))
 
 
-def checked_request(token: str, **changes: Any) -> RequestProof:  # noqa: ANN401 - as above
+def checked_request(token: str, **changes: Any) -> RequestProof:
     context = CONTEXT | changes
     return check_request(token, key_of=AGENTS, **(context | {"body": context["body"].encode()}))
 
@@ -75,7 +75,7 @@ def checked_entitlement(token: str, vendor_id: str = VENDOR, now_us: int = NOW_U
     return check_entitlement(token, key_of=PLATFORMS, vendor_id=vendor_id, now_us=now_us)
 
 
-def checked_voucher(token: str, **changes: Any) -> Voucher:  # noqa: ANN401 - as above
+def checked_voucher(token: str, **changes: Any) -> Voucher:
     context: dict[str, Any] = {"entitlement": CALL, "args_sha256": VOUCHER.args_sha256}
     context["now_us"] = NOW_US
     return check_voucher(token, **(context | changes))

@@ -8,7 +8,7 @@ import pytest
 from _pytest.mark import ParameterSet
 
 
-def vectors(name: str) -> Any:  # noqa: ANN401 - each file has a shape of its own
+def vectors(name: str) -> Any:
     return json.loads((files("farthing.spec") / "vectors" / f"{name}.json").read_bytes())
 
 

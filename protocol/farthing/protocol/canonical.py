@@ -164,7 +164,7 @@ def _check_alphabet(value: object, depth: int) -> None:
         if not -INTEGER_MAX <= cast("int", value) <= INTEGER_MAX:
             raise InvalidJson(JsonFault.INTEGER_RANGE)
     elif kind is dict:
-        if depth == DEPTH_MAX:
+        if depth >= DEPTH_MAX:
             raise InvalidJson(JsonFault.TOO_DEEP)
         for key, item in cast("dict[object, object]", value).items():
             if type(key) is not str:
@@ -173,7 +173,7 @@ def _check_alphabet(value: object, depth: int) -> None:
                 raise InvalidJson(JsonFault.KEY_NOT_ASCII)
             _check_alphabet(item, depth + 1)
     elif kind is list or kind is tuple:
-        if depth == DEPTH_MAX:
+        if depth >= DEPTH_MAX:
             raise InvalidJson(JsonFault.TOO_DEEP)
         for item in cast("Sequence[object]", value):
             _check_alphabet(item, depth + 1)

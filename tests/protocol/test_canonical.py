@@ -78,7 +78,7 @@ def test_what_sorters_disagree_about_can_be_read_and_not_written(case: dict[str,
     assert fault_of_writing(parse_json(raw(case))) == case["reason"]
 
 
-def deep(levels: int, of: Callable[[Json], Json] = lambda inner: [inner]) -> Json:
+def deep(levels: int, of: Callable[[Json], Json]) -> Json:
     value: Json = 0
     for _ in range(levels):
         value = of(value)
@@ -124,7 +124,9 @@ def test_a_value_that_holds_itself_is_too_deep() -> None:
     assert fault_of_writing(value) is JsonFault.TOO_DEEP
 
 
-@pytest.mark.parametrize("of", [lambda inner: [inner], lambda inner: {"a": inner}])
+@pytest.mark.parametrize(
+    "of", [lambda inner: [inner], lambda inner: {"a": inner}], ids=["lists", "objects"]
+)
 def test_the_deepest_document_is_written_and_read(of: Callable[[Json], Json]) -> None:
     assert parse_json(canonical_bytes(deep(DEPTH_MAX, of))) == deep(DEPTH_MAX, of)
     assert fault_of_writing(deep(DEPTH_MAX + 1, of)) is JsonFault.TOO_DEEP

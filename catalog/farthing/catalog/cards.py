@@ -43,6 +43,7 @@ class CardShelf:
                 self._cards[card_sha256] = compile_card(parse_card(parse_json(body)))
             for card_sha256 in missing:
                 _ = self._cards[card_sha256]
-        for card_sha256 in list(self._cards)[: max(len(self._cards) - SHELF_MAX, 0)]:
-            if card_sha256 not in wanted:
-                del self._cards[card_sha256]
+        if len(self._cards) > SHELF_MAX:
+            for card_sha256 in list(self._cards)[: len(self._cards) - SHELF_MAX]:
+                if card_sha256 not in wanted:
+                    del self._cards[card_sha256]

@@ -6,13 +6,13 @@ No place is for sale. Source: spec/search.md.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from farthing.protocol.messages.catalog import Component, RankingPolicy
 from farthing.protocol.money import PPM
 from farthing.protocol.rating import Rating
 
-__all__ = ["POLICY", "RELEVANCE_PPM_MIN", "Candidate", "Ranked", "rank"]
+__all__ = ["POLICY", "RELEVANCE_PPM_MIN", "Candidate", "Ranked", "components", "rank"]
 
 POLICY: Final = RankingPolicy(
     policy_id="farthing-linear",
@@ -21,6 +21,12 @@ POLICY: Final = RankingPolicy(
     price_weight_ppm=200_000,
     latency_weight_ppm=100_000,
     outcome_weight_ppm=200_000,
+)
+_WEIGHTS_PPM: Final = (
+    ("text", POLICY.text_weight_ppm),
+    ("price", POLICY.price_weight_ppm),
+    ("latency", POLICY.latency_weight_ppm),
+    ("outcome", POLICY.outcome_weight_ppm),
 )
 RELEVANCE_PPM_MIN: Final = 250_000
 """Below a quarter of the best match in the catalog, shared words are taken for chance."""
@@ -49,13 +55,12 @@ class Candidate:
         return None if self.rating is None else self.rating.total_units
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ranked:
-    """A candidate in its place."""
+class Ranked(NamedTuple):
+    """A candidate in its place, with the four figures that its score is the weighted sum of."""
 
     candidate: Candidate
+    values_ppm: tuple[int, int, int, int]
     score_ppm: int
-    components: tuple[Component, ...]
 
 
 def rank(candidates: Sequence[Candidate]) -> list[Ranked]:
@@ -77,22 +82,26 @@ def _best(figures: Sequence[int]) -> int | None:
     return min(figures) if len(figures) > 1 else None
 
 
+def components(ranked: Ranked) -> tuple[Component, ...]:
+    """The parts of a score, as an answer shows them."""
+    return tuple(
+        Component(name=name, value_ppm=value_ppm, weight_ppm=weight_ppm)
+        for (name, weight_ppm), value_ppm in zip(_WEIGHTS_PPM, ranked.values_ppm, strict=True)
+    )
+
+
 def _ranked(candidate: Candidate, cheapest_units: int | None, fastest_ms: int | None) -> Ranked:
     total_units = candidate.total_units
+    text_ppm = candidate.relevance_ppm
     price_ppm = 0 if total_units is None else _share_ppm(cheapest_units, total_units)
     latency_ppm = _share_ppm(fastest_ms, candidate.latency_ms_p95)
-    components = (
-        _component("text", candidate.relevance_ppm, POLICY.text_weight_ppm),
-        _component("price", price_ppm, POLICY.price_weight_ppm),
-        _component("latency", latency_ppm, POLICY.latency_weight_ppm),
-        _component("outcome", _MIDDLE_PPM, POLICY.outcome_weight_ppm),
+    weighted = (
+        text_ppm * POLICY.text_weight_ppm
+        + price_ppm * POLICY.price_weight_ppm
+        + latency_ppm * POLICY.latency_weight_ppm
+        + _MIDDLE_PPM * POLICY.outcome_weight_ppm
     )
-    weighted = sum(each.value_ppm * each.weight_ppm for each in components)
-    return Ranked(candidate=candidate, score_ppm=weighted // PPM, components=components)
-
-
-def _component(name: str, value_ppm: int, weight_ppm: int) -> Component:
-    return Component(name=name, value_ppm=value_ppm, weight_ppm=weight_ppm)
+    return Ranked(candidate, (text_ppm, price_ppm, latency_ppm, _MIDDLE_PPM), weighted // PPM)
 
 
 def _share_ppm(best: int | None, own: int) -> int:

@@ -5,26 +5,19 @@ decided again where the effect is. Limits are applied inside the query, before a
 The only floats of the room are here, in how well words match. Source: spec/search.md.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Row, Select, exists, select
+from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from farthing.catalog.cards import CardShelf
 from farthing.catalog.margins import Offered, covered, judge
 from farthing.catalog.needs import Need, need_of
-from farthing.catalog.ranking import POLICY, RELEVANCE_PPM_MIN, Candidate, Ranked, rank
-from farthing.catalog.tables import (
-    ACTIVE,
-    LISTING,
-    LISTING_HEAD,
-    LISTING_REGION,
-    LISTING_TAG,
-    TEXT_COLUMNS,
-)
-from farthing.catalog.text import TEXT, marked, marks, matches, relevance
+from farthing.catalog.queries import CANDIDATES_MAX, FACTS, MARKED_FACTS, matching, near_by
+from farthing.catalog.ranking import POLICY, RELEVANCE_PPM_MIN, Candidate, Ranked, components, rank
+from farthing.catalog.text import marked
 from farthing.catalog.vocabulary import Vocabulary
 from farthing.protocol.authority.decide import Purchase
 from farthing.protocol.authority.standing import Standing, decide_purchase
@@ -46,16 +39,10 @@ from farthing.protocol.money import PPM
 from farthing.protocol.rating import START, Rating, RatingError, rate
 from farthing.protocol.wire import money
 
-__all__ = ["CANDIDATES_MAX", "NEAREST_MAX", "search"]
+__all__ = ["NEAREST_MAX", "search"]
 
-CANDIDATES_MAX: Final = 200
-"""How many listings that keep the limits are priced for one search, best matches first."""
 NEAREST_MAX: Final = 3
-_NEAR_CANDIDATES_MAX: Final = 50
-_MATCHED_WORDS_MAX: Final = 8
-_FIELDS: Final = dict(
-    zip(TEXT_COLUMNS, ("name", "summary", "tags", "example_requests"), strict=True)
-)
+_MATCHED_MAX: Final = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,8 +96,8 @@ async def search(
     if isinstance(need, Refusal):
         raise Refused(need)
     asking = _Asking(conn=conn, need=need, standing=standing, cards=cards, now_us=now_us)
-    rows, best = await _matching(asking)
-    candidates, unpriced = await _candidates(asking, rows[:CANDIDATES_MAX], best)
+    rows = await _matching(asking)
+    candidates, unpriced = await _candidates(asking, rows[:CANDIDATES_MAX])
     ranked = rank(candidates)
     return SearchAnswer(
         results=await _results(asking, ranked[: need.limit]),
@@ -125,87 +112,29 @@ async def search(
     )
 
 
-async def _matching(asking: _Asking) -> tuple[Sequence[Row[Any]], float]:
-    """The listings that keep every limit of the query, best first, and the catalog's best match."""
+async def _matching(asking: _Asking) -> Sequence[Row[Any]]:
+    """The listings that keep every limit of the query, best match first."""
     need = asking.need
-    columns = (
-        LISTING.c.row_id,
-        LISTING.c.listing_id,
-        LISTING.c.rate_card_sha256,
-        LISTING.c.primary_tag,
-        LISTING.c.latency_ms_p95,
-    )
-    query = _offered(need, columns).where(*_limits(need)).limit(CANDIDATES_MAX + 1)
-    rows = (await asking.conn.execute(query)).all()
-    if not need.query:
-        return rows, 0
-    if not need.limited:
-        return rows, rows[0].relevance if rows else 0
-    unlimited = _offered(need, (LISTING.c.row_id,)).limit(1)
-    first = (await asking.conn.execute(unlimited)).one_or_none()
-    return rows, first.relevance if first else 0
+    rows: Sequence[Row[Any]] = (await asking.conn.execute(matching(need), _parameters(need))).all()
+    return rows
 
 
-def _offered(need: Need, columns: Sequence[ColumnElement[Any]]) -> Select[Any]:
-    """What is offered now, best match first; without words in the order of publication."""
-    if need.query:
-        # The text index holds what is offered and nothing else.
-        return (
-            select(*columns, relevance())
-            .select_from(TEXT.join(LISTING, LISTING.c.row_id == TEXT.c.rowid))
-            .where(matches(need.query))
-            .order_by(relevance().desc(), LISTING.c.row_id)
-        )
-    return (
-        select(*columns)
-        .select_from(LISTING_HEAD.join(LISTING, LISTING.c.row_id == LISTING_HEAD.c.row_id))
-        .where(LISTING_HEAD.c.state == ACTIVE)
-        .order_by(LISTING.c.row_id)
-    )
+def _parameters(need: Need) -> dict[str, object]:
+    return {"match": need.query} if need.query else {}
 
 
-def _limits(need: Need) -> list[ColumnElement[bool]]:
-    """Every limit that a row can be judged by without its price."""
-    limits: list[ColumnElement[bool]] = []
-    if need.tags:
-        limits.append(_tagged(need))
-    if need.asset:
-        limits.append(LISTING.c.asset == need.asset)
-    if need.latency_ms_p95_max is not None:
-        limits.append(LISTING.c.latency_ms_p95 <= need.latency_ms_p95_max)
-    if need.availability_ppm_min is not None:
-        limits.append(LISTING.c.availability_ppm >= need.availability_ppm_min)
-    if need.regions:
-        elsewhere = exists().where(
-            LISTING_REGION.c.row_id == LISTING.c.row_id,
-            LISTING_REGION.c.region.not_in(need.regions),
-        )
-        limits.append(~elsewhere)
-    if need.terms_sha256:
-        limits.append(LISTING.c.terms_sha256.in_(need.terms_sha256))
-    if need.vendors:
-        limits.append(LISTING.c.vendor_id.in_(need.vendors))
-    return limits
-
-
-def _tagged(need: Need) -> ColumnElement[bool]:
-    return exists().where(
-        LISTING_TAG.c.row_id == LISTING.c.row_id, LISTING_TAG.c.path.in_(need.tags)
-    )
-
-
-async def _candidates(
-    asking: _Asking, rows: Sequence[Row[Any]], best: float
-) -> tuple[list[Candidate], int]:
+async def _candidates(asking: _Asking, rows: Sequence[Row[Any]]) -> tuple[list[Candidate], int]:
     """Those whose words and whose total for this caller fit, and how many had no total."""
     need = asking.need
     await asking.cards.load(asking.conn, (row.rate_card_sha256 for row in rows))
     candidates: list[Candidate] = []
     unpriced = 0
+    # Where nothing narrows the search, the first is the best of the whole catalog.
+    best = _best(need, rows)
     for row in rows:
-        relevance_ppm = _relevance_ppm(row, best)
+        relevance_ppm = _share_ppm(row.relevance, best) if need.query else 0
         if need.query and relevance_ppm < RELEVANCE_PPM_MIN:
-            continue
+            break  # the best come first
         rating = asking.price(row.listing_id, row.rate_card_sha256)
         if need.workload and rating is None:
             unpriced += 1
@@ -228,45 +157,29 @@ async def _candidates(
     return candidates, unpriced
 
 
-def _relevance_ppm(row: Row[Any], best: float) -> int:
-    return min(round(row.relevance / best * PPM), PPM) if best > 0 else 0
+def _best(need: Need, rows: Sequence[Row[Any]]) -> float:
+    if not need.query or not rows:
+        return 0
+    return float(rows[0].best if need.limited else rows[0].relevance)
+
+
+def _share_ppm(relevance: float, best: float) -> int:
+    return round(relevance / best * PPM) if best > 0 else 0
 
 
 async def _results(asking: _Asking, ranked: Sequence[Ranked]) -> tuple[Result, ...]:
     """The facts of the best, with the words that matched."""
     row_ids = [each.candidate.row_id for each in ranked]
-    facts = await _facts(asking.conn, row_ids)
-    words = await _matched(asking, row_ids)
+    query = MARKED_FACTS if asking.need.query else FACTS
+    parameters = _parameters(asking.need) | {"row_ids": row_ids}
+    rows = {row.row_id: row for row in await asking.conn.execute(query, parameters)}
     return tuple(
-        _result(asking, place, each, facts[each.candidate.row_id], words)
+        _result(asking, place, each, rows[each.candidate.row_id])
         for place, each in enumerate(ranked, 1)
     )
 
 
-async def _facts(conn: AsyncConnection, row_ids: Sequence[int]) -> dict[int, Row[Any]]:
-    rows = await conn.execute(select(LISTING).where(LISTING.c.row_id.in_(row_ids)))
-    return {row.row_id: row for row in rows}
-
-
-async def _matched(asking: _Asking, row_ids: Sequence[int]) -> Mapping[int, tuple[Match, ...]]:
-    if not asking.need.query:
-        return {}
-    matched: dict[int, tuple[Match, ...]] = {}
-    for row in await asking.conn.execute(marks(asking.need.query, row_ids)):
-        fields = ((name, marked(getattr(row, column))) for column, name in _FIELDS.items())
-        matched[row.rowid] = tuple(
-            Match(field=name, words=words[:_MATCHED_WORDS_MAX]) for name, words in fields if words
-        )
-    return matched
-
-
-def _result(
-    asking: _Asking,
-    place: int,
-    ranked: Ranked,
-    row: Row[Any],
-    words: Mapping[int, tuple[Match, ...]],
-) -> Result:
+def _result(asking: _Asking, place: int, ranked: Ranked, row: Row[Any]) -> Result:
     need, rating = asking.need, ranked.candidate.rating
     offered = _offer(row, ranked.candidate.total_units)
     return Result(
@@ -293,13 +206,24 @@ def _result(
         purchasable=_purchasable(asking, offered),
         score_ppm=ranked.score_ppm,
         why=Why(
-            matched=words.get(row.row_id, ()),
+            matched=_matched(row) if need.query else (),
             tags=tuple(tag for tag in offered.tags if covered(tag, need.tags)),
             margins=tuple(each.margin for each in judge(need, offered)),
-            components=ranked.components,
+            components=components(ranked),
         ),
         vendor_text=VendorText(untrusted=True, name=row.name, summary=row.summary),
     )
+
+
+def _matched(row: Row[Any]) -> tuple[Match, ...]:
+    """The words of the need in each field of the listing, as `marks` marked them."""
+    fields = (
+        ("name", marked(row.name_marked)),
+        ("summary", marked(row.summary_marked)),
+        ("tags", marked(row.tag_words_marked)),
+        ("example_requests", marked(row.example_requests_marked)),
+    )
+    return tuple(Match(field=field, words=words[:_MATCHED_MAX]) for field, words in fields if words)
 
 
 def _offer(row: Row[Any], total_units: int | None) -> Offered:
@@ -356,15 +280,11 @@ def _reason(refusal: Refusal) -> Reason:
 async def _nearest(asking: _Asking) -> tuple[Infeasible, ...]:
     """Where nothing keeps every limit: who fails the fewest, and by how much."""
     need = asking.need
-    unlimited = _offered(need, tuple(LISTING.c)).limit(_NEAR_CANDIDATES_MAX)
-    if need.tags and not need.query:
-        # Without words only the tags say what is meant, so they are kept.
-        unlimited = unlimited.where(_tagged(need))
-    rows = (await asking.conn.execute(unlimited)).all()
+    rows = (await asking.conn.execute(near_by(need), _parameters(need))).all()
     await asking.cards.load(asking.conn, (row.rate_card_sha256 for row in rows))
     near: list[tuple[int, int, Infeasible]] = []
     for place, row in enumerate(rows):
-        if need.query and _relevance_ppm(row, rows[0].relevance) < RELEVANCE_PPM_MIN:
+        if need.query and _share_ppm(row.relevance, rows[0].relevance) < RELEVANCE_PPM_MIN:
             break
         rating = asking.price(row.listing_id, row.rate_card_sha256)
         offered = _offer(row, None if rating is None else rating.total_units)

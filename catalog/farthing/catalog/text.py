@@ -4,15 +4,34 @@ Boundary: the one place that speaks FTS5. Every word is quoted, so that nothing 
 """
 
 import re
-from collections.abc import Sequence
 from typing import Final
 
-from sqlalchemy import Float, Label, Select, column, func, literal_column, select, table
-from sqlalchemy.sql.elements import ColumnElement
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Float,
+    Label,
+    Subquery,
+    bindparam,
+    column,
+    func,
+    literal_column,
+    select,
+    table,
+)
 
 from farthing.catalog.tables import TEXT_COLUMNS
 
-__all__ = ["TERMS_MAX", "TEXT", "marked", "marks", "match_query", "matches", "relevance"]
+__all__ = [
+    "TERMS_MAX",
+    "TEXT",
+    "best_matches",
+    "marked",
+    "marks",
+    "match_query",
+    "matches",
+    "relevance",
+]
 
 TERMS_MAX: Final = 32
 _TERM_LENGTH_MAX: Final = 40
@@ -33,7 +52,6 @@ _OPEN, _CLOSE = "\x02", "\x03"
 _MARKED: Final = re.compile(f"{_OPEN}([^{_CLOSE}]*){_CLOSE}")
 
 TEXT: Final = table("listing_text", column("rowid"))
-_NAME: Final[ColumnElement[str]] = literal_column("listing_text")
 
 
 def match_query(need: str) -> str:
@@ -45,26 +63,51 @@ def match_query(need: str) -> str:
     return " OR ".join(f'"{term}"' for term in dict.fromkeys(terms))
 
 
-def matches(query: str) -> ColumnElement[bool]:
-    """The condition that a row of the text index matches a query of `match_query`."""
-    return _NAME.bool_op("MATCH")(query)
+# Statements are made once and take the query, the count and the row ids when they run: making one
+# costs SQLAlchemy more than running it costs SQLite.
+_RELEVANCE: Final[ColumnElement[float]] = literal_column(f"-bm25(listing_text, {_WEIGHTS})", Float)
+
+
+def matches() -> ColumnElement[bool]:
+    """The condition that a row of the text index matches the parameter `match`."""
+    return literal_column("listing_text").bool_op("MATCH")(bindparam("match"))
 
 
 def relevance() -> Label[float]:
-    """How well a matching row fits; more is better."""
-    return literal_column(f"-bm25(listing_text, {_WEIGHTS})", Float).label("relevance")
+    """How well a matching row fits, as `relevance`; more is better."""
+    return _RELEVANCE.label("relevance")
 
 
-def marks(query: str, row_ids: Sequence[int]) -> Select[tuple[int, *tuple[str, ...]]]:
-    """Each text column of some rows, with the words that matched marked for `marked`."""
+def best_matches(count_max: int) -> Subquery:
+    """The best rows of the whole index for `match`, as `row_id` and `relevance`.
+
+    A subquery with a limit is not flattened by SQLite, so only these rows are joined to anything.
+    """
+    relevant = relevance()
+    return (
+        select(TEXT.c.rowid.label("row_id"), relevant)
+        .where(matches())
+        .order_by(relevant.desc(), TEXT.c.rowid)
+        .limit(count_max)
+        .subquery(f"best_{count_max}")
+    )
+
+
+def marks(count_max: int) -> Subquery:
+    """The rows of the parameter `row_ids`, with each text column as `<column>_marked`."""
+    index: ColumnElement[str] = literal_column("listing_text")
     columns = [
-        func.highlight(_NAME, place, _OPEN, _CLOSE).label(name)
+        func.highlight(index, place, _OPEN, _CLOSE).label(f"{name}_marked")
         for place, name in enumerate(TEXT_COLUMNS)
     ]
+    # The plus keeps SQLite from running the whole match once for each row id.
+    row_id = literal_column("+listing_text.rowid", BigInteger)
     return (
-        select(TEXT.c.rowid, *columns)
+        select(TEXT.c.rowid.label("row_id"), *columns)
         .select_from(TEXT)
-        .where(matches(query), TEXT.c.rowid.in_(row_ids))
+        .where(matches(), row_id.in_(bindparam("row_ids", expanding=True)))
+        .limit(count_max)
+        .subquery("marks")
     )
 
 

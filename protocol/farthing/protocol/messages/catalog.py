@@ -1,6 +1,6 @@
 """Searching the catalog: a need, a workload and hard limits; priced, explained, ranked results."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
@@ -19,6 +19,7 @@ from farthing.protocol.wire import (
 )
 
 __all__ = [
+    "RESULTS_MAX",
     "SEARCH_CATALOG",
     "Applied",
     "Component",
@@ -34,6 +35,9 @@ __all__ = [
     "VendorText",
     "Why",
 ]
+
+RESULTS_MAX: Final = 20
+"""How many results one search shows at most."""
 
 TagPath = Annotated[str, Field(max_length=80, pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]*$")]
 Region = Annotated[str, Field(pattern=r"^[a-z]{2}$")]
@@ -59,7 +63,7 @@ class SearchCatalog:
     regions: Annotated[tuple[Region, ...], Field(max_length=50)] = ()
     terms_sha256: Annotated[tuple[Sha256, ...], Field(max_length=20)] = ()
     vendors: Annotated[tuple[OrganisationRef, ...], Field(max_length=50)] = ()
-    limit: Annotated[int, Field(ge=1, le=20)] = 5
+    limit: Annotated[int, Field(ge=1, le=RESULTS_MAX)] = 5
 
 
 @message

@@ -82,7 +82,7 @@ class Connection:
         self.timeout_s = timeout_s
         self.http = http or httpx2.AsyncClient()
         self._owns_http = http is None
-        self._sleep = sleep
+        self.sleep = sleep
         auth = (
             None
             if signer is None
@@ -135,7 +135,7 @@ class Connection:
                 wait_s = max(wait_s, refused.refusal.retry_after_s)
                 if last or refused.code not in _AGAIN or wait_s > _BACKOFF_S_MAX:
                     raise
-            await self._sleep(wait_s)
+            await self.sleep(wait_s)
         raise AssertionError("the last attempt returns or raises")
 
     async def tools(self) -> list[JsonObject]:

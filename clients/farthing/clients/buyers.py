@@ -1,0 +1,454 @@
+"""A buyer's agent: search, quote, accept, hold, call the vendor's own tool, keep the proof.
+
+Boundary: the buyer's side of a trade and its checks. It believes the platform's signed documents,
+never a vendor's word: a price is computed again, a result is compared with the digest charged for.
+Source: spec/contracts.md, spec/payments-mcp.md.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final, Literal, cast
+
+from farthing.clients.documents import arguments_sha256, sign_acceptance, usage_of
+from farthing.clients.files import write_whole
+from farthing.clients.services import (
+    Answered,
+    NotDelivered,
+    Purchase,
+    ServiceFailed,
+    ServiceLost,
+    VendorCaller,
+    fault,
+)
+from farthing.clients.transport import Connection, Reply
+from farthing.protocol import base64url
+from farthing.protocol.canonical import Json, document_sha256
+from farthing.protocol.contracts import Acceptance, QuoteDocument, check_price, read_quote
+from farthing.protocol.documents import DocumentError
+from farthing.protocol.errors import Code, Refusal, Refused, Unreachable, Unverified, refuse
+from farthing.protocol.evidence import gather
+from farthing.protocol.keys import PublicKey, Signer
+from farthing.protocol.listing import Listing, parse_listing
+from farthing.protocol.messages.accounts import GET_BALANCE, Balances, GetBalance
+from farthing.protocol.messages.agreements import (
+    ACCEPT_TERMS,
+    GET_AGREEMENT,
+    GET_QUOTE,
+    AcceptTerms,
+    Agreement,
+    GetAgreement,
+    GetQuote,
+    Quote,
+)
+from farthing.protocol.messages.authority import GET_AUTHORITY, Authority, GetAuthority
+from farthing.protocol.messages.catalog import SEARCH_CATALOG, SearchAnswer, SearchCatalog
+from farthing.protocol.messages.charges import (
+    EXPLAIN_CHARGE,
+    GET_EVIDENCE,
+    GET_RECEIPT,
+    ExplainCharge,
+    Explanation,
+    GetEvidence,
+    GetReceipt,
+    Receipt,
+)
+from farthing.protocol.messages.disputes import (
+    GET_DISPUTE_STATUS,
+    INITIATE_DISPUTE,
+    PREVIEW_DISPUTE,
+    Dispute,
+    DisputePreview,
+    GetDisputeStatus,
+    InitiateDispute,
+    PreviewDispute,
+)
+from farthing.protocol.messages.holds import (
+    GET_HOLD,
+    PLACE_HOLD,
+    GetHold,
+    Hold,
+    HoldView,
+    PlaceHold,
+)
+from farthing.protocol.messages.listings import GET_DOCUMENT, GetDocument
+from farthing.protocol.messages.trails import GET_OUTCOME, GetOutcome, OutcomeView
+from farthing.protocol.rating import CardError, parse_card
+from farthing.protocol.receipts import verify_receipt
+from farthing.protocol.wire import Money, Operation
+
+__all__ = ["Buyer"]
+
+_NONCE_BYTES: Final = 16
+_DOCUMENTS_KEPT: Final = 256
+
+Quantities = Mapping[str, int]
+DisputeReason = Literal["not_delivered", "calculation_error"]
+
+
+class Buyer:
+    """An agent that buys.
+
+    Args:
+        connection: The agent's connection, with its key and id.
+        platform_keys: The platform's keys by thumbprint, pinned; without them those that it
+            publishes are believed on first use.
+        vendor_timeout_s: How long one attempt of a vendor's tool may take.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        *,
+        platform_keys: Mapping[str, PublicKey] | None = None,
+        vendor_timeout_s: float = 120,
+    ) -> None:
+        self.connection = connection
+        self._keys = platform_keys
+        self._documents: dict[str, dict[str, Json]] = {}
+        self._vendor = VendorCaller(
+            connection.http,
+            self._signer,
+            platform=connection.url,
+            timeout_s=vendor_timeout_s,
+            clock=connection.clock,
+            entropy=connection.entropy,
+            sleep=connection.sleep,
+        )
+
+    async def search(self, ask: SearchCatalog) -> SearchAnswer:
+        """Find services for a need, a workload and limits."""
+        return await self.connection.call(SEARCH_CATALOG, ask)
+
+    async def quote(
+        self, listing_id: str, workload: Quantities, *, agreement_id: str = ""
+    ) -> Quote:
+        """An exact price that the platform stands by, verified and computed again.
+
+        Raises:
+            Unverified: The quote is not signed by the platform, not of what was asked, or not
+                what the rate card gives.
+        """
+        quote = await self.connection.call(
+            GET_QUOTE,
+            GetQuote(
+                listing_id=listing_id,
+                workload=usage_of(workload),
+                agreement_id=agreement_id or None,
+            ),
+        )
+        document = await self._read_quote(quote)
+        asked = (listing_id, dict(workload), agreement_id)
+        got = (document.listing_id, dict(document.workload), document.agreement_id or "")
+        if got != asked or document.buyer_id != self.connection.principal:
+            raise Unverified("the quote is not of what was asked")
+        return quote
+
+    async def accept(self, quote: Quote, *, key: str = "") -> Agreement:
+        """Accept a quote by signature.
+
+        Args:
+            quote: As `quote` gave it.
+            key: Idempotency key; the same for a call whose reply was lost.
+
+        Raises:
+            Refused: `terms_changed`, `quote_expired`, no authority, and so on.
+            Unverified: As `quote`.
+        """
+        document = await self._read_quote(quote)
+        acceptance = Acceptance.of(
+            document,
+            accepted_at_us=self.connection.clock(),
+            nonce=base64url.encode(self.connection.entropy(_NONCE_BYTES)),
+        )
+        signed = sign_acceptance(self._signer, acceptance)
+        agreement = await self.connection.call(
+            ACCEPT_TERMS,
+            AcceptTerms(
+                quote=quote.document,
+                quote_signature=quote.signature,
+                acceptance=signed.document,
+                acceptance_signature=signed.signature,
+                idempotency_key=key or self.connection.new_key(),
+            ),
+        )
+        if agreement.listing_sha256 != document.listing_sha256:
+            raise Unverified("the agreement is not of the listing that was accepted")
+        return agreement
+
+    async def hold(
+        self,
+        agreement_id: str,
+        workload: Quantities,
+        arguments: Mapping[str, object],
+        *,
+        expires_in_s: int = 0,
+        key: str = "",
+    ) -> Reply[Hold]:
+        """Set money aside for one call with exactly these arguments.
+
+        Raises:
+            Refused: No authority, no balance, and so on; `invalid_argument` where the arguments
+                have no digest.
+        """
+        return await self.connection.send(
+            PLACE_HOLD,
+            PlaceHold(
+                agreement_id=agreement_id,
+                workload=usage_of(workload),
+                args_sha256=arguments_sha256(arguments),
+                expires_in_s=expires_in_s,
+                idempotency_key=key or self.connection.new_key(),
+            ),
+        )
+
+    async def call_service(
+        self,
+        listing_id: str,
+        arguments: Mapping[str, object],
+        workload: Quantities,
+        *,
+        agreement_id: str = "",
+        max_total: Money | None = None,
+        key: str = "",
+    ) -> Purchase:
+        """Buy one call: agree if there is no agreement, hold, call the vendor, check, keep proof.
+
+        Args:
+            listing_id: Whose tool.
+            arguments: The tool's arguments; no fractions and no null, since they are digested.
+            workload: The most that may be used, by meter.
+            agreement_id: Buy under this agreement; without one a new one is made.
+            max_total: Refuse before anything is agreed if the quote is above it.
+            key: Names the purchase. Called again with the same key after a lost reply, what was
+                done is not done again.
+
+        Raises:
+            Refused: The platform said no, or the quote is above `max_total`.
+            ServiceFailed: The vendor did not deliver; nothing is charged.
+            ServiceLost: The vendor did not answer; the hold is there, `get_hold` knows more.
+            NotDelivered: It was charged for something else than what came: dispute it.
+        """
+        agreement = await self._agreement(listing_id, workload, agreement_id, max_total, key)
+        return await self.buy(agreement, arguments, workload, key=key)
+
+    async def buy(
+        self,
+        agreement: Agreement,
+        arguments: Mapping[str, object],
+        workload: Quantities,
+        *,
+        key: str = "",
+    ) -> Purchase:
+        """Buy one call under an agreement; raises as `call_service`."""
+        listing = await self._listing(agreement)
+        hold_key = f"{key}-hold" if key else ""
+        held = await self.hold(agreement.agreement_id, workload, arguments, key=hold_key)
+        try:
+            answered = await self._vendor.call(listing, agreement, held.answer, arguments)
+        except (ServiceFailed, Unreachable) as error:
+            # The vendor's word is not the platform's: it may have captured all the same.
+            view = await self.hold_status(held.answer.hold_id)
+            if view.charge_id:
+                raise NotDelivered(f"charged, and yet: {error}", view.charge_id) from error
+            if isinstance(error, Unreachable):
+                raise ServiceLost(str(error), view.hold_id) from error
+            raise
+        purchase = await self._purchase(agreement, held.answer, answered)
+        if found := fault(
+            purchase,
+            listing=listing,
+            arguments=arguments,
+            output_schema_sha256=document_sha256(listing.output_schema),
+        ):
+            raise NotDelivered(found, purchase.charge.charge_id, purchase)
+        return purchase
+
+    async def agreement(self, agreement_id: str) -> Agreement:
+        """An agreement and its rating position."""
+        return await self.connection.call(GET_AGREEMENT, GetAgreement(agreement_id=agreement_id))
+
+    async def hold_status(self, hold_id: str) -> HoldView:
+        """What became of a hold."""
+        return await self.connection.call(GET_HOLD, GetHold(hold_id=hold_id))
+
+    async def outcome(self, operation: str, key: str) -> OutcomeView:
+        """What became of a call whose reply was lost."""
+        return await self.connection.call(GET_OUTCOME, GetOutcome(operation=operation, key=key))
+
+    async def balance(self) -> Balances:
+        """The balances of the agent's operator."""
+        return await self.connection.call(GET_BALANCE, GetBalance())
+
+    async def authority(self) -> Authority:
+        """What the agent may spend, and what remains today."""
+        return await self.connection.call(GET_AUTHORITY, GetAuthority())
+
+    async def explain(self, charge_id: str) -> Explanation:
+        """How a charge came about, line by line."""
+        return await self.connection.call(EXPLAIN_CHARGE, ExplainCharge(charge_id=charge_id))
+
+    async def receipt(self, charge_id: str) -> Receipt:
+        """The receipt of a charge, verified with the platform's key.
+
+        Raises:
+            Unverified: It does not verify, or is not of this charge.
+        """
+        receipt = await self.connection.call(GET_RECEIPT, GetReceipt(charge_id=charge_id))
+        faults: list[str] = []
+        for key in (await self.platform_keys()).values():
+            try:
+                record = verify_receipt(receipt, key).record
+            except Unverified as error:
+                faults.append(str(error))
+                continue
+            if not any(each.noun == "charge" and each.id == charge_id for each in record.changed):
+                raise Unverified(f"receipt {receipt.seq} is not of {charge_id}")
+            return receipt
+        raise Unverified(faults[0] if faults else "the platform publishes no key")
+
+    async def save_evidence(self, charge_id: str, path: Path) -> None:
+        """Write the evidence pack of a charge; `farthing verify` reads it with no server."""
+        evidence = await self.connection.call(GET_EVIDENCE, GetEvidence(charge_id=charge_id))
+        write_whole(path, gather(evidence))
+
+    async def preview_dispute(self, charge_id: str, reason: DisputeReason) -> DisputePreview:
+        """What a dispute would come to, without filing it."""
+        return await self.connection.call(
+            PREVIEW_DISPUTE, PreviewDispute(charge_id=charge_id, reason=reason)
+        )
+
+    async def dispute(self, charge_id: str, reason: DisputeReason, *, key: str = "") -> Dispute:
+        """File a dispute of a charge."""
+        return await self.connection.call(
+            INITIATE_DISPUTE,
+            InitiateDispute(
+                charge_id=charge_id,
+                reason=reason,
+                idempotency_key=key or self.connection.new_key(),
+            ),
+        )
+
+    async def dispute_status(self, dispute_id: str) -> Dispute:
+        """Where a dispute stands."""
+        return await self.connection.call(
+            GET_DISPUTE_STATUS, GetDisputeStatus(dispute_id=dispute_id)
+        )
+
+    async def platform_keys(self) -> Mapping[str, PublicKey]:
+        """The platform's keys: those pinned, else those it published when first asked."""
+        if self._keys is None:
+            self._keys = await self.connection.platform_keys()
+        return self._keys
+
+    async def document(self, sha256: str) -> dict[str, Json]:
+        """A published document; its bytes are those of the hash.
+
+        Raises:
+            Unverified: The platform gave another.
+        """
+        if sha256 not in self._documents:
+            answer = await self.connection.call(GET_DOCUMENT, GetDocument(sha256=sha256))
+            document = cast("dict[str, Json]", answer.document)
+            if document_sha256(document) != sha256:
+                raise Unverified(f"the document given for {sha256} is another")
+            if len(self._documents) >= _DOCUMENTS_KEPT:
+                self._documents.pop(next(iter(self._documents)))
+            self._documents[sha256] = document
+        return self._documents[sha256]
+
+    @property
+    def _signer(self) -> Signer:
+        if self.connection.signer is None:
+            raise ValueError("a buyer needs a key")
+        return self.connection.signer
+
+    async def _agreement(
+        self,
+        listing_id: str,
+        workload: Quantities,
+        agreement_id: str,
+        max_total: Money | None,
+        key: str,
+    ) -> Agreement:
+        accept_key = f"{key}-accept" if key else ""
+        if key and not agreement_id and (made := await self._made(ACCEPT_TERMS, accept_key)):
+            return made
+        if not agreement_id or max_total is not None:
+            quote = await self.quote(listing_id, workload, agreement_id=agreement_id)
+            _check_total(quote, max_total)
+            if not agreement_id:
+                return await self.accept(quote, key=accept_key)
+        agreement = await self.agreement(agreement_id)
+        if agreement.listing_id != listing_id:
+            raise Refused(refuse(Code.NOT_FOUND, path="agreement_id"))
+        return agreement
+
+    async def _made(
+        self, operation: Operation[AcceptTerms, Agreement], key: str
+    ) -> Agreement | None:
+        # A new acceptance has another nonce and time, so that it could not replay the first.
+        outcome = await self.outcome(operation.name, key)
+        if outcome.outcome != "done" or outcome.answer is None:
+            return None
+        return await self.agreement(str(outcome.answer["agreement_id"]))
+
+    async def _read_quote(self, quote: Quote) -> QuoteDocument:
+        keys = await self.platform_keys()
+        document = read_quote(quote.document, quote.signature, keys.get)
+        if isinstance(document, Refusal):
+            raise Unverified(f"the quote: {document.message} ({document.path})")
+        shown = (quote.document_sha256, quote.total.units, quote.total.asset, quote.listing_id)
+        signed = (document.sha256, document.total_units, document.asset, document.listing_id)
+        if shown != signed or document.platform != self.connection.url:
+            raise Unverified("the quote shows something else than what is signed")
+        try:
+            card = parse_card(await self.document(document.rate_card_sha256))
+        except CardError as error:
+            raise Unverified(f"the rate card is none: {error}") from None
+        if refusal := check_price(document, card):
+            raise Unverified(f"the quote is not what the card gives: {refusal.path}")
+        return document
+
+    async def _listing(self, agreement: Agreement) -> Listing:
+        try:
+            return parse_listing(await self.document(agreement.listing_sha256))
+        except DocumentError as error:
+            raise Unverified(f"the listing is none: {error}") from None
+
+    async def _purchase(self, agreement: Agreement, hold: Hold, answered: Answered) -> Purchase:
+        charge_id = answered.settlement.charge_id
+        explanation, receipt = await asyncio.gather(
+            self.explain(charge_id), self.receipt(charge_id)
+        )
+        charge = explanation.charge
+        if charge.hold_id != hold.hold_id:
+            raise Unverified(f"{charge_id} is not the charge of {hold.hold_id}")
+        return Purchase(
+            result=answered.result,
+            text=answered.text,
+            content=answered.content,
+            charge=charge,
+            receipt=receipt,
+            agreement_id=agreement.agreement_id,
+            hold_id=hold.hold_id,
+            delivery=answered.settlement.delivery,
+            delivery_signature=answered.settlement.delivery_signature,
+        )
+
+
+def _check_total(quote: Quote, max_total: Money | None) -> None:
+    if max_total is None:
+        return
+    if quote.total.asset != max_total.asset:
+        raise Refused(refuse(Code.ASSET_MISMATCH, path="max_total", required=quote.total.asset))
+    if quote.total.units > max_total.units:
+        raise Refused(
+            refuse(
+                Code.LOCAL_LIMIT_EXCEEDED,
+                path="max_total",
+                required=quote.total.amount,
+                remaining=max_total.amount,
+                asset=max_total.asset,
+            )
+        )

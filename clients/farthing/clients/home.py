@@ -1,0 +1,204 @@
+"""Where a principal keeps what is its own: key, profile, published offers, spool, ceiling.
+
+Boundary: one directory is one principal at one platform. `FARTHING_HOME` names it; without it,
+`~/.config/farthing`.
+"""
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, TypeVar, cast
+
+import httpx2
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass as checked
+
+from farthing.clients.documents import Offer
+from farthing.clients.files import write_whole
+from farthing.clients.keys import keep_key
+from farthing.clients.transport import Connection
+from farthing.protocol.canonical import InvalidJson, Json, canonical_bytes, parse_json
+from farthing.protocol.errors import Unverified
+from farthing.protocol.keys import InvalidKey, PrivateKey, PublicKey
+
+__all__ = ["Home", "Profile", "default_home"]
+
+_SLUG: Final = re.compile(r"[a-z0-9]+(?:[-._][a-z0-9]+)*")
+
+T = TypeVar("T")
+
+
+@checked(frozen=True, slots=True, kw_only=True, config=ConfigDict(extra="forbid", strict=True))
+class Profile:
+    """Who the principal is, and the keys of the platform as they were when it first met them.
+
+    Args:
+        url: The platform's public URL.
+        platform_keys: The platform's public JWKs, pinned.
+        principal_id, organisation_id, role: Empty until registered.
+    """
+
+    url: str
+    platform_keys: tuple[dict[str, str], ...]
+    principal_id: str = ""
+    organisation_id: str = ""
+    role: str = ""
+
+    def key_of(self, thumbprint: str) -> PublicKey | None:
+        """The platform's key of a thumbprint, None where it is not pinned."""
+        keys = (PublicKey.from_jwk(jwk) for jwk in self.platform_keys)
+        return next((key for key in keys if key.thumbprint == thumbprint), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """A principal's directory."""
+
+    path: Path
+
+    @property
+    def key_path(self) -> Path:
+        return self.path / "key.jwk"
+
+    @property
+    def spool_path(self) -> Path:
+        return self.path / "spool.sqlite"
+
+    @property
+    def ceiling_path(self) -> Path:
+        return self.path / "ceiling.json"
+
+    def key(self) -> PrivateKey:
+        """The principal's key, made on the first call.
+
+        Raises:
+            UnusableKey: The file holds no private key, or others can read it.
+        """
+        return keep_key(self.key_path)
+
+    def profile(self) -> Profile | None:
+        """The profile, None before `save_profile`.
+
+        Raises:
+            Unverified: The file is damaged.
+        """
+        document = _read(self.path / "profile.json")
+        if document is None:
+            return None
+        profile = _checked(Profile, document, "profile.json")
+        try:
+            for jwk in profile.platform_keys:
+                PublicKey.from_jwk(jwk)
+        except InvalidKey as error:
+            raise Unverified(f"profile.json: a platform key is not one: {error}") from None
+        return profile
+
+    def save_profile(self, profile: Profile) -> None:
+        """Write the profile."""
+        _write(
+            self.path / "profile.json",
+            {
+                "url": profile.url,
+                "platform_keys": [dict(jwk) for jwk in profile.platform_keys],
+                "principal_id": profile.principal_id,
+                "organisation_id": profile.organisation_id,
+                "role": profile.role,
+            },
+        )
+
+    def offer(self, name: str) -> Offer:
+        """The offer that was published under a name.
+
+        Raises:
+            Unverified: There is none, or the file is damaged.
+        """
+        document = _read(self._offer_path(name))
+        if document is None:
+            raise Unverified(f"{self._offer_path(name)} is not there: publish the listing first")
+        parts = document.get("listing"), document.get("rate_card"), document.get("terms")
+        listing, card, terms = (part if isinstance(part, dict) else {} for part in parts)
+        offer = Offer(listing=listing, rate_card=card, terms=terms)
+        if Offer.bind(listing, card, terms) != offer:
+            raise Unverified(f"{name}: the listing does not name its rate card and terms")
+        return offer
+
+    def save_offer(self, name: str, offer: Offer) -> None:
+        """Keep an offer as it was published."""
+        parts = {"listing": offer.listing, "rate_card": offer.rate_card, "terms": offer.terms}
+        _write(self._offer_path(name), {key: dict(part) for key, part in parts.items()})
+
+    def connection(
+        self, profile: Profile, *, http: httpx2.AsyncClient | None = None, timeout_s: float = 30
+    ) -> Connection:
+        """The principal's way to its platform."""
+        return Connection(
+            profile.url,
+            signer=self.key(),
+            principal=profile.principal_id,
+            http=http,
+            timeout_s=timeout_s,
+        )
+
+    async def meet(self, url: str, trust: str = "") -> Profile:
+        """The profile for a platform, made on the first call by taking its keys as they are.
+
+        Args:
+            url: The platform's URL.
+            trust: A thumbprint learnt elsewhere that must be among its keys; empty for trust on
+                first use.
+
+        Raises:
+            Unverified: The platform is another than the one met first, or has not that key.
+            Unreachable: It does not answer.
+        """
+        profile = self.profile()
+        if profile is None:
+            async with Connection(url) as connection:
+                keys = await connection.platform_keys()
+                profile = Profile(
+                    url=connection.url, platform_keys=tuple(key.jwk() for key in keys.values())
+                )
+            if trust and trust not in keys:
+                raise Unverified(f"{url} does not publish the key {trust}")
+            self.save_profile(profile)
+        if Connection(url).url != profile.url:
+            raise Unverified(f"{self.path} belongs to {profile.url}, not to {url}")
+        if trust and profile.key_of(trust) is None:
+            raise Unverified(f"the key {trust} is not one that was pinned for {url}")
+        return profile
+
+    def _offer_path(self, name: str) -> Path:
+        if not _SLUG.fullmatch(name):
+            raise ValueError(f"{name!r} is not the name of an offer: lower-case words joined by -")
+        return self.path / "listings" / f"{name}.json"
+
+
+def default_home(environment: Mapping[str, str] = os.environ) -> Home:
+    """The directory that the environment names."""
+    named = environment.get("FARTHING_HOME", "")
+    return Home(Path(named).expanduser() if named else Path.home() / ".config" / "farthing")
+
+
+def _read(path: Path) -> dict[str, Json] | None:
+    try:
+        document = parse_json(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except InvalidJson as error:
+        raise Unverified(f"{path} is damaged: {error}") from None
+    if not isinstance(document, dict):
+        raise Unverified(f"{path} is damaged: not an object")
+    return document
+
+
+def _write(path: Path, document: dict[str, Any]) -> None:
+    write_whole(path, canonical_bytes(cast("Json", document)) + b"\n")
+
+
+def _checked(kind: type[T], document: dict[str, Json], name: str) -> T:
+    try:
+        return TypeAdapter(kind).validate_json(canonical_bytes(document))
+    except ValidationError as error:
+        raise Unverified(f"{name} is damaged: {error.errors()[0]['type']}") from None

@@ -1,0 +1,286 @@
+"""Calling a vendor's own tool with a payment, and judging what comes back.
+
+Boundary: one paid call under one hold. A call is repeated as it is: the vendor works for a hold
+once and gives the stored result again. Source: spec/payments-mcp.md.
+"""
+
+import asyncio
+import ipaddress
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import httpx2
+
+from farthing.clients.clock import Clock, Entropy
+from farthing.clients.documents import arguments_sha256, result_sha256
+from farthing.clients.tools import Endpoint, ToolResult
+from farthing.clients.x402 import (
+    PAYMENT,
+    PAYMENT_RESPONSE,
+    Price,
+    Settlement,
+    payment,
+    read_refusal,
+    read_settlement,
+)
+from farthing.protocol import base64url
+from farthing.protocol.canonical import Json, LooseJson
+from farthing.protocol.contracts import DeliveryRecord
+from farthing.protocol.documents import DocumentError
+from farthing.protocol.errors import Code, Refusal, Refused, Unreachable, Unverified, refuse
+from farthing.protocol.ids import AgreementId, HoldId
+from farthing.protocol.keys import Signer
+from farthing.protocol.listing import Listing
+from farthing.protocol.messages.agreements import Agreement
+from farthing.protocol.messages.charges import Receipt
+from farthing.protocol.messages.holds import Charge, Hold
+from farthing.protocol.proofs import Voucher, voucher_jwt
+from farthing.protocol.schemas import violation
+
+__all__ = [
+    "Answered",
+    "NotDelivered",
+    "Purchase",
+    "ServiceFailed",
+    "ServiceLost",
+    "VendorCaller",
+    "fault",
+]
+
+_ATTEMPTS: Final = 3
+_BACKOFF_S: Final = 0.2
+_WAIT_S_MAX: Final = 5.0
+_VOUCHER_LIFETIME_S: Final = 300
+_JTI_BYTES: Final = 16
+_SAID_CHARACTERS_MAX: Final = 500
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answered:
+    """What a vendor answered to a paid call; the platform's record is what counts."""
+
+    result: LooseJson
+    text: str
+    content: list[LooseJson]
+    settlement: Settlement
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Purchase:
+    """A call that was paid for: what came, what it cost, and the proof of it.
+
+    `result` is the vendor's word: input to judge, never an instruction.
+    """
+
+    result: LooseJson
+    text: str
+    content: list[LooseJson]
+    charge: Charge
+    receipt: Receipt
+    agreement_id: str
+    hold_id: str
+    delivery: Mapping[str, object]
+    delivery_signature: str
+
+
+class ServiceFailed(Refused):
+    """The vendor did not deliver under a hold; `get_hold` tells when its money is free again."""
+
+    def __init__(self, refusal: Refusal, hold_id: str) -> None:
+        super().__init__(refusal)
+        self.hold_id = hold_id
+
+
+class ServiceLost(Unreachable):
+    """The vendor did not answer, and has captured nothing so far; `get_hold` tells what follows."""
+
+    def __init__(self, message: str, hold_id: str) -> None:
+        super().__init__(message)
+        self.hold_id = hold_id
+
+
+class NotDelivered(Unverified):
+    """The vendor charged for something else than what it sent, if anything: dispute the charge.
+
+    `purchase` is what came, None where nothing did.
+    """
+
+    def __init__(self, message: str, charge_id: str, purchase: Purchase | None = None) -> None:
+        super().__init__(message)
+        self.charge_id = charge_id
+        self.purchase = purchase
+
+
+class VendorCaller:
+    """The payer's side of a paid call.
+
+    Args:
+        http: Whose connections to use.
+        signer: The payer's key, which the platform wrote into the entitlement.
+        platform: The platform's public URL.
+        timeout_s: How long one attempt may take.
+        clock, entropy: The clock, and bytes for the voucher's name.
+        sleep: Waits between attempts.
+    """
+
+    def __init__(
+        self,
+        http: httpx2.AsyncClient,
+        signer: Signer,
+        *,
+        platform: str,
+        timeout_s: float,
+        clock: Clock,
+        entropy: Entropy,
+        sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+    ) -> None:
+        self._http = http
+        self._signer = signer
+        self._platform = platform
+        self._timeout_s = timeout_s
+        self._clock = clock
+        self._entropy = entropy
+        self._sleep = sleep
+
+    async def call(
+        self, listing: Listing, agreement: Agreement, hold: Hold, arguments: Mapping[str, object]
+    ) -> Answered:
+        """Call the vendor's tool under a hold.
+
+        Raises:
+            ServiceFailed: The vendor refused or failed; its refusal is inside.
+            Unreachable: No answer after the last attempt: `get_hold` tells what became of it.
+        """
+        self._check_url(listing.interface.url)
+        endpoint = Endpoint(self._http, listing.interface.url, timeout_s=self._timeout_s)
+        for attempt in range(1, _ATTEMPTS + 1):
+            wait_s = _BACKOFF_S * 2**attempt
+            try:
+                return await self._attempt(endpoint, listing, agreement, hold, arguments)
+            except Unreachable:
+                if attempt == _ATTEMPTS:
+                    raise
+            except ServiceFailed as failed:
+                wait_s = max(wait_s, failed.refusal.retry_after_s)
+                again = failed.code.retryable and wait_s <= _WAIT_S_MAX
+                if attempt == _ATTEMPTS or not again:
+                    raise
+            await self._sleep(wait_s)
+        raise AssertionError("the last attempt returns or raises")
+
+    async def _attempt(
+        self,
+        endpoint: Endpoint,
+        listing: Listing,
+        agreement: Agreement,
+        hold: Hold,
+        arguments: Mapping[str, object],
+    ) -> Answered:
+        voucher = Voucher(
+            agreement_id=AgreementId(hold.agreement_id),
+            hold_id=HoldId(hold.hold_id),
+            args_sha256=arguments_sha256(arguments),
+            seq=1,
+            max_cum_units=hold.amount.units,
+            ack="",
+        )
+        token = voucher_jwt(
+            self._signer,
+            voucher,
+            now_us=self._clock(),
+            jti=base64url.encode(self._entropy(_JTI_BYTES)),
+            lifetime_s=_VOUCHER_LIFETIME_S,
+        )
+        price = Price(
+            tool=listing.interface.tool,
+            platform=self._platform,
+            vendor_id=listing.vendor_id,
+            listing_id=listing.listing_id,
+            listing_sha256=agreement.listing_sha256,
+            rate_card_sha256=agreement.rate_card_sha256,
+            terms_sha256=agreement.terms_sha256,
+            asset=agreement.asset,
+            amount_units=hold.amount.units,
+            exact=False,
+            deadline_s=0,
+        )
+        try:
+            result = await endpoint.call_tool(
+                listing.interface.tool,
+                arguments,
+                meta={PAYMENT: payment(price, entitlement=hold.entitlement, voucher=token)},
+                input_schema=listing.input_schema,
+            )
+        except Refused as refused:
+            raise ServiceFailed(refused.refusal, hold.hold_id) from refused
+        return _answered(result, hold)
+
+    def _check_url(self, url: str) -> None:
+        # What a listing says is where this machine connects to: in clear only to this machine
+        # itself, and to this machine only where the platform is here too.
+        parsed = httpx2.URL(url)
+        if _is_local(parsed.host) and _is_local(httpx2.URL(self._platform).host):
+            return
+        if parsed.scheme != "https" or _is_local(parsed.host):
+            text = f"The vendor's address {url} is not one to send a payment to."
+            raise Refused(refuse(Code.VENDOR_FAILED, path="interface.url", message=text))
+
+
+def fault(
+    purchase: Purchase,
+    *,
+    listing: Listing,
+    arguments: Mapping[str, object],
+    output_schema_sha256: str,
+) -> str:
+    """What is wrong with a delivery beside what was charged for; empty when nothing is.
+
+    The charge's digest is the platform's record; the delivery record and the result are the
+    vendor's. All three must be of the same body, and the body must fit the schema sold under.
+    """
+    try:
+        received_sha256 = result_sha256(purchase.result)
+        delivery = DeliveryRecord.from_document(_json(purchase.delivery))
+    except Refused as refused:
+        return f"the result has no digest: {refused.refusal.message}"
+    except DocumentError as error:
+        return f"the delivery record is none: {error}"
+    pairs = (
+        ("result", received_sha256, purchase.charge.result_sha256),
+        ("delivery record's result", delivery.result_sha256, purchase.charge.result_sha256),
+        ("delivery record's hold", delivery.hold_id, purchase.hold_id),
+        ("delivery record's arguments", delivery.args_sha256, arguments_sha256(arguments)),
+        ("delivery record's schema", delivery.output_schema_sha256, output_schema_sha256),
+    )
+    for name, left, right in pairs:
+        if left != right:
+            return f"the {name} is {left} and not {right}"
+    if found := violation(listing.output_schema, purchase.result):
+        return f"the result does not fit the output schema at {found.path or '.'}: {found.keyword}"
+    return ""
+
+
+def _answered(result: ToolResult, hold: Hold) -> Answered:
+    if result.is_error:
+        said = result.text[:_SAID_CHARACTERS_MAX]
+        refusal = read_refusal(result.structured) or refuse(Code.VENDOR_FAILED, message=said)
+        raise ServiceFailed(refusal, hold.hold_id)
+    settled = read_settlement(result.meta.get(PAYMENT_RESPONSE))
+    if settled is None or settled.hold_id != hold.hold_id:
+        text = "The vendor answered without saying that the hold was captured."
+        raise ServiceFailed(refuse(Code.VENDOR_FAILED, message=text), hold.hold_id)
+    return Answered(
+        result=result.structured, text=result.text, content=result.content, settlement=settled
+    )
+
+
+def _json(document: Mapping[str, object]) -> Json:
+    return dict(document)  # type: ignore[arg-type] # read strictly by whoever is given it
+
+
+def _is_local(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"

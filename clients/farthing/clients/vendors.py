@@ -1,0 +1,230 @@
+"""A vendor: publishes signed listings, captures with signed delivery records, makes things right.
+
+Boundary: the vendor's calls to the platform. Making a tool payable is `paid`.
+Source: spec/contracts.md.
+"""
+
+import base64
+
+from farthing.clients.documents import Offer, sign_delivery, sign_listing
+from farthing.clients.transport import Connection, Reply
+from farthing.protocol.contracts import DeliveryRecord
+from farthing.protocol.keys import Signer
+from farthing.protocol.messages.accounts import GET_BALANCE, Balances, GetBalance
+from farthing.protocol.messages.agreements import (
+    GET_AGREEMENT,
+    TERMINATE_AGREEMENT,
+    Agreement,
+    GetAgreement,
+    TerminateAgreement,
+)
+from farthing.protocol.messages.charges import (
+    LIST_CHARGES,
+    REFUND_CHARGE,
+    Charges,
+    ListCharges,
+    Refund,
+    RefundCharge,
+)
+from farthing.protocol.messages.disputes import (
+    GET_DISPUTE_STATUS,
+    SUBMIT_EVIDENCE,
+    Dispute,
+    GetDisputeStatus,
+    SubmitEvidence,
+)
+from farthing.protocol.messages.holds import (
+    CAPTURE_HOLD,
+    GET_HOLD,
+    RELEASE_HOLD,
+    CaptureHold,
+    Charge,
+    GetHold,
+    Hold,
+    HoldView,
+    ReleaseHold,
+)
+from farthing.protocol.messages.listings import (
+    GET_DOCUMENT,
+    LINT_LISTING,
+    PUBLISH_LISTING,
+    WITHDRAW_LISTING,
+    Document,
+    GetDocument,
+    LintListing,
+    LintReport,
+    Publication,
+    PublishListing,
+    WithdrawListing,
+)
+from farthing.protocol.wire import Money
+
+__all__ = ["Vendor", "capture_key", "release_key"]
+
+
+class Vendor:
+    """An organisation that sells.
+
+    Args:
+        connection: The vendor's connection, with its key and id.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+
+    @property
+    def vendor_id(self) -> str:
+        """The vendor's id."""
+        return self.connection.principal
+
+    @property
+    def signer(self) -> Signer:
+        """The vendor's key."""
+        if self.connection.signer is None:
+            raise ValueError("a vendor needs a key")
+        return self.connection.signer
+
+    async def lint(self, offer: Offer) -> LintReport:
+        """Every finding about an offer; nothing is published."""
+        return await self.connection.call(
+            LINT_LISTING,
+            LintListing(
+                listing=dict(offer.listing),
+                rate_card=dict(offer.rate_card),
+                terms=dict(offer.terms),
+            ),
+        )
+
+    async def publish(self, offer: Offer, *, key: str = "") -> Publication:
+        """Sign and publish a version of a listing.
+
+        Raises:
+            Refused: `listing_invalid` with the first finding's path, and so on.
+        """
+        return await self.connection.call(
+            PUBLISH_LISTING,
+            PublishListing(
+                listing=dict(offer.listing),
+                rate_card=dict(offer.rate_card),
+                terms=dict(offer.terms),
+                signature=sign_listing(self.signer, offer.listing),
+                idempotency_key=key or self.connection.new_key(),
+            ),
+        )
+
+    async def withdraw(self, listing_id: str, reason: str, *, key: str = "") -> Publication:
+        """Take a listing off the market; agreements in force are kept."""
+        return await self.connection.call(
+            WITHDRAW_LISTING,
+            WithdrawListing(
+                listing_id=listing_id,
+                reason=reason,
+                idempotency_key=key or self.connection.new_key(),
+            ),
+        )
+
+    async def capture(self, delivery: DeliveryRecord, *, key: str = "") -> Reply[Charge]:
+        """Capture what was used of a hold; the key is made of the hold, so it happens once.
+
+        Raises:
+            Refused: `hold_expired`, `capture_exceeds_hold`, and so on.
+        """
+        signed = sign_delivery(self.signer, delivery)
+        return await self.capture_signed(
+            delivery.hold_id, signed.document, signed.signature, key=key
+        )
+
+    async def capture_signed(
+        self, hold_id: str, delivery: Document, signature: str, *, key: str = ""
+    ) -> Reply[Charge]:
+        """As `capture`, with a delivery record that was signed before."""
+        return await self.connection.send(
+            CAPTURE_HOLD,
+            CaptureHold(
+                hold_id=hold_id,
+                delivery=delivery,
+                delivery_signature=signature,
+                idempotency_key=key or capture_key(hold_id),
+            ),
+        )
+
+    async def release(self, hold_id: str, reason: str = "", *, key: str = "") -> Reply[Hold]:
+        """Give a hold back whole."""
+        return await self.connection.send(
+            RELEASE_HOLD,
+            ReleaseHold(
+                hold_id=hold_id, reason=reason, idempotency_key=key or release_key(hold_id)
+            ),
+        )
+
+    async def hold_status(self, hold_id: str) -> HoldView:
+        """What became of a hold."""
+        return await self.connection.call(GET_HOLD, GetHold(hold_id=hold_id))
+
+    async def refund(
+        self, charge_id: str, amount: Money, reason: str = "", *, key: str = ""
+    ) -> Refund:
+        """Give a charge back, whole or in part."""
+        return await self.connection.call(
+            REFUND_CHARGE,
+            RefundCharge(
+                charge_id=charge_id,
+                amount=amount,
+                reason=reason,
+                idempotency_key=key or self.connection.new_key(),
+            ),
+        )
+
+    async def submit_evidence(self, dispute_id: str, body: bytes, *, key: str = "") -> Dispute:
+        """Answer a dispute with the delivered body: the bytes the delivery record digests."""
+        return await self.connection.call(
+            SUBMIT_EVIDENCE,
+            SubmitEvidence(
+                dispute_id=dispute_id,
+                body=base64.b64encode(body).decode(),
+                idempotency_key=key or self.connection.new_key(),
+            ),
+        )
+
+    async def dispute_status(self, dispute_id: str) -> Dispute:
+        """Where a dispute stands."""
+        return await self.connection.call(
+            GET_DISPUTE_STATUS, GetDisputeStatus(dispute_id=dispute_id)
+        )
+
+    async def agreement(self, agreement_id: str) -> Agreement:
+        """An agreement under which the vendor sells."""
+        return await self.connection.call(GET_AGREEMENT, GetAgreement(agreement_id=agreement_id))
+
+    async def terminate(self, agreement_id: str, reason: str, *, key: str = "") -> Agreement:
+        """End an agreement for new holds."""
+        return await self.connection.call(
+            TERMINATE_AGREEMENT,
+            TerminateAgreement(
+                agreement_id=agreement_id,
+                reason=reason,
+                idempotency_key=key or self.connection.new_key(),
+            ),
+        )
+
+    async def document(self, sha256: str) -> Document:
+        """A published document by its hash."""
+        return (await self.connection.call(GET_DOCUMENT, GetDocument(sha256=sha256))).document
+
+    async def charges(self, limit: int = 50) -> Charges:
+        """The vendor's charges, newest first."""
+        return await self.connection.call(LIST_CHARGES, ListCharges(limit=limit))
+
+    async def balance(self) -> Balances:
+        """What is pending and what is payable."""
+        return await self.connection.call(GET_BALANCE, GetBalance())
+
+
+def capture_key(hold_id: str) -> str:
+    """The idempotency key of a hold's one capture."""
+    return f"capture-{hold_id}"
+
+
+def release_key(hold_id: str) -> str:
+    """The idempotency key of a hold's one release."""
+    return f"release-{hold_id}"

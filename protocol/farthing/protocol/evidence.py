@@ -38,6 +38,8 @@ _NEVER_PROVABLE: Final = (
     "that everybody is shown this same journal: its tree heads have no witnesses",
     "that the times in the records are right: they are the platform's clock",
     "that the parties' keys signed the calls: the records keep the proofs' ids, not the proofs",
+    "that no key had been revoked when it was used: the engine judges that at every call",
+    "that the platform's share is the one it announces: the agreement's record says what it is",
     "that authority and balance allowed the hold: grants and funding are not in the pack",
     "what was delivered and whether it was any good: the journal holds digests only",
     "who stands behind the ids of the parties: the journal holds no names",
@@ -284,7 +286,8 @@ def _proved_of_journal(proven: list[Proven], key: PublicKey) -> tuple[str, ...]:
 def _not_provable(
     story: Story, proven: list[Proven], trusted: frozenset[str] | None
 ) -> tuple[str, ...]:
-    says = [f"what became of the charge after record {min(each.head.size for each in proven)}"]
+    last = proven[-1].record.seq
+    says = [f"what became of the charge after record {last}: later records can be left out"]
     if trusted is None:
         says.insert(0, "that this is the platform's journal: no thumbprint of its key was given")
     if story.the_hold()["position"]:

@@ -107,7 +107,15 @@ class KeyHistory:
         require(change.id not in self._held, record, "the key is known already")
         require(key.thumbprint == change.id and key.jwk() == jwk, record, "the key is another")
         since_us = record.at_us
-        same(record, "key", document, principal_id=principal_id, status="active", since_us=since_us)
+        same(
+            record,
+            "key",
+            document,
+            principal_id=principal_id,
+            status="active",
+            since_us=since_us,
+            seq=record.seq,
+        )
         self._held[change.id] = _Held(key, document)
 
     def _end(self, record: Record, change: Change, status: str) -> None:

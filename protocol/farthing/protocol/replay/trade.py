@@ -210,6 +210,7 @@ def follow_capture(story: Story, record: Record) -> None:
     held, captured, advanced = changes(record, "hold", "charge", "position")
     charge = only(captured, "charge_id", record)
     require(advanced.id == agreement["agreement_id"], record, "another position advances")
+    require(_advances(advanced.after, rating), record, "the position falls short of the usage")
     expected: JsonObject = {**hold, "charge_id": captured.id, "status": "captured"}
     require(held.after == expected, record, "more of the hold changes than its end")
     same(
@@ -296,6 +297,12 @@ def _rated(story: Story, record: Record, hold: JsonObject, usage: Mapping[str, i
     lines: list[Json] = [line_document(line) for line in rating.lines]
     require(record.decided == {"lines": lines}, record, "the card gives other lines")
     return rating
+
+
+def _advances(position: JsonObject, rating: Rating) -> bool:
+    """Whether a position is at least the capture's: others may have come between."""
+    reached = quantities(position)
+    return all(reached.get(m, 0) >= quantity for m, quantity in rating.position_after.items())
 
 
 def _aside(

@@ -10,12 +10,13 @@ from dataclasses import MISSING, dataclass, fields, is_dataclass
 from enum import StrEnum
 from typing import Annotated, Generic, TypeVar, dataclass_transform
 
-from pydantic import ConfigDict, Field
+from pydantic import AfterValidator, ConfigDict, Field
 
 from farthing.protocol.canonical import Json
 from farthing.protocol.errors import Code
 from farthing.protocol.ids import id_pattern
 from farthing.protocol.money import format_units, parse_units
+from farthing.protocol.times import parse_time
 
 __all__ = [
     "EXTENSION",
@@ -53,6 +54,13 @@ Answer = TypeVar("Answer")
 ROOT = "org.farthing"
 EXTENSION = f"{ROOT}/commerce"
 
+
+def _existing_time(text: str) -> str:
+    """Refuse what has the form of a time and is none, such as 31 February."""
+    parse_time(text)
+    return text
+
+
 AgentRef = Annotated[str, Field(pattern=id_pattern("agt"))]
 OrganisationRef = Annotated[str, Field(pattern=id_pattern("org"))]
 PrincipalRef = Annotated[str, Field(pattern=r"^(agt|org|stf)_[0-7][0-9a-hjkmnp-tv-z]{25}$")]
@@ -68,7 +76,11 @@ AssetCode = Annotated[str, Field(pattern=r"^[A-Z]{3,8}$")]
 Slug = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
 Name = Annotated[str, Field(min_length=1, max_length=80, pattern=r"^[^\x00-\x1f\x7f]+$")]
 Text = Annotated[str, Field(max_length=2000, pattern=r"^[^\x00-\x08\x0b-\x1f\x7f]*$")]
-Time = Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z$")]
+Time = Annotated[
+    str,
+    Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z$"),
+    AfterValidator(_existing_time),
+]
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True)

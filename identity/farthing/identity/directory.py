@@ -1,0 +1,63 @@
+"""Who holds a key: facts by thumbprint, looked up in the registry and never taken from a header.
+
+Boundary: caches only what never changes about a key (its holder, role and public half). Whether
+it is revoked is judged in the engine, where the effect is.
+"""
+
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Final, TypeAlias
+
+from farthing.protocol.keys import PublicKey
+from farthing.protocol.wire import Role
+
+__all__ = ["Directory", "Found", "Holder"]
+
+_CACHE_MAX: Final = 50_000
+
+# Principal, organisation, role and public JWK, as the registry gives them.
+Found: TypeAlias = tuple[str, str, str, Mapping[str, str]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Holder:
+    """A registered key and the principal that holds it."""
+
+    principal_id: str
+    organisation_id: str
+    role: Role
+    key: PublicKey
+
+
+class Directory:
+    """Holders by thumbprint.
+
+    Args:
+        find: asks the registry; gives (principal, organisation, role, jwk) or None.
+    """
+
+    def __init__(self, find: Callable[[str], Awaitable[Found | None]]) -> None:
+        self._find = find
+        self._holders: OrderedDict[str, Holder] = OrderedDict()
+
+    async def holder(self, thumbprint: str) -> Holder | None:
+        """The holder of a key, or None where nobody holds it."""
+        known = self._holders.get(thumbprint)
+        if known is not None:
+            self._holders.move_to_end(thumbprint)
+            return known
+        found = await self._find(thumbprint)
+        if found is None:
+            return None
+        principal_id, organisation_id, role, jwk = found
+        holder = Holder(
+            principal_id=principal_id,
+            organisation_id=organisation_id,
+            role=Role(role),
+            key=PublicKey.from_jwk(jwk),
+        )
+        self._holders[thumbprint] = holder
+        if len(self._holders) > _CACHE_MAX:
+            self._holders.popitem(last=False)
+        return holder

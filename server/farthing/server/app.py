@@ -1,0 +1,198 @@
+"""The composition root: everything a server is made of is put together here and nowhere else."""
+
+import os
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from sqlalchemy import Table
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from starlette.applications import Starlette
+from starlette.routing import Mount
+from starlette.types import ASGIApp
+
+from farthing.catalog import projection
+from farthing.catalog.cards import CardShelf
+from farthing.catalog.tables import METADATA as CATALOG
+from farthing.catalog.vocabulary import load
+from farthing.identity.authentication import Authenticator
+from farthing.identity.callers import Caller
+from farthing.identity.directory import Directory, Found
+from farthing.identity.keyring import Keyring, Purpose, open_keyring
+from farthing.protocol.records import Record
+from farthing.protocol.wire import Role
+from farthing.server.doors.admission import Admission
+from farthing.server.doors.mcp import mcp_app
+from farthing.server.doors.wellknown import routes
+from farthing.server.market import Market
+from farthing.server.settings import Settings
+from farthing.settlement.engine.commands import Command
+from farthing.settlement.engine.decide import decide
+from farthing.settlement.engine.due import due, next_due_us
+from farthing.settlement.engine.genesis import GENESIS, Genesis, StaffKey
+from farthing.settlement.engine.questions import FiguresNow, KeyOf
+from farthing.settlement.engine.standing import answer
+from farthing.settlement.engine.state import PLATFORM, State, evolve
+from farthing.settlement.journal.machine import Machine
+from farthing.settlement.journal.sqlite import SqliteStore
+from farthing.settlement.journal.writer import Limits, Writer
+
+__all__ = ["MACHINE", "Service", "build", "now_us", "projected"]
+
+MACHINE: Machine[State] = Machine(
+    new_state=State,
+    decide=decide,
+    evolve=evolve,
+    answer=answer,
+    due=due,
+    next_due_us=next_due_us,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Service:
+    """A server that is put together: `app` serves while `running` is entered."""
+
+    app: ASGIApp
+    market: Market
+    keyring: Keyring
+    issuer: str
+    running: Callable[[], AbstractAsyncContextManager[None]]
+
+
+def now_us() -> int:
+    """The wall clock, in microseconds since 1970 UTC."""
+    return time.time_ns() // 1000
+
+
+def build(
+    settings: Settings,
+    *,
+    port: int,
+    clock: Callable[[], int] = now_us,
+    entropy: Callable[[int], bytes] = os.urandom,
+) -> Service:
+    """Put a server together. Nothing is opened for writing until it runs.
+
+    Args:
+        settings: the configuration.
+        port: the port that was really taken.
+        clock: microseconds since 1970 UTC.
+        entropy: random bytes of a length.
+    """
+    issuer = settings.issuer(port)
+    keyring = open_keyring(settings.keys_dir, entropy)
+    origin = f"{urlsplit(issuer).netloc}/journal"
+    writer = Writer(
+        SqliteStore(settings.database_path, tables=tuple(CATALOG.sorted_tables)),
+        MACHINE,
+        signer=keyring[Purpose.JOURNAL],
+        origin=origin,
+        now_us=clock,
+        rows=projected,
+        limits=Limits(queue_max=settings.queue_max),
+    )
+    reading = _reading(settings)
+    market = Market(
+        engine=writer,
+        now_us=clock,
+        entropy=entropy,
+        signer=keyring[Purpose.PLATFORM],
+        issuer=issuer,
+        origin=origin,
+        journal_jwk=keyring[Purpose.JOURNAL].public.jwk(),
+        reads=reading.connect,
+        cards=CardShelf(),
+        vocabulary=load(),
+    )
+    directory = Directory(_finder(market))
+    doors = mcp_app(market, _hosts(issuer, settings.host, port))
+    app = Starlette(
+        routes=[
+            *routes(market, keyring.jwks(), lambda: writer.healthy),
+            Mount("/", app=doors),
+        ]
+    )
+
+    @asynccontextmanager
+    async def running() -> AsyncIterator[None]:
+        writer.start()
+        try:
+            await _begin(market, keyring, settings)
+            async with doors.router.lifespan_context(doors):
+                yield
+        finally:
+            await writer.close()
+            await reading.dispose()
+
+    return Service(
+        app=Admission(
+            app,
+            authenticator=lambda: Authenticator(
+                directory=directory, audience=issuer, not_before_us=writer.restored_at_us
+            ),
+            now_us=clock,
+            entropy=entropy,
+            anonymous_per_minute=settings.anonymous_per_minute,
+        ),
+        market=market,
+        keyring=keyring,
+        issuer=issuer,
+        running=running,
+    )
+
+
+def projected(record: Record) -> Iterable[tuple[Table, Mapping[str, str | int | bytes]]]:
+    """The rows that a record makes in the tables of the rooms."""
+    return projection.rows(record.seq, record)
+
+
+async def _begin(market: Market, keyring: Keyring, settings: Settings) -> None:
+    """Write the first record of an empty journal: the staff and the platform's figures."""
+    if (await market.ask(FiguresNow())).seq:
+        return
+    staff = tuple(
+        StaffKey(role=role, thumbprint=key.thumbprint, jwk=key.public.jwk())
+        for role, key in (
+            (Role.ADMIN, keyring[Purpose.ADMIN]),
+            (Role.TREASURER, keyring[Purpose.TREASURER]),
+        )
+    )
+    await market.engine.submit(
+        Command(
+            operation=GENESIS,
+            by=Caller(principal_id=PLATFORM),
+            idempotency_key="",
+            request_sha256="",
+            args_sha256={},
+            body=Genesis(
+                staff=staff,
+                fee_ppm=settings.fee_ppm,
+                open_enrolment=settings.enrolment == "open",
+            ),
+        )
+    )
+
+
+def _reading(settings: Settings) -> AsyncEngine:
+    """Connections that cannot write: the file is opened read-only."""
+    url = f"sqlite+aiosqlite:///file:{settings.database_path}?mode=ro&uri=true"
+    return create_async_engine(url)
+
+
+def _finder(market: Market) -> Callable[[str], Awaitable[Found | None]]:
+    async def find(thumbprint: str) -> Found | None:
+        facts = await market.ask(KeyOf(thumbprint=thumbprint))
+        if facts is None:
+            return None
+        return facts.principal_id, facts.organisation_id, facts.role, facts.jwk
+
+    return find
+
+
+def _hosts(issuer: str, host: str, port: int) -> list[str]:
+    netloc = urlsplit(issuer).netloc
+    local = ("127.0.0.1", "localhost", "[::1]") if host in {"127.0.0.1", "::1"} else (host,)
+    return [netloc, *(f"{name}:{port}" for name in local)]

@@ -1,0 +1,104 @@
+"""From a name and arguments to an operation's reply: the one place where every door meets.
+
+Boundary: finds the operation, judges role and proof, validates. It raises `Refused` and nothing
+else that was not already broken; doors render it. Source: spec/messages.md.
+"""
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any, Final
+
+import orjson
+import structlog
+from pydantic import TypeAdapter, ValidationError
+
+from farthing.identity.callers import Assurance, Caller
+from farthing.protocol.errors import Broken, Code, Refusal, Refused, refuse
+from farthing.protocol.messages.operations import AnyOperation
+from farthing.protocol.money import InvalidAmount
+from farthing.protocol.wire import Effect, Money, Role
+from farthing.server.market import Market
+from farthing.server.operations import HANDLERS, Reply
+
+__all__ = ["adapter", "dispatch"]
+
+log = structlog.get_logger(__name__)
+
+_DETAIL_MAX: Final = 200
+_ADAPTERS: Final[dict[type, TypeAdapter[Any]]] = {}
+
+
+async def dispatch(
+    market: Market, caller: Caller, name: str, arguments: Mapping[str, object]
+) -> Reply:
+    """Carry out an operation for a caller.
+
+    Raises:
+        Refused: with the first refusal in precedence.
+    """
+    handler = HANDLERS.get(name)
+    if handler is None:
+        raise Refused(refuse(Code.UNKNOWN_OPERATION, path="name"))
+    if refusal := _may_call(caller, handler.operation):
+        raise Refused(refusal)
+    ask = _ask(handler.operation, arguments)
+    try:
+        return await handler.call(market, caller, ask)
+    except Refused:
+        raise
+    except Exception as error:
+        # The outermost place that knows the operation; nothing of the fault leaves with the answer.
+        log.exception("operation_failed", operation=name, broken=isinstance(error, Broken))
+        raise Refused(refuse(Code.INTERNAL_ERROR)) from error
+
+
+def adapter(kind: type) -> TypeAdapter[Any]:
+    """The strict reader of a message type, compiled once."""
+    if kind not in _ADAPTERS:
+        _ADAPTERS[kind] = TypeAdapter(kind)
+    return _ADAPTERS[kind]
+
+
+def _may_call(caller: Caller, operation: AnyOperation) -> Refusal | None:
+    if operation.public:
+        return None
+    if caller.role is Role.ANYONE:
+        return refuse(Code.UNAUTHENTICATED)
+    if operation.effect is not Effect.READS and caller.assurance is not Assurance.SIGNED_BODY:
+        return refuse(Code.ASSURANCE_REQUIRED, required=Assurance.SIGNED_BODY.value)
+    # A key that is registered by now may ask what became of its own registration.
+    if caller.role in operation.roles or Role.NEWCOMER in operation.roles:
+        return None
+    if caller.role is Role.NEWCOMER:
+        return refuse(Code.UNKNOWN_KEY)
+    return refuse(Code.NOT_PERMITTED, required=", ".join(sorted(operation.roles)))
+
+
+def _ask(operation: AnyOperation, arguments: Mapping[str, object]) -> object:
+    try:
+        ask = adapter(operation.ask).validate_json(orjson.dumps(dict(arguments)))
+    except ValidationError as error:
+        raise Refused(_invalid(error)) from error
+    except (TypeError, orjson.JSONEncodeError) as error:
+        raise Refused(refuse(Code.INVALID_ARGUMENT)) from error
+    for field in fields(ask):
+        _check_amount(field.name, getattr(ask, field.name))
+    return ask
+
+
+def _check_amount(path: str, value: object) -> None:
+    """Refuse an amount that has the form of one and is not canonical for its asset."""
+    if not isinstance(value, Money):
+        return
+    try:
+        _ = value.units
+    except InvalidAmount as error:
+        raise Refused(refuse(Code.INVALID_AMOUNT, path=path, message=str(error))) from error
+
+
+def _invalid(error: ValidationError) -> Refusal:
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    path = ".".join(str(step) for step in first["loc"])
+    is_amount = path.split(".")[-1] == "amount" and "." in path
+    code = Code.INVALID_AMOUNT if is_amount else Code.INVALID_ARGUMENT
+    return refuse(code, path=path, message=f"{code.says} {first['msg'][:_DETAIL_MAX]}")

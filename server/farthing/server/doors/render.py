@@ -1,0 +1,94 @@
+"""One answer or refusal, four faces: structured result, a sentence, problem+json, a 401.
+
+Boundary: shapes what was decided; decides nothing.
+"""
+
+from typing import Any, Final
+
+import orjson
+from mcp_types import CallToolResult, TextContent
+from starlette.responses import Response
+
+from farthing.protocol.canonical import Json
+from farthing.protocol.errors import Code, Refusal
+from farthing.protocol.wire import ROOT, Operation, document_of
+from farthing.server.operations import Reply
+
+__all__ = ["problem", "refused_result", "result"]
+
+REPLAYED: Final = f"{ROOT}/replayed"
+SEQ: Final = f"{ROOT}/seq"
+_STATUS: Final = {
+    Code.PAYLOAD_TOO_LARGE: 413,
+    Code.UNAUTHENTICATED: 401,
+    Code.PROOF_INVALID: 401,
+    Code.PROOF_EXPIRED: 401,
+    Code.UNKNOWN_KEY: 401,
+    Code.ASSURANCE_REQUIRED: 403,
+    Code.NOT_PERMITTED: 403,
+    Code.NOT_FOUND: 404,
+    Code.RATE_LIMITED: 429,
+    Code.OVERLOADED: 503,
+    Code.UNAVAILABLE: 503,
+    Code.INTERNAL_ERROR: 500,
+}
+
+
+def result(operation: Operation[Any, Any], reply: Reply) -> CallToolResult:
+    """A reply as a tool result: typed, with a short true sentence beside it."""
+    structured = document_of(reply.answer)
+    meta: dict[str, Any] = {}
+    if reply.seq:
+        meta = {REPLAYED: reply.replayed, SEQ: reply.seq}
+    return CallToolResult(
+        content=[TextContent(type="text", text=_sentence(operation, structured, reply))],
+        structured_content=structured,
+        _meta=meta or None,
+    )
+
+
+def refused_result(refusal: Refusal, request_id: str) -> CallToolResult:
+    """A refusal as a tool result."""
+    shape = {**refusal.document(), "request_id": request_id}
+    return CallToolResult(
+        content=[TextContent(type="text", text=orjson.dumps(shape).decode())],
+        structured_content=shape,
+        is_error=True,
+    )
+
+
+def problem(refusal: Refusal, request_id: str, *, resource_metadata: str = "") -> Response:
+    """A refusal at the door, as RFC 9457; a 401 says where to learn how to sign (RFC 9728)."""
+    status = _STATUS.get(refusal.code, 400)
+    shape = {
+        "type": f"urn:farthing:error:{refusal.code.value}",
+        "title": refusal.code.says,
+        "status": status,
+        **refusal.document(),
+        "request_id": request_id,
+    }
+    headers = {"cache-control": "no-store", "request-id": request_id}
+    if status == 401:
+        headers["www-authenticate"] = (
+            f'Bearer resource_metadata="{resource_metadata}", error="{refusal.code.value}"'
+        )
+    if refusal.retry_after_s:
+        headers["retry-after"] = str(refusal.retry_after_s)
+    return Response(
+        orjson.dumps(shape), status, headers=headers, media_type="application/problem+json"
+    )
+
+
+def _sentence(operation: Operation[Any, Any], structured: dict[str, Json], reply: Reply) -> str:
+    """What happened, in one line: the facts themselves are in the structured content."""
+    facts = [f"{name} {value}" for name, value in structured.items() if name.endswith("_id")][:2]
+    amount = structured.get("amount") or structured.get("total")
+    if isinstance(amount, dict):
+        facts.append(f"{amount['amount']} {amount['asset']}")
+    if status := structured.get("status") or structured.get("outcome"):
+        facts.append(str(status))
+    if isinstance(found := structured.get("results"), list):
+        facts.append(f"{len(found)} result{'' if len(found) == 1 else 's'}")
+    again = "; answered before under this key" if reply.replayed else ""
+    told = f": {', '.join(facts)}" if facts else ""
+    return f"{operation.title}{told}{again}."

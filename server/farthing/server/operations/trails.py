@@ -26,6 +26,7 @@ from farthing.settlement.engine.principals import (
     registration_answer,
 )
 from farthing.settlement.engine.questions import OutcomeOf, TreeHeadNow
+from farthing.settlement.engine.state import who_of
 
 __all__ = ["get_outcome", "get_tree_head"]
 
@@ -56,8 +57,8 @@ _ANSWERS: Final[Mapping[str, Callable[[Record], object]]] = {
 
 async def get_outcome(market: Market, caller: Caller, ask: GetOutcome) -> Reply:
     """What became of a call of the caller's whose reply was lost."""
-    question = OutcomeOf(scope=caller.principal_id, operation=ask.operation, key=ask.key)
-    seq = await market.ask(question)
+    scope = who_of(ask.operation, caller.principal_id, caller.key_thumbprint)
+    seq = await market.ask(OutcomeOf(scope=scope, operation=ask.operation, key=ask.key))
     if seq is None:
         return Reply(answer=OutcomeView(outcome="unknown"))
     record = await record_at(market, seq)

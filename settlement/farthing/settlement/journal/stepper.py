@@ -130,8 +130,7 @@ class Stepper(Generic[State]):
                 case TreeHeadNow():
                     return self._note
                 case _:
-                    found = self._machine.answer(self._state, question, self._now_us())
-                    return self._record(found.seq) if isinstance(found, Seen) else found
+                    return self._machine.answer(self._state, question, self._now_us())
         except Refused as error:
             return error
         except _DEFECTS:

@@ -17,7 +17,7 @@ from farthing.protocol.messages.charges import Evidence
 from farthing.protocol.packs import PACK_BYTES_MAX, read_pack, write_pack
 from farthing.protocol.records import GENESIS
 from farthing.protocol.signatures import Typ, sign_detached
-from tests.construction import card_document, signing_key
+from tests.construction import EPOCH_US, card_document, signing_key
 from tests.protocol.evidence_market import JOURNAL_KEY, QUOTE_KEY, Sealed, Told
 from tests.protocol.vectors import cases, vectors
 
@@ -352,6 +352,7 @@ def test_an_archive_is_written_as_the_vectors_say() -> None:
     assert read_pack(b64decode(archive["base64"])) == files
 
 
+A_TRANSFER = {"asset": "USD", "credit": "a", "debit": "b", "movement": "post", "units": "1"}
 # What a platform that lies in its own journal might write, and seal: (operation, member, value).
 LIES: tuple[tuple[str, str, Any], ...] = (
     ("enrol_organisation", "changed.1.after.jwk.x", signing_key("x").public.jwk()["x"]),
@@ -426,7 +427,8 @@ LIES: tuple[tuple[str, str, Any], ...] = (
     ("submit_evidence", "changed.0.after.refunded_units", "0"),
     ("settle_charge", "changed.0.after.status", "pending"),
     ("settle_charge", "changed.0.after.trail_seqs", []),
-    ("settle_charge", "moved", []),
+    ("settle_charge", "moved", [A_TRANSFER]),
+    ("settle_charge", "at_us", EPOCH_US),
     ("settle_charge", "by.principal_id", "org_" + "0" * 26),
     ("settle_charge", "at_us", 1),
     ("settle_charge", "operation", "close_evidence"),
@@ -444,6 +446,27 @@ def test_a_lie_that_the_platform_itself_has_sealed_is_found(
 
     assert findings.bad
     assert re.search(r"record \d+", findings.bad)
+
+
+@pytest.mark.parametrize(
+    ("story", "operation"),
+    [
+        (Told.of, "accept_terms"),
+        (Told.of, "capture_hold"),
+        (waiting_for_evidence, "initiate_dispute"),
+    ],
+)
+def test_what_came_too_late_is_found(story: Callable[[], Told], operation: str) -> None:
+    told = story()
+    journal = told.trade.room.journal
+    late = _with_lie(journal, operation, "at_us", EPOCH_US + 2**40)
+    place = next(n for n, each in enumerate(journal) if f'"{operation}"'.encode() in each)
+    for after in range(place + 1, len(journal)):
+        name = str(parse_json(late[after])["operation"])  # type: ignore[index,call-overload]
+        late = _with_lie(late, name, "at_us", EPOCH_US + 2**40)
+    findings = _verdict(Sealed(late).evidence(told.charge_id, told.seqs()))
+
+    assert operation in findings.bad
 
 
 def test_a_journal_written_anew_without_a_lie_is_the_same_journal() -> None:

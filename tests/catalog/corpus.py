@@ -17,7 +17,7 @@ from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from farthing.catalog.projection import Row, rows
-from farthing.catalog.tables import ddl
+from farthing.catalog.tables import METADATA
 from farthing.protocol.canonical import Json, document_sha256
 from farthing.protocol.ids import derive_id
 from farthing.protocol.listing import parse_listing
@@ -179,8 +179,7 @@ def build(file: Path, records: Iterable[Record]) -> None:
     """A database file with the rows of some records."""
     engine = create_engine(f"sqlite:///{file}")
     with engine.begin() as conn:
-        for statement in ddl():
-            conn.exec_driver_sql(statement)
+        METADATA.create_all(conn)
         for record in records:
             write(conn, rows(record.seq, record))
     engine.dispose()

@@ -8,6 +8,7 @@ their record; columns hold text, 64-bit integers and bytes only. The text index 
 from typing import Final
 
 from sqlalchemy import (
+    DDL,
     BigInteger,
     Column,
     Index,
@@ -17,9 +18,8 @@ from sqlalchemy import (
     PrimaryKeyConstraint,
     Table,
     Text,
+    event,
 )
-from sqlalchemy.dialects import sqlite
-from sqlalchemy.schema import CreateIndex, CreateTable
 
 __all__ = [
     "ACTIVE",
@@ -30,7 +30,6 @@ __all__ = [
     "LISTING_TAG",
     "METADATA",
     "TEXT_COLUMNS",
-    "ddl",
 ]
 
 ACTIVE: Final = "active"
@@ -139,14 +138,6 @@ END""",
 )
 
 
-def ddl() -> list[str]:
-    """The statements that make the catalog's tables on SQLite; running them twice does nothing."""
-    dialect = sqlite.dialect()
-    statements: list[str] = []
-    for table in METADATA.sorted_tables:
-        statements.append(str(CreateTable(table, if_not_exists=True).compile(dialect=dialect)))
-        statements.extend(
-            str(CreateIndex(index, if_not_exists=True).compile(dialect=dialect))
-            for index in sorted(table.indexes, key=lambda index: str(index.name))
-        )
-    return [*(statement.strip() for statement in statements), *_TEXT_INDEX]
+# Hung on the tables' creation, so that whoever creates them has the text index too.
+for _statement in _TEXT_INDEX:
+    event.listen(METADATA, "after_create", DDL(_statement).execute_if(dialect="sqlite"))

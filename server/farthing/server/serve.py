@@ -42,7 +42,6 @@ def serve(settings: Settings, *, ready_file: Path | None = None) -> None:
             server_header=False,
             timeout_graceful_shutdown=_GRACE_S,
         )
-        config.setup_event_loop()
         uvicorn_run(config, service, listener, ready_file)
 
 

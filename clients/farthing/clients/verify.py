@@ -1,0 +1,74 @@
+"""Verifying an evidence pack offline: the file in, findings that a person can read out.
+
+Boundary: reads one file and writes none; what holds is decided by `farthing.protocol.evidence`.
+The command exits 0 where everything holds, 1 where something does not, 2 where there is no file
+to judge. Without a pinned thumbprint it can only say that a pack agrees with itself: that is still
+exit 0, and the findings say so in their first line.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from farthing.protocol.evidence import Findings, verify
+from farthing.protocol.packs import PACK_BYTES_MAX
+
+__all__ = [
+    "EXIT_REJECTED",
+    "EXIT_UNREADABLE",
+    "EXIT_VERIFIED",
+    "exit_code",
+    "report",
+    "verify_file",
+]
+
+EXIT_VERIFIED: Final = 0
+EXIT_REJECTED: Final = 1
+EXIT_UNREADABLE: Final = 2
+
+
+def verify_file(path: Path, trust: frozenset[str] | None = None) -> Findings:
+    """Verify the pack in a file.
+
+    Args:
+        path: the file.
+        trust: thumbprints of the platform's journal key, learnt elsewhere; None where nothing is
+            pinned. An empty set trusts nobody, so that a mistyped option cannot pass for a pin.
+
+    Raises:
+        OSError: there is no such file, or it cannot be read; the command exits 2.
+    """
+    with path.open("rb") as file:
+        # One byte more than a pack may have: a larger file is refused without being read whole.
+        data = file.read(PACK_BYTES_MAX + 1)
+    return verify(data, trust)
+
+
+def exit_code(findings: Findings) -> int:
+    """What the command exits with."""
+    return EXIT_VERIFIED if findings.verified else EXIT_REJECTED
+
+
+def report(findings: Findings) -> str:
+    """The findings in lines, the verdict first. No line can hold anything but visible text."""
+    return "\n".join(map(_visible, _lines(findings)))
+
+
+def _lines(findings: Findings) -> Iterator[str]:
+    if not findings.verified:
+        yield f"REJECTED: {findings.bad}"
+        return
+    yield f"VERIFIED ({findings.trust.value}): charge {findings.charge_id}"
+    yield f"journal key: {findings.journal_key}"
+    for heading, sayings in (
+        ("proved", findings.proved),
+        ("not provable from this pack", findings.not_provable),
+        ("bytes not covered", findings.not_covered or ("none",)),
+    ):
+        yield f"{heading}:"
+        yield from (f"  - {saying}" for saying in sayings)
+
+
+def _visible(line: str) -> str:
+    # Names out of a hostile pack must not steer the terminal they are shown on.
+    return "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in line)

@@ -39,8 +39,9 @@ class Judged:
 
 def judge(need: Need, offered: Offered) -> Iterator[Judged]:
     """Every limit of the need against one listing."""
-    missing = sorted(set(offered.meters) - need.workload.keys())
-    if need.workload and missing:
+    if need.workload and offered.total_units is None:
+        # A price with no meter missing is one that no amount can hold.
+        missing = sorted(set(offered.meters) - need.workload.keys()) or ["amount_overflow"]
         yield _words("workload", " ".join(sorted(need.workload)), " ".join(missing), holds=False)
     if need.max_total_units is not None and offered.total_units is not None:
         left_units = need.max_total_units - offered.total_units

@@ -43,7 +43,6 @@ class Candidate:
 
     row_id: int
     listing_id: str
-    rate_card_sha256: str
     peers: str
     latency_ms_p95: int
     relevance_ppm: int

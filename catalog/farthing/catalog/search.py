@@ -96,14 +96,13 @@ async def search(
     if isinstance(need, Refusal):
         raise Refused(need)
     asking = _Asking(conn=conn, need=need, standing=standing, cards=cards, now_us=now_us)
-    rows = await _matching(asking)
-    candidates, unpriced = await _candidates(asking, rows[:CANDIDATES_MAX])
-    ranked = rank(candidates)
+    priced = await _priced(asking, await _matching(asking))
+    ranked = rank(priced.candidates)
     return SearchAnswer(
-        results=await _results(asking, ranked[: need.limit]),
+        results=await _results(asking, ranked[: need.limit]) if ranked else (),
         left_out=max(len(ranked) - need.limit, 0),
-        unpriced=unpriced,
-        truncated=len(rows) > CANDIDATES_MAX,
+        unpriced=priced.unpriced,
+        truncated=priced.truncated,
         nearest_infeasible=() if ranked else await _nearest(asking),
         applied_constraints=need.applied,
         ranking_policy=POLICY,
@@ -123,18 +122,28 @@ def _parameters(need: Need) -> dict[str, object]:
     return {"match": need.query} if need.query else {}
 
 
-async def _candidates(asking: _Asking, rows: Sequence[Row[Any]]) -> tuple[list[Candidate], int]:
-    """Those whose words and whose total for this caller fit, and how many had no total."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Priced:
+    """What can be ranked, and what was left behind on the way."""
+
+    candidates: list[Candidate]
+    unpriced: int
+    truncated: bool
+
+
+async def _priced(asking: _Asking, rows: Sequence[Row[Any]]) -> _Priced:
+    """Those whose words and whose total for this caller fit."""
     need = asking.need
     await asking.cards.load(asking.conn, (row.rate_card_sha256 for row in rows))
     candidates: list[Candidate] = []
     unpriced = 0
-    # Where nothing narrows the search, the first is the best of the whole catalog.
     best = _best(need, rows)
-    for row in rows:
+    for place, row in enumerate(rows):
         relevance_ppm = _share_ppm(row.relevance, best) if need.query else 0
         if need.query and relevance_ppm < RELEVANCE_PPM_MIN:
             break  # the best come first
+        if place == CANDIDATES_MAX:
+            return _Priced(candidates=candidates, unpriced=unpriced, truncated=True)
         rating = asking.price(row.listing_id, row.rate_card_sha256)
         if need.workload and rating is None:
             unpriced += 1
@@ -146,7 +155,6 @@ async def _candidates(asking: _Asking, rows: Sequence[Row[Any]]) -> tuple[list[C
             Candidate(
                 row_id=row.row_id,
                 listing_id=row.listing_id,
-                rate_card_sha256=row.rate_card_sha256,
                 # Whoever names tags says that what they cover will do; else like goes with like.
                 peers="" if need.tags else row.primary_tag,
                 latency_ms_p95=row.latency_ms_p95,
@@ -154,10 +162,11 @@ async def _candidates(asking: _Asking, rows: Sequence[Row[Any]]) -> tuple[list[C
                 rating=rating,
             )
         )
-    return candidates, unpriced
+    return _Priced(candidates=candidates, unpriced=unpriced, truncated=False)
 
 
 def _best(need: Need, rows: Sequence[Row[Any]]) -> float:
+    """The relevance of the best match in the whole catalog."""
     if not need.query or not rows:
         return 0
     return float(rows[0].best if need.limited else rows[0].relevance)
@@ -173,9 +182,11 @@ async def _results(asking: _Asking, ranked: Sequence[Ranked]) -> tuple[Result, .
     query = MARKED_FACTS if asking.need.query else FACTS
     parameters = _parameters(asking.need) | {"row_ids": row_ids}
     rows = {row.row_id: row for row in await asking.conn.execute(query, parameters)}
+    # A listing that was replaced since it was matched has left the text index; it is left out.
+    still = [each for each in ranked if each.candidate.row_id in rows]
     return tuple(
         _result(asking, place, each, rows[each.candidate.row_id])
-        for place, each in enumerate(ranked, 1)
+        for place, each in enumerate(still, 1)
     )
 
 

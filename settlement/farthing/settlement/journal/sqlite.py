@@ -23,10 +23,10 @@ from farthing.settlement.journal.store import (
 from farthing.settlement.journal.upserts import Upserts
 from farthing.settlement.tables import KEPT_BODY, KEPT_TABLES
 
-__all__ = ["SCHEMA_VERSION", "SqliteStore", "connect_reading"]
+__all__ = ["BUSY_TIMEOUT_S", "SCHEMA_VERSION", "SqliteStore", "connect_reading"]
 
 SCHEMA_VERSION: Final = 1
-_BUSY_TIMEOUT_S: Final = 5
+BUSY_TIMEOUT_S: Final = 5
 _EXPIRED_BODIES_MAX: Final = 100
 
 # Errors after which SQLite promises that the transaction left nothing behind, and which pass.
@@ -91,10 +91,19 @@ class SqliteStore:
         path: the file; made at the first `acquire`, its folder must exist.
         tables: the projection tables that the batches' rows go to; created where they are missing.
         pages_max: the largest the file may grow, in pages; 0 for as large as the disk.
+        busy_timeout_s: how long to wait for others who hold the database.
     """
 
-    def __init__(self, path: Path, *, tables: Sequence[Table] = (), pages_max: int = 0) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        tables: Sequence[Table] = (),
+        pages_max: int = 0,
+        busy_timeout_s: int = BUSY_TIMEOUT_S,
+    ) -> None:
         self.path = path
+        self._busy_timeout_s = busy_timeout_s
         self._tables = (*KEPT_TABLES.values(), *tables)
         self._pages_max = pages_max
         self._upserts = Upserts()
@@ -170,7 +179,7 @@ class SqliteStore:
     def _connect(self) -> sqlite3.Connection:
         # Opened in the thread that starts the writer, used in the writer's own, never in two.
         connection = sqlite3.connect(
-            self.path, timeout=_BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
+            self.path, timeout=self._busy_timeout_s, isolation_level=None, check_same_thread=False
         )
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=FULL")
@@ -236,7 +245,7 @@ def connect_reading(path: Path) -> sqlite3.Connection:
     """A connection that cannot write. It may be used from any one thread at a time."""
     uri = f"{path.absolute().as_uri()}?mode=ro"
     return sqlite3.connect(
-        uri, uri=True, timeout=_BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
+        uri, uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
     )
 
 

@@ -7,7 +7,7 @@ Source: spec/journal.md.
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from threading import Lock, Thread
 from typing import Generic, TypeVar, cast
 
@@ -115,7 +115,7 @@ class Writer(Generic[State]):
         """Answer a question from state that is durable."""
         return cast("Answer", await self._inbox.put(question))
 
-    async def follow(self, after_seq: int) -> AsyncIterator[Committed]:
+    async def follow(self, after_seq: int) -> AsyncGenerator[Committed, None]:
         """All records after `after_seq`, then each new one once it is durable.
 
         Ends when the writer is closed.

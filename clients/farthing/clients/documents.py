@@ -25,6 +25,7 @@ from farthing.protocol.wire import Usage
 __all__ = [
     "Offer",
     "Signed",
+    "arguments_bytes",
     "arguments_sha256",
     "result_bytes",
     "result_sha256",
@@ -73,13 +74,18 @@ class Offer:
         return document_sha256(self.listing)
 
 
-def arguments_sha256(arguments: Mapping[str, object]) -> str:
-    """The digest of a paid tool's arguments: of the canonical bytes of the object as sent.
+def arguments_bytes(arguments: Mapping[str, object]) -> bytes:
+    """The bytes that an `args_sha256` is the digest of: canonical, of the object as sent.
 
     Raises:
         Refused: `invalid_argument`: they hold a fraction, null, or a key beyond ASCII.
     """
-    return sha256_hex(_bytes(arguments, "arguments"))
+    return _bytes(arguments, "arguments")
+
+
+def arguments_sha256(arguments: Mapping[str, object]) -> str:
+    """The digest of a paid tool's arguments; raises as `arguments_bytes`."""
+    return sha256_hex(arguments_bytes(arguments))
 
 
 def result_bytes(structured: object) -> bytes:

@@ -7,6 +7,8 @@ platform's. Source: spec/payments-mcp.md, spec/proofs.md.
 from dataclasses import dataclass, replace
 
 from farthing.clients.x402 import PAYMENT, Presented
+from farthing.protocol import base64url
+from farthing.protocol.canonical import InvalidJson, parse_json
 from farthing.protocol.errors import Code, Refusal, refuse
 from farthing.protocol.proofs import (
     Entitlement,
@@ -19,7 +21,7 @@ from farthing.protocol.proofs import (
 from farthing.protocol.signatures import KeyOf
 from farthing.protocol.times import SECOND_US
 
-__all__ = ["Paid", "check_payment"]
+__all__ = ["Paid", "check_payment", "claimed_hold"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +89,16 @@ def check_payment(
     except ProofError as error:
         return _refusal("voucher", error.reason, Code.PROOF_EXPIRED)
     return Paid(entitlement=entitlement, voucher=voucher)
+
+
+def claimed_hold(presented: Presented) -> str:
+    """The hold an entitlement calls itself of, unproven; empty where it is no such thing."""
+    try:
+        claims = parse_json(base64url.decode(presented.entitlement.split(".")[1]))
+    except (IndexError, base64url.InvalidBase64, InvalidJson):
+        return ""
+    hold_id = claims.get("hold_id") if isinstance(claims, dict) else None
+    return hold_id if isinstance(hold_id, str) else ""
 
 
 def _refusal(which: str, reason: ProofFault, expired: Code) -> Refusal:

@@ -27,6 +27,7 @@ __all__ = [
     "read_refusal",
     "read_settlement",
     "settlement",
+    "unsettled",
 ]
 
 PAYMENT: Final = "x402/payment"
@@ -44,8 +45,8 @@ Object = dict[str, object]
 class Price:
     """What a tool asks for, as far as it can be known before the work.
 
-    `exact` says that `amount_units` is the price of these very arguments from a new agreement;
-    otherwise it is the price of the smallest use.
+    `exact` says that every call costs `amount_units` under a new agreement; otherwise it is the
+    price of the smallest use.
     """
 
     tool: str
@@ -147,6 +148,16 @@ def settlement(settled: Settlement, *, payer: str, platform: str) -> Object:
             "delivery": dict(settled.delivery),
             "delivery_signature": settled.delivery_signature,
         },
+    }
+
+
+def unsettled(refusal: Refusal, platform: str) -> Object:
+    """What a vendor puts there when a paid call came to nothing."""
+    return {
+        "success": False,
+        "errorReason": refusal.code.value,
+        "transaction": "",
+        "network": network_of(platform),
     }
 
 

@@ -1,0 +1,205 @@
+"""One MCP tool and the offer it is sold under: its price, its run, its three kinds of answer.
+
+Boundary: what is known of the tool when it is declared, and how the SDK runs it. Whether a call is
+paid, and that it runs once, is decided above. Source: spec/payments-mcp.md.
+"""
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import anyio.to_thread
+import orjson
+from mcp.server.mcpserver import Context
+from mcp.server.mcpserver.exceptions import ToolError
+from mcp.server.mcpserver.utilities.context_injection import find_context_parameter
+from mcp.server.mcpserver.utilities.func_metadata import func_metadata
+from mcp_types import CallToolResult, TextContent
+
+from farthing.clients.deliveries import Produced, Undeliverable
+from farthing.clients.documents import Offer, result_bytes
+from farthing.clients.metering import Meter, Meters, least_units
+from farthing.clients.spool import Entry
+from farthing.clients.x402 import (
+    PAYMENT_RESPONSE,
+    Price,
+    Settlement,
+    payment_required,
+    settlement,
+    unsettled,
+)
+from farthing.protocol.canonical import Json
+from farthing.protocol.errors import Code, Refusal, Refused, refuse
+from farthing.protocol.listing import parse_listing
+from farthing.protocol.money import format_units
+from farthing.protocol.rating import START, parse_card, price_of
+from farthing.protocol.schemas import violation
+from farthing.protocol.terms import parse_terms
+
+__all__ = ["Payable", "delivered", "failed", "unpaid"]
+
+_CONTEXT: Final = "farthing_context"
+
+
+class Payable:
+    """A tool under its offer.
+
+    Args:
+        fn: The tool's function, async or not.
+        offer: The published offer.
+        meters: How each meter of the rate card is read.
+
+    Raises:
+        ValueError: The tool's result is not typed, or the meters fit neither card nor tool.
+    """
+
+    def __init__(self, fn: Callable[..., Any], offer: Offer, meters: Mapping[str, Meter]) -> None:
+        self.fn = fn
+        self.offer = offer
+        self.listing = parse_listing(dict(offer.listing))
+        self.card = parse_card(dict(offer.rate_card))
+        self.terms = parse_terms(dict(offer.terms))
+        self.own_context = find_context_parameter(fn)
+        self.context_name = self.own_context or _CONTEXT
+        own = inspect.signature(fn, eval_str=True)
+        self.meters = Meters(meters, own, self.card)
+        self._metadata = func_metadata(
+            fn, skip_names=[self.own_context] if self.own_context else []
+        )
+        if self._metadata.output_schema is None:
+            raise ValueError(f"{fn.__name__} has no typed result: what is sold has a schema")
+        self.signature = own if self.own_context else _with_context(own)
+        # By agreement: one may be bound to an older version of the listing.
+        self.output_schemas: dict[str, Mapping[str, Json]] = {}
+
+    def price(self, tool: str, platform: str) -> Price:
+        """What the tool asks for, told to somebody who has not paid.
+
+        No meter is read: that may be work, and nobody has paid for it.
+        """
+        fixed = self.meters.fixed()
+        usage = self.meters.smallest() if fixed is None else fixed
+        return Price(
+            tool=tool,
+            platform=platform,
+            vendor_id=self.listing.vendor_id,
+            listing_id=self.listing.listing_id,
+            listing_sha256=self.listing.listing_sha256,
+            rate_card_sha256=self.listing.rate_card_sha256,
+            terms_sha256=self.listing.terms_sha256,
+            asset=self.card.asset,
+            amount_units=price_of(self.card, START, usage),
+            exact=fixed is not None,
+            deadline_s=self.terms.delivery.deadline_s,
+        )
+
+    async def run(
+        self, arguments: Mapping[str, object], schema: Mapping[str, Json], cap_units: int
+    ) -> Produced:
+        """Do the work.
+
+        Args:
+            arguments: The tool's arguments as Python values, context included.
+            schema: What the result is sold under.
+            cap_units: The most that can be captured.
+
+        Raises:
+            Undeliverable: The tool failed as foreseen, or its result cannot be sold.
+        """
+        plain = {name: each for name, each in arguments.items() if name != self.own_context}
+        await self._check_cap(plain, cap_units)
+        value = await self._invoke(arguments)
+        converted = self._metadata.convert_result(value)
+        if not isinstance(converted, CallToolResult):
+            raise TypeError(f"{self.fn.__name__} asks for more input: what is paid for is whole")
+        if converted.is_error:
+            raise Undeliverable(refuse(Code.VENDOR_FAILED, message=_text(converted)))
+        try:
+            result = result_bytes(converted.structured_content)
+        except Refused as refused:
+            text = f"The vendor's result cannot be signed: {refused.refusal.message}"
+            raise Undeliverable(refuse(Code.VENDOR_FAILED, message=text)) from None
+        if found := violation(schema, converted.structured_content):
+            text = f"The vendor's result does not fit its schema at {found.path or '.'}."
+            raise Undeliverable(refuse(Code.VENDOR_FAILED, message=text))
+        usage = await anyio.to_thread.run_sync(self.meters.after, plain, value)
+        content = [
+            block.model_dump(mode="json", by_alias=True, exclude_none=True)
+            for block in converted.content
+        ]
+        return Produced(result=result, content=orjson.dumps(content), usage=usage)
+
+    async def _check_cap(self, arguments: Mapping[str, object], cap_units: int) -> None:
+        """Refuse, before the work, what is known to cost more than can be captured."""
+        usage = await anyio.to_thread.run_sync(self.meters.before, arguments)
+        if usage is None or (least := least_units(self.card, usage)) <= cap_units:
+            return
+        refusal = refuse(
+            Code.CAPTURE_EXCEEDS_HOLD,
+            path="arguments",
+            required=format_units(least, self.card.asset),
+            remaining=format_units(cap_units, self.card.asset),
+            asset=self.card.asset,
+        )
+        raise Undeliverable(refusal)
+
+    async def _invoke(self, arguments: Mapping[str, object]) -> object:
+        try:
+            if inspect.iscoroutinefunction(self.fn):
+                return await self.fn(**arguments)
+            # A thread cannot be stopped: when the hold ends it is left to end by itself.
+            return await anyio.to_thread.run_sync(
+                functools.partial(self.fn, **arguments), abandon_on_cancel=True
+            )
+        except ToolError as error:
+            raise Undeliverable(refuse(Code.VENDOR_FAILED, message=str(error))) from error
+
+
+def unpaid(price: Price, refusal: Refusal) -> CallToolResult:
+    """The answer to a call that is not paid, or not well enough: x402's `PaymentRequired`."""
+    shape = payment_required(price, refusal)
+    return CallToolResult(
+        content=[TextContent(type="text", text=orjson.dumps(shape).decode())],
+        structured_content=shape,
+        is_error=True,
+    )
+
+
+def failed(refusal: Refusal, platform: str) -> CallToolResult:
+    """The answer to a paid call that came to nothing; nothing is charged."""
+    return CallToolResult(
+        content=[TextContent(type="text", text=refusal.message)],
+        structured_content=refusal.document(),
+        is_error=True,
+        _meta={PAYMENT_RESPONSE: unsettled(refusal, platform)},
+    )
+
+
+def delivered(entry: Entry, platform: str) -> CallToolResult:
+    """The answer to a paid call: the kept result, and what was captured for it."""
+    settled = Settlement(
+        charge_id=entry.charge_id,
+        hold_id=entry.hold_id,
+        amount_units=entry.amount_units,
+        delivery=entry.delivery,
+        delivery_signature=entry.signature,
+    )
+    return CallToolResult.model_validate({
+        "content": orjson.loads(entry.content),
+        "structuredContent": orjson.loads(entry.result),
+        "_meta": {PAYMENT_RESPONSE: settlement(settled, payer=entry.payer, platform=platform)},
+    })  # fmt: skip
+
+
+def _with_context(signature: inspect.Signature) -> inspect.Signature:
+    wanted = inspect.Parameter(_CONTEXT, inspect.Parameter.KEYWORD_ONLY, annotation=Context)
+    parameters = list(signature.parameters.values())
+    rest = parameters and parameters[-1].kind is inspect.Parameter.VAR_KEYWORD
+    parameters.insert(len(parameters) - bool(rest), wanted)
+    return signature.replace(parameters=parameters)
+
+
+def _text(result: CallToolResult) -> str:
+    texts = [block.text for block in result.content if isinstance(block, TextContent)]
+    return "\n".join(texts) or Code.VENDOR_FAILED.says

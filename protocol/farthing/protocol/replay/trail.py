@@ -5,8 +5,6 @@ money that follows, and rule as the rules of tier 1 do on the case it holds.
 Source: spec/disputes.md, spec/ledger.md.
 """
 
-from typing import NamedTuple
-
 from farthing.protocol.canonical import Json
 from farthing.protocol.disputes import rules
 from farthing.protocol.disputes.case import Case, Evidence, Outcome, Reason, Ruling
@@ -14,6 +12,7 @@ from farthing.protocol.ids import derive_id
 from farthing.protocol.ledger import AccountKind, Transfer
 from farthing.protocol.money import format_units
 from farthing.protocol.records import Record
+from farthing.protocol.refunds import Split, split_refund
 from farthing.protocol.replay.keys import PLATFORM
 from farthing.protocol.replay.reading import (
     JsonObject,
@@ -40,11 +39,6 @@ __all__ = [
 ]
 
 
-class _Split(NamedTuple):
-    net_units: int
-    fee_units: int
-
-
 def follow_refund(story: Story, record: Record) -> None:
     """The vendor gave back what the record says, and the platform its fee on it."""
     charge = story.the_charge()
@@ -53,11 +47,11 @@ def follow_refund(story: Story, record: Record) -> None:
     require(isinstance(amount, dict), record, "no amount")
     decided = record.decided or {}
     back_units = units(decided, "units")
+    require(0 < back_units <= _left_units(charge), record, "more is given back than was charged")
     split = _split(charge, back_units)
     shown = {"amount": format_units(back_units, _asset(charge)), "asset": _asset(charge)}
     require(amount == shown, record, "another amount was asked for")
     same(record, "decided", decided, fee_units=str(split.fee_units))
-    require(0 < back_units <= _left_units(charge), record, "more is given back than was charged")
     require(charge["status"] != "disputed", record, "a disputed charge is given back")
     payable = charge["status"] == "payable"
     vendor = AccountKind.VENDOR_PAYABLE if payable else AccountKind.VENDOR_PENDING
@@ -90,7 +84,7 @@ def follow_settlement(story: Story, record: Record) -> None:
         (AccountKind.VENDOR_PENDING, AccountKind.VENDOR_PAYABLE, kept_units - fee_units),
     )
     changes(record, "charge")
-    _carry(story, record, 0, _Split(0, 0), status="payable")
+    _carry(story, record, 0, Split(0, 0), status="payable")
     story.proved.append(f"record {record.seq}: the vendor's share became payable")
 
 
@@ -230,7 +224,7 @@ def _out_of_escrow(story: Story, dispute: JsonObject, ruling: Ruling) -> list[Tr
     )
 
 
-def _carry(story: Story, record: Record, back_units: int, split: _Split, **also: Json) -> None:
+def _carry(story: Story, record: Record, back_units: int, split: Split, **also: Json) -> None:
     """Require the charge to be what it was, less what was given back, and remember it."""
     charge = story.the_charge()
     returned_units = units(charge, "fee_returned_units") + split.fee_units
@@ -263,13 +257,14 @@ def _transfers(story: Story, *posted: tuple[AccountKind, AccountKind, int]) -> l
     ]
 
 
-def _split(charge: JsonObject, back_units: int) -> _Split:
-    """How giving back divides: the fee that is kept is that of what is left, rounded down."""
-    amount_units, fee_units = units(charge, "amount_units"), units(charge, "fee_units")
-    left_units = _left_units(charge) - back_units
-    kept_units = fee_units * left_units // amount_units
-    returned_units = fee_units - units(charge, "fee_returned_units") - kept_units
-    return _Split(back_units - returned_units, returned_units)
+def _split(charge: JsonObject, back_units: int) -> Split:
+    return split_refund(
+        amount_units=units(charge, "amount_units"),
+        fee_units=units(charge, "fee_units"),
+        refunded_units=units(charge, "refunded_units"),
+        fee_returned_units=units(charge, "fee_returned_units"),
+        back_units=back_units,
+    )
 
 
 def _left_units(charge: JsonObject) -> int:

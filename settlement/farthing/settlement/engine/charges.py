@@ -8,6 +8,7 @@ from farthing.protocol.ledger import AccountKind, account_name
 from farthing.protocol.messages.charges import Refund, RefundCharge
 from farthing.protocol.money import format_units
 from farthing.protocol.records import Record
+from farthing.protocol.refunds import Split, split_refund
 from farthing.protocol.wire import money
 from farthing.settlement.engine.accounts import available_units, post
 from farthing.settlement.engine.drafts import Call, Draft, change
@@ -16,7 +17,6 @@ from farthing.settlement.engine.things import Charge
 
 __all__ = [
     "SettleCharge",
-    "Split",
     "refund",
     "refund_answer",
     "settle",
@@ -29,14 +29,6 @@ class SettleCharge:
     """The platform's command: a charge's dispute window has closed."""
 
     charge_id: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Split:
-    """What giving back part of a charge takes from the vendor and from the platform's fee."""
-
-    net_units: int
-    fee_units: int
 
 
 def refund(state: State, call: Call) -> Draft | Refusal:
@@ -103,15 +95,14 @@ def settle(state: State, call: Call) -> Draft | Refusal:
 
 
 def split_of(charge: Charge, units: int) -> Split:
-    """How giving back `units` of a charge divides, so that the fee kept is that of what is left.
-
-    The fee on the remainder is computed anew and the difference goes back: a charge given back
-    whole gives the whole fee back, whatever the rounding on the way.
-    """
-    left_units = charge.amount_units - charge.refunded_units - units
-    fee_kept_units = charge.fee_units * left_units // charge.amount_units
-    fee_units = charge.fee_units - charge.fee_returned_units - fee_kept_units
-    return Split(net_units=units - fee_units, fee_units=fee_units)
+    """How giving back `units` of a charge divides (spec/ledger.md)."""
+    return split_refund(
+        amount_units=charge.amount_units,
+        fee_units=charge.fee_units,
+        refunded_units=charge.refunded_units,
+        fee_returned_units=charge.fee_returned_units,
+        back_units=units,
+    )
 
 
 def _vendors_account(charge: Charge) -> AccountKind:

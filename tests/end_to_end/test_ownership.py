@@ -1,0 +1,199 @@
+"""Generated from the operations: a foreign id and an absent one get the same answer, `not_found`.
+
+Two whole tenants, every operation, every id field; nothing moves whatever is asked.
+"""
+
+import typing
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from farthing.clients.documents import sign_delivery
+from farthing.clients.transport import Connection
+from farthing.protocol import wire
+from farthing.protocol.contracts import DeliveryRecord
+from farthing.protocol.errors import Code, Refused
+from farthing.protocol.messages.operations import OPERATIONS, AnyOperation
+from farthing.protocol.wire import Role
+from farthing.settlement.engine.questions import AccountsOf, FiguresNow, Lookup
+from tests.serving import Serving, Shop, serving
+
+# Which prefix a reference type takes; found in the annotations of the asks.
+REFERENCES = {
+    wire.AgentRef: "agt",
+    wire.OrganisationRef: "org",
+    wire.PrincipalRef: "agt",
+    wire.ListingRef: "lst",
+    wire.AgreementRef: "agr",
+    wire.HoldRef: "hld",
+    wire.ChargeRef: "chg",
+    wire.DisputeRef: "dsp",
+}
+ABSENT = "00000000000000000000000000"
+# Listings are public: everybody may see a foreign one, so only absence is tested there.
+PUBLIC = {"lst"}
+
+
+class Target(NamedTuple):
+    operation: AnyOperation
+    field: str
+    prefix: str
+
+
+def targets() -> Iterator[Target]:
+    for operation in OPERATIONS.values():
+        # A newcomer names the operator it wants to belong to: any operator, that then approves.
+        if Role.NEWCOMER in operation.roles:
+            continue
+        hints = typing.get_type_hints(operation.ask, include_extras=True)
+        for field in fields(operation.ask):
+            # Lists of ids (allow and deny) name whom they like; naming gives access to nothing.
+            hint = hints[field.name]
+            optional = () if typing.get_origin(hint) is tuple else typing.get_args(hint)
+            for reference in (hint, *optional):
+                prefix = next((REFERENCES[k] for k in REFERENCES if k == reference), "")
+                if prefix:
+                    yield Target(operation, field.name, prefix)
+
+
+class Tenant(NamedTuple):
+    shop: Shop
+    ids: dict[str, str]
+
+
+async def tenant(server: Serving, suffix: str) -> Tenant:
+    shop = await Shop.opened(server, suffix=suffix)
+    quote = await shop.buyer.quote(shop.listing_id, {"page": 2})
+    agreement = await shop.buyer.accept(quote)
+    ids = {
+        "agt": shop.buyer.connection.principal,
+        "org": shop.operator.connection.principal,
+        "lst": shop.listing_id,
+        "agr": agreement.agreement_id,
+    }
+    for name in ("captured", "open"):
+        hold = await shop.buyer.hold(agreement.agreement_id, {"page": 2}, {"call": name})
+        ids["hld"] = hold.answer.hold_id
+        if name == "captured":
+            ids["chg"] = await captured(shop, agreement, hold.answer.hold_id)
+    dispute = await shop.buyer.dispute(ids["chg"], "not_delivered")
+    ids["dsp"] = dispute.dispute_id
+    return Tenant(shop, ids)
+
+
+async def captured(shop: Shop, agreement: Any, hold_id: str) -> str:
+    market = shop.serving.service.market
+    bound = await market.ask(Lookup(noun="agreement", id=agreement.agreement_id))
+    hold = await market.ask(Lookup(noun="hold", id=hold_id))
+    delivery = DeliveryRecord(
+        hold_id=hold_id,  # type: ignore[arg-type]
+        agreement_id=agreement.agreement_id,
+        vendor_id=agreement.vendor_id,
+        listing_id=agreement.listing_id,
+        args_sha256=hold.args_sha256,  # type: ignore[union-attr]
+        result_sha256="b" * 64,
+        output_schema_sha256=bound.output_schema_sha256,  # type: ignore[union-attr]
+        usage={"page": 2},
+        delivered_at_us=shop.serving.clock(),
+    )
+    charge = await shop.vendor.capture(delivery)
+    return charge.answer.charge_id
+
+
+def arguments(target: Target, mine: Tenant, value: str) -> dict[str, Any]:
+    """Valid arguments of the caller's own, but for the one field."""
+    vendor = mine.shop.vendor
+    hold_id = value if target.prefix == "hld" else mine.ids["hld"]
+    delivery = sign_delivery(
+        vendor.signer,
+        DeliveryRecord(
+            hold_id=hold_id,  # type: ignore[arg-type]
+            agreement_id=mine.ids["agr"],  # type: ignore[arg-type]
+            vendor_id=vendor.vendor_id,  # type: ignore[arg-type]
+            listing_id=mine.ids["lst"],  # type: ignore[arg-type]
+            args_sha256="a" * 64,
+            result_sha256="b" * 64,
+            output_schema_sha256="c" * 64,
+            usage={"page": 1},
+            delivered_at_us=mine.shop.serving.clock(),
+        ),
+    )
+    own = {
+        "agreement_id": mine.ids["agr"],
+        "hold_id": mine.ids["hld"],
+        "charge_id": mine.ids["chg"],
+        "dispute_id": mine.ids["dsp"],
+        "listing_id": mine.ids["lst"],
+        "agent_id": mine.ids["agt"],
+        "operator_id": mine.ids["org"],
+        "organisation_id": mine.ids["org"],
+        "principal_id": mine.ids["agt"],
+        "amount": {"amount": "0.001", "asset": "USD"},
+        "per_call_max": {"amount": "0.1", "asset": "USD"},
+        "per_day_max": {"amount": "0.1", "asset": "USD"},
+        "asset": "USD",
+        "workload": [{"meter": "page", "quantity": "1"}],
+        "args_sha256": "a" * 64,
+        "reason": "not_delivered",
+        "reference": "test",
+        "body": "e30=",
+        "delivery": dict(delivery.document),
+        "delivery_signature": delivery.signature,
+        "key_thumbprint": mine.shop.buyer.connection.signer.thumbprint,  # type: ignore[union-attr]
+        "idempotency_key": mine.shop.buyer.connection.new_key(),
+    }
+    names = {field.name for field in fields(target.operation.ask)}
+    given = {name: own[name] for name in names & own.keys()}
+    return {**given, target.field: value}
+
+
+def callers(target: Target, mine: Tenant, server: Serving) -> Iterator[Connection]:
+    by_role = {
+        Role.BUYER: mine.shop.buyer.connection,
+        Role.OPERATOR: mine.shop.operator.connection,
+        Role.VENDOR: mine.shop.vendor.connection,
+        Role.TREASURER: server.staff(Role.TREASURER),
+    }
+    for role, connection in by_role.items():
+        if role in target.operation.roles or target.operation.public:
+            yield connection
+
+
+async def snapshot(server: Serving) -> object:
+    market = server.service.market
+    figures = await market.ask(FiguresNow())
+    accounts = await market.ask(AccountsOf())
+    return figures.seq, {name: repr(account) for name, account in accounts.items()}
+
+
+async def test_a_foreign_id_and_an_absent_one_are_the_same_not_found(tmp_path: Path) -> None:
+    async with serving(tmp_path) as server:
+        mine, theirs = await tenant(server, "One"), await tenant(server, "Two")
+        before = await snapshot(server)
+        tried = 0
+        for target in targets():
+            for connection in callers(target, mine, server):
+                absent = f"{target.prefix}_{ABSENT}"
+                values = [absent]
+                # Staff and listings have no foreigners: all organisations, all the public.
+                if target.prefix not in PUBLIC and not connection.principal.startswith("stf_"):
+                    values.append(theirs.ids[target.prefix])
+                answers = {await answer(target, connection, mine, value) for value in values}
+                assert len(answers) == 1, (target, answers)
+                tried += len(values)
+        assert await snapshot(server) == before
+        assert tried > 60
+
+
+async def answer(target: Target, connection: Connection, mine: Tenant, value: str) -> object:
+    """The refusal of one call, all of it that a caller can see."""
+    with pytest.raises(Refused) as refused:
+        await connection.send_raw(
+            target.operation.name, arguments(target, mine, value), repeatable=False
+        )
+    refusal = refused.value.refusal
+    assert refusal.code is Code.NOT_FOUND, (target, connection.principal, refusal)
+    return refusal

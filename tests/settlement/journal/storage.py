@@ -68,6 +68,15 @@ class Disk:
                 )
 
 
+def spoil_record(batch: Batch, seq: int) -> Batch:
+    """The batch with other units in one of its records."""
+    records = [
+        data.replace(b'"units":"', b'"units":"9', 1) if each == seq else data
+        for each, data in enumerate(batch.records, batch.first_seq)
+    ]
+    return replace(batch, records=tuple(records))
+
+
 class Faulty:
     """A store whose next commits fail as they are told to.
 

@@ -23,7 +23,16 @@ from farthing.settlement.journal.store import (
 from farthing.settlement.journal.upserts import Upserts
 from farthing.settlement.tables import KEPT_BODY, KEPT_TABLES
 
-__all__ = ["BUSY_TIMEOUT_S", "SCHEMA_VERSION", "SqliteStore", "connect_reading"]
+__all__ = [
+    "BUSY_TIMEOUT_S",
+    "SCHEMA_VERSION",
+    "SqliteStore",
+    "connect_reading",
+    "copy_database",
+    "epoch_of",
+    "fold_log",
+    "mark_restored",
+]
 
 SCHEMA_VERSION: Final = 1
 BUSY_TIMEOUT_S: Final = 5
@@ -63,6 +72,7 @@ _SCHEMA: Final = (
         BEGIN SELECT RAISE(ABORT, 'the journal is only appended to'); END""",
     "INSERT OR IGNORE INTO epoch (one, number, restored_at_us) VALUES (1, 0, 0)",
 )
+_SELECT_EPOCH: Final = "SELECT number, restored_at_us FROM epoch"
 _INSERT_VERSION: Final = "INSERT OR IGNORE INTO schema_version (one, version) VALUES (1, ?)"
 _INSERT: Final = (
     "INSERT INTO journal_batch (first_seq, last_seq, epoch, records, head, root, note)"
@@ -73,6 +83,10 @@ _SELECT: Final = (
     "SELECT first_seq, epoch, records, head, root, note FROM journal_batch WHERE first_seq >="
     " coalesce((SELECT max(first_seq) FROM journal_batch WHERE first_seq <= ?), 0)"
     " ORDER BY first_seq"
+)
+_SELECT_LAST: Final = (
+    "SELECT first_seq, epoch, records, head, root, note FROM journal_batch"
+    " ORDER BY first_seq DESC LIMIT 1"
 )
 _SELECT_ONE: Final = (
     "SELECT first_seq, records FROM journal_batch WHERE first_seq <= ? AND last_seq >= ?"
@@ -152,6 +166,15 @@ class SqliteStore:
         except (sqlite3.Error, LookupError, TypeError) as error:
             raise Unreadable(f"{self.path}: {error}") from error
 
+    def last(self) -> Batch | None:
+        """The last batch, if there is one."""
+        try:
+            with closing(connect_reading(self.path)) as connection:
+                row = connection.execute(_SELECT_LAST).fetchone()
+                return None if row is None else _batch(row)
+        except (sqlite3.Error, TypeError, AttributeError) as error:
+            raise Unreadable(f"{self.path}: {error}") from error
+
     def reopen(self) -> None:
         try:
             self._disconnect()
@@ -166,21 +189,14 @@ class SqliteStore:
             raise Unreadable(f"{self.path}: readers keep the log from being written through")
 
     def restored_at_us(self) -> int:
-        try:
-            with closing(connect_reading(self.path)) as connection:
-                return int(connection.execute("SELECT restored_at_us FROM epoch").fetchone()[0])
-        except (sqlite3.Error, TypeError) as error:
-            raise Unreadable(f"{self.path}: {error}") from error
+        return _tenure(self.path)[1]
 
     def close(self) -> None:
         self._disconnect()
         self._lock.release()
 
     def _connect(self) -> sqlite3.Connection:
-        # Opened in the thread that starts the writer, used in the writer's own, never in two.
-        connection = sqlite3.connect(
-            self.path, timeout=self._busy_timeout_s, isolation_level=None, check_same_thread=False
-        )
+        connection = _connect(self.path, self._busy_timeout_s)
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=FULL")
         if self._pages_max:
@@ -246,6 +262,72 @@ def connect_reading(path: Path) -> sqlite3.Connection:
     uri = f"{path.absolute().as_uri()}?mode=ro"
     return sqlite3.connect(
         uri, uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
+    )
+
+
+def copy_database(path: Path, target: Path) -> None:
+    """Copy a database that may be in use, as of one moment, into one new file.
+
+    Raises:
+        Unreadable: one cannot be read or the other not be written.
+    """
+    try:
+        with closing(connect_reading(path)) as source, closing(_connect(target)) as copy:
+            source.backup(copy)
+            # One file, with no log beside it, that can be read where nothing can be written.
+            copy.execute("PRAGMA journal_mode=DELETE")
+    except sqlite3.Error as error:
+        raise Unreadable(f"{path} to {target}: {error}") from error
+
+
+def fold_log(path: Path) -> None:
+    """Write the log of a database that nobody has open into its file.
+
+    Raises:
+        Unreadable: it cannot be done.
+    """
+    try:
+        with closing(_connect(path)) as connection:
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    except sqlite3.Error as error:
+        raise Unreadable(f"{path}: {error}") from error
+
+
+def epoch_of(path: Path) -> int:
+    """The epoch that a database stands at.
+
+    Raises:
+        Unreadable: it cannot be read.
+    """
+    return _tenure(path)[0]
+
+
+def mark_restored(path: Path, *, epoch: int, now_us: int) -> None:
+    """Let a copy begin at an epoch of its own, and say when it was put back.
+
+    Raises:
+        Unreadable: it cannot be written.
+    """
+    try:
+        with closing(_connect(path)) as connection:
+            connection.execute("UPDATE epoch SET number = ?, restored_at_us = ?", (epoch, now_us))
+    except sqlite3.Error as error:
+        raise Unreadable(f"{path}: {error}") from error
+
+
+def _tenure(path: Path) -> tuple[int, int]:
+    try:
+        with closing(connect_reading(path)) as connection:
+            number, restored_at_us = connection.execute(_SELECT_EPOCH).fetchone()
+            return int(number), int(restored_at_us)
+    except (sqlite3.Error, TypeError) as error:
+        raise Unreadable(f"{path}: {error}") from error
+
+
+def _connect(path: Path, busy_timeout_s: int = BUSY_TIMEOUT_S) -> sqlite3.Connection:
+    # Opened in the thread that starts the writer, used in the writer's own, never in two at once.
+    return sqlite3.connect(
+        path, timeout=busy_timeout_s, isolation_level=None, check_same_thread=False
     )
 
 

@@ -8,7 +8,6 @@ import json
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -102,13 +101,8 @@ def publication(row: Mapping[str, Any], *, version: int = 1) -> Publication:
         "period": "agreement",
         "dimensions": [_dimension(meter, row["price"][meter]) for meter in meters],
     }
-    unsealed = Publication(listing=listing, rate_card=rate_card, terms=terms())
+    unsealed = Publication(listing=listing, rate_card=rate_card, terms=dict(standard_terms()))
     return unsealed.sealed()
-
-
-@cache
-def terms() -> Document:
-    return dict(standard_terms())
 
 
 def vendor_id(vendor: str) -> str:
@@ -193,6 +187,8 @@ def corpus_records() -> list[Record]:
 async def reading(file: Path) -> AsyncIterator[AsyncConnection]:
     """A connection that cannot write."""
     engine = create_async_engine(f"sqlite+aiosqlite:///file:{file}?mode=ro&uri=true")
-    async with engine.connect() as conn:
-        yield conn
-    await engine.dispose()
+    try:
+        async with engine.connect() as conn:
+            yield conn
+    finally:
+        await engine.dispose()

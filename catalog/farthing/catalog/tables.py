@@ -140,4 +140,5 @@ END""",
 
 # Hung on the tables' creation, so that whoever creates them has the text index too.
 for _statement in _TEXT_INDEX:
-    event.listen(METADATA, "after_create", DDL(_statement).execute_if(dialect="sqlite"))
+    _create = DDL(_statement)  # type: ignore[no-untyped-call] # SQLAlchemy ships it untyped
+    event.listen(METADATA, "after_create", _create.execute_if(dialect="sqlite"))

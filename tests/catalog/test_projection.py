@@ -1,0 +1,140 @@
+"""A record makes whole rows; one version of a listing is offered, and the index holds just that."""
+
+from pathlib import Path
+
+import pytest
+from sqlalchemy import create_engine, func, select, text
+
+from farthing.catalog.cards import CardShelf
+from farthing.catalog.documents import document_by_sha256, newest_version
+from farthing.catalog.projection import rows
+from farthing.catalog.tables import LISTING, LISTING_HEAD, LISTING_TAG
+from farthing.protocol.canonical import document_sha256
+from farthing.protocol.records import Record, parse_record, record_bytes
+from tests.catalog.corpus import (
+    CORPUS,
+    KEYS,
+    build,
+    publication,
+    published,
+    reading,
+    withdrawn,
+    write,
+)
+
+ROW = CORPUS[0]
+LISTING_ID = next(listing_id for listing_id, key in KEYS.items() if key == ROW["key"])
+
+
+def version(seq: int, number: int, **changes: object) -> Record:
+    return published(seq, publication({**ROW, **changes}, version=number))
+
+
+def indexed(file: Path, word: str) -> list[int]:
+    engine = create_engine(f"sqlite:///{file}")
+    with engine.connect() as conn:
+        query = text("SELECT rowid FROM listing_text WHERE listing_text MATCH :word")
+        found = [row[0] for row in conn.execute(query, {"word": word})]
+        # The index agrees with its content, or SQLite raises here.
+        conn.execute(text("INSERT INTO listing_text(listing_text) VALUES('integrity-check')"))
+    engine.dispose()
+    return found
+
+
+def test_a_row_is_a_function_of_the_record_as_it_is_stored() -> None:
+    record = version(7, 1)
+    stored, _ = parse_record(record_bytes(record, "0" * 64))
+    assert list(rows(7, stored)) == list(rows(7, record))
+
+
+def test_a_record_of_something_else_makes_no_rows() -> None:
+    record = published(1, publication(ROW))
+    other = Record(
+        seq=1, at_us=1, operation="place_hold", by=record.by, asked={}, facts=record.facts
+    )
+    assert list(rows(1, other)) == []
+
+
+def test_each_tag_is_found_from_every_branch_above_it() -> None:
+    tagged = list(rows(3, version(3, 1, tags=["images.background.remove", "documents.ocr"])))
+    paths = {values["path"] for table, values in tagged if table is LISTING_TAG}
+    assert paths == {
+        "images", "images.background", "images.background.remove",
+        "documents", "documents.text", "documents.text.ocr",
+    }  # fmt: skip
+
+
+def test_a_new_version_takes_the_place_of_the_old_one(tmp_path: Path) -> None:
+    file = tmp_path / "catalog.db"
+    build(file, [version(1, 1), version(2, 2, name="Pagewell anew", summary="Another summary.")])
+    assert indexed(file, "anew") == [2]
+    assert indexed(file, "layer") == []
+    engine = create_engine(f"sqlite:///{file}")
+    with engine.connect() as conn:
+        assert conn.execute(select(func.count()).select_from(LISTING)).scalar_one() == 2
+        heads = conn.execute(select(LISTING_HEAD)).all()
+    engine.dispose()
+    assert [tuple(head) for head in heads] == [(LISTING_ID, 2, "active")]
+
+
+def test_a_withdrawn_listing_leaves_the_index_and_can_come_back(tmp_path: Path) -> None:
+    file = tmp_path / "catalog.db"
+    build(file, [version(1, 1), withdrawn(2, LISTING_ID, 1)])
+    assert indexed(file, "pagewell") == []
+    build(file, [version(3, 2)])
+    assert indexed(file, "pagewell") == [3]
+
+
+def test_writing_rows_twice_changes_nothing(tmp_path: Path) -> None:
+    once, twice = tmp_path / "once.db", tmp_path / "twice.db"
+    records = [version(1, 1), version(2, 2), withdrawn(3, LISTING_ID, 2), version(4, 3)]
+    build(once, records)
+    build(twice, [each for record in records for each in (record, record)])
+    assert indexed(once, "pagewell") == indexed(twice, "pagewell") == [4]
+
+
+def test_a_head_can_be_deleted_when_tables_are_rebuilt(tmp_path: Path) -> None:
+    file = tmp_path / "catalog.db"
+    build(file, [version(1, 1)])
+    engine = create_engine(f"sqlite:///{file}")
+    with engine.begin() as conn:
+        conn.execute(LISTING_HEAD.delete())
+    engine.dispose()
+    assert indexed(file, "pagewell") == []
+    engine = create_engine(f"sqlite:///{file}")
+    with engine.begin() as conn:
+        write(conn, rows(1, version(1, 1)))
+    engine.dispose()
+    assert indexed(file, "pagewell") == [1]
+
+
+async def test_documents_are_found_by_hash_as_published(tmp_path: Path) -> None:
+    file = tmp_path / "catalog.db"
+    documents = publication(ROW)
+    build(file, [published(1, documents)])
+    async with reading(file) as conn:
+        for document in (documents.listing, documents.rate_card, documents.terms):
+            assert await document_by_sha256(conn, document_sha256(document)) == document
+        assert await document_by_sha256(conn, "0" * 64) is None
+
+
+async def test_the_newest_version_is_found_even_when_it_is_withdrawn(tmp_path: Path) -> None:
+    file = tmp_path / "catalog.db"
+    build(file, [version(1, 1), version(2, 2), withdrawn(3, LISTING_ID, 2)])
+    async with reading(file) as conn:
+        newest = await newest_version(conn, LISTING_ID)
+        assert await newest_version(conn, "lst_00000000000000000000000000") is None
+    assert newest is not None
+    assert (newest.version, newest.state, newest.seq) == (2, "withdrawn", 2)
+    assert newest.listing["version"] == 2
+    assert document_sha256(dict(newest.rate_card)) == newest.rate_card_sha256
+    assert document_sha256(dict(newest.terms)) == newest.terms_sha256
+
+
+async def test_a_card_that_was_never_published_is_no_card(tmp_path: Path) -> None:
+    file = tmp_path / "catalog.db"
+    build(file, [version(1, 1)])
+    shelf = CardShelf()
+    async with reading(file) as conn:
+        with pytest.raises(KeyError):
+            await shelf.load(conn, ["0" * 64])

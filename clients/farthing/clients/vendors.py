@@ -59,7 +59,7 @@ from farthing.protocol.messages.listings import (
 )
 from farthing.protocol.wire import Money
 
-__all__ = ["Vendor", "capture_key", "release_key"]
+__all__ = ["Offer", "Vendor", "capture_key", "release_key"]
 
 
 class Vendor:

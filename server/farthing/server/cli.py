@@ -1,4 +1,7 @@
-"""The server's own commands, added to `farthing`: serve, backup, restore."""
+"""The server's own commands, added to `farthing`: serve, backup, restore.
+
+Boundary: each loads what it runs when it runs; the help of `farthing` loads no server.
+"""
 
 from pathlib import Path
 from typing import Annotated, Never
@@ -6,11 +9,11 @@ from typing import Annotated, Never
 import typer
 
 from farthing.protocol.errors import FarthingError
-from farthing.server.serve import serve as run
 from farthing.server.settings import InvalidSetting, Settings, load_settings
-from farthing.settlement.journal import backup as backups
 
 __all__ = ["commands"]
+
+PANEL = "Server"
 
 commands = typer.Typer(no_args_is_help=True)
 
@@ -19,7 +22,7 @@ DataDir = Annotated[
 ]
 
 
-@commands.command()
+@commands.command(rich_help_panel=PANEL, epilog="Example: farthing serve")
 def serve(  # noqa: PLR0917  # options, each given by name
     data_dir: DataDir = None,
     host: Annotated[str | None, typer.Option(help="The address to listen on.")] = None,
@@ -35,6 +38,8 @@ def serve(  # noqa: PLR0917  # options, each given by name
     ] = None,
 ) -> None:
     """Serve the market; needs no configuration."""
+    from farthing.server.serve import serve as run  # noqa: PLC0415  # loads the whole server
+
     settings = _settings(
         data_dir=data_dir, host=host, port=port, public_url=public_url, enrolment=enrolment
     )
@@ -44,12 +49,14 @@ def serve(  # noqa: PLR0917  # options, each given by name
         _stop(error)
 
 
-@commands.command()
+@commands.command(rich_help_panel=PANEL, epilog="Example: farthing backup market.backup")
 def backup(
     target: Annotated[Path, typer.Argument(help="The file to write; it must not exist.")],
     data_dir: DataDir = None,
 ) -> None:
     """Copy the database to a file, also while the server runs."""
+    from farthing.settlement.journal import backup as backups  # noqa: PLC0415  # as above
+
     settings = _settings(data_dir=data_dir)
     try:
         backups.backup(settings.database_path, target)
@@ -58,12 +65,14 @@ def backup(
     typer.echo(f"Backed up to {target}. Keep the keys folder {settings.keys_dir} as well.")
 
 
-@commands.command()
+@commands.command(rich_help_panel=PANEL, epilog="Example: farthing restore market.backup")
 def restore(
     source: Annotated[Path, typer.Argument(help="A file that `farthing backup` wrote.")],
     data_dir: DataDir = None,
 ) -> None:
     """Put a backup in place of a stopped server's database, and say what was lost."""
+    from farthing.settlement.journal import backup as backups  # noqa: PLC0415  # as above
+
     settings = _settings(data_dir=data_dir)
     try:
         restored = backups.restore(source, settings.database_path)

@@ -46,7 +46,8 @@ CLOCKS = {
     "settlement/farthing/settlement/journal/writer.py",
 }
 
-# SQL lives where tables are declared, in the stores of the journal and in the text match of search.
+# SQL lives where tables are declared, in the stores of the journal, in the text match of search and
+# in a vendor's spool.
 SQL = re.compile(
     r"\s*(SELECT\s|INSERT\s+(INTO|OR)\s|UPDATE\s+\w+\s+SET\s|DELETE\s+FROM\s|REPLACE\s+INTO\s"
     r"|(CREATE|DROP|ALTER)\s+(TABLE|INDEX|UNIQUE|VIRTUAL|TRIGGER|VIEW)\b"
@@ -56,6 +57,7 @@ SQL_MODULES = re.compile(
     r"settlement/farthing/settlement/journal/(sqlite|postgres|upserts|outcomes)\.py"
     r"|\w+/farthing/\w+/(\w+/)*tables\.py"
     r"|catalog/farthing/catalog/text\.py"
+    r"|clients/farthing/clients/spool\.py"
 )
 
 # The outermost doors, where whatever else goes wrong is logged and answered.

@@ -217,7 +217,7 @@ def test_quantities_have_one_spelling(
     [
         ("total_units", "1", "total_units"),
         ("total_units", "9223372036854775808", "total_units"),
-        ("asset", "XXX", "asset"),
+        ("asset", "GBP", "asset"),
         ("expires_at_us", ISSUED_AT_US, "expires_at_us"),
         ("lines", ["x"], "lines.0"),
         ("lines", "x", "lines"),

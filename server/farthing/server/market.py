@@ -6,7 +6,7 @@ Boundary: `submit` is the one place where a command is built.
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Any, TypeVar, cast
+from typing import Any, Final, TypeVar, cast
 
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -25,6 +25,9 @@ from farthing.settlement.tables import PERSONAL
 __all__ = ["Market"]
 
 Answer = TypeVar("Answer")
+
+# Digests stand in the journal for ever, and whoever guesses a name can try it on its digest.
+_PERSONAL: Final = frozenset({"name"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,7 +115,11 @@ def command_of(
     arguments = document_of(ask)
     key = cast("str", arguments.pop("idempotency_key", ""))
     try:
-        args_sha256 = {name: _digest(value) for name, value in sorted(arguments.items())}
+        args_sha256 = {
+            name: _digest(value)
+            for name, value in sorted(arguments.items())
+            if name not in _PERSONAL
+        }
     except InvalidJson as error:
         text = f"A document does not keep to the signed alphabet: {error.reason.value}."
         raise Refused(refuse(Code.INVALID_ARGUMENT, message=text)) from error

@@ -12,7 +12,7 @@ from typing import Final, TypeAlias, TypeGuard, cast
 
 from farthing.protocol.canonical import Json, LooseJson
 
-__all__ = ["STEPS_MAX", "Violation", "check_schema", "violation"]
+__all__ = ["KEYWORDS", "STEPS_MAX", "Violation", "check_schema", "violation"]
 
 STEPS_MAX: Final = 200_000
 """How many keywords one evaluation may look at; beyond, the instance does not fit."""
@@ -397,3 +397,6 @@ _APPLICATORS: Final[Mapping[str, _Applicator]] = {
     "properties": _properties,
     "uniqueItems": _unique_items,
 }
+
+KEYWORDS: Final = _ASSERTIONS.keys() | _APPLICATORS.keys() | {"$defs", "else", "then"}
+"""The keywords that are enforced; all others are annotations or refused."""

@@ -49,7 +49,7 @@ class Sealed:
             tree_head=sign_checkpoint(self.key, head),
         )
 
-    def evidence(self, charge_id: str, seqs: set[int]) -> Evidence:
+    def evidence(self, charge_id: str, seqs: set[int], *, also: PrivateKey = QUOTE_KEY) -> Evidence:
         return Evidence(
             charge_id=charge_id,
             receipts=tuple(self.receipt(seq) for seq in sorted(seqs)),
@@ -57,6 +57,7 @@ class Sealed:
             quote_keys=(
                 dict(signing_key("an older platform").public.jwk()),
                 dict(QUOTE_KEY.public.jwk()),
+                dict(also.public.jwk()),
             ),
         )
 

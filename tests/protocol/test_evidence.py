@@ -1,5 +1,4 @@
 import io
-import re
 import zipfile
 from base64 import b64decode
 from collections.abc import Callable
@@ -10,117 +9,29 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from farthing.protocol.canonical import canonical_bytes, parse_json, sha256_hex
+from farthing.protocol.canonical import canonical_bytes
 from farthing.protocol.errors import Unverified
 from farthing.protocol.evidence import Findings, Trust, gather, verify
 from farthing.protocol.messages.charges import Evidence
 from farthing.protocol.packs import PACK_BYTES_MAX, read_pack, write_pack
-from farthing.protocol.records import GENESIS
-from farthing.protocol.signatures import Typ, sign_detached
-from tests.construction import EPOCH_US, card_document, signing_key
-from tests.protocol.evidence_market import JOURNAL_KEY, QUOTE_KEY, Sealed, Told
+from tests.construction import signing_key
+from tests.protocol.evidence_market import JOURNAL_KEY, Sealed, Told
+from tests.protocol.stories import (
+    STORIES,
+    everything_that_can_happen,
+    rejected_as_delivered,
+    second_of_its_agreement,
+)
 from tests.protocol.vectors import cases, vectors
 
 VECTORS = vectors("evidence")
-VENDOR_KEY = signing_key("Vendor One")
 PINNED = frozenset({JOURNAL_KEY.thumbprint})
 PLAIN = Told.of()
 EVIDENCE = PLAIN.evidence()
 PACK = gather(EVIDENCE)
 
 
-def refunded() -> Told:
-    told = Told.of()
-    told.refund(3_000_001)
-    told.refund(7)
-    return told
-
-
-def given_back_whole_after_it_was_payable() -> Told:
-    told = Told.of(room={"fee_ppm": 333_333})
-    told.refund(1)
-    told.trade.room.advance(601)
-    told.refund(22_999_999)
-    return told
-
-
-def rejected_as_calculated_rightly() -> Told:
-    told = refunded()
-    told.dispute("calculation_error")
-    return told
-
-
-def waiting_for_evidence() -> Told:
-    told = refunded()
-    told.dispute("not_delivered")
-    return told
-
-
-def reversed_for_another_body() -> Told:
-    told = refunded()
-    told.answer(told.dispute("not_delivered"), "c" * 64, schema_valid=True)
-    return told
-
-
-def rejected_as_delivered() -> Told:
-    told = Told.of()
-    told.answer(told.dispute("not_delivered"), "b" * 64, schema_valid=True)
-    told.trade.room.advance(601)
-    return told
-
-
-def reversed_for_silence() -> Told:
-    told = Told.of()
-    told.dispute("not_delivered")
-    told.trade.room.advance(61)
-    return told
-
-
-def second_of_its_agreement() -> Told:
-    told = Told.of()
-    return Told(told.trade, told.trade.captured(3))
-
-
-def partly_used() -> Told:
-    return Told.of(pages=4, held=12)
-
-
-def not_used_at_all() -> Told:
-    return Told.of(pages=0, held=12)
-
-
-def free_of_charge() -> Told:
-    return Told.of(card=card_document(({"amount": "0", "per_quantity": "1"},)))
-
-
-def captured_with_a_rotated_key() -> Told:
-    return Told.of(rotated=True)
-
-
-STORIES = (
-    refunded,
-    given_back_whole_after_it_was_payable,
-    rejected_as_calculated_rightly,
-    waiting_for_evidence,
-    reversed_for_another_body,
-    rejected_as_delivered,
-    reversed_for_silence,
-    second_of_its_agreement,
-    partly_used,
-    not_used_at_all,
-    free_of_charge,
-    captured_with_a_rotated_key,
-)
-
-
-def whole() -> Told:
-    """A charge to which everything happened that can happen to one."""
-    told = reversed_for_another_body()
-    told.trade.room.advance(601)
-    return told
-
-
-WHOLE = whole()
+WHOLE = everything_that_can_happen()
 
 
 def test_a_genuine_pack_is_proven_under_the_pinned_key() -> None:
@@ -350,147 +261,6 @@ def test_an_archive_is_written_as_the_vectors_say() -> None:
 
     assert write_pack(files) == b64decode(archive["base64"])
     assert read_pack(b64decode(archive["base64"])) == files
-
-
-A_TRANSFER = {"asset": "USD", "credit": "a", "debit": "b", "movement": "post", "units": "1"}
-# What a platform that lies in its own journal might write, and seal: (operation, member, value).
-LIES: tuple[tuple[str, str, Any], ...] = (
-    ("enrol_organisation", "changed.1.after.jwk.x", signing_key("x").public.jwk()["x"]),
-    ("enrol_organisation", "changed.1.after.status", "revoked"),
-    ("enrol_organisation", "changed.1.after.principal_id", "org_" + "0" * 26),
-    ("enrol_organisation", "changed.1.after.since_us", 1),
-    ("enrol_organisation", "by.key_thumbprint", signing_key("x").thumbprint),
-    ("enrol_organisation", "changed.0.id", "org_" + "0" * 26),
-    ("register_agent", "changed.0.after.organisation_id", "org_" + "0" * 26),
-    ("publish_listing", "facts.listing.name", "Another name"),
-    ("publish_listing", "facts.signature", sign_detached(VENDOR_KEY, Typ.LISTING, b"other")),
-    ("publish_listing", "facts.rate_card.dimensions.0.tiers.0.amount", "0.003"),
-    ("publish_listing", "facts.terms.terms_id", "other-terms"),
-    ("publish_listing", "changed.0.after.version", 2),
-    ("publish_listing", "changed.0.after.terms_sha256", "0" * 64),
-    ("publish_listing", "changed.0.after.output_schema_sha256", "0" * 64),
-    ("publish_listing", "by.key_thumbprint", signing_key("x").thumbprint),
-    ("accept_terms", "facts.quote.total_units", "2000001"),
-    ("accept_terms", "facts.quote.expires_at_us", 2**52),
-    ("accept_terms", "facts.quote_signature", sign_detached(QUOTE_KEY, Typ.QUOTE, b"other")),
-    ("accept_terms", "facts.acceptance.nonce", "1" * 32),
-    ("accept_terms", "changed.0.after.operator_id", "org_" + "0" * 26),
-    ("accept_terms", "changed.0.after.rate_card_sha256", "0" * 64),
-    ("accept_terms", "changed.0.after.dispute_window_s", 1),
-    ("accept_terms", "changed.0.after.quote_sha256", "0" * 64),
-    ("accept_terms", "changed.0.after.acceptance_sha256", "0" * 64),
-    ("accept_terms", "changed.0.after.accepted_at_us", 1),
-    ("accept_terms", "request.key", "another-key-0000"),
-    ("place_hold", "changed.0.after.amount_units", "23000001"),
-    ("place_hold", "changed.0.after.position", {"page": "1"}),
-    ("place_hold", "changed.0.after.expires_at_us", 2**52),
-    ("place_hold", "changed.0.after.args_sha256", "0" * 64),
-    ("place_hold", "decided.lines.0.units", "23000001"),
-    ("place_hold", "moved.0.units", "23000001"),
-    ("place_hold", "moved.0.movement", "post"),
-    ("place_hold", "counted.0.units", "1"),
-    ("place_hold", "asked.agreement_id", "agr_" + "0" * 26),
-    ("capture_hold", "facts.delivery.usage.0.quantity", "11"),
-    ("capture_hold", "facts.delivery.result_sha256", "0" * 64),
-    ("capture_hold", "facts.delivery_signature", sign_detached(VENDOR_KEY, Typ.DELIVERY, b"")),
-    ("capture_hold", "decided.lines.0.units", "1"),
-    ("capture_hold", "changed.0.after.status", "open"),
-    ("capture_hold", "changed.1.after.amount_units", "22999999"),
-    ("capture_hold", "changed.1.after.fee_units", "0"),
-    ("capture_hold", "changed.1.after.refunded_units", "1"),
-    ("capture_hold", "changed.1.after.usage", {"page": "11"}),
-    ("capture_hold", "changed.1.after.result_sha256", "0" * 64),
-    ("capture_hold", "changed.1.after.window_closes_at_us", 1),
-    ("capture_hold", "changed.2.after.page", "11"),
-    ("capture_hold", "moved.1.units", "22424999"),
-    ("capture_hold", "moved.2.units", "575001"),
-    ("capture_hold", "moved.1.credit", "org_x:vendor_pending:USD"),
-    ("capture_hold", "at_us", 2**52),
-    ("refund_charge", "asked.amount.amount", "0.004"),
-    ("refund_charge", "decided.units", "3000002"),
-    ("refund_charge", "moved.0.units", "1"),
-    ("refund_charge", "changed.0.after.refunded_units", "3000002"),
-    ("refund_charge", "changed.0.after.fee_returned_units", "0"),
-    ("refund_charge", "by.principal_id", "org_" + "0" * 26),
-    ("initiate_dispute", "decided.ruling.outcome", "credit"),
-    ("initiate_dispute", "decided.case.charged_units", "1"),
-    ("initiate_dispute", "asked.reason", "calculation_error"),
-    ("initiate_dispute", "moved.0.units", "1"),
-    ("initiate_dispute", "changed.1.after.held_net_units", "1"),
-    ("initiate_dispute", "changed.0.after.status", "pending"),
-    ("submit_evidence", "decided.case.evidence.schema_valid", False),
-    ("submit_evidence", "decided.case.evidence.body_sha256", "b" * 64),
-    ("submit_evidence", "decided.ruling.credit_units", "1"),
-    ("submit_evidence", "asked.body_sha256", "d" * 64),
-    ("submit_evidence", "moved.0.credit", "org_x:prepaid:USD"),
-    ("submit_evidence", "changed.1.after.outcome", "reject"),
-    ("submit_evidence", "changed.0.after.refunded_units", "0"),
-    ("settle_charge", "changed.0.after.status", "pending"),
-    ("settle_charge", "changed.0.after.trail_seqs", []),
-    ("settle_charge", "moved", [A_TRANSFER]),
-    ("settle_charge", "at_us", EPOCH_US),
-    ("settle_charge", "by.principal_id", "org_" + "0" * 26),
-    ("settle_charge", "at_us", 1),
-    ("settle_charge", "operation", "close_evidence"),
-    ("settle_charge", "refused", {"code": "not_found"}),
-    ("settle_charge", "prev", "0" * 64),
-)
-
-
-@pytest.mark.parametrize(("operation", "member", "value"), LIES)
-def test_a_lie_that_the_platform_itself_has_sealed_is_found(
-    operation: str, member: str, value: object
-) -> None:
-    records = _with_lie(WHOLE.trade.room.journal, operation, member, value)
-    findings = _verdict(Sealed(records).evidence(WHOLE.charge_id, WHOLE.seqs()))
-
-    assert findings.bad
-    assert re.search(r"record \d+", findings.bad)
-
-
-@pytest.mark.parametrize(
-    ("story", "operation"),
-    [
-        (Told.of, "accept_terms"),
-        (Told.of, "capture_hold"),
-        (waiting_for_evidence, "initiate_dispute"),
-    ],
-)
-def test_what_came_too_late_is_found(story: Callable[[], Told], operation: str) -> None:
-    told = story()
-    journal = told.trade.room.journal
-    late = _with_lie(journal, operation, "at_us", EPOCH_US + 2**40)
-    place = next(n for n, each in enumerate(journal) if f'"{operation}"'.encode() in each)
-    for after in range(place + 1, len(journal)):
-        name = str(parse_json(late[after])["operation"])  # type: ignore[index,call-overload]
-        late = _with_lie(late, name, "at_us", EPOCH_US + 2**40)
-    findings = _verdict(Sealed(late).evidence(told.charge_id, told.seqs()))
-
-    assert operation in findings.bad
-
-
-def test_a_journal_written_anew_without_a_lie_is_the_same_journal() -> None:
-    journal = WHOLE.trade.room.journal
-
-    assert _with_lie(journal, "place_hold", "operation", "place_hold") == journal
-
-
-def _with_lie(journal: list[bytes], operation: str, member: str, value: Any) -> list[bytes]:
-    """The journal with one member of an operation's last record changed, chained anew."""
-    documents: list[Any] = [parse_json(each) for each in journal]
-    liar = [each for each in documents if each["operation"] == operation][-1]
-    *path, last = member.split(".")
-    inner = liar
-    for name in path:
-        inner = inner[int(name)] if isinstance(inner, list) else inner[name]
-    if last != "prev":
-        inner[last] = value
-    records: list[bytes] = []
-    for each in documents:
-        prev = sha256_hex(records[-1]) if records else GENESIS
-        each["prev"] = value if last == "prev" and each is liar else prev
-        records.append(canonical_bytes(each))
-    return records
 
 
 def _verdict(evidence: Evidence) -> Findings:

@@ -21,7 +21,7 @@ from farthing.protocol.errors import Refusal, Unverified
 from farthing.protocol.ids import derive_id
 from farthing.protocol.keys import PublicKey
 from farthing.protocol.ledger import AccountKind, Movement
-from farthing.protocol.listing import parse_listing
+from farthing.protocol.listing import Listing, parse_listing
 from farthing.protocol.money import format_units, share_ppm
 from farthing.protocol.rating import Rating, line_document, parse_card, rate
 from farthing.protocol.records import Record
@@ -44,7 +44,7 @@ from farthing.protocol.replay.reading import (
 from farthing.protocol.replay.story import Offer, Story
 from farthing.protocol.signatures import InvalidSignature, KeyOf, Typ, verify_detached
 from farthing.protocol.terms import parse_terms
-from farthing.protocol.times import SECOND_US
+from farthing.protocol.times import SECOND_US, utc_day
 
 __all__ = ["follow_agreement", "follow_capture", "follow_hold", "follow_publication"]
 
@@ -76,11 +76,15 @@ def follow_publication(story: Story, record: Record) -> None:
         listing_id=listing.listing_id,
         vendor_id=vendor_id,
         version=listing.version,
+        state="active",
         asset=offer.card.asset,
+        primary_tag=listing.primary_tag,
+        tags=_tags(listing),
         listing_sha256=listing.listing_sha256,
         rate_card_sha256=listing.rate_card_sha256,
         terms_sha256=listing.terms_sha256,
         output_schema_sha256=offer.output_schema_sha256,
+        seq=record.seq,
     )
     same_postings(record, [])
     story.offer = offer
@@ -128,6 +132,7 @@ def follow_agreement(story: Story, record: Record) -> None:
         rate_card_sha256=quote.rate_card_sha256,
         terms_sha256=quote.terms_sha256,
         output_schema_sha256=offer.output_schema_sha256,
+        tags=_tags(offer.listing),
         asset=quote.asset,
         delivery_deadline_s=offer.terms.delivery.deadline_s,
         dispute_window_s=offer.terms.dispute.window_s,
@@ -156,9 +161,9 @@ def follow_hold(story: Story, record: Record) -> None:
     (change,) = changes(record, "hold")
     hold = only(change, "hold_id", record)
     buyer_id = record.by.principal_id
-    rating = _rated(story, record, hold, quantities(hold["workload"]))
+    workload = _workload(record)
+    rating = _rated(story, record, hold, workload)
     asked = record.asked
-    args_sha256 = member(asked, "args_sha256")
     same(record, "asked", asked, agreement_id=agreement["agreement_id"])
     same(
         record,
@@ -172,14 +177,15 @@ def follow_hold(story: Story, record: Record) -> None:
         asset=agreement["asset"],
         amount_units=str(rating.total_units),
         status="open",
-        args_sha256=args_sha256,
+        workload={meter: str(quantity) for meter, quantity in workload.items()},
+        args_sha256=member(asked, "args_sha256"),
+        grant_id=derive_id("gnt", buyer_id, member(agreement, "asset")),
+        day=utc_day(record.at_us),
+        expires_at_us=_expires_at_us(record, agreement),
+        charge_id="",
         seq=record.seq,
     )
     require(buyer_id == hold["buyer_id"], record, "another than the buyer holds")
-    expires_at_us = integer(hold, "expires_at_us")
-    longest_us = integer(agreement, "delivery_deadline_s") * SECOND_US
-    in_time = record.at_us < expires_at_us <= record.at_us + longest_us
-    require(in_time, record, "it is held for longer than the terms allow")
     _aside(story, record, hold, Movement.PENDING)
     _counted(record, hold, rating.total_units)
     story.hold = hold
@@ -192,6 +198,7 @@ def follow_hold(story: Story, record: Record) -> None:
 def follow_capture(story: Story, record: Record) -> None:
     """The vendor's signed delivery record, rated from the hold's position, posted to the unit."""
     hold, agreement = story.the_hold(), story.the_agreement()
+    same(record, "asked", record.asked, hold_id=hold["hold_id"])
     vendor_id = record.by.principal_id
     delivery = _given(
         record,
@@ -268,7 +275,7 @@ def _quote_fits(story: Story, record: Record, quote: QuoteDocument) -> None:
     listing = story.the_offer().listing
     found = (
         (quote.buyer_id, record.by.principal_id),
-        (quote.operator_id, story.keys.organisation_of(quote.buyer_id)),
+        (quote.operator_id, story.keys.organisation_of(record.by.principal_id)),
         (quote.vendor_id, listing.vendor_id),
         (quote.listing_id, listing.listing_id),
         (quote.listing_version, listing.version),
@@ -290,6 +297,31 @@ def _delivery_fits(
         bound = signed[name] == agreement[name]
         require(bound, record, f"the delivery's {name} is not the agreement's")
     require(record.by.principal_id == hold["vendor_id"], record, "another than the payee captures")
+
+
+def _tags(listing: Listing) -> list[Json]:
+    """The primary tag first, as the engine keeps them."""
+    return [listing.primary_tag, *(tag for tag in listing.tags if tag != listing.primary_tag)]
+
+
+def _workload(record: Record) -> dict[str, int]:
+    """The most that may be used, as it was asked for; quantities of one meter add up."""
+    workload: dict[str, int] = {}
+    asked = record.asked["workload"]
+    if not isinstance(asked, list):
+        raise TypeError("a workload is a list")
+    for each in asked:
+        if not isinstance(each, dict):
+            raise TypeError("a quantity is an object")
+        meter = member(each, "meter")
+        workload[meter] = workload.get(meter, 0) + units(each, "quantity")
+    return workload
+
+
+def _expires_at_us(record: Record, agreement: JsonObject) -> int:
+    longest_s = integer(agreement, "delivery_deadline_s")
+    asked_s = integer({"expires_in_s": 0, **record.asked}, "expires_in_s")
+    return record.at_us + (min(asked_s, longest_s) if asked_s > 0 else longest_s) * SECOND_US
 
 
 def _rated(story: Story, record: Record, hold: JsonObject, usage: Mapping[str, int]) -> Rating:

@@ -36,6 +36,10 @@ LIES: tuple[tuple[str, str, Any], ...] = (
     ("enrol_organisation", "changed.1.after.since_us", 1),
     ("enrol_organisation", "by.key_thumbprint", STRANGER.thumbprint),
     ("enrol_organisation", "changed.0.id", "org_" + "0" * 26),
+    ("publish_listing", "by.organisation_id", "org_" + "0" * 26),
+    ("capture_hold", "by.organisation_id", "org_" + "0" * 26),
+    ("publish_listing", "moved", [A_TRANSFER]),
+    ("accept_terms", "moved", [A_TRANSFER]),
     ("publish_listing", "facts.listing.name", "Another name"),
     ("publish_listing", "facts.signature", sign_detached(VENDOR_KEY, Typ.LISTING, b"other")),
     ("publish_listing", "facts.rate_card.dimensions.0.tiers.0.amount", "0.003"),
@@ -360,6 +364,15 @@ def retired_signature(forger: Forger) -> None:
 
 def retired_caller(forger: Forger) -> None:
     forger.lie("capture_hold", "by.key_thumbprint", VENDOR_KEY.thumbprint)
+
+
+def test_an_id_that_is_not_made_of_its_first_key_is_found() -> None:
+    forger = Forger(WHOLE)
+    for member in ("0.id", "0.after.principal_id", "0.after.organisation_id"):
+        forger.lie("enrol_organisation", f"changed.{member}", "org_" + "0" * 26)
+    forger.lie("enrol_organisation", "changed.1.after.principal_id", "org_" + "0" * 26)
+
+    assert forger.verdict().startswith(place(WHOLE, "enrol_organisation"))
 
 
 def test_an_agent_that_acts_for_a_stranger_is_found() -> None:

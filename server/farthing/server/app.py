@@ -38,6 +38,7 @@ from farthing.settlement.engine.state import PLATFORM, State, evolve
 from farthing.settlement.journal.machine import Machine
 from farthing.settlement.journal.sqlite import SqliteStore
 from farthing.settlement.journal.writer import Limits, Writer
+from farthing.settlement.port import Engine
 
 __all__ = ["MACHINE", "Service", "build", "now_us", "projected"]
 
@@ -95,6 +96,7 @@ def build(
         limits=Limits(queue_max=settings.queue_max),
     )
     reading = _reading(settings)
+    directory = Directory(_finder(writer))
     market = Market(
         engine=writer,
         now_us=clock,
@@ -103,11 +105,11 @@ def build(
         issuer=issuer,
         origin=origin,
         journal_jwk=keyring[Purpose.JOURNAL].public.jwk(),
+        directory=directory,
         reads=reading.connect,
         cards=CardShelf(),
         vocabulary=load(),
     )
-    directory = Directory(_finder(market))
     doors = mcp_app(market, _hosts(issuer, settings.host, port))
     app = Starlette(
         routes=[
@@ -182,9 +184,9 @@ def _reading(settings: Settings) -> AsyncEngine:
     return create_async_engine(url)
 
 
-def _finder(market: Market) -> Callable[[str], Awaitable[Found | None]]:
+def _finder(engine: Engine) -> Callable[[str], Awaitable[Found | None]]:
     async def find(thumbprint: str) -> Found | None:
-        facts = await market.ask(KeyOf(thumbprint=thumbprint))
+        facts = await engine.ask(KeyOf(thumbprint=thumbprint))
         if facts is None:
             return None
         return facts.principal_id, facts.organisation_id, facts.role, facts.jwk

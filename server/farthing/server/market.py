@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from farthing.catalog.cards import CardShelf
 from farthing.catalog.vocabulary import Vocabulary
 from farthing.identity.callers import Caller
+from farthing.identity.directory import Directory
 from farthing.protocol.canonical import InvalidJson, Json, canonical_bytes, sha256_hex
 from farthing.protocol.errors import Code, Refused, refuse
 from farthing.protocol.keys import Signer
@@ -42,6 +43,7 @@ class Market:
         issuer: the public URL, which names the platform in everything it signs.
         origin: the journal's name in its signed heads.
         journal_jwk: the public key that signs tree heads.
+        directory: who holds which key.
         reads: a connection that cannot write.
         cards: the shelf of rate cards that searches price with.
         vocabulary: the capability tags in force.
@@ -54,6 +56,7 @@ class Market:
     issuer: str
     origin: str
     journal_jwk: Mapping[str, str]
+    directory: Directory
     reads: Callable[[], AbstractAsyncContextManager[AsyncConnection]]
     cards: CardShelf
     vocabulary: Vocabulary

@@ -15,7 +15,9 @@ async def search_catalog(market: Market, caller: Caller, ask: SearchCatalog) -> 
     """Filter, price, judge, rank, explain."""
     standing = NOBODY
     if caller.principal_id:
-        standing = await market.ask(StandingOf(principal_id=caller.principal_id))
+        standing = await market.ask(
+            StandingOf(principal_id=caller.principal_id, with_positions=True)
+        )
     async with market.reads() as conn:
         return Reply(
             answer=await search(

@@ -28,7 +28,7 @@ from farthing.protocol.signatures import InvalidSignature, Typ, verify_detached
 from farthing.server.market import Market
 from farthing.server.operations.replies import Reply, reply
 from farthing.settlement.engine.listings import Publishing, publication_answer
-from farthing.settlement.engine.questions import KeyOf, Lookup, RecordAt
+from farthing.settlement.engine.questions import Lookup, RecordAt
 from farthing.settlement.engine.things import Listing
 
 __all__ = [
@@ -138,10 +138,10 @@ async def document_at(market: Market, sha256: str) -> JsonObject:
 
 async def public_key(market: Market, thumbprint: str) -> PublicKey:
     """The registered public key of a thumbprint."""
-    facts = await market.ask(KeyOf(thumbprint=thumbprint))
-    if facts is None:
+    holder = await market.directory.holder(thumbprint)
+    if holder is None:
         raise Refused(refuse(Code.UNKNOWN_KEY))
-    return PublicKey.from_jwk(facts.jwk)
+    return holder.key
 
 
 def _report(market: Market, ask: LintListing | PublishListing) -> LintReport:

@@ -38,9 +38,10 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StandingOf(Question[Standing]):
-    """What a principal may spend now."""
+    """What a principal may spend now; with its rating positions where a price depends on them."""
 
     principal_id: str
+    with_positions: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

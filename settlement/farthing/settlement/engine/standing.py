@@ -5,6 +5,7 @@ from dataclasses import replace as copy
 
 from farthing.protocol.authority.standing import Standing
 from farthing.protocol.ledger import Account, AccountKind, split_account
+from farthing.protocol.money import ASSETS
 from farthing.protocol.times import utc_day
 from farthing.settlement.engine.commands import Question
 from farthing.settlement.engine.decide import decide
@@ -27,14 +28,17 @@ from farthing.settlement.engine.questions import (
 )
 from farthing.settlement.engine.state import State, scope_of
 
-__all__ = ["answer", "standing_of"]
+__all__ = ["answer"]
 
 
 def answer(state: State, question: Question[object], now_us: int) -> object:
     """The answer to a question about the state; nothing in it changes when the state does."""
     match question:
-        case StandingOf(principal_id=principal_id):
-            return standing_of(state, principal_id, now_us)
+        case StandingOf(principal_id=principal_id, with_positions=with_positions):
+            standing = _standing_of(state, principal_id, now_us)
+            if not with_positions:
+                return standing
+            return copy(standing, positions=_positions(state, principal_id))
         case KeyOf(thumbprint=thumbprint):
             return _key_facts(state, thumbprint)
         case ActiveKeys(principal_ids=principal_ids):
@@ -63,13 +67,14 @@ def answer(state: State, question: Question[object], now_us: int) -> object:
             raise TypeError(text)
 
 
-def standing_of(state: State, principal_id: str, now_us: int) -> Standing:
+def _standing_of(state: State, principal_id: str, now_us: int) -> Standing:
     """What a principal may spend now."""
     principal = state.principals.get(principal_id)
     if principal is None:
         return Standing(principal_id=principal_id, as_of_seq=state.seq)
     day = utc_day(max(now_us, state.at_us))
-    grants = {asset: g for (agent, asset), g in state.grants.items() if agent == principal_id}
+    held = ((asset, state.grants.get((principal_id, asset))) for asset in ASSETS)
+    grants = {asset: grant for asset, grant in held if grant is not None}
     available, pending = _balances(state, principal.organisation_id, principal.role)
     return Standing(
         principal_id=principal_id,
@@ -78,7 +83,6 @@ def standing_of(state: State, principal_id: str, now_us: int) -> Standing:
         pending_units=pending,
         grants=grants,
         spent_units={a: state.counters.get((g.grant_id, day), 0) for a, g in grants.items()},
-        positions=_positions(state, principal_id),
         as_of_seq=state.seq,
     )
 
@@ -104,11 +108,7 @@ def _balances(
 def _accounts_of(state: State, owner: str) -> Mapping[str, Account]:
     if not owner:
         return {name: copy(account) for name, account in state.accounts.items()}
-    names = (
-        f"{owner}:{kind.value}:{asset}"
-        for kind in AccountKind
-        for asset in sorted({split_account(n)[2] for n in state.accounts})
-    )
+    names = (f"{owner}:{kind.value}:{asset}" for kind in AccountKind for asset in ASSETS)
     return {name: copy(state.accounts[name]) for name in names if name in state.accounts}
 
 

@@ -6,10 +6,10 @@ import pytest
 from sqlalchemy import create_engine, func, select, text
 
 from farthing.catalog.cards import CardShelf
-from farthing.catalog.documents import document_by_sha256, newest_version
 from farthing.catalog.projection import rows
 from farthing.catalog.tables import LISTING, LISTING_HEAD, LISTING_TAG
 from farthing.protocol.canonical import document_sha256
+from farthing.protocol.rating import card_document
 from farthing.protocol.records import Record, parse_record, record_bytes
 from tests.catalog.corpus import (
     CORPUS,
@@ -108,27 +108,15 @@ def test_a_head_can_be_deleted_when_tables_are_rebuilt(tmp_path: Path) -> None:
     assert indexed(file, "pagewell") == [1]
 
 
-async def test_documents_are_found_by_hash_as_published(tmp_path: Path) -> None:
+async def test_a_card_is_on_the_shelf_by_the_hash_its_listing_names(tmp_path: Path) -> None:
     file = tmp_path / "catalog.db"
-    documents = publication(ROW)
-    build(file, [published(1, documents)])
+    build(file, [version(1, 1), version(2, 2)])
+    shelf = CardShelf()
     async with reading(file) as conn:
-        for document in (documents.listing, documents.rate_card, documents.terms):
-            assert await document_by_sha256(conn, document_sha256(document)) == document
-        assert await document_by_sha256(conn, "0" * 64) is None
-
-
-async def test_the_newest_version_is_found_even_when_it_is_withdrawn(tmp_path: Path) -> None:
-    file = tmp_path / "catalog.db"
-    build(file, [version(1, 1), version(2, 2), withdrawn(3, LISTING_ID, 2)])
-    async with reading(file) as conn:
-        newest = await newest_version(conn, LISTING_ID)
-        assert await newest_version(conn, "lst_00000000000000000000000000") is None
-    assert newest is not None
-    assert (newest.version, newest.state, newest.seq) == (2, "withdrawn", 2)
-    assert newest.listing["version"] == 2
-    assert document_sha256(dict(newest.rate_card)) == newest.rate_card_sha256
-    assert document_sha256(dict(newest.terms)) == newest.terms_sha256
+        for number in (1, 2):
+            document = publication(ROW, version=number).rate_card
+            await shelf.load(conn, [document_sha256(document)])
+            assert card_document(shelf[document_sha256(document)].card) == document
 
 
 async def test_a_card_that_was_never_published_is_no_card(tmp_path: Path) -> None:

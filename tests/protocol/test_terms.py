@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
+from farthing.protocol.disputes.case import Reason
 from farthing.protocol.documents import DocumentError
-from farthing.protocol.terms import Tier1Code, parse_terms, standard_terms, terms_sha256
+from farthing.protocol.terms import parse_terms, standard_terms, terms_sha256
 from tests.protocol.documents import changed
 from tests.protocol.vectors import cases, vectors
 
@@ -32,7 +33,7 @@ def test_the_params_are_read_with_their_types() -> None:
     terms = parse_terms(DOCUMENT)
     assert terms.terms_sha256 == VECTORS["terms_sha256"]
     assert terms.dispute.window_s == 7 * 86_400
-    assert terms.dispute.tier1 == tuple(Tier1Code)
+    assert terms.dispute.tier1 == tuple(Reason)
     assert terms.refunds.vendor_may_refund is True
     assert terms.liability.window_s == 365 * 86_400
 

@@ -1,6 +1,6 @@
 """The shelf of rate cards: parsed, compiled, and found by hash.
 
-Boundary: reads the `document` table. A card never changes, so what is on the shelf is true for
+Boundary: reads the `rate_card` table. A card never changes, so what is on the shelf is true for
 ever; the shelf is bounded and forgets the oldest.
 """
 
@@ -10,7 +10,7 @@ from typing import Final
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from farthing.catalog.tables import DOCUMENT
+from farthing.catalog.tables import RATE_CARD
 from farthing.protocol.canonical import parse_json
 from farthing.protocol.rating import CompiledCard, compile_card, parse_card
 
@@ -38,7 +38,9 @@ class CardShelf:
         wanted = set(hashes)
         missing = wanted - self._cards.keys()
         if missing:
-            query = select(DOCUMENT.c.sha256, DOCUMENT.c.body).where(DOCUMENT.c.sha256.in_(missing))
+            query = select(RATE_CARD.c.sha256, RATE_CARD.c.body).where(
+                RATE_CARD.c.sha256.in_(missing)
+            )
             for card_sha256, body in await conn.execute(query):
                 self._cards[card_sha256] = compile_card(parse_card(parse_json(body)))
             for card_sha256 in missing:

@@ -5,19 +5,19 @@ every table can be rebuilt from the journal. The writer puts the rows in the rec
 """
 
 from collections.abc import Iterator, Mapping
-from typing import Final, TypeAlias
+from typing import TypeAlias
 
 from sqlalchemy import Table
 
 from farthing.catalog.tables import (
-    DOCUMENT,
     LISTING,
     LISTING_HEAD,
     LISTING_REGION,
     LISTING_TAG,
+    RATE_CARD,
 )
 from farthing.catalog.vocabulary import Vocabulary, ancestors, load
-from farthing.protocol.canonical import Json, canonical_bytes, sha256_hex
+from farthing.protocol.canonical import Json, canonical_bytes
 from farthing.protocol.listing import Listing, parse_listing
 from farthing.protocol.records import Record
 
@@ -25,8 +25,6 @@ __all__ = ["Row", "Value", "rows"]
 
 Value: TypeAlias = str | int | bytes
 Row: TypeAlias = tuple[Table, dict[str, Value]]
-
-_DOCUMENTS: Final = ("listing", "rate_card", "terms")
 
 
 def rows(seq: int, record: Record) -> Iterator[Row]:
@@ -61,9 +59,7 @@ def _version(seq: int, facts: Mapping[str, Json]) -> Iterator[Row]:
     assert isinstance(card, dict)
     listing = parse_listing(document)
     tags = _present_tags(listing, load())
-    for kind in _DOCUMENTS:
-        body = canonical_bytes(facts[kind])
-        yield DOCUMENT, {"sha256": sha256_hex(body), "kind": kind, "body": body}
+    yield RATE_CARD, {"sha256": listing.rate_card_sha256, "body": canonical_bytes(card)}
     yield (
         LISTING,
         {

@@ -23,12 +23,12 @@ from sqlalchemy import (
 
 __all__ = [
     "ACTIVE",
-    "DOCUMENT",
     "LISTING",
     "LISTING_HEAD",
     "LISTING_REGION",
     "LISTING_TAG",
     "METADATA",
+    "RATE_CARD",
     "TEXT_COLUMNS",
 ]
 
@@ -96,14 +96,13 @@ LISTING_REGION: Final = Table(
     sqlite_with_rowid=False,
 )
 
-DOCUMENT: Final = Table(
-    "document",
+RATE_CARD: Final = Table(
+    "rate_card",
     METADATA,
     Column("sha256", Text, primary_key=True),
-    Column("kind", Text, nullable=False),
     Column("body", LargeBinary, nullable=False),
 )
-"""Listings, rate cards and terms by hash: canonical bytes as published."""
+"""Every published rate card by hash: canonical bytes."""
 
 TEXT_COLUMNS: Final = ("name", "summary", "tag_words", "example_requests")
 

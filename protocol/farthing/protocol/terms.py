@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import Final, TypeVar
 
 from farthing.protocol.canonical import Json, document_sha256
+from farthing.protocol.disputes.case import Reason
 from farthing.protocol.documents import SLUG, DocumentError, Fault, Fields, read_document
 from farthing.protocol.times import DAY_US, SECOND_US
 
@@ -29,7 +30,6 @@ __all__ = [
     "ServiceLevelClause",
     "Substitution",
     "Terms",
-    "Tier1Code",
     "parse_terms",
     "standard_terms",
     "terms_sha256",
@@ -82,13 +82,6 @@ class Undelivered(StrEnum):
     """What becomes of the money where nothing was delivered."""
 
     NOT_CHARGED = "not_charged"
-
-
-class Tier1Code(StrEnum):
-    """The disputes that are decided by rule, at once."""
-
-    NOT_DELIVERED = "not_delivered"
-    CALCULATION_ERROR = "calculation_error"
 
 
 class Attribution(StrEnum):
@@ -158,7 +151,7 @@ class Dispute:
     summary: str
     window_s: int
     evidence_window_s: int
-    tier1: tuple[Tier1Code, ...]
+    tier1: tuple[Reason, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -287,7 +280,7 @@ def standard_terms(
         "dispute": {
             "window_s": dispute_window_s,
             "evidence_window_s": evidence_window_s,
-            "tier1": [code.value for code in Tier1Code],
+            "tier1": [reason.value for reason in Reason],
         },
         "correction": {"window_s": correction_window_s},
         "ending": {"notice_s": 0},
@@ -370,8 +363,8 @@ def _refunds(summary: str, params: Fields) -> Refunds:
 
 
 def _dispute(summary: str, params: Fields) -> Dispute:
-    words = params.texts("tier1", count_min=1, count_max=len(Tier1Code), length_max=40)
-    known = {code.value for code in Tier1Code}
+    words = params.texts("tier1", count_min=1, count_max=len(Reason), length_max=40)
+    known = {reason.value for reason in Reason}
     for index, word in enumerate(words):
         if word not in known:
             raise DocumentError(f"{params.at('tier1')}.{index}", Fault.UNKNOWN_VALUE)
@@ -379,7 +372,7 @@ def _dispute(summary: str, params: Fields) -> Dispute:
         summary=summary,
         window_s=_window_s(params, "window_s", at_least=1),
         evidence_window_s=_window_s(params, "evidence_window_s", at_least=1),
-        tier1=tuple(Tier1Code(word) for word in words),
+        tier1=tuple(Reason(word) for word in words),
     )
 
 

@@ -3,7 +3,7 @@
 It funds one account per asset, places holds on it, and lets them expire. Some bodies are poison.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -11,7 +11,7 @@ from farthing.identity.callers import Caller
 from farthing.protocol.authority.standing import Standing
 from farthing.protocol.canonical import Json, document_sha256
 from farthing.protocol.errors import Broken, Code, Refusal, refuse
-from farthing.protocol.keys import PrivateKey
+from farthing.protocol.keys import PrivateKey, PublicKey
 from farthing.protocol.ledger import (
     Account,
     AccountKind,
@@ -193,15 +193,17 @@ def stepper(
     now_us: Clock | None = None,
     rows: RowsOf = no_rows,
     limits: Limits | None = None,
+    signer: PrivateKey = SIGNER,
+    earlier_keys: Sequence[PublicKey] = (),
 ) -> Stepper[Bank]:
     return Stepper(
         store,
         BANK,
-        signer=SIGNER,
+        signer=signer,
         origin=ORIGIN,
         now_us=now_us or Clock(),
         rows=rows,
-        earlier_keys=(),
+        earlier_keys=earlier_keys,
         limits=limits or Limits(),
     )
 

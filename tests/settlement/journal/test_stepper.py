@@ -2,7 +2,7 @@ import pytest
 from sqlalchemy import Column, MetaData, Table, Text
 
 from farthing.protocol.checkpoints import verify_checkpoint
-from farthing.protocol.errors import Broken, Code, Refused
+from farthing.protocol.errors import Broken, Code, Refused, Unverified
 from farthing.protocol.merkle import leaf_hash, verify_inclusion
 from farthing.protocol.records import Record
 from farthing.settlement.engine.commands import Kept, Outcome
@@ -22,6 +22,7 @@ from tests.settlement.journal.bank import (
     ORIGIN,
     SIGNER,
     START_US,
+    STRANGER,
     Ask,
     Bank,
     Clock,
@@ -318,3 +319,33 @@ def test_accounts_in_an_answer_do_not_move_later(opened: Stepper[Bank]) -> None:
     opened.step([fund(5, "more")])
 
     assert accounts[bank.PREPAID].posted_units == 10  # type: ignore[index]
+
+
+def test_the_signing_key_can_change_when_the_earlier_one_is_known(storage: Storage) -> None:
+    first = bank.stepper(storage.open())
+    first.open()
+    first.step([fund(10)])
+    first.close()
+
+    with pytest.raises(Unverified):
+        bank.stepper(storage.open(), signer=STRANGER).open()
+
+    second = bank.stepper(storage.open(), signer=STRANGER, earlier_keys=[SIGNER.public])
+    second.open()
+    second.step([hold(1, "a")])
+    note = second.answer(TreeHeadNow())
+    assert isinstance(note, str)
+    assert verify_checkpoint(note, ORIGIN, STRANGER.public).size == 2
+
+
+def test_a_start_that_fails_gives_the_storage_free(storage: Storage) -> None:
+    stepper = bank.stepper(storage.open())
+    stepper.open()
+    stepper.step([fund(10)])
+    stepper.close()
+    stranger = bank.stepper(storage.open(), signer=STRANGER)
+
+    with pytest.raises(Unverified):
+        stranger.open()
+
+    bank.stepper(storage.open()).open()

@@ -7,11 +7,12 @@ Source: spec/journal.md.
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar, cast
 
 from farthing.protocol.authority.standing import Standing
-from farthing.protocol.errors import Broken, Code, FarthingError, Refusal, Refused, refuse
+from farthing.protocol.errors import Broken, Code, Refusal, Refused, refuse
 from farthing.protocol.keys import PublicKey, Signer
 from farthing.protocol.messages.operations import OPERATIONS
 from farthing.protocol.records import Record, parse_record
@@ -107,12 +108,11 @@ class Stepper(Generic[State]):
     def open(self) -> None:
         """Take the storage and recover. Raises as `Store.acquire` and `recover` do."""
         self._epoch = self._store.acquire()
-        try:
+        with ExitStack() as undo:
+            undo.callback(self._store.close)
             self.restored_at_us = self._store.restored_at_us()
             self._recover()
-        except FarthingError:
-            self._store.close()
-            raise
+            undo.pop_all()
         self.recent = Recent(self._chain.seq, self._limits.recent_max)
 
     def close(self) -> None:

@@ -1,0 +1,118 @@
+"""The `farthing` command: the market from a terminal.
+
+Boundary: puts the commands together, with those that other rooms add through the entry-point group
+`farthing.commands`. Source: spec/cli.md.
+"""
+
+import sys
+from importlib.metadata import EntryPoints, entry_points, version
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from farthing.clients.cli import audit, keys, operate, sell, trade
+from farthing.clients.cli.session import DEFAULT_URL, Session
+
+__all__ = ["application", "main"]
+
+_GROUP = "farthing.commands"
+_EXITS = (
+    "Exit codes: 0 done; 1 refused, or not verified; 2 called wrongly; 3 no answer.\n\n"
+    "Examples:\n\n"
+    "  farthing serve\n\n"
+    '  farthing enrol --kind operator --name "Acme Ltd"\n\n'
+    '  farthing search "text of PDF pages" --workload page=30 --max-total 0.05\n\n'
+    "  farthing verify charge.pack --trust THUMBPRINT"
+)
+
+
+def main() -> None:
+    """Run the command."""
+    # A name in a script that this terminal cannot show must not end the command.
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    application(entry_points(group=_GROUP))(prog_name="farthing")
+
+
+def application(added: EntryPoints | tuple[()] = ()) -> typer.Typer:
+    """The command with all of its own commands and those added by other rooms."""
+    app = typer.Typer(
+        name="farthing",
+        no_args_is_help=True,
+        add_completion=False,
+        # A traceback with local variables could print a private key.
+        pretty_exceptions_enable=False,
+        epilog=_EXITS,
+    )
+    app.callback()(_shared)
+    for room in (trade, operate, keys, sell, audit):
+        app.add_typer(room.commands)
+    for entry in added:
+        try:
+            app.add_typer(entry.load(), rich_help_panel="Server")
+        except ModuleNotFoundError as error:
+            _lacking(app, entry.name, error.name or "")
+    return app
+
+
+def _lacking(app: typer.Typer, name: str, module: str) -> None:
+    """Say in the command's place what must be installed for it."""
+
+    def lacking() -> None:
+        typer.echo(
+            f"farthing {name}: {module} is not installed: pip install 'farthing[{name}]'", err=True
+        )
+        raise typer.Exit(2)
+
+    lacking.__doc__ = f"Not installed: pip install 'farthing[{name}]' adds these commands."
+    app.command(name, rich_help_panel="Server")(lacking)
+
+
+def _shared(
+    ctx: typer.Context,
+    *,
+    url: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            envvar="FARTHING_URL",
+            help=f"The platform; else the one first met, else {DEFAULT_URL}.",
+            show_default=False,
+        ),
+    ] = None,
+    key: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            envvar="FARTHING_KEY",
+            help="Sign with this private key (a JWK) and not with the home's.",
+            show_default=False,
+        ),
+    ] = None,
+    home: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            envvar="FARTHING_HOME",
+            help="Where the key and profile lie; else ~/.config/farthing.",
+            show_default=False,
+        ),
+    ] = None,
+    json: Annotated[
+        bool, typer.Option("--json", help="Print the answer as JSON, refusals too.")
+    ] = False,
+    show_version: Annotated[
+        bool, typer.Option("--version", help="Print the version and end.", is_eager=True)
+    ] = False,
+) -> None:
+    """Find, agree, pay and settle between agents: the Farthing market from a terminal.
+
+    Money is shown as exact text. What vendors wrote is marked, and stripped of what a terminal
+    would obey. The options below may stand before or after the command.
+    """
+    if show_version:
+        typer.echo(f"farthing {version('farthing')}")
+        raise typer.Exit
+    ctx.obj = Session(url=url, key_path=key, home_path=home, as_json=json)

@@ -1,0 +1,269 @@
+"""What anybody does who wants to know: explain, prove, verify, ask what became of a call.
+
+Boundary: reads; a file is written only where it is named. Verifying needs no platform at all.
+"""
+
+from dataclasses import fields
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from farthing.clients.cli.arguments import ChargeArgument, object_of
+from farthing.clients.cli.render import amount, heading, rows, screen, table, things
+from farthing.clients.cli.session import Session, command
+from farthing.protocol.canonical import canonical_bytes
+from farthing.protocol.errors import Unverified
+from farthing.protocol.messages.charges import (
+    EXPLAIN_CHARGE,
+    GET_EVIDENCE,
+    GET_RECEIPT,
+    ExplainCharge,
+    Explanation,
+    GetEvidence,
+    GetReceipt,
+    Receipt,
+)
+from farthing.protocol.messages.operations import OPERATIONS, AnyOperation
+from farthing.protocol.messages.trails import GET_OUTCOME, GetOutcome
+from farthing.protocol.wire import Effect, document_of
+
+__all__ = ["commands"]
+
+PANEL = "Audit"
+
+commands = typer.Typer()
+
+OutOption = Annotated[
+    Path | None,
+    typer.Option("--out", metavar="FILE", help="Write it here.", show_default=False),
+]
+
+
+@command(commands, "explain", example="farthing explain chg_…", panel=PANEL)
+def explain(session: Session, charge: ChargeArgument) -> None:
+    """Show how a charge came about: every line's trace and every posting (its parties)."""
+    session.show(session.call(EXPLAIN_CHARGE, ExplainCharge(charge_id=charge)), _explanation)
+
+
+@command(commands, "receipts", example="farthing receipts chg_… --out receipt.json", panel=PANEL)
+def receipts(session: Session, charge: ChargeArgument, *, out: OutOption = None) -> None:
+    """Get the receipt of a charge: its record, proven under a signed tree head (its parties)."""
+    receipt = session.call(GET_RECEIPT, GetReceipt(charge_id=charge))
+    keys = session.pinned_keys()
+    if keys is not None:
+        _check_receipt(receipt, keys)
+    if out is None:
+        session.show(receipt)
+        return
+    _write(session, out, canonical_bytes(document_of(receipt)) + b"\n")
+    session.show_facts({"charge_id": charge, "seq": str(receipt.seq), "receipt": str(out)})
+
+
+@command(commands, "evidence", example="farthing evidence chg_… --out charge.pack", panel=PANEL)
+def evidence(
+    session: Session,
+    charge: ChargeArgument,
+    *,
+    out: Annotated[
+        Path, typer.Option("--out", metavar="PACK", help="The pack to write.", show_default=False)
+    ],
+) -> None:
+    """Write everything that proves a charge into one file, for farthing verify (its parties)."""
+    from farthing.protocol.evidence import gather  # noqa: PLC0415 - loads cryptography
+
+    pack = gather(session.call(GET_EVIDENCE, GetEvidence(charge_id=charge)))
+    _write(session, out, pack)
+    session.show_facts({"charge_id": charge, "pack": str(out), "size_bytes": str(len(pack))})
+
+
+@command(
+    commands,
+    "verify",
+    example="farthing verify charge.pack --trust THUMBPRINT",
+    panel=PANEL,
+    offline=True,
+)
+def verify(
+    session: Session,
+    pack: Annotated[
+        Path,
+        typer.Argument(
+            metavar="PACK",
+            help="A file that farthing evidence wrote.",
+            exists=True,
+            dir_okay=False,
+            readable=True,
+            show_default=False,
+        ),
+    ],
+    *,
+    trust: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="THUMBPRINT",
+            help="The platform's journal key as you learnt it elsewhere; repeat for more.",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Verify an evidence pack with no server and no network; says what it cannot prove.
+
+    Exit 0: everything holds. Exit 1: something does not. Without --trust the pack can only be
+    shown to agree with itself, and the verdict says "integrity only".
+    """
+    from farthing.clients.verify import exit_code, report, verify_file  # noqa: PLC0415 - as above
+
+    findings = verify_file(pack, None if trust is None else frozenset(trust))
+    if session.as_json:
+        session.print_json({"verified": findings.verified, **document_of(findings)})
+    else:
+        typer.echo(report(findings))
+    raise typer.Exit(exit_code(findings))
+
+
+@command(
+    commands,
+    "outcome",
+    example="farthing outcome fund_account KEY",
+    panel=PANEL,
+    dashes=True,
+)
+def outcome(
+    session: Session,
+    operation: Annotated[str, typer.Argument(help="The operation's name.", show_default=False)],
+    idempotency_key: Annotated[
+        str, typer.Argument(metavar="KEY", help="The call's idempotency key.", show_default=False)
+    ],
+) -> None:
+    """Say what became of a call of yours whose reply was lost: done, refused or unknown."""
+    session.show(session.call(GET_OUTCOME, GetOutcome(operation=operation, key=idempotency_key)))
+
+
+@command(commands, "call", example="""farthing call list_agreements '{"limit": 5}'""", panel=PANEL)
+def call(
+    session: Session,
+    name: Annotated[
+        str,
+        typer.Argument(help="An operation; farthing operations lists them.", show_default=False),
+    ],
+    arguments: Annotated[
+        str,
+        typer.Argument(
+            metavar="JSON", help="Its arguments: an object, @FILE, or - for standard input."
+        ),
+    ] = "{}",
+) -> None:
+    """Call any operation by its name; the answer is printed as JSON.
+
+    A write without an idempotency_key is given a fresh one, which is printed first.
+    """
+    operation = _operation(name)
+    asked: dict[str, Any] = dict(object_of(arguments, "JSON"))
+    takes_key = any(field.name == "idempotency_key" for field in fields(operation.ask))
+    if takes_key and "idempotency_key" not in asked:
+        asked["idempotency_key"] = session.new_key()
+        session.note(f"idempotency_key: {asked['idempotency_key']}")
+    result = session.run(
+        lambda connection: connection.send_raw(
+            name, asked, repeatable=takes_key or operation.effect is Effect.READS
+        ),
+        signed=not operation.public,
+    )
+    session.print_json(result.structured)
+
+
+@command(
+    commands, "operations", example="farthing operations place_hold", panel=PANEL, offline=True
+)
+def operations(
+    session: Session,
+    name: Annotated[
+        str, typer.Argument(help="One of them: show the schema of its arguments.")
+    ] = "",
+) -> None:
+    """List every operation of the protocol, or show what one takes and answers."""
+    if not name:
+        listed = [
+            {
+                "name": each.name,
+                "effect": each.effect.value,
+                "roles": ", ".join(sorted(each.roles)),
+                "says": each.says,
+            }
+            for each in OPERATIONS.values()
+        ]
+        if session.as_json:
+            session.print_json(listed)
+        else:
+            table(screen(), ("name", "effect", "roles", "says"), [[*e.values()] for e in listed])
+        return
+    from pydantic import TypeAdapter  # noqa: PLC0415 - used here alone
+
+    operation = _operation(name)
+    session.print_json({
+        "name": operation.name,
+        "says": operation.says,
+        "effect": operation.effect.value,
+        "roles": sorted(operation.roles),
+        "refusals": [code.value for code in operation.codes],
+        "ask": TypeAdapter(operation.ask).json_schema(),
+        "answer": TypeAdapter(operation.answer).json_schema(),
+    })  # fmt: skip
+
+
+def _operation(name: str) -> AnyOperation:
+    operation = OPERATIONS.get(name)
+    if operation is None:
+        raise typer.BadParameter(f"{name} is none: farthing operations lists them")
+    return operation
+
+
+def _check_receipt(receipt: Receipt, keys: dict[str, Any]) -> None:
+    """Require that one of the pinned keys signed the tree head, and that the record is under it."""
+    from farthing.protocol.receipts import verify_receipt  # noqa: PLC0415 - loads cryptography
+
+    faults = []
+    for key in keys.values():
+        try:
+            verify_receipt(receipt, key)
+        except Unverified as error:
+            faults.append(str(error))
+        else:
+            return
+    raise Unverified(f"the receipt under the pinned keys: {'; '.join(faults)}")
+
+
+def _write(session: Session, path: Path, data: bytes) -> None:
+    from farthing.clients.files import write_whole  # noqa: PLC0415 - used here alone
+
+    try:
+        write_whole(path, data)
+    except OSError as error:
+        session.misuse(f"{path} cannot be written: {error.strerror}.")
+
+
+def _explanation(console: Console, answer: Explanation) -> None:
+    charge = answer.charge
+    heading(console, f"{charge.charge_id}: {amount(charge.amount)}, {charge.status}")
+    rows(
+        console,
+        (
+            ("agreement", charge.agreement_id),
+            ("hold", charge.hold_id),
+            ("released", amount(charge.released)),
+            ("fee", amount(charge.fee)),
+            ("refunded", amount(charge.refunded)),
+            ("captured at", charge.captured_at),
+            ("window closes at", charge.window_closes_at),
+            ("result sha256", charge.result_sha256),
+            ("rate card sha256", answer.rate_card_sha256),
+        ),
+    )
+    lines = (
+        (each.rule_id, each.meter, each.quantity, amount(each.amount)) for each in charge.lines
+    )
+    table(console, ("rule", "meter", "quantity", "amount"), lines)
+    for title, documents in (("trace", answer.trace), ("postings", answer.postings)):
+        things(console, title, documents)

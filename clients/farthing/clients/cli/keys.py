@@ -1,0 +1,145 @@
+"""Keys: made here, shown, replaced, revoked. A private key never leaves its file.
+
+Boundary: the file of one key and what the platform is told about it.
+"""
+
+import asyncio
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from farthing.clients.cli.operate import PANEL
+from farthing.clients.cli.session import IdempotencyOption, Session, command
+from farthing.protocol.errors import Code, FarthingError, Refused, Unreachable
+from farthing.protocol.messages.agents import REVOKE_KEY, KeyState, RevokeKey
+
+if TYPE_CHECKING:
+    from farthing.protocol.keys import PrivateKey
+
+__all__ = ["commands"]
+
+commands = typer.Typer()
+keys = typer.Typer(no_args_is_help=True, help="Make, show, replace and revoke keys.")
+commands.add_typer(keys, name="keys", rich_help_panel=PANEL)
+
+
+@command(keys, "new", example="farthing keys new agent.jwk", offline=True)
+def new(
+    session: Session,
+    file: Annotated[
+        Path | None,
+        typer.Argument(metavar="FILE", help="Where; else the home's key.", show_default=False),
+    ] = None,
+) -> None:
+    """Make an Ed25519 key in a new file that its owner alone can read; replaces none."""
+    from farthing.clients.keys import new_key, save_key  # noqa: PLC0415 - loads cryptography
+
+    path = file or session.key_path or session.home.key_path
+    key = new_key()
+    try:
+        save_key(path, key)
+    except FileExistsError:
+        session.misuse(f"{path} is there already, and no key is ever replaced.")
+    except OSError as error:
+        session.misuse(f"{path} cannot be written: {error.strerror}.")
+    session.show_facts({"thumbprint": key.thumbprint, "key_file": str(path)})
+
+
+@command(keys, "show", example="farthing keys show", offline=True)
+def show(session: Session) -> None:
+    """Show the public half of the key and whose it is; nothing secret is printed."""
+    key = _key(session)
+    profile = session.profile()
+    shown = {
+        "thumbprint": key.thumbprint,
+        **key.public.jwk(),
+        "key_file": str(session.key_path or session.home.key_path),
+    }
+    if profile is not None:
+        shown |= {
+            "principal_id": profile.principal_id,
+            "organisation_id": profile.organisation_id,
+            "role": profile.role,
+            "url": profile.url,
+        }
+    session.show_facts(shown)
+
+
+@command(keys, "platform", example="farthing keys platform")
+def platform(session: Session) -> None:
+    """List the keys that the platform publishes, and which of them are pinned in the home."""
+    found = session.run(lambda connection: connection.platform_keys(), signed=False)
+    pinned = session.pinned_keys() or {}
+    session.show_facts(
+        {each: "pinned" if each in pinned else "not pinned" for each in sorted(found)}
+    )
+
+
+@command(keys, "rotate", example="farthing keys rotate")
+def rotate(session: Session) -> None:
+    """Replace the key by a new one, in the same file; the old one signs nothing more.
+
+    Run again after a lost reply, it finds out which of the two keys the platform knows.
+    """
+    old = _key(session)
+    path = session.key_path or session.home.key_path
+    waiting = path.with_name(f"{path.name}.next")
+    state = asyncio.run(_rotated(session, old, waiting))
+    waiting.replace(path)
+    session.show(state)
+
+
+@command(keys, "revoke", example="farthing keys revoke agt_… THUMBPRINT", dashes=True)
+def revoke(
+    session: Session,
+    principal: Annotated[
+        str, typer.Argument(metavar="ID", help="Whose key it is.", show_default=False)
+    ],
+    thumbprint: Annotated[str, typer.Argument(help="Which key.", show_default=False)],
+    *,
+    idempotency_key: IdempotencyOption = "",
+) -> None:
+    """Revoke a key at once (its holder, the agent's operator, the admin); there is no way back."""
+    ask = RevokeKey(
+        principal_id=principal,
+        key_thumbprint=thumbprint,
+        idempotency_key=idempotency_key or session.new_key(),
+    )
+    session.show(session.call(REVOKE_KEY, ask))
+
+
+def _key(session: Session) -> "PrivateKey":
+    key = session.key()
+    if key is None:
+        session.misuse(f"There is no key {session.home.key_path}: farthing keys new makes one.")
+    return key
+
+
+async def _rotated(session: Session, old: "PrivateKey", waiting: Path) -> KeyState:
+    """Tell the platform of the key in `waiting`, made on the first attempt."""
+    from farthing.clients.keys import keep_key  # noqa: PLC0415 - loads cryptography
+    from farthing.clients.operators import Member  # noqa: PLC0415 - loads the transport
+    from farthing.clients.transport import Connection  # noqa: PLC0415 - as above
+
+    replacement = keep_key(waiting)
+    url = session.platform_url()
+    key = f"rotate-{replacement.thumbprint}"
+    async with Connection(url, signer=old) as connection:
+        try:
+            me = await Member(connection).registration()
+            async with Connection(url, signer=old, principal=me.principal_id) as mine:
+                return await Member(mine).rotate_key(replacement, key=key)
+        except (Refused, Unreachable) as error:
+            failed: FarthingError = error
+            if isinstance(error, Refused) and error.code is not Code.KEY_REVOKED:
+                raise
+    # The old key may have been replaced by an attempt whose answer was lost.
+    async with Connection(url, signer=replacement) as connection:
+        try:
+            me = await Member(connection).registration()
+        except (Refused, Unreachable):
+            raise failed from None
+        return KeyState(
+            principal_id=me.principal_id, key_thumbprint=replacement.thumbprint, status="active"
+        )

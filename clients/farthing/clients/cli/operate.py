@@ -1,0 +1,411 @@
+"""What operators and the platform's staff do: enrol, approve, fund, limit, stop.
+
+Boundary: one call of the platform a command; keys themselves are `keys`' affair.
+"""
+
+import asyncio
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+from rich.console import Console
+
+from farthing.clients.cli.arguments import AssetOption, money_of
+from farthing.clients.cli.render import heading, table
+from farthing.clients.cli.session import Exit, IdempotencyOption, Session, command
+from farthing.protocol.errors import Code, Refused
+from farthing.protocol.messages.accounts import (
+    FUND_ACCOUNT,
+    GET_TRIAL_BALANCE,
+    FundAccount,
+    GetTrialBalance,
+    TrialBalance,
+)
+from farthing.protocol.messages.agents import (
+    APPROVE_REGISTRATION,
+    FREEZE,
+    GET_REGISTRATION,
+    LIST_AGENTS,
+    UNFREEZE,
+    Agents,
+    ApproveRegistration,
+    Freeze,
+    GetRegistration,
+    ListAgents,
+    Registration,
+    Unfreeze,
+)
+from farthing.protocol.messages.authority import (
+    GET_AUTHORITY,
+    REVOKE_AUTHORITY,
+    SET_AUTHORITY,
+    GetAuthority,
+    RevokeAuthority,
+    SetAuthority,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from farthing.clients.home import Home
+    from farthing.clients.operators import Newcomer
+
+__all__ = ["commands"]
+
+PANEL = "Operate"
+
+commands = typer.Typer()
+agents = typer.Typer(no_args_is_help=True, help="Register an operator's agents and list them.")
+grants = typer.Typer(no_args_is_help=True, help="Set what an agent may spend (operator).")
+commands.add_typer(agents, name="agents", rich_help_panel=PANEL)
+commands.add_typer(grants, name="grants", rich_help_panel=PANEL)
+
+AgentArgument = Annotated[
+    str, typer.Argument(metavar="AGENT", help="The agent's id, agt_…", show_default=False)
+]
+PrincipalArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="ID", help="An organisation (org_…) or an agent (agt_…).", show_default=False
+    ),
+]
+ReasonOption = Annotated[str, typer.Option(help="Why; kept in the record.")]
+TrustOption = Annotated[
+    str,
+    typer.Option(
+        metavar="THUMBPRINT",
+        help="Refuse a platform that does not publish this key; else its keys are pinned as found.",
+        show_default=False,
+    ),
+]
+
+
+@command(commands, "enrol", example='farthing enrol --kind operator --name "Acme Ltd"', panel=PANEL)
+def enrol(
+    session: Session,
+    *,
+    kind: Annotated[
+        Literal["operator", "vendor"],
+        typer.Option(help="Whether it buys, through its agents, or sells."),
+    ],
+    name: Annotated[str, typer.Option(help="Its name, at most 80 characters.")],
+    trust: TrustOption = "",
+) -> None:
+    """Enrol an organisation with the home's key, made if there is none; the admin approves it."""
+    if session.key_path is not None:
+        session.misuse("An organisation enrols with the key of its own home: name it with --home.")
+    registration = _registered(
+        session, session.home, trust, lambda newcomer: newcomer.enrol(kind, name)
+    )
+    session.show(registration)
+    if registration.status == "pending":
+        session.note(f"The admin approves it: farthing approve {registration.principal_id}")
+
+
+@command(commands, "whoami", example="farthing whoami", panel=PANEL)
+def whoami(session: Session) -> None:
+    """Show who the key is to the platform, and whether it may act yet."""
+    session.show(session.call(GET_REGISTRATION, GetRegistration()))
+
+
+@command(
+    commands,
+    "approve",
+    example="farthing approve org_… --key keys/admin.jwk",
+    panel=PANEL,
+)
+def approve(
+    session: Session, principal: PrincipalArgument, *, idempotency_key: IdempotencyOption = ""
+) -> None:
+    """Approve a pending organisation (admin) or a pending agent (its operator)."""
+    ask = ApproveRegistration(
+        principal_id=principal, idempotency_key=idempotency_key or session.new_key()
+    )
+    session.show(session.call(APPROVE_REGISTRATION, ask))
+
+
+@command(
+    commands,
+    "fund",
+    example="farthing fund org_… 100 USD --reference wire-42 --key keys/treasurer.jwk",
+    panel=PANEL,
+)
+def fund(
+    session: Session,
+    organisation: Annotated[
+        str, typer.Argument(metavar="ORG", help="The operator's id, org_…", show_default=False)
+    ],
+    amount: Annotated[str, typer.Argument(help="The amount, as decimal text.", show_default=False)],
+    asset: Annotated[str, typer.Argument(help="USD, EUR, JPY or XTS.", show_default=False)],
+    *,
+    reference: Annotated[
+        str, typer.Option(help="What it is booked under outside, such as the wire's number.")
+    ],
+    idempotency_key: IdempotencyOption = "",
+) -> None:
+    """Credit an operator's prepaid account from outside (treasurer)."""
+    ask = FundAccount(
+        organisation_id=organisation,
+        amount=money_of(amount, asset),
+        reference=reference,
+        idempotency_key=idempotency_key or session.new_key(),
+    )
+    session.show(session.call(FUND_ACCOUNT, ask))
+
+
+@command(
+    commands,
+    "trial-balance",
+    example="farthing trial-balance --key keys/treasurer.jwk",
+    panel=PANEL,
+)
+def trial_balance(session: Session) -> None:
+    """List every account's gross counters (treasurer, admin); exit 1 if they do not balance."""
+    answer = session.call(GET_TRIAL_BALANCE, GetTrialBalance())
+    session.show(answer, _trial_balance)
+    if not answer.balanced:
+        raise typer.Exit(Exit.REFUSED)
+
+
+@command(commands, "freeze", example="farthing freeze agt_… --reason 'odd purchases'", panel=PANEL)
+def freeze(
+    session: Session,
+    principal: PrincipalArgument,
+    *,
+    reason: ReasonOption = "",
+    idempotency_key: IdempotencyOption = "",
+) -> None:
+    """Stop an agent or organisation from placing holds (operator, admin), from its next call on."""
+    ask = Freeze(
+        principal_id=principal, reason=reason, idempotency_key=idempotency_key or session.new_key()
+    )
+    session.show(session.call(FREEZE, ask))
+
+
+@command(commands, "unfreeze", example="farthing unfreeze agt_… --reason explained", panel=PANEL)
+def unfreeze(
+    session: Session,
+    principal: PrincipalArgument,
+    *,
+    reason: ReasonOption = "",
+    idempotency_key: IdempotencyOption = "",
+) -> None:
+    """Let a frozen agent or organisation act again (whoever froze it, or the admin)."""
+    ask = Unfreeze(
+        principal_id=principal, reason=reason, idempotency_key=idempotency_key or session.new_key()
+    )
+    session.show(session.call(UNFREEZE, ask))
+
+
+@command(agents, "list", example="farthing agents list")
+def list_agents(session: Session) -> None:
+    """List the operator's agents with their state."""
+    session.show(session.call(LIST_AGENTS, ListAgents()), _agents)
+
+
+@command(agents, "register", example='farthing agents register "Reader 1"')
+def register(
+    session: Session,
+    name: Annotated[str, typer.Argument(help="The agent's name.", show_default=False)],
+    *,
+    operator: Annotated[
+        str,
+        typer.Option(
+            metavar="ORG", help="Its operator, org_…; else the home's own.", show_default=False
+        ),
+    ] = "",
+    agent_home: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Where the agent's key and profile lie; else agents/NAME in the home.",
+            show_default=False,
+        ),
+    ] = None,
+    trust: TrustOption = "",
+) -> None:
+    """Register an agent with a key of its own, made if there is none; its operator approves it.
+
+    The agent then acts with its own directory: farthing --home DIR, or FARTHING_HOME=DIR.
+    """
+    profile = session.profile()
+    organisation = operator or (profile.organisation_id if profile else "")
+    if not organisation:
+        session.misuse("Whose agent is it? Name its operator with --operator.")
+    home = _agent_home(session, name, agent_home)
+    registration = _registered(
+        session, home, trust, lambda newcomer: newcomer.register(organisation, name)
+    )
+    session.show(registration)
+    session.note(f"The agent's directory: {home.path}")
+    if registration.status == "pending":
+        session.note(f"Its operator approves it: farthing approve {registration.principal_id}")
+
+
+@command(agents, "key", example='farthing agents key "Reader 1"', offline=True)
+def agent_key(
+    session: Session,
+    name: Annotated[str, typer.Argument(help="The agent's name.", show_default=False)],
+    *,
+    agent_home: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="As in agents register.", show_default=False),
+    ] = None,
+) -> None:
+    """Show the key of an agent of this home, made if there is none; registers nothing."""
+    home = _agent_home(session, name, agent_home)
+    key = home.key()
+    session.show_facts({"thumbprint": key.thumbprint, "key_file": str(home.key_path)})
+
+
+@command(grants, "set", example="farthing grants set agt_… --per-call 0.05 --per-day 1")
+def set_grant(
+    session: Session,
+    agent: AgentArgument,
+    *,
+    per_call: Annotated[str, typer.Option(metavar="AMOUNT", help="The most for one call.")],
+    per_day: Annotated[str, typer.Option(metavar="AMOUNT", help="The most for one UTC day.")],
+    asset: AssetOption = "USD",
+    allow_vendor: Annotated[
+        list[str] | None, typer.Option(metavar="ORG", help="Only this vendor; repeat for more.")
+    ] = None,
+    deny_vendor: Annotated[
+        list[str] | None, typer.Option(metavar="ORG", help="Never this vendor; repeat for more.")
+    ] = None,
+    allow: Annotated[
+        list[str] | None,
+        typer.Option(metavar="TAG", help="Only this capability and below; repeat for more."),
+    ] = None,
+    deny: Annotated[
+        list[str] | None,
+        typer.Option(metavar="TAG", help="Never this capability and below; repeat for more."),
+    ] = None,
+    expires: Annotated[
+        str,
+        typer.Option(
+            metavar="TIME",
+            help="When it ends, as 2027-01-31T00:00:00.000000Z; else it does not.",
+            show_default=False,
+        ),
+    ] = "",
+    idempotency_key: IdempotencyOption = "",
+) -> None:
+    """Set what an agent may spend of one asset; replaces its grant for that asset."""
+    ask = SetAuthority(
+        agent_id=agent,
+        per_call_max=money_of(per_call, asset, "--per-call"),
+        per_day_max=money_of(per_day, asset, "--per-day"),
+        vendors_allow=tuple(allow_vendor or ()),
+        vendors_deny=tuple(deny_vendor or ()),
+        capabilities_allow=tuple(allow or ()),
+        capabilities_deny=tuple(deny or ()),
+        expires_at=expires,
+        idempotency_key=idempotency_key or session.new_key(),
+    )
+    session.show(session.call(SET_AUTHORITY, ask))
+
+
+@command(grants, "show", example="farthing grants show agt_…")
+def show_grants(
+    session: Session,
+    agent: Annotated[
+        str,
+        typer.Argument(
+            metavar="AGENT", help="The agent's id; else the caller.", show_default=False
+        ),
+    ] = "",
+) -> None:
+    """Show what an agent may spend and what remains of it today (agent, operator)."""
+    session.show(session.call(GET_AUTHORITY, GetAuthority(agent_id=agent or None)))
+
+
+@command(grants, "revoke", example="farthing grants revoke agt_… USD")
+def revoke_grant(
+    session: Session,
+    agent: AgentArgument,
+    asset: Annotated[str, typer.Argument(help="The asset of the grant.", show_default=False)],
+    *,
+    idempotency_key: IdempotencyOption = "",
+) -> None:
+    """Take an agent's grant of one asset away, from the next call on."""
+    ask = RevokeAuthority(
+        agent_id=agent, asset=asset, idempotency_key=idempotency_key or session.new_key()
+    )
+    session.show(session.call(REVOKE_AUTHORITY, ask))
+
+
+def _registered(
+    session: Session,
+    home: "Home",
+    trust: str,
+    ask: "Callable[[Newcomer], Awaitable[Registration]]",
+) -> Registration:
+    """Register a home's key and write down who it has become; again, it is the same."""
+    from farthing.clients.operators import Member, Newcomer  # noqa: PLC0415 - loads the transport
+    from farthing.clients.transport import Connection  # noqa: PLC0415 - as above
+
+    async def work() -> Registration:
+        profile = await home.meet(session.platform_url(), trust)
+        async with Connection(profile.url, signer=home.key()) as connection:
+            try:
+                await ask(Newcomer(connection))
+            except Refused as refused:
+                if refused.code is not Code.ALREADY_REGISTERED:
+                    raise
+            # A registration that is done again answers as it did at first; this is how it stands.
+            registration = await Member(connection).registration()
+        home.save_profile(
+            replace(
+                profile,
+                principal_id=registration.principal_id,
+                organisation_id=registration.organisation_id,
+                role=registration.role.value,
+            )
+        )
+        return registration
+
+    return asyncio.run(work())
+
+
+def _agent_home(session: Session, name: str, given: Path | None) -> "Home":
+    from farthing.clients.home import Home  # noqa: PLC0415 - loads the transport
+
+    if given is not None:
+        return Home(given)
+    folder = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+    if not folder:
+        session.misuse("The name makes no folder: say where with --agent-home.")
+    return Home(session.home.path / "agents" / folder)
+
+
+def _trial_balance(console: Console, answer: TrialBalance) -> None:
+    rows = (
+        (
+            each.account,
+            each.asset,
+            each.debits_posted,
+            each.credits_posted,
+            each.debits_pending,
+            each.credits_pending,
+        )
+        for each in answer.rows
+    )
+    titles = (
+        "account", "asset", "debits posted", "credits posted", "debits pending", "credits pending",
+    )  # fmt: skip
+    table(console, titles, rows)
+    says = "Debits equal credits" if answer.balanced else "DEBITS DO NOT EQUAL CREDITS"
+    heading(console, f"{says}, as of record {answer.as_of_seq}.")
+
+
+def _agents(console: Console, answer: Agents) -> None:
+    if not answer.agents:
+        heading(console, "No agents.")
+        return
+    rows = (
+        (each.agent_id, each.name, each.status, "yes" if each.frozen else "no", each.key_thumbprint)
+        for each in answer.agents
+    )
+    table(console, ("agent", "name", "status", "frozen", "key"), rows)

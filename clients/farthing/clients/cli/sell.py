@@ -1,0 +1,226 @@
+"""What a vendor does: check, publish and withdraw listings, give charges back.
+
+Boundary: an offer is one JSON file of three documents; what is left out of it is filled in where
+there is only one right value. Source: spec/cli.md.
+"""
+
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, cast
+
+import typer
+from rich.console import Console
+
+from farthing.clients.cli.arguments import (
+    ChargeArgument,
+    JsonFileArgument,
+    ListingArgument,
+    money_of,
+    object_of,
+)
+from farthing.clients.cli.render import UNTRUSTED, as_json, heading, rows, table, vendor_words
+from farthing.clients.cli.session import Exit, IdempotencyOption, Session, command
+from farthing.protocol.canonical import Json
+from farthing.protocol.errors import Code, Refused
+from farthing.protocol.ids import derive_id
+from farthing.protocol.messages.charges import REFUND_CHARGE, RefundCharge
+from farthing.protocol.messages.listings import (
+    GET_LISTING,
+    LINT_LISTING,
+    PUBLISH_LISTING,
+    WITHDRAW_LISTING,
+    GetListing,
+    LintListing,
+    LintReport,
+    ListingView,
+    PublishListing,
+    WithdrawListing,
+)
+from farthing.protocol.terms import standard_terms
+
+if TYPE_CHECKING:
+    from farthing.clients.documents import Offer
+
+__all__ = ["commands"]
+
+PANEL = "Sell"
+
+commands = typer.Typer()
+listings = typer.Typer(no_args_is_help=True, help="Check, publish, show and withdraw listings.")
+commands.add_typer(listings, name="listings", rich_help_panel=PANEL)
+
+
+@command(listings, "example", example="farthing listings example > offer.json", offline=True)
+def example(session: Session) -> None:
+    """Print an offer to start from; what it leaves out is filled in when it is published."""
+    del session
+    typer.echo(files(__package__).joinpath("offer.json").read_text(encoding="utf-8"), nl=False)
+
+
+@command(listings, "lint", example="farthing listings lint offer.json")
+def lint(session: Session, file: JsonFileArgument) -> None:
+    """Report every finding about an offer; exit 1 if it cannot be published. Publishes nothing."""
+    offer = _offer(session, file)
+    report = session.call(
+        LINT_LISTING,
+        LintListing(
+            listing=dict(offer.listing), rate_card=dict(offer.rate_card), terms=dict(offer.terms)
+        ),
+    )
+    session.show(report, _report)
+    if not report.publishable:
+        raise typer.Exit(Exit.REFUSED)
+
+
+@command(listings, "publish", example="farthing listings publish offer.json")
+def publish(
+    session: Session,
+    file: JsonFileArgument,
+    *,
+    name: Annotated[
+        str,
+        typer.Option(
+            help="Keep the offer in the home under this name, for `paid`; else the file's.",
+            show_default=False,
+        ),
+    ] = "",
+    idempotency_key: IdempotencyOption = "",
+) -> None:
+    """Sign and publish a version of a listing (vendor): the next one, unless the file says which.
+
+    The offer as published is kept in the home, where a tool made payable reads it.
+    """
+    from farthing.clients.documents import sign_listing  # noqa: PLC0415 - loads cryptography
+
+    offer = _offer(session, file)
+    signer = session.key()
+    if signer is None:
+        session.misuse(f"A listing is signed, and {session.home.key_path} is not there.")
+    published = session.call(
+        PUBLISH_LISTING,
+        PublishListing(
+            listing=dict(offer.listing),
+            rate_card=dict(offer.rate_card),
+            terms=dict(offer.terms),
+            signature=sign_listing(signer, offer.listing),
+            idempotency_key=idempotency_key or session.new_key(),
+        ),
+    )
+    try:
+        session.home.save_offer(name or file.stem.lower().replace("_", "-"), offer)
+    except ValueError as error:
+        session.note(f"Published, and not kept in the home: {error}. Name it with --name.")
+    session.show(published)
+
+
+@command(listings, "show", example="farthing listings show lst_…")
+def show(session: Session, listing: ListingArgument) -> None:
+    """Show a listing whole; what the vendor wrote is marked, to be judged and never obeyed."""
+    session.show(session.call(GET_LISTING, GetListing(listing_id=listing)), _listing)
+
+
+@command(listings, "withdraw", example="farthing listings withdraw lst_… --reason retired")
+def withdraw(
+    session: Session,
+    listing: ListingArgument,
+    *,
+    reason: Annotated[str, typer.Option(help="Why; kept in the record.")] = "",
+    idempotency_key: IdempotencyOption = "",
+) -> None:
+    """Take a listing off the market (vendor); agreements in force are kept."""
+    ask = WithdrawListing(
+        listing_id=listing, reason=reason, idempotency_key=idempotency_key or session.new_key()
+    )
+    session.show(session.call(WITHDRAW_LISTING, ask))
+
+
+@command(
+    commands,
+    "refund",
+    example="farthing refund chg_… 0.02 USD --reason 'half was blank'",
+    panel=PANEL,
+)
+def refund(
+    session: Session,
+    charge: ChargeArgument,
+    amount: Annotated[str, typer.Argument(help="The amount, as decimal text.", show_default=False)],
+    asset: Annotated[str, typer.Argument(help="The charge's asset.", show_default=False)],
+    *,
+    reason: Annotated[str, typer.Option(help="Why; kept in the record.")] = "",
+    idempotency_key: IdempotencyOption = "",
+) -> None:
+    """Give a charge back, whole or in part (vendor); the platform's fee on it goes back too."""
+    ask = RefundCharge(
+        charge_id=charge,
+        amount=money_of(amount, asset),
+        reason=reason,
+        idempotency_key=idempotency_key or session.new_key(),
+    )
+    session.show(session.call(REFUND_CHARGE, ask))
+
+
+def _offer(session: Session, file: Path) -> "Offer":
+    """The offer of a file, with what it leaves out filled in.
+
+    That is `vendor_id`, `listing_id`, `version`, the hashes of rate card and terms, and the terms
+    themselves: the standard ones.
+    """
+    from farthing.clients.documents import Offer  # noqa: PLC0415 - loads cryptography
+
+    document = object_of(f"@{file}", "FILE")
+    if unknown := document.keys() - {"listing", "rate_card", "terms"}:
+        raise typer.BadParameter(f"it holds more than an offer: {', '.join(sorted(unknown))}")
+    parts = [document.get("listing"), document.get("rate_card"), document.get("terms", {})]
+    if not all(isinstance(part, dict) for part in parts):
+        raise typer.BadParameter("an offer has a listing and a rate_card, each an object")
+    listing, card, terms = cast("list[dict[str, Json]]", parts)
+    profile = session.profile()
+    if profile is not None and profile.organisation_id:
+        listing = {"vendor_id": profile.organisation_id, **listing}
+    if "listing_id" not in listing and "vendor_id" in listing:
+        named = derive_id("lst", str(listing["vendor_id"]), str(listing.get("name", "")))
+        listing = {"listing_id": named, **listing}
+    if "version" not in listing and "listing_id" in listing:
+        listing = {"version": _next_version(session, str(listing["listing_id"])), **listing}
+    return Offer.bind(listing, card, terms or standard_terms())
+
+
+def _next_version(session: Session, listing_id: str) -> int:
+    try:
+        return session.call(GET_LISTING, GetListing(listing_id=listing_id)).version + 1
+    except Refused as refused:
+        if refused.code is not Code.NOT_FOUND:
+            raise
+        return 1
+
+
+def _report(console: Console, report: LintReport) -> None:
+    if report.findings:
+        lines = [
+            (each.severity, each.code, each.path, each.message) for each in report.findings
+        ]  # fmt: skip
+        table(console, ("severity", "finding", "where", "what"), lines)
+    says = "It can be published." if report.publishable else "It cannot be published."
+    heading(console, says)
+
+
+def _listing(console: Console, view: ListingView) -> None:
+    rows(
+        console,
+        (
+            ("listing", f"{view.listing_id}, version {view.version}, {view.state}"),
+            ("vendor", view.vendor_id),
+            ("listing sha256", view.listing_sha256),
+            ("rate card sha256", view.rate_card_sha256),
+            ("terms sha256", view.terms_sha256),
+            ("signature", view.signature),
+        ),
+    )
+    for name, document in (
+        ("listing", view.listing),
+        ("rate card", view.rate_card),
+        ("terms", view.terms),
+    ):
+        heading(console, f"{name} ({UNTRUSTED})")
+        for line in as_json(document).splitlines():
+            console.print(vendor_words(line), soft_wrap=True)

@@ -1,0 +1,352 @@
+"""What every command shares: whom it connects to and as whom, and how an error leaves.
+
+Boundary: one command, one session. What an answer looks like is `render`'s affair; the transport
+is loaded only when a command calls a platform, so that help is instant.
+"""
+
+import asyncio
+import inspect
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, replace
+from enum import IntEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Concatenate, Final, NoReturn, ParamSpec, TypeVar
+
+import typer
+from rich.console import Console
+
+from farthing.clients.cli.render import as_json, facts, notice, rows, screen, shown_refusal
+from farthing.clients.clock import random_bytes
+from farthing.protocol import base64url
+from farthing.protocol.errors import FarthingError, Refused, Unreachable, Unverified
+from farthing.protocol.wire import Effect, Operation, document_of
+
+if TYPE_CHECKING:
+    from farthing.clients.home import Home, Profile
+    from farthing.clients.transport import Connection
+    from farthing.protocol.keys import PrivateKey, PublicKey
+
+__all__ = [
+    "DEFAULT_URL",
+    "Exit",
+    "HomeOption",
+    "IdempotencyOption",
+    "JsonOption",
+    "KeyOption",
+    "Session",
+    "UrlOption",
+    "command",
+]
+
+DEFAULT_URL: Final = "http://127.0.0.1:8321"
+_KEY_BYTES: Final = 16
+_PANEL: Final = "Connection and output"
+
+P = ParamSpec("P")
+T = TypeVar("T")
+Ask = TypeVar("Ask")
+Answer = TypeVar("Answer")
+
+UrlOption = Annotated[
+    str | None,
+    typer.Option(
+        "--url",
+        metavar="URL",
+        help=f"The platform; FARTHING_URL, else the one first met, else {DEFAULT_URL}.",
+        show_default=False,
+        rich_help_panel=_PANEL,
+    ),
+]
+KeyOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--key",
+        metavar="FILE",
+        help="Sign with this private key (a JWK) and not with the home's; FARTHING_KEY.",
+        show_default=False,
+        rich_help_panel=_PANEL,
+    ),
+]
+HomeOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--home",
+        metavar="DIR",
+        help="Where the key and profile lie; FARTHING_HOME, else ~/.config/farthing.",
+        show_default=False,
+        rich_help_panel=_PANEL,
+    ),
+]
+JsonOption = Annotated[
+    bool,
+    typer.Option("--json", help="Print the answer as JSON, refusals too.", rich_help_panel=_PANEL),
+]
+IdempotencyOption = Annotated[
+    str,
+    typer.Option(
+        "--idempotency-key",
+        metavar="KEY",
+        help="Repeat a call whose reply was lost: the same key never does a thing twice.",
+        show_default=False,
+    ),
+]
+_SHARED: Final[dict[str, tuple[object, object]]] = {
+    "url": (UrlOption, None),
+    "key": (KeyOption, None),
+    "home": (HomeOption, None),
+    "json": (JsonOption, False),
+}
+_OFFLINE: Final = ("home", "key", "json")
+
+
+class Exit(IntEnum):
+    """How the command ends (spec/cli.md)."""
+
+    OK = 0
+    REFUSED = 1
+    """The platform said no, or something does not verify."""
+    USAGE = 2
+    UNREACHABLE = 3
+    """No answer: whether the call happened is not known."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Session:
+    """One run of one command.
+
+    Args:
+        url, key_path, home_path: As given, on the command line or in the environment; None where
+            they are not.
+        as_json: Whether a program reads the output.
+    """
+
+    url: str | None = None
+    key_path: Path | None = None
+    home_path: Path | None = None
+    as_json: bool = False
+
+    @property
+    def home(self) -> "Home":
+        """The directory of the principal that the command acts as."""
+        from farthing.clients.home import Home, default_home  # noqa: PLC0415 - loads the transport
+
+        return default_home() if self.home_path is None else Home(self.home_path)
+
+    def profile(self) -> "Profile | None":
+        """The home's profile, where the home's own key is the one that signs."""
+        return None if self.key_path is not None else self.home.profile()
+
+    def platform_url(self) -> str:
+        """The platform's URL: given, else the one that the home belongs to, else the default."""
+        profile = self.profile()
+        return self.url or (profile.url if profile else DEFAULT_URL)
+
+    def key(self) -> "PrivateKey | None":
+        """The key that signs, None where there is none yet."""
+        from farthing.clients.keys import UnusableKey, load_key  # noqa: PLC0415 - loads cryptography
+
+        path = self.key_path or self.home.key_path
+        try:
+            return load_key(path)
+        except FileNotFoundError:
+            if self.key_path is not None:
+                self.misuse(f"There is no key file {path}.")
+            return None
+        except UnusableKey as error:
+            self.misuse(f"{error}.")
+
+    def pinned_keys(self) -> "dict[str, PublicKey] | None":
+        """The platform's keys as pinned in the home's profile, by thumbprint; None without one."""
+        from farthing.protocol.keys import PublicKey  # noqa: PLC0415 - loads cryptography
+
+        profile = self.profile()
+        if profile is None:
+            return None
+        keys = (PublicKey.from_jwk(jwk) for jwk in profile.platform_keys)
+        return {key.thumbprint: key for key in keys}
+
+    def new_key(self) -> str:
+        """A fresh idempotency key, which no shell and no parser takes for an option."""
+        return f"cli-{base64url.encode(random_bytes(_KEY_BYTES))}"
+
+    def call(self, operation: Operation[Ask, Answer], ask: Ask) -> Answer:
+        """Carry out one operation of the platform.
+
+        Raises:
+            Refused, Unverified: As `Connection.call`.
+            Unreachable: No answer; for a write the text says how to find out what became of it.
+        """
+        try:
+            return self.run(
+                lambda connection: connection.call(operation, ask), signed=not operation.public
+            )
+        except Unreachable as error:
+            key = getattr(ask, "idempotency_key", "")
+            if operation.effect is Effect.READS or not key:
+                raise
+            raise Unreachable(
+                f"{error}. Whether it happened is not known: repeat the command with "
+                f"--idempotency-key {key}, or ask: farthing outcome {operation.name} {key}"
+            ) from error
+
+    def run(self, work: "Callable[[Connection], Awaitable[T]]", *, signed: bool = True) -> T:
+        """Do something over a connection to the platform, and close it.
+
+        Args:
+            work: What to do.
+            signed: Whether it needs a key; without the need a key that is there is used.
+        """
+        from farthing.clients.transport import Connection, platform_url  # noqa: PLC0415 - as `home`
+
+        profile, signer = self.profile(), self.key()
+        if signer is None and signed:
+            self.misuse(
+                f"This needs a key, and {self.home.key_path} is not there. Enrol first (farthing "
+                "enrol --help), or name a key file with --key."
+            )
+        url = self.platform_url()
+        if profile is not None and platform_url(url) != profile.url:
+            self.misuse(
+                f"{self.home.path} belongs to {profile.url}, not to {url}: name another directory "
+                "with --home."
+            )
+
+        async def work_once() -> T:
+            async with Connection(
+                url, signer=signer, principal=profile.principal_id if profile else ""
+            ) as connection:
+                return await work(connection)
+
+        return asyncio.run(work_once())
+
+    def show(self, answer: T, view: Callable[[Console, T], None] = facts) -> None:
+        """Print an answer: as JSON, or as `view` shows it to a person."""
+        if self.as_json:
+            self.print_json(document_of(answer))
+        else:
+            view(screen(), answer)
+
+    def show_facts(self, document: Mapping[str, str]) -> None:
+        """Print an answer that was made here."""
+        if self.as_json:
+            self.print_json(dict(document))
+        else:
+            rows(screen(), document.items())
+
+    def print_json(self, document: object) -> None:
+        """Print a document for a program."""
+        typer.echo(as_json(document))
+
+    def note(self, text: str) -> None:
+        """Say something to a person that is not the answer."""
+        notice(screen(to_stderr=True), text)
+
+    def misuse(self, text: str) -> NoReturn:
+        """End the command: it cannot be carried out as it was called."""
+        notice(screen(to_stderr=True), text, style="red")
+        raise typer.Exit(Exit.USAGE)
+
+    def failed(self, error: FarthingError) -> NoReturn:
+        """End the command with what went wrong, in the shape of spec/errors.md where it has one."""
+        match error:
+            case Refused():
+                shape = error.refusal.document()
+                if error.request_id:
+                    shape["request_id"] = error.request_id
+                self._end(Exit.REFUSED, shape, shown_refusal(error))
+            case Unreachable():
+                text = f"No answer: {error}."
+                shape = {"code": "unreachable", "message": str(error), "retryable": True}
+                self._end(Exit.UNREACHABLE, shape, text)
+            case Unverified():
+                shape = {"code": "unverified", "message": str(error), "retryable": False}
+                self._end(Exit.REFUSED, shape, f"Does not verify: {error}.")
+            case _:
+                raise error
+
+    def _end(self, code: Exit, shape: dict[str, object], text: str) -> NoReturn:
+        if self.as_json:
+            self.print_json(shape)
+        else:
+            notice(screen(to_stderr=True), text, style="red")
+        raise typer.Exit(code)
+
+
+def command(
+    app: typer.Typer,
+    name: str,
+    *,
+    example: str,
+    panel: str = "",
+    offline: bool = False,
+    dashes: bool = False,
+) -> Callable[[Callable[Concatenate[Session, P], None]], Callable[Concatenate[Session, P], None]]:
+    """Add a function to the application as a command, with the options that all commands share.
+
+    Args:
+        app: The application, or the group of commands.
+        name: The command's name.
+        example: One line that works, shown at the end of its help.
+        panel: The heading under which help lists it.
+        offline: Whether it never calls a platform, and so takes no URL.
+        dashes: Whether an argument may begin with a dash, as a thumbprint can.
+    """
+    shared = {each: _SHARED[each] for each in (_OFFLINE if offline else _SHARED)}
+
+    def register(
+        work: Callable[Concatenate[Session, P], None],
+    ) -> Callable[Concatenate[Session, P], None]:
+        run: Callable[..., None] = work
+
+        def invoke(ctx: typer.Context, **given: Any) -> None:  # noqa: ANN401 - typer has checked them
+            session = _merged(ctx.obj, {each: given.pop(each) for each in shared})
+            try:
+                run(session, **given)
+            except FarthingError as error:
+                session.failed(error)
+
+        _sign(invoke, work, shared)
+        app.command(
+            name,
+            epilog=f"Example: {example}",
+            rich_help_panel=panel or None,
+            context_settings={"ignore_unknown_options": dashes},
+        )(invoke)
+        return work
+
+    return register
+
+
+def _sign(
+    invoke: Callable[..., None],
+    work: Callable[..., None],
+    shared: dict[str, tuple[object, object]],
+) -> None:
+    """Give `invoke` the signature of `work`, with the shared options in the session's place."""
+    own = list(inspect.signature(work).parameters.values())[1:]
+    by_name = inspect.Parameter.KEYWORD_ONLY
+    options = [
+        inspect.Parameter(each, by_name, default=default, annotation=annotation)
+        for each, (annotation, default) in shared.items()
+    ]
+    parameters = [
+        inspect.Parameter("ctx", by_name, annotation=typer.Context),
+        *(each.replace(kind=by_name) for each in own),
+        *options,
+    ]
+    vars(invoke)["__signature__"] = inspect.Signature(parameters)
+    invoke.__annotations__ = {each.name: each.annotation for each in parameters}
+    invoke.__doc__ = work.__doc__
+    invoke.__name__ = work.__name__
+
+
+def _merged(before: object, given: dict[str, Any]) -> Session:
+    """The session of the words before the command, changed by those after it."""
+    session = before if isinstance(before, Session) else Session()
+    return replace(
+        session,
+        url=given.get("url") or session.url,
+        key_path=given.get("key") or session.key_path,
+        home_path=given.get("home") or session.home_path,
+        as_json=given.get("json", False) or session.as_json,
+    )

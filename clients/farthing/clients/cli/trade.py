@@ -1,0 +1,327 @@
+"""What a buyer and its operator do with the market: search, quote, account, dispute, connect.
+
+Boundary: one call of the platform a command; holds, payments and vendors' tools are for the SDK
+and the bridge.
+"""
+
+import base64
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from farthing.clients.cli.arguments import (
+    ChargeArgument,
+    ListingArgument,
+    WorkloadOption,
+    money_of,
+    workload_of,
+)
+from farthing.clients.cli.render import UNTRUSTED, amount, heading, rows, table, vendor_words
+from farthing.clients.cli.session import IdempotencyOption, Session, command
+from farthing.protocol.messages.accounts import (
+    GET_BALANCE,
+    Balances,
+    GetBalance,
+)
+from farthing.protocol.messages.agreements import Line
+from farthing.protocol.messages.agreements import Quote as QuoteAnswer
+from farthing.protocol.messages.catalog import (
+    SEARCH_CATALOG,
+    Infeasible,
+    Margin,
+    Result,
+    SearchAnswer,
+    SearchCatalog,
+)
+from farthing.protocol.messages.charges import LIST_CHARGES, Charges, ListCharges
+from farthing.protocol.messages.disputes import (
+    GET_DISPUTE_STATUS,
+    INITIATE_DISPUTE,
+    PREVIEW_DISPUTE,
+    SUBMIT_EVIDENCE,
+    GetDisputeStatus,
+    InitiateDispute,
+    PreviewDispute,
+    SubmitEvidence,
+)
+
+__all__ = ["commands"]
+
+PANEL = "Trade"
+
+commands = typer.Typer()
+disputes = typer.Typer(no_args_is_help=True, help="Dispute a charge, or answer a dispute.")
+commands.add_typer(disputes, name="disputes", rich_help_panel=PANEL)
+
+ReasonArgument = Annotated[
+    Literal["not_delivered", "calculation_error"],
+    typer.Argument(help="What is wrong with the charge.", show_default=False),
+]
+DisputeArgument = Annotated[
+    str, typer.Argument(metavar="DISPUTE", help="The dispute's id, dsp_…", show_default=False)
+]
+
+
+@command(
+    commands,
+    "search",
+    example='farthing search "text of PDF pages" --workload page=30 --max-total 0.05',
+    panel=PANEL,
+)
+def search(
+    session: Session,
+    need: Annotated[
+        str, typer.Argument(help="What is needed, in your own words.", show_default=False)
+    ] = "",
+    *,
+    workload: WorkloadOption = None,
+    max_total: Annotated[
+        str | None,
+        typer.Option(metavar="AMOUNT", help="The most the whole workload may cost."),
+    ] = None,
+    asset: Annotated[
+        str | None, typer.Option(metavar="ASSET", help="Only prices in this asset (USD, …).")
+    ] = None,
+    tag: Annotated[
+        list[str] | None,
+        typer.Option(help="Only this capability and what is below it; repeat for any of several."),
+    ] = None,
+    latency_ms_p95_max: Annotated[
+        int | None, typer.Option(help="Only listings whose p95 latency is at most this.")
+    ] = None,
+    availability_ppm_min: Annotated[
+        int | None, typer.Option(help="Only listings at least this available, in millionths.")
+    ] = None,
+    region: Annotated[
+        list[str] | None,
+        typer.Option(help="A country where the content may be processed; repeat for all."),
+    ] = None,
+    vendor: Annotated[
+        list[str] | None, typer.Option(help="Only this vendor (org_…); repeat for more.")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, max=20, help="How many results at most.")] = 5,
+) -> None:
+    """Find services for a need, a workload and limits; each with its exact total.
+
+    Needs no key. With one, each result says whether the caller could buy it now.
+    """
+    ask = SearchCatalog(
+        query=need,
+        workload=workload_of(workload),
+        tags=tuple(tag or ()),
+        max_total=None if max_total is None else money_of(max_total, asset or "USD", "--max-total"),
+        asset=asset,
+        latency_ms_p95_max=latency_ms_p95_max,
+        availability_ppm_min=availability_ppm_min,
+        regions=tuple(region or ()),
+        vendors=tuple(vendor or ()),
+        limit=limit,
+    )
+    session.show(session.call(SEARCH_CATALOG, ask), _results)
+
+
+@command(commands, "quote", example="farthing quote lst_… --workload page=30", panel=PANEL)
+def quote(
+    session: Session,
+    listing: ListingArgument,
+    *,
+    workload: WorkloadOption = None,
+    agreement: Annotated[
+        str,
+        typer.Option(
+            metavar="AGREEMENT",
+            help="Price from this agreement's rating position, agr_…",
+            show_default=False,
+        ),
+    ] = "",
+) -> None:
+    """Get an exact, signed price for a workload (agent); it is checked and computed again here."""
+    from farthing.clients.buyers import Buyer  # noqa: PLC0415 - loads the transport
+
+    usages = workload_of(workload)
+    if not usages:
+        raise typer.BadParameter("at least one meter", param_hint="--workload")
+    quantities = {each.meter: int(each.quantity) for each in usages}
+    keys = session.pinned_keys()
+    answer = session.run(
+        lambda connection: Buyer(connection, platform_keys=keys).quote(
+            listing, quantities, agreement_id=agreement
+        )
+    )
+    session.show(answer, _quote)
+
+
+@command(commands, "balance", example="farthing balance", panel=PANEL)
+def balance(session: Session) -> None:
+    """Show the organisation's accounts: posted, held and available."""
+    session.show(session.call(GET_BALANCE, GetBalance()), _balances)
+
+
+@command(commands, "charges", example="farthing charges --limit 10", panel=PANEL)
+def charges(
+    session: Session,
+    *,
+    limit: Annotated[int, typer.Option(min=1, max=200, help="How many at most.")] = 50,
+) -> None:
+    """List the charges that the caller is a party to, newest first."""
+    session.show(session.call(LIST_CHARGES, ListCharges(limit=limit)), _charges)
+
+
+@command(disputes, "preview", example="farthing disputes preview chg_… not_delivered")
+def preview(session: Session, charge: ChargeArgument, reason: ReasonArgument) -> None:
+    """Say what a dispute would come to, by which rule; files nothing."""
+    session.show(session.call(PREVIEW_DISPUTE, PreviewDispute(charge_id=charge, reason=reason)))
+
+
+@command(disputes, "file", example="farthing disputes file chg_… calculation_error")
+def file(
+    session: Session,
+    charge: ChargeArgument,
+    reason: ReasonArgument,
+    *,
+    idempotency_key: IdempotencyOption = "",
+) -> None:
+    """File a dispute (agent, operator); a fixed rule decides, the money is held meanwhile."""
+    ask = InitiateDispute(
+        charge_id=charge, reason=reason, idempotency_key=idempotency_key or session.new_key()
+    )
+    session.show(session.call(INITIATE_DISPUTE, ask))
+
+
+@command(disputes, "status", example="farthing disputes status dsp_…")
+def status(session: Session, dispute: DisputeArgument) -> None:
+    """Show where a dispute stands and how it was decided."""
+    session.show(session.call(GET_DISPUTE_STATUS, GetDisputeStatus(dispute_id=dispute)))
+
+
+@command(disputes, "answer", example="farthing disputes answer dsp_… delivered.json")
+def answer(
+    session: Session,
+    dispute: DisputeArgument,
+    body: Annotated[
+        Path,
+        typer.Argument(
+            metavar="BODY",
+            help="The file with the very bytes that the delivery record's digest names.",
+            exists=True,
+            dir_okay=False,
+            readable=True,
+            show_default=False,
+        ),
+    ],
+    *,
+    idempotency_key: IdempotencyOption = "",
+) -> None:
+    """Answer a dispute with the delivered body (vendor); digest and schema decide."""
+    ask = SubmitEvidence(
+        dispute_id=dispute,
+        body=base64.b64encode(body.read_bytes()).decode(),
+        idempotency_key=idempotency_key or session.new_key(),
+    )
+    session.show(session.call(SUBMIT_EVIDENCE, ask))
+
+
+@command(
+    commands, "connect", example="farthing connect http://127.0.0.1:8321", panel=PANEL, offline=True
+)
+def connect(
+    session: Session,
+    platform: Annotated[
+        str, typer.Argument(metavar="URL", help="The platform.", show_default=False)
+    ],
+) -> None:
+    """Run the bridge: an MCP server on stdin and stdout that signs every call."""
+
+
+def _results(console: Console, answer: SearchAnswer) -> None:
+    for result in answer.results:
+        _result(console, result)
+    if not answer.results:
+        heading(console, "Nothing keeps every limit.")
+    for near in answer.nearest_infeasible:
+        _near(console, near)
+    counts = (
+        (answer.left_out, "more keep every limit"),
+        (answer.unpriced, "have no price for this workload"),
+    )
+    for count, says in counts:
+        if count:
+            heading(console, f"{count} {says}.")
+
+
+def _result(console: Console, result: Result) -> None:
+    total = f", {amount(result.total)}" if result.total else ""
+    heading(console, f"{result.rank}. {result.listing_id}{total}")
+    lines: list[tuple[str, str | Text]] = [
+        (f"name ({UNTRUSTED})", vendor_words(result.vendor_text.name)),
+        (f"summary ({UNTRUSTED})", vendor_words(result.vendor_text.summary)),
+        ("vendor", result.vendor_id),
+        ("capability", result.primary_tag),
+        ("meters", ", ".join(result.meters)),
+        ("p95 latency", f"{result.latency_ms_p95} ms"),
+        ("availability", f"{result.availability_ppm} ppm"),
+        ("regions", ", ".join(result.regions)),
+        ("purchasable", "yes" if result.purchasable.ok else "no"),
+        *(("because", f"{each.code}: {each.message}") for each in result.purchasable.reasons),
+        *(
+            ("matched", f"{each.field}: {', '.join(each.words)}")
+            for each in result.why.matched
+        ),
+        *((each.constraint, _margin(each)) for each in result.why.margins),
+    ]  # fmt: skip
+    rows(console, lines)
+
+
+def _near(console: Console, near: Infeasible) -> None:
+    heading(console, f"Nearest: {near.listing_id} fails")
+    lines: list[tuple[str, str | Text]] = [(each.constraint, _margin(each)) for each in near.fails]
+    lines.append((f"name ({UNTRUSTED})", vendor_words(near.vendor_text.name)))
+    rows(console, lines)
+
+
+def _margin(margin: Margin) -> str:
+    says = f"limit {margin.limit}, offered {margin.actual}"
+    left = f", margin {margin.margin}" if margin.margin else ""
+    return f"{says}{left} {margin.unit}".rstrip()
+
+
+def _quote(console: Console, answer: QuoteAnswer) -> None:
+    heading(console, f"{answer.quote_id}: {amount(answer.total)}, until {answer.expires_at}")
+    table(console, ("rule", "meter", "quantity", "amount"), _lines(answer.lines))
+    allowed = "yes" if answer.allowed else f"no: {', '.join(answer.reasons)}"
+    heading(console, f"The agent could buy it now: {allowed}")
+
+
+def _lines(lines: tuple[Line, ...]) -> Iterator[tuple[str, str, str, str]]:
+    return ((each.rule_id, each.meter, each.quantity, amount(each.amount)) for each in lines)
+
+
+def _balances(console: Console, answer: Balances) -> None:
+    heading(console, f"{answer.organisation_id}, as of record {answer.as_of_seq}")
+    lines = (
+        (each.account, amount(each.posted), amount(each.held), amount(each.available))
+        for each in answer.accounts
+    )
+    table(console, ("account", "posted", "held", "available"), lines)
+
+
+def _charges(console: Console, answer: Charges) -> None:
+    if not answer.charges:
+        heading(console, "No charges.")
+        return
+    lines = (
+        (
+            each.charge_id,
+            each.status,
+            amount(each.amount),
+            amount(each.fee),
+            amount(each.refunded),
+            each.captured_at,
+        )
+        for each in answer.charges
+    )
+    table(console, ("charge", "status", "amount", "fee", "refunded", "captured"), lines)

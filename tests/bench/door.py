@@ -5,10 +5,7 @@ the same door and proof, one question, nothing written. CPU is the server proces
 """
 
 import asyncio
-import json
 import os
-import subprocess
-import sys
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -16,15 +13,9 @@ from tempfile import TemporaryDirectory
 
 import httpx2
 
-from farthing.clients.buyers import Buyer
-from farthing.clients.operators import Admin, Newcomer, Operator, Treasurer
-from farthing.clients.transport import Connection
-from farthing.clients.vendors import Offer, Vendor
-from farthing.protocol.ids import derive_id
-from farthing.protocol.keys import PrivateKey
-from farthing.protocol.wire import Money
 from tests.bench.report import Row, percentile
-from tests.construction import card_document, listing_document, signing_key, terms_document
+from tests.processes import ServerProcess, free_port
+from tests.remote import Market, opened
 
 __all__ = ["run"]
 
@@ -38,25 +29,21 @@ async def run(rows: int) -> list[Row]:
     del rows
     figures: list[Row] = []
     with TemporaryDirectory(dir=Path.cwd()) as folder:
-        ready = Path(folder) / "ready.json"
-        command = [sys.executable, "-m", "farthing.clients.cli", "serve"]
-        command += ["--data-dir", folder, "--port", "0", "--ready-file", str(ready)]
-        with (Path(folder) / "log").open("wb") as log:
-            server = subprocess.Popen(command, stdout=log, stderr=log)  # noqa: ASYNC220  # starts at once
+        server = ServerProcess(Path(folder), free_port())
         try:
-            facts = await _ready(ready, server)
+            facts = await server.start()
             limits = httpx2.Limits(max_connections=128, max_keepalive_connections=128)
             async with httpx2.AsyncClient(limits=limits) as http:
-                buyer, agreement_id = await _market(facts, http)
+                market = await opened(facts, http)
                 for callers in CALLERS:
-                    figures += await _figures(buyer, agreement_id, callers, server.pid)
+                    figures += await _figures(market, callers, server.pid)
         finally:
-            server.terminate()
-            server.wait()
+            server.stop()
     return figures
 
 
-async def _figures(buyer: Buyer, agreement_id: str, callers: int, pid: int) -> list[Row]:
+async def _figures(market: Market, callers: int, pid: int) -> list[Row]:
+    buyer, agreement_id = market.buyer, market.agreement.agreement_id
     held = await buyer.hold(agreement_id, {"page": 1}, {})
 
     async def paid() -> None:
@@ -113,44 +100,3 @@ def _cpu_us(pid: int) -> float:
     """User and system time of a process; the kernel counts it in ticks."""
     after_name = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(after_name[11]) + int(after_name[12])) * 1e6 / TICKS
-
-
-async def _ready(path: Path, server: "subprocess.Popen[bytes]") -> dict[str, str]:
-    for _ in range(300):
-        if path.exists():
-            facts: dict[str, str] = json.loads(path.read_text())
-            return facts
-        assert server.poll() is None, "the server did not start"
-        await asyncio.sleep(0.1)
-    raise AssertionError("the server was not ready in time")
-
-
-async def _market(facts: dict[str, str], http: httpx2.AsyncClient) -> tuple[Buyer, str]:
-    issuer = facts["issuer"]
-
-    def member(path: str) -> Connection:
-        key = PrivateKey.from_jwk(json.loads(Path(path).read_text()))
-        return Connection(issuer, signer=key, principal=derive_id("stf", key.thumbprint), http=http)
-
-    admin, treasurer = Admin(member(facts["admin_key"])), Treasurer(member(facts["treasurer_key"]))
-    usd = Money(amount="1000000", asset="USD")
-
-    async def organisation(kind: str, name: str) -> Connection:
-        newcomer = Newcomer(Connection(issuer, signer=signing_key(name), http=http))
-        registration = await newcomer.enrol(kind, name)  # type: ignore[arg-type]
-        await admin.approve(registration.principal_id)
-        return newcomer.member(registration)
-
-    operator = await organisation("operator", "Operator One")
-    vendor = await organisation("vendor", "Vendor One")
-    newcomer = Newcomer(Connection(issuer, signer=signing_key("Agent One"), http=http))
-    agent = await newcomer.register(operator.principal, "Agent One")
-    await Operator(operator).approve(agent.principal_id)
-    await treasurer.fund(operator.principal, usd, "bench")
-    await Operator(operator).set_authority(agent.principal_id, per_call_max=usd, per_day_max=usd)
-    card, terms = card_document(), terms_document()
-    listing = listing_document(vendor.principal, card, terms)
-    published = await Vendor(vendor).publish(Offer(listing=listing, rate_card=card, terms=terms))
-    buyer = Buyer(newcomer.member(agent))
-    quote = await buyer.quote(published.listing_id, {"page": 1})
-    return buyer, (await buyer.accept(quote)).agreement_id

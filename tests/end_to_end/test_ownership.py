@@ -16,9 +16,11 @@ from farthing.clients.transport import Connection
 from farthing.protocol import wire
 from farthing.protocol.contracts import DeliveryRecord
 from farthing.protocol.errors import Code, Refused
+from farthing.protocol.messages.agreements import Agreement as AgreementView
 from farthing.protocol.messages.operations import OPERATIONS, AnyOperation
 from farthing.protocol.wire import Role
 from farthing.settlement.engine.questions import AccountsOf, FiguresNow, Lookup
+from farthing.settlement.engine.things import Agreement, Hold
 from tests.serving import Serving, Shop, serving
 
 # Which prefix a reference type takes; found in the annotations of the asks.
@@ -84,18 +86,20 @@ async def tenant(server: Serving, suffix: str) -> Tenant:
     return Tenant(shop, ids)
 
 
-async def captured(shop: Shop, agreement: Any, hold_id: str) -> str:
+async def captured(shop: Shop, agreement: AgreementView, hold_id: str) -> str:
     market = shop.serving.service.market
     bound = await market.ask(Lookup(noun="agreement", id=agreement.agreement_id))
     hold = await market.ask(Lookup(noun="hold", id=hold_id))
+    assert isinstance(bound, Agreement)
+    assert isinstance(hold, Hold)
     delivery = DeliveryRecord(
         hold_id=hold_id,  # type: ignore[arg-type]
         agreement_id=agreement.agreement_id,
         vendor_id=agreement.vendor_id,
         listing_id=agreement.listing_id,
-        args_sha256=hold.args_sha256,  # type: ignore[union-attr]
+        args_sha256=hold.args_sha256,
         result_sha256="b" * 64,
-        output_schema_sha256=bound.output_schema_sha256,  # type: ignore[union-attr]
+        output_schema_sha256=bound.output_schema_sha256,
         usage={"page": 2},
         delivered_at_us=shop.serving.clock(),
     )
@@ -142,7 +146,7 @@ def arguments(target: Target, mine: Tenant, value: str) -> dict[str, Any]:
         "body": "e30=",
         "delivery": dict(delivery.document),
         "delivery_signature": delivery.signature,
-        "key_thumbprint": mine.shop.buyer.connection.signer.thumbprint,  # type: ignore[union-attr]
+        "key_thumbprint": mine.shop.buyer.connection.signer.thumbprint,
         "idempotency_key": mine.shop.buyer.connection.new_key(),
     }
     names = {field.name for field in fields(target.operation.ask)}

@@ -1,0 +1,80 @@
+"""Real server processes for tests that kill them."""
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+__all__ = ["ServerProcess", "free_port"]
+
+READY_TRIES = 600
+READY_PAUSE_S = 0.05
+
+
+def free_port() -> int:
+    """A port that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@dataclass(slots=True)
+class ServerProcess:
+    """`farthing serve` on a data directory, to be started and killed again and again."""
+
+    data_dir: Path
+    port: int
+    process: "subprocess.Popen[bytes] | None" = None
+    log: "IO[bytes] | None" = None
+    facts: "dict[str, Any] | None" = None
+
+    async def start(self) -> dict[str, Any]:
+        """Start it and wait until it takes calls; gives the facts of its ready file."""
+        ready = self.data_dir / "ready.json"
+        ready.unlink(missing_ok=True)
+        self.log = (self.data_dir / "server.log").open("ab")
+        command = [sys.executable, "-m", "farthing.clients.cli", "serve"]
+        command += ["--data-dir", str(self.data_dir), "--port", str(self.port)]
+        command += ["--ready-file", str(ready)]
+        self.process = subprocess.Popen(  # noqa: ASYNC220  # starts at once
+            command, stdout=self.log, stderr=self.log
+        )
+        for _ in range(READY_TRIES):
+            if ready.exists():
+                self.facts = json.loads(ready.read_text())
+                assert self.facts is not None
+                return self.facts
+            assert self.process.poll() is None, (self.data_dir / "server.log").read_text()[-2000:]
+            await asyncio.sleep(READY_PAUSE_S)
+        raise AssertionError("the server was not ready in time")
+
+    @property
+    def pid(self) -> int:
+        """The process id."""
+        assert self.process is not None
+        return self.process.pid
+
+    def kill(self) -> None:
+        """kill -9, now."""
+        assert self.process is not None
+        os.kill(self.process.pid, signal.SIGKILL)
+        self._reap()
+
+    def stop(self) -> None:
+        """Ask it to stop, and wait until it has."""
+        if self.process is not None and self.process.poll() is None:
+            self.process.terminate()
+            self._reap()
+
+    def _reap(self) -> None:
+        assert self.process is not None
+        self.process.wait(timeout=30)
+        if self.log is not None:
+            self.log.close()

@@ -6,7 +6,7 @@ Source: spec/contracts.md, spec/payments-mcp.md.
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Final, Literal, cast
 
@@ -83,7 +83,12 @@ _NONCE_BYTES: Final = 16
 _DOCUMENTS_KEPT: Final = 256
 
 Quantities = Mapping[str, int]
+OnSign = Callable[[str, Mapping[str, object]], None]
 DisputeReason = Literal["not_delivered", "calculation_error"]
+
+
+def _nobody_told(kind: str, document: Mapping[str, object]) -> None:
+    del kind, document
 
 
 class Buyer:
@@ -94,6 +99,7 @@ class Buyer:
         platform_keys: The platform's keys by thumbprint, pinned; without them those that it
             publishes are believed on first use.
         vendor_timeout_s: How long one attempt of a vendor's tool may take.
+        on_sign: Told of every document that is signed for somebody to judge, by kind and members.
     """
 
     def __init__(
@@ -102,9 +108,11 @@ class Buyer:
         *,
         platform_keys: Mapping[str, PublicKey] | None = None,
         vendor_timeout_s: float = 120,
+        on_sign: OnSign = _nobody_told,
     ) -> None:
         self.connection = connection
         self._keys = platform_keys
+        self._on_sign = on_sign
         self._documents: dict[str, dict[str, Json]] = {}
         self._vendor = VendorCaller(
             connection.http,
@@ -114,6 +122,7 @@ class Buyer:
             clock=connection.clock,
             entropy=connection.entropy,
             sleep=connection.sleep,
+            on_sign=on_sign,
         )
 
     async def search(self, ask: SearchCatalog) -> SearchAnswer:
@@ -162,6 +171,7 @@ class Buyer:
             nonce=base64url.encode(self.connection.entropy(_NONCE_BYTES)),
         )
         signed = sign_acceptance(self._signer, acceptance)
+        self._on_sign("acceptance", signed.document)
         agreement = await self.connection.call(
             ACCEPT_TERMS,
             AcceptTerms(
@@ -210,6 +220,7 @@ class Buyer:
         *,
         agreement_id: str = "",
         max_total: Money | None = None,
+        approve: Callable[[Quote], Awaitable[None]] | None = None,
         key: str = "",
     ) -> Purchase:
         """Buy one call: agree if there is no agreement, hold, call the vendor, check, keep proof.
@@ -220,6 +231,7 @@ class Buyer:
             workload: The most that may be used, by meter.
             agreement_id: Buy under this agreement; without one a new one is made.
             max_total: Refuse before anything is agreed if the quote is above it.
+            approve: Shown the quote before anything is agreed; whatever it raises ends the call.
             key: Names the purchase. Called again with the same key after a lost reply, what was
                 done is not done again.
 
@@ -229,7 +241,16 @@ class Buyer:
             ServiceLost: The vendor did not answer; the hold is there, `get_hold` knows more.
             NotDelivered: It was charged for something else than what came: dispute it.
         """
-        agreement = await self._agreement(listing_id, workload, agreement_id, max_total, key)
+
+        async def judge(quote: Quote) -> None:
+            _check_total(quote, max_total)
+            if approve is not None:
+                await approve(quote)
+
+        is_judged = max_total is not None or approve is not None
+        agreement = await self._agreement(
+            listing_id, workload, agreement_id, judge=judge if is_judged else None, key=key
+        )
         return await self.buy(agreement, arguments, workload, key=key)
 
     async def buy(
@@ -368,15 +389,17 @@ class Buyer:
         listing_id: str,
         workload: Quantities,
         agreement_id: str,
-        max_total: Money | None,
+        *,
+        judge: Callable[[Quote], Awaitable[None]] | None,
         key: str,
     ) -> Agreement:
         accept_key = f"{key}-accept" if key else ""
         if key and not agreement_id and (made := await self._made(ACCEPT_TERMS, accept_key)):
             return made
-        if not agreement_id or max_total is not None:
+        if not agreement_id or judge is not None:
             quote = await self.quote(listing_id, workload, agreement_id=agreement_id)
-            _check_total(quote, max_total)
+            if judge is not None:
+                await judge(quote)
             if not agreement_id:
                 return await self.accept(quote, key=accept_key)
         agreement = await self.agreement(agreement_id)

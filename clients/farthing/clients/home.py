@@ -18,7 +18,7 @@ from pydantic.dataclasses import dataclass as checked
 from farthing.clients.documents import Offer
 from farthing.clients.files import write_whole
 from farthing.clients.keys import keep_key
-from farthing.clients.transport import Connection
+from farthing.clients.transport import Connection, platform_url
 from farthing.protocol.canonical import InvalidJson, Json, canonical_bytes, parse_json
 from farthing.protocol.errors import Unverified
 from farthing.protocol.keys import InvalidKey, PrivateKey, PublicKey
@@ -141,13 +141,16 @@ class Home:
             timeout_s=timeout_s,
         )
 
-    async def meet(self, url: str, trust: str = "") -> Profile:
+    async def meet(
+        self, url: str, trust: str = "", *, http: httpx2.AsyncClient | None = None
+    ) -> Profile:
         """The profile for a platform, made on the first call by taking its keys as they are.
 
         Args:
             url: The platform's URL.
             trust: A thumbprint learnt elsewhere that must be among its keys; empty for trust on
                 first use.
+            http: Whose connections to use.
 
         Raises:
             Unverified: The platform is another than the one met first, or has not that key.
@@ -155,7 +158,7 @@ class Home:
         """
         profile = self.profile()
         if profile is None:
-            async with Connection(url) as connection:
+            async with Connection(url, http=http) as connection:
                 keys = await connection.platform_keys()
                 profile = Profile(
                     url=connection.url, platform_keys=tuple(key.jwk() for key in keys.values())
@@ -163,7 +166,7 @@ class Home:
             if trust and trust not in keys:
                 raise Unverified(f"{url} does not publish the key {trust}")
             self.save_profile(profile)
-        if Connection(url).url != profile.url:
+        if platform_url(url) != profile.url:
             raise Unverified(f"{self.path} belongs to {profile.url}, not to {url}")
         if trust and profile.key_of(trust) is None:
             raise Unverified(f"the key {trust} is not one that was pinned for {url}")

@@ -7,7 +7,7 @@ once and gives the stored result again. Source: spec/payments-mcp.md.
 import asyncio
 import ipaddress
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Final
 
 import httpx2
@@ -121,6 +121,7 @@ class VendorCaller:
         platform: The platform's public URL.
         timeout_s: How long one attempt may take.
         clock, entropy: The clock, and bytes for the voucher's name.
+        on_sign: Told of each voucher that is signed, by its members.
         sleep: Waits between attempts.
     """
 
@@ -133,6 +134,7 @@ class VendorCaller:
         timeout_s: float,
         clock: Clock,
         entropy: Entropy,
+        on_sign: Callable[[str, Mapping[str, object]], None],
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
     ) -> None:
         self._http = http
@@ -141,6 +143,7 @@ class VendorCaller:
         self._timeout_s = timeout_s
         self._clock = clock
         self._entropy = entropy
+        self._on_sign = on_sign
         self._sleep = sleep
 
     async def call(
@@ -192,6 +195,7 @@ class VendorCaller:
             jti=base64url.encode(self._entropy(_JTI_BYTES)),
             lifetime_s=_VOUCHER_LIFETIME_S,
         )
+        self._on_sign("voucher", asdict(voucher))
         price = Price(
             tool=listing.interface.tool,
             platform=self._platform,

@@ -16,7 +16,7 @@ from farthing.protocol.ids import derive_id
 from farthing.protocol.keys import PrivateKey
 from farthing.protocol.messages.agreements import Agreement
 from farthing.protocol.wire import Money
-from tests.construction import card_document, listing_document, signing_key, terms_document
+from tests.papers import card_document, listing_document, signing_key, terms_document
 
 __all__ = ["Market", "opened"]
 

@@ -23,7 +23,7 @@ from farthing.protocol.keys import Signer
 from farthing.protocol.wire import Money, Role
 from farthing.server.app import Service, build, now_us
 from farthing.server.settings import Settings
-from tests.construction import card_document, listing_document, signing_key, terms_document
+from tests.papers import card_document, listing_document, signing_key, terms_document
 
 __all__ = ["Clock", "Serving", "Shop", "serving"]
 

@@ -24,7 +24,8 @@ from farthing.settlement.journal.sqlite import SqliteStore
 from farthing.settlement.journal.writer import Writer
 from tests.bench.orm import baseline
 from tests.bench.report import Row, percentile
-from tests.construction import Trade, signing_key
+from tests.construction import Trade
+from tests.papers import signing_key
 
 __all__ = ["run"]
 

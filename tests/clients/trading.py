@@ -26,7 +26,7 @@ from farthing.clients.vendors import Vendor
 from farthing.protocol.canonical import Json
 from farthing.protocol.keys import Signer
 from farthing.protocol.wire import Money
-from tests.construction import card_document, listing_document, signing_key, terms_document
+from tests.papers import card_document, listing_document, signing_key, terms_document
 from tests.serving import Serving, serving
 
 __all__ = ["Desk", "PageTexts", "Trading", "trading", "usd"]

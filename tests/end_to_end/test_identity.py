@@ -20,7 +20,7 @@ from farthing.protocol.messages.agents import (
 from farthing.protocol.messages.holds import PLACE_HOLD, PlaceHold
 from farthing.protocol.signatures import Typ, sign_detached
 from farthing.protocol.wire import Usage
-from tests.construction import signing_key
+from tests.papers import signing_key
 from tests.serving import Shop, serving
 
 ABSENT = "agr_00000000000000000000000000"

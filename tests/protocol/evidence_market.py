@@ -20,7 +20,8 @@ from farthing.protocol.messages.disputes import (
 from farthing.protocol.receipts import make_receipt
 from farthing.protocol.wire import money
 from farthing.settlement.engine.disputes import Examined
-from tests.construction import Trade, public_jwk, signing_key
+from tests.construction import Trade
+from tests.papers import public_jwk, signing_key
 
 __all__ = ["JOURNAL_KEY", "ORIGIN", "QUOTE_KEY", "Sealed", "Told"]
 

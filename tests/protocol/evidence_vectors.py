@@ -14,7 +14,7 @@ from farthing.protocol.evidence import gather
 from farthing.protocol.packs import write_pack
 from farthing.protocol.records import GENESIS, Record, Signer, record_bytes
 from farthing.protocol.wire import document_of
-from tests.construction import signing_key
+from tests.papers import signing_key
 from tests.protocol.evidence_market import JOURNAL_KEY, ORIGIN, Sealed, Told
 
 VECTORS = Path(__file__).parents[2] / "spec" / "farthing" / "spec" / "vectors"

@@ -1,6 +1,6 @@
 """What can become of a charge, each story told by the real engine."""
 
-from tests.construction import card_document
+from tests.papers import card_document
 from tests.protocol.evidence_market import Told
 
 

@@ -14,7 +14,7 @@ from farthing.protocol.errors import Unverified
 from farthing.protocol.evidence import Findings, Trust, gather, verify
 from farthing.protocol.messages.charges import Evidence
 from farthing.protocol.packs import PACK_BYTES_MAX, read_pack, write_pack
-from tests.construction import signing_key
+from tests.papers import signing_key
 from tests.protocol.evidence_market import JOURNAL_KEY, Sealed, Told
 from tests.protocol.stories import (
     STORIES,

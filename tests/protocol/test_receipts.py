@@ -9,7 +9,7 @@ from farthing.protocol.merkle import Tree, leaf_hash
 from farthing.protocol.messages.charges import Receipt
 from farthing.protocol.receipts import make_receipt, verify_receipt
 from farthing.protocol.records import GENESIS, Record, Signer, record_bytes
-from tests.construction import signing_key
+from tests.papers import signing_key
 from tests.protocol.evidence_market import JOURNAL_KEY, ORIGIN, Sealed
 from tests.protocol.vectors import cases, vectors
 

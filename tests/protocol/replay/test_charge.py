@@ -13,7 +13,8 @@ from farthing.protocol.keys import PrivateKey
 from farthing.protocol.rating import line_document, parse_card, rate
 from farthing.protocol.records import GENESIS
 from farthing.protocol.signatures import Typ, sign_detached
-from tests.construction import EPOCH_US, signing_key
+from tests.construction import EPOCH_US
+from tests.papers import signing_key
 from tests.protocol.evidence_market import JOURNAL_KEY, QUOTE_KEY, Sealed, Told
 from tests.protocol.stories import (
     captured_with_a_rotated_key,

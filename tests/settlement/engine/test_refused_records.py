@@ -13,7 +13,8 @@ from farthing.protocol.records import Record
 from farthing.protocol.wire import Role
 from farthing.settlement.engine.disputes import Examined
 from farthing.settlement.engine.principals import Named
-from tests.construction import Trade, public_jwk, signing_key
+from tests.construction import Trade
+from tests.papers import public_jwk, signing_key
 
 
 def test_a_refused_registration_leaves_no_name_in_the_journal() -> None:

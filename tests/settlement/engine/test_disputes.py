@@ -60,7 +60,7 @@ def test_filing_holds_the_whole_charge_in_escrow() -> None:
     ],
 )
 def test_digest_and_schema_decide_what_the_vendor_answers(
-    digest: str, fits: bool, outcome: str
+    *, digest: str, fits: bool, outcome: str
 ) -> None:
     trade = Trade.opened(funds=FUNDS)
     dispute_id = dispute_of(disputed(trade, trade.captured(10)))

@@ -27,6 +27,8 @@ class Reason(StrEnum):
     """The wanted width or height is out of range."""
     INVALID_FORMAT = "invalid_format"
     """The wanted image format is not one of those offered."""
+    TOO_SLOW = "too_slow"
+    """The work did not end within the vendor's own time limit."""
 
 
 class Unworkable(Exception):

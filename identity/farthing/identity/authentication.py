@@ -4,7 +4,7 @@ Boundary: proofs only. A newcomer proves possession of the key that its request 
 registered key may still act is judged in the engine. Source: spec/proofs.md, spec/identity.md.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -37,17 +37,29 @@ class Request:
 class Authenticator:
     """Checks proofs against the registry.
 
-    `audience` is the platform's public URL: the one receiver that a proof may name. Whoever was
-    signed for before `not_before_us` is refused: a restored registry has forgotten which proofs
-    were burnt.
+    `audience` is the platform's public URL: the one receiver that a proof may name. What was
+    signed before `not_before_us` is refused: a restored registry has forgotten which proofs were
+    burnt.
     """
 
     directory: Directory
     audience: str
     not_before_us: int = 0
 
-    async def caller(self, request: Request, now_us: int) -> Caller:
+    async def caller(
+        self,
+        request: Request,
+        now_us: int,
+        *,
+        on_stranger: Callable[[], None] = lambda: None,
+    ) -> Caller:
         """The caller that a request proves.
+
+        Args:
+            request: what came.
+            now_us: the receiver's clock.
+            on_stranger: called before the registry is asked for a key that was not seen before;
+                it may raise `Refused`, as anybody can make up keys.
 
         Raises:
             Refused: `proof_invalid`, `proof_expired` or `unknown_key`, and never why in detail.
@@ -55,13 +67,16 @@ class Authenticator:
         if not request.authorization:
             return ANYONE
         if not request.authorization.lower().startswith(_SCHEME):
-            raise Refused(refuse(Code.PROOF_INVALID, path="authorization"))
+            raise self._invalid()
         token = request.authorization[len(_SCHEME) :].strip()
         try:
             thumbprint = read_header(token).kid
         except InvalidSignature as error:
-            raise Refused(refuse(Code.PROOF_INVALID, path="authorization")) from error
-        holder = await self.directory.holder(thumbprint)
+            raise self._invalid() from error
+        holder = self.directory.known(thumbprint)
+        if holder is None:
+            on_stranger()
+            holder = await self.directory.look_up(thumbprint)
         key = holder.key if holder else _named(request.named_key, thumbprint)
         if key is None:
             raise Refused(refuse(Code.UNKNOWN_KEY, path="authorization"))
@@ -76,11 +91,12 @@ class Authenticator:
                 now_us=now_us,
             )
         except ProofError as error:
-            code = Code.PROOF_EXPIRED if error.reason in _EXPIRED else Code.PROOF_INVALID
-            raise Refused(refuse(code, path="authorization")) from error
+            if error.reason in _EXPIRED:
+                raise Refused(refuse(Code.PROOF_EXPIRED, path="authorization")) from error
+            raise self._invalid() from error
         speaks_for = {holder.principal_id, thumbprint} if holder else {thumbprint}
         if proof.principal not in speaks_for or proof.issued_at_us < self.not_before_us:
-            raise Refused(refuse(Code.PROOF_INVALID, path="authorization"))
+            raise self._invalid()
         return Caller(
             principal_id=holder.principal_id if holder else "",
             organisation_id=holder.organisation_id if holder else "",
@@ -89,6 +105,12 @@ class Authenticator:
             key_thumbprint=thumbprint,
             proof_jti=proof.jti,
             proof_expires_at_us=proof.expires_at_us,
+        )
+
+    def _invalid(self) -> Refused:
+        """One answer for every fault; the receiver's name is public and repairs the likeliest."""
+        return Refused(
+            refuse(Code.PROOF_INVALID, path="authorization", required=f"aud {self.audience}")
         )
 
 

@@ -14,7 +14,7 @@ from farthing.protocol.wire import Role
 
 __all__ = ["Directory", "Found", "Holder"]
 
-_CACHE_MAX: Final = 50_000
+_HOLDERS_MAX: Final = 50_000
 
 # Principal, organisation, role and public JWK, as the registry gives them.
 Found: TypeAlias = tuple[str, str, str, Mapping[str, str]]
@@ -35,18 +35,32 @@ class Directory:
 
     Args:
         find: asks the registry; gives (principal, organisation, role, jwk) or None.
+        holders_max: how many holders are remembered.
     """
 
-    def __init__(self, find: Callable[[str], Awaitable[Found | None]]) -> None:
+    def __init__(
+        self,
+        find: Callable[[str], Awaitable[Found | None]],
+        *,
+        holders_max: int = _HOLDERS_MAX,
+    ) -> None:
         self._find = find
+        self._holders_max = holders_max
         self._holders: OrderedDict[str, Holder] = OrderedDict()
+
+    def known(self, thumbprint: str) -> Holder | None:
+        """The holder of a key that has been looked up before and is still remembered."""
+        holder = self._holders.get(thumbprint)
+        if holder is not None:
+            self._holders.move_to_end(thumbprint)
+        return holder
 
     async def holder(self, thumbprint: str) -> Holder | None:
         """The holder of a key, or None where nobody holds it."""
-        known = self._holders.get(thumbprint)
-        if known is not None:
-            self._holders.move_to_end(thumbprint)
-            return known
+        return self.known(thumbprint) or await self.look_up(thumbprint)
+
+    async def look_up(self, thumbprint: str) -> Holder | None:
+        """The holder of a key as the registry has it, or None where nobody holds it."""
         found = await self._find(thumbprint)
         if found is None:
             return None
@@ -58,6 +72,6 @@ class Directory:
             key=PublicKey.from_jwk(jwk),
         )
         self._holders[thumbprint] = holder
-        if len(self._holders) > _CACHE_MAX:
+        if len(self._holders) > self._holders_max:
             self._holders.popitem(last=False)
         return holder

@@ -1,25 +1,33 @@
-"""The platform's own private keys, by purpose, kept as files that only their owner can read.
+"""The platform's own keys, by purpose, in files that only their owner can read.
 
-Boundary: makes, keeps and loads keys. Agents' private keys never come here.
+Boundary: makes, keeps, loads and retires keys. A journal's keys are made once, with its name;
+afterwards they are there or the server does not start. Agents' private keys never come here.
+Source: spec/configuration.md.
 """
 
-import json
 import os
+import stat
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
-from farthing.protocol.keys import PrivateKey
+from farthing.protocol.canonical import InvalidJson, canonical_bytes, parse_json
+from farthing.protocol.errors import FarthingError
+from farthing.protocol.keys import InvalidKey, PrivateKey, PublicKey
 
-__all__ = ["Keyring", "Purpose", "open_keyring"]
+__all__ = ["Keyring", "Purpose", "UnusableKeys", "open_keyring", "retire"]
 
 _SEED_BYTES: Final = 32
+_FILE_BYTES_MAX: Final = 4096
+_OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
+_ORIGIN: Final = "journal.origin"
+_RETIRED: Final = "retired"
 
 
 class Purpose(StrEnum):
-    """What a platform key is for. One key, one purpose."""
+    """What a key is for. One key, one purpose."""
 
     PLATFORM = "platform"
     JOURNAL = "journal"
@@ -27,61 +35,186 @@ class Purpose(StrEnum):
     TREASURER = "treasurer"
 
 
+# What the platform signs with, and what it publishes. The staff's keys are registered in the
+# first record and may then be taken elsewhere.
+_OWN: Final = (Purpose.PLATFORM, Purpose.JOURNAL)
+
+
+class UnusableKeys(FarthingError):
+    """A key file is missing, open to others, or holds no key; the text says which."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Keyring:
-    """The keys in force and where they lie; `created` says that this start made them."""
+    """The keys in force and where they lie.
+
+    Args:
+        folder: where the files are.
+        origin: the journal's name in its signed heads, fixed when its key was made.
+        keys: by purpose; a staff key that was taken elsewhere is absent.
+        retired: the public halves of keys that signed before, oldest first.
+        created: whether this start made them.
+    """
 
     folder: Path
+    origin: str
     keys: Mapping[Purpose, PrivateKey]
+    retired: Mapping[Purpose, tuple[PublicKey, ...]]
     created: bool
 
     def __getitem__(self, purpose: Purpose) -> PrivateKey:
+        """The key of a purpose; raises `UnusableKeys` where it is not here."""
+        if purpose not in self.keys:
+            raise UnusableKeys(f"{self.path(purpose)} is not there")
         return self.keys[purpose]
 
     def path(self, purpose: Purpose) -> Path:
         """The file of a key."""
-        return self.folder / f"{purpose.value}.jwk"
+        return _path(self.folder, purpose)
 
     def jwks(self) -> dict[str, list[dict[str, str]]]:
-        """What the platform publishes: the keys that others verify with (RFC 7517)."""
-        published = (Purpose.PLATFORM, Purpose.JOURNAL)
+        """What the platform publishes: every key it signs or ever signed with (RFC 7517)."""
+        # By thumbprint, once each: a retirement that was cut short left its key in both places.
+        published = {
+            key.thumbprint: key
+            for purpose in _OWN
+            for key in (self.keys[purpose].public, *reversed(self.retired[purpose]))
+        }
         return {
             "keys": [
-                {**key.public.jwk(), "alg": key.alg, "kid": key.thumbprint, "use": "sig"}
-                for key in (self.keys[purpose] for purpose in published)
+                {**key.jwk(), "alg": key.alg, "kid": thumbprint, "use": "sig"}
+                for thumbprint, key in published.items()
             ]
         }
 
 
-def open_keyring(folder: Path, entropy: Callable[[int], bytes]) -> Keyring:
-    """Load the platform's keys, making what is missing.
+def open_keyring(
+    folder: Path, entropy: Callable[[int], bytes], *, origin: str, begun: bool
+) -> Keyring:
+    """Load the platform's keys; make them where there is no journal yet.
 
     Args:
         folder: where the key files lie; made with mode 0700.
         entropy: random bytes of a length.
+        origin: the name of a journal that begins now; one that has begun keeps its own.
+        begun: whether there is a journal, which no new key could go on signing.
 
     Raises:
-        OSError, ValueError: a key file cannot be read or is not a key.
+        UnusableKeys: a key of a journal that has begun is missing, or a file is not usable.
+        OSError: the folder or a file cannot be read or written.
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    created = False
-    keys: dict[Purpose, PrivateKey] = {}
-    for purpose in Purpose:
-        path = folder / f"{purpose.value}.jwk"
-        if not path.exists():
-            created = True
-            _write(path, PrivateKey.from_seed(entropy(_SEED_BYTES)))
-        keys[purpose] = PrivateKey.from_jwk(json.loads(path.read_text()))
-    return Keyring(folder=folder, keys=keys, created=created)
+    missing = [purpose for purpose in Purpose if not _path(folder, purpose).exists()]
+    if not begun:
+        for purpose in missing:
+            key = PrivateKey.from_seed(entropy(_SEED_BYTES))
+            _write_new(_path(folder, purpose), canonical_bytes(key.private_jwk()) + b"\n")
+        _write_new(folder / _ORIGIN, f"{origin}\n".encode())
+    elif lost := [str(_path(folder, purpose)) for purpose in missing if purpose in _OWN]:
+        text = f"{', '.join(lost)}: put back the keys of this journal; no other can go on with it"
+        raise UnusableKeys(text)
+    paths = {purpose: _path(folder, purpose) for purpose in Purpose}
+    return Keyring(
+        folder=folder,
+        origin=_origin(folder),
+        keys={purpose: _private(path) for purpose, path in paths.items() if path.exists()},
+        retired={purpose: _retired(folder, purpose) for purpose in Purpose},
+        created=bool(missing) and not begun,
+    )
 
 
-def _write(path: Path, key: PrivateKey) -> None:
-    """Write a key whole or not at all, for its owner only."""
-    text = json.dumps(key.private_jwk(), indent=1, sort_keys=True)
-    part = path.with_suffix(".part")
+def retire(folder: Path, purpose: Purpose, entropy: Callable[[int], bytes]) -> PublicKey:
+    """Put a new key in the place of one the platform signs with. The server must be stopped.
+
+    The old private half is gone afterwards; its public half stays, so that what it signed
+    verifies for ever.
+
+    Raises:
+        UnusableKeys, OSError: as `open_keyring`.
+    """
+    if purpose not in _OWN:
+        raise UnusableKeys(f"the {purpose.value}'s key is a principal's: use rotate_key")
+    old = _private(_path(folder, purpose)).public
+    history = folder / _RETIRED
+    history.mkdir(mode=0o700, exist_ok=True)
+    place = len(_retired(folder, purpose)) + 1
+    name = f"{purpose.value}-{place:04d}.jwk"
+    _write_new(history / name, canonical_bytes(dict(old.jwk())) + b"\n")
+    key = PrivateKey.from_seed(entropy(_SEED_BYTES))
+    new = _part(folder, purpose.value, canonical_bytes(key.private_jwk()) + b"\n")
+    new.replace(_path(folder, purpose))
+    _sync(folder)
+    return old
+
+
+def _path(folder: Path, purpose: Purpose) -> Path:
+    return folder / f"{purpose.value}.jwk"
+
+
+def _origin(folder: Path) -> str:
+    path = folder / _ORIGIN
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except FileNotFoundError:
+        raise UnusableKeys(f"{path} is not there: it names the journal of these keys") from None
+
+
+def _private(path: Path) -> PrivateKey:
+    if path.stat().st_mode & _OTHERS:
+        raise UnusableKeys(f"{path} can be read by others; make it yours alone: chmod 600 {path}")
+    try:
+        return PrivateKey.from_jwk(_jwk(path))
+    except InvalidKey as error:
+        raise UnusableKeys(f"{path} holds no private key: {error}") from None
+
+
+def _retired(folder: Path, purpose: Purpose) -> tuple[PublicKey, ...]:
+    files = sorted((folder / _RETIRED).glob(f"{purpose.value}-*.jwk"))
+    try:
+        return tuple(PublicKey.from_jwk(_jwk(file)) for file in files)
+    except InvalidKey as error:
+        raise UnusableKeys(f"{folder / _RETIRED} holds what is no public key: {error}") from None
+
+
+def _jwk(path: Path) -> Mapping[str, object]:
+    with path.open("rb") as file:
+        raw = file.read(_FILE_BYTES_MAX)
+    try:
+        jwk = parse_json(raw)
+    except InvalidJson as error:
+        raise UnusableKeys(f"{path} holds no key: {error}") from None
+    if not isinstance(jwk, dict):
+        raise UnusableKeys(f"{path} holds no key")
+    return jwk
+
+
+def _write_new(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all; whoever was first keeps what is there."""
+    part = _part(path.parent, path.stem, data)
+    try:
+        path.hardlink_to(part)
+    except FileExistsError:
+        pass
+    finally:
+        part.unlink()
+    _sync(path.parent)
+
+
+def _part(folder: Path, stem: str, data: bytes) -> Path:
+    """A durable file beside its later place, named after the process, for its owner alone."""
+    part = folder / f"{stem}.{os.getpid()}.part"
+    part.unlink(missing_ok=True)
     descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(text + "\n")
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(data)
         file.flush()
         os.fsync(file.fileno())
-    part.replace(path)
+    return part
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -7,10 +7,11 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from sqlalchemy import Table
+import structlog
+from sqlalchemy import URL, Table
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from starlette.applications import Starlette
-from starlette.routing import Mount
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
 from farthing.catalog import projection
@@ -24,8 +25,8 @@ from farthing.identity.keyring import Keyring, Purpose, open_keyring
 from farthing.protocol.records import Record
 from farthing.protocol.wire import Role
 from farthing.server.doors.admission import Admission
-from farthing.server.doors.mcp import mcp_app
-from farthing.server.doors.wellknown import routes
+from farthing.server.doors.mcp import mcp_door
+from farthing.server.doors.wellknown import no_such_page, routes
 from farthing.server.market import Market
 from farthing.server.settings import Settings
 from farthing.settlement.engine.commands import Command
@@ -40,7 +41,9 @@ from farthing.settlement.journal.sqlite import SqliteStore
 from farthing.settlement.journal.writer import Limits, Writer
 from farthing.settlement.port import Engine
 
-__all__ = ["MACHINE", "Service", "build", "now_us", "projected"]
+__all__ = ["MACHINE", "Service", "build", "keyring_of", "now_us", "projected"]
+
+log = structlog.get_logger(__name__)
 
 MACHINE: Machine[State] = Machine(
     new_state=State,
@@ -84,15 +87,15 @@ def build(
         entropy: random bytes of a length.
     """
     issuer = settings.issuer(port)
-    keyring = open_keyring(settings.keys_dir, entropy)
-    origin = f"{urlsplit(issuer).netloc}/journal"
+    keyring = keyring_of(settings, issuer, entropy)
     writer = Writer(
         SqliteStore(settings.database_path, tables=tuple(CATALOG.sorted_tables)),
         MACHINE,
         signer=keyring[Purpose.JOURNAL],
-        origin=origin,
+        origin=keyring.origin,
         now_us=clock,
         rows=projected,
+        earlier_keys=keyring.retired[Purpose.JOURNAL],
         limits=Limits(queue_max=settings.queue_max),
     )
     reading = _reading(settings)
@@ -103,19 +106,17 @@ def build(
         entropy=entropy,
         signer=keyring[Purpose.PLATFORM],
         issuer=issuer,
-        origin=origin,
+        origin=keyring.origin,
         journal_jwk=keyring[Purpose.JOURNAL].public.jwk(),
         directory=directory,
         reads=reading.connect,
         cards=CardShelf(),
         vocabulary=load(),
     )
-    doors = mcp_app(market, _hosts(issuer, settings.host, port))
-    app = Starlette(
-        routes=[
-            *routes(market, keyring.jwks(), lambda: writer.healthy),
-            Mount("/", app=doors),
-        ]
+    mcp = mcp_door(market)
+    doors = Starlette(
+        routes=[mcp.route, *routes(market, keyring.jwks(), lambda: writer.healthy)],
+        exception_handlers={HTTPException: no_such_page},
     )
 
     @asynccontextmanager
@@ -123,7 +124,7 @@ def build(
         writer.start()
         try:
             await _begin(market, keyring, settings)
-            async with doors.router.lifespan_context(doors):
+            async with mcp.running():
                 yield
         finally:
             await writer.close()
@@ -131,10 +132,11 @@ def build(
 
     return Service(
         app=Admission(
-            app,
+            doors,
             authenticator=lambda: Authenticator(
                 directory=directory, audience=issuer, not_before_us=writer.restored_at_us
             ),
+            hosts=settings.hosts(port),
             now_us=clock,
             entropy=entropy,
             anonymous_per_minute=settings.anonymous_per_minute,
@@ -146,6 +148,22 @@ def build(
     )
 
 
+def keyring_of(
+    settings: Settings, issuer: str, entropy: Callable[[int], bytes] = os.urandom
+) -> Keyring:
+    """The platform's keys; a journal that begins now is named after the URL it begins at.
+
+    Raises:
+        UnusableKeys, OSError: as `open_keyring`.
+    """
+    return open_keyring(
+        settings.keys_dir,
+        entropy,
+        origin=f"{urlsplit(issuer).netloc}/journal",
+        begun=settings.database_path.exists(),
+    )
+
+
 def projected(record: Record) -> Iterable[tuple[Table, Mapping[str, str | int | bytes]]]:
     """The rows that a record makes in the tables of the rooms."""
     return projection.rows(record.seq, record)
@@ -153,7 +171,10 @@ def projected(record: Record) -> Iterable[tuple[Table, Mapping[str, str | int | 
 
 async def _begin(market: Market, keyring: Keyring, settings: Settings) -> None:
     """Write the first record of an empty journal: the staff and the platform's figures."""
-    if (await market.ask(FiguresNow())).seq:
+    figures = await market.ask(FiguresNow())
+    if figures.seq:
+        if figures.fee_ppm != settings.fee_ppm:
+            log.warning("fee_is_fixed", fee_ppm=figures.fee_ppm, ignored_ppm=settings.fee_ppm)
         return
     staff = tuple(
         StaffKey(role=role, thumbprint=key.thumbprint, jwk=key.public.jwk())
@@ -180,8 +201,9 @@ async def _begin(market: Market, keyring: Keyring, settings: Settings) -> None:
 
 def _reading(settings: Settings) -> AsyncEngine:
     """Connections that cannot write: the file is opened read-only."""
-    url = f"sqlite+aiosqlite:///file:{settings.database_path}?mode=ro&uri=true"
-    return create_async_engine(url)
+    file = settings.database_path.absolute().as_uri()
+    query = {"mode": "ro", "uri": "true"}
+    return create_async_engine(URL.create("sqlite+aiosqlite", database=file, query=query))
 
 
 def _finder(engine: Engine) -> Callable[[str], Awaitable[Found | None]]:
@@ -192,9 +214,3 @@ def _finder(engine: Engine) -> Callable[[str], Awaitable[Found | None]]:
         return facts.principal_id, facts.organisation_id, facts.role, facts.jwk
 
     return find
-
-
-def _hosts(issuer: str, host: str, port: int) -> list[str]:
-    netloc = urlsplit(issuer).netloc
-    local = ("127.0.0.1", "localhost", "[::1]") if host in {"127.0.0.1", "::1"} else (host,)
-    return [netloc, *(f"{name}:{port}" for name in local)]

@@ -4,17 +4,24 @@ Boundary: reads, checks, explains. Every setting is in spec/configuration.md.
 """
 
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Final
-from urllib.parse import urlsplit
+from typing import Any, Final, cast
+from urllib.parse import SplitResult, urlsplit
 
 __all__ = ["InvalidSetting", "Settings", "load_settings"]
 
 _PREFIX: Final = "FARTHING_"
+_FILE: Final = f"{_PREFIX}CONFIG"
 _LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
+_SQLITE: Final = "sqlite:///"
+_NUMBER: Final = re.compile(r"0|[1-9][0-9]{0,11}")
+_WHOLE_PPM: Final = 1_000_000
+_PORT_MAX: Final = 65_535
+_PORTS: Final = {"http": 80, "https": 443}
 
 
 class InvalidSetting(ValueError):
@@ -34,7 +41,7 @@ class Settings:
             `http://HOST:PORT`; a non-loopback host needs one with https.
         fee_ppm: the platform's share of every charge, in millionths; fixed at first start.
         enrolment: `approved` (admin approves each organisation) or `open`; fixed at first start.
-        anonymous_per_minute: calls a minute that one address may make without a credential.
+        anonymous_per_minute: calls a minute that one address may make without a proof that holds.
         queue_max: commands that may wait for the engine before `overloaded` is answered.
         log_level: `debug`, `info`, `warning` or `error`.
     """
@@ -53,23 +60,22 @@ class Settings:
     def __post_init__(self) -> None:
         if self.enrolment not in {"approved", "open"}:
             raise InvalidSetting("enrolment: 'approved' or 'open'")
-        if not 0 <= self.fee_ppm <= 1_000_000:
-            raise InvalidSetting("fee_ppm: 0 to 1000000")
-        if not 0 <= self.port <= 65_535:
-            raise InvalidSetting("port: 0 to 65535")
-        if self.database_url and not self.database_url.startswith("sqlite:///"):
-            raise InvalidSetting("database_url: this version keeps its journal in sqlite:///PATH")
+        if not 0 <= self.fee_ppm <= _WHOLE_PPM:
+            raise InvalidSetting(f"fee_ppm: 0 to {_WHOLE_PPM}")
+        if not 0 <= self.port <= _PORT_MAX:
+            raise InvalidSetting(f"port: 0 to {_PORT_MAX}")
         if min(self.queue_max, self.anonymous_per_minute) < 1:
             raise InvalidSetting("queue_max and anonymous_per_minute: at least 1")
         if self.log_level not in {"debug", "info", "warning", "error"}:
             raise InvalidSetting("log_level: 'debug', 'info', 'warning' or 'error'")
+        self._check_database()
         self._check_reach()
 
     @property
     def database_path(self) -> Path:
         """The file of the journal and its tables."""
         if self.database_url:
-            return Path(self.database_url.removeprefix("sqlite:///"))
+            return Path(self.database_url.removeprefix(_SQLITE)).expanduser()
         return self.data_dir / "journal.sqlite"
 
     @property
@@ -81,16 +87,32 @@ class Settings:
         """The public URL, given the port that was really taken."""
         if self.public_url:
             return self.public_url.rstrip("/")
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"http://{host}:{port}"
+        return f"http://{_bracketed(self.host)}:{port}"
+
+    def hosts(self, port: int) -> frozenset[str]:
+        """The `Host` values that reach this server, against DNS rebinding."""
+        url = urlsplit(self.issuer(port))
+        hosts = {url.netloc.lower()}
+        if url.hostname and url.port in {None, _PORTS[url.scheme]}:
+            name = _bracketed(url.hostname)
+            hosts |= {name, f"{name}:{_PORTS[url.scheme]}"}
+        if self.host in _LOOPBACK:
+            hosts |= {f"{_bracketed(name)}:{port}" for name in _LOOPBACK}
+        return frozenset(hosts)
+
+    def _check_database(self) -> None:
+        if not self.database_url:
+            return
+        if self.database_url.startswith(("postgres:", "postgresql:", "postgresql+")):
+            raise InvalidSetting("database_url: PostgreSQL is not served yet; use sqlite:///PATH")
+        path = self.database_url.removeprefix(_SQLITE)
+        if path in {"", ":memory:", self.database_url}:
+            raise InvalidSetting("database_url: the journal is a file, sqlite:///PATH")
 
     def _check_reach(self) -> None:
         """Signed requests are bound to a URL; one that others reach must be stated, and https."""
         if self.public_url:
-            url = urlsplit(self.public_url)
-            local = url.hostname in _LOOPBACK
-            if not url.hostname or url.scheme not in ({"http", "https"} if local else {"https"}):
-                raise InvalidSetting("public_url: an https URL, or http on loopback")
+            _check_public(self.public_url)
         elif self.host not in _LOOPBACK:
             raise InvalidSetting(
                 f"host {self.host} is not loopback: set public_url to an https URL"
@@ -106,26 +128,66 @@ def load_settings(
     """Read the settings; what is given wins over the environment, that over the file.
 
     Raises:
-        InvalidSetting: a setting is unknown, misspelt or out of range.
+        InvalidSetting: a setting is unknown, not understood or out of range.
+        OSError: the file cannot be read.
     """
     environment = os.environ if environment is None else environment
-    known = {field.name: field for field in fields(Settings)}
+    known = [field.name for field in fields(Settings)]
     values: dict[str, object] = {}
-    if file := environment.get(f"{_PREFIX}CONFIG"):
-        values |= tomllib.loads(Path(file).read_text())
-    if unknown := values.keys() - known.keys():
-        raise InvalidSetting(f"unknown setting in {file}: {', '.join(sorted(unknown))}")
+    if file := environment.get(_FILE):
+        values |= _from_file(Path(file).expanduser(), known)
     for name in known:
         if (text := environment.get(f"{_PREFIX}{name.upper()}")) is not None:
             values[name] = text
     values |= {name: value for name, value in (given or {}).items() if value is not None}
-    return Settings(**{name: _read(name, value) for name, value in values.items()})  # type: ignore[arg-type]
+    read = {name: _read(name, value) for name, value in values.items()}
+    return Settings(**cast("dict[str, Any]", read))
+
+
+def _from_file(path: Path, known: list[str]) -> dict[str, object]:
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InvalidSetting(f"{path}: {error}") from None
+    if unknown := sorted(values.keys() - set(known)):
+        raise InvalidSetting(f"{path}: there is no setting {', '.join(unknown)}")
+    return values
 
 
 def _read(name: str, value: object) -> object:
+    """A value in the setting's own type; a number may be written as text, nothing else is bent."""
     default = getattr(_DEFAULTS, name)
+    if isinstance(default, Path) and isinstance(value, str | Path):
+        return Path(value).expanduser()
+    if isinstance(default, int):
+        if type(value) is int:
+            return value
+        if isinstance(value, str) and _NUMBER.fullmatch(value.strip()):
+            return int(value)
+    elif isinstance(default, str) and isinstance(value, str):
+        return value
+    raise InvalidSetting(f"{name}: {value!r} is not understood")
+
+
+def _check_public(text: str) -> None:
+    """An origin and nothing more: a path or a user would stand in what every proof is bound to."""
     try:
-        return Path(str(value)) if isinstance(default, Path) else type(default)(value)
-    except (TypeError, ValueError) as error:
-        text = f"{name}: {value!r} is not understood"
-        raise InvalidSetting(text) from error
+        url = urlsplit(text)
+        fits = text.isascii() and text.isprintable() and text.rstrip("/") == _origin_of(url)
+    except ValueError:
+        fits = False
+    if not fits:
+        raise InvalidSetting("public_url: https://NAME or https://NAME:PORT, in lower case")
+    if url.scheme != "https" and url.hostname not in _LOOPBACK:
+        raise InvalidSetting("public_url: https, as callers come from elsewhere than loopback")
+
+
+def _origin_of(url: SplitResult) -> str:
+    port = "" if url.port is None else f":{url.port}"
+    if url.scheme not in _PORTS or not url.hostname:
+        return ""
+    return f"{url.scheme}://{_bracketed(url.hostname)}{port}"
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host

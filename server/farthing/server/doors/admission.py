@@ -1,10 +1,11 @@
 """The outer door: from bytes to a `Caller`, before anything else looks at a request.
 
-Boundary: size, shape, rate of the unknown, proof. A request that passes carries its caller, its
-request id and its exact bytes in the ASGI scope; a 401 is rendered here and nowhere else.
-Source: spec/transport-mcp.md.
+Boundary: where it was sent, rate of the unknown, size, shape, proof. A request that passes carries
+its caller, its request id and its exact bytes in the ASGI scope. What is refused here, and whatever
+failed behind it, leaves in the one error shape. Source: spec/transport-mcp.md.
 """
 
+import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
@@ -12,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Final, cast
 
 import structlog
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from farthing.identity.authentication import Authenticator, Request
@@ -23,15 +25,26 @@ from farthing.protocol.messages.operations import OPERATIONS
 from farthing.protocol.wire import Role
 from farthing.server.doors.render import problem
 
-__all__ = ["BODY_BYTES_MAX", "Admission", "caller_of", "request_id_of"]
+__all__ = ["BODY_BYTES_MAX", "HEALTH", "METADATA", "Admission", "caller_of", "request_id_of"]
 
 log = structlog.get_logger(__name__)
 
 BODY_BYTES_MAX: Final = 1024 * 1024
+BODY_S_MAX: Final = 30
+HEALTH: Final = "/healthz"
+METADATA: Final = "/.well-known/oauth-protected-resource"
 _CALLER: Final = "farthing.caller"
 _REQUEST_ID: Final = "farthing.request_id"
 _ADDRESSES_MAX: Final = 10_000
 _MINUTE_US: Final = 60_000_000
+_SIZE_DIGITS_MAX: Final = 12
+_PATH_LOGGED_MAX: Final = 200
+
+Headers = list[tuple[bytes, bytes]]
+
+_NEWCOMERS: Final = frozenset(
+    name for name, operation in OPERATIONS.items() if Role.NEWCOMER in operation.roles
+)
 
 
 def caller_of(scope: Mapping[str, object]) -> Caller:
@@ -44,21 +57,35 @@ def request_id_of(scope: Mapping[str, object]) -> str:
     return cast("str", scope.get(_REQUEST_ID, ""))
 
 
+class _Gone(Exception):
+    """The caller went away before its request was whole: nobody is there to answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Called:
+    """The operation a request calls, and the key that its arguments name."""
+
+    name: str = ""
+    key: Mapping[str, object] | None = None
+
+
 @dataclass(slots=True)
 class _Allowance:
-    """How many calls an address may still make, refilled evenly; old addresses are forgotten."""
+    """How often an address may still act unproven, refilled evenly; old addresses are forgotten."""
 
     per_minute: int
     left: OrderedDict[str, tuple[int, int]] = field(default_factory=OrderedDict)
 
-    def take(self, address: str, now_us: int) -> bool:
+    def take(self, address: str, now_us: int) -> None:
+        """Take one, or raise `rate_limited`."""
         tokens, since_us = self.left.pop(address, (self.per_minute * _MINUTE_US, now_us))
         tokens = min(tokens + (now_us - since_us) * self.per_minute, self.per_minute * _MINUTE_US)
         allowed = tokens >= _MINUTE_US
         self.left[address] = (tokens - _MINUTE_US if allowed else tokens, now_us)
         if len(self.left) > _ADDRESSES_MAX:
             self.left.popitem(last=False)
-        return allowed
+        if not allowed:
+            raise Refused(refuse(Code.RATE_LIMITED, retry_after_s=1))
 
 
 class Admission:
@@ -66,10 +93,12 @@ class Admission:
 
     Args:
         app: what is behind the door.
-        authenticator: gives the authenticator, known once the server has its address.
+        authenticator: gives the authenticator, known once the server has recovered.
+        hosts: the `Host` values that reach this server, against DNS rebinding.
         now_us: the clock.
         entropy: random bytes of a length, for request ids.
-        anonymous_per_minute: calls a minute for one address without a credential.
+        anonymous_per_minute: how often a minute one address may act unproven.
+        body_s_max: how long a body may take to arrive.
     """
 
     def __init__(
@@ -77,24 +106,28 @@ class Admission:
         app: ASGIApp,
         *,
         authenticator: Callable[[], Authenticator],
+        hosts: frozenset[str],
         now_us: Callable[[], int],
         entropy: Callable[[int], bytes],
         anonymous_per_minute: int,
+        body_s_max: float = BODY_S_MAX,
     ) -> None:
         self._app = app
         self._authenticator = authenticator
+        self._hosts = hosts
         self._now_us = now_us
         self._entropy = entropy
         self._allowance = _Allowance(anonymous_per_minute)
+        self._body_s_max = body_s_max
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Admit or refuse one request."""
+        """Admit or refuse one request, and say in the log what became of it."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         started = time.perf_counter_ns()
-        now_us = self._now_us()
-        request_id = typeid("req", uuid7_bytes(now_us // 1000, self._entropy(10)))
+        request_id = typeid("req", uuid7_bytes(self._now_us() // 1000, self._entropy(10)))
+        # An HTTP parser may leave white space around values, which no check below should see.
         headers = [(name, value.strip()) for name, value in scope["headers"]]
         scope = {**scope, "headers": headers, _REQUEST_ID: request_id}
         status = 0
@@ -103,104 +136,131 @@ class Admission:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [
-                    *message.get("headers", ()),
-                    (b"request-id", request_id.encode()),
-                ]
+                named = (b"request-id", request_id.encode())
+                message = {**message, "headers": [*message.get("headers", ()), named]}
             await send(message)
 
-        try:
-            body = await _body(headers, receive) if scope["method"] == "POST" else b""
-            called = _called(body) if body else None
-            caller = await self._caller(scope, headers, body, called, now_us)
-            self._permit(scope, caller, called, now_us)
-        except Refused as refused:
-            metadata = f"{self._authenticator().audience}/.well-known/oauth-protected-resource"
-            response = problem(refused.refusal, request_id, resource_metadata=metadata)
-            await response(scope, receive, answer)
-        else:
-            scope[_CALLER] = caller
-            await self._app(scope, _again(body, receive), answer)
-        took_us = (time.perf_counter_ns() - started) // 1000
-        log.info(
-            "request",
-            request_id=request_id,
-            method=scope["method"],
-            path=scope["path"],
-            status=status,
-            took_us=took_us,
-        )
+        with structlog.contextvars.bound_contextvars(request_id=request_id):
+            try:
+                await self._admit(scope, receive, answer)
+            except _Gone:
+                log.info("caller_gone")
+            except Exception:
+                # The outermost door: nothing of the fault leaves with the answer.
+                log.exception("request_failed")
+                if not status:
+                    refusal = refuse(Code.INTERNAL_ERROR)
+                    await problem(refusal, request_id)(scope, receive, answer)
+            log.info(
+                "request",
+                method=scope["method"],
+                path=scope["path"][:_PATH_LOGGED_MAX],
+                status=status,
+                principal_id=caller_of(scope).principal_id,
+                took_us=(time.perf_counter_ns() - started) // 1000,
+            )
 
-    async def _caller(
-        self,
-        scope: Scope,
-        headers: list[tuple[bytes, bytes]],
-        body: bytes,
-        called: "_Called | None",
-        now_us: int,
-    ) -> Caller:
-        authorization = [value for name, value in headers if name == b"authorization"]
-        if not authorization:
-            return ANYONE
-        if len(authorization) > 1:
+    async def _admit(self, scope: Scope, receive: Receive, answer: Send) -> None:
+        if scope["path"] == HEALTH:
+            await self._app(scope, receive, answer)
+            return
+        headers: Headers = scope["headers"]
+        refused = self._misdirected(scope, headers)
+        body = b""
+        if refused is None:
+            try:
+                body = await self._proven(scope, headers, receive)
+            except Refused as error:
+                metadata = f"{self._authenticator().audience}{METADATA}"
+                refused = problem(error.refusal, request_id_of(scope), resource_metadata=metadata)
+        if refused is None:
+            await self._app(scope, _again(body, receive), answer)
+        else:
+            await refused(scope, receive, answer)
+
+    def _misdirected(self, scope: Scope, headers: Headers) -> Response | None:
+        """Refuse what a foreign page sent here by way of a name of its own (DNS rebinding)."""
+        host, origin = (_value(headers, name).lower() for name in (b"host", b"origin"))
+        if host not in self._hosts:
+            refusal = refuse(Code.MALFORMED, path="host", message="This server has another name.")
+            return problem(refusal, request_id_of(scope), status=421)
+        if origin and not self._is_ours(origin):
+            text = "Pages of other origins cannot call this server."
+            refusal = refuse(Code.NOT_PERMITTED, path="origin", message=text)
+            return problem(refusal, request_id_of(scope), status=403)
+        return None
+
+    def _is_ours(self, origin: str) -> bool:
+        scheme, _, netloc = origin.partition("://")
+        return scheme in {"http", "https"} and netloc in self._hosts
+
+    async def _proven(self, scope: Scope, headers: Headers, receive: Receive) -> bytes:
+        """Put the caller in the scope and give the body, or raise what refuses it."""
+        now_us = self._now_us()
+        client = scope.get("client")
+        address = client[0] if client else ""
+        proofs = [value for name, value in headers if name == b"authorization"]
+        if not proofs:
+            self._allowance.take(address, now_us)
+        body, called = b"", _Called()
+        if scope["method"] == "POST":
+            body = await self._body(headers, receive)
+            called = _called(body)
+        if len(proofs) > 1:
             raise Refused(refuse(Code.PROOF_INVALID, path="authorization"))
         authenticator = self._authenticator()
-        is_newcomers = called is not None and called.name in _NEWCOMERS
         request = Request(
-            authorization=authorization[0].decode("latin-1"),
+            authorization=proofs[0].decode("latin-1") if proofs else "",
             method=scope["method"],
             url=f"{authenticator.audience}{scope['path']}",
             body=body,
-            named_key=called.key if called and is_newcomers else None,
+            named_key=called.key if called.name in _NEWCOMERS else None,
         )
-        return await authenticator.caller(request, now_us)
-
-    def _permit(self, scope: Scope, caller: Caller, called: "_Called | None", now_us: int) -> None:
-        """Refuse the unknown what needs a credential, and too much of the rest."""
-        if caller is not ANYONE:
-            return
-        operation = OPERATIONS.get(called.name) if called else None
-        if operation is not None and not operation.public:
+        caller = await authenticator.caller(
+            request, now_us, on_stranger=lambda: self._allowance.take(address, now_us)
+        )
+        operation = OPERATIONS.get(called.name)
+        if caller is ANYONE and operation is not None and not operation.public:
             raise Refused(refuse(Code.UNAUTHENTICATED))
-        client = scope.get("client")
-        if not self._allowance.take(client[0] if client else "", now_us):
-            raise Refused(refuse(Code.RATE_LIMITED, retry_after_s=1))
+        scope[_CALLER] = caller
+        return body
+
+    async def _body(self, headers: Headers, receive: Receive) -> bytes:
+        """The whole body, or a refusal as soon as it is known to be too large or too slow."""
+        try:
+            async with asyncio.timeout(self._body_s_max):
+                body = await _whole(headers, receive)
+        except TimeoutError:
+            text = f"The body did not arrive within {self._body_s_max} seconds."
+            raise Refused(refuse(Code.MALFORMED, message=text)) from None
+        kind = _value(headers, b"content-type").partition(";")[0].strip().lower()
+        if kind != "application/json":
+            text = "The body is application/json."
+            raise Refused(refuse(Code.MALFORMED, path="content-type", message=text))
+        return body
 
 
-@dataclass(frozen=True, slots=True)
-class _Called:
-    """The operation a request calls, and the key that its arguments name."""
-
-    name: str
-    key: Mapping[str, object] | None
-
-
-_NEWCOMERS: Final = frozenset(
-    name for name, operation in OPERATIONS.items() if Role.NEWCOMER in operation.roles
-)
-
-
-async def _body(headers: list[tuple[bytes, bytes]], receive: Receive) -> bytes:
-    """The whole body, or a refusal as soon as it is known to be too large."""
-    stated = next((value for name, value in headers if name == b"content-length"), b"0")
-    if not stated.isdigit() or int(stated) > BODY_BYTES_MAX:
-        raise Refused(refuse(Code.PAYLOAD_TOO_LARGE, required=str(BODY_BYTES_MAX)))
+async def _whole(headers: Headers, receive: Receive) -> bytes:
+    too_large = Refused(refuse(Code.PAYLOAD_TOO_LARGE, required=str(BODY_BYTES_MAX)))
+    stated = _value(headers, b"content-length") or "0"
+    if not stated.isdigit() or len(stated) > _SIZE_DIGITS_MAX or int(stated) > BODY_BYTES_MAX:
+        raise too_large
     parts: list[bytes] = []
     size = 0
     more = True
     while more:
         message = await receive()
         if message["type"] == "http.disconnect":
-            break
+            raise _Gone
         parts.append(message.get("body", b""))
         size += len(parts[-1])
         if size > BODY_BYTES_MAX:
-            raise Refused(refuse(Code.PAYLOAD_TOO_LARGE, required=str(BODY_BYTES_MAX)))
+            raise too_large
         more = message.get("more_body", False)
     return b"".join(parts)
 
 
-def _called(body: bytes) -> _Called | None:
+def _called(body: bytes) -> _Called:
     """Read a body strictly, and say what it calls."""
     try:
         # Protocol envelopes may hold null and fractions; what is signed or stored may not.
@@ -210,16 +270,20 @@ def _called(body: bytes) -> _Called | None:
         code = Code.DUPLICATE_KEY if duplicate else Code.MALFORMED
         raise Refused(refuse(code, message=f"{code.says} ({error.reason.value})")) from error
     if not isinstance(document, dict) or document.get("method") != "tools/call":
-        return None
+        return _Called()
     params = document.get("params")
     if not isinstance(params, dict) or not isinstance(name := params.get("name"), str):
-        return None
+        return _Called()
     return _Called(name=name, key=_key_of(params.get("arguments")))
 
 
 def _key_of(arguments: LooseJson) -> Mapping[str, object] | None:
     key = arguments.get("key") if isinstance(arguments, dict) else None
     return cast("Mapping[str, object]", key) if isinstance(key, dict) else None
+
+
+def _value(headers: Headers, wanted: bytes) -> str:
+    return next((value.decode("latin-1") for name, value in headers if name == wanted), "")
 
 
 def _again(body: bytes, receive: Receive) -> Receive:

@@ -1,4 +1,4 @@
-"""One answer or refusal, four faces: structured result, a sentence, problem+json, a 401.
+"""One answer or refusal, in its faces: structured result, a sentence, problem+json, a 401.
 
 Boundary: shapes what was decided; decides nothing.
 """
@@ -57,9 +57,18 @@ def refused_result(refusal: Refusal, request_id: str) -> CallToolResult:
     )
 
 
-def problem(refusal: Refusal, request_id: str, *, resource_metadata: str = "") -> Response:
-    """A refusal at the door, as RFC 9457; a 401 says where to learn how to sign (RFC 9728)."""
-    status = _STATUS.get(refusal.code, 400)
+def problem(
+    refusal: Refusal, request_id: str, *, status: int = 0, resource_metadata: str = ""
+) -> Response:
+    """A refusal at the door, as RFC 9457; a 401 says where to learn how to sign (RFC 9728).
+
+    Args:
+        refusal: what is refused.
+        request_id: the request's id.
+        status: the HTTP status, where it is not the code's own.
+        resource_metadata: the URL of the metadata that a 401 points to.
+    """
+    status = status or _STATUS.get(refusal.code, 400)
     shape = {
         "type": f"urn:farthing:error:{refusal.code.value}",
         "title": refusal.code.says,
@@ -67,11 +76,11 @@ def problem(refusal: Refusal, request_id: str, *, resource_metadata: str = "") -
         **refusal.document(),
         "request_id": request_id,
     }
-    headers = {"cache-control": "no-store", "request-id": request_id}
+    headers = {"cache-control": "no-store"}
     if status == 401:
-        headers["www-authenticate"] = (
-            f'Bearer resource_metadata="{resource_metadata}", error="{refusal.code.value}"'
-        )
+        # RFC 6750 section 3.1: who showed no credential is told of no error.
+        error = "" if refusal.code is Code.UNAUTHENTICATED else ', error="invalid_token"'
+        headers["www-authenticate"] = f'Bearer resource_metadata="{resource_metadata}"{error}'
     if refusal.retry_after_s:
         headers["retry-after"] = str(refusal.retry_after_s)
     return Response(

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from farthing.clients.cli import audit, keys, operate, sell, trade
-from farthing.clients.cli.session import DEFAULT_URL, Session
+from farthing.clients.cli.session import DEFAULT_URL, Session, paragraphs
 
 __all__ = ["application", "main"]
 
@@ -46,7 +46,7 @@ def application(added: EntryPoints | tuple[()] = ()) -> typer.Typer:
         pretty_exceptions_enable=False,
         epilog=_EXITS,
     )
-    app.callback()(_shared)
+    app.callback(help=paragraphs(_shared.__doc__ or ""))(_shared)
     for room in (trade, operate, keys, sell, audit):
         app.add_typer(room.commands)
     for entry in added:

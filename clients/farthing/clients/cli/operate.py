@@ -14,7 +14,7 @@ from rich.console import Console
 
 from farthing.clients.cli.arguments import AssetOption, money_of
 from farthing.clients.cli.render import heading, table
-from farthing.clients.cli.session import Exit, IdempotencyOption, Session, command
+from farthing.clients.cli.session import Exit, IdempotencyOption, Session, TrustOption, command
 from farthing.protocol.errors import Code, Refused
 from farthing.protocol.messages.accounts import (
     FUND_ACCOUNT,
@@ -72,14 +72,6 @@ PrincipalArgument = Annotated[
     ),
 ]
 ReasonOption = Annotated[str, typer.Option(help="Why; kept in the record.")]
-TrustOption = Annotated[
-    str,
-    typer.Option(
-        metavar="THUMBPRINT",
-        help="Refuse a platform that does not publish this key; else its keys are pinned as found.",
-        show_default=False,
-    ),
-]
 
 
 @command(commands, "enrol", example='farthing enrol --kind operator --name "Acme Ltd"', panel=PANEL)

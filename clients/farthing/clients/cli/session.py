@@ -34,8 +34,10 @@ __all__ = [
     "JsonOption",
     "KeyOption",
     "Session",
+    "TrustOption",
     "UrlOption",
     "command",
+    "paragraphs",
 ]
 
 DEFAULT_URL: Final = "http://127.0.0.1:8321"
@@ -87,6 +89,14 @@ IdempotencyOption = Annotated[
         "--idempotency-key",
         metavar="KEY",
         help="Repeat a call whose reply was lost: the same key never does a thing twice.",
+        show_default=False,
+    ),
+]
+TrustOption = Annotated[
+    str,
+    typer.Option(
+        metavar="THUMBPRINT",
+        help="Refuse a platform that does not publish this key; else its keys are pinned as found.",
         show_default=False,
     ),
 ]
@@ -317,6 +327,11 @@ def command(
     return register
 
 
+def paragraphs(text: str) -> str:
+    """A text with one line a paragraph: help fits them to the screen, and keeps every line end."""
+    return "\n\n".join(" ".join(each.split()) for each in inspect.cleandoc(text).split("\n\n"))
+
+
 def _sign(
     invoke: Callable[..., None],
     work: Callable[..., None],
@@ -336,7 +351,7 @@ def _sign(
     ]
     vars(invoke)["__signature__"] = inspect.Signature(parameters)
     invoke.__annotations__ = {each.name: each.annotation for each in parameters}
-    invoke.__doc__ = work.__doc__
+    invoke.__doc__ = paragraphs(work.__doc__ or "")
     invoke.__name__ = work.__name__
 
 

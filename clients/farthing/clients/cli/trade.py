@@ -4,6 +4,7 @@ Boundary: one call of the platform a command; holds, payments and vendors' tools
 and the bridge.
 """
 
+import asyncio
 import base64
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,7 +22,7 @@ from farthing.clients.cli.arguments import (
     workload_of,
 )
 from farthing.clients.cli.render import UNTRUSTED, amount, heading, rows, table, vendor_words
-from farthing.clients.cli.session import IdempotencyOption, Session, command
+from farthing.clients.cli.session import IdempotencyOption, Session, TrustOption, command
 from farthing.protocol.messages.accounts import (
     GET_BALANCE,
     Balances,
@@ -226,15 +227,34 @@ def answer(
 
 
 @command(
-    commands, "connect", example="farthing connect http://127.0.0.1:8321", panel=PANEL, offline=True
+    commands,
+    "connect",
+    example="farthing connect http://127.0.0.1:8321",
+    panel=PANEL,
+    offline=True,
 )
 def connect(
     session: Session,
     platform: Annotated[
         str, typer.Argument(metavar="URL", help="The platform.", show_default=False)
     ],
+    *,
+    trust: TrustOption = "",
 ) -> None:
-    """Run the bridge: an MCP server on stdin and stdout that signs every call."""
+    """Run the bridge, for an MCP client's configuration: it holds the agent's key and signs.
+
+    It speaks MCP on standard input and output. The agent's directory is the home where that is an
+    agent's, else agents/bridge inside it.
+    """
+    from farthing.clients.bridge import bridge_home, serve  # noqa: PLC0415 - loads the transport
+    from farthing.clients.keys import UnusableKey  # noqa: PLC0415 - loads cryptography
+
+    if session.key_path is not None:
+        session.misuse("The bridge signs with the key of its own home: name that with --home.")
+    try:
+        asyncio.run(serve(bridge_home(session.home), platform, trust=trust))
+    except UnusableKey as error:
+        session.misuse(f"{error}.")
 
 
 def _results(console: Console, answer: SearchAnswer) -> None:

@@ -1,0 +1,66 @@
+"""What is typed is read exactly, or is a usage error before anything is sent."""
+
+from pathlib import Path
+
+import pytest
+import typer
+
+from farthing.clients.cli.arguments import money_of, object_of, workload_of
+from farthing.protocol.wire import Money, Usage
+
+
+@pytest.mark.parametrize(
+    ("typed", "amount"),
+    [("5.00", "5"), ("0.050", "0.05"), ("100", "100"), ("0", "0"), ("0.0", "0")],
+)
+def test_an_amount_is_canonical_text(typed: str, amount: str) -> None:
+    assert money_of(typed, "USD") == Money(amount=amount, asset="USD")
+
+
+@pytest.mark.parametrize(
+    ("typed", "asset"),
+    [
+        ("1e3", "USD"),
+        ("-1", "USD"),
+        ("", "USD"),
+        (".5", "USD"),
+        ("1,5", "USD"),
+        ("01", "USD"),
+        ("NaN", "USD"),
+        ("0.0000000001", "USD"),
+        ("99999999999999999999", "USD"),
+        ("1", "usd"),
+        ("1", "GBP"),
+    ],
+)
+def test_what_is_no_amount_is_a_usage_error(typed: str, asset: str) -> None:
+    with pytest.raises(typer.BadParameter):
+        money_of(typed, asset)
+
+
+def test_a_workload_names_its_meters() -> None:
+    assert workload_of(["page=030", "ocr.page=1"]) == (
+        Usage(meter="page", quantity="30"),
+        Usage(meter="ocr.page", quantity="1"),
+    )
+
+
+@pytest.mark.parametrize("pair", ["page", "page=", "=3", "page=-1", "page=1.5", "page=²", "page=٣"])
+def test_what_is_no_workload_is_a_usage_error(pair: str) -> None:
+    with pytest.raises(typer.BadParameter):
+        workload_of([pair])
+
+
+def test_an_object_comes_from_the_words_or_from_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "ask.json"
+    file.write_text('{"a": [1]}', encoding="utf-8")
+
+    assert object_of('{"a": [1]}', "JSON") == object_of(f"@{file}", "JSON") == {"a": [1]}
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "1", '{"a": 0.5}', '{"a": null}', '{"a": 1, "a": 2}', "@/nonexistent"]
+)
+def test_what_is_no_object_of_the_protocol_is_a_usage_error(text: str) -> None:
+    with pytest.raises(typer.BadParameter):
+        object_of(text, "JSON")

@@ -1,0 +1,282 @@
+"""Whom a command connects to, as whom, and how it ends; all without a server."""
+
+import json
+import re
+import stat
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from farthing.clients.home import Home, Profile
+from farthing.clients.keys import load_key
+from farthing.protocol.errors import Code, refuse
+from farthing.protocol.signatures import read_header
+from tests.clients.cli.running import run
+
+ORG = "org_0" + "0" * 25
+
+
+@dataclass(frozen=True, slots=True)
+class Platform:
+    """Answers each call with the next result it was given, and keeps what was asked."""
+
+    results: list[dict[str, Any]] = field(default_factory=list)
+    requests: list[httpx2.Request] = field(default_factory=list)
+
+    def __call__(self, request: httpx2.Request) -> httpx2.Response:
+        self.requests.append(request)
+        result = self.results.pop(0)
+        return httpx2.Response(200, json={"jsonrpc": "2.0", "id": 1, "result": result})
+
+    @property
+    def kids(self) -> list[str]:
+        tokens = (each.headers["authorization"] for each in self.requests)
+        return [read_header(each.removeprefix("Bearer ")).kid for each in tokens]
+
+    @property
+    def sent(self) -> list[Any]:
+        return [json.loads(each.content)["params"]["arguments"] for each in self.requests]
+
+
+@pytest.fixture
+def platform(monkeypatch: pytest.MonkeyPatch) -> Platform:
+    platform = Platform()
+
+    class Client(httpx2.AsyncClient):
+        def __init__(self) -> None:
+            super().__init__(transport=httpx2.MockTransport(platform))
+
+    monkeypatch.setattr(httpx2, "AsyncClient", Client)
+    return platform
+
+
+def funding() -> dict[str, Any]:
+    answer = {
+        "funding_id": "fnd_1",
+        "organisation_id": ORG,
+        "amount": {"amount": "5", "asset": "USD"},
+        "reference": "r",
+    }
+    return {"structuredContent": answer, "content": []}
+
+
+def refused(code: Code, **members: Any) -> dict[str, Any]:
+    shape = refuse(code, **members).document()
+    return {"structuredContent": shape, "content": [], "isError": True}
+
+
+def key_in(tmp_path: Path, name: str = "staff.jwk") -> str:
+    assert run("keys", "new", str(tmp_path / name)).code == 0
+    return str(tmp_path / name)
+
+
+def fund(key: str, *more: str, **environment: str) -> Any:
+    return run("fund", ORG, "5.00", "USD", "--reference", "r", "--key", key, *more, **environment)
+
+
+def test_a_call_is_signed_with_the_named_key_and_money_is_text(
+    tmp_path: Path, platform: Platform
+) -> None:
+    key = key_in(tmp_path)
+    platform.results.append(funding())
+
+    ran = fund(key)
+
+    assert ran.code == 0
+    assert "5 USD" in ran.out
+    assert platform.kids == [load_key(Path(key)).thumbprint]
+    assert platform.sent[0]["amount"] == {"amount": "5", "asset": "USD"}
+
+
+def test_a_refusal_ends_with_1_and_says_what_remains(tmp_path: Path, platform: Platform) -> None:
+    key = key_in(tmp_path)
+    refusal = refused(Code.INSUFFICIENT_FUNDS, required="5", remaining="1", asset="USD")
+    platform.results.extend([refusal, refusal])
+
+    person, program = fund(key), fund(key, "--json")
+
+    assert (person.code, program.code) == (1, 1)
+    assert person.out == program.err == ""
+    assert "insufficient_funds" in person.err
+    assert "remaining: 1 USD" in person.err
+    assert json.loads(program.out)["remaining"] == "1"
+
+
+def test_a_server_that_is_not_there_ends_with_3_and_tells_the_key_of_the_call(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("farthing.clients.transport._BACKOFF_S", 0)
+    key = key_in(tmp_path)
+
+    ran = fund(key, "--url", "http://127.0.0.1:1", "--json")
+
+    shape = json.loads(ran.out)
+    assert (ran.code, shape["code"]) == (3, "unreachable")
+    assert re.search(r"farthing outcome fund_account cli-[A-Za-z0-9_-]{22}$", shape["message"])
+
+
+def test_a_repeated_call_carries_the_key_it_is_given(tmp_path: Path, platform: Platform) -> None:
+    key = key_in(tmp_path)
+    platform.results.extend([funding(), funding(), funding()])
+
+    for more in (["--idempotency-key", "again-0123456789"], [], []):
+        fund(key, *more)
+
+    keys = [each["idempotency_key"] for each in platform.sent]
+    assert keys[0] == "again-0123456789"
+    assert len(set(keys)) == 3
+
+
+def test_an_answer_of_another_form_does_not_verify(tmp_path: Path, platform: Platform) -> None:
+    key = key_in(tmp_path)
+    platform.results.append({"structuredContent": {"amount": 5.0}, "content": []})
+
+    ran = fund(key, "--json")
+
+    assert (ran.code, json.loads(ran.out)["code"]) == (1, "unverified")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--url", "http://here:1", "balance"],
+        ["balance", "--url", "http://here:1"],
+        ["--url", "http://there:1", "balance", "--url", "http://here:1"],
+    ],
+)
+def test_the_platform_is_named_before_or_after_the_command(
+    tmp_path: Path, platform: Platform, words: list[str]
+) -> None:
+    key = key_in(tmp_path)
+    platform.results.append({"structuredContent": {}, "content": []})
+
+    run(*words, "--key", key, FARTHING_URL="http://elsewhere:1")
+
+    assert str(platform.requests[0].url) == "http://here:1/mcp"
+
+
+def test_the_environment_names_platform_key_and_home(tmp_path: Path, platform: Platform) -> None:
+    home = Home(tmp_path / "home")
+    thumbprint = home.key().thumbprint
+    platform.results.extend([{"structuredContent": {}}, {"structuredContent": {}}])
+
+    run("balance", FARTHING_HOME=str(home.path), FARTHING_URL="http://here:1")
+    run("balance", FARTHING_KEY=key_in(tmp_path), FARTHING_URL="http://here:1")
+
+    assert {str(each.url) for each in platform.requests} == {"http://here:1/mcp"}
+    assert [each == thumbprint for each in platform.kids] == [True, False]
+
+
+def test_a_home_signs_for_its_own_platform_alone(tmp_path: Path, platform: Platform) -> None:
+    home = Home(tmp_path)
+    key = home.key().public.jwk()
+    home.save_profile(Profile(url="http://mine:1", platform_keys=(key,), principal_id=ORG))
+    platform.results.append({"structuredContent": {}})
+
+    mine = run("balance", "--home", str(tmp_path))
+    other = run("balance", "--home", str(tmp_path), "--url", "http://other:1")
+
+    assert [str(each.url) for each in platform.requests] == ["http://mine:1/mcp"]
+    assert mine.code == 1
+    assert other.code == 2
+
+
+def test_what_needs_no_key_is_called_without_one(tmp_path: Path, platform: Platform) -> None:
+    platform.results.append({"structuredContent": {}})
+
+    run("search", "text", "--home", str(tmp_path))
+
+    assert "authorization" not in platform.requests[0].headers
+
+
+def test_what_needs_a_key_says_how_to_get_one(tmp_path: Path) -> None:
+    ran = run("balance", "--home", str(tmp_path))
+
+    assert ran.code == 2
+    assert "farthing enrol" in ran.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_key_that_others_can_read_is_not_used(tmp_path: Path) -> None:
+    key = key_in(tmp_path)
+    Path(key).chmod(0o644)
+
+    ran = fund(key)
+
+    assert ran.code == 2
+    assert "chmod 600" in ran.err
+
+
+def test_a_key_is_never_replaced_and_never_printed(tmp_path: Path) -> None:
+    key = key_in(tmp_path)
+    secret = json.loads(Path(key).read_text(encoding="ascii"))["d"]
+
+    again = run("keys", "new", key)
+    shown = run("keys", "show", "--key", key), run("keys", "show", "--key", key, "--json")
+
+    assert again.code == 2
+    assert json.loads(Path(key).read_text(encoding="ascii"))["d"] == secret
+    assert all(each.code == 0 and secret not in each.out for each in shown)
+    assert stat.S_IMODE(Path(key).stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["fund", ORG, "1e3", "USD", "--reference", "r"],
+        ["fund", ORG, "1", "USD"],
+        ["search", "--workload", "page"],
+        ["search", "--max-total", "0.05", "--asset", "GBP"],
+        ["quote", "lst_1"],
+        ["enrol", "--kind", "bank", "--name", "x"],
+        ["disputes", "file", "chg_1", "dislike"],
+        ["call", "no_such_operation"],
+        ["call", "get_balance", "[]"],
+        ["verify", "/nonexistent"],
+        ["listings", "lint", "/nonexistent"],
+        ["operations", "no_such_operation"],
+        ["no-such-command"],
+    ],
+)
+def test_a_mistake_in_the_words_ends_with_2_before_anything_is_sent(
+    words: list[str], platform: Platform
+) -> None:
+    assert run(*words).code == 2
+    assert platform.requests == []
+
+
+def test_a_thumbprint_that_begins_with_a_dash_is_an_argument(
+    tmp_path: Path, platform: Platform
+) -> None:
+    key = key_in(tmp_path)
+    state = {"principal_id": ORG, "key_thumbprint": "-w" + "a" * 41, "status": "revoked"}
+    platform.results.append({"structuredContent": state})
+
+    ran = run("keys", "revoke", ORG, state["key_thumbprint"], "--key", key)
+
+    assert ran.code == 0
+    assert platform.sent[0]["key_thumbprint"] == state["key_thumbprint"]
+
+
+def test_any_operation_can_be_called_by_name(tmp_path: Path, platform: Platform) -> None:
+    key = key_in(tmp_path)
+    platform.results.extend([{"structuredContent": {"anything": 1}}, {"structuredContent": {}}])
+
+    read = run("call", "list_agreements", '{"limit": 5}', "--key", key)
+    write = run("call", "freeze", "-", "--key", key, stdin='{"principal_id": "x"}')
+
+    assert json.loads(read.out) == {"anything": 1}
+    assert platform.sent[0] == {"limit": 5}
+    assert platform.sent[1]["idempotency_key"] in write.err
+
+
+def test_operations_tell_what_they_take(tmp_path: Path) -> None:
+    listed = json.loads(run("operations", "--json", "--home", str(tmp_path)).out)
+    one = json.loads(run("operations", "place_hold").out)
+
+    assert {"place_hold", "search_catalog"} <= {each["name"] for each in listed}
+    assert "agreement_id" in one["ask"]["properties"]
+    assert "budget_exceeded" in one["refusals"]

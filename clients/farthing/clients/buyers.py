@@ -259,12 +259,21 @@ class Buyer:
         arguments: Mapping[str, object],
         workload: Quantities,
         *,
+        expires_in_s: int = 0,
         key: str = "",
     ) -> Purchase:
-        """Buy one call under an agreement; raises as `call_service`."""
+        """Buy one call under an agreement; raises as `call_service`.
+
+        `expires_in_s` is how long the vendor has; by default, as long as the terms give it.
+        """
         listing = await self._listing(agreement)
-        hold_key = f"{key}-hold" if key else ""
-        held = await self.hold(agreement.agreement_id, workload, arguments, key=hold_key)
+        held = await self.hold(
+            agreement.agreement_id,
+            workload,
+            arguments,
+            expires_in_s=expires_in_s,
+            key=f"{key}-hold" if key else "",
+        )
         try:
             answered = await self._vendor.call(listing, agreement, held.answer, arguments)
         except (ServiceFailed, Unreachable) as error:

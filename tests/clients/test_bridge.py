@@ -72,7 +72,7 @@ async def bridged(tmp_path: Path, mode: str = "auto") -> AsyncIterator[Agent]:
             clock=market.serving.clock,
             sleep=market.buyer.connection.sleep,
         )
-        async with Client(bridge.server(), mode=mode) as client:  # type: ignore[arg-type]
+        async with Client(bridge.server(), mode=mode) as client:
             yield Agent(client, market, home)
         await bridge.aclose()
 

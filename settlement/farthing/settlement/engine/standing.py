@@ -122,7 +122,9 @@ def _positions(state: State, principal_id: str) -> dict[str, Mapping[str, int]]:
     positions: dict[str, Mapping[str, int]] = {}
     for agreement_id in state.by_party.get(("agreement", principal_id), []):
         agreement = state.agreements[agreement_id]
-        if agreement.status == "in_force":
+        # A listing that has moved to another card is priced from the start of that card.
+        current = state.listings[agreement.listing_id].rate_card_sha256
+        if agreement.status == "in_force" and agreement.rate_card_sha256 == current:
             positions[agreement.listing_id] = dict(state.positions.get(agreement_id, {}))
     return positions
 

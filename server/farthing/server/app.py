@@ -156,6 +156,8 @@ def keyring_of(
     Raises:
         UnusableKeys, OSError: as `open_keyring`.
     """
+    # The journal is nobody else's to read either.
+    settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     return open_keyring(
         settings.keys_dir,
         entropy,

@@ -1,15 +1,18 @@
-"""The server's own commands, added to `farthing`: serve, backup, restore.
+"""The server's own commands, added to `farthing`: serve, backup, restore, audit.
 
 Boundary: each loads what it runs when it runs; the help of `farthing` loads no server.
+Source: spec/cli.md.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Never
 
 import typer
 
 from farthing.protocol.errors import FarthingError
-from farthing.server.settings import InvalidSetting, Settings, load_settings
+from farthing.server.settings import InvalidSetting, load_settings
 
 __all__ = ["commands"]
 
@@ -38,15 +41,17 @@ def serve(  # noqa: PLR0917  # options, each given by name
     ] = None,
 ) -> None:
     """Serve the market; needs no configuration."""
-    from farthing.server.serve import serve as run  # noqa: PLC0415  # loads the whole server
+    with _stopping():
+        from farthing.server.serve import serve as run  # noqa: PLC0415  # loads the whole server
 
-    settings = _settings(
-        data_dir=data_dir, host=host, port=port, public_url=public_url, enrolment=enrolment
-    )
-    try:
+        settings = load_settings({
+            "data_dir": data_dir,
+            "host": host,
+            "port": port,
+            "public_url": public_url,
+            "enrolment": enrolment,
+        })  # fmt: skip
         run(settings, ready_file=ready_file)
-    except (FarthingError, OSError) as error:
-        _stop(error)
 
 
 @commands.command(rich_help_panel=PANEL, epilog="Example: farthing backup market.backup")
@@ -55,14 +60,13 @@ def backup(
     data_dir: DataDir = None,
 ) -> None:
     """Copy the database to a file, also while the server runs."""
-    from farthing.settlement.journal import backup as backups  # noqa: PLC0415  # as above
+    with _stopping():
+        from farthing.settlement.journal import backup as backups  # noqa: PLC0415  # as above
 
-    settings = _settings(data_dir=data_dir)
-    try:
-        backups.backup(settings.database_path, target)
-    except (FarthingError, OSError) as error:
-        _stop(error)
-    typer.echo(f"Backed up to {target}. Keep the keys folder {settings.keys_dir} as well.")
+        settings = load_settings({"data_dir": data_dir})
+        made = backups.backup(settings.database_path, target)
+        typer.echo(f"Backed up {made.last_seq} records to {made.path}.")
+        typer.echo(f"Keep the keys folder {settings.keys_dir} as well: a restore needs it.")
 
 
 @commands.command(rich_help_panel=PANEL, epilog="Example: farthing restore market.backup")
@@ -71,20 +75,47 @@ def restore(
     data_dir: DataDir = None,
 ) -> None:
     """Put a backup in place of a stopped server's database, and say what was lost."""
-    from farthing.settlement.journal import backup as backups  # noqa: PLC0415  # as above
+    with _stopping():
+        from farthing.server.custody import restored  # noqa: PLC0415  # as above
 
-    settings = _settings(data_dir=data_dir)
+        settings = load_settings({"data_dir": data_dir})
+        for line in restored(settings, source):
+            typer.echo(line)
+
+
+@commands.command(rich_help_panel=PANEL, epilog="Example: farthing audit market.backup")
+def audit(
+    database: Annotated[
+        Path | None,
+        typer.Argument(help="A database or backup; else the data directory's.", exists=True),
+    ] = None,
+    keys: Annotated[
+        Path | None,
+        typer.Option(help="The platform's key set as it publishes it; else the keys folder's."),
+    ] = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Verify a whole journal from its database: chain, tree, signed heads, ledger.
+
+    Exit 0: everything holds. Exit 1: something does not; the first bad record is named.
+    """
+    with _stopping():
+        from farthing.server.custody import audited  # noqa: PLC0415  # as above
+
+        settings = load_settings({"data_dir": data_dir})
+        holds, lines = audited(settings, database or settings.database_path, keys)
+        for line in lines:
+            typer.echo(line)
+    if not holds:
+        raise typer.Exit(1)
+
+
+@contextmanager
+def _stopping() -> Iterator[None]:
+    """End the command with one line where something that can go wrong did."""
     try:
-        restored = backups.restore(source, settings.database_path)
-    except (FarthingError, OSError) as error:
-        _stop(error)
-    typer.echo(str(restored))
-
-
-def _settings(**given: object) -> Settings:
-    try:
-        return load_settings(given)
-    except (InvalidSetting, OSError) as error:
+        yield
+    except (FarthingError, InvalidSetting, OSError) as error:
         _stop(error)
 
 

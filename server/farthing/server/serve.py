@@ -1,10 +1,17 @@
-"""Running a server: take the port, say where things are, serve, stop gracefully."""
+"""Running a server: take the port, say where things are, serve, stop gracefully.
+
+Boundary: sockets, signals and what a person reads; what is served is put together in `app`.
+"""
 
 import asyncio
 import json
+import signal
 import socket
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
 
 import uvicorn
 
@@ -15,9 +22,12 @@ from farthing.server.telemetry import set_up_logs
 
 __all__ = ["serve"]
 
-_BACKLOG = 2048
+_BACKLOG: Final = 2048
+# Connections and calls at once; whoever comes above is answered 503 by the HTTP server itself.
+_CONCURRENCY_MAX: Final = 4096
 # How long calls in flight may take to end once the server was told to stop.
-_GRACE_S = 10
+_GRACE_S: Final = 10
+_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
 
 def serve(settings: Settings, *, ready_file: Path | None = None) -> None:
@@ -29,6 +39,8 @@ def serve(settings: Settings, *, ready_file: Path | None = None) -> None:
 
     Raises:
         DatabaseInUse: another server has the database.
+        UnusableKeys: the journal's keys are missing or open to others.
+        Unverified: the journal does not verify.
         OSError: the port is taken.
     """
     set_up_logs(settings.log_level)
@@ -37,30 +49,48 @@ def serve(settings: Settings, *, ready_file: Path | None = None) -> None:
         config = uvicorn.Config(
             service.app,
             lifespan="off",
+            ws="none",
             log_config=None,
             access_log=False,
             server_header=False,
+            limit_concurrency=_CONCURRENCY_MAX,
             timeout_graceful_shutdown=_GRACE_S,
         )
-        uvicorn_run(config, service, listener, ready_file)
+        server = _Server(config, service, ready_file)
+        with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
+            runner.run(_run(server, service, listener))
 
 
-def uvicorn_run(
-    config: uvicorn.Config, service: Service, listener: socket.socket, ready_file: Path | None
-) -> None:
-    """Run one server on a socket that is already bound."""
+class _Server(uvicorn.Server):
+    """Says when it takes calls, and ends by returning."""
 
-    class Announcing(uvicorn.Server):
-        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-            await super().startup(sockets)
-            _announce(service, ready_file)
+    def __init__(self, config: uvicorn.Config, service: Service, ready_file: Path | None) -> None:
+        super().__init__(config)
+        self._service = service
+        self._ready_file = ready_file
 
-    async def run() -> None:
-        async with service.running():
-            await Announcing(config).serve(sockets=[listener])
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if not self.should_exit:
+            _announce(self._service, self._ready_file)
 
-    with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
-        runner.run(run())
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        # uvicorn raises a signal again once the last call has ended. That would end the process
+        # before the writer has given its storage free, and report a failure where there was none.
+        loop = asyncio.get_running_loop()
+        for number in _SIGNALS:
+            loop.add_signal_handler(number, self.handle_exit, number, None)
+        try:
+            yield
+        finally:
+            for number in _SIGNALS:
+                loop.remove_signal_handler(number)
+
+
+async def _run(server: _Server, service: Service, listener: socket.socket) -> None:
+    async with service.running():
+        await server.serve(sockets=[listener])
 
 
 def _listening(settings: Settings) -> socket.socket:
@@ -88,11 +118,11 @@ def _announce(service: Service, ready_file: Path | None) -> None:
     sys.stdout.flush()
     if ready_file is not None:
         facts = {
-            "admin_key": str(keyring.path(Purpose.ADMIN)),
+            "admin_key": str(keyring.path(Purpose.ADMIN).absolute()),
             "issuer": service.issuer,
             "journal_thumbprint": keyring[Purpose.JOURNAL].thumbprint,
             "mcp": f"{service.issuer}/mcp",
-            "treasurer_key": str(keyring.path(Purpose.TREASURER)),
+            "treasurer_key": str(keyring.path(Purpose.TREASURER).absolute()),
         }
         part = ready_file.with_suffix(".part")
         part.write_text(json.dumps(facts))

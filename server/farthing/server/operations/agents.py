@@ -3,7 +3,7 @@
 from farthing.identity.callers import Caller
 from farthing.protocol.canonical import canonical_bytes, sha256_hex
 from farthing.protocol.errors import Code, Refused, refuse
-from farthing.protocol.keys import PublicKey
+from farthing.protocol.keys import InvalidKey, PublicKey
 from farthing.protocol.messages.agents import (
     APPROVE_REGISTRATION,
     ENROL_ORGANISATION,
@@ -83,7 +83,10 @@ async def approve_registration(market: Market, caller: Caller, ask: ApproveRegis
 
 async def rotate_key(market: Market, caller: Caller, ask: RotateKey) -> Reply:
     """Replace the caller's key, given possession of the new one."""
-    new = PublicKey.from_jwk(jwk_of(ask))
+    try:
+        new = PublicKey.from_jwk(jwk_of(ask))
+    except InvalidKey as error:
+        raise Refused(refuse(Code.INVALID_ARGUMENT, path="key")) from error
     payload = canonical_bytes(
         {"new": new.thumbprint, "old": caller.key_thumbprint, "principal": caller.principal_id}
     )

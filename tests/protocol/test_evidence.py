@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from farthing.protocol.canonical import canonical_bytes
+from farthing.protocol.canonical import JsonLike, canonical_bytes
 from farthing.protocol.errors import Unverified
 from farthing.protocol.evidence import Findings, Trust, gather, verify
 from farthing.protocol.messages.charges import Evidence
 from farthing.protocol.packs import PACK_BYTES_MAX, read_pack, write_pack
 from tests.papers import signing_key
-from tests.protocol.evidence_market import JOURNAL_KEY, Sealed, Told
+from tests.protocol.evidence_market import JOURNAL_KEY, QUOTE_KEY, Sealed, Told
 from tests.protocol.stories import (
     STORIES,
     everything_that_can_happen,
@@ -227,6 +227,19 @@ def test_a_pack_that_names_another_charge_is_rejected() -> None:
 def test_a_pack_needs_the_key_of_its_quote() -> None:
     with pytest.raises(Unverified):
         gather(replace(EVIDENCE, quote_keys=EVIDENCE.quote_keys[:1]))
+
+
+def test_more_than_two_bare_keys_are_rejected() -> None:
+    journal, quotes = JOURNAL_KEY.public.jwk(), QUOTE_KEY.public.jwk()
+    files = read_pack(PACK)
+    spoilt_keys: tuple[dict[str, JsonLike], ...] = (
+        {"journal": {**journal, "kid": JOURNAL_KEY.thumbprint}, "quotes": quotes},
+        {"journal": journal, "quotes": quotes, "spare": journal},
+        {"journal": journal, "quotes": [quotes]},
+    )
+    for keys in spoilt_keys:
+        spoilt = {**files, "keys.json": canonical_bytes(keys)}
+        assert "keys.json" in verify(write_pack(spoilt), PINNED).bad
 
 
 def test_another_key_beside_the_journals_is_rejected() -> None:

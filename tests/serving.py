@@ -114,10 +114,9 @@ class Shop:
         operator = await serving.organisation("operator", f"Operator {suffix}")
         agent = await serving.agent(operator, f"Agent {suffix}")
         vendor = await serving.organisation("vendor", f"Vendor {suffix}")
-        usd = lambda amount: Money(amount=amount, asset="USD")  # noqa: E731
-        await serving.treasurer.fund(operator.principal, usd(balance), "test")
+        await serving.treasurer.fund(operator.principal, _usd(balance), "test")
         await Operator(operator).set_authority(
-            agent.principal, per_call_max=usd(per_call), per_day_max=usd(per_day)
+            agent.principal, per_call_max=_usd(per_call), per_day_max=_usd(per_day)
         )
         card, terms = card_document(), terms or terms_document()
         listing = listing_document(vendor.principal, card, terms, url=url)
@@ -147,3 +146,7 @@ async def serving(data_dir: Path, **settings: Any) -> AsyncIterator[Serving]:
         transport = httpx2.ASGITransport(app=service.app)
         async with httpx2.AsyncClient(transport=transport, base_url=service.issuer) as http:
             yield Serving(service=service, http=http, clock=clock)
+
+
+def _usd(amount: str) -> Money:
+    return Money(amount=amount, asset="USD")

@@ -9,6 +9,7 @@ import sqlite3
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import httpx2
 
@@ -30,7 +31,7 @@ from farthing.protocol.messages.holds import (
     ReleaseHold,
 )
 from farthing.protocol.records import Record, parse_record
-from farthing.protocol.wire import Money, Usage
+from farthing.protocol.wire import Money, Operation, Usage
 from tests.processes import ServerProcess, free_port
 from tests.remote import Market, opened
 from tests.settlement.oracle import Oracle
@@ -105,10 +106,12 @@ class Worker:
         connection = self.market.vendor.connection
         self.charges.append(await self._call(connection, CAPTURE_HOLD, ask, "charge_id"))
 
-    async def _call(self, connection: Connection, operation: object, ask: object, id_: str) -> str:
-        call = (operation.name, ask.idempotency_key)  # type: ignore[attr-defined]
+    async def _call(
+        self, connection: Connection, operation: Operation[Any, Any], ask: Any, id_: str
+    ) -> str:
+        call = (operation.name, ask.idempotency_key)
         self.log.sent.add(call)
-        reply = await connection.send(operation, ask)  # type: ignore[arg-type]
+        reply = await connection.send(operation, ask)
         told: str = getattr(reply.answer, id_)
         self.log.told[call] = told
         self.log.acknowledged += 1

@@ -21,6 +21,7 @@ from farthing.protocol.messages.operations import OPERATIONS, AnyOperation
 from farthing.protocol.wire import Role
 from farthing.settlement.engine.questions import AccountsOf, FiguresNow, Lookup
 from farthing.settlement.engine.things import Agreement, Hold
+from tests.papers import signing_key
 from tests.serving import Serving, Shop, serving
 
 # Which prefix a reference type takes; found in the annotations of the asks.
@@ -94,9 +95,9 @@ async def captured(shop: Shop, agreement: AgreementView, hold_id: str) -> str:
     assert isinstance(hold, Hold)
     delivery = DeliveryRecord(
         hold_id=hold_id,  # type: ignore[arg-type]
-        agreement_id=agreement.agreement_id,
-        vendor_id=agreement.vendor_id,
-        listing_id=agreement.listing_id,
+        agreement_id=agreement.agreement_id,  # type: ignore[arg-type]
+        vendor_id=agreement.vendor_id,  # type: ignore[arg-type]
+        listing_id=agreement.listing_id,  # type: ignore[arg-type]
         args_sha256=hold.args_sha256,
         result_sha256="b" * 64,
         output_schema_sha256=bound.output_schema_sha256,
@@ -146,7 +147,7 @@ def arguments(target: Target, mine: Tenant, value: str) -> dict[str, Any]:
         "body": "e30=",
         "delivery": dict(delivery.document),
         "delivery_signature": delivery.signature,
-        "key_thumbprint": mine.shop.buyer.connection.signer.thumbprint,
+        "key_thumbprint": signing_key("Agent One").thumbprint,
         "idempotency_key": mine.shop.buyer.connection.new_key(),
     }
     names = {field.name for field in fields(target.operation.ask)}

@@ -3,7 +3,6 @@
 Boundary: declarations and their schemas. What each does is `bridge`. Source: spec/bridge.md.
 """
 
-from copy import deepcopy
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final, cast
@@ -17,6 +16,7 @@ from farthing.protocol.messages.charges import Receipt
 from farthing.protocol.messages.holds import Charge
 from farthing.protocol.messages.listings import Document
 from farthing.protocol.messages.operations import OPERATIONS, AnyOperation
+from farthing.protocol.messages.shapes import ask_schema, result_schema
 from farthing.protocol.wire import (
     AgreementRef,
     Effect,
@@ -217,8 +217,8 @@ def _local(tool: Local) -> Tool:
         name=tool.name,
         title=tool.title,
         description=tool.says,
-        input_schema=adapter(tool.ask).json_schema(),
-        output_schema=adapter(tool.answer).json_schema(mode="serialization"),
+        input_schema=ask_schema(tool.ask),
+        output_schema=result_schema(tool.answer),
         annotations=ToolAnnotations(
             title=tool.title,
             read_only_hint=tool.reads,
@@ -232,7 +232,7 @@ def _local(tool: Local) -> Tool:
 def _passed_on(operation: AnyOperation) -> Tool:
     reads = operation.effect is Effect.READS
     ask, answer = cast("type", operation.ask), cast("type", operation.answer)
-    schema = deepcopy(adapter(ask).json_schema())
+    schema = ask_schema(ask)
     # The bridge makes a key where the model leaves it out, and says which.
     if "idempotency_key" in schema.get("required", ()):
         schema["required"] = [each for each in schema["required"] if each != "idempotency_key"]
@@ -241,7 +241,7 @@ def _passed_on(operation: AnyOperation) -> Tool:
         title=operation.title,
         description=operation.says,
         input_schema=schema,
-        output_schema=adapter(answer).json_schema(mode="serialization"),
+        output_schema=result_schema(answer),
         annotations=ToolAnnotations(
             title=operation.title,
             read_only_hint=reads,

@@ -15,11 +15,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from pydantic import TypeAdapter
-from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
-from pydantic_core import core_schema
 
 from farthing.protocol.errors import Code, NextAction, Severity
 from farthing.protocol.messages.operations import OPERATIONS, AnyOperation
+from farthing.protocol.messages.shapes import WireSchemas
 
 __all__ = ["SCHEMAS", "differing", "generated", "main"]
 
@@ -28,23 +27,6 @@ SCHEMAS: Final = Path(__file__).parent / "schemas"
 _DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 _MESSAGES: Final = "messages"
 _ERRORS: Final = "errors.schema.json"
-
-
-class _Schemas(GenerateJsonSchema):
-    """JSON Schema as the wire has it: there is no null, and what is empty is left out."""
-
-    def nullable_schema(self, schema: core_schema.NullableSchema) -> JsonSchemaValue:
-        return self.generate_inner(schema["schema"])
-
-    def default_schema(self, schema: core_schema.WithDefaultSchema) -> JsonSchemaValue:
-        found = super().default_schema(schema)
-        if found.get("default", 0) in (None, "", []):
-            del found["default"]
-        return found
-
-    def field_title_should_be_set(self, schema: object) -> bool:
-        del schema
-        return False
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -104,7 +86,7 @@ def _exchange(operation: AnyOperation) -> dict[str, object]:
         ("ask", "validation", TypeAdapter(operation.ask)),
         ("answer", "validation", TypeAdapter(operation.answer)),
     ]
-    references, shared = TypeAdapter.json_schemas(sides, schema_generator=_Schemas)
+    references, shared = TypeAdapter.json_schemas(sides, schema_generator=WireSchemas)
     return {
         "$schema": _DIALECT,
         "$id": f"urn:farthing:schema:{operation.name}:1",

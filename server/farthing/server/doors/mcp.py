@@ -29,8 +29,9 @@ from starlette.types import Scope
 from farthing.identity.callers import Caller
 from farthing.protocol.errors import Refused
 from farthing.protocol.messages.operations import OPERATIONS, AnyOperation
+from farthing.protocol.messages.shapes import ask_schema, result_schema
 from farthing.protocol.wire import EXTENSION, Effect, Role
-from farthing.server.dispatch import adapter, dispatch
+from farthing.server.dispatch import dispatch
 from farthing.server.doors.admission import BODY_BYTES_MAX, caller_of, request_id_of
 from farthing.server.doors.render import refused_result, result
 from farthing.server.market import Market
@@ -109,8 +110,8 @@ def _tool(operation: AnyOperation) -> Tool:
         name=operation.name,
         title=operation.title,
         description=operation.says,
-        input_schema=adapter(operation.ask).json_schema(),
-        output_schema=adapter(operation.answer).json_schema(mode="serialization"),
+        input_schema=ask_schema(operation.ask),
+        output_schema=result_schema(operation.answer),
         annotations=ToolAnnotations(
             title=operation.title,
             read_only_hint=reads,

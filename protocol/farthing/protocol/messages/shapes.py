@@ -1,0 +1,62 @@
+"""JSON Schemas of messages, as the wire has them: for tools, for the spec, for clients.
+
+Boundary: shapes made from the declarations; nothing is written by hand twice.
+"""
+
+from typing import Any, Final
+
+from pydantic import TypeAdapter
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
+from pydantic_core import core_schema
+
+__all__ = ["WireSchemas", "ask_schema", "result_schema"]
+
+# Enough to tell a refusal from an answer; the whole shape is in spec/errors.md. Forty tools that
+# each list every code would cost an agent more to read than they tell it.
+_REFUSAL: Final[dict[str, Any]] = {
+    "type": "object",
+    "description": "A refusal (spec/errors.md); `code` is what to branch on.",
+    "required": ["code", "message", "retryable", "next_action"],
+    "properties": {
+        "code": {"type": "string"},
+        "message": {"type": "string"},
+        "retryable": {"type": "boolean"},
+        "next_action": {"type": "string"},
+    },
+}
+
+
+class WireSchemas(GenerateJsonSchema):
+    """JSON Schema as the wire has it: there is no null, and what is empty is left out."""
+
+    def nullable_schema(self, schema: core_schema.NullableSchema) -> JsonSchemaValue:
+        """The schema of what is there, since null never is."""
+        return self.generate_inner(schema["schema"])
+
+    def default_schema(self, schema: core_schema.WithDefaultSchema) -> JsonSchemaValue:
+        """The schema without a default that is never sent."""
+        found = super().default_schema(schema)
+        if found.get("default", 0) in (None, "", []):
+            del found["default"]
+        return found
+
+    def field_title_should_be_set(self, schema: object) -> bool:
+        """No titles: the member's name says it."""
+        del schema
+        return False
+
+
+def ask_schema(ask: type) -> dict[str, Any]:
+    """What a tool takes."""
+    return TypeAdapter(ask).json_schema(schema_generator=WireSchemas)
+
+
+def result_schema(answer: type) -> dict[str, Any]:
+    """What a tool gives: its answer, or a refusal.
+
+    Both travel as `structuredContent`, and clients check either against the one output schema.
+    """
+    answered = TypeAdapter(answer).json_schema(schema_generator=WireSchemas)
+    shared = answered.pop("$defs", {})
+    schema: dict[str, Any] = {"type": "object", "anyOf": [answered, _REFUSAL]}
+    return schema | {"$defs": shared} if shared else schema

@@ -144,7 +144,11 @@ class Desk:
         response = await self.server.http.post(
             f"{self.issuer}{path}",
             content=body,
-            headers=[*named.items(), *(("authorization", each) for each in proofs if each)],
+            headers=[
+                (name.encode(), value.encode("latin-1"))
+                for name, value in (*named.items(), *(("authorization", each) for each in proofs))
+                if value
+            ],
         )
         self._tells_nothing(response.text)
         return _answer(response.status_code, response.text)

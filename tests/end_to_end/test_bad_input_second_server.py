@@ -1,0 +1,32 @@
+"""A second server on the same file does not start, says why, and harms nobody."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx2
+
+from tests.processes import ServerProcess, free_port
+
+
+async def test_a_second_server_on_the_same_file_refuses_to_start(tmp_path: Path) -> None:
+    first = ServerProcess(tmp_path, free_port())
+    ready = tmp_path / "second.json"
+    command = [sys.executable, "-m", "farthing.clients.cli", "serve"]
+    command += ["--data-dir", str(tmp_path), "--port", "0", "--ready-file", str(ready)]
+    try:
+        facts = await first.start()
+        second = subprocess.run(  # noqa: ASYNC221  # it ends at once
+            command, capture_output=True, text=True, timeout=60, check=False
+        )
+        async with httpx2.AsyncClient() as http:
+            health = await http.get(f"{facts['issuer']}/healthz")
+        unharmed = health.status_code == 200
+    finally:
+        first.stop()
+
+    assert second.returncode not in {0, None}
+    assert "database_in_use" in second.stderr
+    assert "Traceback" not in second.stderr
+    assert not ready.exists()
+    assert unharmed

@@ -137,7 +137,7 @@ async def serving(data_dir: Path, **settings: Any) -> AsyncIterator[Serving]:
     """Run a server in this process until the block ends."""
     clock = Clock()
     service = build(
-        Settings(data_dir=data_dir, anonymous_per_minute=100_000, **settings),
+        Settings(data_dir=data_dir, **{"anonymous_per_minute": 100_000, **settings}),
         port=PORT,
         clock=clock,
         entropy=os.urandom,

@@ -135,7 +135,7 @@ class Admission:
         async def answer(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
-                status = message["status"]
+                status = int(message["status"])
                 named = (b"request-id", request_id.encode())
                 message = {**message, "headers": [*message.get("headers", ()), named]}
             await send(message)

@@ -2,12 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from farthing.protocol.canonical import Json, canonical_bytes
+from farthing.protocol.canonical import Json, canonical_bytes, document_sha256
 from farthing.protocol.contracts import (
     Acceptance,
     DeliveryRecord,
@@ -32,6 +33,7 @@ from farthing.protocol.ids import (
 from farthing.protocol.keys import PrivateKey, PublicKey
 from farthing.protocol.rating import parse_card, rate
 from farthing.protocol.signatures import Typ, sign_detached
+from tests.protocol.vectors import cases, vectors
 
 KEY = PrivateKey.from_seed(bytes(range(32)))
 OTHER = PrivateKey.from_seed(bytes(32))
@@ -68,6 +70,8 @@ CARD = parse_card(
 AGENT = PrincipalId(derive_id("agt", "a"))
 OPERATOR = OrganisationId(PrincipalId(derive_id("org", "o")))
 VENDOR = OrganisationId(PrincipalId(derive_id("org", "v")))
+VECTORS = vectors("contracts")
+GOOD = {case["kind"]: case for case in VECTORS["documents"]}
 QUANTITIES = st.integers(0, 10**9)
 
 
@@ -278,3 +282,47 @@ def test_a_quote_that_the_card_does_not_give_is_found() -> None:
     assert code_of(check_price(wrong_total, CARD)) is Code.INVALID_AMOUNT
     assert code_of(check_price(other_card, CARD)) is Code.TERMS_CHANGED
     assert code_of(check_price(unknown_meter, CARD)) is Code.USAGE_INVALID
+
+
+def of_kind(kind: str) -> Typ:
+    return Typ(f"farthing-{kind}+json")
+
+
+@pytest.mark.parametrize("case", cases(VECTORS["documents"]))
+def test_the_documents_of_the_vectors_have_these_digests_and_signatures(
+    case: dict[str, Any],
+) -> None:
+    typ, document = of_kind(case["kind"]), case["document"]
+    key = PrivateKey.from_jwk(VECTORS["keys"][VECTORS["signers"][case["kind"]]])
+    _, read, _ = READERS[typ]
+
+    value = read(document, case["signature"], {key.thumbprint: key.public}.get)
+
+    assert not isinstance(value, Refusal)
+    assert document_sha256(document) == case["sha256"]
+    assert signed(typ, document, key) == case["signature"]
+    if isinstance(value, QuoteDocument):
+        assert check_price(value, parse_card(VECTORS["rate_card"])) is None
+
+
+@pytest.mark.parametrize("case", cases(VECTORS["refused"]))
+def test_what_the_vectors_refuse_is_refused_at_its_place(case: dict[str, Any]) -> None:
+    _, _, from_document = READERS[of_kind(case["kind"])]
+
+    with pytest.raises(DocumentError) as error:
+        from_document(GOOD[case["kind"]]["document"] | case["change"])
+
+    assert (error.value.path, error.value.reason.value) == (case["path"], case["reason"])
+
+
+@pytest.mark.parametrize("case", cases(VECTORS["unfitting"]))
+def test_what_the_vectors_call_unfitting_fits_no_quote(case: dict[str, Any]) -> None:
+    quote = QuoteDocument.from_document(GOOD["quote"]["document"])
+    acceptance = Acceptance.from_document(GOOD["acceptance"]["document"])
+    other = Acceptance.from_document(acceptance.document() | case["change"])
+
+    refusal = check_acceptance(other, quote)
+
+    assert check_acceptance(acceptance, quote) is None
+    assert refusal is not None
+    assert (refusal.code.value, refusal.path) == (case["code"], case["path"])

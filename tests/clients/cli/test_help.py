@@ -5,12 +5,15 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
 import pytest
 from typer.main import get_command
+from typer.testing import CliRunner
 
+from farthing.clients.cli import application
 from tests.clients.cli.running import APPLICATION, run
 
 CHAPTER = (Path(__file__).resolve().parents[3] / "spec" / "cli.md").read_text(encoding="utf-8")
@@ -84,6 +87,18 @@ def test_without_words_the_help_is_shown() -> None:
 
 def test_the_version_is_told() -> None:
     assert re.fullmatch(r"farthing \d+\.\d+\.\d+\n", run("--version").out)
+
+
+def test_what_is_not_installed_is_said_in_the_commands_place() -> None:
+    lacking = EntryPoint("server", "farthing.no_such_room:commands", "farthing.commands")
+    alone = application((lacking,))
+
+    helped, called = (CliRunner().invoke(alone, [word]) for word in ("--help", "server"))
+
+    assert helped.exit_code == 0
+    assert "the extra server of farthing" in helped.stdout
+    assert called.exit_code == 2
+    assert "pip install 'farthing[server]'" in called.stderr
 
 
 @pytest.mark.parametrize("path", PATHS)

@@ -280,3 +280,50 @@ def test_operations_tell_what_they_take(tmp_path: Path) -> None:
     assert {"place_hold", "search_catalog"} <= {each["name"] for each in listed}
     assert "agreement_id" in one["ask"]["properties"]
     assert "budget_exceeded" in one["refusals"]
+
+
+def explanation(total: str) -> dict[str, Any]:
+    money = {"amount": total, "asset": "USD"}
+    nothing = {"amount": "0", "asset": "USD"}
+    tier = {"denominator": "1", "from": "0", "numerator": "4000000", "per_quantity": "1"}
+    line = {
+        "card_sha256": "a" * 64,
+        "rule_id": "page",
+        "meter": "page",
+        "quantity": "2",
+        "from": "0",
+        "to": "2",
+        "tiers": [{**tier, "to": "2", "units": "2000000"}],
+        "rounding": "half_even",
+        "units": "4000000",
+    }
+    texts = ("charge_id", "hold_id", "agreement_id", "status", "captured_at", "window_closes_at")
+    charge = {
+        **dict.fromkeys(texts, "x"),
+        "amount": money,
+        "released": nothing,
+        "fee": nothing,
+        "refunded": nothing,
+        "lines": [],
+        "result_sha256": "b" * 64,
+        "seq": 1,
+    }
+    answer = {
+        "charge": charge,
+        "rate_card_sha256": "a" * 64,
+        "trace": [line],
+        "postings": [],
+    }
+    return {"structuredContent": answer}
+
+
+def test_lines_that_do_not_add_up_to_their_charge_are_found_out(
+    tmp_path: Path, platform: Platform
+) -> None:
+    key = key_in(tmp_path)
+    platform.results.extend([explanation("0.004"), explanation("0.005")])
+
+    right, wrong = (run("explain", "chg_1", "--key", key, "--json") for _ in range(2))
+
+    assert right.code == 0
+    assert (wrong.code, json.loads(wrong.out)["code"]) == (1, "unverified")

@@ -5,7 +5,8 @@ Boundary: puts the commands together, with those that other rooms add through th
 """
 
 import sys
-from importlib.metadata import EntryPoints, entry_points, version
+from collections.abc import Iterable
+from importlib.metadata import EntryPoint, entry_points, version
 from pathlib import Path
 from typing import Annotated
 
@@ -36,7 +37,7 @@ def main() -> None:
     application(entry_points(group=_GROUP))(prog_name="farthing")
 
 
-def application(added: EntryPoints | tuple[()] = ()) -> typer.Typer:
+def application(added: Iterable[EntryPoint] = ()) -> typer.Typer:
     """The command with all of its own commands and those added by other rooms."""
     app = typer.Typer(
         name="farthing",
@@ -66,8 +67,15 @@ def _lacking(app: typer.Typer, name: str, module: str) -> None:
         )
         raise typer.Exit(2)
 
-    lacking.__doc__ = f"Not installed: pip install 'farthing[{name}]' adds these commands."
+    # No brackets: help would take them for markup.
+    lacking.__doc__ = f"Not installed here: the extra {name} of farthing adds these commands."
     app.command(name, rich_help_panel="Server")(lacking)
+
+
+def _version(wanted: bool) -> None:  # noqa: FBT001 - as typer calls it
+    if wanted:
+        typer.echo(f"farthing {version('farthing')}")
+        raise typer.Exit
 
 
 def _shared(
@@ -104,7 +112,10 @@ def _shared(
         bool, typer.Option("--json", help="Print the answer as JSON, refusals too.")
     ] = False,
     show_version: Annotated[
-        bool, typer.Option("--version", help="Print the version and end.", is_eager=True)
+        bool,
+        typer.Option(
+            "--version", help="Print the version and end.", is_eager=True, callback=_version
+        ),
     ] = False,
 ) -> None:
     """Find, agree, pay and settle between agents: the Farthing market from a terminal.
@@ -112,7 +123,5 @@ def _shared(
     Money is shown as exact text. What vendors wrote is marked, and stripped of what a terminal
     would obey. The options below may stand before or after the command.
     """
-    if show_version:
-        typer.echo(f"farthing {version('farthing')}")
-        raise typer.Exit
+    del show_version
     ctx.obj = Session(url=url, key_path=key, home_path=home, as_json=json)

@@ -5,16 +5,17 @@ Boundary: reads; a file is written only where it is named. Verifying needs no pl
 
 from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import typer
 from rich.console import Console
 
 from farthing.clients.cli.arguments import ChargeArgument, object_of
-from farthing.clients.cli.render import amount, heading, rows, screen, table, things
+from farthing.clients.cli.render import amount, heading, rows, screen, table
 from farthing.clients.cli.session import Session, command
-from farthing.protocol.canonical import canonical_bytes
+from farthing.protocol.canonical import Json, canonical_bytes, sha256_hex
 from farthing.protocol.errors import Unverified
+from farthing.protocol.ledger import Transfer
 from farthing.protocol.messages.charges import (
     EXPLAIN_CHARGE,
     GET_EVIDENCE,
@@ -27,7 +28,8 @@ from farthing.protocol.messages.charges import (
 )
 from farthing.protocol.messages.operations import OPERATIONS, AnyOperation
 from farthing.protocol.messages.trails import GET_OUTCOME, GetOutcome
-from farthing.protocol.wire import Effect, document_of
+from farthing.protocol.rating import InvalidLine, Line, parse_line
+from farthing.protocol.wire import Effect, document_of, money
 
 __all__ = ["commands"]
 
@@ -44,7 +46,9 @@ OutOption = Annotated[
 @command(commands, "explain", example="farthing explain chg_…", panel=PANEL)
 def explain(session: Session, charge: ChargeArgument) -> None:
     """Show how a charge came about: every line's trace and every posting (its parties)."""
-    session.show(session.call(EXPLAIN_CHARGE, ExplainCharge(charge_id=charge)), _explanation)
+    answer = session.call(EXPLAIN_CHARGE, ExplainCharge(charge_id=charge))
+    _lines(answer)
+    session.show(answer, _explanation)
 
 
 @command(commands, "receipts", example="farthing receipts chg_… --out receipt.json", panel=PANEL)
@@ -55,7 +59,7 @@ def receipts(session: Session, charge: ChargeArgument, *, out: OutOption = None)
     if keys is not None:
         _check_receipt(receipt, keys)
     if out is None:
-        session.show(receipt)
+        session.show(receipt, _receipt)
         return
     _write(session, out, canonical_bytes(document_of(receipt)) + b"\n")
     session.show_facts({"charge_id": charge, "seq": str(receipt.seq), "receipt": str(out)})
@@ -261,9 +265,58 @@ def _explanation(console: Console, answer: Explanation) -> None:
             ("rate card sha256", answer.rate_card_sha256),
         ),
     )
-    lines = (
-        (each.rule_id, each.meter, each.quantity, amount(each.amount)) for each in charge.lines
+    asset = charge.amount.asset
+    titles = ("rule", "meter", "from", "to", "price", "amount")
+    table(console, titles, [each for line in _lines(answer) for each in _shown_line(line, asset)])
+    postings = (
+        (each.movement.value, each.debit, each.credit, _amount(each.units, each.asset))
+        for each in _postings(answer)
     )
-    table(console, ("rule", "meter", "quantity", "amount"), lines)
-    for title, documents in (("trace", answer.trace), ("postings", answer.postings)):
-        things(console, title, documents)
+    table(console, ("movement", "from", "to", "amount"), postings)
+
+
+def _lines(answer: Explanation) -> list[Line]:
+    """The lines of a charge, each read strictly; they must add up to the charge."""
+    try:
+        lines = [parse_line(cast("Json", each)) for each in answer.trace]
+    except InvalidLine as error:
+        raise Unverified(f"a line of the charge: {error}") from None
+    if sum(line.amount_units for line in lines) != answer.charge.amount.units:
+        raise Unverified("the lines do not add up to the charge")
+    return lines
+
+
+def _shown_line(line: Line, asset: str) -> list[tuple[str, ...]]:
+    """A row for each tier that the line lies in, and one for the whole, rounded."""
+    tiers = [
+        (
+            line.rule_id,
+            line.meter,
+            str(each.from_quantity),
+            str(each.to_quantity),
+            f"{_amount(each.amount_units, asset)} per {each.per_quantity}",
+            "",
+        )
+        for each in line.portions
+    ]
+    ends = (str(line.from_quantity), str(line.to_quantity), line.rounding.value)
+    return [*tiers, (line.rule_id, line.meter, *ends, _amount(line.amount_units, asset))]
+
+
+def _postings(answer: Explanation) -> list[Transfer]:
+    try:
+        return [Transfer.from_document(cast("dict[str, Json]", each)) for each in answer.postings]
+    except (KeyError, ValueError) as error:
+        raise Unverified(f"a posting of the charge: {error}") from None
+
+
+def _amount(units: int, asset: str) -> str:
+    return amount(money(units, asset))
+
+
+def _receipt(console: Console, receipt: Receipt) -> None:
+    heading(console, f"Record {receipt.seq}, proven by {len(receipt.proof)} hashes")
+    lines = [("record sha256", sha256_hex(receipt.record.encode()))]
+    lines += [("tree head", line) for line in receipt.tree_head.splitlines() if line]
+    rows(console, lines)
+    heading(console, "The whole receipt: --json, or --out FILE.")

@@ -220,6 +220,7 @@ async def test_the_unproven_are_metered_by_address_and_the_proven_are_not(
         async def signed(by: Any) -> httpx2.Response:
             return await wire.send(body, name="get_balance", proof=wire.proof(by, body))
 
+        await signed(key)
         unproven = [(await wire.send(CALL)).status_code for _ in range(20)]
         limited = await wire.send(CALL)
         made_up = await signed(stranger)

@@ -145,9 +145,9 @@ OFFERS: Final[dict[str, Draft]] = {
     "document-text": Draft(
         {
             **_READING,
-            "name": "Plain text of documents",
-            "summary": "Takes the text layer out of PDF documents, ready to be analysed.",
-            "example_requests": ["extract the text of a PDF before a summary", "pdf to text"],
+            "name": "Text of PDF documents",
+            "summary": "Takes the text of the pages out of a PDF document, ready to be analysed.",
+            "example_requests": ["get the text of a PDF before a summary", "pdf pages to text"],
             "not_for": ["photographed pages"],
             "sla": _promise(500, 1800),
         },

@@ -22,6 +22,7 @@ __all__ = [
     "broken_pdf",
     "encrypted_pdf",
     "numbered_pdf",
+    "sample_jpeg",
     "sample_pages",
     "sample_pdf",
     "sample_png",
@@ -98,12 +99,23 @@ def broken_pdf() -> bytes:
 
 def sample_png(width: int = 1200, height: int = 900) -> bytes:
     """A picture with smooth colours, so that resizing it has something to do."""
+    out = BytesIO()
+    _picture(width, height).save(out, format="png")
+    return out.getvalue()
+
+
+def sample_jpeg(width: int, height: int) -> bytes:
+    """The same as a camera would send it: many pixels in a small file."""
+    out = BytesIO()
+    _picture(width, height).save(out, format="jpeg", quality=80)
+    return out.getvalue()
+
+
+def _picture(width: int, height: int) -> Image.Image:
     across = Image.linear_gradient("L").resize((width, height))
     down = Image.linear_gradient("L").rotate(90).resize((width, height))
     around = Image.radial_gradient("L").resize((width, height))
-    out = BytesIO()
-    Image.merge("RGB", (across, down, around)).save(out, format="png")
-    return out.getvalue()
+    return Image.merge("RGB", (across, down, around))
 
 
 def _lines(page: SamplePage, number: int) -> list[str]:

@@ -239,6 +239,12 @@ def test_a_key_is_never_replaced_and_never_printed(tmp_path: Path) -> None:
         ["listings", "lint", "/nonexistent"],
         ["operations", "no_such_operation"],
         ["no-such-command"],
+        ["search", "x", "--url", "ftp://here"],
+        ["search", "x", "--url", "http://[here"],
+        ["search", "x", "--url", "here:8321"],
+        ["connect", "here"],
+        ["keys", "new", "/dev/null/key.jwk"],
+        ["enrol", "--kind", "vendor", "--name", "x", "--home", "/dev/null/home"],
     ],
 )
 def test_a_mistake_in_the_words_ends_with_2_before_anything_is_sent(

@@ -13,6 +13,7 @@ from rich.console import Console
 from farthing.clients.cli.arguments import ChargeArgument, object_of
 from farthing.clients.cli.render import amount, heading, rows, screen, table
 from farthing.clients.cli.session import Session, command
+from farthing.clients.files import write_whole
 from farthing.protocol.canonical import Json, canonical_bytes, sha256_hex
 from farthing.protocol.errors import Unverified
 from farthing.protocol.ledger import Transfer
@@ -61,7 +62,7 @@ def receipts(session: Session, charge: ChargeArgument, *, out: OutOption = None)
     if out is None:
         session.show(receipt, _receipt)
         return
-    _write(session, out, canonical_bytes(document_of(receipt)) + b"\n")
+    write_whole(out, canonical_bytes(document_of(receipt)) + b"\n")
     session.show_facts({"charge_id": charge, "seq": str(receipt.seq), "receipt": str(out)})
 
 
@@ -77,8 +78,12 @@ def evidence(
     """Write everything that proves a charge into one file, for farthing verify (its parties)."""
     from farthing.protocol.evidence import gather  # noqa: PLC0415 - loads cryptography
 
-    pack = gather(session.call(GET_EVIDENCE, GetEvidence(charge_id=charge)))
-    _write(session, out, pack)
+    found = session.call(GET_EVIDENCE, GetEvidence(charge_id=charge))
+    try:
+        pack = gather(found)
+    except ValueError as error:
+        raise Unverified(f"the evidence makes no pack: {error}") from None
+    write_whole(out, pack)
     session.show_facts({"charge_id": charge, "pack": str(out), "size_bytes": str(len(pack))})
 
 
@@ -237,15 +242,6 @@ def _check_receipt(receipt: Receipt, keys: dict[str, Any]) -> None:
         else:
             return
     raise Unverified(f"the receipt under the pinned keys: {'; '.join(faults)}")
-
-
-def _write(session: Session, path: Path, data: bytes) -> None:
-    from farthing.clients.files import write_whole  # noqa: PLC0415 - used here alone
-
-    try:
-        write_whole(path, data)
-    except OSError as error:
-        session.misuse(f"{path} cannot be written: {error.strerror}.")
 
 
 def _explanation(console: Console, answer: Explanation) -> None:

@@ -41,8 +41,6 @@ def new(
         save_key(path, key)
     except FileExistsError:
         session.misuse(f"{path} is there already, and no key is ever replaced.")
-    except OSError as error:
-        session.misuse(f"{path} cannot be written: {error.strerror}.")
     session.show_facts({"thumbprint": key.thumbprint, "key_file": str(path)})
 
 

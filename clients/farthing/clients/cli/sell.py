@@ -106,11 +106,9 @@ def publish(
             idempotency_key=idempotency_key or session.new_key(),
         ),
     )
-    try:
-        session.home.save_offer(name or file.stem.lower().replace("_", "-"), offer)
-    except ValueError as error:
-        session.note(f"Published, and not kept in the home: {error}. Name it with --name.")
     session.show(published)
+    if session.key_path is None:
+        _keep(session, name or file.stem.lower().replace("_", "-"), offer)
 
 
 @command(listings, "show", example="farthing listings show lst_…")
@@ -183,6 +181,15 @@ def _offer(session: Session, file: Path) -> "Offer":
     if "version" not in listing and "listing_id" in listing:
         listing = {"version": _next_version(session, str(listing["listing_id"])), **listing}
     return Offer.bind(listing, card, terms or standard_terms())
+
+
+def _keep(session: Session, name: str, offer: "Offer") -> None:
+    try:
+        session.home.save_offer(name, offer)
+    except ValueError as error:
+        session.note(f"Published, and not kept in the home: {error}. Name it with --name.")
+    else:
+        session.note(f"Kept in {session.home.path} as the offer {name}.")
 
 
 def _next_version(session: Session, listing_id: str) -> int:

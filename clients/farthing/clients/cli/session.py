@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from enum import IntEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Concatenate, Final, NoReturn, ParamSpec, TypeVar
+from urllib.parse import urlsplit
 
 import typer
 from rich.console import Console
@@ -149,11 +150,23 @@ class Session:
     def platform_url(self) -> str:
         """The platform's URL: given, else the one that the home belongs to, else the default."""
         profile = self.profile()
-        return self.url or (profile.url if profile else DEFAULT_URL)
+        url = self.url or (profile.url if profile else DEFAULT_URL)
+        return self.checked_url(url)
+
+    def checked_url(self, url: str) -> str:
+        """A URL as given, where it is one."""
+        try:
+            parts = urlsplit(url)
+            fits = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
+        except ValueError:
+            fits = False
+        if not fits:
+            self.misuse(f"{url} is not the URL of a platform: http://HOST:PORT or https://HOST.")
+        return url
 
     def key(self) -> "PrivateKey | None":
         """The key that signs, None where there is none yet."""
-        from farthing.clients.keys import UnusableKey, load_key  # noqa: PLC0415 - loads cryptography
+        from farthing.clients.keys import load_key  # noqa: PLC0415 - loads cryptography
 
         path = self.key_path or self.home.key_path
         try:
@@ -162,8 +175,6 @@ class Session:
             if self.key_path is not None:
                 self.misuse(f"There is no key file {path}.")
             return None
-        except UnusableKey as error:
-            self.misuse(f"{error}.")
 
     def pinned_keys(self) -> "dict[str, PublicKey] | None":
         """The platform's keys as pinned in the home's profile, by thumbprint; None without one."""
@@ -314,6 +325,8 @@ def command(
                 run(session, **given)
             except FarthingError as error:
                 session.failed(error)
+            except (OSError, ValueError) as error:
+                session.misuse(_local(error))
 
         _sign(invoke, work, shared)
         app.command(
@@ -325,6 +338,19 @@ def command(
         return work
 
     return register
+
+
+def _local(error: OSError | ValueError) -> str:
+    """What is wrong on this machine: a file that cannot be used. All else is a defect."""
+    from farthing.clients.keys import UnusableKey  # noqa: PLC0415 - loads cryptography
+
+    match error:
+        case UnusableKey():
+            return f"{error}."
+        case OSError(filename=str() | Path() as name):
+            return f"{name}: {error.strerror}."
+        case _:
+            raise error
 
 
 def paragraphs(text: str) -> str:

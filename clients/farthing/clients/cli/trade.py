@@ -247,14 +247,11 @@ def connect(
     agent's, else agents/bridge inside it.
     """
     from farthing.clients.bridge import bridge_home, serve  # noqa: PLC0415 - loads the transport
-    from farthing.clients.keys import UnusableKey  # noqa: PLC0415 - loads cryptography
 
     if session.key_path is not None:
         session.misuse("The bridge signs with the key of its own home: name that with --home.")
-    try:
-        asyncio.run(serve(bridge_home(session.home), platform, trust=trust))
-    except UnusableKey as error:
-        session.misuse(f"{error}.")
+    url = session.checked_url(platform)
+    asyncio.run(serve(bridge_home(session.home), url, trust=trust))
 
 
 def _results(console: Console, answer: SearchAnswer) -> None:

@@ -133,6 +133,7 @@ class Routes(httpx2.AsyncBaseTransport):
         self.platform = platform
         self.vendor: httpx2.AsyncBaseTransport | None = None
         self.lose_replies = 0
+        self.false_reply: bytes = b""
         self.platform_is_down = False
         self.captured = asyncio.Event()
 
@@ -150,6 +151,9 @@ class Routes(httpx2.AsyncBaseTransport):
         if self.lose_replies:
             self.lose_replies -= 1
             raise httpx2.ReadError("the reply is lost", request=request)
+        if self.false_reply:
+            kind = {"content-type": "application/json"}
+            return httpx2.Response(200, content=self.false_reply, headers=kind)
         return response
 
 

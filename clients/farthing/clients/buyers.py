@@ -75,7 +75,7 @@ from farthing.protocol.messages.listings import GET_DOCUMENT, GetDocument
 from farthing.protocol.messages.trails import GET_OUTCOME, GetOutcome, OutcomeView
 from farthing.protocol.rating import CardError, parse_card
 from farthing.protocol.receipts import verify_receipt
-from farthing.protocol.wire import Money, Operation
+from farthing.protocol.wire import Money, Operation, money
 
 __all__ = ["Buyer"]
 
@@ -430,8 +430,8 @@ class Buyer:
         document = read_quote(quote.document, quote.signature, keys.get)
         if isinstance(document, Refusal):
             raise Unverified(f"the quote: {document.message} ({document.path})")
-        shown = (quote.document_sha256, quote.total.units, quote.total.asset, quote.listing_id)
-        signed = (document.sha256, document.total_units, document.asset, document.listing_id)
+        shown = (quote.document_sha256, quote.total, quote.listing_id)
+        signed = (document.sha256, money(document.total_units, document.asset), document.listing_id)
         if shown != signed or document.platform != self.connection.url:
             raise Unverified("the quote shows something else than what is signed")
         try:

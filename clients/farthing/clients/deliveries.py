@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 
 _BACKOFF_S: Final = 0.25
 _BACKOFF_S_MAX: Final = 5.0
+_SETTLED_AT_ONCE: Final = 16
 _KEEP_US: Final = 31 * DAY_US
 _CLOSED: Final = frozenset({Code.HOLD_RESOLVED, Code.HOLD_EXPIRED})
 
@@ -111,10 +112,15 @@ class Deliveries:
     async def settle(self) -> None:
         """Capture what was delivered before a restart, and forget what is long settled."""
         await asyncio.to_thread(self._spool.forget, self._clock() - _KEEP_US)
-        for entry in await asyncio.to_thread(self._spool.uncaptured):
-            outcome = await self._capture(entry)
+        room = asyncio.Semaphore(_SETTLED_AT_ONCE)
+
+        async def settle(entry: Entry) -> None:
+            async with room:
+                outcome = await self._capture(entry)
             code = outcome.code.value if isinstance(outcome, Refusal) else "captured"
             log.info("after restart, hold %s: %s", entry.hold_id, code)
+
+        await asyncio.gather(*map(settle, await asyncio.to_thread(self._spool.uncaptured)))
 
     async def close(self) -> None:
         """Stop; what is delivered and not captured waits in the spool."""

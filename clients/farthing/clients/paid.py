@@ -34,6 +34,7 @@ from farthing.protocol.canonical import Json, document_sha256, sha256_hex
 from farthing.protocol.errors import Code, Refusal, Refused, Unreachable, Unverified, refuse
 from farthing.protocol.keys import PublicKey
 from farthing.protocol.messages.disputes import Dispute
+from farthing.protocol.money import INT64_MAX
 from farthing.protocol.wire import EXTENSION
 
 __all__ = ["Seller"]
@@ -199,13 +200,16 @@ class Seller:
                 _check_room(payable, deliveries)
         except Refused as refused:
             return unpaid(price, refused.refusal)
+        # Under an older card the price is the platform's to work out.
+        is_current = paid.entitlement.card_sha256 == payable.card.card_sha256
+        cap_units = paid.cap_units if is_current else INT64_MAX
         outcome = await deliveries.obtain(
             Work(
                 paid=paid,
                 args_sha256=args_sha256,
                 output_schema_sha256=document_sha256(schema),
                 repeatable=payable.listing.idempotent or not payable.listing.side_effects,
-                run=functools.partial(payable.run, arguments, schema, paid.cap_units),
+                run=functools.partial(payable.run, arguments, schema, cap_units),
             )
         )
         if isinstance(outcome, Refusal):

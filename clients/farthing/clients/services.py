@@ -155,7 +155,7 @@ class VendorCaller:
             ServiceFailed: The vendor refused or failed; its refusal is inside.
             Unreachable: No answer after the last attempt: `get_hold` tells what became of it.
         """
-        self._check_url(listing.interface.url)
+        self.check_url(listing.interface.url)
         endpoint = Endpoint(self._http, listing.interface.url, timeout_s=self._timeout_s)
         for attempt in range(1, _ATTEMPTS + 1):
             wait_s = _BACKOFF_S * 2**attempt
@@ -220,7 +220,12 @@ class VendorCaller:
             raise ServiceFailed(refused.refusal, hold.hold_id) from refused
         return _answered(result, hold)
 
-    def _check_url(self, url: str) -> None:
+    def check_url(self, url: str) -> None:
+        """Say whether a payment may go to an address.
+
+        Raises:
+            Refused: `vendor_failed`.
+        """
         # What a listing says is where this machine connects to: in clear only to this machine
         # itself, and to this machine only where the platform is here too.
         parsed = httpx2.URL(url)

@@ -1,0 +1,112 @@
+"""A home belongs to one principal at one platform, and a damaged one is not used."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from farthing.clients.documents import Offer
+from farthing.clients.home import Home, Profile, default_home
+from farthing.protocol.errors import Unverified
+from farthing.protocol.keys import PrivateKey
+from tests.papers import card_document, listing_document, terms_document
+
+KEY = PrivateKey.from_seed(bytes(range(32)))
+PLATFORM = "http://127.0.0.1:8321"
+VENDOR = "org_00000000000000000000000000"
+
+
+def publishing(*keys: PrivateKey) -> httpx2.AsyncClient:
+    answer = {"keys": [key.public.jwk() for key in keys]}
+    return httpx2.AsyncClient(
+        transport=httpx2.MockTransport(lambda _: httpx2.Response(200, json=answer))
+    )
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Iterator[Home]:
+    yield Home(tmp_path / "home")
+    for file in (tmp_path / "home").rglob("*.json"):
+        assert file.stat().st_mode & 0o077 == 0
+
+
+async def test_the_platforms_keys_are_pinned_when_they_are_first_seen(home: Home) -> None:
+    first = await home.meet(f"{PLATFORM}/mcp", http=publishing(KEY))
+    again = await home.meet(PLATFORM, KEY.thumbprint, http=publishing())
+
+    assert first == again == home.profile()
+    assert first.url == PLATFORM
+    assert first.key_of(KEY.thumbprint) == KEY.public
+    assert first.key_of("other") is None
+
+
+async def test_another_platform_or_another_key_is_not_met(home: Home) -> None:
+    other = PrivateKey.from_seed(bytes(32)).thumbprint
+    with pytest.raises(Unverified):
+        await home.meet(PLATFORM, other, http=publishing(KEY))
+    assert home.profile() is None
+
+    await home.meet(PLATFORM, http=publishing(KEY))
+
+    with pytest.raises(Unverified):
+        await home.meet("http://127.0.0.1:1")
+    with pytest.raises(Unverified):
+        await home.meet(PLATFORM, other)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"[]",
+        b'{"url":1,"platform_keys":[]}',
+        b'{"url":"u","platform_keys":[],"more":"x"}',
+        b'{"url":"u","platform_keys":[{"kty":"RSA"}]}',
+    ],
+)
+def test_a_damaged_profile_is_not_believed(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "profile.json").write_bytes(content)
+
+    with pytest.raises(Unverified):
+        Home(tmp_path).profile()
+
+
+def test_an_offer_is_kept_as_it_was_published(home: Home) -> None:
+    card, terms = card_document(), terms_document()
+    offer = Offer.bind(listing_document(VENDOR, card, terms), card, terms)
+
+    home.save_offer("pdf-text", offer)
+
+    assert home.offer("pdf-text") == offer
+    with pytest.raises(Unverified):
+        home.offer("other")
+    with pytest.raises(ValueError, match="name of an offer"):
+        home.offer("../key")
+    file = home.path / "listings" / "pdf-text.json"
+    file.write_bytes(file.read_bytes().replace(b'"0.002"', b'"0.003"'))
+    with pytest.raises(Unverified):
+        home.offer("pdf-text")
+
+
+def test_the_environment_names_the_home(tmp_path: Path) -> None:
+    assert default_home({"FARTHING_HOME": str(tmp_path)}) == Home(tmp_path)
+    assert default_home({}).path.parts[-2:] == (".config", "farthing")
+
+
+async def test_a_profile_survives_its_file(home: Home) -> None:
+    profile = Profile(
+        url=PLATFORM,
+        platform_keys=(KEY.public.jwk(),),
+        principal_id="agt_x",
+        organisation_id="org_x",
+        role="buyer",
+    )
+
+    home.save_profile(profile)
+
+    assert home.profile() == profile
+    async with home.connection(profile) as connection:
+        assert connection.principal == "agt_x"
+        assert connection.signer is not None
+        assert connection.signer.thumbprint == home.key().thumbprint

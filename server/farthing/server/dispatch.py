@@ -11,6 +11,7 @@ from typing import Any, Final
 import orjson
 import structlog
 from pydantic import TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails
 
 from farthing.identity.callers import Assurance, Caller
 from farthing.protocol.errors import Broken, Code, Refusal, Refused, refuse
@@ -104,12 +105,18 @@ def _check_amount(path: str, value: object) -> None:
     try:
         _ = value.units
     except InvalidAmount as error:
-        raise Refused(refuse(Code.INVALID_AMOUNT, path=path, message=str(error))) from error
+        refusal = refuse(Code.INVALID_AMOUNT, path=f"{path}.amount", message=str(error))
+        raise Refused(refusal) from error
 
 
 def _invalid(error: ValidationError) -> Refusal:
-    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    """The first fault in precedence, in the order of the fields."""
+    faults = error.errors(include_url=False, include_context=False, include_input=False)
+    first = min(faults, key=_is_of_an_amount)
+    code = Code.INVALID_AMOUNT if _is_of_an_amount(first) else Code.INVALID_ARGUMENT
     path = ".".join(str(step) for step in first["loc"])
-    is_amount = path.split(".")[-1] == "amount" and "." in path
-    code = Code.INVALID_AMOUNT if is_amount else Code.INVALID_ARGUMENT
     return refuse(code, path=path, message=f"{code.says} {first['msg'][:_DETAIL_MAX]}")
+
+
+def _is_of_an_amount(fault: ErrorDetails) -> bool:
+    return len(fault["loc"]) > 1 and fault["loc"][-1] == "amount"

@@ -1,0 +1,218 @@
+"""What every door shares: the operation, the role, the arguments, in one order of refusals."""
+
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from farthing.identity.callers import ANYONE, Assurance, Caller
+from farthing.identity.keyring import Purpose
+from farthing.protocol.errors import Code, Refusal, Refused
+from farthing.protocol.ids import derive_id
+from farthing.protocol.messages.operations import OPERATIONS
+from farthing.protocol.wire import Effect, Role
+from farthing.server.dispatch import dispatch
+from farthing.server.operations import HANDLERS, Reply
+from farthing.settlement.engine.questions import AccountsOf, FiguresNow
+from tests.server.listening import Wire, held, wire_of
+from tests.serving import serving
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+FUNDING: dict[str, Any] = {
+    "organisation_id": "org_00000000000000000000000000",
+    "amount": {"amount": "1", "asset": "USD"},
+    "reference": "test",
+    "idempotency_key": "k" * 16,
+}
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def wire(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Wire]:
+    async with held(serving(tmp_path_factory.mktemp("market"))) as server:
+        yield wire_of(server)
+
+
+def caller(role: Role) -> Caller:
+    return Caller(
+        principal_id="stf_00000000000000000000000000",
+        role=role,
+        assurance=Assurance.SIGNED_BODY,
+        key_thumbprint="none",
+    )
+
+
+def treasurer(wire: Wire) -> Caller:
+    key = wire.server.service.keyring[Purpose.TREASURER]
+    return replace(
+        caller(Role.TREASURER),
+        principal_id=derive_id("stf", key.thumbprint),
+        organisation_id="platform",
+        key_thumbprint=key.thumbprint,
+        proof_jti="proof-of-a-test",
+        proof_expires_at_us=wire.server.clock() + 1_000_000,
+    )
+
+
+async def refusal(wire: Wire, by: Caller, name: str, arguments: dict[str, Any]) -> Refusal:
+    with pytest.raises(Refused) as refused:
+        await dispatch(wire.server.service.market, by, name, arguments)
+    return refused.value.refusal
+
+
+async def moved(wire: Wire) -> object:
+    market = wire.server.service.market
+    return (await market.ask(FiguresNow())).seq, await market.ask(AccountsOf())
+
+
+def amount(value: object, asset: object = "USD") -> dict[str, Any]:
+    return {"amount": {"amount": value, "asset": asset}}
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "path"),
+    [
+        pytest.param(amount("-1"), Code.INVALID_AMOUNT, "amount.amount", id="negative"),
+        pytest.param(amount("0"), Code.INVALID_AMOUNT, "amount.amount", id="zero"),
+        pytest.param(amount("0.0000000001"), Code.INVALID_AMOUNT, "amount.amount", id="too fine"),
+        pytest.param(
+            amount("9223372036854775807"), Code.INVALID_AMOUNT, "amount.amount", id="too large"
+        ),
+        pytest.param(amount("9" * 40), Code.INVALID_AMOUNT, "amount.amount", id="enormous"),
+        pytest.param(amount(1), Code.INVALID_AMOUNT, "amount.amount", id="a number"),
+        pytest.param(amount(0.5), Code.INVALID_AMOUNT, "amount.amount", id="a float"),
+        pytest.param(amount([]), Code.INVALID_AMOUNT, "amount.amount", id="a list"),
+        pytest.param(amount(None), Code.INVALID_AMOUNT, "amount.amount", id="null"),
+        pytest.param(amount("1e3"), Code.INVALID_AMOUNT, "amount.amount", id="an exponent"),
+        pytest.param(amount("01"), Code.INVALID_AMOUNT, "amount.amount", id="a leading zero"),
+        pytest.param(amount("1.50"), Code.INVALID_AMOUNT, "amount.amount", id="a trailing zero"),
+        pytest.param(amount("1."), Code.INVALID_AMOUNT, "amount.amount", id="a bare point"),
+        pytest.param(amount("+1"), Code.INVALID_AMOUNT, "amount.amount", id="a plus"),
+        pytest.param(amount("1,5"), Code.INVALID_AMOUNT, "amount.amount", id="a comma"),
+        pytest.param(amount("1\n"), Code.INVALID_AMOUNT, "amount.amount", id="a line break"),
+        pytest.param(amount("٣"), Code.INVALID_AMOUNT, "amount.amount", id="another script"),
+        pytest.param(amount("NaN"), Code.INVALID_AMOUNT, "amount.amount", id="not a number"),
+        pytest.param(amount("1", "ABC"), Code.INVALID_AMOUNT, "amount.amount", id="no such asset"),
+        pytest.param(amount("1", "usd"), Code.INVALID_ARGUMENT, "amount.asset", id="asset's case"),
+        pytest.param({"amount": 0.5}, Code.INVALID_ARGUMENT, "amount", id="no amount at all"),
+        pytest.param({"amount": "1"}, Code.INVALID_ARGUMENT, "amount", id="no asset"),
+        pytest.param({"tip": "1"}, Code.INVALID_ARGUMENT, "tip", id="an unknown field"),
+        pytest.param(
+            {"amount": {"amount": "1", "asset": "USD", "scale": 2}},
+            Code.INVALID_ARGUMENT,
+            "amount.scale",
+            id="an unknown field within",
+        ),
+        pytest.param({"reference": 7}, Code.INVALID_ARGUMENT, "reference", id="another type"),
+        pytest.param({"reference": "a\x00b"}, Code.INVALID_ARGUMENT, "reference", id="a control"),
+        pytest.param({"reference": "a" * 2001}, Code.INVALID_ARGUMENT, "reference", id="too long"),
+        pytest.param(
+            {"organisation_id": "agt_00000000000000000000000000"},
+            Code.INVALID_ARGUMENT,
+            "organisation_id",
+            id="another kind of id",
+        ),
+        pytest.param(
+            {"organisation_id": "org_ZZZ"}, Code.INVALID_ARGUMENT, "organisation_id", id="no id"
+        ),
+        pytest.param(
+            {"idempotency_key": "short"}, Code.INVALID_ARGUMENT, "idempotency_key", id="a short key"
+        ),
+        pytest.param(
+            {"idempotency_key": "k" * 129},
+            Code.INVALID_ARGUMENT,
+            "idempotency_key",
+            id="a long key",
+        ),
+        pytest.param(
+            {**amount("-1x"), "reference": 7},
+            Code.INVALID_ARGUMENT,
+            "reference",
+            id="two faults, the first in precedence",
+        ),
+    ],
+)
+async def test_an_argument_that_is_none_is_refused_where_it_stands(
+    wire: Wire, change: dict[str, Any], code: Code, path: str
+) -> None:
+    before = await moved(wire)
+
+    given = await refusal(wire, treasurer(wire), "fund_account", {**FUNDING, **change})
+
+    assert (given.code, given.path) == (code, path)
+    assert await moved(wire) == before
+
+
+@pytest.mark.parametrize("name", sorted(FUNDING))
+async def test_an_argument_that_is_missing_is_named(wire: Wire, name: str) -> None:
+    rest = {each: value for each, value in FUNDING.items() if each != name}
+
+    given = await refusal(wire, caller(Role.TREASURER), "fund_account", rest)
+
+    assert (given.code, given.path) == (Code.INVALID_ARGUMENT, name)
+
+
+async def test_what_is_no_operation_is_refused_before_anything_else(wire: Wire) -> None:
+    for name in ("", "transfer", "__class__", "place_hold "):
+        given = await refusal(wire, ANYONE, name, {"amount": "-1"})
+
+        assert (given.code, given.path) == (Code.UNKNOWN_OPERATION, "name")
+
+
+@pytest.mark.parametrize(
+    ("role", "code"),
+    [
+        (Role.ANYONE, Code.UNAUTHENTICATED),
+        (Role.NEWCOMER, Code.UNKNOWN_KEY),
+        *((role, Code.NOT_PERMITTED) for role in Role if role not in {"anyone", "newcomer"}),
+    ],
+)
+async def test_an_operation_is_for_its_roles_alone(wire: Wire, role: Role, code: Code) -> None:
+    by = ANYONE if role is Role.ANYONE else caller(role)
+    # A registered key may ask again what became of its own registration: the engine answers.
+    again = {Role.NEWCOMER} if role is not Role.ANYONE else set()
+    others = [
+        operation.name
+        for operation in OPERATIONS.values()
+        if not operation.public and not operation.roles & ({role} | again)
+    ]
+
+    given = {name: (await refusal(wire, by, name, {"nonsense": 1})).code for name in others}
+
+    assert len(others) > 10
+    assert given == dict.fromkeys(others, code)
+
+
+@pytest.mark.parametrize("assurance", [each for each in Assurance if each != "A4"])
+async def test_whatever_writes_needs_a_signature_over_the_body(
+    wire: Wire, assurance: Assurance
+) -> None:
+    for operation in OPERATIONS.values():
+        if operation.effect is Effect.READS:
+            continue
+        by = replace(caller(next(iter(operation.roles))), assurance=assurance)
+
+        given = await refusal(wire, by, operation.name, {})
+
+        assert (given.code, given.required) == (Code.ASSURANCE_REQUIRED, "A4")
+
+
+async def test_what_fails_inside_leaves_without_its_reason(
+    wire: Wire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def failing(*_: object) -> Reply:
+        raise RuntimeError("the inside of the server")
+
+    broken = replace(HANDLERS["get_tree_head"], call=failing)
+    monkeypatch.setattr("farthing.server.dispatch.HANDLERS", {"get_tree_head": broken})
+
+    given = await refusal(wire, ANYONE, "get_tree_head", {})
+
+    assert given.code is Code.INTERNAL_ERROR
+    assert "inside" not in given.message
+
+
+async def test_every_operation_is_carried_out_by_something() -> None:
+    assert {name: handler.operation for name, handler in HANDLERS.items()} == dict(OPERATIONS)

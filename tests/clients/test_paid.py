@@ -97,6 +97,21 @@ async def test_a_purchase_repeated_under_its_key_is_the_same_purchase(tmp_path: 
         assert await available(market) == "0.996"
 
 
+async def test_a_purchase_that_was_refused_stays_refused_under_its_key(tmp_path: Path) -> None:
+    async with trading(tmp_path) as market:
+        agent_id = market.buyer.connection.principal
+        await market.operator.freeze(agent_id, "odd purchases")
+        with pytest.raises(Refused) as first:
+            await buy(market, key="purchase-number-one")
+        await market.operator.unfreeze(agent_id, "explained")
+
+        with pytest.raises(Refused) as again:
+            await buy(market, key="purchase-number-one")
+
+        assert first.value.code is again.value.code is Code.FROZEN
+        assert (await buy(market, key="purchase-number-two")).result
+
+
 async def test_many_who_ask_for_one_hold_at_once_get_one_piece_of_work(tmp_path: Path) -> None:
     async with trading(tmp_path) as market:
         market.desk.slow = True

@@ -421,7 +421,9 @@ class Buyer:
     ) -> Agreement | None:
         # A new acceptance has another nonce and time, so that it could not replay the first.
         outcome = await self.outcome(operation.name, key)
-        if outcome.outcome != "done" or outcome.answer is None:
+        if outcome.refusal is not None:
+            raise Refused(Refusal.from_document(outcome.refusal))
+        if outcome.answer is None:
             return None
         return await self.agreement(str(outcome.answer["agreement_id"]))
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Final, cast
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import urlsplit
 
 __all__ = ["InvalidSetting", "Settings", "load_settings"]
 
@@ -22,6 +22,10 @@ _NUMBER: Final = re.compile(r"0|[1-9][0-9]{0,11}")
 _WHOLE_PPM: Final = 1_000_000
 _PORT_MAX: Final = 65_535
 _PORTS: Final = {"http": 80, "https": 443}
+_ORIGIN: Final = re.compile(
+    r"(?P<scheme>https?)://(?P<host>[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?|\[[0-9a-f:]+\])"
+    r"(?::(?P<port>[1-9][0-9]{0,4}))?/?"
+)
 
 
 class InvalidSetting(ValueError):
@@ -171,22 +175,11 @@ def _read(name: str, value: object) -> object:
 
 def _check_public(text: str) -> None:
     """An origin and nothing more: a path or a user would stand in what every proof is bound to."""
-    try:
-        url = urlsplit(text)
-        fits = text.isascii() and text.isprintable() and text.rstrip("/") == _origin_of(url)
-    except ValueError:
-        fits = False
-    if not fits:
+    parts = _ORIGIN.fullmatch(text)
+    if parts is None or int(parts["port"] or 0) > _PORT_MAX:
         raise InvalidSetting("public_url: https://NAME or https://NAME:PORT, in lower case")
-    if url.scheme != "https" and url.hostname not in _LOOPBACK:
+    if parts["scheme"] != "https" and parts["host"].strip("[]") not in _LOOPBACK:
         raise InvalidSetting("public_url: https, as callers come from elsewhere than loopback")
-
-
-def _origin_of(url: SplitResult) -> str:
-    port = "" if url.port is None else f":{url.port}"
-    if url.scheme not in _PORTS or not url.hostname:
-        return ""
-    return f"{url.scheme}://{_bracketed(url.hostname)}{port}"
 
 
 def _bracketed(host: str) -> str:

@@ -95,11 +95,7 @@ async def _run(server: _Server, service: Service, listener: socket.socket) -> No
 
 def _listening(settings: Settings) -> socket.socket:
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listener.bind((settings.host, settings.port))
-    listener.listen(_BACKLOG)
-    return listener
+    return socket.create_server((settings.host, settings.port), family=family, backlog=_BACKLOG)
 
 
 def _announce(service: Service, ready_file: Path | None) -> None:
@@ -114,8 +110,6 @@ def _announce(service: Service, ready_file: Path | None) -> None:
             "Keep them safe: the admin approves organisations, the treasurer credits accounts.",
         ]
     lines.append(f"Journal key, to pin when verifying: {keyring[Purpose.JOURNAL].thumbprint}")
-    sys.stdout.write("\n".join(lines) + "\n")
-    sys.stdout.flush()
     if ready_file is not None:
         facts = {
             "admin_key": str(keyring.path(Purpose.ADMIN).absolute()),
@@ -127,3 +121,5 @@ def _announce(service: Service, ready_file: Path | None) -> None:
         part = ready_file.with_suffix(".part")
         part.write_text(json.dumps(facts))
         part.replace(ready_file)
+    sys.stdout.write("\n".join(lines) + "\n")
+    sys.stdout.flush()

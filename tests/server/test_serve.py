@@ -1,0 +1,135 @@
+"""`farthing serve` as a process: what it says, what it refuses to start with, how it ends."""
+
+import asyncio
+import json
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx2
+import orjson
+import pytest
+
+from tests.clients.cli.running import run
+from tests.server.listening import envelope, listening
+
+FARTHING = (sys.executable, "-m", "farthing.clients.cli")
+FIRST_START_LINES = 6
+
+
+@contextmanager
+def served(data_dir: Path, *options: str) -> Iterator[tuple["subprocess.Popen[str]", list[str]]]:
+    """A server process and what it said until it took calls."""
+    command = [*FARTHING, "serve", "--data-dir", str(data_dir), "--port", "0", *options]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=data_dir.parent
+    )
+    said: list[str] = []
+    try:
+        assert process.stdout is not None
+        for line in process.stdout:
+            said.append(line.rstrip("\n"))
+            if line.startswith("Journal key"):
+                break
+        assert process.poll() is None, said
+        yield process, said
+    finally:
+        process.kill()
+        process.communicate()
+
+
+async def failed(monkeypatch: pytest.MonkeyPatch, *words: str) -> str:
+    """What a command that must fail with 1 says, run in this process."""
+    monkeypatch.setattr("farthing.server.serve.set_up_logs", lambda _: None)
+    ran = await asyncio.to_thread(run, *words)
+    assert (ran.code, ran.out) == (1, ""), ran
+    (line,) = ran.err.splitlines()
+    return line
+
+
+def test_it_says_where_it_is_and_at_the_first_start_where_the_keys_are(tmp_path: Path) -> None:
+    folder, ready = tmp_path / "market", tmp_path / "ready.json"
+    with served(folder, "--ready-file", str(ready)) as (process, first):
+        facts = json.loads(ready.read_text())
+        health = httpx2.get(f"{facts['issuer']}/healthz").json()
+        process.terminate()
+        ended = process.wait(timeout=30)
+    with served(folder) as (process, second):
+        process.send_signal(signal.SIGINT)
+        interrupted = process.wait(timeout=30)
+
+    assert health == {"status": "ok"}
+    assert (ended, interrupted) == (0, 0)
+    assert first[0] == f"Farthing serves MCP at {facts['mcp']}"
+    assert first[-1].endswith(facts["journal_thumbprint"])
+    assert len(first) == FIRST_START_LINES
+    for role in ("admin", "treasurer"):
+        path = Path(facts[f"{role}_key"])
+        assert path.is_absolute()
+        assert path.is_file()
+        assert any(str(path) in line for line in first)
+    # Another port is another URL, and the same journal.
+    assert second == [second[0], first[-1]]
+
+
+def test_told_to_stop_it_answers_what_it_has_begun_to_read(tmp_path: Path) -> None:
+    body = envelope("search_catalog", {"query": "text"})
+    head = (
+        "POST /mcp HTTP/1.1\r\nhost: {host}\r\nexpect: 100-continue\r\n"
+        "content-type: application/json\r\naccept: application/json, text/event-stream\r\n"
+        "mcp-protocol-version: 2026-07-28\r\nmcp-method: tools/call\r\n"
+        "mcp-name: search_catalog\r\ncontent-length: {size}\r\n\r\n"
+    )
+    with served(tmp_path / "market") as (process, said):
+        url = urlsplit(said[0].rpartition(" ")[2])
+        assert url.hostname is not None
+        assert url.port is not None
+        with closing(socket.create_connection((url.hostname, url.port), timeout=30)) as call:
+            call.sendall(head.format(host=url.netloc, size=len(body)).encode())
+            # The server asks for the body: from now on the call is in flight.
+            asked = call.recv(1024)
+            process.terminate()
+            while _takes_connections(url.hostname, url.port):
+                pass
+            call.sendall(body)
+            answer = b"".join(iter(lambda: call.recv(65_536), b""))
+        ended = process.wait(timeout=30)
+
+    status, _, rest = answer.partition(b"\r\n")
+    reply = orjson.loads(rest.rpartition(b"\r\n\r\n")[2])
+    assert asked.startswith(b"HTTP/1.1 100")
+    assert status == b"HTTP/1.1 200 OK"
+    assert reply["result"]["structuredContent"]["results"] == []
+    assert ended == 0
+
+
+def _takes_connections(host: str, port: int) -> bool:
+    try:
+        socket.create_connection((host, port), timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
+async def test_what_it_cannot_start_with_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, other = tmp_path / "market", tmp_path / "other"
+    async with listening(folder) as server:
+        port = str(urlsplit(server.service.issuer).port)
+        second = await failed(monkeypatch, "serve", "--data-dir", str(folder), "--port", "0")
+        taken = await failed(monkeypatch, "serve", "--data-dir", str(other), "--port", port)
+    (folder / "keys" / "journal.jwk").unlink()
+    lost = await failed(monkeypatch, "serve", "--data-dir", str(folder), "--port", "0")
+    reach = await failed(monkeypatch, "serve", "--host", "0.0.0.0")  # noqa: S104
+
+    assert second.startswith("farthing: database_in_use: ")
+    assert "in use" in taken
+    assert "journal.jwk: put back the keys of this journal" in lost
+    assert "set public_url to an https URL" in reach
+    assert not other.exists()

@@ -30,9 +30,10 @@ outcomes, the last line and the member `outcome`:
   failed          something that was promised did not hold; the story says what
 
 exit codes:
-  0  the story came to its end and everything that was promised held, whatever the outcome
-  1  something did not hold
-  2  called wrongly: no such file, or a budget that is no amount of USD
+  0    the story came to its end and everything that was promised held, whatever the outcome
+  1    something did not hold
+  2    called wrongly: no such file, or a budget that is no amount of USD
+  130  stopped by a signal
 """
 
 
@@ -45,7 +46,7 @@ def main() -> int:
     except NoSuchFile as error:
         print(f"farthing demo: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, asyncio.CancelledError):
         print("farthing demo: stopped; every process has been ended", file=sys.stderr)
         return 130
     if given.json:

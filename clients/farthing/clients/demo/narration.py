@@ -51,7 +51,11 @@ class Narrator:
     def say(self, text: str) -> None:
         """A sentence of the story."""
         width = min(self._console.width, _WIDTH_MAX)
-        self._console.print(Padding(Text(clean(text)), (0, 0, 0, 4)), width=width)
+        self._console.print(Padding(Text(clean(text)), (0, 0, 0, 4), expand=False), width=width)
+
+    def command(self, text: str) -> None:
+        """A line to copy; it is not broken, however long it is."""
+        self._console.print(Text(f"    $ {clean(text)}"), soft_wrap=True)
 
     def facts(self, *pairs: tuple[str, str]) -> None:
         """Labels and what they stand for; ids and digests whole, so that they can be copied."""

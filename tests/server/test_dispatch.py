@@ -15,7 +15,7 @@ from farthing.protocol.messages.operations import OPERATIONS
 from farthing.protocol.wire import Effect, Role
 from farthing.server.dispatch import dispatch
 from farthing.server.operations import HANDLERS, Reply
-from farthing.settlement.engine.questions import AccountsOf, FiguresNow
+from farthing.settlement.engine.questions import AllAccounts, FiguresNow
 from tests.server.listening import Wire, held, wire_of
 from tests.serving import serving
 
@@ -64,7 +64,7 @@ async def refusal(wire: Wire, by: Caller, name: str, arguments: dict[str, Any]) 
 
 async def moved(wire: Wire) -> object:
     market = wire.server.service.market
-    return (await market.ask(FiguresNow())).seq, await market.ask(AccountsOf())
+    return (await market.ask(FiguresNow())).seq, await market.ask(AllAccounts())
 
 
 def amount(value: object, asset: object = "USD") -> dict[str, Any]:
@@ -137,12 +137,12 @@ def amount(value: object, asset: object = "USD") -> dict[str, Any]:
 async def test_an_argument_that_is_none_is_refused_where_it_stands(
     wire: Wire, change: dict[str, Any], code: Code, path: str
 ) -> None:
-    before = await moved(wire)
+    before = await records(wire)
 
     given = await refusal(wire, treasurer(wire), "fund_account", {**FUNDING, **change})
 
     assert (given.code, given.path) == (code, path)
-    assert await moved(wire) == before
+    assert await records(wire) == before
 
 
 @pytest.mark.parametrize("name", sorted(FUNDING))

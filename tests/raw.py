@@ -24,7 +24,7 @@ from farthing.protocol.proofs import content_digest, request_jwt
 from farthing.protocol.signatures import Typ, sign_compact
 from farthing.protocol.times import SECOND_US
 from farthing.protocol.wire import Role
-from farthing.settlement.engine.questions import AccountsOf, FiguresNow, Lookup
+from farthing.settlement.engine.questions import AllAccounts, FiguresNow, Lookup
 from farthing.settlement.engine.things import Agreement, Hold
 from tests.papers import signing_key
 from tests.serving import Serving, Shop, serving
@@ -181,7 +181,7 @@ class Desk:
 
     async def accounts(self) -> dict[str, str]:
         """Every account with its counters."""
-        accounts = await self.server.service.market.ask(AccountsOf())
+        accounts = await self.server.service.market.ask(AllAccounts())
         return {name: repr(account) for name, account in sorted(accounts.items())}
 
     async def is_healthy(self) -> bool:

@@ -18,11 +18,15 @@ from farthing.clients.transport import Connection
 from farthing.clients.vendors import Offer, Vendor
 from farthing.identity.keyring import Purpose
 from farthing.protocol.canonical import Json
+from farthing.protocol.contracts import DeliveryRecord
 from farthing.protocol.ids import derive_id
 from farthing.protocol.keys import Signer
+from farthing.protocol.messages.agreements import Agreement
 from farthing.protocol.wire import Money, Role
 from farthing.server.app import Service, build, now_us
 from farthing.server.settings import Settings
+from farthing.settlement.engine import things
+from farthing.settlement.engine.questions import Lookup
 from tests.papers import card_document, listing_document, signing_key, terms_document
 
 __all__ = ["Clock", "Serving", "Shop", "serving"]
@@ -130,6 +134,28 @@ class Shop:
             vendor=Vendor(vendor),
             listing_id=published.listing_id,
         )
+
+    async def captured(
+        self, agreement: Agreement, hold_id: str, usage: dict[str, int], result_sha256: str
+    ) -> str:
+        """Capture a hold with a signed delivery record; gives the charge's id."""
+        market = self.serving.service.market
+        hold = await market.ask(Lookup(noun="hold", id=hold_id))
+        bound = await market.ask(Lookup(noun="agreement", id=agreement.agreement_id))
+        assert isinstance(hold, things.Hold)
+        assert isinstance(bound, things.Agreement)
+        delivery = DeliveryRecord(
+            hold_id=hold_id,  # type: ignore[arg-type]
+            agreement_id=agreement.agreement_id,  # type: ignore[arg-type]
+            vendor_id=agreement.vendor_id,  # type: ignore[arg-type]
+            listing_id=agreement.listing_id,  # type: ignore[arg-type]
+            args_sha256=hold.args_sha256,
+            result_sha256=result_sha256,
+            output_schema_sha256=bound.output_schema_sha256,
+            usage=usage,
+            delivered_at_us=self.serving.clock(),
+        )
+        return (await self.vendor.capture(delivery)).answer.charge_id
 
 
 @asynccontextmanager

@@ -16,11 +16,9 @@ from farthing.clients.transport import Connection
 from farthing.protocol import wire
 from farthing.protocol.contracts import DeliveryRecord
 from farthing.protocol.errors import Code, Refused
-from farthing.protocol.messages.agreements import Agreement as AgreementView
 from farthing.protocol.messages.operations import OPERATIONS, AnyOperation
 from farthing.protocol.wire import Role
-from farthing.settlement.engine.questions import AccountsOf, FiguresNow, Lookup
-from farthing.settlement.engine.things import Agreement, Hold
+from farthing.settlement.engine.questions import AllAccounts, FiguresNow
 from tests.papers import signing_key
 from tests.serving import Serving, Shop, serving
 
@@ -81,31 +79,10 @@ async def tenant(server: Serving, suffix: str) -> Tenant:
         hold = await shop.buyer.hold(agreement.agreement_id, {"page": 2}, {"call": name})
         ids["hld"] = hold.answer.hold_id
         if name == "captured":
-            ids["chg"] = await captured(shop, agreement, hold.answer.hold_id)
+            ids["chg"] = await shop.captured(agreement, hold.answer.hold_id, {"page": 2}, "b" * 64)
     dispute = await shop.buyer.dispute(ids["chg"], "not_delivered")
     ids["dsp"] = dispute.dispute_id
     return Tenant(shop, ids)
-
-
-async def captured(shop: Shop, agreement: AgreementView, hold_id: str) -> str:
-    market = shop.serving.service.market
-    bound = await market.ask(Lookup(noun="agreement", id=agreement.agreement_id))
-    hold = await market.ask(Lookup(noun="hold", id=hold_id))
-    assert isinstance(bound, Agreement)
-    assert isinstance(hold, Hold)
-    delivery = DeliveryRecord(
-        hold_id=hold_id,  # type: ignore[arg-type]
-        agreement_id=agreement.agreement_id,  # type: ignore[arg-type]
-        vendor_id=agreement.vendor_id,  # type: ignore[arg-type]
-        listing_id=agreement.listing_id,  # type: ignore[arg-type]
-        args_sha256=hold.args_sha256,
-        result_sha256="b" * 64,
-        output_schema_sha256=bound.output_schema_sha256,
-        usage={"page": 2},
-        delivered_at_us=shop.serving.clock(),
-    )
-    charge = await shop.vendor.capture(delivery)
-    return charge.answer.charge_id
 
 
 def arguments(target: Target, mine: Tenant, value: str) -> dict[str, Any]:
@@ -170,7 +147,7 @@ def callers(target: Target, mine: Tenant, server: Serving) -> Iterator[Connectio
 async def snapshot(server: Serving) -> object:
     market = server.service.market
     figures = await market.ask(FiguresNow())
-    accounts = await market.ask(AccountsOf())
+    accounts = await market.ask(AllAccounts())
     return figures.seq, {name: repr(account) for name, account in accounts.items()}
 
 

@@ -15,7 +15,7 @@ from farthing.protocol.messages.authority import CHECK_AUTHORITY, CheckAuthority
 from farthing.protocol.messages.holds import Charge, Hold
 from farthing.protocol.messages.operations import OPERATIONS
 from farthing.protocol.wire import Money, Role, money
-from farthing.settlement.engine.questions import AccountsOf, FiguresNow, Lookup
+from farthing.settlement.engine.questions import AllAccounts, FiguresNow, Lookup
 from farthing.settlement.engine.things import Agreement as Bound
 from farthing.settlement.engine.things import Hold as Placed
 from tests.papers import signing_key
@@ -54,7 +54,7 @@ async def captured(shop: Shop, hold: Hold, **changes: Any) -> Charge:
 
 async def books(server: Serving) -> object:
     market = server.service.market
-    accounts = await market.ask(AccountsOf())
+    accounts = await market.ask(AllAccounts())
     return (await market.ask(FiguresNow())).seq, {name: repr(a) for name, a in accounts.items()}
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
 from importlib.resources import files
+from itertools import pairwise
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -75,6 +76,7 @@ class LintCode(StrEnum):
     METER_UNPRICED = "meter_unpriced"
     METER_UNDECLARED = "meter_undeclared"
     METER_NOT_STANDARD = "meter_not_standard"
+    PRICE_RISING = "price_rising"
     SCHEMA_NOT_OBJECT = "schema_not_object"
     SCHEMA_UNSUPPORTED = "schema_unsupported"
     EXAMPLE_INPUT = "example_input"
@@ -82,6 +84,7 @@ class LintCode(StrEnum):
     SLA_ORDER = "sla_order"
     SLA_BEYOND_DEADLINE = "sla_beyond_deadline"
     TERMS_WINDOW = "terms_window"
+    TERMS_UNKEPT = "terms_unkept"
     INTERFACE_INSECURE = "interface_insecure"
 
     @property
@@ -401,4 +404,38 @@ def _windows(trio: _Trio) -> Iterator[Finding]:
             yield _finding(LintCode.TERMS_WINDOW, f"terms.clauses.{path}", says)
 
 
-_CHECKS: Final[tuple[Check, ...]] = (_hashes, _tags, _meters, _schemas, _promises, _windows)
+def _prices(trio: _Trio) -> Iterator[Finding]:
+    """A hold pins its position, so calls at the same time share the tier they start in.
+
+    While prices fall, that costs the buyer, who can see it; were they to rise, or to start free, it
+    would cost the vendor.
+    """
+    for index, dimension in enumerate(trio.card.dimensions):
+        for place, (before, after) in enumerate(pairwise(dimension.tiers), start=1):
+            if after.amount_units * before.per_quantity > before.amount_units * after.per_quantity:
+                says = "A tier may not cost more than the one before it."
+                path = f"rate_card.dimensions.{index}.tiers.{place}"
+                yield _finding(LintCode.PRICE_RISING, path, says)
+
+
+def _kept(trio: _Trio) -> Iterator[Finding]:
+    """Terms promise only what the market keeps."""
+    if trio.terms.ending.notice_s:
+        says = "An agreement ends at once; a notice could not be kept."
+        yield _finding(LintCode.TERMS_UNKEPT, "terms.clauses.ending.params.notice_s", says)
+    if not trio.terms.refunds.vendor_may_refund:
+        says = "A vendor may always refund; terms cannot take that away."
+        path = "terms.clauses.refunds.params.vendor_may_refund"
+        yield _finding(LintCode.TERMS_UNKEPT, path, says)
+
+
+_CHECKS: Final[tuple[Check, ...]] = (
+    _hashes,
+    _tags,
+    _meters,
+    _prices,
+    _schemas,
+    _promises,
+    _windows,
+    _kept,
+)

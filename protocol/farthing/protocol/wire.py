@@ -12,7 +12,7 @@ from typing import Annotated, Generic, TypeVar, dataclass_transform
 
 from pydantic import AfterValidator, ConfigDict, Field
 
-from farthing.protocol.canonical import Json
+from farthing.protocol.canonical import INTEGER_MAX, Json
 from farthing.protocol.errors import Code
 from farthing.protocol.ids import id_pattern
 from farthing.protocol.money import format_units, parse_units
@@ -56,8 +56,10 @@ EXTENSION = f"{ROOT}/commerce"
 
 
 def _existing_time(text: str) -> str:
-    """Refuse what has the form of a time and is none, such as 31 February."""
-    parse_time(text)
+    """Refuse what has the form of a time and is none here, such as 31 February or the year 1."""
+    if not 0 < parse_time(text) <= INTEGER_MAX:
+        message_text = "a time after 1970 and before 2255"
+        raise ValueError(message_text)
     return text
 
 

@@ -22,7 +22,7 @@ from farthing.protocol.ledger import (
 )
 from farthing.protocol.records import Change, Record, Request, Signer
 from farthing.settlement.engine.commands import Command, Kept, Question, Seen
-from farthing.settlement.engine.questions import AccountsOf, StandingOf
+from farthing.settlement.engine.questions import AllAccounts, StandingOf
 from farthing.settlement.journal.machine import Machine
 from farthing.settlement.journal.stepper import Limits, RowsOf, Stepper, no_rows
 from farthing.settlement.journal.store import Store
@@ -153,7 +153,7 @@ def answer(bank: Bank, question: Question[Any], now_us: int) -> object:
             return Standing(
                 principal_id=principal_id, available_units=available, as_of_seq=bank.seq
             )
-        case AccountsOf():
+        case AllAccounts():
             return {name: replace(account) for name, account in bank.accounts.items()}
         case _:
             raise TypeError(type(question).__name__)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from farthing.protocol.chain import BadRecord
 from farthing.protocol.errors import Broken, Refused, Unverified
 from farthing.settlement.engine.commands import Command
-from farthing.settlement.engine.questions import AccountsOf, TreeHeadNow
+from farthing.settlement.engine.questions import AllAccounts, TreeHeadNow
 from farthing.settlement.journal.memory import MemoryStore
 from farthing.settlement.journal.recovery import recover
 from farthing.settlement.journal.store import Batch, CommitRefused, CommitUnknown
@@ -42,7 +42,7 @@ def test_the_journal_alone_gives_state_tree_and_head(storage: Storage) -> None:
     recovered = recover(storage.open(), BANK, origin=ORIGIN, keys=[SIGNER.public])
 
     assert recovered.state.seq == 7
-    assert recovered.state.accounts == stepper.answer(AccountsOf())
+    assert recovered.state.accounts == stepper.answer(AllAccounts())
     assert recovered.note == stepper.answer(TreeHeadNow())
     assert recovered.chain.seq == 7
 
@@ -156,7 +156,7 @@ def test_what_was_told_is_there_and_nothing_else_is(
         for command, reply in zip(commands, stepper.step(commands), strict=True):
             if not isinstance(reply, Refused):
                 told.setdefault(reply.seq, f"{command.operation} {command.idempotency_key}")
-    accounts = stepper.answer(AccountsOf())
+    accounts = stepper.answer(AllAccounts())
     stepper.close()
 
     recovered = recover(store, BANK, origin=ORIGIN, keys=[SIGNER.public])

@@ -7,7 +7,7 @@ from farthing.protocol.merkle import leaf_hash, verify_inclusion
 from farthing.protocol.records import Record
 from farthing.settlement.engine.commands import Kept, Outcome
 from farthing.settlement.engine.questions import (
-    AccountsOf,
+    AllAccounts,
     FiguresNow,
     ProofOf,
     RecordAt,
@@ -315,7 +315,7 @@ def test_all_stores_hold_the_same_journal(storage: Storage) -> None:
 
 def test_accounts_in_an_answer_do_not_move_later(opened: Stepper[Bank]) -> None:
     opened.step([fund(10)])
-    accounts = opened.answer(AccountsOf())
+    accounts = opened.answer(AllAccounts())
     opened.step([fund(5, "more")])
 
     assert accounts[bank.PREPAID].posted_units == 10  # type: ignore[index]

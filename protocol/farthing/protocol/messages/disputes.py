@@ -124,7 +124,7 @@ SUBMIT_EVIDENCE = Operation(
     answer=Dispute,
     effect=Effect.MOVES_MONEY,
     roles=frozenset({Role.VENDOR}),
-    codes=(Code.NOT_FOUND, Code.DISPUTE_DECIDED),
+    codes=(Code.NOT_FOUND, Code.DISPUTE_WINDOW_CLOSED, Code.DISPUTE_DECIDED),
 )
 GET_DISPUTE_STATUS = Operation(
     name="get_dispute_status",

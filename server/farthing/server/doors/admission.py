@@ -196,16 +196,17 @@ class Admission:
 
     async def _proven(self, scope: Scope, headers: Headers, receive: Receive) -> bytes:
         """Put the caller in the scope and give the body, or raise what refuses it."""
-        now_us = self._now_us()
         client = scope.get("client")
         address = client[0] if client else ""
         proofs = [value for name, value in headers if name == b"authorization"]
         if not proofs:
-            self._allowance.take(address, now_us)
+            self._allowance.take(address, self._now_us())
         body, called = b"", _Called()
         if scope["method"] == "POST":
             body = await self._body(headers, receive)
             called = _called(body)
+        # A proof's age is what it is when the request is whole, however slowly that came.
+        now_us = self._now_us()
         if len(proofs) > 1:
             raise Refused(refuse(Code.PROOF_INVALID, path="authorization"))
         authenticator = self._authenticator()

@@ -17,7 +17,7 @@ from farthing.protocol.wire import money
 from farthing.server.market import Market
 from farthing.server.operations.replies import Reply, reply
 from farthing.settlement.engine.accounts import fund_answer
-from farthing.settlement.engine.questions import AccountsOf, FiguresNow
+from farthing.settlement.engine.questions import AccountsOf, AllAccounts, FiguresNow
 
 __all__ = ["fund_account", "get_balance", "get_trial_balance"]
 
@@ -44,7 +44,7 @@ async def get_balance(market: Market, caller: Caller, ask: GetBalance) -> Reply:
 async def get_trial_balance(market: Market, caller: Caller, ask: GetTrialBalance) -> Reply:
     """Every account's gross counters."""
     del caller, ask
-    accounts = await market.ask(AccountsOf())
+    accounts = await market.ask(AllAccounts())
     figures = await market.ask(FiguresNow())
     return Reply(
         answer=TrialBalance(

@@ -81,7 +81,7 @@ def decide(state: State, command: Command, now_us: int) -> Record | Refusal | Se
             text = f"the platform's own {command.operation} was refused: {draft.code}"
             raise Broken(text)
         return _record(call, draft)
-    if refusal := _speaker(state, command):
+    if refusal := _speaker(state, command, now_us):
         return refusal
     by = command.by
     who = who_of(command.operation, by.principal_id, by.key_thumbprint)
@@ -97,9 +97,12 @@ def decide(state: State, command: Command, now_us: int) -> Record | Refusal | Se
     return _record(call, decision)
 
 
-def _speaker(state: State, command: Command) -> Refusal | None:
+def _speaker(state: State, command: Command, now_us: int) -> Refusal | None:
     """Whether the proof can be used and its key speaks for the caller now."""
     by = command.by
+    # Burnt proofs are forgotten by this very clock, so none of them is taken again.
+    if by.proof_jti and by.proof_expires_at_us <= now_us:
+        return refuse(Code.PROOF_EXPIRED)
     if (by.key_thumbprint, by.proof_jti) in state.burnt:
         return refuse(Code.PROOF_REPLAYED)
     if not by.principal_id:

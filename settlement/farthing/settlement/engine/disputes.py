@@ -61,7 +61,7 @@ def initiate(state: State, call: Call) -> Draft | Refusal:
     """File a dispute: hold the money, and decide at once where the rule can."""
     body = call.command.body
     assert isinstance(body, InitiateDispute)
-    charge = _disputable(state, call.principal_id, body.charge_id, call.now_us)
+    charge = _disputable(state, call.principal_id, body.charge_id, Reason(body.reason), call.now_us)
     if isinstance(charge, Refusal):
         return charge
     agreement = state.agreements[charge.agreement_id]
@@ -95,6 +95,8 @@ def answer_with_evidence(state: State, call: Call) -> Draft | Refusal:
         return refuse(Code.NOT_FOUND, path="dispute_id")
     if dispute.status == "decided":
         return refuse(Code.DISPUTE_DECIDED, path="dispute_id")
+    if dispute.evidence_due_at_us <= call.now_us:
+        return refuse(Code.DISPUTE_WINDOW_CLOSED, path="dispute_id")
     evidence = Evidence(body_sha256=body.body_sha256, schema_valid=body.schema_valid)
     charge = state.charges[dispute.charge_id]
     return _ruled(state, call, charge, dispute, evidence=evidence)
@@ -114,14 +116,16 @@ def preview(
     state: State, principal_id: str, charge_id: str, reason: Reason, now_us: int
 ) -> Ruling | Refusal:
     """What the rule says of a charge now, with no evidence yet."""
-    charge = _disputable(state, principal_id, charge_id, now_us)
+    charge = _disputable(state, principal_id, charge_id, reason, now_us)
     if isinstance(charge, Refusal):
         return charge
     card = state.cards[charge.rate_card_sha256]
     return rules.decide(reason, _case(state, charge, None, overdue=False), card)
 
 
-def _disputable(state: State, principal_id: str, charge_id: str, now_us: int) -> Charge | Refusal:
+def _disputable(
+    state: State, principal_id: str, charge_id: str, reason: Reason, now_us: int
+) -> Charge | Refusal:
     """The charge, where the caller is its buyer or the buyer's operator and the time is right."""
     charge = state.charges.get(charge_id)
     if charge is None or principal_id not in (charge.buyer_id, charge.operator_id):
@@ -130,8 +134,9 @@ def _disputable(state: State, principal_id: str, charge_id: str, now_us: int) ->
         return refuse(Code.ALREADY_DISPUTED, path="charge_id")
     if charge.status != "pending" or charge.window_closes_at_us <= now_us:
         return refuse(Code.DISPUTE_WINDOW_CLOSED, path="charge_id")
-    if charge.amount_units == charge.refunded_units:
-        return refuse(Code.NOT_DISPUTABLE, path="charge_id")
+    terms = state.terms[state.agreements[charge.agreement_id].terms_sha256]
+    if charge.amount_units == charge.refunded_units or reason not in terms.dispute.tier1:
+        return refuse(Code.NOT_DISPUTABLE, path="reason")
     return charge
 
 

@@ -24,7 +24,7 @@ def next_due_us(state: State) -> int | None:
 def due(state: State, now_us: int) -> Command | None:
     """The platform command that is due now, oldest first."""
     due_us = next_due_us(state)
-    if due_us is None or due_us > now_us:
+    if due_us is None or due_us > max(now_us, state.at_us):
         return None
     _, noun, thing_id = state.due[0]
     match noun:

@@ -138,6 +138,8 @@ def capture(state: State, call: Call) -> Draft | Refusal:
     delivery = body.delivery
     if path := _misfit(delivery, hold, agreement):
         return refuse(Code.DELIVERY_INVALID, path=f"delivery.{path}")
+    if over := [m for m, used in delivery.usage.items() if used > hold.workload.get(m, 0)]:
+        return refuse(Code.CAPTURE_EXCEEDS_HOLD, path=f"delivery.usage.{over[0]}")
     rating = _rate(state, agreement, hold.position, delivery.usage)
     if isinstance(rating, Refusal):
         return rating

@@ -138,41 +138,45 @@ def rotate(state: State, call: Call) -> Draft | Refusal:
 
 
 def revoke(state: State, call: Call) -> Draft | Refusal:
-    """Revoke a key: its own holder, the operator of the agent, or admin."""
+    """Revoke a key: its holder, an agent's operator, admin for organisations and treasurers."""
     body = call.command.body
     assert isinstance(body, RevokeKey)
     key = state.keys.get(body.key_thumbprint)
     if key is None or key.principal_id != body.principal_id:
         return refuse(Code.NOT_FOUND, path="key_thumbprint")
     own = key.principal_id == call.principal_id
-    if not own and _subject(state, call, key.principal_id) is None:
+    treasurers = call.command.by.role is Role.ADMIN and (
+        state.principals[key.principal_id].role == Role.TREASURER
+    )
+    if not (own or treasurers) and _subject(state, call, key.principal_id) is None:
         return refuse(Code.NOT_FOUND, path="principal_id")
     revoked = replace(key, status="revoked", until_us=key.until_us or call.now_us)
     return Draft(changed=(change("key", key.thumbprint, revoked, key),))
 
 
 def freeze(state: State, call: Call) -> Draft | Refusal:
-    """Freeze an agent or organisation. An admin's freeze outranks the operator's."""
+    """Freeze an agent or organisation. Whoever froze it keeps it frozen."""
     body = call.command.body
     assert isinstance(body, Freeze)
     principal = _freezable(state, call, body.principal_id)
     if principal is None:
         return refuse(Code.NOT_FOUND, path="principal_id")
-    frozen_by = principal.frozen_by if principal.frozen_by == PLATFORM else call.organisation_id
-    frozen = replace(principal, frozen_by=frozen_by)
+    setters = {*principal.frozen_by, call.organisation_id}
+    frozen = replace(principal, frozen_by=tuple(sorted(setters)))
     return Draft(changed=(change("principal", frozen.principal_id, frozen, principal),))
 
 
 def unfreeze(state: State, call: Call) -> Draft | Refusal:
-    """Let a principal act again; what the platform froze only the platform lets go."""
+    """Take the caller's own freeze away; another's stays until its own setter lifts it."""
     body = call.command.body
     assert isinstance(body, Unfreeze)
     principal = _freezable(state, call, body.principal_id)
     if principal is None:
         return refuse(Code.NOT_FOUND, path="principal_id")
-    if principal.frozen_by == PLATFORM != call.organisation_id:
+    if principal.frozen_by and call.organisation_id not in principal.frozen_by:
         return refuse(Code.NOT_PERMITTED, path="principal_id")
-    thawed = replace(principal, frozen_by="")
+    setters = set(principal.frozen_by) - {call.organisation_id}
+    thawed = replace(principal, frozen_by=tuple(sorted(setters)))
     return Draft(changed=(change("principal", thawed.principal_id, thawed, principal),))
 
 

@@ -18,6 +18,7 @@ from farthing.settlement.engine.things import Key
 __all__ = [
     "AccountsOf",
     "ActiveKeys",
+    "AllAccounts",
     "Figures",
     "FiguresNow",
     "KeyFacts",
@@ -79,9 +80,14 @@ class KeysOf(Question[tuple[Key, ...]]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AccountsOf(Question[Mapping[str, Account]]):
-    """Copies of the accounts of an owner; an empty owner means all accounts."""
+    """Copies of the accounts of an owner."""
 
-    owner: str = ""
+    owner: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AllAccounts(Question[Mapping[str, Account]]):
+    """Copies of all accounts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

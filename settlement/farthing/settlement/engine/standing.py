@@ -14,6 +14,7 @@ from farthing.settlement.engine.principals import is_frozen
 from farthing.settlement.engine.questions import (
     AccountsOf,
     ActiveKeys,
+    AllAccounts,
     Figures,
     FiguresNow,
     KeyFacts,
@@ -48,6 +49,8 @@ def answer(state: State, question: Question[object], now_us: int) -> object:
             return tuple(state.keys[thumbprint] for thumbprint in thumbprints)
         case AccountsOf(owner=owner):
             return _accounts_of(state, owner)
+        case AllAccounts():
+            return {name: copy(account) for name, account in state.accounts.items()}
         case Lookup(noun=noun, id=thing_id):
             return _tables(state)[noun].get(thing_id)
         case Things(noun=noun, principal_id=principal_id, limit=limit):
@@ -106,8 +109,6 @@ def _balances(
 
 
 def _accounts_of(state: State, owner: str) -> Mapping[str, Account]:
-    if not owner:
-        return {name: copy(account) for name, account in state.accounts.items()}
     names = (f"{owner}:{kind.value}:{asset}" for kind in AccountKind for asset in ASSETS)
     return {name: copy(state.accounts[name]) for name in names if name in state.accounts}
 

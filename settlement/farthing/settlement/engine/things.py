@@ -62,7 +62,7 @@ class Principal(Thing):
     organisation_id: str
     role: str
     status: str
-    frozen_by: str = ""
+    frozen_by: tuple[str, ...] = ()
     name_sha256: str = ""
 
 

@@ -23,7 +23,7 @@ from farthing.settlement.journal.machine import Machine
 from farthing.settlement.journal.recent import Recent
 from farthing.settlement.journal.recovery import recover
 from farthing.settlement.journal.sealing import Draft, sign_head
-from farthing.settlement.journal.store import CommitRefused, CommitUnknown, Row, Store
+from farthing.settlement.journal.store import CommitRefused, CommitUnknown, Row, Store, Unreadable
 from farthing.settlement.tables import KEPT_TABLES
 
 __all__ = ["Limits", "RowsOf", "Stepper", "no_rows", "unavailable"]
@@ -133,6 +133,10 @@ class Stepper(Generic[State]):
                     return self._machine.answer(self._state, question, self._now_us())
         except Refused as error:
             return error
+        except Unreadable:
+            # A question changes nothing: it fails alone, and may be asked again.
+            logger.exception("storage could not be read for %s", type(question).__name__)
+            return Refused(unavailable())
         except _DEFECTS:
             logger.exception("defect in answering %s", type(question).__name__)
             return Refused(refuse(Code.INTERNAL_ERROR))
@@ -205,7 +209,12 @@ class Stepper(Generic[State]):
             if isinstance(decision, Seen):
                 return self._replay(command, draft.record(decision.seq), decision.seq)
             data = self._chain.bytes_of(decision)
-            rows = _checked([*self._rows(decision), *_kept(command)])
+            # A refusal changes nothing, beside the journal either.
+            kept = () if decision.refused else _kept(command)
+            rows = _checked([*self._rows(decision), *kept])
+        except Unreadable:
+            logger.exception("storage could not be read for %s", command.operation)
+            return Refused(unavailable())
         except _DEFECTS:
             logger.exception("defect in %s", command.operation)
             return Refused(refuse(Code.INTERNAL_ERROR))

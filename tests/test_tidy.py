@@ -63,6 +63,7 @@ SQL_MODULES = re.compile(
 # The outermost doors, where whatever else goes wrong is logged and answered.
 CATCH_ALLS = {
     "server/farthing/server/dispatch.py",
+    "server/farthing/server/doors/admission.py",
 }
 
 # What is left to do belongs into the tracker. The brackets keep this line from offending.

@@ -88,16 +88,7 @@ def build(
     """
     issuer = settings.issuer(port)
     keyring = keyring_of(settings, issuer, entropy)
-    writer = Writer(
-        SqliteStore(settings.database_path, tables=tuple(CATALOG.sorted_tables)),
-        MACHINE,
-        signer=keyring[Purpose.JOURNAL],
-        origin=keyring.origin,
-        now_us=clock,
-        rows=projected,
-        earlier_keys=keyring.retired[Purpose.JOURNAL],
-        limits=Limits(queue_max=settings.queue_max),
-    )
+    writer = _writer(settings, keyring, clock)
     reading = _reading(settings)
     directory = Directory(_finder(writer))
     market = Market(
@@ -169,6 +160,19 @@ def keyring_of(
 def projected(record: Record) -> Iterable[tuple[Table, Mapping[str, str | int | bytes]]]:
     """The rows that a record makes in the tables of the rooms."""
     return projection.rows(record.seq, record)
+
+
+def _writer(settings: Settings, keyring: Keyring, clock: Callable[[], int]) -> Writer[State]:
+    return Writer(
+        SqliteStore(settings.database_path, tables=tuple(CATALOG.sorted_tables)),
+        MACHINE,
+        signer=keyring[Purpose.JOURNAL],
+        origin=keyring.origin,
+        now_us=clock,
+        rows=projected,
+        earlier_keys=keyring.retired[Purpose.JOURNAL],
+        limits=Limits(queue_max=settings.queue_max),
+    )
 
 
 async def _begin(market: Market, keyring: Keyring, settings: Settings) -> None:

@@ -7,6 +7,7 @@ import asyncio
 import os
 import sys
 from contextlib import suppress
+from operator import itemgetter
 from pathlib import Path
 from typing import Final, cast
 
@@ -46,8 +47,6 @@ async def balance_books(stage: Stage) -> None:
         holds=parse_units(funded, asset) == left.units + captured - returned,
         seen=left,
     )
-    (account,) = (await market.agent.balance()).accounts
-    tell.promise("nothing is left on hold", holds=account.held.units == 0, seen=account)
     stage.facts["charges"] = [
         {
             "label": each.label,
@@ -67,23 +66,21 @@ async def _try_balance(stage: Stage) -> None:
     trial = await market.treasurer.trial_balance()
     names = {market.operator.connection.principal: "operator"}
     names |= {shop.vendor.vendor_id: shop.name for shop in market.shops.values()}
-    tell.say(f"Trial balance as of record {trial.as_of_seq}:")
+    tell.say(f"Trial balance as of record {trial.as_of_seq}, in {stage.budget.asset}:")
+    named = sorted(((_named(row.account, names), row) for row in trial.rows), key=itemgetter(0))
     tell.table(
-        ("account", "debits", "credits", "debits pending", "credits pending"),
-        [
-            (
-                _named(row.account, names),
-                row.debits_posted,
-                row.credits_posted,
-                row.debits_pending,
-                row.credits_pending,
-            )
-            for row in trial.rows
-        ],
+        ("account", "debits", "credits"),
+        [(name, row.debits_posted, row.credits_posted) for name, row in named],
+    )
+    tell.say("What a vendor earned stays in its pending account until disputes are closed.")
+    tell.promise(
+        "nothing is on hold any more",
+        holds=all(row.debits_pending == row.credits_pending == "0" for row in trial.rows),
+        seen=trial.rows,
     )
     debits, credits_ = _sums(trial)
     tell.promise(
-        f"debits are credits, by the platform's word and by our own sum: {debits} = {credits_}",
+        f"debits equal credits, by our own sum too: {debits}",
         holds=trial.balanced and debits == credits_,
         seen=(debits, credits_),
     )
@@ -203,8 +200,8 @@ def _object(output: bytes) -> dict[str, object]:
 
 
 def _named(account: str, names: dict[str, str]) -> str:
-    owner, _, rest = account.partition(":")
-    return f"{names.get(owner, owner)}:{rest}"
+    owner, kind, _ = account.split(":")
+    return f"{names.get(owner, owner)} {kind.removeprefix('platform_').replace('_', ' ')}"
 
 
 def _sums(trial: TrialBalance) -> tuple[str, str]:

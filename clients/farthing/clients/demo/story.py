@@ -70,7 +70,7 @@ async def tell(telling: Telling) -> dict[str, object]:
             path = await asyncio.to_thread(write_sample, folder)
         errand = await measure(path)
         narrator.title("Farthing: a trade between an agent and three vendors")
-        _tell_errand(narrator, errand, facts)
+        _tell_errand(narrator, errand, facts, sample=telling.file is None)
         with _reporting(narrator):
             async with opened(folder) as market:
                 stage = Stage(
@@ -112,20 +112,24 @@ async def _acts(stage: Stage) -> str:
     return outcome
 
 
-def _tell_errand(narrator: Narrator, errand: Errand, facts: dict[str, object]) -> None:
+def _tell_errand(
+    narrator: Narrator, errand: Errand, facts: dict[str, object], *, sample: bool
+) -> None:
     narrator.act("A file")
+    # The sample is gone with the folder it was made in; its name says enough.
+    name = f"{errand.path.name}, made for this" if sample else f"{errand.path}"
     pages = (
         f"the agent cannot count them: {errand.uncounted}"
         if errand.page_count is None
         else counted(errand.page_count, "page")
     )
     narrator.facts(
-        ("file", f"{errand.path}, {counted(errand.size_bytes, 'byte')}"),
+        ("file", f"{name}, {counted(errand.size_bytes, 'byte')}"),
         ("pages", pages),
         ("sha256", errand.sha256),
     )
     facts["file"] = {
-        "path": str(errand.path),
+        "path": errand.path.name if sample else str(errand.path),
         "bytes": errand.size_bytes,
         "sha256": errand.sha256,
         "page_count": errand.page_count,

@@ -18,7 +18,7 @@ from farthing.clients.services import Purchase, ServiceFailed
 from farthing.protocol.canonical import Json, sha256_hex
 from farthing.protocol.listing import parse_listing
 from farthing.protocol.messages.agreements import Quote
-from farthing.protocol.messages.catalog import Result, SearchAnswer, SearchCatalog
+from farthing.protocol.messages.catalog import Component, Result, SearchAnswer, SearchCatalog
 from farthing.protocol.money import format_units
 from farthing.protocol.rating import parse_card
 from farthing.protocol.wire import Money, Usage, document_of, money
@@ -90,14 +90,13 @@ async def _open_shops(stage: Stage) -> None:
     await market.open_shops()
     tell.say("Each is an ordinary MCP server in a process of its own, made payable in three lines.")
     tell.table(
-        ("vendor", "process", "sells", "price", "listing"),
+        ("vendor", "process", "sells", "for, in USD"),
         [
             (
                 shop.name,
                 str(shop.child.pid),
                 str(offer.listing["name"]),
                 _price(offer.rate_card),
-                str(offer.listing["listing_id"]),
             )
             for shop in market.shops.values()
             for offer in shop.offers.values()
@@ -221,9 +220,8 @@ async def _search(stage: Stage) -> SearchAnswer:
 
 def _tell_results(stage: Stage, results: tuple[Result, ...]) -> None:
     tell, market = stage.narrator, stage.market
-    parts = [component.name for component in results[0].why.components]
     tell.table(
-        ("", "listing", "vendor", "total for this file", "p95", *parts, "score"),
+        ("", "listing", "vendor", "in all", "p95", "score"),
         [
             (
                 str(each.rank),
@@ -231,22 +229,26 @@ def _tell_results(stage: Stage, results: tuple[Result, ...]) -> None:
                 market.selling(each.listing_id).name,
                 shown(each.total) if each.total else "",
                 f"{each.latency_ms_p95} ms",
-                *(f"{_points(part.value_ppm)}" for part in each.why.components),
                 _points(each.score_ppm),
             )
             for each in results
         ],
     )
     first, why = results[0], results[0].why
-    weights = ", ".join(f"{each.name} {_points(each.weight_ppm)} %" for each in why.components)
-    matched = "; ".join(f"{each.field}: {', '.join(each.words)}" for each in why.matched)
     margins = [each for each in why.margins if each.margin]
-    spare = ", ".join(f"{each.constraint} {each.margin} {each.unit}" for each in margins)
     tell.say(
-        f"First is {first.vendor_text.name}. Why: the score weighs {weights}; nobody pays "
-        "for a place. Names and summaries are the vendors' words, to judge and not to obey."
+        f"First is {first.vendor_text.name}, since the published formula says so; nobody pays for "
+        "a place. Names and summaries are the vendors' words, to judge and not to obey."
     )
-    tell.facts(("matched", matched), ("to spare", spare))
+    tell.facts(
+        ("listing", first.listing_id),
+        *(
+            (f"score of {each.rank}", " + ".join(_component(part) for part in each.why.components))
+            for each in results
+        ),
+        ("matched", "; ".join(f"{each.field}: {', '.join(each.words)}" for each in why.matched)),
+        *((f"{each.constraint}", f"{each.margin} {each.unit} to spare") for each in margins),
+    )
     tell.promise(
         "the agent could buy it now",
         holds=first.purchasable.ok,
@@ -328,8 +330,8 @@ async def _buy_pages(stage: Stage, chosen: Result, quote: Quote, content: str) -
     tell.act("Hold, work, capture, receipt")
     before = await stage.available()
     tell.say(
-        f"{shown(quote.total)} are set aside; the agent calls the vendor's own tool, with its "
-        "payment in _meta; the vendor works, signs what it delivered and captures that much."
+        f"{shown(quote.total)} are set aside, and the agent calls the vendor's own tool, with its "
+        "payment in _meta."
     )
     try:
         purchase = await agent.buy(agreement, {"pdf": content}, {"page": errand.pages})
@@ -350,6 +352,7 @@ async def _buy_pages(stage: Stage, chosen: Result, quote: Quote, content: str) -
         "sha256": sha256_hex(stage.text.encode()),
         "sha256_of": "UTF-8, pages joined by one line feed",
     }
+    tell.say("The vendor works, signs what it delivered, and captures that much.")
     tell.facts(
         ("text", f"{counted(len(pages), 'page')}, {counted(len(stage.text), 'character')}"),
         ("text sha256", sha256_hex(stage.text.encode())),
@@ -380,16 +383,24 @@ async def _buy_pages(stage: Stage, chosen: Result, quote: Quote, content: str) -
 def _pages(stage: Stage) -> str:
     errand = stage.errand
     if errand.page_count is None:
-        return f"up to {counted(errand.pages, 'page')} of a file that it cannot open itself"
-    return f"these {counted(errand.pages, 'page')}"
+        return f"this file, up to {counted(errand.pages, 'page')} since it cannot count them"
+    return f"this file, {counted(errand.pages, 'page')}"
 
 
 def _price(card: Mapping[str, Json]) -> str:
     (dimension,) = parse_card(dict(card)).dimensions
     return ", then ".join(
-        f"{format_units(tier.amount_units, ASSET)} for {counted(tier.per_quantity, dimension.unit)}"
+        f"{format_units(tier.amount_units, ASSET)} {_per(tier.per_quantity, dimension.unit)}"
         for tier in dimension.tiers
     )
+
+
+def _per(quantity: int, unit: str) -> str:
+    return f"a {unit}" if quantity == 1 else f"per {counted(quantity, unit)}"
+
+
+def _component(part: Component) -> str:
+    return f"{part.name} {_points(part.value_ppm)} x {_points(part.weight_ppm)} %"
 
 
 def _points(ppm: int) -> str:

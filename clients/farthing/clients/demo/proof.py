@@ -112,6 +112,7 @@ async def verify_offline(stage: Stage) -> None:
         holds=not any(child.is_running for child in children),
         seen=[child.name for child in children if child.is_running],
     )
+    stage.facts["verification"] = []
     if not stage.bought:
         return
     tell.say(

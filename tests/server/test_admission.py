@@ -235,6 +235,38 @@ async def test_the_unproven_are_metered_by_address_and_the_proven_are_not(
         assert (proven.status_code, later.status_code) == (200, 200)
 
 
+async def test_what_nobody_signed_is_metered_by_its_size_before_it_is_parsed(
+    tmp_path: Path,
+) -> None:
+    async with serving(tmp_path, anonymous_per_minute=20) as server:
+        wire = wire_of(server)
+        await server.organisation("operator", "Operator One")
+        key = signing_key("Operator One")
+        whole = b"[" + b"1," * (BODY_BYTES_MAX // 2 - 1) + b"1"
+        proof = wire.proof(key, whole)
+        await wire.send(whole, proof=proof)
+        server.clock.ahead_us += 60_000_000
+
+        unsigned = [(await wire.send(whole)).json()["code"] for _ in range(2)]
+        stranger = await wire.send(whole, proof=wire.proof(signing_key("Stranger"), whole))
+        signed = await wire.send(whole, proof=wire.proof(key, whole))
+
+        assert unsigned == [Code.MALFORMED, Code.RATE_LIMITED]
+        assert stranger.json()["code"] == Code.RATE_LIMITED
+        assert signed.json()["code"] == Code.MALFORMED
+
+
+async def test_a_proof_is_checked_before_its_body_is_parsed(wire: Wire) -> None:
+    key = signing_key("Operator One")
+    body = b'{"a":1,"a":1}'
+
+    forged = await wire.send(body, proof=wire.proof(key, b"another"))
+    proven = await wire.send(body, proof=wire.proof(key, body))
+
+    assert forged.json()["code"] == Code.PROOF_INVALID
+    assert proven.json()["code"] == Code.DUPLICATE_KEY
+
+
 def post(issuer: str = "http://127.0.0.1:8321", path: str = "/mcp") -> Scope:
     host = issuer.removeprefix("http://").encode()
     return {

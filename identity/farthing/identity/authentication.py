@@ -24,13 +24,12 @@ _EXPIRED: Final = frozenset({ProofFault.EXPIRED, ProofFault.NOT_YET_VALID})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """What a proof is bound to, and the key that a newcomer's request names, if it names one."""
+    """What a proof is bound to."""
 
     authorization: str
     method: str
     url: str
     body: bytes
-    named_key: Mapping[str, object] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +51,7 @@ class Authenticator:
         now_us: int,
         *,
         on_stranger: Callable[[], None] = lambda: None,
+        named_key: Callable[[], Mapping[str, object] | None] = lambda: None,
     ) -> Caller:
         """The caller that a request proves.
 
@@ -60,6 +60,8 @@ class Authenticator:
             now_us: the receiver's clock.
             on_stranger: called before the registry is asked for a key that was not seen before;
                 it may raise `Refused`, as anybody can make up keys.
+            named_key: the key that the body names, if it is a newcomer's; called, and the body
+                thereby read, only where nobody holds the key that signed.
 
         Raises:
             Refused: `proof_invalid`, `proof_expired` or `unknown_key`, and never why in detail.
@@ -77,7 +79,7 @@ class Authenticator:
         if holder is None:
             on_stranger()
             holder = await self.directory.look_up(thumbprint)
-        key = holder.key if holder else _named(request.named_key, thumbprint)
+        key = holder.key if holder else _named(named_key(), thumbprint)
         if key is None:
             raise Refused(refuse(Code.UNKNOWN_KEY, path="authorization"))
         try:

@@ -36,6 +36,8 @@ METADATA: Final = "/.well-known/oauth-protected-resource"
 _CALLER: Final = "farthing.caller"
 _REQUEST_ID: Final = "farthing.request_id"
 _ADDRESSES_MAX: Final = 10_000
+# Parsing this much unsigned JSON costs as much of an allowance as one call.
+_METERED_BYTES: Final = 64 * 1024
 _MINUTE_US: Final = 60_000_000
 _SIZE_DIGITS_MAX: Final = 12
 _PATH_LOGGED_MAX: Final = 200
@@ -68,6 +70,11 @@ class _Called:
     name: str = ""
     key: Mapping[str, object] | None = None
 
+    @property
+    def newcomers_key(self) -> Mapping[str, object] | None:
+        """The key of a registration; anything else is signed with a key that is known."""
+        return self.key if self.name in _NEWCOMERS else None
+
 
 @dataclass(slots=True)
 class _Allowance:
@@ -76,12 +83,13 @@ class _Allowance:
     per_minute: int
     left: OrderedDict[str, tuple[int, int]] = field(default_factory=OrderedDict)
 
-    def take(self, address: str, now_us: int) -> None:
-        """Take one, or raise `rate_limited`."""
+    def take(self, address: str, now_us: int, count: int = 1) -> None:
+        """Take so many, or raise `rate_limited`; a whole allowance is enough for anything."""
         tokens, since_us = self.left.pop(address, (self.per_minute * _MINUTE_US, now_us))
         tokens = min(tokens + (now_us - since_us) * self.per_minute, self.per_minute * _MINUTE_US)
-        allowed = tokens >= _MINUTE_US
-        self.left[address] = (tokens - _MINUTE_US if allowed else tokens, now_us)
+        cost = min(count, self.per_minute) * _MINUTE_US
+        allowed = tokens >= cost
+        self.left[address] = (tokens - cost if allowed else tokens, now_us)
         if len(self.left) > _ADDRESSES_MAX:
             self.left.popitem(last=False)
         if not allowed:
@@ -195,50 +203,52 @@ class Admission:
         return scheme in {"http", "https"} and netloc in self._hosts
 
     async def _proven(self, scope: Scope, headers: Headers, receive: Receive) -> bytes:
-        """Put the caller in the scope and give the body, or raise what refuses it."""
-        client = scope.get("client")
-        address = client[0] if client else ""
+        """Put the caller in the scope and give the body, or raise what refuses it.
+
+        What nobody has signed is metered by its size before it is parsed; a proof is checked
+        before its body is parsed, and costs a fraction of that.
+        """
         proofs = [value for name, value in headers if name == b"authorization"]
+        is_post = scope["method"] == "POST"
         if not proofs:
-            self._allowance.take(address, self._now_us())
-        body, called = b"", _Called()
-        if scope["method"] == "POST":
-            body = await self._body(headers, receive)
-            called = _called(body)
-        # A proof's age is what it is when the request is whole, however slowly that came.
-        now_us = self._now_us()
+            self._meter(scope)
+        body = await self._body(headers, receive) if is_post else b""
+        if not proofs:
+            self._meter(scope, len(body) // _METERED_BYTES)
         if len(proofs) > 1:
             raise Refused(refuse(Code.PROOF_INVALID, path="authorization"))
         authenticator = self._authenticator()
-        request = Request(
-            authorization=proofs[0].decode("latin-1") if proofs else "",
-            method=scope["method"],
-            url=f"{authenticator.audience}{scope['path']}",
-            body=body,
-            named_key=called.key if called.name in _NEWCOMERS else None,
-        )
         caller = await authenticator.caller(
-            request, now_us, on_stranger=lambda: self._allowance.take(address, now_us)
+            Request(
+                authorization=proofs[0].decode("latin-1") if proofs else "",
+                method=scope["method"],
+                url=f"{authenticator.audience}{scope['path']}",
+                body=body,
+            ),
+            # A proof's age is what it is when the request is whole, however slowly that came.
+            self._now_us(),
+            on_stranger=lambda: self._meter(scope, 1 + len(body) // _METERED_BYTES),
+            named_key=lambda: _called(headers, body).newcomers_key if is_post else None,
         )
-        operation = OPERATIONS.get(called.name)
-        if caller is ANYONE and operation is not None and not operation.public:
-            raise Refused(refuse(Code.UNAUTHENTICATED))
+        if is_post:
+            operation = OPERATIONS.get(_called(headers, body).name)
+            if caller is ANYONE and operation is not None and not operation.public:
+                raise Refused(refuse(Code.UNAUTHENTICATED))
         scope[_CALLER] = caller
         return body
+
+    def _meter(self, scope: Scope, count: int = 1) -> None:
+        client = scope.get("client")
+        self._allowance.take(client[0] if client else "", self._now_us(), count)
 
     async def _body(self, headers: Headers, receive: Receive) -> bytes:
         """The whole body, or a refusal as soon as it is known to be too large or too slow."""
         try:
             async with asyncio.timeout(self._body_s_max):
-                body = await _whole(headers, receive)
+                return await _whole(headers, receive)
         except TimeoutError:
             text = f"The body did not arrive within {self._body_s_max} seconds."
             raise Refused(refuse(Code.MALFORMED, message=text)) from None
-        kind = _value(headers, b"content-type").partition(";")[0].strip().lower()
-        if kind != "application/json":
-            text = "The body is application/json."
-            raise Refused(refuse(Code.MALFORMED, path="content-type", message=text))
-        return body
 
 
 async def _whole(headers: Headers, receive: Receive) -> bytes:
@@ -261,8 +271,12 @@ async def _whole(headers: Headers, receive: Receive) -> bytes:
     return b"".join(parts)
 
 
-def _called(body: bytes) -> _Called:
+def _called(headers: Headers, body: bytes) -> _Called:
     """Read a body strictly, and say what it calls."""
+    kind = _value(headers, b"content-type").partition(";")[0].strip().lower()
+    if kind != "application/json":
+        text = "The body is application/json."
+        raise Refused(refuse(Code.MALFORMED, path="content-type", message=text))
     try:
         # Protocol envelopes may hold null and fractions; what is signed or stored may not.
         document = parse_json(body, allow_float=True, allow_null=True)

@@ -13,6 +13,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 # Switches a person may set: make demo FILE=x.pdf JSON=1, make test ARGS="tests/protocol -k money", make bench ONLY=engine
 FILE ?=
+BUDGET ?=
 JSON ?=
 ONLY ?=
 CHECK ?=
@@ -24,8 +25,15 @@ help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' Makefile
 
 .PHONY: demo
-demo: $(STAMP) ## Run one whole trade and print it as a story (FILE=any.pdf, JSON=1)
-	@$(BIN)/python -m farthing.clients.demo $(if $(FILE),--file '$(FILE)') $(if $(JSON),--json)
+# Through the environment, so that no character of a file's name means anything to the shell.
+demo: export DEMO_FILE = $(value FILE)
+demo: export DEMO_BUDGET = $(value BUDGET)
+demo: $(STAMP) ## Run one whole trade and print it as a story (FILE=any.pdf, BUDGET=0.2, JSON=1)
+	@$(BIN)/python -m farthing.clients.demo $(if $(FILE),--file "$$DEMO_FILE") $(if $(BUDGET),--budget "$$DEMO_BUDGET") $(if $(JSON),--json)
+
+.PHONY: faults
+faults: $(STAMP) ## Break thirty listed lines, one at a time, and see a named test fail for each
+	@$(BIN)/python -m tests.faults
 
 .PHONY: test
 test: $(STAMP) ## Run every test (ARGS= goes to pytest)

@@ -85,6 +85,16 @@ def test_it_is_durable_as_sqlite_understands_it(path: Path) -> None:
     assert select(path, "PRAGMA journal_mode") == [("wal",)]
 
 
+def test_every_commit_waits_for_the_disk(path: Path) -> None:
+    store = SqliteStore(path)
+    store.acquire()
+
+    # A setting of the connection and not of the file: nobody can see it from beside. 2 is FULL.
+    assert store._writing is not None  # noqa: SLF001
+    assert store._writing.execute("PRAGMA synchronous").fetchone() == (2,)  # noqa: SLF001
+    store.close()
+
+
 @pytest.mark.parametrize(
     "statement",
     [

@@ -36,9 +36,11 @@ __all__ = [
     "bearer",
     "call_body",
     "claims_of",
+    "hold_arguments",
     "in_a_task",
     "opened",
     "token_of",
+    "unchanged",
 ]
 
 VERSION = "2026-07-28"
@@ -228,6 +230,26 @@ def token_of(signer: Signer, claims: dict[str, Json], typ: Typ = Typ.REQUEST) ->
 def bearer(token: str) -> str:
     """A token as an Authorization header's value."""
     return f"Bearer {token}"
+
+
+def hold_arguments(desk: Desk, **changed: Json) -> dict[str, Json]:
+    """The arguments of a hold that would be placed, with what is changed of them."""
+    return {
+        "agreement_id": desk.agreement.agreement_id,
+        "workload": [{"meter": "page", "quantity": "1"}],
+        "args_sha256": "a" * 64,
+        "idempotency_key": "k" * 16,
+        **changed,
+    }
+
+
+@asynccontextmanager
+async def unchanged(desk: Desk) -> AsyncIterator[None]:
+    """Require that nothing is written and nothing moves, and that the server serves on."""
+    before = await desk.written(), await desk.accounts()
+    yield
+    assert (await desk.written(), await desk.accounts()) == before
+    assert await desk.is_healthy()
 
 
 @asynccontextmanager

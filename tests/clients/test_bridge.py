@@ -98,7 +98,7 @@ async def test_a_newcomer_is_walked_through_to_its_first_purchase(
         assert registered["next_step"].endswith(f"farthing approve {agent_id}")
         pending = await agent.refused("call_service", **agent.purchase())
         assert pending["code"] == "registration_pending"
-        assert pending["hint"].endswith(f"farthing approve {agent_id}")
+        assert f"farthing approve {agent_id}\n" in pending["hint"]
 
         await agent.market.operator.approve(agent_id)
         ungranted = await agent.refused("call_service", **agent.purchase())
@@ -223,6 +223,45 @@ async def test_a_write_without_a_key_is_given_one_and_says_which(tmp_path: Path)
         key = result.meta["org.farthing/idempotency_key"]
         outcome = await agent("get_outcome", operation="initiate_dispute", key=key)
         assert outcome["outcome"] == "done"
+
+
+async def test_a_write_whose_end_is_not_known_tells_the_key_to_call_again_with(
+    tmp_path: Path,
+) -> None:
+    async with bridged(tmp_path) as agent:
+        await agent.ready()
+        bought = await agent.client.call_tool("call_service", agent.purchase())
+        market = agent.market
+
+        market.routes.lose_replies = 3
+        lost = await agent.client.call_tool("call_service", agent.purchase())
+        key = lost.structured_content["idempotency_key"]
+        again = await agent.buy(idempotency_key=key)
+
+        market.routes.platform_is_down = True
+        unsent = await agent.refused("initiate_dispute", charge_id="x", reason="not_delivered")
+        unread = await agent.refused("get_balance")
+
+        assert (bought.meta or {})["org.farthing/idempotency_key"]
+        assert lost.is_error
+        assert (lost.meta or {})["org.farthing/idempotency_key"] == key
+        assert f"call again with idempotency_key={key}" in lost.structured_content["hint"]
+        assert again["idempotency_key"] == key
+        assert market.desk.runs == 2
+        assert unsent["code"] == unread["code"] == "unavailable"
+        assert unsent["idempotency_key"] in unsent["hint"]
+        assert "Nothing happened" in unread["message"]
+        assert "idempotency_key" not in unread
+
+
+async def test_a_refusal_that_is_final_for_its_key_says_so(tmp_path: Path) -> None:
+    async with bridged(tmp_path) as agent:
+        await agent.ready(per_call="0.005")
+
+        above = await agent.refused("call_service", **agent.purchase())
+
+        assert above["code"] == "per_call_limit_exceeded"
+        assert f"final for idempotency_key={above['idempotency_key']}" in above["hint"]
 
 
 async def test_bad_arguments_are_refused_with_their_place(tmp_path: Path) -> None:

@@ -38,6 +38,8 @@ from farthing.clients.bridge_tools import (
     Register,
     Registered,
     adapter,
+    reads,
+    takes_key,
     tools,
 )
 from farthing.clients.buyers import Buyer
@@ -47,7 +49,7 @@ from farthing.clients.home import Home, Profile
 from farthing.clients.operators import Member, Newcomer
 from farthing.clients.services import NotDelivered, ServiceFailed
 from farthing.clients.tools import ToolResult
-from farthing.clients.transport import Connection
+from farthing.clients.transport import Connection, new_key
 from farthing.protocol.errors import (
     Code,
     Refusal,
@@ -59,12 +61,14 @@ from farthing.protocol.errors import (
 from farthing.protocol.keys import PublicKey
 from farthing.protocol.messages.agreements import GET_QUOTE, Quote
 from farthing.protocol.messages.holds import PLACE_HOLD, PlaceHold
-from farthing.protocol.wire import ROOT, Effect, Money, Usage, document_of
+from farthing.protocol.wire import ROOT, Money, Usage, document_of
 
 __all__ = ["Bridge", "bridge_home", "serve"]
 
 KEY_META: Final = f"{ROOT}/idempotency_key"
 _QUOTES_KEPT: Final = 64
+# Under the same key the answer would be the same, though the platform does not remember it.
+_KEY_IS_SPENT: Final = frozenset({Code.IDEMPOTENCY_CONFLICT, Code.KEY_EXPIRED})
 _INSTRUCTIONS: Final = (
     "A market for AI agents, signed on this machine. Search the catalog; call_service then buys "
     "one call: it quotes, agrees, holds, calls the vendor, checks what comes, returns the receipt. "
@@ -146,27 +150,45 @@ class Bridge:
     async def call(self, name: str, arguments: Mapping[str, object]) -> CallToolResult:
         """Carry out a tool; whatever goes wrong is in the result."""
         _SIGNED.set([])
+        asked = dict(arguments)
+        key = ""
+        if takes_key(name):
+            # Made here, so that it can be told however the call ends.
+            given = asked.setdefault("idempotency_key", new_key(self._entropy))
+            key = given if isinstance(given, str) else ""
+        meta: dict[str, object] = {KEY_META: key} if key else {}
         try:
             if name in LOCAL:
-                ask: object = _read(LOCAL[name].ask, arguments)
-                return _result(LOCAL[name].title, await self._local[name](ask), {})
-            return await self._pass_on(name, dict(arguments))
+                ask: object = _read(LOCAL[name].ask, asked)
+                return _result(LOCAL[name].title, await self._local[name](ask), meta)
+            return await self._pass_on(name, asked, meta)
+        except ServiceFailed as failed:
+            # Its hold is spent, whatever the code.
+            is_final = not failed.code.retryable
+            return self._refused(failed.refusal, failed.request_id, key=key, is_final=is_final)
         except Refused as refused:
-            return self._refused(refused.refusal, refused.request_id)
+            is_final = refused.code.remembered or refused.code in _KEY_IS_SPENT
+            return self._refused(refused.refusal, refused.request_id, key=key, is_final=is_final)
         except NotDelivered as found:
-            text = f"{found} Dispute {found.charge_id} for not_delivered."
-            return self._refused(refuse(Code.VENDOR_FAILED, path=found.charge_id, message=text))
+            text = f"{found}. Dispute {found.charge_id} for not_delivered."
+            refusal = refuse(Code.VENDOR_FAILED, path=found.charge_id, message=text)
+            return self._refused(refusal, key=key)
         except Unreachable as error:
-            text = f"{error}. Whether it happened is not known: call again with the same key."
-            return self._refused(refuse(Code.UNAVAILABLE, message=text))
+            text = f"{error}. Whether it happened is not known: calling again does nothing twice."
+            if reads(name):
+                text = f"{error}. Nothing happened: try again."
+            return self._refused(refuse(Code.UNAVAILABLE, message=text), key=key)
         except Unverified as error:
-            return self._refused(refuse(Code.SIGNATURE_INVALID, message=f"{error}."))
+            refusal = refuse(Code.SIGNATURE_INVALID, message=f"{error}.")
+            return self._refused(refusal, key=key)
 
     async def aclose(self) -> None:
         """Close the connections."""
         await self._http.aclose()
 
-    async def _pass_on(self, name: str, arguments: dict[str, object]) -> CallToolResult:
+    async def _pass_on(
+        self, name: str, arguments: Mapping[str, object], meta: Mapping[str, object]
+    ) -> CallToolResult:
         operation = PASSED_ON.get(name)
         if operation is None:
             raise Refused(refuse(Code.UNKNOWN_OPERATION, path="name"))
@@ -174,9 +196,6 @@ class Bridge:
         if not operation.public and not profile.principal_id:
             raise Refused(refuse(Code.UNKNOWN_KEY))
         connection = self._connection(profile)
-        meta: dict[str, object] = {}
-        if operation.effect is not Effect.READS:
-            meta[KEY_META] = arguments.setdefault("idempotency_key", connection.new_key())
         if name == PLACE_HOLD.name:
             return _passed(await self._place_hold(connection, arguments), meta)
         result = await connection.send_raw(name, arguments, repeatable=True)
@@ -238,7 +257,6 @@ class Bridge:
     async def _call_service(self, ask: CallService) -> Bought:
         buyer = await self._buyer()
         key = ask.idempotency_key or buyer.connection.new_key()
-
         counted: list[Money] = []
 
         async def count(quote: Quote) -> None:
@@ -340,16 +358,23 @@ class Bridge:
         while len(self._quotes) > _QUOTES_KEPT:
             self._quotes.popitem(last=False)
 
-    def _refused(self, refusal: Refusal, request_id: str = "") -> CallToolResult:
+    def _refused(
+        self, refusal: Refusal, request_id: str = "", *, key: str = "", is_final: bool = False
+    ) -> CallToolResult:
         shape = refusal.document()
         if request_id:
             shape["request_id"] = request_id
-        if hint := self._hint(refusal):
+        hints = [self._hint(refusal)]
+        if key:
+            shape["idempotency_key"] = key
+            hints.append(_key_hint(key, is_final=is_final))
+        if hint := "\n".join(filter(None, hints)):
             shape["hint"] = hint
         return CallToolResult(
             content=[TextContent(type="text", text=orjson.dumps(shape).decode())],
             structured_content=shape,
             is_error=True,
+            _meta={KEY_META: key} if key else None,
         )
 
     def _hint(self, refusal: Refusal) -> str:
@@ -400,6 +425,12 @@ async def serve(home: Home, url: str, *, trust: str = "") -> None:
             await server.run(read, write, server.create_initialization_options())
     finally:
         await bridge.aclose()
+
+
+def _key_hint(key: str, *, is_final: bool) -> str:
+    if is_final:
+        return f"This is final for idempotency_key={key}; to try anew, leave the key out."
+    return f"To go on with this very call, call again with idempotency_key={key}"
 
 
 def _next_step(profile: Profile, status: str) -> str:

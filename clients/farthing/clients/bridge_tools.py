@@ -3,7 +3,7 @@
 Boundary: declarations and their schemas. What each does is `bridge`. Source: spec/bridge.md.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cache
 from typing import Any, Final, cast
 
@@ -43,6 +43,8 @@ __all__ = [
     "Register",
     "Registered",
     "adapter",
+    "reads",
+    "takes_key",
     "tools",
 ]
 
@@ -204,6 +206,20 @@ def tools() -> tuple[Tool, ...]:
         [_local(tool) for tool in LOCAL.values()]
         + [_passed_on(operation) for operation in PASSED_ON.values()]
     )
+
+
+def reads(name: str) -> bool:
+    """Whether a tool changes nothing, so that it can be asked again at will."""
+    if name in LOCAL:
+        return LOCAL[name].reads
+    return name in PASSED_ON and PASSED_ON[name].effect is Effect.READS
+
+
+def takes_key(name: str) -> bool:
+    """Whether a tool takes an idempotency key, which the bridge makes where it is left out."""
+    if name in LOCAL:
+        return "idempotency_key" in {each.name for each in fields(LOCAL[name].ask)}
+    return name in PASSED_ON and not reads(name)
 
 
 @cache

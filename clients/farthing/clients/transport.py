@@ -24,7 +24,7 @@ from farthing.protocol.keys import InvalidKey, PublicKey, Signer
 from farthing.protocol.messages.operations import OPERATIONS
 from farthing.protocol.wire import ROOT, Effect, Operation, document_of
 
-__all__ = ["Connection", "Reply", "platform_url"]
+__all__ = ["Connection", "Reply", "new_key", "platform_url"]
 
 Ask = TypeVar("Ask")
 Answer = TypeVar("Answer")
@@ -163,7 +163,7 @@ class Connection:
 
     def new_key(self) -> str:
         """A fresh idempotency key."""
-        return base64url.encode(self.entropy(_KEY_BYTES))
+        return new_key(self.entropy)
 
     async def aclose(self) -> None:
         """Close the connections that were opened here."""
@@ -186,6 +186,11 @@ class Connection:
         if result.is_error:
             raise _refused(result)
         return result
+
+
+def new_key(entropy: Entropy) -> str:
+    """A fresh idempotency key."""
+    return base64url.encode(entropy(_KEY_BYTES))
 
 
 def platform_url(url: str) -> str:

@@ -261,7 +261,10 @@ def test_a_published_offer_is_kept_and_the_next_one_is_the_next_version(
     file = tmp_path / "Other_Offer.json"
     file.write_text(json.dumps(offer), encoding="utf-8")
 
-    first, second = (market.answer("vendor", "listings", "publish", str(file)) for _ in range(2))
+    first = market.answer("vendor", "listings", "publish", str(file))
+    offer["listing"]["summary"] = "Returns the pages of another kind, one by one."
+    file.write_text(json.dumps(offer), encoding="utf-8")
+    second = market.answer("vendor", "listings", "publish", str(file))
     kept = market.home("vendor").offer("other-offer")
     gone = market.answer("vendor", "listings", "withdraw", first["listing_id"])
     shown = market.at("agent", "listings", "show", first["listing_id"])
@@ -269,6 +272,27 @@ def test_a_published_offer_is_kept_and_the_next_one_is_the_next_version(
     assert (first["version"], second["version"]) == (1, 2)
     assert kept.sha256 == second["listing_sha256"] == gone["listing_sha256"]
     assert "version 2, withdrawn" in shown.out
+
+
+def test_an_offer_that_is_published_already_gets_no_new_version(
+    market: Market, tmp_path: Path
+) -> None:
+    offer = json.loads(run("listings", "example").out)
+    offer["listing"]["name"] = "Pages that stay as they are"
+    file = tmp_path / "steady.json"
+    file.write_text(json.dumps(offer), encoding="utf-8")
+    first = market.answer("vendor", "listings", "publish", str(file))
+
+    told = market.at("vendor", "listings", "publish", str(file), "--name", "another")
+    again = market.answer("vendor", "listings", "publish", str(file))
+    market.answer("vendor", "listings", "withdraw", first["listing_id"])
+    returned = market.answer("vendor", "listings", "publish", str(file))
+    market.answer("vendor", "listings", "withdraw", first["listing_id"])
+
+    assert "unchanged, version 1" in told.err
+    assert market.home("vendor").offer("another").sha256 == first["listing_sha256"]
+    assert again["listing_sha256"] == first["listing_sha256"]
+    assert (again["version"], returned["version"]) == (1, 2)
 
 
 def test_a_charge_is_explained_proven_and_verified_offline(market: Market, tmp_path: Path) -> None:

@@ -93,7 +93,10 @@ def enrol(
     )
     session.show(registration)
     if registration.status == "pending":
-        session.note(f"The admin approves it: farthing approve {registration.principal_id}")
+        session.note(
+            "The admin approves it: farthing --key farthing-data/keys/admin.jwk approve "
+            f"{registration.principal_id}"
+        )
 
 
 @command(commands, "whoami", example="farthing whoami", panel=PANEL)
@@ -105,7 +108,7 @@ def whoami(session: Session) -> None:
 @command(
     commands,
     "approve",
-    example="farthing approve org_… --key keys/admin.jwk",
+    example="farthing approve org_… --key farthing-data/keys/admin.jwk",
     panel=PANEL,
 )
 def approve(
@@ -121,7 +124,7 @@ def approve(
 @command(
     commands,
     "fund",
-    example="farthing fund org_… 100 USD --reference wire-42 --key keys/treasurer.jwk",
+    example="farthing fund org_… 5 USD --reference wire-42 --key farthing-data/keys/treasurer.jwk",
     panel=PANEL,
 )
 def fund(
@@ -150,7 +153,7 @@ def fund(
 @command(
     commands,
     "trial-balance",
-    example="farthing trial-balance --key keys/treasurer.jwk",
+    example="farthing trial-balance --key farthing-data/keys/treasurer.jwk",
     panel=PANEL,
 )
 def trial_balance(session: Session) -> None:

@@ -4,6 +4,7 @@ Boundary: an offer is one JSON file of three documents; what is left out of it i
 there is only one right value. Source: spec/cli.md.
 """
 
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
@@ -33,6 +34,7 @@ from farthing.protocol.messages.listings import (
     LintListing,
     LintReport,
     ListingView,
+    Publication,
     PublishListing,
     WithdrawListing,
 )
@@ -51,10 +53,21 @@ commands.add_typer(listings, name="listings", rich_help_panel=PANEL)
 
 
 @command(listings, "example", example="farthing listings example > offer.json", offline=True)
-def example(session: Session) -> None:
-    """Print an offer to start from; what it leaves out is filled in when it is published."""
+def example(
+    session: Session,
+    *,
+    server: Annotated[
+        bool, typer.Option("--server", help="Print the server that serves this offer instead.")
+    ] = False,
+) -> None:
+    """Print an offer to start from; what it leaves out is filled in when it is published.
+
+    With --server: the vendor's whole server, in Python, which serves it once it is published from
+    a file called offer.json.
+    """
     del session
-    typer.echo(files(__package__).joinpath("offer.json").read_text(encoding="utf-8"), nl=False)
+    name = "example_server.txt" if server else "offer.json"
+    typer.echo(files(__package__).joinpath(name).read_text(encoding="utf-8"), nl=False)
 
 
 @command(listings, "lint", example="farthing listings lint offer.json")
@@ -88,15 +101,27 @@ def publish(
 ) -> None:
     """Sign and publish a version of a listing (vendor): the next one, unless the file says which.
 
-    The offer as published is kept in the home, where a tool made payable reads it.
+    What is published already, unchanged, gets no new version. The offer as published is kept in
+    the home, where a tool made payable reads it.
     """
+    offer = _offer(session, file)
+    newest = _newest(session, str(offer.listing.get("listing_id", "")))
+    if newest is not None and _is_in_force(offer, newest):
+        session.note(f"unchanged, version {newest.version}")
+        session.show(_publication(newest))
+    else:
+        session.show(_published(session, offer, idempotency_key))
+    if session.key_path is None:
+        _keep(session, name or file.stem.lower().replace("_", "-"), offer)
+
+
+def _published(session: Session, offer: "Offer", idempotency_key: str) -> Publication:
     from farthing.clients.documents import sign_listing  # noqa: PLC0415 - loads cryptography
 
-    offer = _offer(session, file)
     signer = session.key()
     if signer is None:
         session.misuse(f"A listing is signed, and {session.home.key_path} is not there.")
-    published = session.call(
+    return session.call(
         PUBLISH_LISTING,
         PublishListing(
             listing=dict(offer.listing),
@@ -106,9 +131,6 @@ def publish(
             idempotency_key=idempotency_key or session.new_key(),
         ),
     )
-    session.show(published)
-    if session.key_path is None:
-        _keep(session, name or file.stem.lower().replace("_", "-"), offer)
 
 
 @command(listings, "show", example="farthing listings show lst_…")
@@ -178,9 +200,33 @@ def _offer(session: Session, file: Path) -> "Offer":
     if "listing_id" not in listing and "vendor_id" in listing:
         named = derive_id("lst", str(listing["vendor_id"]), str(listing.get("name", "")))
         listing = {"listing_id": named, **listing}
-    if "version" not in listing and "listing_id" in listing:
-        listing = {"version": _next_version(session, str(listing["listing_id"])), **listing}
-    return Offer.bind(listing, card, terms or standard_terms())
+    offer = Offer.bind(listing, card, terms or standard_terms())
+    if "version" in listing or "listing_id" not in listing:
+        return offer
+    return _versioned(offer, _newest(session, str(listing["listing_id"])))
+
+
+def _versioned(offer: "Offer", newest: ListingView | None) -> "Offer":
+    """The offer as its newest version where it says the same as that, else as the next one."""
+    version = newest.version if newest else 1
+    same = replace(offer, listing={"version": version, **offer.listing})
+    if newest is None or _is_in_force(same, newest):
+        return same
+    return replace(offer, listing={"version": version + 1, **offer.listing})
+
+
+def _is_in_force(offer: "Offer", newest: ListingView) -> bool:
+    return newest.state != "withdrawn" and offer.sha256 == newest.listing_sha256
+
+
+def _publication(view: ListingView) -> Publication:
+    return Publication(
+        listing_id=view.listing_id,
+        version=view.version,
+        listing_sha256=view.listing_sha256,
+        rate_card_sha256=view.rate_card_sha256,
+        terms_sha256=view.terms_sha256,
+    )
 
 
 def _keep(session: Session, name: str, offer: "Offer") -> None:
@@ -192,13 +238,14 @@ def _keep(session: Session, name: str, offer: "Offer") -> None:
         session.note(f"Kept in {session.home.path} as the offer {name}.")
 
 
-def _next_version(session: Session, listing_id: str) -> int:
+def _newest(session: Session, listing_id: str) -> ListingView | None:
+    """The newest version; None where there is none, or where the id is no listing's."""
     try:
-        return session.call(GET_LISTING, GetListing(listing_id=listing_id)).version + 1
+        return session.call(GET_LISTING, GetListing(listing_id=listing_id))
     except Refused as refused:
-        if refused.code is not Code.NOT_FOUND:
+        if refused.code not in {Code.NOT_FOUND, Code.INVALID_ARGUMENT}:
             raise
-        return 1
+        return None
 
 
 def _report(console: Console, report: LintReport) -> None:

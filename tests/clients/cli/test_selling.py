@@ -1,0 +1,101 @@
+"""Selling a tool with nothing but what the command prints: an offer, a server, one paid call."""
+
+import asyncio
+import base64
+import os
+import re
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from farthing.clients.buyers import Buyer
+from farthing.clients.demo.sample import numbered_pdf
+from farthing.clients.home import Home
+from tests.clients.cli.running import answer, run, serving
+
+EXAMPLE_PORT = re.compile(r"\b9000\b")
+
+
+def test_the_example_offer_and_its_server_sell_a_call_as_printed(tmp_path: Path) -> None:
+    port = free_port()
+    vendor, operator = tmp_path / "vendor", tmp_path / "operator"
+    with serving(tmp_path / "data") as market:
+        at = {"FARTHING_URL": market.url}
+        selling = {**at, "FARTHING_HOME": str(vendor)}
+        buying = {**at, "FARTHING_HOME": str(operator)}
+        enrolled = run("enrol", "--kind", "vendor", "--name", "Pages", **selling)
+        answer(
+            "approve", answer("whoami", **selling)["principal_id"], "--key", market.admin_key, **at
+        )
+        offer = printed(tmp_path / "offer.json", port)
+        published = answer("listings", "publish", str(offer), **selling)
+        server = printed(tmp_path / "server.py", port, "--server")
+        agent = funded_agent(operator, market.admin_key, market.treasurer_key, buying)
+
+        with started(server, selling):
+            result, amount = asyncio.run(bought(agent, published["listing_id"]))
+
+    assert "farthing --key farthing-data/keys/admin.jwk approve org_" in enrolled.err
+    assert len(result["pages"]) == 2
+    assert amount == "0.004"
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def printed(file: Path, port: int, *more: str) -> Path:
+    """What `listings example` prints, in a file, for a port that is free."""
+    text = run("listings", "example", *more).out
+    text, count = EXAMPLE_PORT.subn(str(port), text)
+    assert count == 1
+    file.write_text(text, encoding="utf-8")
+    return file
+
+
+def funded_agent(operator: Path, admin: str, treasurer: str, at: dict[str, str]) -> Home:
+    """The home of an agent that may spend."""
+    buyer = answer("enrol", "--kind", "operator", "--name", "Acme", **at)["principal_id"]
+    answer("approve", buyer, "--key", admin, FARTHING_URL=at["FARTHING_URL"])
+    funds = ("fund", buyer, "1", "USD", "--reference", "first money", "--key", treasurer)
+    answer(*funds, FARTHING_URL=at["FARTHING_URL"])
+    agent = answer("agents", "register", "Reader", **at)["principal_id"]
+    answer("approve", agent, **at)
+    answer("grants", "set", agent, "--per-call", "0.05", "--per-day", "1", **at)
+    return Home(operator / "agents" / "reader")
+
+
+@contextmanager
+def started(server: Path, environment: dict[str, str]) -> Iterator[None]:
+    """Run a server file as it is until the block ends."""
+    process = subprocess.Popen(
+        [sys.executable, str(server)],
+        env={**os.environ, **environment},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        assert process.stderr is not None
+        try:
+            said = next((line for line in process.stderr if "running on" in line), "")
+            assert said, "the server did not start"
+            yield
+        finally:
+            process.terminate()
+            process.communicate()
+
+
+async def bought(agent: Home, listing_id: str) -> tuple[Any, str]:
+    """The result of one call for two pages, and what it cost."""
+    profile = agent.profile()
+    assert profile is not None
+    arguments = {"pdf": base64.b64encode(numbered_pdf(2)).decode()}
+    async with agent.connection(profile) as connection:
+        purchase = await Buyer(connection).call_service(listing_id, arguments, {"page": 2})
+    return purchase.result, purchase.charge.amount.amount

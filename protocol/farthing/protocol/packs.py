@@ -82,6 +82,8 @@ def read_pack(data: bytes) -> dict[str, bytes]:
     """
     if len(data) > PACK_BYTES_MAX:
         raise Unverified("the pack is larger than a pack may be")
+    if not data.startswith(_LOCAL_MARK):
+        raise Unverified("not an evidence pack")
     files: dict[str, bytes] = {}
     offset = 0
     try:
@@ -93,7 +95,7 @@ def read_pack(data: bytes) -> dict[str, bytes]:
             files[data[name_at:content_at].decode("ascii")] = data[content_at:offset]
         written = write_pack(files)
     except (struct.error, ValueError) as error:
-        raise Unverified("the pack is no archive, or a damaged one") from error
+        raise Unverified("not an evidence pack, or a damaged one") from error
     if written != data:
-        raise Unverified("the archive is not the one that its files give")
+        raise Unverified("not an evidence pack, or a changed one: its files give another archive")
     return files

@@ -97,6 +97,10 @@ def build(
         entropy=entropy,
         signer=keyring[Purpose.PLATFORM],
         issuer=issuer,
+        quote_keys=tuple(
+            key.jwk()
+            for key in (*keyring.retired[Purpose.PLATFORM], keyring[Purpose.PLATFORM].public)
+        ),
         origin=keyring.origin,
         journal_jwk=keyring[Purpose.JOURNAL].public.jwk(),
         directory=directory,

@@ -41,6 +41,7 @@ class Market:
         entropy: random bytes of a length.
         signer: the platform's key for quotes and entitlements.
         issuer: the public URL, which names the platform in everything it signs.
+        quote_keys: every public key that quotes were ever signed with, newest last.
         origin: the journal's name in its signed heads.
         journal_jwk: the public key that signs tree heads.
         directory: who holds which key.
@@ -54,6 +55,7 @@ class Market:
     entropy: Callable[[int], bytes]
     signer: Signer
     issuer: str
+    quote_keys: tuple[Mapping[str, str], ...]
     origin: str
     journal_jwk: Mapping[str, str]
     directory: Directory

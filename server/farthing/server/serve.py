@@ -4,6 +4,7 @@ Boundary: sockets, signals and what a person reads; what is served is put togeth
 """
 
 import asyncio
+import errno
 import json
 import signal
 import socket
@@ -95,7 +96,13 @@ async def _run(server: _Server, service: Service, listener: socket.socket) -> No
 
 def _listening(settings: Settings) -> socket.socket:
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    return socket.create_server((settings.host, settings.port), family=family, backlog=_BACKLOG)
+    address = (settings.host, settings.port)
+    try:
+        return socket.create_server(address, family=family, backlog=_BACKLOG)
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            raise
+        raise OSError(f"port {settings.port} is taken; use --port") from error
 
 
 def _announce(service: Service, ready_file: Path | None) -> None:

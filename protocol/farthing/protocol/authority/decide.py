@@ -15,12 +15,16 @@ __all__ = ["Purchase", "decide", "first_of"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Purchase:
-    """What somebody wants to buy: from whom, of which kind, for how much."""
+    """What somebody wants to buy: from whom, of which kind, for how much.
+
+    Nothing can be bought from a vendor that is frozen.
+    """
 
     vendor_id: str
     tags: tuple[str, ...]
     asset: str
     units: int
+    vendor_frozen: bool = False
 
 
 def decide(
@@ -36,7 +40,7 @@ def decide(
         now_us: the time of the decision.
     """
     reasons: list[Refusal] = []
-    if frozen:
+    if frozen or purchase.vendor_frozen:
         reasons.append(refuse(Code.FROZEN))
     if grant is None or grant.revoked:
         reasons.append(refuse(Code.AUTHORITY_MISSING, path="asset", asset=purchase.asset))

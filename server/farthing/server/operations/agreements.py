@@ -4,7 +4,6 @@ from typing import cast
 
 from farthing.identity.callers import Caller
 from farthing.protocol import contracts
-from farthing.protocol.authority.decide import Purchase
 from farthing.protocol.authority.standing import decide_purchase
 from farthing.protocol.canonical import Json, canonical_bytes
 from farthing.protocol.errors import Code, Refused, refuse
@@ -38,7 +37,7 @@ from farthing.protocol.terms import Terms
 from farthing.protocol.times import SECOND_US, format_time
 from farthing.protocol.wire import money
 from farthing.server.market import Market
-from farthing.server.operations.listings import listing_head, public_key
+from farthing.server.operations.listings import listing_head, public_key, purchase_of
 from farthing.server.operations.replies import Reply, checked, own, reply
 from farthing.settlement.engine.agreements import Acceptance, agreement_answer, agreement_view
 from farthing.settlement.engine.holds import quantities
@@ -174,9 +173,7 @@ async def _quote(
 ) -> Quote:
     document = quote.document()
     standing = await market.ask(StandingOf(principal_id=caller.principal_id))
-    purchase = Purchase(
-        vendor_id=listing.vendor_id, tags=listing.tags, asset=quote.asset, units=quote.total_units
-    )
+    purchase = await purchase_of(market, listing, quote.asset, quote.total_units)
     reasons = decide_purchase(standing, purchase, quote.issued_at_us)
     return Quote(
         quote_id=quote.quote_id,

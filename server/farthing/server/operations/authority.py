@@ -1,7 +1,6 @@
 """Authority: what an operator sets, what an agent may spend."""
 
 from farthing.identity.callers import Caller
-from farthing.protocol.authority.decide import Purchase
 from farthing.protocol.authority.standing import decide_purchase
 from farthing.protocol.errors import Code, Refused, refuse
 from farthing.protocol.messages.authority import (
@@ -16,7 +15,7 @@ from farthing.protocol.messages.authority import (
 )
 from farthing.protocol.wire import Role
 from farthing.server.market import Market
-from farthing.server.operations.listings import listing_head
+from farthing.server.operations.listings import listing_head, purchase_of
 from farthing.server.operations.replies import Reply, reply, standing_now
 from farthing.settlement.engine.grants import grant_answer, grant_view
 from farthing.settlement.engine.questions import Lookup, StandingOf
@@ -63,12 +62,7 @@ async def check_authority(market: Market, caller: Caller, ask: CheckAuthority) -
     assert caller.role is Role.BUYER
     listing = await listing_head(market, ask.listing_id)
     standing = await market.ask(StandingOf(principal_id=caller.principal_id))
-    purchase = Purchase(
-        vendor_id=listing.vendor_id,
-        tags=listing.tags,
-        asset=ask.amount.asset,
-        units=ask.amount.units,
-    )
+    purchase = await purchase_of(market, listing, ask.amount.asset, ask.amount.units)
     reasons = decide_purchase(standing, purchase, market.now_us())
     left = standing_now(standing, ask.amount.asset)
     return Reply(

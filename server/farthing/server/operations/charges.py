@@ -92,7 +92,7 @@ async def get_evidence(market: Market, caller: Caller, ask: GetEvidence) -> Repl
             charge_id=charge.charge_id,
             receipts=tuple([await _receipt(market, seq) for seq in sorted(seqs)]),
             journal_key=dict(market.journal_jwk),
-            quote_keys=(dict(market.signer.public.jwk()),),
+            quote_keys=tuple(dict(jwk) for jwk in market.quote_keys),
         )
     )
 

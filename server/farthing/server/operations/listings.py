@@ -4,6 +4,7 @@ from typing import cast
 
 from farthing.catalog import lint
 from farthing.identity.callers import Caller
+from farthing.protocol.authority.decide import Purchase
 from farthing.protocol.canonical import Json, canonical_bytes, document_sha256
 from farthing.protocol.errors import Code, Refused, refuse
 from farthing.protocol.keys import PublicKey
@@ -29,7 +30,7 @@ from farthing.server.market import Market
 from farthing.server.operations.replies import Reply, reply
 from farthing.settlement.engine.listings import Publishing, publication_answer
 from farthing.settlement.engine.questions import Lookup, RecordAt
-from farthing.settlement.engine.things import Listing
+from farthing.settlement.engine.things import Listing, Principal
 
 __all__ = [
     "document_at",
@@ -39,6 +40,7 @@ __all__ = [
     "listing_head",
     "public_key",
     "publish_listing",
+    "purchase_of",
     "withdraw_listing",
 ]
 
@@ -123,6 +125,18 @@ async def listing_head(market: Market, listing_id: str) -> Listing:
     if not isinstance(head, Listing):
         raise Refused(refuse(Code.NOT_FOUND, path="listing_id"))
     return head
+
+
+async def purchase_of(market: Market, listing: Listing, asset: str, units: int) -> Purchase:
+    """What buying from a listing now would be, to be judged against a standing."""
+    vendor = await market.ask(Lookup(noun="principal", id=listing.vendor_id))
+    return Purchase(
+        vendor_id=listing.vendor_id,
+        tags=listing.tags,
+        asset=asset,
+        units=units,
+        vendor_frozen=isinstance(vendor, Principal) and bool(vendor.frozen_by),
+    )
 
 
 async def document_at(market: Market, sha256: str) -> JsonObject:

@@ -92,8 +92,9 @@ def place(state: State, call: Call) -> Draft | Refusal:
             tags=agreement.tags,
             asset=agreement.asset,
             units=units,
+            vendor_frozen=is_frozen(state, agreement.vendor_id),
         ),
-        frozen=is_frozen(state, call.principal_id) or is_frozen(state, agreement.vendor_id),
+        frozen=is_frozen(state, call.principal_id),
         spent_units=state.counters.get((grant.grant_id, day), 0) if grant else 0,
         now_us=call.now_us,
     )

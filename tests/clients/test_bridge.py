@@ -17,6 +17,7 @@ from farthing.server.doors.mcp import tools_for
 from tests.clients.trading import Trading, trading, usd
 
 WORKLOAD = [{"meter": "page", "quantity": "3"}]
+MAXIMUM = {"amount": "0.001", "asset": "USD"}
 NOBODY = "org_00000000000000000000000000"
 
 
@@ -152,7 +153,7 @@ async def test_the_local_ceiling_counts_what_was_spent_and_stops_what_is_more(
             assert refusal["code"] == "local_limit_exceeded"
             assert (refusal["required"], refusal["remaining"]) == ("0.006", "0.002")
             assert str(agent.home.ceiling_path) in refusal["hint"]
-        assert len(agreements) == 2
+        assert len(agreements) == 1
         assert agent.market.desk.runs == 2
         (left,) = (await agent("get_bridge_status"))["ceiling"]
         assert left["today"] == {"amount": "0.002", "asset": "USD"}
@@ -252,6 +253,38 @@ async def test_a_write_whose_end_is_not_known_tells_the_key_to_call_again_with(
         assert unsent["idempotency_key"] in unsent["hint"]
         assert "Nothing happened" in unread["message"]
         assert "idempotency_key" not in unread
+
+
+async def test_a_price_above_the_callers_own_maximum_is_told_apart_from_the_ceiling(
+    tmp_path: Path,
+) -> None:
+    async with bridged(tmp_path) as agent:
+        await agent.ready()
+
+        above = await agent.refused("call_service", **agent.purchase(), max_total=MAXIMUM)
+
+        assert (above["code"], above["path"]) == ("local_limit_exceeded", "max_total")
+        assert "above the max_total you gave" in above["message"]
+        assert str(agent.home.ceiling_path) not in above["hint"]
+        assert not (await agent("list_agreements"))["agreements"]
+
+
+async def test_arguments_that_do_not_fit_the_listing_are_refused_with_nothing_signed(
+    tmp_path: Path,
+) -> None:
+    async with bridged(tmp_path) as agent:
+        await agent.ready()
+
+        odd = await agent.refused("call_service", **(agent.purchase() | {"arguments": {"pdf": 1}}))
+
+        assert (odd["code"], odd["path"]) == ("invalid_argument", "arguments.pdf")
+        assert not (await agent("list_agreements"))["agreements"]
+        dollars = next(
+            each
+            for each in (await agent("get_bridge_status"))["ceiling"]
+            if each["today"]["asset"] == "USD"
+        )
+        assert dollars["today"]["amount"] == "10"
 
 
 async def test_a_refusal_that_is_final_for_its_key_says_so(tmp_path: Path) -> None:

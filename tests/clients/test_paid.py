@@ -10,7 +10,7 @@ import pytest
 from mcp.server import MCPServer
 from mcp.server.mcpserver import Context
 
-from farthing.clients.documents import arguments_sha256, result_sha256
+from farthing.clients.documents import Offer, arguments_sha256, result_sha256
 from farthing.clients.metering import Meter
 from farthing.clients.paid import Seller
 from farthing.clients.payable import Payable
@@ -57,6 +57,69 @@ async def test_a_second_call_under_an_agreement_goes_on_from_its_position(tmp_pa
         assert first.charge.amount == usd("0.02")
         assert second.charge.amount == usd("0.003")
         assert second.agreement_id == first.agreement_id
+
+
+async def test_calls_one_after_another_share_an_agreement_and_its_graduated_prices(
+    tmp_path: Path,
+) -> None:
+    async with trading(tmp_path) as market:
+        first = await market.buyer.call_service(market.listing_id, {"pdf": "|" * 9}, {"page": 10})
+        second = await buy(market, key="purchase-number-two", max_total=usd("0.0045"))
+        again = await buy(market, key="purchase-number-two", max_total=usd("0.0045"))
+
+        assert second.agreement_id == again.agreement_id == first.agreement_id
+        assert second.charge.amount == usd("0.003")
+        assert again.charge.charge_id == second.charge.charge_id
+        assert market.desk.runs == 2
+
+
+async def test_an_agreement_that_ended_or_binds_to_an_older_listing_is_not_taken(
+    tmp_path: Path,
+) -> None:
+    async with trading(tmp_path) as market:
+        first = await buy(market, key="purchase-number-one")
+        await market.vendor.terminate(first.agreement_id, "a new price")
+        second = await buy(market, key="purchase-number-two")
+        newer = Offer.bind(
+            {**market.offer.listing, "version": 2}, market.offer.rate_card, market.offer.terms
+        )
+        await market.vendor.publish(newer)
+        third = await buy(market, key="purchase-number-three")
+        again = await buy(market, key="purchase-number-two")
+
+        agreement_ids = [each.agreement_id for each in (first, second, third)]
+        assert len(set(agreement_ids)) == 3
+        assert third.charge.amount == usd("0.004")
+        assert again.charge.charge_id == second.charge.charge_id
+        assert again.agreement_id == second.agreement_id
+
+
+@pytest.mark.parametrize(
+    ("arguments", "path"),
+    [({"pdf": 1}, "arguments.pdf"), ({}, "arguments.pdf"), (PDF | {"x": 1}, "arguments.x")],
+)
+async def test_arguments_that_do_not_fit_the_listing_are_refused_before_anything(
+    tmp_path: Path, arguments: dict[str, Any], path: str
+) -> None:
+    schema: dict[str, Json] = {
+        "type": "object",
+        "properties": {"pdf": {"type": "string"}},
+        "required": ["pdf"],
+        "additionalProperties": False,
+    }
+    async with trading(tmp_path, listing={"input_schema": schema}) as market:
+        with pytest.raises(Refused) as unsigned:
+            await market.buyer.call_service(market.listing_id, arguments, {"page": 3})
+        assert await available(market) == "1"
+        agreement_id = (await buy(market)).agreement_id
+        with pytest.raises(Refused) as unheld:
+            await market.buyer.call_service(
+                market.listing_id, arguments, {"page": 3}, agreement_id=agreement_id
+            )
+
+        for refused in (unsigned.value, unheld.value):
+            assert (refused.code, refused.refusal.path) == (Code.INVALID_ARGUMENT, path)
+        assert await available(market) == "0.996"
 
 
 async def test_a_quote_above_the_callers_maximum_agrees_to_nothing(tmp_path: Path) -> None:
@@ -194,6 +257,7 @@ async def test_more_than_was_held_is_not_captured_and_not_given(tmp_path: Path) 
             await market.buyer.call_service(market.listing_id, PDF, {"page": 1})
 
         assert failed.value.code is Code.CAPTURE_EXCEEDS_HOLD
+        assert "larger workload" in failed.value.refusal.message
         assert await available(market) == "1"
 
 

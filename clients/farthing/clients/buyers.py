@@ -8,10 +8,16 @@ Source: spec/contracts.md, spec/payments-mcp.md.
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
-from typing import Final, Literal, cast
+from typing import Any, Final, Literal, cast
 
 from farthing.clients.documents import arguments_sha256, sign_acceptance, usage_of
 from farthing.clients.files import write_whole
+from farthing.clients.purchases import (
+    check_arguments,
+    check_total,
+    is_of_what_is_offered,
+    newest_in_force,
+)
 from farthing.clients.services import (
     Answered,
     NotDelivered,
@@ -35,10 +41,12 @@ from farthing.protocol.messages.agreements import (
     ACCEPT_TERMS,
     GET_AGREEMENT,
     GET_QUOTE,
+    LIST_AGREEMENTS,
     AcceptTerms,
     Agreement,
     GetAgreement,
     GetQuote,
+    ListAgreements,
     Quote,
 )
 from farthing.protocol.messages.authority import GET_AUTHORITY, Authority, GetAuthority
@@ -81,6 +89,7 @@ __all__ = ["Buyer"]
 
 _NONCE_BYTES: Final = 16
 _DOCUMENTS_KEPT: Final = 256
+_AGREEMENTS_LOOKED_AT: Final = 200
 
 Quantities = Mapping[str, int]
 OnSign = Callable[[str, Mapping[str, object]], None]
@@ -223,33 +232,40 @@ class Buyer:
         approve: Callable[[Quote], Awaitable[None]] | None = None,
         key: str = "",
     ) -> Purchase:
-        """Buy one call: agree if there is no agreement, hold, call the vendor, check, keep proof.
+        """Buy one call: agree if need be, hold, call the vendor, check, keep proof.
 
         Args:
             listing_id: Whose tool.
             arguments: The tool's arguments; no fractions and no null, since they are digested.
             workload: The most that may be used, by meter.
-            agreement_id: Buy under this agreement; without one a new one is made.
+            agreement_id: Buy under this agreement; without one the newest in force is taken that
+                binds to what is offered now, and where there is none a new one is made.
             max_total: Refuse before anything is agreed if the quote is above it.
             approve: Shown the quote before anything is agreed; whatever it raises ends the call.
             key: Names the purchase. Called again with the same key after a lost reply, what was
                 done is not done again.
 
         Raises:
-            Refused: The platform said no, or the quote is above `max_total`.
+            Refused: The platform said no, the quote is above `max_total`, or the arguments do not
+                fit the listing's input schema.
             ServiceFailed: The vendor did not deliver; nothing is charged.
             ServiceLost: The vendor did not answer; the hold is there, `get_hold` knows more.
             NotDelivered: It was charged for something else than what came: dispute it.
         """
 
         async def judge(quote: Quote) -> None:
-            _check_total(quote, max_total)
+            check_total(quote, max_total)
             if approve is not None:
                 await approve(quote)
 
         is_judged = max_total is not None or approve is not None
         agreement = await self._agreement(
-            listing_id, workload, agreement_id, judge=judge if is_judged else None, key=key
+            listing_id,
+            arguments,
+            workload,
+            agreement_id,
+            judge=judge if is_judged else None,
+            key=key,
         )
         return await self.buy(agreement, arguments, workload, key=key)
 
@@ -266,7 +282,8 @@ class Buyer:
 
         `expires_in_s` is how long the vendor has; by default, as long as the terms give it.
         """
-        listing = await self._listing(agreement)
+        listing = await self._listing(agreement.listing_sha256)
+        check_arguments(listing, arguments)
         held = await self.hold(
             agreement.agreement_id,
             workload,
@@ -396,6 +413,7 @@ class Buyer:
     async def _agreement(
         self,
         listing_id: str,
+        arguments: Mapping[str, object],
         workload: Quantities,
         agreement_id: str,
         *,
@@ -403,22 +421,41 @@ class Buyer:
         key: str,
     ) -> Agreement:
         accept_key = f"{key}-accept" if key else ""
-        if key and not agreement_id and (made := await self._made(ACCEPT_TERMS, accept_key)):
-            return made
-        if not agreement_id or judge is not None:
-            quote = await self.quote(listing_id, workload, agreement_id=agreement_id)
-            if judge is not None:
-                await judge(quote)
-            if not agreement_id:
-                return await self.accept(quote, key=accept_key)
-        agreement = await self.agreement(agreement_id)
-        if agreement.listing_id != listing_id:
+        agreement = await self.agreement(agreement_id) if agreement_id else None
+        if key and not agreement_id:
+            # What is held already was judged then, and stays under the agreement it was held by.
+            if held := await self._made(PLACE_HOLD, f"{key}-hold"):
+                return held
+            agreement = await self._made(ACCEPT_TERMS, accept_key)
+        if agreement is not None and agreement.listing_id != listing_id:
             raise Refused(refuse(Code.NOT_FOUND, path="agreement_id"))
-        return agreement
+        if agreement is not None and judge is None:
+            return agreement
+        if agreement is None:
+            agreement, quote = await self._on_offer(listing_id, workload)
+        else:
+            quote = await self.quote(listing_id, workload, agreement_id=agreement.agreement_id)
+        sha256 = agreement.listing_sha256 if agreement else str(quote.document["listing_sha256"])
+        check_arguments(await self._listing(sha256), arguments)
+        if judge is not None:
+            await judge(quote)
+        return agreement or await self.accept(quote, key=accept_key)
 
-    async def _made(
-        self, operation: Operation[AcceptTerms, Agreement], key: str
-    ) -> Agreement | None:
+    async def _on_offer(
+        self, listing_id: str, workload: Quantities
+    ) -> tuple[Agreement | None, Quote]:
+        """The agreement that binds to what is offered now, if there is one, and what it costs."""
+        mine = await self.connection.call(
+            LIST_AGREEMENTS, ListAgreements(limit=_AGREEMENTS_LOOKED_AT)
+        )
+        if agreement := newest_in_force(mine.agreements, listing_id):
+            quote = await self.quote(listing_id, workload, agreement_id=agreement.agreement_id)
+            if is_of_what_is_offered(agreement, quote):
+                return agreement, quote
+        return None, await self.quote(listing_id, workload)
+
+    async def _made(self, operation: Operation[Any, Any], key: str) -> Agreement | None:
+        """The agreement that a call under a key made, or held by."""
         # A new acceptance has another nonce and time, so that it could not replay the first.
         outcome = await self.outcome(operation.name, key)
         if outcome.refusal is not None:
@@ -444,9 +481,9 @@ class Buyer:
             raise Unverified(f"the quote is not what the card gives: {refusal.path}")
         return document
 
-    async def _listing(self, agreement: Agreement) -> Listing:
+    async def _listing(self, sha256: str) -> Listing:
         try:
-            return parse_listing(await self.document(agreement.listing_sha256))
+            return parse_listing(await self.document(sha256))
         except DocumentError as error:
             raise Unverified(f"the listing is none: {error}") from None
 
@@ -458,31 +495,6 @@ class Buyer:
         charge = explanation.charge
         if charge.hold_id != hold.hold_id:
             raise Unverified(f"{charge_id} is not the charge of {hold.hold_id}")
-        return Purchase(
-            result=answered.result,
-            text=answered.text,
-            content=answered.content,
-            charge=charge,
-            receipt=receipt,
-            agreement_id=agreement.agreement_id,
-            hold_id=hold.hold_id,
-            delivery=answered.settlement.delivery,
-            delivery_signature=answered.settlement.delivery_signature,
-        )
-
-
-def _check_total(quote: Quote, max_total: Money | None) -> None:
-    if max_total is None:
-        return
-    if quote.total.asset != max_total.asset:
-        raise Refused(refuse(Code.ASSET_MISMATCH, path="max_total", required=quote.total.asset))
-    if quote.total.units > max_total.units:
-        raise Refused(
-            refuse(
-                Code.LOCAL_LIMIT_EXCEEDED,
-                path="max_total",
-                required=quote.total.amount,
-                remaining=max_total.amount,
-                asset=max_total.asset,
-            )
+        return Purchase.of(
+            answered, charge, receipt, agreement_id=agreement.agreement_id, hold_id=hold.hold_id
         )

@@ -7,7 +7,7 @@ once and gives the stored result again. Source: spec/payments-mcp.md.
 import asyncio
 import ipaddress
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Final
 
 import httpx2
@@ -28,7 +28,15 @@ from farthing.protocol import base64url
 from farthing.protocol.canonical import Json, LooseJson
 from farthing.protocol.contracts import DeliveryRecord
 from farthing.protocol.documents import DocumentError
-from farthing.protocol.errors import Code, Refusal, Refused, Unreachable, Unverified, refuse
+from farthing.protocol.errors import (
+    Code,
+    NextAction,
+    Refusal,
+    Refused,
+    Unreachable,
+    Unverified,
+    refuse,
+)
 from farthing.protocol.ids import AgreementId, HoldId
 from farthing.protocol.keys import Signer
 from farthing.protocol.listing import Listing
@@ -82,6 +90,29 @@ class Purchase:
     hold_id: str
     delivery: Mapping[str, object]
     delivery_signature: str
+
+    @classmethod
+    def of(
+        cls,
+        answered: Answered,
+        charge: Charge,
+        receipt: Receipt,
+        *,
+        agreement_id: str,
+        hold_id: str,
+    ) -> "Purchase":
+        """The purchase that an answer, a charge and a receipt are of."""
+        return cls(
+            result=answered.result,
+            text=answered.text,
+            content=answered.content,
+            charge=charge,
+            receipt=receipt,
+            agreement_id=agreement_id,
+            hold_id=hold_id,
+            delivery=answered.settlement.delivery,
+            delivery_signature=answered.settlement.delivery_signature,
+        )
 
 
 class ServiceFailed(Refused):
@@ -274,6 +305,10 @@ def _answered(result: ToolResult, hold: Hold) -> Answered:
     if result.is_error:
         said = result.text[:_SAID_CHARACTERS_MAX]
         refusal = read_refusal(result.structured) or refuse(Code.VENDOR_FAILED, message=said)
+        if refusal.code is Code.CAPTURE_EXCEEDS_HOLD:
+            text = "The call uses more than the workload that was given, and nothing is charged:"
+            text = f"{text} buy it anew with a larger workload."
+            refusal = replace(refusal, message=text, next_action=NextAction.QUOTE_AGAIN)
         raise ServiceFailed(refusal, hold.hold_id)
     settled = read_settlement(result.meta.get(PAYMENT_RESPONSE))
     if settled is None or settled.hold_id != hold.hold_id:

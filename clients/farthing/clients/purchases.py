@@ -1,0 +1,88 @@
+"""What is judged before a purchase: its total, its arguments, whether an agreement still fits.
+
+Boundary: rules over documents that were verified before; nothing is signed, held or sent here.
+Source: spec/payments-mcp.md.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+
+from farthing.clients.documents import arguments_sha256
+from farthing.protocol.canonical import Json
+from farthing.protocol.errors import Code, NextAction, Refused, refuse
+from farthing.protocol.listing import Listing
+from farthing.protocol.messages.agreements import Agreement, Quote
+from farthing.protocol.schemas import Violation, violation
+from farthing.protocol.wire import Money
+
+__all__ = ["check_arguments", "check_total", "is_of_what_is_offered", "newest_in_force"]
+
+
+def check_total(quote: Quote, max_total: Money | None) -> None:
+    """Refuse a quote above what the buyer will pay.
+
+    Raises:
+        Refused: `asset_mismatch`, `local_limit_exceeded`.
+    """
+    if max_total is None:
+        return
+    if quote.total.asset != max_total.asset:
+        raise Refused(refuse(Code.ASSET_MISMATCH, path="max_total", required=quote.total.asset))
+    if quote.total.units > max_total.units:
+        refusal = refuse(
+            Code.LOCAL_LIMIT_EXCEEDED,
+            path="max_total",
+            required=quote.total.amount,
+            remaining=max_total.amount,
+            asset=max_total.asset,
+            message="The price is above the max_total you gave; nothing was agreed or held.",
+        )
+        raise Refused(replace(refusal, next_action=NextAction.FIX_REQUEST))
+
+
+def check_arguments(listing: Listing, arguments: Mapping[str, object]) -> None:
+    """Refuse arguments that the listing's tool would not take.
+
+    Raises:
+        Refused: `invalid_argument` with the path of the first, `arguments.<name>`.
+    """
+    arguments_sha256(arguments)
+    if found := violation(listing.input_schema, arguments):
+        name = _missing(listing.input_schema, arguments, found) or found.path
+        raise Refused(
+            refuse(
+                Code.INVALID_ARGUMENT,
+                path=f"arguments.{name}" if name else "arguments",
+                required=found.keyword,
+                message="The arguments do not fit the listing's input schema"
+                f" ({found.keyword!r}); nothing was signed or held.",
+            )
+        )
+
+
+def newest_in_force(agreements: Iterable[Agreement], listing_id: str) -> Agreement | None:
+    """The newest agreement of a listing that money can be held under.
+
+    Args:
+        agreements: Newest first, as the platform lists them.
+        listing_id: Whose.
+    """
+    found = (
+        each for each in agreements if each.listing_id == listing_id and each.status == "in_force"
+    )
+    return next(found, None)
+
+
+def is_of_what_is_offered(agreement: Agreement, quote: Quote) -> bool:
+    """Whether an agreement binds to the listing, rate card and terms that a quote is of."""
+    return all(
+        quote.document.get(name) == getattr(agreement, name)
+        for name in ("listing_id", "listing_sha256", "rate_card_sha256", "terms_sha256")
+    )
+
+
+def _missing(schema: Mapping[str, Json], arguments: Mapping[str, object], found: Violation) -> str:
+    if found.path or found.keyword != "required":
+        return ""
+    names = schema["required"]
+    return next((str(each) for each in names if each not in arguments), "")  # type: ignore[union-attr] # a checked schema

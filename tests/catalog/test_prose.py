@@ -1,5 +1,7 @@
 """Prose that tries something is caught; ordinary sentences of ordinary services are not."""
 
+import time
+
 import pytest
 
 from farthing.catalog.prose import instruction_in, mixed_script_in, stuffing_in, url_in
@@ -68,3 +70,18 @@ def test_words_of_two_alphabets_are_caught(text: str) -> None:
 @pytest.mark.parametrize("text", ["Перевод текста", "Ελληνικά κείμενα", "日本語 text", "café"])
 def test_words_of_one_alphabet_pass(text: str) -> None:
     assert not mixed_script_in(text)
+
+
+@pytest.mark.parametrize(
+    "unit", ["a", "a.", "a-", "a_", "a:", "www.", "http://", "ignore ", "you "]
+)
+def test_a_text_is_read_once_however_it_is_made(unit: str) -> None:
+    text = unit * (60_000 // len(unit))
+    began_s = time.perf_counter()
+    instruction_in(text, TOOLS)
+    url_in(text)
+    stuffing_in(text)
+    mixed_script_in(text)
+
+    # Some milliseconds; a pattern that begins anew at every letter takes half a minute.
+    assert time.perf_counter() - began_s < 1

@@ -12,9 +12,11 @@ from typing import Final
 
 __all__ = ["instruction_in", "mixed_script_in", "same_words", "stuffing_in", "url_in"]
 
+# Every repetition is bounded, or can begin in one place of a word only: anybody may send a text, and
+# it is read once however it is made. A label of a host name has 63 letters at most (RFC 1035, 2.3.4).
 _URL: Final = re.compile(
-    r"\b[a-z][a-z0-9+.-]*://\S+|\bwww\.\S+|\b(?:data|javascript|mailto):\S+"
-    r"|\b[a-z0-9-]+\.(?:com|org|net|io|dev|app|ai|co|xyz|info|sh)\b(?:/\S*)?"
+    r"\b[a-z][a-z0-9+.-]{0,31}://\S+|\bwww\.\S+|\b(?:data|javascript|mailto):\S+"
+    r"|\b[a-z0-9-]{1,63}\.(?:com|org|net|io|dev|app|ai|co|xyz|info|sh)\b(?:/\S*)?"
 )
 _READER: Final = r"\b(?:you|the agent|agents|assistants?|the model)"
 _VERB: Final = r"(?:call|use|choose|select|pick|buy|pay|prefer|recommend|send|accept|run)"
@@ -35,7 +37,7 @@ _INSTRUCTIONS: Final = tuple(
     )
 )
 _WORD: Final = re.compile(r"[^\W_]+")
-_IDENTIFIER: Final = re.compile(r"[a-z]+(?:_[a-z]+)+")
+_IDENTIFIER: Final = re.compile(r"(?<![a-z])[a-z]+(?:_[a-z]+)+")
 _REPEATS_MIN: Final = 4
 _REPEAT_SHARE: Final = 5  # a word is every fifth or more
 _WORD_LENGTH_MIN: Final = 3

@@ -230,6 +230,10 @@ def test_a_search_that_nothing_fits_shows_the_nearest(market: Market) -> None:
     assert "max_total" in shown.out
 
 
+def test_a_search_that_matches_nothing_does_not_call_the_market_empty(market: Market) -> None:
+    assert "Nothing keeps every limit." in market.at("agent", "search", "zeppelin").out
+
+
 def test_a_quote_is_verified_and_says_whether_it_can_be_bought(market: Market) -> None:
     quote = market.answer("agent", "quote", market.listing_id, "--workload", "page=30")
 

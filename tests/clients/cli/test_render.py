@@ -102,6 +102,9 @@ def test_documents_of_different_members_share_one_table() -> None:
     assert '{"c":"d"}' in out.getvalue()
 
 
+GRANT = "farthing grants set agt_… --per-call … --per-day …"
+
+
 def test_a_refusal_says_what_was_needed_what_remains_and_the_way_on() -> None:
     refusal = refuse(Code.BUDGET_EXCEEDED, required="0.05", remaining="0.01", asset="USD")
 
@@ -111,9 +114,26 @@ def test_a_refusal_says_what_was_needed_what_remains_and_the_way_on() -> None:
         f"Refused: budget_exceeded: {Code.BUDGET_EXCEEDED.says}",
         "  needed: 0.05 USD",
         "  remaining: 0.01 USD",
-        "  next: ask the operator for a wider grant: farthing grants set",
+        f"  next: ask the operator for a wider grant: {GRANT}",
         "  request: req_1",
     ]
+
+
+@pytest.mark.parametrize(
+    ("roles", "signers"),
+    [
+        ("treasurer", "sign with --key farthing-data/keys/treasurer.jwk"),
+        (
+            "admin, operator",
+            "sign with --key farthing-data/keys/admin.jwk; or with --home DIR, an operator's",
+        ),
+        ("", "ask whoever approves, limits or freezes you"),
+    ],
+)
+def test_who_is_not_permitted_is_told_whose_key_it_takes(roles: str, signers: str) -> None:
+    shown = shown_refusal(Refused(refuse(Code.NOT_PERMITTED, required=roles)))
+
+    assert f"  next: {signers}" in shown.splitlines()
 
 
 @pytest.mark.parametrize("action", NextAction)

@@ -27,6 +27,7 @@ def test_the_example_offer_and_its_server_sell_a_call_as_printed(tmp_path: Path)
         at = {"FARTHING_URL": market.url}
         selling = {**at, "FARTHING_HOME": str(vendor)}
         buying = {**at, "FARTHING_HOME": str(operator)}
+        nothing = run("search", "text", **selling)
         enrolled = run("enrol", "--kind", "vendor", "--name", "Pages", **selling)
         answer(
             "approve", answer("whoami", **selling)["principal_id"], "--key", market.admin_key, **at
@@ -39,6 +40,7 @@ def test_the_example_offer_and_its_server_sell_a_call_as_printed(tmp_path: Path)
         with started(server, selling):
             result, amount = asyncio.run(bought(agent, published["listing_id"]))
 
+    assert nothing.out == "The market has no listings yet.\n"
     assert "farthing --key farthing-data/keys/admin.jwk approve org_" in enrolled.err
     assert len(result["pages"]) == 2
     assert amount == "0.004"

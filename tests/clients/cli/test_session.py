@@ -105,6 +105,35 @@ def test_a_refusal_ends_with_1_and_says_what_remains(tmp_path: Path, platform: P
     assert json.loads(program.out)["remaining"] == "1"
 
 
+def test_an_agent_at_its_limit_is_told_the_command_that_its_operator_runs(
+    tmp_path: Path, platform: Platform
+) -> None:
+    home = Home(tmp_path)
+    agent = "agt_0" + "0" * 25
+    home.save_profile(
+        Profile(
+            url="http://mine:1",
+            platform_keys=(home.key().public.jwk(),),
+            principal_id=agent,
+            role="buyer",
+        )
+    )
+    platform.results.append(refused(Code.BUDGET_EXCEEDED, required="5", asset="USD"))
+
+    ran = run("grants", "show", "--home", str(tmp_path))
+
+    assert f"farthing grants set {agent} --per-call … --per-day …" in ran.err
+
+
+def test_a_file_that_is_no_pack_is_called_that(tmp_path: Path) -> None:
+    file = tmp_path / "notes.txt"
+    file.write_text("notes")
+
+    ran = run("verify", str(file))
+
+    assert (ran.code, ran.out) == (1, "REJECTED: not an evidence pack\n")
+
+
 def test_a_server_that_is_not_there_ends_with_3_and_tells_the_key_of_the_call(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -236,6 +265,9 @@ def test_a_key_is_never_replaced_and_never_printed(tmp_path: Path) -> None:
         ["call", "no_such_operation"],
         ["call", "get_balance", "[]"],
         ["verify", "/nonexistent"],
+        ["verify", "/dev/null", "--trust", "A" * 42],
+        ["enrol", "--kind", "vendor", "--name", "x", "--trust", "not a thumbprint"],
+        ["connect", "http://here:1", "--trust", "A" * 42 + "B"],
         ["listings", "lint", "/nonexistent"],
         ["operations", "no_such_operation"],
         ["no-such-command"],

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from farthing.protocol import base64url
 from farthing.protocol.canonical import InvalidJson, Json, parse_json
 from farthing.protocol.money import InvalidAmount, parse_units
 from farthing.protocol.wire import Money, Usage
@@ -20,10 +21,12 @@ __all__ = [
     "WorkloadOption",
     "money_of",
     "object_of",
+    "thumbprint_of",
     "workload_of",
 ]
 
 _FILE_BYTES_MAX = 1024 * 1024
+_THUMBPRINT_BYTES = 32
 
 ChargeArgument = Annotated[
     str, typer.Argument(metavar="CHARGE", help="The charge's id, chg_…", show_default=False)
@@ -106,6 +109,21 @@ def object_of(text: str, name: str) -> dict[str, Json]:
     if not isinstance(value, dict):
         raise typer.BadParameter("not a JSON object", param_hint=name)
     return value
+
+
+def thumbprint_of(text: str) -> str:
+    """A thumbprint as typed; nothing stays nothing.
+
+    Raises:
+        typer.BadParameter: It is no SHA-256 in base64url.
+    """
+    try:
+        fits = len(base64url.decode(text)) in {0, _THUMBPRINT_BYTES}
+    except base64url.InvalidBase64:
+        fits = False
+    if not fits:
+        raise typer.BadParameter(f"{text} is not the thumbprint of a key")
+    return text
 
 
 def _bytes_of(text: str) -> bytes:

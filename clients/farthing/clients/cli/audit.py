@@ -10,7 +10,7 @@ from typing import Annotated, Any, cast
 import typer
 from rich.console import Console
 
-from farthing.clients.cli.arguments import ChargeArgument, object_of
+from farthing.clients.cli.arguments import ChargeArgument, object_of, thumbprint_of
 from farthing.clients.cli.render import amount, heading, rows, screen, table
 from farthing.clients.cli.session import Session, command
 from farthing.clients.files import write_whole
@@ -112,6 +112,7 @@ def verify(
         list[str] | None,
         typer.Option(
             metavar="THUMBPRINT",
+            parser=thumbprint_of,
             help="The platform's journal key as you learnt it elsewhere; repeat for more.",
             show_default=False,
         ),

@@ -15,8 +15,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from farthing.protocol.errors import NextAction, Refused
-from farthing.protocol.wire import Money
+from farthing.protocol.errors import Code, NextAction, Refusal, Refused
+from farthing.protocol.wire import Money, Role
 
 __all__ = [
     "UNTRUSTED",
@@ -50,7 +50,9 @@ _WAY_ON: Final = {
     NextAction.WAIT: "wait, then run the command again",
     NextAction.RETRY: "run the command again",
     NextAction.REDUCE: "ask for less",
-    NextAction.REQUEST_APPROVAL: "ask the operator for a wider grant: farthing grants set",
+    NextAction.REQUEST_APPROVAL: (
+        "ask the operator for a wider grant: farthing grants set {agent} --per-call … --per-day …"
+    ),
     NextAction.TOP_UP: "have the treasurer credit the account: farthing fund",
     NextAction.USE_OTHER_VENDOR: "choose another listing: farthing search",
     NextAction.QUOTE_AGAIN: "ask for a new quote: farthing quote",
@@ -58,6 +60,14 @@ _WAY_ON: Final = {
     NextAction.CONTACT_OPERATOR: "ask whoever approves, limits or freezes you",
     NextAction.CONTACT_PLATFORM: "ask the platform",
     NextAction.NONE: "",
+}
+# Whose key it takes, by the role that is needed; `farthing serve` makes the staff's keys there.
+_SIGNED_BY: Final = {
+    Role.ADMIN: "--key farthing-data/keys/admin.jwk",
+    Role.TREASURER: "--key farthing-data/keys/treasurer.jwk",
+    Role.OPERATOR: "--home DIR, an operator's",
+    Role.VENDOR: "--home DIR, a vendor's",
+    Role.BUYER: "--home DIR, an agent's",
 }
 
 
@@ -153,8 +163,11 @@ def things(console: Console, label: str, found: Sequence[object]) -> None:
     table(console, titles, lines, title=label)
 
 
-def shown_refusal(refused: Refused) -> str:
-    """A refusal for a person: code, message, what remains, what is needed, the way on."""
+def shown_refusal(refused: Refused, *, agent: str = "agt_…") -> str:
+    """A refusal for a person: code, message, what remains, what is needed, the way on.
+
+    `agent` is the id of the agent that was refused, where it is known.
+    """
     refusal = refused.refusal
     lines = [f"Refused: {refusal.code.value}: {refusal.message}"]
     asset = f" {refusal.asset}" if refusal.asset else ""
@@ -167,12 +180,20 @@ def shown_refusal(refused: Refused) -> str:
             ("remaining", refusal.remaining and f"{refusal.remaining}{asset}"),
             ("also", ", ".join(each.value for each in refusal.reasons)),
             ("wait", wait),
-            ("next", _WAY_ON[refusal.next_action]),
+            ("next", _way_on(refusal).format(agent=agent)),
             ("request", refused.request_id),
         )
         if value
     ]
     return "\n".join(lines)
+
+
+def _way_on(refusal: Refusal) -> str:
+    if refusal.code is Code.NOT_PERMITTED:
+        needed = refusal.required.split(", ")
+        if signers := [by for role, by in _SIGNED_BY.items() if role in needed]:
+            return f"sign with {'; or with '.join(signers)}"
+    return _WAY_ON[refusal.next_action]
 
 
 def _harmless(character: str) -> str:

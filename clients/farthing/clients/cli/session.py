@@ -16,11 +16,12 @@ from urllib.parse import urlsplit
 import typer
 from rich.console import Console
 
+from farthing.clients.cli.arguments import thumbprint_of
 from farthing.clients.cli.render import as_json, facts, notice, rows, screen, shown_refusal
 from farthing.clients.clock import random_bytes
 from farthing.protocol import base64url
 from farthing.protocol.errors import FarthingError, Refused, Unreachable, Unverified
-from farthing.protocol.wire import Effect, Operation, document_of
+from farthing.protocol.wire import Effect, Operation, Role, document_of
 
 if TYPE_CHECKING:
     from farthing.clients.home import Home, Profile
@@ -97,6 +98,7 @@ TrustOption = Annotated[
     str,
     typer.Option(
         metavar="THUMBPRINT",
+        parser=thumbprint_of,
         help="Refuse a platform that does not publish this key; else its keys are pinned as found.",
         show_default=False,
     ),
@@ -274,7 +276,7 @@ class Session:
                 shape = error.refusal.document()
                 if error.request_id:
                     shape["request_id"] = error.request_id
-                self._end(Exit.REFUSED, shape, shown_refusal(error))
+                self._end(Exit.REFUSED, shape, shown_refusal(error, agent=self._agent()))
             case Unreachable():
                 text = f"No answer: {error}."
                 shape = {"code": "unreachable", "message": str(error), "retryable": True}
@@ -284,6 +286,11 @@ class Session:
                 self._end(Exit.REFUSED, shape, f"Does not verify: {error}.")
             case _:
                 raise error
+
+    def _agent(self) -> str:
+        """The id of the agent that calls, for a command that its operator can copy."""
+        profile = self.profile()
+        return profile.principal_id if profile and profile.role == Role.BUYER else "agt_…"
 
     def _end(self, code: Exit, shape: dict[str, object], text: str) -> NoReturn:
         if self.as_json:

@@ -21,7 +21,15 @@ from farthing.clients.cli.arguments import (
     money_of,
     workload_of,
 )
-from farthing.clients.cli.render import UNTRUSTED, amount, heading, rows, table, vendor_words
+from farthing.clients.cli.render import (
+    UNTRUSTED,
+    amount,
+    heading,
+    rows,
+    screen,
+    table,
+    vendor_words,
+)
 from farthing.clients.cli.session import IdempotencyOption, Session, TrustOption, command
 from farthing.protocol.messages.accounts import (
     GET_BALANCE,
@@ -122,7 +130,11 @@ def search(
         vendors=tuple(vendor or ()),
         limit=limit,
     )
-    session.show(session.call(SEARCH_CATALOG, ask), _results)
+    answer = session.call(SEARCH_CATALOG, ask)
+    if session.as_json or _found(answer) or _found(session.call(SEARCH_CATALOG, SearchCatalog())):
+        session.show(answer, _results)
+    else:
+        heading(screen(), "The market has no listings yet.")
 
 
 @command(commands, "quote", example="farthing quote lst_… --workload page=30", panel=PANEL)
@@ -252,6 +264,11 @@ def connect(
         session.misuse("The bridge signs with the key of its own home: name that with --home.")
     url = session.checked_url(platform)
     asyncio.run(serve(bridge_home(session.home), url, trust=trust))
+
+
+def _found(answer: SearchAnswer) -> bool:
+    """Whether there is anything that was looked at: without a need and limits, any listing."""
+    return bool(answer.results or answer.nearest_infeasible or answer.unpriced)
 
 
 def _results(console: Console, answer: SearchAnswer) -> None:

@@ -11,9 +11,7 @@ from mcp.server import MCPServer
 from mcp.server.mcpserver import Context
 
 from farthing.clients.documents import Offer, arguments_sha256, result_sha256
-from farthing.clients.metering import Meter
 from farthing.clients.paid import Seller
-from farthing.clients.payable import Payable
 from farthing.clients.services import NotDelivered, ServiceFailed, ServiceLost
 from farthing.clients.spool import Spool
 from farthing.clients.tools import Endpoint
@@ -475,25 +473,3 @@ async def test_sync_tools_and_tools_with_a_context_can_be_paid_for(tmp_path: Pat
 
         assert purchase.result == {"pages": ["one|two"]}
         assert purchase.charge.amount == usd("0.002")
-
-
-async def test_a_tool_that_cannot_be_sold_is_refused_when_it_is_declared(tmp_path: Path) -> None:
-    async def typed(pdf: str) -> PageTexts:
-        return PageTexts(pages=[pdf])
-
-    async def untyped(pdf: str): ...  # type: ignore[no-untyped-def] # noqa: ANN202
-
-    async def greedy(result: str) -> PageTexts:
-        return PageTexts(pages=[result])
-
-    async with trading(tmp_path, open_shop=False) as market:
-        unsellable: tuple[tuple[Any, dict[str, Meter]], ...] = (
-            (untyped, {"page": 1}),
-            (typed, {}),
-            (typed, {"page": 1, "word": 1}),
-            (typed, {"page": lambda file: len(file.pages)}),
-            (greedy, {"page": lambda result: len(result.pages)}),
-        )
-        for fn, meter in unsellable:
-            with pytest.raises(ValueError, match=r"meter|rate card|typed"):
-                Payable(fn, market.offer, meter)

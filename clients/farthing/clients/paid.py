@@ -120,7 +120,11 @@ class Seller:
             # The SDK reads a tool's parameters from its signature and gives it the request's
             # context where its annotations ask for that.
             call.__signature__ = payable.signature  # type: ignore[attr-defined]
-            call.__annotations__ = {**fn.__annotations__, payable.context_name: Context}
+            call.__annotations__ = {
+                **fn.__annotations__,
+                payable.context_name: Context,
+                "return": payable.returns,
+            }
             return call
 
         return decorate

@@ -7,7 +7,7 @@ paid, and that it runs once, is decided above. Source: spec/payments-mcp.md.
 import functools
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import anyio.to_thread
 import orjson
@@ -16,12 +16,15 @@ from mcp.server.mcpserver.exceptions import ToolError
 from mcp.server.mcpserver.utilities.context_injection import find_context_parameter
 from mcp.server.mcpserver.utilities.func_metadata import func_metadata
 from mcp_types import CallToolResult, TextContent
+from pydantic import BaseModel, GetJsonSchemaHandler, PydanticUserError, RootModel
+from pydantic_core import CoreSchema
 
 from farthing.clients.deliveries import Produced, Undeliverable
 from farthing.clients.documents import Offer, result_bytes
 from farthing.clients.metering import Meter, Meters, least_units
 from farthing.clients.spool import Entry
 from farthing.clients.x402 import (
+    PAYMENT_REQUIRED,
     PAYMENT_RESPONSE,
     Price,
     Settlement,
@@ -32,6 +35,7 @@ from farthing.clients.x402 import (
 from farthing.protocol.canonical import Json
 from farthing.protocol.errors import Code, Refusal, Refused, refuse
 from farthing.protocol.listing import parse_listing
+from farthing.protocol.messages.shapes import REFUSAL
 from farthing.protocol.money import format_units
 from farthing.protocol.rating import START, parse_card, price_of
 from farthing.protocol.schemas import violation
@@ -69,7 +73,9 @@ class Payable:
         )
         if self._metadata.output_schema is None:
             raise ValueError(f"{fn.__name__} has no typed result: what is sold has a schema")
-        self.signature = own if self.own_context else _with_context(own)
+        self.returns = Annotated[CallToolResult, _answered(self._metadata.output_model)]
+        signature = own if self.own_context else _with_context(own)
+        self.signature = signature.replace(return_annotation=self.returns)
         # By agreement: one may be bound to an older version of the listing.
         self.output_schemas: dict[str, Mapping[str, Json]] = {}
 
@@ -190,6 +196,26 @@ def delivered(entry: Entry, platform: str) -> CallToolResult:
         "structuredContent": orjson.loads(entry.result),
         "_meta": {PAYMENT_RESPONSE: settlement(settled, payer=entry.payer, platform=platform)},
     })  # fmt: skip
+
+
+def _answered(sold: object) -> type[BaseModel]:
+    """What a tool advertises that it gives: what is sold, else what it asks for, else a refusal.
+
+    All three travel as `structuredContent`, and clients check any against the one output schema.
+    """
+    try:
+
+        class Answered(RootModel[sold]):  # type: ignore[valid-type] # known when declared
+            @classmethod
+            def __get_pydantic_json_schema__(
+                cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler
+            ) -> dict[str, Any]:
+                own = handler(core_schema)
+                return {"type": "object", "anyOf": [own, PAYMENT_REQUIRED, REFUSAL]}
+
+    except PydanticUserError as error:
+        raise ValueError(f"the tool's result is not typed as it could be: {error}") from None
+    return Answered
 
 
 def _with_context(signature: inspect.Signature) -> inspect.Signature:

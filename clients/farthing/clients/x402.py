@@ -7,7 +7,7 @@ Source: spec/payments-mcp.md, x402 specification v2 with its MCP transport.
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from farthing.protocol.canonical import LooseJson
 from farthing.protocol.errors import Code, Refusal, refuse
@@ -16,6 +16,7 @@ from farthing.protocol.wire import EXTENSION
 
 __all__ = [
     "PAYMENT",
+    "PAYMENT_REQUIRED",
     "PAYMENT_RESPONSE",
     "Presented",
     "Price",
@@ -33,6 +34,17 @@ __all__ = [
 PAYMENT: Final = "x402/payment"
 PAYMENT_RESPONSE: Final = "x402/payment-response"
 _VERSION: Final = 2
+PAYMENT_REQUIRED: Final[dict[str, Any]] = {
+    "type": "object",
+    "description": "A call that has to be paid for: x402's PaymentRequired.",
+    "required": ["x402Version", "error", "accepts"],
+    "properties": {
+        "x402Version": {"type": "integer"},
+        "error": {"type": "string"},
+        "accepts": {"type": "array", "items": {"type": "object"}},
+    },
+}
+"""JSON Schema: enough to tell it from a result."""
 # Authorise up to a maximum, settle what was used: what a hold and its capture are.
 _SCHEME: Final = "upto"
 _REFERENCE_CHARACTERS: Final = 32

@@ -9,11 +9,11 @@ from pydantic import TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 
-__all__ = ["WireSchemas", "ask_schema", "result_schema"]
+__all__ = ["REFUSAL", "WireSchemas", "ask_schema", "result_schema"]
 
 # Enough to tell a refusal from an answer; the whole shape is in spec/errors.md. Forty tools that
 # each list every code would cost an agent more to read than they tell it.
-_REFUSAL: Final[dict[str, Any]] = {
+REFUSAL: Final[dict[str, Any]] = {
     "type": "object",
     "description": "A refusal (spec/errors.md); `code` is what to branch on.",
     "required": ["code", "message", "retryable", "next_action"],
@@ -58,5 +58,5 @@ def result_schema(answer: type) -> dict[str, Any]:
     """
     answered = TypeAdapter(answer).json_schema(schema_generator=WireSchemas)
     shared = answered.pop("$defs", {})
-    schema: dict[str, Any] = {"type": "object", "anyOf": [answered, _REFUSAL]}
+    schema: dict[str, Any] = {"type": "object", "anyOf": [answered, REFUSAL]}
     return schema | {"$defs": shared} if shared else schema

@@ -12,8 +12,8 @@ from typing import Final
 
 __all__ = ["instruction_in", "mixed_script_in", "same_words", "stuffing_in", "url_in"]
 
-# Every repetition is bounded, or can begin in one place of a word only: anybody may send a text, and
-# it is read once however it is made. A label of a host name has 63 letters at most (RFC 1035, 2.3.4).
+# Every repetition is bounded, or can begin in one place of a word only: anybody may send a text,
+# and it is read once however it is made. A label of a host name has at most 63 letters (RFC 1035).
 _URL: Final = re.compile(
     r"\b[a-z][a-z0-9+.-]{0,31}://\S+|\bwww\.\S+|\b(?:data|javascript|mailto):\S+"
     r"|\b[a-z0-9-]{1,63}\.(?:com|org|net|io|dev|app|ai|co|xyz|info|sh)\b(?:/\S*)?"

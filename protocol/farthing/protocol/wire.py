@@ -42,6 +42,7 @@ __all__ = [
     "Text",
     "Time",
     "Usage",
+    "Workload",
     "document_of",
     "message",
     "money",
@@ -114,6 +115,9 @@ class Usage:
 
     meter: Slug
     quantity: Quantity
+
+
+Workload = Annotated[tuple[Usage, ...], Field(max_length=20)]
 
 
 class Role(StrEnum):

@@ -12,6 +12,7 @@ from farthing.protocol.wire import (
     Role,
     Text,
     Usage,
+    Workload,
     message,
 )
 
@@ -54,7 +55,7 @@ class GetQuote:
     """
 
     listing_id: ListingRef
-    workload: tuple[Usage, ...]
+    workload: Workload
     agreement_id: AgreementRef | None = None
 
 

@@ -33,7 +33,13 @@ __all__ = [
     "SetAuthority",
 ]
 
+# Every hold walks them, on the one thread that writes.
+_LIST_MAX = 200
+
 Tag = Annotated[str, Field(pattern=r"^[a-z0-9_]+(\.[a-z0-9_]+)*$", max_length=120)]
+
+Vendors = Annotated[tuple[OrganisationRef, ...], Field(max_length=_LIST_MAX)]
+Capabilities = Annotated[tuple[Tag, ...], Field(max_length=_LIST_MAX)]
 
 
 @message
@@ -47,10 +53,10 @@ class SetAuthority:
     agent_id: AgentRef
     per_call_max: Money
     per_day_max: Money
-    vendors_allow: tuple[OrganisationRef, ...] = ()
-    vendors_deny: tuple[OrganisationRef, ...] = ()
-    capabilities_allow: tuple[Tag, ...] = ()
-    capabilities_deny: tuple[Tag, ...] = ()
+    vendors_allow: Vendors = ()
+    vendors_deny: Vendors = ()
+    capabilities_allow: Capabilities = ()
+    capabilities_deny: Capabilities = ()
     expires_at: Time = ""
     idempotency_key: IdempotencyKey
 

@@ -14,7 +14,7 @@ from farthing.protocol.wire import (
     OrganisationRef,
     Role,
     Sha256,
-    Usage,
+    Workload,
     message,
 )
 
@@ -54,7 +54,7 @@ class SearchCatalog:
     """
 
     query: Annotated[str, Field(max_length=1000)] = ""
-    workload: Annotated[tuple[Usage, ...], Field(max_length=20)] = ()
+    workload: Workload = ()
     tags: Annotated[tuple[TagPath, ...], Field(max_length=10)] = ()
     max_total: Money | None = None
     asset: AssetCode | None = None

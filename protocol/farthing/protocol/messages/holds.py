@@ -14,7 +14,7 @@ from farthing.protocol.wire import (
     Role,
     Sha256,
     Text,
-    Usage,
+    Workload,
     message,
 )
 
@@ -52,7 +52,7 @@ class PlaceHold:
     """
 
     agreement_id: AgreementRef
-    workload: tuple[Usage, ...]
+    workload: Workload
     args_sha256: Sha256
     expires_in_s: int = 0
     idempotency_key: IdempotencyKey

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from farthing.clients.home import Home, Profile
 from farthing.protocol.wire import Role
 from farthing.server.doors.mcp import tools_for
 from tests.clients.trading import Trading, trading, usd
+from tests.papers import signing_key
 
 WORKLOAD = [{"meter": "page", "quantity": "3"}]
 MAXIMUM = {"amount": "0.001", "asset": "USD"}
@@ -307,6 +309,29 @@ async def test_bad_arguments_are_refused_with_their_place(tmp_path: Path) -> Non
         assert odd["code"] == "invalid_argument"
         assert stranger["code"] == "not_found"
         assert (await agent.refused("fund_account"))["code"] == "unknown_operation"
+
+
+async def test_a_platform_started_anew_at_the_same_url_is_told_apart(tmp_path: Path) -> None:
+    async with bridged(tmp_path / "one") as agent:
+        await agent.ready()
+        registered, home = agent.home.profile(), agent.home
+    assert registered is not None
+    stranger = signing_key("another platform").public.jwk()
+    async with trading(tmp_path / "two") as market:
+        http = httpx2.AsyncClient(transport=market.routes)
+        for profile in (
+            replace(registered, platform_keys=(stranger,)),
+            replace(registered, platform_keys=(stranger,), principal_id="", role=""),
+        ):
+            home.save_profile(profile)
+            bridge = Bridge(home, registered.url, http=http, clock=market.serving.clock)
+            name = "get_balance" if profile.principal_id else "register"
+            arguments = {} if profile.principal_id else {"operator_id": NOBODY, "name": "Reader"}
+
+            refused = (await bridge.call(name, arguments)).structured_content
+
+            assert refused["code"] == "signature_invalid"
+            assert "not the platform" in refused["message"]
 
 
 async def test_a_home_keeps_to_its_platform_and_its_role(tmp_path: Path) -> None:

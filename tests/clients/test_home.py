@@ -8,6 +8,7 @@ import pytest
 
 from farthing.clients.documents import Offer
 from farthing.clients.home import Home, Profile, default_home
+from farthing.clients.transport import Connection
 from farthing.protocol.errors import Unverified
 from farthing.protocol.keys import PrivateKey
 from tests.papers import card_document, listing_document, terms_document
@@ -53,6 +54,15 @@ async def test_another_platform_or_another_key_is_not_met(home: Home) -> None:
         await home.meet("http://127.0.0.1:1")
     with pytest.raises(Unverified):
         await home.meet(PLATFORM, other)
+
+
+async def test_a_platform_that_publishes_none_of_the_pinned_keys_is_another(home: Home) -> None:
+    other = PrivateKey.from_seed(bytes(32))
+    profile = await home.meet(PLATFORM, http=publishing(KEY))
+
+    await home.recognise(profile, Connection(PLATFORM, http=publishing(other, KEY)))
+    with pytest.raises(Unverified, match="this is not the platform"):
+        await home.recognise(profile, Connection(PLATFORM, http=publishing(other)))
 
 
 @pytest.mark.parametrize(

@@ -168,7 +168,8 @@ class Bridge:
             return self._refused(failed.refusal, failed.request_id, key=key, is_final=is_final)
         except Refused as refused:
             is_final = refused.code.remembered or refused.code in _KEY_IS_SPENT
-            return self._refused(refused.refusal, refused.request_id, key=key, is_final=is_final)
+            refusal = await self._explained(refused.refusal)
+            return self._refused(refusal, refused.request_id, key=key, is_final=is_final)
         except NotDelivered as found:
             text = f"{found}. Dispute {found.charge_id} for not_delivered."
             refusal = refuse(Code.VENDOR_FAILED, path=found.charge_id, message=text)
@@ -206,8 +207,9 @@ class Bridge:
     async def _register(self, ask: Register) -> Registered:
         profile = await self._met()
         if not profile.principal_id:
-            newcomer = Newcomer(self._connection(profile, registering=True))
-            registration = await newcomer.register(ask.operator_id, ask.name)
+            connection = self._connection(profile, registering=True)
+            await self._home.recognise(profile, connection)
+            registration = await Newcomer(connection).register(ask.operator_id, ask.name)
             profile = Profile(
                 url=profile.url,
                 platform_keys=profile.platform_keys,
@@ -376,6 +378,18 @@ class Bridge:
             is_error=True,
             _meta={KEY_META: key} if key else None,
         )
+
+    async def _explained(self, refusal: Refusal) -> Refusal:
+        """A refusal, or why it came: a key may be unknown because the platform is another now."""
+        profile = self._profile
+        if refusal.code is Code.UNKNOWN_KEY and profile is not None and profile.principal_id:
+            try:
+                await self._home.recognise(profile, self._connection(profile))
+            except Unverified as error:
+                return refuse(Code.SIGNATURE_INVALID, message=f"{error}")
+            except Unreachable:
+                pass
+        return refusal
 
     def _hint(self, refusal: Refusal) -> str:
         """What a person does about a refusal, as a command where there is one."""

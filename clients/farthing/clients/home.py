@@ -172,6 +172,21 @@ class Home:
             raise Unverified(f"the key {trust} is not one that was pinned for {url}")
         return profile
 
+    async def recognise(self, profile: Profile, connection: Connection) -> None:
+        """Make sure that who answers is the platform that the profile is of.
+
+        Raises:
+            Unverified: It publishes none of the keys that are pinned.
+            Unreachable: It does not answer.
+        """
+        keys = await connection.platform_keys()
+        if not any(profile.key_of(thumbprint) for thumbprint in keys):
+            raise Unverified(
+                f"this is not the platform that {self.path} belongs to: {connection.url} publishes "
+                "none of the keys that are pinned there; was `farthing serve` started in another "
+                "directory?"
+            )
+
     def _offer_path(self, name: str) -> Path:
         if not _SLUG.fullmatch(name):
             raise ValueError(f"{name!r} is not the name of an offer: lower-case words joined by -")

@@ -25,8 +25,11 @@ class Platform:
 
     results: list[dict[str, Any]] = field(default_factory=list)
     requests: list[httpx2.Request] = field(default_factory=list)
+    keys: list[dict[str, str]] = field(default_factory=list)
 
     def __call__(self, request: httpx2.Request) -> httpx2.Response:
+        if request.url.path == "/.well-known/jwks.json":
+            return httpx2.Response(200, json={"keys": self.keys})
         self.requests.append(request)
         result = self.results.pop(0)
         return httpx2.Response(200, json={"jsonrpc": "2.0", "id": 1, "result": result})
@@ -365,3 +368,22 @@ def test_lines_that_do_not_add_up_to_their_charge_are_found_out(
 
     assert right.code == 0
     assert (wrong.code, json.loads(wrong.out)["code"]) == (1, "unverified")
+
+
+def test_an_unknown_key_at_another_platform_of_the_same_url_is_explained(
+    platform: Platform, tmp_path: Path
+) -> None:
+    home = Home(tmp_path / "home")
+    key = home.key()
+    home.save_profile(
+        Profile(url="http://127.0.0.1:8321", platform_keys=(key.public.jwk(),), principal_id=ORG)
+    )
+    platform.results.extend([refused(Code.UNKNOWN_KEY)] * 2)
+
+    elsewhere = run("whoami", "--home", str(home.path))
+    platform.keys.append(key.public.jwk())
+    here = run("whoami", "--home", str(home.path), "--json")
+
+    assert (elsewhere.code, here.code) == (1, 1)
+    assert "started in another directory?" in " ".join(elsewhere.err.split())
+    assert json.loads(here.out)["code"] == "unknown_key"

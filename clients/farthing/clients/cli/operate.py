@@ -344,6 +344,7 @@ def _registered(
     async def work() -> Registration:
         profile = await home.meet(session.platform_url(), trust)
         async with Connection(profile.url, signer=home.key()) as connection:
+            await home.recognise(profile, connection)
             try:
                 await ask(Newcomer(connection))
             except Refused as refused:

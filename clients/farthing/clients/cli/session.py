@@ -7,6 +7,7 @@ is loaded only when a command calls a platform, so that help is instant.
 import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from enum import IntEnum
 from pathlib import Path
@@ -20,7 +21,7 @@ from farthing.clients.cli.arguments import thumbprint_of
 from farthing.clients.cli.render import as_json, facts, notice, rows, screen, shown_refusal
 from farthing.clients.clock import random_bytes
 from farthing.protocol import base64url
-from farthing.protocol.errors import FarthingError, Refused, Unreachable, Unverified
+from farthing.protocol.errors import Code, FarthingError, Refused, Unreachable, Unverified
 from farthing.protocol.wire import Effect, Operation, Role, document_of
 
 if TYPE_CHECKING:
@@ -238,7 +239,13 @@ class Session:
             async with Connection(
                 url, signer=signer, principal=profile.principal_id if profile else ""
             ) as connection:
-                return await work(connection)
+                try:
+                    return await work(connection)
+                except Refused as refused:
+                    if profile is not None and refused.code is Code.UNKNOWN_KEY:
+                        with suppress(Unreachable):
+                            await self.home.recognise(profile, connection)
+                    raise
 
         return asyncio.run(work_once())
 

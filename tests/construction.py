@@ -36,14 +36,14 @@ from farthing.protocol.times import SECOND_US
 from farthing.protocol.wire import Operation, Role, Usage, money
 from farthing.server.market import command_of
 from farthing.settlement.engine.agreements import Acceptance
-from farthing.settlement.engine.commands import Command, Seen
+from farthing.settlement.engine.commands import PLATFORM, Command, Seen, platform_command
 from farthing.settlement.engine.decide import decide
 from farthing.settlement.engine.due import due
 from farthing.settlement.engine.genesis import GENESIS, Genesis, StaffKey
 from farthing.settlement.engine.holds import Capture
 from farthing.settlement.engine.listings import Publishing
 from farthing.settlement.engine.principals import Named
-from farthing.settlement.engine.state import PLATFORM, State, evolve
+from farthing.settlement.engine.state import State, evolve
 from tests.papers import (
     card_document,
     listing_document,
@@ -77,16 +77,7 @@ class Room:
             for key in [signing_key(role.value)]
         )
         body = Genesis(staff=staff, fee_ppm=self.fee_ppm, open_enrolment=self.open_enrolment)
-        self.run(
-            Command(
-                operation=GENESIS,
-                by=Caller(principal_id=PLATFORM),
-                idempotency_key="",
-                request_sha256="",
-                args_sha256={},
-                body=body,
-            )
-        )
+        self.run(platform_command(GENESIS, body))
 
     def run(self, command: Command) -> Record | Refusal | Seen:
         """Decide a command and, where it leaves a record, apply the record as read from bytes."""

@@ -16,7 +16,6 @@ from typing import Any
 
 from farthing.clients.transport import Connection
 from farthing.protocol.canonical import Json
-from farthing.protocol.contracts import DeliveryRecord
 from farthing.protocol.errors import Code
 from farthing.protocol.keys import Signer
 from farthing.protocol.messages.agreements import Agreement as AgreementView
@@ -24,8 +23,7 @@ from farthing.protocol.proofs import content_digest, request_jwt
 from farthing.protocol.signatures import Typ, sign_compact
 from farthing.protocol.times import SECOND_US
 from farthing.protocol.wire import Role
-from farthing.settlement.engine.questions import AllAccounts, FiguresNow, Lookup
-from farthing.settlement.engine.things import Agreement, Hold
+from farthing.settlement.engine.questions import AllAccounts, FiguresNow
 from tests.papers import signing_key
 from tests.serving import Serving, Shop, serving
 
@@ -259,7 +257,7 @@ async def opened(data_dir: Path) -> AsyncIterator[Desk]:
         shop = await Shop.opened(server)
         agreement = await shop.buyer.accept(await shop.buyer.quote(shop.listing_id, {"page": 2}))
         paid = await shop.buyer.hold(agreement.agreement_id, {"page": 2}, {"call": "paid"})
-        charge_id = await _captured(shop, agreement, paid.answer.hold_id)
+        charge_id = await shop.captured(agreement, paid.answer.hold_id, {"page": 2}, "b" * 64)
         held = await shop.buyer.hold(agreement.agreement_id, {"page": 2}, {"call": "held"})
         yield Desk(
             server=server,
@@ -300,26 +298,6 @@ def _pass_on(task: asyncio.Task[None], ready: asyncio.Future[Desk]) -> None:
     """Whoever waits for a desk that did not open is told why."""
     if not ready.done():
         ready.set_exception(task.exception() or AssertionError("the market never opened"))
-
-
-async def _captured(shop: Shop, agreement: AgreementView, hold_id: str) -> str:
-    market = shop.serving.service.market
-    bound = await market.ask(Lookup(noun="agreement", id=agreement.agreement_id))
-    hold = await market.ask(Lookup(noun="hold", id=hold_id))
-    assert isinstance(bound, Agreement)
-    assert isinstance(hold, Hold)
-    delivery = DeliveryRecord(
-        hold_id=hold_id,  # type: ignore[arg-type]
-        agreement_id=agreement.agreement_id,  # type: ignore[arg-type]
-        vendor_id=agreement.vendor_id,  # type: ignore[arg-type]
-        listing_id=agreement.listing_id,  # type: ignore[arg-type]
-        args_sha256=hold.args_sha256,
-        result_sha256="b" * 64,
-        output_schema_sha256=bound.output_schema_sha256,
-        usage={"page": 2},
-        delivered_at_us=shop.serving.clock(),
-    )
-    return (await shop.vendor.capture(delivery)).answer.charge_id
 
 
 def _answer(status: int, text: str) -> Answer:

@@ -1,4 +1,4 @@
-"""What a benchmark prints: a table for people, one JSON object for programs (design 7)."""
+"""What a benchmark prints: a table for people, one JSON object for programs."""
 
 import json
 import os
@@ -19,7 +19,7 @@ FSYNCS = 200
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One figure beside its baseline of the same run; `target` is the design's, for later work."""
+    """One figure beside its baseline of the same run; `target` is for later work."""
 
     name: str
     unit: str

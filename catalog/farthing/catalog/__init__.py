@@ -1,5 +1,5 @@
-"""What is offered: listings, vocabulary, rate cards, terms and search.
+"""What is offered: listings and their lint, vocabulary, rate cards and search.
 
-Plans publications as values and answers searches; knows nothing of what is owed. Imports the
+Judges publications and answers searches; knows nothing of what is owed. Imports the
 protocol and identity.
 """

@@ -1,4 +1,4 @@
-"""Who may do what: callers, agents, keys, roles, grants and approvals.
+"""Who is proven to speak: callers, proofs, the directory of keys, the platform's own keys.
 
-Plans changes as values and reads what is known; commits nothing itself. Imports the protocol only.
+Reads and verifies; changes nothing but the platform's key files. Imports the protocol only.
 """

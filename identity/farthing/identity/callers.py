@@ -9,7 +9,7 @@ __all__ = ["ANYONE", "Assurance", "Caller"]
 
 
 class Assurance(StrEnum):
-    """How strong the proof of a call is (design 3)."""
+    """How strong the proof of a call is (spec/identity.md)."""
 
     NOBODY = "A0"
     BEARER = "A1"

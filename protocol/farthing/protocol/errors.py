@@ -1,6 +1,6 @@
 """The closed set of refusals, in order of precedence, and the one exception tree.
 
-Boundary: pure code returns a `Refusal`; shells raise `Refused(refusal)`, caught in dispatch alone;
+Boundary: pure code returns a `Refusal`; shells raise `Refused(refusal)`, which the doors render;
 the client parses the wire and raises the same class. Source: spec/errors.md.
 
     FarthingError                 never raised itself
@@ -76,7 +76,6 @@ class Code(StrEnum):
     PER_CALL_LIMIT_EXCEEDED = "per_call_limit_exceeded"
     BUDGET_EXCEEDED = "budget_exceeded"
     ASSET_MISMATCH = "asset_mismatch"
-    ACCOUNT_CLOSED = "account_closed"
     INSUFFICIENT_FUNDS = "insufficient_funds"
     AMOUNT_OVERFLOW = "amount_overflow"
     HOLD_RESOLVED = "hold_resolved"
@@ -112,14 +111,13 @@ class Code(StrEnum):
 
     @property
     def remembered(self) -> bool:
-        """Whether the refusal is final for its idempotency key and answered again (design 2)."""
+        """Whether the refusal is final for its key and answered again (spec/idempotency.md)."""
         return self.precedence >= Code.REGISTRATION_PENDING.precedence and self not in _FORGOTTEN
 
 
 class Severity(StrEnum):
     """How much a caller should mind."""
 
-    NOTICE = "notice"
     REFUSED = "refused"
     FAULT = "fault"
 
@@ -181,7 +179,6 @@ _SAYS: dict[Code, str] = {
     Code.PER_CALL_LIMIT_EXCEEDED: "The amount is above the agent's limit for one call.",
     Code.BUDGET_EXCEEDED: "The amount is above what remains of the agent's budget today.",
     Code.ASSET_MISMATCH: "The amount is in another asset than the agreement.",
-    Code.ACCOUNT_CLOSED: "The account is closed.",
     Code.INSUFFICIENT_FUNDS: "The operator's balance does not cover the amount.",
     Code.AMOUNT_OVERFLOW: "The amount does not fit the ledger.",
     Code.HOLD_RESOLVED: "The hold has been captured or released already.",

@@ -9,11 +9,7 @@ import re
 from typing import Final, NewType
 
 __all__ = [
-    "AgentId",
     "AgreementId",
-    "ChargeId",
-    "DisputeId",
-    "GrantId",
     "HoldId",
     "InvalidId",
     "ListingId",
@@ -29,14 +25,10 @@ __all__ = [
 
 PrincipalId = NewType("PrincipalId", str)
 OrganisationId = NewType("OrganisationId", PrincipalId)
-AgentId = NewType("AgentId", PrincipalId)
 ListingId = NewType("ListingId", str)
 QuoteId = NewType("QuoteId", str)
 AgreementId = NewType("AgreementId", str)
 HoldId = NewType("HoldId", str)
-ChargeId = NewType("ChargeId", str)
-DisputeId = NewType("DisputeId", str)
-GrantId = NewType("GrantId", str)
 
 _ALPHABET: Final = "0123456789abcdefghjkmnpqrstvwxyz"
 _VALUES: Final = {letter: value for value, letter in enumerate(_ALPHABET)}

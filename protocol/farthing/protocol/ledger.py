@@ -26,7 +26,7 @@ __all__ = [
     "split_account",
 ]
 
-# Lifetime gross counters are 128-bit (design 2): an amount fits int64, their sum may not.
+# Lifetime gross counters are 128-bit (spec/ledger.md): an amount fits int64, their sum may not.
 COUNTER_MAX: Final = 2**127 - 1
 PLATFORM: Final = "platform"
 

@@ -1,7 +1,7 @@
 """What every message is made of: field types, money on the wire, and the `Operation` declaration.
 
-Boundary: shapes only. An operation is declared once, in `protocol.messages`; tools, routes,
-schemas, SDK calls, commands and the ownership tests are made from the declaration.
+Boundary: shapes only. An operation is declared once, in `protocol.messages`; tools,
+schemas, the bridge's tools and the ownership tests are made from the declaration.
 Source: spec/messages.md.
 """
 

@@ -19,7 +19,6 @@ from farthing.catalog.cards import CardShelf
 from farthing.catalog.tables import METADATA as CATALOG
 from farthing.catalog.vocabulary import load
 from farthing.identity.authentication import Authenticator
-from farthing.identity.callers import Caller
 from farthing.identity.directory import Directory, Found
 from farthing.identity.keyring import Keyring, Purpose, open_keyring
 from farthing.protocol.records import Record
@@ -29,13 +28,13 @@ from farthing.server.doors.mcp import mcp_door
 from farthing.server.doors.wellknown import no_such_page, routes
 from farthing.server.market import Market
 from farthing.server.settings import Settings
-from farthing.settlement.engine.commands import Command
+from farthing.settlement.engine.commands import platform_command
 from farthing.settlement.engine.decide import decide
 from farthing.settlement.engine.due import due, next_due_us
 from farthing.settlement.engine.genesis import GENESIS, Genesis, StaffKey
 from farthing.settlement.engine.questions import FiguresNow, KeyOf
 from farthing.settlement.engine.standing import answer
-from farthing.settlement.engine.state import PLATFORM, State, evolve
+from farthing.settlement.engine.state import State, evolve
 from farthing.settlement.journal.machine import Machine
 from farthing.settlement.journal.sqlite import SqliteStore
 from farthing.settlement.journal.writer import Limits, Writer
@@ -194,13 +193,9 @@ async def _begin(market: Market, keyring: Keyring, settings: Settings) -> None:
         )
     )
     await market.engine.submit(
-        Command(
-            operation=GENESIS,
-            by=Caller(principal_id=PLATFORM),
-            idempotency_key="",
-            request_sha256="",
-            args_sha256={},
-            body=Genesis(
+        platform_command(
+            GENESIS,
+            Genesis(
                 staff=staff,
                 fee_ppm=settings.fee_ppm,
                 open_enrolment=settings.enrolment == "open",

@@ -1,6 +1,6 @@
 """What an operation may touch: the engine, the reads, the clock, the platform's key. No more.
 
-Boundary: `submit` is the one place where a command is built.
+Boundary: `submit` is the one place where an ask becomes a command.
 """
 
 from collections.abc import Callable, Mapping

@@ -16,16 +16,15 @@ from farthing.protocol.rating import (
     InvalidLine,
     Line,
     Portion,
+    RateCard,
     RatingCode,
     RatingError,
     compile_card,
-    hold_units_for,
     line_document,
     parse_card,
     parse_line,
     price_of,
     rate,
-    rerate,
 )
 from farthing.protocol.rating.card import QUANTITY_MAX
 from tests.protocol.rating import oracle
@@ -51,6 +50,11 @@ def per_unit(amount: str, per_quantity: str, rounding: str = "half_even") -> dic
     document["dimensions"][0]["model"] = "per_unit"
     document["dimensions"][0]["tiers"] = [{"amount": amount, "per_quantity": per_quantity}]
     return document
+
+
+def rerate(card: RateCard, line: Line) -> Line:
+    """The line as the card has it."""
+    return rate(card, {line.meter: line.from_quantity}, {line.meter: line.quantity}).lines[0]
 
 
 @given(card_documents(), POSITIONS, st.data())
@@ -102,7 +106,7 @@ def test_a_hold_for_the_most_covers_every_capture_from_the_same_position(
     meter = data.draw(st.sampled_from(meters_of(document)))
     used, most = sorted((one, two))
 
-    held_units = hold_units_for(card, position, {meter: most})
+    held_units = price_of(card, position, {meter: most})
 
     assert 0 <= price_of(card, position, {meter: used}) <= held_units
 

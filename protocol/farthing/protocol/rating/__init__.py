@@ -10,7 +10,7 @@ from farthing.protocol.rating.card import (
     compile_card,
     parse_card,
 )
-from farthing.protocol.rating.pricing import hold_units_for, price_of, rerate
+from farthing.protocol.rating.pricing import price_of
 from farthing.protocol.rating.rate import (
     START,
     InvalidLine,
@@ -41,11 +41,9 @@ __all__ = [
     "card_document",
     "card_sha256",
     "compile_card",
-    "hold_units_for",
     "line_document",
     "parse_card",
     "parse_line",
     "price_of",
     "rate",
-    "rerate",
 ]

@@ -175,7 +175,7 @@ def line_document(line: Line) -> dict[str, Json]:
 def parse_line(document: Json) -> Line:
     """Read what `line_document` wrote, and check that the line adds up in itself.
 
-    Whether the card really says so is another question: see `pricing.rerate`.
+    Whether the card really says so is another question: rate its quantity from its start again.
 
     Raises:
         InvalidLine: The document is not exactly a line's, or its figures contradict each other.

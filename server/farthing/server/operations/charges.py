@@ -19,12 +19,12 @@ from farthing.protocol.messages.charges import (
 )
 from farthing.protocol.messages.holds import Charge as ChargeView
 from farthing.protocol.messages.listings import Document
-from farthing.protocol.records import Record, parse_record
+from farthing.protocol.receipts import make_receipt
 from farthing.server.market import Market
-from farthing.server.operations.replies import Reply, own, reply, with_standing
+from farthing.server.operations.replies import Reply, own, record_at, reply, with_standing
 from farthing.settlement.engine.charges import refund_answer
 from farthing.settlement.engine.holds import charge_view, lines_view
-from farthing.settlement.engine.questions import KeysOf, Lookup, ProofOf, RecordAt, Things
+from farthing.settlement.engine.questions import KeysOf, Lookup, ProofOf, Things
 from farthing.settlement.engine.things import Agreement, Charge, Hold
 
 __all__ = [
@@ -32,7 +32,6 @@ __all__ = [
     "get_evidence",
     "get_receipt",
     "list_charges",
-    "record_at",
     "refund_charge",
 ]
 
@@ -101,20 +100,8 @@ async def _view(market: Market, charge: Charge) -> ChargeView:
     return charge_view(charge, lines_view(await record_at(market, charge.seq)))
 
 
-async def record_at(market: Market, seq: int) -> Record:
-    """A record of the journal."""
-    data = await market.ask(RecordAt(seq=seq))
-    assert data is not None
-    return parse_record(data)[0]
-
-
 async def _receipt(market: Market, seq: int) -> Receipt:
     proof = await market.ask(ProofOf(seq=seq))
     if proof is None:
         raise Refused(refuse(Code.NOT_FOUND, path="charge_id"))
-    return Receipt(
-        seq=seq,
-        record=proof.record.decode(),
-        proof=tuple(each.hex() for each in proof.path),
-        tree_head=proof.note,
-    )
+    return make_receipt(seq=seq, record=proof.record, path=proof.path, tree_head=proof.note)

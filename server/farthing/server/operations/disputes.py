@@ -24,9 +24,8 @@ from farthing.protocol.schemas import violation
 from farthing.protocol.times import DAY_US
 from farthing.protocol.wire import money
 from farthing.server.market import Market
-from farthing.server.operations.charges import record_at
 from farthing.server.operations.listings import document_at
-from farthing.server.operations.replies import Reply, checked, own, reply
+from farthing.server.operations.replies import Reply, checked, own, record_at, reply
 from farthing.settlement.engine.commands import Kept
 from farthing.settlement.engine.disputes import Examined, dispute_answer, dispute_view
 from farthing.settlement.engine.questions import Lookup, PreviewOf
@@ -35,7 +34,7 @@ from farthing.settlement.tables import KEPT_BODY
 
 __all__ = ["get_dispute_status", "initiate_dispute", "preview_dispute", "submit_evidence"]
 
-# How long a body that a vendor answered with can be fetched by the buyer (design 4).
+# How long a body that a vendor answered with can be fetched by the buyer (spec/disputes.md).
 _REDELIVERY_US = DAY_US
 
 

@@ -24,12 +24,11 @@ from farthing.protocol.messages.listings import (
 )
 from farthing.protocol.messages.operations import OPERATIONS
 from farthing.protocol.rating import parse_card
-from farthing.protocol.records import parse_record
 from farthing.protocol.signatures import InvalidSignature, Typ, verify_detached
 from farthing.server.market import Market
-from farthing.server.operations.replies import Reply, reply
+from farthing.server.operations.replies import Reply, record_at, reply
 from farthing.settlement.engine.listings import Publishing, publication_answer
-from farthing.settlement.engine.questions import Lookup, RecordAt
+from farthing.settlement.engine.questions import Lookup
 from farthing.settlement.engine.things import Listing, Principal
 
 __all__ = [
@@ -169,8 +168,6 @@ def _report(market: Market, ask: LintListing | PublishListing) -> LintReport:
 
 
 async def _facts_at(market: Market, seq: int) -> JsonObject:
-    data = await market.ask(RecordAt(seq=seq))
-    assert data is not None
-    record, _ = parse_record(data)
+    record = await record_at(market, seq)
     assert record.facts is not None
     return record.facts

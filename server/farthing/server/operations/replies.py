@@ -11,14 +11,23 @@ from farthing.identity.callers import Caller
 from farthing.protocol.authority.standing import Standing
 from farthing.protocol.errors import Code, Refusal, Refused, refuse
 from farthing.protocol.messages.accounts import StandingNow
-from farthing.protocol.records import Record
+from farthing.protocol.records import Record, parse_record
 from farthing.protocol.wire import Operation, money
 from farthing.server.market import Market
 from farthing.settlement.engine.commands import Outcome
-from farthing.settlement.engine.questions import Lookup
+from farthing.settlement.engine.questions import Lookup, RecordAt
 from farthing.settlement.engine.things import Agreement, Charge, Dispute, Hold
 
-__all__ = ["Handler", "Reply", "checked", "own", "reply", "standing_now", "with_standing"]
+__all__ = [
+    "Handler",
+    "Reply",
+    "checked",
+    "own",
+    "record_at",
+    "reply",
+    "standing_now",
+    "with_standing",
+]
 
 T = TypeVar("T")
 Shared = TypeVar("Shared", Agreement, Charge, Dispute, Hold)
@@ -67,6 +76,13 @@ def standing_now(standing: Standing, asset: str) -> StandingNow:
         else None,
         per_call_max=money(grant.per_call_units_max, asset) if grant is not None and live else None,
     )
+
+
+async def record_at(market: Market, seq: int) -> Record:
+    """A record of the journal."""
+    data = await market.ask(RecordAt(seq=seq))
+    assert data is not None
+    return parse_record(data)[0]
 
 
 def checked(read: T | Refusal) -> T:

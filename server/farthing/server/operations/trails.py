@@ -11,8 +11,7 @@ from farthing.protocol.messages.trails import GetOutcome, GetTreeHead, OutcomeVi
 from farthing.protocol.records import Record
 from farthing.protocol.wire import document_of
 from farthing.server.market import Market
-from farthing.server.operations.charges import record_at
-from farthing.server.operations.replies import Reply
+from farthing.server.operations.replies import Reply, record_at
 from farthing.settlement.engine.accounts import fund_answer
 from farthing.settlement.engine.agreements import agreement_answer
 from farthing.settlement.engine.charges import refund_answer

@@ -14,8 +14,9 @@ from farthing.protocol.messages.accounts import FundAccount, Funding
 from farthing.protocol.money import INT64_MAX
 from farthing.protocol.records import Record
 from farthing.protocol.wire import Role, money
+from farthing.settlement.engine.commands import PLATFORM
 from farthing.settlement.engine.drafts import Call, Draft
-from farthing.settlement.engine.state import PLATFORM, State
+from farthing.settlement.engine.state import State
 
 __all__ = ["available_units", "fund", "fund_answer", "post", "transfer"]
 

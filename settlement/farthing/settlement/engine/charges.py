@@ -11,8 +11,9 @@ from farthing.protocol.records import Record
 from farthing.protocol.refunds import Split, split_refund
 from farthing.protocol.wire import money
 from farthing.settlement.engine.accounts import available_units, post
+from farthing.settlement.engine.commands import PLATFORM
 from farthing.settlement.engine.drafts import Call, Draft, change
-from farthing.settlement.engine.state import PLATFORM, State
+from farthing.settlement.engine.state import State
 from farthing.settlement.engine.things import Charge
 
 __all__ = [

@@ -13,9 +13,21 @@ from farthing.protocol.canonical import Json
 from farthing.protocol.errors import Refusal
 from farthing.protocol.records import Record
 
-__all__ = ["Command", "Committed", "Kept", "Outcome", "Question", "Seen"]
+__all__ = [
+    "PLATFORM",
+    "Command",
+    "Committed",
+    "Kept",
+    "Outcome",
+    "Question",
+    "Seen",
+    "platform_command",
+]
 
 Answer = TypeVar("Answer")
+
+# Who acts when nobody asks, and who owns what is nobody else's.
+PLATFORM = "platform"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +64,18 @@ class Command:
     body: object
     facts: Mapping[str, Json] | None = None
     kept: tuple[Kept, ...] = ()
+
+
+def platform_command(operation: str, body: object) -> Command:
+    """A command of the platform's own: no proof, no key, and never refused."""
+    return Command(
+        operation=operation,
+        by=Caller(principal_id=PLATFORM),
+        idempotency_key="",
+        request_sha256="",
+        args_sha256={},
+        body=body,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,9 +23,9 @@ from farthing.settlement.engine import (
     listings,
     principals,
 )
-from farthing.settlement.engine.commands import Command, Seen
+from farthing.settlement.engine.commands import PLATFORM, Command, Seen
 from farthing.settlement.engine.drafts import Call, Draft
-from farthing.settlement.engine.state import PLATFORM, State, scope_of, who_of
+from farthing.settlement.engine.state import State, scope_of, who_of
 
 __all__ = ["decide"]
 

@@ -20,8 +20,9 @@ from farthing.protocol.times import SECOND_US, format_time
 from farthing.protocol.wire import money
 from farthing.settlement.engine.accounts import post
 from farthing.settlement.engine.charges import split_of
+from farthing.settlement.engine.commands import PLATFORM
 from farthing.settlement.engine.drafts import Call, Draft, change
-from farthing.settlement.engine.state import PLATFORM, State
+from farthing.settlement.engine.state import State
 from farthing.settlement.engine.things import Charge, Dispute
 
 __all__ = [

@@ -5,12 +5,11 @@ Boundary: names the next platform command that is due; the writer submits it lik
 
 import heapq
 
-from farthing.identity.callers import Caller
 from farthing.settlement.engine.charges import SettleCharge
-from farthing.settlement.engine.commands import Command
+from farthing.settlement.engine.commands import Command, platform_command
 from farthing.settlement.engine.disputes import CloseEvidence
 from farthing.settlement.engine.holds import ExpireHold
-from farthing.settlement.engine.state import PLATFORM, State
+from farthing.settlement.engine.state import State
 
 __all__ = ["due", "next_due_us"]
 
@@ -29,11 +28,11 @@ def due(state: State, now_us: int) -> Command | None:
     _, noun, thing_id = state.due[0]
     match noun:
         case "hold":
-            return _platform("expire_hold", ExpireHold(hold_id=thing_id))
+            return platform_command("expire_hold", ExpireHold(hold_id=thing_id))
         case "charge":
-            return _platform("settle_charge", SettleCharge(charge_id=thing_id))
+            return platform_command("settle_charge", SettleCharge(charge_id=thing_id))
         case _:
-            return _platform("close_evidence", CloseEvidence(dispute_id=thing_id))
+            return platform_command("close_evidence", CloseEvidence(dispute_id=thing_id))
 
 
 def _forget_resolved(state: State) -> None:
@@ -51,14 +50,3 @@ def _waits(state: State, due_us: int, noun: str, thing_id: str) -> bool:
         case _:
             dispute = state.disputes[thing_id]
             return dispute.status == "needs_evidence" and dispute.evidence_due_at_us == due_us
-
-
-def _platform(operation: str, body: object) -> Command:
-    return Command(
-        operation=operation,
-        by=Caller(principal_id=PLATFORM),
-        idempotency_key="",
-        request_sha256="",
-        args_sha256={},
-        body=body,
-    )

@@ -6,8 +6,9 @@ from farthing.protocol.errors import Broken, Refusal
 from farthing.protocol.ids import derive_id
 from farthing.protocol.records import Change
 from farthing.protocol.wire import Role, message
+from farthing.settlement.engine.commands import PLATFORM
 from farthing.settlement.engine.drafts import Call, Draft, change
-from farthing.settlement.engine.state import PLATFORM, State
+from farthing.settlement.engine.state import State
 from farthing.settlement.engine.things import Key, Principal
 
 __all__ = ["GENESIS", "Genesis", "StaffKey", "genesis"]

@@ -31,9 +31,10 @@ from farthing.protocol.records import Change, Count, Record
 from farthing.protocol.times import SECOND_US, format_time, utc_day
 from farthing.protocol.wire import Usage, money
 from farthing.settlement.engine.accounts import available_units, post, transfer
+from farthing.settlement.engine.commands import PLATFORM
 from farthing.settlement.engine.drafts import Call, Draft, change
 from farthing.settlement.engine.principals import is_frozen
-from farthing.settlement.engine.state import PLATFORM, State
+from farthing.settlement.engine.state import State
 from farthing.settlement.engine.things import Agreement, Charge, Hold
 
 __all__ = [

@@ -24,8 +24,9 @@ from farthing.protocol.messages.agents import (
 )
 from farthing.protocol.records import Change, Record
 from farthing.protocol.wire import Role
+from farthing.settlement.engine.commands import PLATFORM
 from farthing.settlement.engine.drafts import Call, Draft, change
-from farthing.settlement.engine.state import PLATFORM, State
+from farthing.settlement.engine.state import State
 from farthing.settlement.engine.things import Key, Principal
 
 __all__ = [

@@ -27,9 +27,8 @@ from farthing.settlement.engine.things import (
     Principal,
 )
 
-__all__ = ["PLATFORM", "State", "evolve", "scope_of", "who_of"]
+__all__ = ["State", "evolve", "scope_of", "who_of"]
 
-PLATFORM = "platform"
 _NEWCOMERS = frozenset({"enrol_organisation", "register_agent"})
 
 

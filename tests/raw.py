@@ -181,7 +181,7 @@ class Desk:
 
     async def accounts(self) -> dict[str, str]:
         """Every account with its counters."""
-        accounts = await self.server.service.market.ask(AllAccounts())
+        accounts = (await self.server.service.market.ask(AllAccounts())).accounts
         return {name: repr(account) for name, account in sorted(accounts.items())}
 
     async def is_healthy(self) -> bool:

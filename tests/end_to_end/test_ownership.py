@@ -147,7 +147,7 @@ def callers(target: Target, mine: Tenant, server: Serving) -> Iterator[Connectio
 async def snapshot(server: Serving) -> object:
     market = server.service.market
     figures = await market.ask(FiguresNow())
-    accounts = await market.ask(AllAccounts())
+    accounts = (await market.ask(AllAccounts())).accounts
     return figures.seq, {name: repr(account) for name, account in accounts.items()}
 
 

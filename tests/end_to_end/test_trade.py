@@ -54,7 +54,7 @@ async def captured(shop: Shop, hold: Hold, **changes: Any) -> Charge:
 
 async def books(server: Serving) -> object:
     market = server.service.market
-    accounts = await market.ask(AllAccounts())
+    accounts = (await market.ask(AllAccounts())).accounts
     return (await market.ask(FiguresNow())).seq, {name: repr(a) for name, a in accounts.items()}
 
 

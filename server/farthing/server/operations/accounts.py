@@ -17,7 +17,7 @@ from farthing.protocol.wire import money
 from farthing.server.market import Market
 from farthing.server.operations.replies import Reply, reply
 from farthing.settlement.engine.accounts import fund_answer
-from farthing.settlement.engine.questions import AccountsOf, AllAccounts, FiguresNow
+from farthing.settlement.engine.questions import AccountsOf, AllAccounts
 
 __all__ = ["fund_account", "get_balance", "get_trial_balance"]
 
@@ -30,13 +30,14 @@ async def fund_account(market: Market, caller: Caller, ask: FundAccount) -> Repl
 async def get_balance(market: Market, caller: Caller, ask: GetBalance) -> Reply:
     """The balances of the caller's organisation."""
     del ask
-    accounts = await market.ask(AccountsOf(owner=caller.organisation_id))
-    figures = await market.ask(FiguresNow())
+    books = await market.ask(AccountsOf(owner=caller.organisation_id))
     return Reply(
         answer=Balances(
             organisation_id=caller.organisation_id,
-            accounts=tuple(_balance(name, account) for name, account in sorted(accounts.items())),
-            as_of_seq=figures.seq,
+            accounts=tuple(
+                _balance(name, account) for name, account in sorted(books.accounts.items())
+            ),
+            as_of_seq=books.seq,
         )
     )
 
@@ -44,13 +45,12 @@ async def get_balance(market: Market, caller: Caller, ask: GetBalance) -> Reply:
 async def get_trial_balance(market: Market, caller: Caller, ask: GetTrialBalance) -> Reply:
     """Every account's gross counters."""
     del caller, ask
-    accounts = await market.ask(AllAccounts())
-    figures = await market.ask(FiguresNow())
+    books = await market.ask(AllAccounts())
     return Reply(
         answer=TrialBalance(
-            rows=tuple(_row(name, account) for name, account in sorted(accounts.items())),
-            balanced=not imbalances(accounts),
-            as_of_seq=figures.seq,
+            rows=tuple(_row(*each) for each in sorted(books.accounts.items())),
+            balanced=not imbalances(books.accounts),
+            as_of_seq=books.seq,
         )
     )
 

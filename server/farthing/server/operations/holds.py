@@ -15,6 +15,7 @@ from farthing.protocol.messages.holds import (
     PlaceHold,
     ReleaseHold,
 )
+from farthing.protocol.messages.holds import Hold as HoldAnswer
 from farthing.protocol.proofs import Entitlement, entitlement_jwt
 from farthing.protocol.records import Record
 from farthing.server.market import Market
@@ -37,11 +38,12 @@ async def place_hold(market: Market, caller: Caller, ask: PlaceHold) -> Reply:
     """Set money aside, and say so to the vendor in a signed entitlement."""
     outcome = await market.submit(caller, PLACE_HOLD, ask)
     hold = Hold.from_document(outcome.record.changed[0].after)
-    answer = replace(
-        place_answer(outcome.record), entitlement=await _entitlement(market, outcome.record, hold)
-    )
-    placed = replace(reply(outcome, place_answer), answer=answer)
-    return with_standing(outcome, placed, hold.asset)
+    entitlement = await _entitlement(market, outcome.record, hold)
+
+    def with_entitlement(record: Record) -> HoldAnswer:
+        return replace(place_answer(record), entitlement=entitlement)
+
+    return with_standing(outcome, reply(outcome, with_entitlement), hold.asset)
 
 
 async def capture_hold(market: Market, caller: Caller, ask: CaptureHold) -> Reply:

@@ -120,8 +120,7 @@ def preview(
     charge = _disputable(state, principal_id, charge_id, reason, now_us)
     if isinstance(charge, Refusal):
         return charge
-    card = state.cards[charge.rate_card_sha256]
-    return rules.decide(reason, _case(state, charge, None, overdue=False), card)
+    return _judged(state, reason, _case(state, charge, None, overdue=False))
 
 
 def _disputable(
@@ -182,6 +181,11 @@ def _case(state: State, charge: Charge, evidence: Evidence | None, *, overdue: b
     )
 
 
+def _judged(state: State, reason: Reason, case: Case) -> Ruling:
+    """The ruling by the card that the agreement is bound to, whichever one was charged by."""
+    return rules.decide(reason, case, state.cards[case.card_sha256])
+
+
 def _ruled(
     state: State,
     call: Call,
@@ -193,7 +197,7 @@ def _ruled(
     moved: tuple[Transfer, ...] = (),
 ) -> Draft:
     case = _case(state, charge, evidence, overdue=overdue)
-    ruling = rules.decide(Reason(dispute.reason), case, state.cards[case.card_sha256])
+    ruling = _judged(state, Reason(dispute.reason), case)
     decided: dict[str, Json] = {"case": case.document(), "ruling": ruling.document()}
     trail_seqs = (*charge.trail_seqs, call.seq)
     if ruling.outcome is Outcome.NEEDS_EVIDENCE:

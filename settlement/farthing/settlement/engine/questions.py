@@ -11,14 +11,14 @@ from farthing.protocol.authority.standing import Standing
 from farthing.protocol.disputes.case import Reason, Ruling
 from farthing.protocol.errors import Refusal
 from farthing.protocol.ledger import Account
-from farthing.protocol.records import Record
-from farthing.settlement.engine.commands import Command, Question, Seen
+from farthing.settlement.engine.commands import Question
 from farthing.settlement.engine.things import Key
 
 __all__ = [
     "AccountsOf",
     "ActiveKeys",
     "AllAccounts",
+    "Books",
     "Figures",
     "FiguresNow",
     "KeyFacts",
@@ -33,7 +33,6 @@ __all__ = [
     "StandingOf",
     "Things",
     "TreeHeadNow",
-    "WouldBe",
 ]
 
 
@@ -79,15 +78,23 @@ class KeysOf(Question[tuple[Key, ...]]):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AccountsOf(Question[Mapping[str, Account]]):
-    """Copies of the accounts of an owner."""
+class Books:
+    """Copies of accounts by name, as of journal position `seq`."""
+
+    accounts: Mapping[str, Account]
+    seq: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccountsOf(Question[Books]):
+    """The accounts of an owner."""
 
     owner: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AllAccounts(Question[Mapping[str, Account]]):
-    """Copies of all accounts."""
+class AllAccounts(Question[Books]):
+    """All accounts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,13 +121,6 @@ class OutcomeOf(Question[int | None]):
     scope: str
     operation: str
     key: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WouldBe(Question[Record | Refusal | Seen]):
-    """What a command would come to now: `decide` without `evolve`; nothing is burnt."""
-
-    command: Command
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,13 +8,13 @@ from farthing.protocol.ledger import Account, AccountKind, split_account
 from farthing.protocol.money import ASSETS
 from farthing.protocol.times import utc_day
 from farthing.settlement.engine.commands import Question
-from farthing.settlement.engine.decide import decide
 from farthing.settlement.engine.disputes import preview
 from farthing.settlement.engine.principals import is_frozen
 from farthing.settlement.engine.questions import (
     AccountsOf,
     ActiveKeys,
     AllAccounts,
+    Books,
     Figures,
     FiguresNow,
     KeyFacts,
@@ -25,7 +25,6 @@ from farthing.settlement.engine.questions import (
     PreviewOf,
     StandingOf,
     Things,
-    WouldBe,
 )
 from farthing.settlement.engine.state import State, scope_of
 
@@ -48,9 +47,10 @@ def answer(state: State, question: Question[object], now_us: int) -> object:
             thumbprints = state.by_party.get(("key", principal_id), [])
             return tuple(state.keys[thumbprint] for thumbprint in thumbprints)
         case AccountsOf(owner=owner):
-            return _accounts_of(state, owner)
+            return Books(accounts=_accounts_of(state, owner), seq=state.seq)
         case AllAccounts():
-            return {name: copy(account) for name, account in state.accounts.items()}
+            accounts = {name: copy(account) for name, account in state.accounts.items()}
+            return Books(accounts=accounts, seq=state.seq)
         case Lookup(noun=noun, id=thing_id):
             return _tables(state)[noun].get(thing_id)
         case Things(noun=noun, principal_id=principal_id, limit=limit):
@@ -63,8 +63,6 @@ def answer(state: State, question: Question[object], now_us: int) -> object:
             return preview(state, principal_id, charge_id, reason, max(now_us, state.at_us))
         case FiguresNow():
             return Figures(fee_ppm=state.fee_ppm, seq=state.seq, at_us=max(now_us, state.at_us))
-        case WouldBe(command=command):
-            return decide(state, command, now_us)
         case _:
             text = f"not a question about the state: {question}"
             raise TypeError(text)

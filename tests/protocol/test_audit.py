@@ -1,12 +1,12 @@
 """A journal is verified from its bytes alone, and what is wrong with it is named."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from farthing.protocol.audit import FaultKind, verify_head, verify_journal
 from farthing.protocol.canonical import sha256_hex
@@ -180,7 +180,7 @@ def test_a_refused_record_leaves_the_chain_as_it_was() -> None:
 
 
 def test_two_heads_that_contradict_each_other_are_a_fault() -> None:
-    (first, second) = chained(record(1), replace(record(2), operation="other"))
+    (first, second) = chained(record(1), structs.replace(record(2), operation="other"))
     fork = Checkpoint(origin=ORIGIN, size=1, root=leaf_hash(second))
     notes = [sign_checkpoint(SIGNER, fork)]
 

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
+import msgspec
+
 from farthing.protocol.canonical import Json
 from farthing.protocol.errors import Broken
 from farthing.protocol.money import INT64_MAX
@@ -75,8 +77,7 @@ class Account:
         return self.credits_posted - self.debits_posted - self.debits_pending
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Transfer:
+class Transfer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`units` from the debit account to the credit account, pending, voided or posted."""
 
     movement: Movement

@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from msgspec import structs
+
 from farthing.identity.callers import Caller
 from farthing.protocol.authority.standing import Standing
 from farthing.protocol.canonical import Json, document_sha256
@@ -102,7 +104,7 @@ def decide(bank: Bank, command: Command, now_us: int) -> Record | Refusal | Seen
         return Seen(seq=seen)
     if ask.units <= 0:
         return refuse(Code.STALE, path="units")
-    record = replace(
+    record = structs.replace(
         record,
         request=Request(
             key=command.idempotency_key,
@@ -111,14 +113,18 @@ def decide(bank: Bank, command: Command, now_us: int) -> Record | Refusal | Seen
         ),
     )
     if ask.poison == "bytes":
-        return replace(record, asked={"units": 0.5})  # type: ignore[dict-item]
+        return structs.replace(record, asked={"units": 2**60})
     if ask.poison == "evolve":
-        return replace(record, changed=(Change(noun="riddle", id="x", after={}),))
+        return structs.replace(record, changed=(Change(noun="riddle", id="x", after={}),))
     if command.operation == "fund_account":
-        return replace(record, moved=(_transfer(Movement.POST, CLEARING, PREPAID, ask.units),))
+        return structs.replace(
+            record, moved=(_transfer(Movement.POST, CLEARING, PREPAID, ask.units),)
+        )
     if command.operation == "place_hold" and ask.units > bank.available_units:
-        return replace(record, refused=_shape(refuse(Code.INSUFFICIENT_FUNDS, path="units")))
-    return replace(
+        return structs.replace(
+            record, refused=_shape(refuse(Code.INSUFFICIENT_FUNDS, path="units"))
+        )
+    return structs.replace(
         record,
         moved=(_transfer(Movement.PENDING, PREPAID, PENDING, ask.units),),
         changed=(
@@ -228,7 +234,7 @@ def writer(
 
 def _expiry(bank: Bank, record: Record, now_us: int) -> Record:
     key, (_, units) = next(each for each in sorted(bank.holds.items()) if each[1][0] <= now_us)
-    return replace(
+    return structs.replace(
         record,
         moved=(_transfer(Movement.VOID, PREPAID, PENDING, units),),
         changed=(Change(noun="hold", id=key, after={"expires_at_us": 0, "units": str(units)}),),

@@ -6,7 +6,9 @@ Source: spec/contracts.md.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+
+from msgspec.structs import replace
 
 from farthing.protocol.authority.decide import Purchase, decide, first_of
 from farthing.protocol.canonical import Json

@@ -1,6 +1,8 @@
 """Charges after capture: refunds by the vendor, and becoming payable when the window closes."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+
+from msgspec.structs import replace
 
 from farthing.protocol.errors import Code, Refusal, refuse
 from farthing.protocol.ids import derive_id

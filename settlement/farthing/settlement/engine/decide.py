@@ -156,7 +156,7 @@ def _record(call: Call, draft: Draft, refused: dict[str, object] | None = None) 
         ),
         request=request,
         asked=_asked(command),
-        refused=refused,  # type: ignore[arg-type]
+        refused=refused,
         moved=draft.moved,
         counted=draft.counted,
         changed=draft.changed,

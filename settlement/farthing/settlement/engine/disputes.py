@@ -4,8 +4,10 @@ Boundary: the case is assembled from state, the rule is the law's (`protocol.dis
 is held from filing to ruling. Source: spec/disputes.md.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal, cast
+
+from msgspec.structs import replace
 
 from farthing.protocol.canonical import Json
 from farthing.protocol.disputes import rules

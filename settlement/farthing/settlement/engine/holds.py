@@ -5,8 +5,10 @@ capture rates from the hold's own position: equal input, equal amount. Source: s
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import cast
+
+from msgspec.structs import replace
 
 from farthing.protocol.authority.decide import Purchase, decide, first_of
 from farthing.protocol.canonical import Json

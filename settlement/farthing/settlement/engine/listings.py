@@ -1,6 +1,8 @@
 """Listing heads: which version is offered. What a listing says was checked before it came here."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+
+from msgspec.structs import replace
 
 from farthing.protocol.canonical import Json
 from farthing.protocol.errors import Code, Refusal, refuse

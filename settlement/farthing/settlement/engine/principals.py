@@ -4,8 +4,10 @@ Boundary: decides and answers; the proofs themselves were checked at the door.
 Source: spec/identity.md.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal, cast
+
+from msgspec.structs import replace
 
 from farthing.protocol.canonical import Json
 from farthing.protocol.errors import Code, Refusal, refuse

@@ -5,8 +5,9 @@ replaying a record needs no decision. Source: spec/journal.md.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import Self, cast
+from typing import Any, Self
+
+import msgspec
 
 from farthing.protocol.canonical import Json
 
@@ -15,47 +16,33 @@ __all__ = ["Agreement", "Charge", "Dispute", "Hold", "Key", "Listing", "Principa
 JsonObject = dict[str, Json]
 
 
-class Thing:
+class Thing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Document form by naming convention: `*_units` are integer texts, the rest as they are.
 
     Mappings hold quantities, as integer texts.
     """
 
-    __slots__ = ()
-
     def document(self) -> JsonObject:
         """The thing as it stands in a record."""
-        document: JsonObject = {}
-        for name in _names(type(self)):
-            value = getattr(self, name)
-            if name.endswith("_units"):
-                document[name] = str(value)
-            elif isinstance(value, tuple):
-                document[name] = list(value)
-            elif isinstance(value, Mapping):
+        document: dict[str, Any] = msgspec.to_builtins(self)
+        for name, value in document.items():
+            kind = type(value)
+            if kind is int:
+                if name.endswith("_units"):
+                    document[name] = str(value)
+            elif kind is dict:
                 document[name] = {key: str(quantity) for key, quantity in value.items()}
-            else:
-                document[name] = value
+            elif kind is tuple:
+                document[name] = list(value)
         return document
 
     @classmethod
     def from_document(cls, document: Mapping[str, Json]) -> Self:
         """The thing that `document` wrote."""
-        members: dict[str, object] = {}
-        for name, value in document.items():
-            if name.endswith("_units"):
-                members[name] = int(cast("str", value))
-            elif isinstance(value, list):
-                members[name] = tuple(value)
-            elif isinstance(value, dict) and name != "jwk":
-                members[name] = {key: int(cast("str", quantity)) for key, quantity in value.items()}
-            else:
-                members[name] = value
-        return cls(**members)
+        return msgspec.convert(document, cls, strict=False)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Principal(Thing):
+class Principal(Thing, frozen=True, kw_only=True):
     """An organisation (its own organisation), an agent (its operator's) or platform staff."""
 
     principal_id: str
@@ -66,8 +53,7 @@ class Principal(Thing):
     name_sha256: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Key(Thing):
+class Key(Thing, frozen=True, kw_only=True):
     """A public key and its history: `until_us` 0 while it is in force."""
 
     thumbprint: str
@@ -79,8 +65,7 @@ class Key(Thing):
     seq: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Listing(Thing):
+class Listing(Thing, frozen=True, kw_only=True):
     """The head of a listing: the newest version and the documents it names."""
 
     listing_id: str
@@ -97,8 +82,7 @@ class Listing(Thing):
     seq: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Agreement(Thing):
+class Agreement(Thing, frozen=True, kw_only=True):
     """What a buyer and a vendor agreed, bound to exact documents."""
 
     agreement_id: str
@@ -124,8 +108,7 @@ class Agreement(Thing):
     seq: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Hold(Thing):
+class Hold(Thing, frozen=True, kw_only=True):
     """Money set aside. `position` is the rating position its capture is rated from."""
 
     hold_id: str
@@ -146,8 +129,7 @@ class Hold(Thing):
     seq: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Charge(Thing):
+class Charge(Thing, frozen=True, kw_only=True):
     """What was captured of a hold, and where the money stands.
 
     `trail_seqs` are the records that changed it after the capture, `seq`.
@@ -177,8 +159,7 @@ class Charge(Thing):
     trail_seqs: tuple[int, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Dispute(Thing):
+class Dispute(Thing, frozen=True, kw_only=True):
     """A dispute: what is held meanwhile, and the ruling once there is one."""
 
     dispute_id: str
@@ -198,14 +179,3 @@ class Dispute(Thing):
     credit_units: int = 0
     seq: int
     ruled_seq: int = 0
-
-
-def _names(kind: type[Thing]) -> tuple[str, ...]:
-    names = _NAMES.get(kind)
-    if names is None:
-        names = _NAMES[kind] = tuple(each.name for each in fields(kind))  # type: ignore[arg-type]
-    return names
-
-
-# `dataclasses.fields` walks the class at every call; a capture asks for them three times.
-_NAMES: dict[type[Thing], tuple[str, ...]] = {}

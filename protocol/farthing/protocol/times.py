@@ -5,6 +5,7 @@ Pure arithmetic: the clock lives in the server, and what needs an instant is giv
 
 import re
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Final
 
 __all__ = ["DAY_US", "SECOND_US", "format_time", "parse_time", "utc_day"]
@@ -48,7 +49,12 @@ def utc_day(us: int) -> str:
     Raises:
         ValueError: The instant lies outside the years 1 to 9999.
     """
-    return _at(us).date().isoformat()
+    return _day(us // DAY_US)
+
+
+@lru_cache(maxsize=16)
+def _day(number: int) -> str:
+    return _at(number * DAY_US).date().isoformat()
 
 
 def _at(us: int) -> datetime:

@@ -135,9 +135,20 @@ def command_of(
         request_sha256=_digest(args_sha256),
         args_sha256=args_sha256,
         body=ask if body is None else body,
+        asked=_asked(arguments, body, facts),
         facts=facts,
         kept=kept,
     )
+
+
+def _asked(
+    arguments: Mapping[str, Json], body: object, facts: Mapping[str, Json] | None
+) -> Mapping[str, Json]:
+    """What of an ask stands in its record: a planned body may say itself what is left of it."""
+    planned = getattr(body, "asked", None)
+    if planned is not None:
+        return cast("Mapping[str, Json]", planned)
+    return {name: value for name, value in arguments.items() if name not in (facts or ())}
 
 
 def _digest(value: Json | Mapping[str, str]) -> str:

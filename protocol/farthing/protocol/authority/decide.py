@@ -4,7 +4,9 @@ Boundary: pure; nothing is consumed by asking. Source: spec/authority.md.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
+
+import msgspec
 
 from farthing.protocol.authority.grant import Grant
 from farthing.protocol.errors import Code, Refusal, refuse
@@ -13,8 +15,7 @@ from farthing.protocol.money import format_units
 __all__ = ["Purchase", "decide", "first_of"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Purchase:
+class Purchase(msgspec.Struct, frozen=True, kw_only=True):
     """What somebody wants to buy: from whom, of which kind, for how much.
 
     Nothing can be bought from a vendor that is frozen.
@@ -51,13 +52,12 @@ def decide(
         reasons.append(refuse(Code.VENDOR_NOT_ALLOWED, path="vendor_id"))
     if not _capabilities_allowed(grant, purchase.tags):
         reasons.append(refuse(Code.CAPABILITY_NOT_ALLOWED, path="primary_tag"))
-    required = format_units(purchase.units, purchase.asset)
     if purchase.units > grant.per_call_units_max:
         reasons.append(
             refuse(
                 Code.PER_CALL_LIMIT_EXCEEDED,
                 path="amount",
-                required=required,
+                required=format_units(purchase.units, purchase.asset),
                 remaining=format_units(grant.per_call_units_max, grant.asset),
                 asset=grant.asset,
             )
@@ -68,7 +68,7 @@ def decide(
             refuse(
                 Code.BUDGET_EXCEEDED,
                 path="amount",
-                required=required,
+                required=format_units(purchase.units, purchase.asset),
                 remaining=format_units(max(remaining_units, 0), grant.asset),
                 asset=grant.asset,
             )

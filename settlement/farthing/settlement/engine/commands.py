@@ -12,6 +12,7 @@ from farthing.protocol.authority.standing import Standing
 from farthing.protocol.canonical import Json
 from farthing.protocol.errors import Refusal
 from farthing.protocol.records import Record
+from farthing.protocol.wire import document_of
 
 __all__ = [
     "PLATFORM",
@@ -52,6 +53,8 @@ class Command:
         request_sha256: digest of the whole ask's canonical bytes.
         args_sha256: digest of each top-level argument, so that a conflict can name the field.
         body: the ask itself, or the value that a planner made of it.
+        asked: what of it stands in the record; documents stand there as facts, personal fields
+            and content of work not at all.
         facts: signed documents as received, kept in the record.
         kept: side rows to commit with it.
     """
@@ -62,6 +65,7 @@ class Command:
     request_sha256: str
     args_sha256: Mapping[str, str]
     body: object
+    asked: Mapping[str, Json] = field(default_factory=dict)
     facts: Mapping[str, Json] | None = None
     kept: tuple[Kept, ...] = ()
 
@@ -75,6 +79,7 @@ def platform_command(operation: str, body: object) -> Command:
         request_sha256="",
         args_sha256={},
         body=body,
+        asked=document_of(body),
     )
 
 

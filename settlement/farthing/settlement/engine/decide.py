@@ -6,12 +6,11 @@ that answered before. Source: spec/errors.md, spec/idempotency.md.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Final, cast
+from typing import Final
 
-from farthing.protocol.canonical import Json
 from farthing.protocol.errors import Broken, Code, Refusal, refuse
 from farthing.protocol.records import Record, Request, Signer
-from farthing.protocol.wire import Role, document_of
+from farthing.protocol.wire import Role
 from farthing.settlement.engine import (
     accounts,
     agreements,
@@ -155,7 +154,7 @@ def _record(call: Call, draft: Draft, refused: dict[str, object] | None = None) 
             proof_expires_at_us=by.proof_expires_at_us,
         ),
         request=request,
-        asked=_asked(command),
+        asked=dict(command.asked),
         refused=refused,
         moved=draft.moved,
         counted=draft.counted,
@@ -163,16 +162,3 @@ def _record(call: Call, draft: Draft, refused: dict[str, object] | None = None) 
         decided=draft.decided,
         facts=None if command.facts is None or refused else dict(command.facts),
     )
-
-
-def _asked(command: Command) -> dict[str, Json]:
-    """The ask as it stands in the record, without what the record holds elsewhere.
-
-    A planned body may say itself what is left of the ask: no personal field, no content of work.
-    """
-    planned = getattr(command.body, "asked", None)
-    if planned is not None:
-        return cast("dict[str, Json]", planned)
-    ask = document_of(getattr(command.body, "ask", command.body))
-    elsewhere = {"idempotency_key", *(command.facts or ())}
-    return {name: value for name, value in ask.items() if name not in elsewhere}

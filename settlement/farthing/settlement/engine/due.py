@@ -9,7 +9,7 @@ from farthing.settlement.engine.charges import SettleCharge
 from farthing.settlement.engine.commands import Command, platform_command
 from farthing.settlement.engine.disputes import CloseEvidence
 from farthing.settlement.engine.holds import ExpireHold
-from farthing.settlement.engine.state import State
+from farthing.settlement.engine.state import State, waits
 
 __all__ = ["due", "next_due_us"]
 
@@ -37,16 +37,5 @@ def due(state: State, now_us: int) -> Command | None:
 
 def _forget_resolved(state: State) -> None:
     """Drop waiting entries whose thing has moved on; they are hints, the things decide."""
-    while state.due and not _waits(state, *state.due[0]):
+    while state.due and not waits(state, *state.due[0]):
         heapq.heappop(state.due)
-
-
-def _waits(state: State, due_us: int, noun: str, thing_id: str) -> bool:
-    match noun:
-        case "hold":
-            return state.holds[thing_id].status == "open"
-        case "charge":
-            return state.charges[thing_id].status == "pending"
-        case _:
-            dispute = state.disputes[thing_id]
-            return dispute.status == "needs_evidence" and dispute.evidence_due_at_us == due_us

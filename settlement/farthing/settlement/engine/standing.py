@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace as copy
+from itertools import islice
 
 from farthing.protocol.authority.standing import Standing
 from farthing.protocol.ledger import Account, AccountKind, split_account
@@ -44,7 +45,7 @@ def answer(state: State, question: Question[object], now_us: int) -> object:
         case ActiveKeys(principal_ids=principal_ids):
             return {each: _active_key(state, each) for each in principal_ids}
         case KeysOf(principal_id=principal_id):
-            thumbprints = state.by_party.get(("key", principal_id), [])
+            thumbprints = state.by_party.get(("key", principal_id), ())
             return tuple(state.keys[thumbprint] for thumbprint in thumbprints)
         case AccountsOf(owner=owner):
             return Books(accounts=_accounts_of(state, owner), seq=state.seq)
@@ -54,9 +55,9 @@ def answer(state: State, question: Question[object], now_us: int) -> object:
         case Lookup(noun=noun, id=thing_id):
             return _tables(state)[noun].get(thing_id)
         case Things(noun=noun, principal_id=principal_id, limit=limit):
-            ids = state.by_party.get((noun, principal_id), [])[-limit:]
+            newest = islice(reversed(state.by_party.get((noun, principal_id), ())), limit)
             table = _tables(state)[noun]
-            return tuple(table[thing_id] for thing_id in reversed(ids))
+            return tuple(table[thing_id] for thing_id in newest)
         case OutcomeOf(scope=scope, operation=operation, key=key):
             return state.outcomes.get(scope_of(scope, operation, key))
         case PreviewOf(principal_id=principal_id, charge_id=charge_id, reason=reason):
@@ -112,14 +113,14 @@ def _accounts_of(state: State, owner: str) -> Mapping[str, Account]:
 
 
 def _active_key(state: State, principal_id: str) -> str:
-    thumbprints = state.by_party.get(("key", principal_id), [])
+    thumbprints = state.by_party.get(("key", principal_id), ())
     active = [each for each in thumbprints if state.keys[each].status == "active"]
     return active[-1] if active else ""
 
 
 def _positions(state: State, principal_id: str) -> dict[str, Mapping[str, int]]:
     positions: dict[str, Mapping[str, int]] = {}
-    for agreement_id in state.by_party.get(("agreement", principal_id), []):
+    for agreement_id in state.by_party.get(("agreement", principal_id), ()):
         agreement = state.agreements[agreement_id]
         # A listing that has moved to another card is priced from the start of that card.
         current = state.listings[agreement.listing_id].rate_card_sha256

@@ -5,7 +5,7 @@ give the same state. Source: spec/journal.md.
 """
 
 import heapq
-from collections import defaultdict
+from collections import defaultdict, deque
 from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import cast
@@ -17,6 +17,7 @@ from farthing.protocol.ledger import Account, apply
 from farthing.protocol.rating import RateCard, parse_card
 from farthing.protocol.records import Change, Record
 from farthing.protocol.terms import Terms, parse_terms
+from farthing.settlement.engine.shelf import Shelf
 from farthing.settlement.engine.things import (
     Agreement,
     Charge,
@@ -27,8 +28,12 @@ from farthing.settlement.engine.things import (
     Principal,
 )
 
-__all__ = ["State", "evolve", "scope_of", "who_of"]
+__all__ = ["State", "evolve", "scope_of", "waits", "who_of"]
 
+# How many of a party's things are told without looking further than memory; of others, all.
+_NEWEST = {"charge": 100, "dispute": 100, "hold": 100}
+# Entries of what has moved on are dropped once they are most of the heap, and it is worth it.
+_DUE_MIN = 4_096
 _NEWCOMERS = frozenset({"enrol_organisation", "register_agent"})
 
 
@@ -48,17 +53,17 @@ class State:
     listings: dict[str, Listing] = field(default_factory=dict)
     agreements: dict[str, Agreement] = field(default_factory=dict)
     positions: dict[str, dict[str, int]] = field(default_factory=dict)
-    holds: dict[str, Hold] = field(default_factory=dict)
-    charges: dict[str, Charge] = field(default_factory=dict)
-    disputes: dict[str, Dispute] = field(default_factory=dict)
+    holds: Shelf[str, Hold] = field(default_factory=Shelf)
+    charges: Shelf[str, Charge] = field(default_factory=Shelf)
+    disputes: Shelf[str, Dispute] = field(default_factory=Shelf)
     cards: dict[str, RateCard] = field(default_factory=dict)
     terms: dict[str, Terms] = field(default_factory=dict)
     document_seqs: dict[str, int] = field(default_factory=dict)
-    outcomes: dict[bytes, int] = field(default_factory=dict)
+    outcomes: Shelf[bytes, int] = field(default_factory=Shelf)
     burnt: dict[tuple[str, str], int] = field(default_factory=dict)
     burnt_until: list[tuple[int, tuple[str, str]]] = field(default_factory=list)
     due: list[tuple[int, str, str]] = field(default_factory=list)
-    by_party: dict[tuple[str, str], list[str]] = field(default_factory=dict)
+    by_party: dict[tuple[str, str], deque[str]] = field(default_factory=dict)
 
 
 def scope_of(principal_or_key: str, operation: str, key: str) -> bytes:
@@ -86,7 +91,7 @@ def evolve(state: State, record: Record) -> None:
     if record.facts is not None and record.refused is None:
         _learn(state, record.facts, record.seq)
     for change in record.changed:
-        _put(state, change)
+        _put(state, change, record.seq)
 
 
 def _remember(state: State, record: Record) -> None:
@@ -100,7 +105,8 @@ def _remember(state: State, record: Record) -> None:
             state.burnt.pop(heapq.heappop(state.burnt_until)[1], None)
     if record.request is not None:
         who = who_of(record.operation, by.principal_id, by.key_thumbprint)
-        state.outcomes[scope_of(who, record.operation, record.request.key)] = record.seq
+        scope = scope_of(who, record.operation, record.request.key)
+        state.outcomes.put(scope, record.seq, settled_by=record.seq)
 
 
 def _learn(state: State, facts: dict[str, Json], seq: int) -> None:
@@ -117,16 +123,18 @@ def _learn(state: State, facts: dict[str, Json], seq: int) -> None:
         state.document_seqs.setdefault(document_sha256(listing), seq)
 
 
-def _put(state: State, change: Change) -> None:
+def _put(state: State, change: Change, seq: int) -> None:
     after = change.after
     match change.noun:
         case "hold":
-            hold = state.holds[change.id] = Hold.from_document(after)
-            if hold.status == "open":
-                heapq.heappush(state.due, (hold.expires_at_us, "hold", hold.hold_id))
+            hold = Hold.from_document(after)
+            is_open = hold.status == "open"
+            state.holds.put(change.id, hold, settled_by=0 if is_open else seq)
+            if is_open:
+                _await(state, hold.expires_at_us, "hold", hold.hold_id)
                 _party(state, "hold", change.id, hold.buyer_id, hold.operator_id, hold.vendor_id)
         case "charge":
-            _put_charge(state, Charge.from_document(after), known=change.id in state.charges)
+            _put_charge(state, Charge.from_document(after), seq)
         case "agreement":
             known = change.id in state.agreements
             agreement = state.agreements[change.id] = Agreement.from_document(after)
@@ -136,7 +144,7 @@ def _put(state: State, change: Change) -> None:
         case "position":
             state.positions[change.id] = {meter: int(str(n)) for meter, n in after.items()}
         case "dispute":
-            _put_dispute(state, Dispute.from_document(after), known=change.id in state.disputes)
+            _put_dispute(state, Dispute.from_document(after), seq)
         case "grant":
             grant = Grant.from_document(after)
             state.grants[grant.agent_id, grant.asset] = grant
@@ -163,24 +171,53 @@ def _put(state: State, change: Change) -> None:
             raise Broken(text)
 
 
-def _put_charge(state: State, charge: Charge, *, known: bool) -> None:
-    state.charges[charge.charge_id] = charge
+def _put_charge(state: State, charge: Charge, seq: int) -> None:
+    settled = charge.status == "payable"
+    state.charges.put(charge.charge_id, charge, settled_by=seq if settled else 0)
     if charge.status == "pending":
-        heapq.heappush(state.due, (charge.window_closes_at_us, "charge", charge.charge_id))
-    if not known:
+        _await(state, charge.window_closes_at_us, "charge", charge.charge_id)
+    if charge.seq == seq:
         parties = (charge.buyer_id, charge.operator_id, charge.vendor_id)
         _party(state, "charge", charge.charge_id, *parties)
 
 
-def _put_dispute(state: State, dispute: Dispute, *, known: bool) -> None:
-    state.disputes[dispute.dispute_id] = dispute
+def _put_dispute(state: State, dispute: Dispute, seq: int) -> None:
+    settled = dispute.status == "decided"
+    state.disputes.put(dispute.dispute_id, dispute, settled_by=seq if settled else 0)
     if dispute.status == "needs_evidence":
-        heapq.heappush(state.due, (dispute.evidence_due_at_us, "dispute", dispute.dispute_id))
-    if not known:
+        _await(state, dispute.evidence_due_at_us, "dispute", dispute.dispute_id)
+    if dispute.seq == seq:
         parties = (dispute.buyer_id, dispute.operator_id, dispute.vendor_id)
         _party(state, "dispute", dispute.dispute_id, *parties)
 
 
+def waits(state: State, due_us: int, noun: str, thing_id: str) -> bool:
+    """Whether an entry of `state.due` still stands; most holds are captured before their time."""
+    match noun:
+        case "hold":
+            hold = state.holds.kept(thing_id)
+            return hold is not None and hold.status == "open"
+        case "charge":
+            charge = state.charges.kept(thing_id)
+            return charge is not None and charge.status == "pending"
+        case _:
+            dispute = state.disputes.kept(thing_id)
+            if dispute is None or dispute.status != "needs_evidence":
+                return False
+            return dispute.evidence_due_at_us == due_us
+
+
+def _await(state: State, due_us: int, noun: str, thing_id: str) -> None:
+    heapq.heappush(state.due, (due_us, noun, thing_id))
+    waiting = len(state.holds) + len(state.charges) + len(state.disputes)
+    if len(state.due) > 4 * waiting + _DUE_MIN:
+        state.due = [entry for entry in state.due if waits(state, *entry)]
+        heapq.heapify(state.due)
+
+
 def _party(state: State, noun: str, thing_id: str, *parties: str) -> None:
     for party in parties:
-        state.by_party.setdefault((noun, party), []).append(thing_id)
+        known = state.by_party.get((noun, party))
+        if known is None:
+            known = state.by_party[noun, party] = deque(maxlen=_NEWEST.get(noun))
+        known.append(thing_id)

@@ -4,10 +4,12 @@ Boundary: pure. The writer seals with it, recovery and auditors read with the ve
 Source: spec/journal.md.
 """
 
+from collections.abc import Callable
+
 from farthing.protocol.canonical import sha256_hex
 from farthing.protocol.errors import Unverified
 from farthing.protocol.merkle import Tree, leaf_hash
-from farthing.protocol.records import GENESIS, Record, parse_record, record_bytes
+from farthing.protocol.records import GENESIS, Record, parse_record, read_record, record_bytes
 
 __all__ = ["BadRecord", "Chain"]
 
@@ -32,11 +34,11 @@ class Chain:
 
     __slots__ = ("at_us", "head", "tree")
 
-    def __init__(self) -> None:
-        """Start before the first record."""
-        self.head = GENESIS
-        self.tree = Tree()
-        self.at_us = 0
+    def __init__(self, *, head: str = GENESIS, tree: Tree | None = None, at_us: int = 0) -> None:
+        """Start before the first record, or where somebody else has got to."""
+        self.head = head
+        self.tree = Tree() if tree is None else tree
+        self.at_us = at_us
 
     @property
     def seq(self) -> int:
@@ -62,9 +64,16 @@ class Chain:
         Raises:
             BadRecord: it is not; the chain is as before.
         """
+        return self._next(data, parse_record)
+
+    def follow(self, data: bytes) -> Record:
+        """As `read`, of bytes whose one spelling is known: this program wrote and signed them."""
+        return self._next(data, read_record)
+
+    def _next(self, data: bytes, reader: Callable[[bytes], tuple[Record, str]]) -> Record:
         seq = self.seq + 1
         try:
-            record, prev = parse_record(data)
+            record, prev = reader(data)
         except Unverified as error:
             raise BadRecord(seq, str(error)) from error
         if record.seq != seq:

@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final
+from typing import Any, Final
 
 from farthing.protocol.canonical import Json, document_sha256
 from farthing.protocol.documents import DIGEST, SLUG, Fields, read_document
@@ -68,8 +68,8 @@ class Interface:
 class Example:
     """One call that is valid against both schemas."""
 
-    input: Json
-    output: Json
+    input: Any
+    output: Any
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,8 +125,8 @@ class Listing:
     not_for: tuple[str, ...]
     languages: tuple[str, ...]
     interface: Interface
-    input_schema: Mapping[str, Json]
-    output_schema: Mapping[str, Json]
+    input_schema: Mapping[str, Any]
+    output_schema: Mapping[str, Any]
     example: Example
     meters: tuple[Meter, ...]
     rate_card_sha256: str

@@ -62,7 +62,7 @@ class Tree:
         node, position, level = leaf, index, 0
         self._levels[0] += node
         while position & 1:
-            node = node_hash(self._node(level, position - 1), node)
+            node = node_hash(self.node(level, position - 1), node)
             position, level = position >> 1, level + 1
             if level == len(self._levels):
                 self._levels.append(bytearray())
@@ -134,11 +134,12 @@ class Tree:
         width = end - start
         if width & (width - 1) == 0:
             level = width.bit_length() - 1
-            return self._node(level, start >> level)
+            return self.node(level, start >> level)
         middle = start + _split(width)
         return node_hash(self._range(start, middle), self._range(middle, end))
 
-    def _node(self, level: int, position: int) -> bytes:
+    def node(self, level: int, position: int) -> bytes:
+        """Hash of the complete subtree of `2**level` leaves at a position of its level."""
         offset = position * HASH_BYTES
         return bytes(self._levels[level][offset : offset + HASH_BYTES])
 

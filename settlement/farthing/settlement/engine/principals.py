@@ -5,7 +5,7 @@ Source: spec/identity.md.
 """
 
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Generic, Literal, TypeVar, cast
 
 from msgspec.structs import replace
 
@@ -50,10 +50,10 @@ __all__ = [
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Named:
+class Named(Generic[Registering]):
     """An enrolment or registration whose name is replaced by its salted commitment."""
 
-    ask: EnrolOrganisation | RegisterAgent
+    ask: Registering
     name_sha256: str
 
     @property

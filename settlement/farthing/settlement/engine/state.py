@@ -28,10 +28,16 @@ from farthing.settlement.engine.things import (
     Principal,
 )
 
-__all__ = ["State", "evolve", "scope_of", "waits", "who_of"]
+__all__ = ["State", "evolve", "scope_of", "settles", "waits", "who_of"]
 
 # How many of a party's things are told without looking further than memory; of others, all.
 _NEWEST = {"charge": 100, "dispute": 100, "hold": 100}
+# In which status a thing waits for nothing any more.
+_SETTLED = {
+    "charge": frozenset({"payable"}),
+    "dispute": frozenset({"decided"}),
+    "hold": frozenset({"captured", "expired", "released"}),
+}
 # Entries of what has moved on are dropped once they are most of the heap, and it is worth it.
 _DUE_MIN = 4_096
 _NEWCOMERS = frozenset({"enrol_organisation", "register_agent"})
@@ -128,9 +134,8 @@ def _put(state: State, change: Change, seq: int) -> None:
     match change.noun:
         case "hold":
             hold = Hold.from_document(after)
-            is_open = hold.status == "open"
-            state.holds.put(change.id, hold, settled_by=0 if is_open else seq)
-            if is_open:
+            state.holds.put(change.id, hold, settled_by=_settled_by("hold", hold.status, seq))
+            if hold.status == "open":
                 _await(state, hold.expires_at_us, "hold", hold.hold_id)
                 _party(state, "hold", change.id, hold.buyer_id, hold.operator_id, hold.vendor_id)
         case "charge":
@@ -172,8 +177,8 @@ def _put(state: State, change: Change, seq: int) -> None:
 
 
 def _put_charge(state: State, charge: Charge, seq: int) -> None:
-    settled = charge.status == "payable"
-    state.charges.put(charge.charge_id, charge, settled_by=seq if settled else 0)
+    settled_by = _settled_by("charge", charge.status, seq)
+    state.charges.put(charge.charge_id, charge, settled_by=settled_by)
     if charge.status == "pending":
         _await(state, charge.window_closes_at_us, "charge", charge.charge_id)
     if charge.seq == seq:
@@ -182,13 +187,22 @@ def _put_charge(state: State, charge: Charge, seq: int) -> None:
 
 
 def _put_dispute(state: State, dispute: Dispute, seq: int) -> None:
-    settled = dispute.status == "decided"
-    state.disputes.put(dispute.dispute_id, dispute, settled_by=seq if settled else 0)
+    settled_by = _settled_by("dispute", dispute.status, seq)
+    state.disputes.put(dispute.dispute_id, dispute, settled_by=settled_by)
     if dispute.status == "needs_evidence":
         _await(state, dispute.evidence_due_at_us, "dispute", dispute.dispute_id)
     if dispute.seq == seq:
         parties = (dispute.buyer_id, dispute.operator_id, dispute.vendor_id)
         _party(state, "dispute", dispute.dispute_id, *parties)
+
+
+def settles(noun: str, status: str) -> bool:
+    """Whether a thing of this status can be read back from its record instead of being kept."""
+    return status in _SETTLED[noun]
+
+
+def _settled_by(noun: str, status: str, seq: int) -> int:
+    return seq if settles(noun, status) else 0
 
 
 def waits(state: State, due_us: int, noun: str, thing_id: str) -> bool:

@@ -30,6 +30,7 @@ from farthing.server.operations.replies import Reply, reply
 from farthing.settlement.engine.commands import Kept
 from farthing.settlement.engine.principals import (
     Named,
+    Registering,
     freeze_answer,
     jwk_of,
     key_answer,
@@ -142,9 +143,7 @@ async def list_agents(market: Market, caller: Caller, ask: ListAgents) -> Reply:
     )
 
 
-def _named(
-    market: Market, ask: EnrolOrganisation | RegisterAgent
-) -> tuple[Named, tuple[Kept, ...]]:
+def _named(market: Market, ask: Registering) -> tuple[Named[Registering], tuple[Kept, ...]]:
     salt = market.entropy(_SALT_BYTES).hex()
     commitment = sha256_hex(f"{salt}{ask.name}".encode())
     row: dict[str, str | int | bytes] = {"commitment": commitment, "salt": salt, "value": ask.name}

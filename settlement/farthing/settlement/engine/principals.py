@@ -33,6 +33,7 @@ from farthing.settlement.engine.things import Key, Principal
 
 __all__ = [
     "Named",
+    "Registering",
     "approve",
     "enrol",
     "freeze",
@@ -47,6 +48,8 @@ __all__ = [
     "rotate",
     "unfreeze",
 ]
+
+Registering = TypeVar("Registering", EnrolOrganisation, RegisterAgent)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -32,10 +32,12 @@ from farthing.settlement.engine.commands import platform_command
 from farthing.settlement.engine.decide import decide
 from farthing.settlement.engine.due import due, next_due_us
 from farthing.settlement.engine.genesis import GENESIS, Genesis, StaffKey
+from farthing.settlement.engine.memory import connect, entries, forget, settled
+from farthing.settlement.engine.packing import pack, unpack
 from farthing.settlement.engine.questions import FiguresNow, KeyOf
 from farthing.settlement.engine.standing import answer
 from farthing.settlement.engine.state import State, evolve
-from farthing.settlement.journal.machine import Machine
+from farthing.settlement.journal.machine import Machine, Memory
 from farthing.settlement.journal.sqlite import SqliteStore
 from farthing.settlement.journal.writer import Limits, Writer
 from farthing.settlement.port import Engine
@@ -51,6 +53,14 @@ MACHINE: Machine[State] = Machine(
     answer=answer,
     due=due,
     next_due_us=next_due_us,
+    memory=Memory(
+        connect=connect,
+        settled=settled,
+        forget=forget,
+        entries=entries,
+        pack=pack,
+        unpack=unpack,
+    ),
 )
 
 

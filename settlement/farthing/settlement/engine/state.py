@@ -17,6 +17,7 @@ from farthing.protocol.ledger import Account, apply
 from farthing.protocol.rating import RateCard, parse_card
 from farthing.protocol.records import Change, Record
 from farthing.protocol.terms import Terms, parse_terms
+from farthing.protocol.times import DAY_US, utc_day
 from farthing.settlement.engine.shelf import Shelf
 from farthing.settlement.engine.things import (
     Agreement,
@@ -28,10 +29,10 @@ from farthing.settlement.engine.things import (
     Principal,
 )
 
-__all__ = ["State", "evolve", "scope_of", "settles", "waits", "who_of"]
+__all__ = ["NEWEST", "State", "evolve", "learn", "scope_of", "settles", "waits", "who_of"]
 
 # How many of a party's things are told without looking further than memory; of others, all.
-_NEWEST = {"charge": 100, "dispute": 100, "hold": 100}
+NEWEST = {"charge": 100, "dispute": 100, "hold": 100}
 # In which status a thing waits for nothing any more.
 _SETTLED = {
     "charge": frozenset({"payable"}),
@@ -87,6 +88,8 @@ def evolve(state: State, record: Record) -> None:
     if record.seq != state.seq + 1 or record.at_us < state.at_us:
         text = f"record {record.seq} does not follow {state.seq}"
         raise Broken(text)
+    if record.at_us // DAY_US != state.at_us // DAY_US:
+        _forget_days(state, utc_day(record.at_us - DAY_US))
     state.seq = record.seq
     state.at_us = record.at_us
     _remember(state, record)
@@ -95,9 +98,15 @@ def evolve(state: State, record: Record) -> None:
     for count in record.counted:
         state.counters[count.grant_id, count.day] += count.units
     if record.facts is not None and record.refused is None:
-        _learn(state, record.facts, record.seq)
+        learn(state, record.facts, record.seq)
     for change in record.changed:
         _put(state, change, record.seq)
+
+
+def _forget_days(state: State, first_day: str) -> None:
+    """Drop the counters of days before `first_day`: nothing is judged by them any more."""
+    for key in [key for key in state.counters if key[1] < first_day]:
+        del state.counters[key]
 
 
 def _remember(state: State, record: Record) -> None:
@@ -115,7 +124,8 @@ def _remember(state: State, record: Record) -> None:
         state.outcomes.put(scope, record.seq, settled_by=record.seq)
 
 
-def _learn(state: State, facts: dict[str, Json], seq: int) -> None:
+def learn(state: State, facts: dict[str, Json], seq: int) -> None:
+    """Keep the documents of the law that record `seq` holds."""
     card, terms, listing = facts.get("rate_card"), facts.get("terms"), facts.get("listing")
     if card is not None:
         parsed = parse_card(card)
@@ -233,5 +243,5 @@ def _party(state: State, noun: str, thing_id: str, *parties: str) -> None:
     for party in parties:
         known = state.by_party.get((noun, party))
         if known is None:
-            known = state.by_party[noun, party] = deque(maxlen=_NEWEST.get(noun))
+            known = state.by_party[noun, party] = deque(maxlen=NEWEST.get(noun))
         known.append(thing_id)

@@ -21,6 +21,7 @@ class MemoryStore:
         self.tables: dict[str, dict[tuple[Value, ...], Mapping[str, Value]]] = {}
         self._batches: list[Batch] = []
         self._epoch = 0
+        self._snapshot: bytes | None = None
         self._held = False
 
     def acquire(self) -> int:
@@ -59,6 +60,12 @@ class MemoryStore:
             if seq >= batch.first_seq:
                 return batch.records[seq - batch.first_seq]
         return None
+
+    def snapshot(self) -> bytes | None:
+        return self._snapshot
+
+    def keep_snapshot(self, data: bytes) -> None:
+        self._snapshot = data
 
     def reopen(self) -> None:
         """Nothing to do: memory is what it is."""

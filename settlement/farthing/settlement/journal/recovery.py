@@ -1,31 +1,48 @@
 """State, chain and tree from the journal alone: at the start, and after a commit that failed.
 
-Boundary: reads batches and nothing else; no table, no snapshot. Source: spec/journal.md.
+Boundary: reads batches and, as a shortcut, a signed snapshot; no table. Source: spec/journal.md.
 """
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from farthing.protocol.audit import verify_head, verify_journal
+from farthing.protocol.canonical import sha256_hex
 from farthing.protocol.chain import BadRecord, Chain
 from farthing.protocol.errors import Unverified
 from farthing.protocol.keys import PublicKey
+from farthing.protocol.merkle import leaf_hash
+from farthing.protocol.records import Record, read_record
+from farthing.settlement.journal.index import Index
 from farthing.settlement.journal.machine import Machine
-from farthing.settlement.journal.store import Batch, Store
+from farthing.settlement.journal.snapshots import Snapshot, read_snapshot
+from farthing.settlement.journal.store import Batch, Store, Unreadable
+from farthing.settlement.journal.tree import TILE_LEAVES, JournalTree, LeavesOf
 
-__all__ = ["Recovered", "recover"]
+__all__ = ["Recovered", "leaves_in", "record_in", "recover"]
+
+logger = logging.getLogger(__name__)
 
 State = TypeVar("State")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recovered(Generic[State]):
-    """What the journal comes to. `note` is the last batch's signed head; "" without a batch."""
+    """What the journal comes to.
+
+    Args:
+        state: after the last record.
+        chain: up to the last record.
+        note: the last batch's signed head; "" without a batch.
+        snapshot_seq: the record of the snapshot that was begun from; 0 for the first record on.
+    """
 
     state: State
     chain: Chain
     note: str
+    snapshot_seq: int = 0
 
 
 def recover(
@@ -34,36 +51,103 @@ def recover(
     *,
     origin: str = "",
     keys: Sequence[PublicKey] = (),
+    index: Index | None = None,
+    indexed_seq: int = 0,
 ) -> Recovered[State]:
-    """Replay a journal from its first record on, checking every record and every batch.
+    """Replay a journal from its last snapshot on, or from its first record, checking all it reads.
 
     Args:
         store: where it lies; need not be acquired.
         machine: what applies the records.
         origin: the log that the last signed head must name.
-        keys: the platform's keys; the last head must be signed by one. Empty: it is not looked at.
+        keys: the platform's keys; the last head must be signed by one, and a snapshot too. Empty:
+            neither is looked at.
+        index: takes the keys of records after `indexed_seq`, where the machine forgets things.
+        indexed_seq: how far it knows them already.
 
     Raises:
         Unverified: the journal does not verify; a `BadRecord` where one record is to blame.
         Broken: a record breaks an invariant of the machine.
         Unreadable: storage cannot be read.
     """
-    state = machine.new_state()
-    chain = Chain()
+    begun = _begin(store, machine, keys)
+    state, chain, snapshot_seq = begun.state, begun.chain, begun.snapshot_seq
+    memory = machine.memory
+    if index is not None and memory is not None:
+        for batch in store.batches(indexed_seq) if indexed_seq < snapshot_seq else ():
+            records = [read_record(data)[0] for data in batch.records]
+            known = [each for each in records if indexed_seq < each.seq <= snapshot_seq]
+            if known:
+                index.add([e for each in known for e in memory.entries(each)], known[-1].seq)
     note = ""
-    for batch in store.batches():
+    for batch in store.batches(max(snapshot_seq - 1, 0)):
         try:
-            for data in batch.records:
-                machine.evolve(state, chain.read(data))
+            for data in batch.records[max(chain.seq + 1 - batch.first_seq, 0) :]:
+                machine.evolve(state, chain.follow(data))
             _check(batch, chain)
         except Unverified as error:
             raise _first_bad(store, error) from error
         note = batch.note
+        if memory is not None:
+            if index is not None and chain.seq > indexed_seq:
+                index.add(memory.settled(state), chain.seq)
+            memory.forget(state)
     if keys and chain.seq:
         head = verify_head(note, origin, keys)
         if (head.size, head.root) != (chain.seq, chain.tree.root()):
             raise Unverified(f"the last signed head is not that of {chain.seq} records")
-    return Recovered(state=state, chain=chain, note=note)
+    return Recovered(state=state, chain=chain, note=note, snapshot_seq=snapshot_seq)
+
+
+def record_in(store: Store, seq: int) -> Record:
+    """The record at a position of what is stored.
+
+    Raises:
+        Unreadable: there is none, or it cannot be read.
+    """
+    data = store.record(seq)
+    if data is None:
+        raise Unreadable(f"record {seq} is not there")
+    return read_record(data)[0]
+
+
+def leaves_in(store: Store) -> LeavesOf:
+    """The leaf hashes of a complete tile of what is stored."""
+
+    def leaves_of(number: int) -> list[bytes]:
+        first_seq = number * TILE_LEAVES + 1
+        leaves: list[bytes] = []
+        for batch in store.batches(first_seq - 1):
+            wanted = batch.records[max(first_seq + len(leaves) - batch.first_seq, 0) :]
+            leaves += [leaf_hash(data) for data in wanted[: TILE_LEAVES - len(leaves)]]
+            if len(leaves) == TILE_LEAVES:
+                return leaves
+        raise Unreadable(f"the records of tile {number} are not there")
+
+    return leaves_of
+
+
+def _begin(store: Store, machine: Machine[State], keys: Sequence[PublicKey]) -> Recovered[State]:
+    """The state of the last snapshot, if it is this journal's, else that before the first record."""
+    memory = machine.memory
+    """The state of the last snapshot, if it is of this journal; else that before the first record."""
+    if memory is not None and keys and (data := store.snapshot()) is not None:
+        try:
+            snapshot = read_snapshot(data, keys, leaves_of)
+            _belongs(store, snapshot)
+        except Unverified as error:
+            logger.warning("the snapshot is passed over: %s", error)
+        else:
+            state = memory.unpack(snapshot.state, lambda seq: record_in(store, seq))
+            return Recovered(state=state, chain=snapshot.chain, note="", snapshot_seq=snapshot.seq)
+    chain = Chain(tree=JournalTree(leaves_of))
+    return Recovered(state=machine.new_state(), chain=chain, note="")
+
+
+def _belongs(store: Store, snapshot: Snapshot) -> None:
+    data = store.record(snapshot.seq)
+    if data is None or sha256_hex(data) != snapshot.chain.head:
+        raise Unverified(f"it is not of this journal's record {snapshot.seq}")
 
 
 def _check(batch: Batch, chain: Chain) -> None:

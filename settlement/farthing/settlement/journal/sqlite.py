@@ -4,6 +4,7 @@ Boundary: the only connection that writes. The journal row, projection rows and 
 are one transaction. Readers hold connections that cannot write. Source: spec/journal.md.
 """
 
+import os
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing
@@ -175,6 +176,24 @@ class SqliteStore:
         except (sqlite3.Error, TypeError, AttributeError) as error:
             raise Unreadable(f"{self.path}: {error}") from error
 
+    def snapshot(self) -> bytes | None:
+        try:
+            return _snapshot_path(self.path).read_bytes()
+        except OSError:
+            return None
+
+    def keep_snapshot(self, data: bytes) -> None:
+        kept = _snapshot_path(self.path)
+        part = kept.with_name(f"{kept.name}.part")
+        try:
+            with part.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            part.replace(kept)
+        except OSError as error:
+            raise CommitRefused(f"{kept}: {error}") from error
+
     def reopen(self) -> None:
         try:
             self._disconnect()
@@ -255,6 +274,10 @@ class SqliteStore:
         if any(table is KEPT_BODY for table, _ in batch.rows):
             # Whoever adds a body takes some expired ones away, so that nobody else has to.
             connection.execute(_DELETE_EXPIRED, (batch.at_us, _EXPIRED_BODIES_MAX))
+
+
+def _snapshot_path(path: Path) -> Path:
+    return path.with_name(f"{path.name}-snapshot")
 
 
 def connect_reading(path: Path) -> sqlite3.Connection:

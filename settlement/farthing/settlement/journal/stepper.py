@@ -15,14 +15,16 @@ from farthing.protocol.authority.standing import Standing
 from farthing.protocol.errors import Broken, Code, Refusal, Refused, refuse
 from farthing.protocol.keys import PublicKey, Signer
 from farthing.protocol.messages.operations import OPERATIONS
-from farthing.protocol.records import Record, parse_record
+from farthing.protocol.records import Record, read_record
 from farthing.protocol.wire import Effect
 from farthing.settlement.engine.commands import Command, Committed, Outcome, Question, Seen
 from farthing.settlement.engine.questions import Proof, ProofOf, RecordAt, StandingOf, TreeHeadNow
+from farthing.settlement.journal.index import Index
 from farthing.settlement.journal.machine import Machine
 from farthing.settlement.journal.recent import Recent
-from farthing.settlement.journal.recovery import recover
+from farthing.settlement.journal.recovery import record_in, recover
 from farthing.settlement.journal.sealing import Draft, sign_head
+from farthing.settlement.journal.snapshots import make_snapshot
 from farthing.settlement.journal.store import CommitRefused, CommitUnknown, Row, Store, Unreadable
 from farthing.settlement.tables import KEPT_TABLES
 
@@ -58,6 +60,7 @@ class Limits:
         queue_max: commands, and questions, that may wait before callers are refused.
         recent_max: newest records kept in memory.
         page_max: records that a follower is handed at once.
+        snapshot_every: records after the last snapshot that make a new one worth while.
     """
 
     batch_max: int = 2_000
@@ -65,6 +68,7 @@ class Limits:
     queue_max: int = 10_000
     recent_max: int = 4_096
     page_max: int = 500
+    snapshot_every: int = 20_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +94,7 @@ class Stepper(Generic[State]):
         rows: RowsOf,
         earlier_keys: Sequence[PublicKey],
         limits: Limits,
+        index: Index | None = None,
     ) -> None:
         self._store = store
         self._machine = machine
@@ -99,6 +104,11 @@ class Stepper(Generic[State]):
         self._now_us = now_us
         self._rows = rows
         self._limits = limits
+        self._index = Index(None) if index is None else index
+        self._indexed_seq = 0
+        self._snapshot_seq = 0
+        # Whether memory is what the journal says; not so after a step that raised.
+        self._sound = False
         self._nothing_due = False
         # After a commit that failed: nothing is tried before this, so that rebuilding takes at
         # most half of the time, and the clock alone starts nothing before that.
@@ -111,13 +121,36 @@ class Stepper(Generic[State]):
         with ExitStack() as undo:
             undo.callback(self._store.close)
             self.restored_at_us = self._store.restored_at_us()
+            # A restored journal may have taken another way since its index was written.
+            identity = f"{self._origin} {self.restored_at_us}"
+            self._indexed_seq = self._index.open(identity)
+            undo.callback(self._index.close)
             self._recover()
             undo.pop_all()
         self.recent = Recent(self._chain.seq, self._limits.recent_max)
 
     def close(self) -> None:
-        """Give the storage free."""
-        self._store.close()
+        """Write down where things stand, if that saves a start much reading; give storage free."""
+        try:
+            if self._sound and self._chain.seq >= self._snapshot_seq + self._limits.snapshot_every:
+                self.keep_snapshot()
+        except CommitRefused:
+            logger.warning("no snapshot was kept", exc_info=True)
+        finally:
+            self._index.close()
+            self._store.close()
+
+    def keep_snapshot(self) -> None:
+        """Keep a signed snapshot of the state as it is now, between two steps.
+
+        Raises:
+            CommitRefused: storage did not take it.
+        """
+        memory = self._machine.memory
+        if memory is not None and self._chain.seq > self._snapshot_seq:
+            data = make_snapshot(self._state, self._chain, memory, self._signer)
+            self._store.keep_snapshot(data)
+            self._snapshot_seq = self._chain.seq
 
     def answer(self, question: Question[Any]) -> object:
         """The answer to a question, or a `Refused` to raise at who asked."""
@@ -155,6 +188,7 @@ class Stepper(Generic[State]):
         now_us = self._now_us()
         if now_us < self._resume_at_us:
             return [Refused(unavailable()) for _ in commands]
+        self._sound = False
         draft = Draft(self._chain)
         self._do_due(draft, now_us)
         judged: list[_Judged | Refused] = []
@@ -164,7 +198,9 @@ class Stepper(Generic[State]):
             judged.append(self._judge(command, draft, now_us))
         # Refusals wait for the disk too: they may rest on records of this very batch.
         if draft.committed and not self._commit(draft):
+            self._sound = True
             return [Refused(unavailable()) for _ in judged]
+        self._sound = True
         standings: dict[str, Standing | None] = {}
         return [
             each if isinstance(each, Refused) else self._outcome(each, standings, now_us)
@@ -185,7 +221,7 @@ class Stepper(Generic[State]):
         page: list[Committed] = []
         for batch in self._store.batches(after_seq):
             wanted = batch.records[max(after_seq + 1 - batch.first_seq, 0) :]
-            page += [Committed(record=parse_record(data)[0], data=data) for data in wanted]
+            page += [Committed(record=read_record(data)[0], data=data) for data in wanted]
             if len(page) >= self._limits.page_max:
                 break
         return page
@@ -255,6 +291,7 @@ class Stepper(Generic[State]):
             self._note = batch.note
         if (self._chain.seq, self._chain.head) == (batch.last_seq, batch.head_sha256):
             self.recent.extend(draft.committed)
+            self._forget()
             return True
         if self._chain.seq != self.recent.last_seq:
             raise Broken(f"storage ends at {self._chain.seq}, not at {self.recent.last_seq}")
@@ -264,11 +301,31 @@ class Stepper(Generic[State]):
         return False
 
     def _recover(self) -> None:
-        recovered = recover(self._store, self._machine, origin=self._origin, keys=self._keys)
+        recovered = recover(
+            self._store,
+            self._machine,
+            origin=self._origin,
+            keys=self._keys,
+            index=self._index,
+            indexed_seq=self._indexed_seq,
+        )
         self._state = recovered.state
         self._chain = recovered.chain
+        self._snapshot_seq = recovered.snapshot_seq
+        self._indexed_seq = max(self._indexed_seq, self._chain.seq)
+        if self._machine.memory is not None:
+            self._machine.memory.connect(self._state, self._index.get, self._record_at)
+        self._sound = True
         self._note = recovered.note or sign_head(self._chain, self._signer, self._origin)
         logger.info("recovered %d records", self._chain.seq)
+
+    def _forget(self) -> None:
+        """What has settled is durable now, and can be found by its key."""
+        memory = self._machine.memory
+        if memory is not None:
+            self._index.add(memory.settled(self._state), self._chain.seq)
+            self._indexed_seq = self._chain.seq
+            memory.forget(self._state)
 
     def _outcome(
         self, judged: _Judged, standings: dict[str, Standing | None], now_us: int
@@ -301,7 +358,11 @@ class Stepper(Generic[State]):
         if committed is not None:
             return committed.record
         data = self._data(seq)
-        return None if data is None else parse_record(data)[0]
+        return None if data is None else read_record(data)[0]
+
+    def _record_at(self, seq: int) -> Record:
+        committed = self.recent.at(seq)
+        return record_in(self._store, seq) if committed is None else committed.record
 
     def _proof(self, seq: int) -> Proof | None:
         data = self._data(seq)

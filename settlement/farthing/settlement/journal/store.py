@@ -112,6 +112,16 @@ class Store(Protocol):
             Unreadable: it cannot be read.
         """
 
+    def snapshot(self) -> bytes | None:
+        """The last snapshot that was kept; None where there is none, or it cannot be read."""
+
+    def keep_snapshot(self, data: bytes) -> None:
+        """Keep a snapshot in place of the last one, whole or not at all.
+
+        Raises:
+            CommitRefused: it was not kept.
+        """
+
     def reopen(self) -> None:
         """After `CommitUnknown`: read storage anew, and make durable whatever is found there.
 

@@ -15,6 +15,7 @@ from farthing.protocol.errors import FarthingError, Refused
 from farthing.protocol.keys import PublicKey, Signer
 from farthing.settlement.engine.commands import Command, Committed, Outcome, Question
 from farthing.settlement.journal.inbox import AnyAsked, Follower, Inbox, Work, deliver
+from farthing.settlement.journal.index import Index
 from farthing.settlement.journal.machine import Machine
 from farthing.settlement.journal.stepper import Limits, RowsOf, Stepper, no_rows, unavailable
 from farthing.settlement.journal.store import Store
@@ -39,6 +40,7 @@ class Writer(Generic[State]):
         rows: the projection rows of a record, pure; written in the record's transaction.
         earlier_keys: platform keys that signed heads before `signer` did.
         limits: bounds.
+        index: where the keys of what memory lets go of are kept; in memory where none is given.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class Writer(Generic[State]):
         rows: RowsOf = no_rows,
         earlier_keys: Sequence[PublicKey] = (),
         limits: Limits | None = None,
+        index: Index | None = None,
     ) -> None:
         self._limits = Limits() if limits is None else limits
         self._stepper = Stepper(
@@ -63,6 +66,7 @@ class Writer(Generic[State]):
             rows=rows,
             earlier_keys=earlier_keys,
             limits=self._limits,
+            index=index,
         )
         self._inbox = Inbox(self._limits.queue_max)
         self._followers: set[Follower] = set()

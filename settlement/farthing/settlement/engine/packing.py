@@ -1,0 +1,132 @@
+"""The state as a document, for snapshots, and back.
+
+Boundary: pure. What is settled is not in it: the journal tells that again. Documents of the law
+(rate cards, terms) are read again from the records they stand in. Source: spec/journal.md.
+"""
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from typing import Any, Final, cast
+
+from farthing.protocol.authority.grant import Grant
+from farthing.protocol.canonical import Json
+from farthing.protocol.ledger import Account
+from farthing.protocol.records import Record
+from farthing.settlement.engine.state import NEWEST, State, learn
+from farthing.settlement.engine.things import (
+    Agreement,
+    Charge,
+    Dispute,
+    Hold,
+    Key,
+    Listing,
+    Principal,
+    Thing,
+)
+
+__all__ = ["pack", "unpack"]
+
+JsonObject = dict[str, Json]
+
+# Each field of the state, by how it is written down. `pack` asserts that none was forgotten.
+_FIGURES: Final = ("seq", "at_us", "fee_ppm", "open_enrolment")
+_THINGS: Final[Mapping[str, type[Thing]]] = {
+    "agreements": Agreement,
+    "charges": Charge,
+    "disputes": Dispute,
+    "holds": Hold,
+    "keys": Key,
+    "listings": Listing,
+    "principals": Principal,
+}
+_OTHERS: Final = frozenset(
+    {
+        "accounts",
+        "burnt",
+        "burnt_until",
+        "by_party",
+        "cards",
+        "counters",
+        "document_seqs",
+        "due",
+        "grants",
+        "outcomes",
+        "positions",
+        "terms",
+    }
+)
+
+
+def pack(state: State) -> JsonObject:
+    """The state as a document of the restricted alphabet.
+
+    What is settled must have been forgotten before: it is not written.
+    """
+    assert {each.name for each in fields(State)} == {*_FIGURES, *_THINGS, *_OTHERS}
+    document: dict[str, Any] = {name: getattr(state, name) for name in _FIGURES}
+    for name in _THINGS:
+        things = cast("Mapping[str, Thing]", getattr(state, name))
+        document[name] = {thing_id: thing.document() for thing_id, thing in things.items()}
+    document["accounts"] = {
+        name: [
+            str(account.debits_pending),
+            str(account.debits_posted),
+            str(account.credits_pending),
+            str(account.credits_posted),
+        ]
+        for name, account in state.accounts.items()
+    }
+    document["burnt_until"] = [
+        [until_us, thumbprint, jti] for until_us, (thumbprint, jti) in state.burnt_until
+    ]
+    document["by_party"] = [
+        [noun, party, list(ids)] for (noun, party), ids in state.by_party.items()
+    ]
+    document["counters"] = [
+        [grant_id, day, str(units)] for (grant_id, day), units in state.counters.items()
+    ]
+    document["document_seqs"] = dict(state.document_seqs)
+    document["due"] = [list(entry) for entry in state.due]
+    document["grants"] = [grant.document() for grant in state.grants.values()]
+    document["positions"] = {
+        agreement_id: {meter: str(quantity) for meter, quantity in position.items()}
+        for agreement_id, position in state.positions.items()
+    }
+    return document
+
+
+def unpack(document: JsonObject, record_at: Callable[[int], Record]) -> State:
+    """The state that `pack` wrote.
+
+    Args:
+        document: what it wrote.
+        record_at: the record at a position; those that hold documents in force are read.
+    """
+    packed = cast("dict[str, Any]", document)
+    state = State(**{name: packed[name] for name in _FIGURES})
+    for name, kind in _THINGS.items():
+        things = getattr(state, name)
+        for thing_id, each in packed[name].items():
+            things[thing_id] = kind.from_document(each)
+    for name, counters in packed["accounts"].items():
+        state.accounts[name] = Account(*map(int, counters))
+    for until_us, thumbprint, jti in packed["burnt_until"]:
+        state.burnt_until.append((until_us, (thumbprint, jti)))
+        state.burnt[thumbprint, jti] = until_us
+    for noun, party, ids in packed["by_party"]:
+        state.by_party[noun, party] = deque(ids, maxlen=NEWEST.get(noun))
+    for grant_id, day, units in packed["counters"]:
+        state.counters[grant_id, day] = int(units)
+    for seq in sorted(set(packed["document_seqs"].values())):
+        facts = record_at(seq).facts
+        assert facts is not None, f"record {seq} holds the documents that it was read for"
+        learn(state, facts, seq)
+    state.document_seqs.update(packed["document_seqs"])
+    state.due = [(due_us, noun, thing_id) for due_us, noun, thing_id in packed["due"]]
+    for each in packed["grants"]:
+        grant = Grant.from_document(each)
+        state.grants[grant.agent_id, grant.asset] = grant
+    for agreement_id, position in packed["positions"].items():
+        state.positions[agreement_id] = {meter: int(n) for meter, n in position.items()}
+    return state

@@ -1,0 +1,1 @@
+"""What is read of the journal beside the paid path: statements, and the tables they stand in."""

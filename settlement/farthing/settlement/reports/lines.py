@@ -1,0 +1,238 @@
+"""Statement lines as arithmetic: what each transfer of a record did to each of its two accounts.
+
+Boundary: pure. The follower writes these lines into tables, and a read makes those that the tables
+do not hold yet, with this one fold. Source: spec/statements.md.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Final, Literal
+
+from farthing.protocol.ids import derive_id
+from farthing.protocol.ledger import Account, Movement, Transfer, apply, split_account
+from farthing.protocol.records import Record
+
+__all__ = [
+    "Entry",
+    "Line",
+    "Needs",
+    "Side",
+    "effective_at_us",
+    "fold_lines",
+    "held_seq",
+    "ids_of",
+    "moved_by",
+    "needs_of",
+]
+
+Side = Literal["debit", "credit"]
+
+# Members of a thing's document that name another thing behind the same line.
+_NAMED: Final = ("agreement", "hold", "charge", "dispute")
+# What is changed beside the trade and opens by no operation of its own.
+_UNNAMED: Final = frozenset({"position", "platform", "grant", "key", "principal", "listing"})
+# Effects whose id is derived from the request, since nothing in state bears it.
+_DERIVED: Final = {"fund_account": ("funding", "fnd"), "refund_charge": ("refund", "rfd")}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """What the lines of one record share.
+
+    Args:
+        seq: the record's place in the journal.
+        at_us: when it was recorded.
+        effective_at_us: when it took effect; never later than it was recorded.
+        operation: what was asked for.
+        ids: the things behind it, by noun.
+        buyer_id: the agent whose trade it is, where it is one's.
+    """
+
+    seq: int
+    at_us: int
+    effective_at_us: int
+    operation: str
+    ids: Mapping[str, str]
+    buyer_id: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """One side of one transfer, and the account as it stood after it.
+
+    Args:
+        entry: what it shares with the record's other lines.
+        line: its place among them, from 0; `(seq, line)` names it in the whole journal.
+        account: whose line it is, `owner:kind:asset`.
+        side: whether the account was debited or credited.
+        movement: pending, void or post.
+        units: how much, in units of the account's asset.
+        counterpart: the kind of the other account.
+        after: the account's four counters after it.
+    """
+
+    entry: Entry
+    line: int
+    account: str
+    side: Side
+    movement: Movement
+    units: int
+    counterpart: str
+    after: Account
+
+    @property
+    def seq(self) -> int:
+        """The record's place in the journal."""
+        return self.entry.seq
+
+    @property
+    def key(self) -> tuple[int, int]:
+        """Where the line stands in the order of recording."""
+        return self.entry.seq, self.line
+
+    @property
+    def effective_key(self) -> tuple[int, int, int]:
+        """Where the line stands in the order of taking effect."""
+        return self.entry.effective_at_us, self.entry.seq, self.line
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Needs:
+    """What must be known from before some records to fold them: accounts, and times of records."""
+
+    accounts: frozenset[str]
+    seqs: frozenset[int]
+
+
+def needs_of(records: Iterable[Record]) -> Needs:
+    """What folding these records, all of one stretch, takes from before them."""
+    accounts: set[str] = set()
+    seqs: set[int] = set()
+    for record in records:
+        for transfer in record.moved:
+            accounts |= {transfer.debit, transfer.credit}
+        if record.moved and (seq := held_seq(record)):
+            seqs.add(seq)
+    return Needs(accounts=frozenset(accounts), seqs=frozenset(seqs))
+
+
+def fold_lines(
+    records: Iterable[Record], accounts: dict[str, Account], times_us: Mapping[int, int]
+) -> list[tuple[Entry, list[Line]]]:
+    """The lines of a stretch of records; those that move nothing have none.
+
+    Args:
+        records: in order.
+        accounts: every account that they move, as it stood before; moved on to where it stands
+            after. One that is missing is empty.
+        times_us: when the records of `Needs.seqs` were recorded, where they are before these.
+    """
+    known = dict(times_us)
+    found: list[tuple[Entry, list[Line]]] = []
+    for record in records:
+        if not record.moved:
+            continue
+        known[record.seq] = record.at_us
+        entry = Entry(
+            seq=record.seq,
+            at_us=record.at_us,
+            effective_at_us=effective_at_us(record, known.get(held_seq(record), record.at_us)),
+            operation=record.operation,
+            ids=ids_of(record),
+            buyer_id=_buyer_of(record),
+        )
+        lines: list[Line] = []
+        for number, transfer in enumerate(record.moved):
+            apply(accounts, transfer)
+            lines += _both_sides(entry, number, transfer, accounts)
+        found.append((entry, lines))
+    return found
+
+
+def moved_by(account: Account, lines: Sequence[Line]) -> Account:
+    """An account after lines of it, in whichever order they are taken."""
+    after = replace(account)
+    for line in lines:
+        units = -line.units if line.movement is Movement.VOID else line.units
+        match line.side, line.movement:
+            case "debit", Movement.POST:
+                after.debits_posted += units
+            case "credit", Movement.POST:
+                after.credits_posted += units
+            case "debit", _:
+                after.debits_pending += units
+            case _:
+                after.credits_pending += units
+    return after
+
+
+def effective_at_us(record: Record, held_at_us: int) -> int:
+    """When a record took effect: a delivery when it was delivered, the rest when recorded.
+
+    A vendor states when it delivered; that it was after the hold and before the capture is known,
+    and a statement that says otherwise is brought within those bounds.
+
+    Args:
+        record: the record.
+        held_at_us: when the hold was placed that a capture is of.
+    """
+    delivery = (record.facts or {}).get("delivery")
+    if record.refused is not None or not isinstance(delivery, dict):
+        return record.at_us
+    delivered_at_us = delivery.get("delivered_at_us")
+    if not isinstance(delivered_at_us, int):
+        return record.at_us
+    return min(max(delivered_at_us, held_at_us), record.at_us)
+
+
+def held_seq(record: Record) -> int:
+    """Where the hold was placed that a delivery was made under; 0 where there is none."""
+    if record.facts is None or "delivery" not in record.facts:
+        return 0
+    holds = [change.after for change in record.changed if change.noun == "hold"]
+    return int(holds[0]["seq"]) if holds else 0
+
+
+def ids_of(record: Record) -> dict[str, str]:
+    """The things behind a record, by noun."""
+    ids: dict[str, str] = {}
+    for change in record.changed:
+        if change.noun in _UNNAMED:
+            continue
+        ids[change.noun] = change.id
+        for noun in _NAMED:
+            if thing_id := change.after.get(f"{noun}_id"):
+                ids.setdefault(noun, str(thing_id))
+    if (derived := _DERIVED.get(record.operation)) and record.request is not None:
+        noun, prefix = derived
+        ids[noun] = derive_id(prefix, record.by.principal_id, record.operation, record.request.key)
+    return dict(sorted(ids.items()))
+
+
+def _buyer_of(record: Record) -> str:
+    for change in record.changed:
+        if buyer_id := change.after.get("buyer_id"):
+            return str(buyer_id)
+    return ""
+
+
+def _both_sides(
+    entry: Entry, number: int, transfer: Transfer, accounts: Mapping[str, Account]
+) -> list[Line]:
+    sides: tuple[tuple[Side, str, str], ...] = (
+        ("debit", transfer.debit, transfer.credit),
+        ("credit", transfer.credit, transfer.debit),
+    )
+    return [
+        Line(
+            entry=entry,
+            line=2 * number + place,
+            account=account,
+            side=side,
+            movement=transfer.movement,
+            units=transfer.units,
+            counterpart=split_account(other)[1].value,
+            after=replace(accounts[account]),
+        )
+        for place, (side, account, other) in enumerate(sides)
+    ]

@@ -1,0 +1,222 @@
+"""The read model's one writer: records in, rows and cursor out, in one transaction a batch.
+
+Boundary: blocking, called from a thread of the follower's. It holds nothing in memory between two
+batches, so that its memory does not grow with the market. Source: spec/statements.md.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from sqlalchemy import (
+    URL,
+    Connection,
+    Engine,
+    NullPool,
+    Row,
+    create_engine,
+    delete,
+    func,
+    insert,
+    select,
+    update,
+)
+from sqlalchemy.exc import SQLAlchemyError
+
+from farthing.protocol.canonical import canonical_bytes, sha256_hex
+from farthing.protocol.errors import Broken
+from farthing.protocol.ledger import Account, split_account
+from farthing.settlement.engine.commands import Committed
+from farthing.settlement.journal.store import Unreadable
+from farthing.settlement.reports.lines import Entry, Line, fold_lines, needs_of
+from farthing.settlement.reports.tables import (
+    ACCOUNT,
+    CURSOR,
+    ENTRY,
+    LINE,
+    METADATA,
+    PRAGMAS,
+    VERSION,
+)
+
+__all__ = ["BATCH_MAX", "Followed", "account_of", "counters_of"]
+
+# Records of one transaction: enough to share its cost, few enough to hold.
+BATCH_MAX: Final = 500
+_COUNTERS: Final = ("debits_pending", "debits_posted", "credits_pending", "credits_posted")
+
+
+class Followed:
+    """The read model in one SQLite file.
+
+    Args:
+        path: the file; made when it is opened. It can be deleted at any time that it is not open.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._engine: Engine | None = None
+
+    def open(self) -> tuple[int, str]:
+        """Create what is missing, and give the last record that was followed, with its hash.
+
+        Rows that another version of this program made are dropped.
+
+        Raises:
+            Unreadable: the file cannot be opened.
+        """
+        engine = create_engine(URL.create("sqlite", database=str(self.path)), poolclass=NullPool)
+        self._engine = engine
+        try:
+            with engine.connect() as connection:
+                for pragma in PRAGMAS:
+                    connection.exec_driver_sql(pragma)
+            METADATA.create_all(engine)
+            with engine.begin() as connection:
+                row = connection.execute(select(CURSOR)).one_or_none()
+                if row is None or row.version != VERSION:
+                    _clear(connection)
+                    return 0, ""
+                return row.seq, row.record_sha256
+        except SQLAlchemyError as error:
+            raise Unreadable(f"{self.path}: {error}") from error
+
+    def clear(self) -> None:
+        """Forget everything: the journal is not the one that was followed."""
+        with self._opened().begin() as connection:
+            _clear(connection)
+
+    def extend(self, committed: Sequence[Committed]) -> None:
+        """Take in the next records, with the cursor, whole or not at all.
+
+        Raises:
+            Broken: they do not follow what was taken in before.
+            Unreadable: the file cannot be written.
+        """
+        records = [each.record for each in committed]
+        try:
+            with self._opened().begin() as connection:
+                # First of all, so that two followers of one file cannot both go on from here.
+                moved = connection.execute(
+                    update(CURSOR)
+                    .where(CURSOR.c.seq == records[0].seq - 1)
+                    .values(seq=records[-1].seq, record_sha256=sha256_hex(committed[-1].data))
+                )
+                if moved.rowcount != 1:
+                    raise Broken(f"{self.path} does not end before record {records[0].seq}")
+                needs = needs_of(records)
+                numbers, accounts, lags = _accounts(connection, sorted(needs.accounts))
+                times_us = _times(connection, sorted(needs.seqs))
+                found = fold_lines(records, accounts, times_us)
+                if found:
+                    _write(connection, found, numbers, accounts, lags)
+        except SQLAlchemyError as error:
+            raise Unreadable(f"{self.path}: {error}") from error
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._engine is not None:
+            self._engine.dispose()
+            self._engine = None
+
+    def _opened(self) -> Engine:
+        assert self._engine is not None, "the read model is opened before it is written"
+        return self._engine
+
+
+def account_of(row: Row[Any]) -> Account:
+    """The counters that stand in a row."""
+    return Account(
+        debits_pending=int(row.debits_pending),
+        debits_posted=int(row.debits_posted),
+        credits_pending=int(row.credits_pending),
+        credits_posted=int(row.credits_posted),
+    )
+
+
+def counters_of(account: Account) -> dict[str, str]:
+    """Counters as they stand in a row."""
+    return {name: str(getattr(account, name)) for name in _COUNTERS}
+
+
+def _clear(connection: Connection) -> None:
+    for table in (LINE, ENTRY, ACCOUNT, CURSOR):
+        connection.execute(delete(table))
+    connection.execute(insert(CURSOR).values(one=1, version=VERSION, seq=0, record_sha256=""))
+
+
+def _accounts(
+    connection: Connection, names: Sequence[str]
+) -> tuple[dict[str, int], dict[str, Account], dict[str, int]]:
+    """Numbers, counters and lags of the accounts that are known, by name."""
+    rows = connection.execute(select(ACCOUNT).where(ACCOUNT.c.name.in_(names))).all()
+    return (
+        {row.name: row.number for row in rows},
+        {row.name: account_of(row) for row in rows},
+        {row.name: row.lag_us_max for row in rows},
+    )
+
+
+def _times(connection: Connection, seqs: Sequence[int]) -> dict[int, int]:
+    columns = select(ENTRY.c.seq, ENTRY.c.at_us).where(ENTRY.c.seq.in_(seqs))
+    return {row.seq: row.at_us for row in connection.execute(columns)}
+
+
+def _write(
+    connection: Connection,
+    found: Sequence[tuple[Entry, list[Line]]],
+    numbers: dict[str, int],
+    accounts: Mapping[str, Account],
+    lags: dict[str, int],
+) -> None:
+    last = connection.execute(select(func.max(ACCOUNT.c.number))).scalar() or 0
+    known = list(numbers.values())
+    line_rows: list[dict[str, Any]] = []
+    for entry, lines in found:
+        lag_us = entry.at_us - entry.effective_at_us
+        for line in lines:
+            name = line.account
+            if name not in numbers:
+                last = numbers[name] = last + 1
+            lags[name] = max(lags.get(name, 0), lag_us)
+            line_rows.append(_line_row(line, numbers[name]))
+    connection.execute(insert(ENTRY), [_entry_row(entry) for entry, _ in found])
+    connection.execute(insert(LINE), line_rows)
+    account_rows = [
+        {
+            "number": number,
+            "name": name,
+            "owner": split_account(name)[0],
+            "lag_us_max": lags[name],
+            **counters_of(accounts[name]),
+        }
+        for name, number in numbers.items()
+    ]
+    connection.execute(delete(ACCOUNT).where(ACCOUNT.c.number.in_(known)))
+    connection.execute(insert(ACCOUNT), account_rows)
+
+
+def _entry_row(entry: Entry) -> dict[str, Any]:
+    return {
+        "seq": entry.seq,
+        "at_us": entry.at_us,
+        "effective_at_us": entry.effective_at_us,
+        "operation": entry.operation,
+        "ids": canonical_bytes(dict(entry.ids)).decode(),
+        "buyer_id": entry.buyer_id,
+    }
+
+
+def _line_row(line: Line, number: int) -> dict[str, Any]:
+    return {
+        "account": number,
+        "seq": line.seq,
+        "line": line.line,
+        "at_us": line.entry.at_us,
+        "effective_at_us": line.entry.effective_at_us,
+        "side": line.side,
+        "movement": line.movement.value,
+        "units": line.units,
+        "counterpart": line.counterpart,
+        **counters_of(line.after),
+    }

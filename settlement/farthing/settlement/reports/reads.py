@@ -1,0 +1,302 @@
+"""Reading statement lines: what the tables hold, completed from the journal's tail.
+
+Boundary: a connection that cannot write and the engine's port. A view is of one moment, and says
+which: the last record that it has. Source: spec/statements.md.
+"""
+
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, cast
+
+from sqlalchemy import URL, Row, Select, select, tuple_
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+
+from farthing.protocol.canonical import parse_json
+from farthing.protocol.ledger import Account, Movement, split_account
+from farthing.protocol.records import Record
+from farthing.settlement.engine.commands import Committed
+from farthing.settlement.engine.questions import FiguresNow
+from farthing.settlement.port import Engine
+from farthing.settlement.reports.lines import (
+    Entry,
+    Line,
+    Needs,
+    Side,
+    fold_lines,
+    moved_by,
+    needs_of,
+)
+from farthing.settlement.reports.projection import account_of
+from farthing.settlement.reports.tables import ACCOUNT, CURSOR, ENTRY, LINE, VERSION
+
+__all__ = ["TAIL_MAX", "Kept", "Reports", "View"]
+
+# The most records that one reading takes from the journal itself.
+TAIL_MAX: Final = 1000
+
+# An account as the tables know it; number 0 where only the tail does.
+_UNKNOWN: Final = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kept:
+    """An account that has lines: its name, its number in the tables, its longest lag."""
+
+    name: str
+    number: int = _UNKNOWN
+    lag_us_max: int = 0
+
+
+class Reports:
+    """The read model of one journal, for reading.
+
+    Args:
+        path: the file that the follower writes; it may be behind, or not there yet.
+        engine: whose journal it is.
+        tail_max: the most records that a reading takes from the journal.
+    """
+
+    def __init__(self, path: Path, engine: Engine, *, tail_max: int = TAIL_MAX) -> None:
+        query = {"mode": "ro", "uri": "true"}
+        url = URL.create("sqlite+aiosqlite", database=path.absolute().as_uri(), query=query)
+        self._reading = create_async_engine(url)
+        self._engine = engine
+        self._tail_max = tail_max
+
+    @asynccontextmanager
+    async def view(self) -> AsyncIterator["View"]:
+        """Everything up to a moment that is no earlier than this call, or as near as it may be.
+
+        Where the follower is further behind than a reading may catch up, `as_of_seq` says so.
+        """
+        until_seq = (await self._engine.ask(FiguresNow())).seq
+        try:
+            connection = await self._reading.connect()
+        except OperationalError:  # there is no file yet
+            yield await self._viewed(None, 0, until_seq)
+            return
+        try:
+            # One snapshot for everything that is read.
+            await connection.exec_driver_sql("BEGIN")
+            stored_seq = await _stored_seq(connection)
+            known = connection if stored_seq else None
+            yield await self._viewed(known, stored_seq, until_seq)
+        finally:
+            await connection.close()
+
+    async def dispose(self) -> None:
+        """Close the connections."""
+        await self._reading.dispose()
+
+    async def _viewed(
+        self, connection: AsyncConnection | None, stored_seq: int, until_seq: int
+    ) -> "View":
+        view = View(connection=connection, stored_seq=stored_seq, as_of_seq=stored_seq)
+        if stored_seq < until_seq:
+            await view.complete(await self._tail(stored_seq, until_seq))
+        return view
+
+    async def _tail(self, after_seq: int, until_seq: int) -> list[Record]:
+        until_seq = min(until_seq, after_seq + self._tail_max)
+        records: list[Record] = []
+        following = cast("AsyncGenerator[Committed, None]", self._engine.follow(after_seq))
+        async with aclosing(following):
+            async for committed in following:
+                records.append(committed.record)
+                if committed.record.seq >= until_seq:
+                    break
+        return records
+
+
+@dataclass(slots=True, kw_only=True)
+class View:
+    """Statement lines as of one record of the journal.
+
+    Every reading is of one account and of what was recorded up to a given record, so that pages
+    that are read one after another are of the same moment.
+    """
+
+    connection: AsyncConnection | None
+    stored_seq: int
+    as_of_seq: int
+    tail: list[Line] = field(default_factory=list)
+
+    async def complete(self, records: Sequence[Record]) -> None:
+        """Add the journal's next records, folded onto what the tables hold."""
+        needs = needs_of(records)
+        # In the one snapshot, an account's row is where its last line left it.
+        rows = await self._rows(select(ACCOUNT).where(ACCOUNT.c.name.in_(sorted(needs.accounts))))
+        accounts = {row.name: account_of(row) for row in rows}
+        folded = fold_lines(records, accounts, await self._times(needs))
+        self.tail = [line for _, lines in folded for line in lines]
+        if records:
+            self.as_of_seq = records[-1].seq
+
+    async def accounts_of(self, owner: str) -> list[Kept]:
+        """The accounts of an owner, by name."""
+        stored = select(ACCOUNT).where(ACCOUNT.c.owner == owner)
+        found = {row.name: _kept(row) for row in await self._rows(stored)}
+        for line in self.tail:
+            if split_account(line.account)[0] == owner:
+                before = found.get(line.account, Kept(name=line.account))
+                lag_us = max(before.lag_us_max, line.entry.at_us - line.entry.effective_at_us)
+                found[line.account] = Kept(
+                    name=line.account, number=before.number, lag_us_max=lag_us
+                )
+        return [found[name] for name in sorted(found)]
+
+    async def seq_at(self, at_us: int) -> int:
+        """The last record that moved anything and was recorded at a time or before it; 0 if none.
+
+        Between two such records no account changes.
+        """
+        late = [line.seq for line in self.tail if line.entry.at_us <= at_us]
+        if late:
+            return late[-1]
+        newest = (
+            select(ENTRY.c.seq)
+            .where(ENTRY.c.at_us <= at_us)
+            .order_by(ENTRY.c.at_us.desc(), ENTRY.c.seq.desc())
+            .limit(1)
+        )
+        rows = await self._rows(newest)
+        return int(rows[0].seq) if rows else 0
+
+    async def at_seq(self, kept: Kept, seq: int) -> Account:
+        """An account as it stood after a record."""
+        late = [line for line in self.tail if line.account == kept.name and line.seq <= seq]
+        return late[-1].after if late else await self._stored_last(kept.number, seq)
+
+    async def recorded(
+        self, kept: Kept, after: tuple[int, int], until_seq: int, limit: int
+    ) -> list[Line]:
+        """Lines in the order of recording: those after a key, up to a record."""
+        where = (
+            LINE.c.account == kept.number,
+            tuple_(LINE.c.seq, LINE.c.line) > after,
+            LINE.c.seq <= until_seq,
+        )
+        query = _lines().where(*where).order_by(LINE.c.seq, LINE.c.line).limit(limit)
+        found = await self._read(kept, query)
+        if len(found) < limit:
+            found += self._late(kept, lambda line: after < line.key and line.seq <= until_seq)
+        return found[:limit]
+
+    async def effective(
+        self, kept: Kept, after: tuple[int, int, int], until_us: int, seq_max: int, limit: int
+    ) -> list[Line]:
+        """Lines in the order of taking effect: those after a key and before a time.
+
+        Args:
+            kept: whose lines.
+            after: (effective time, seq, line) that they come after.
+            until_us: the time that they are effective before.
+            seq_max: the last record that is known.
+            limit: how many.
+        """
+        key = (LINE.c.effective_at_us, LINE.c.seq, LINE.c.line)
+        where = (
+            LINE.c.account == kept.number,
+            tuple_(*key) > after,
+            LINE.c.effective_at_us < until_us,
+            LINE.c.seq <= seq_max,
+        )
+        found = await self._read(kept, _lines().where(*where).order_by(*key).limit(limit))
+        found += self._late(
+            kept, lambda line: after < line.effective_key < (until_us,) and line.seq <= seq_max
+        )
+        return sorted(found, key=lambda line: line.effective_key)[:limit]
+
+    async def effective_before(
+        self, kept: Kept, key: tuple[int, int, int], seq_max: int
+    ) -> Account:
+        """An account by all that took effect before a key and was recorded up to a record.
+
+        What was recorded before that time is all effective before it, since nothing takes effect
+        after it was recorded; what is added is what was recorded late.
+        """
+        from_us = key[0]
+        base_seq = min(await self.seq_at(from_us - 1), seq_max)
+        base = await self.at_seq(kept, base_seq)
+        where = (
+            LINE.c.account == kept.number,
+            LINE.c.effective_at_us >= from_us - kept.lag_us_max,
+            tuple_(LINE.c.effective_at_us, LINE.c.seq, LINE.c.line) < key,
+            LINE.c.at_us >= from_us,
+            LINE.c.seq <= seq_max,
+        )
+        late = await self._read(kept, _lines().where(*where))
+        late += self._late(
+            kept,
+            lambda line: (
+                line.effective_key < key and line.entry.at_us >= from_us and line.seq <= seq_max
+            ),
+        )
+        return moved_by(base, late)
+
+    def _late(self, kept: Kept, wanted: Callable[[Line], bool]) -> list[Line]:
+        return [line for line in self.tail if line.account == kept.name and wanted(line)]
+
+    async def _times(self, needs: Needs) -> dict[int, int]:
+        columns = select(ENTRY.c.seq, ENTRY.c.at_us).where(ENTRY.c.seq.in_(sorted(needs.seqs)))
+        return {row.seq: row.at_us for row in await self._rows(columns)}
+
+    async def _stored_last(self, number: int, seq: int) -> Account:
+        newest = (
+            select(LINE)
+            .where(LINE.c.account == number, LINE.c.seq <= seq)
+            .order_by(LINE.c.seq.desc(), LINE.c.line.desc())
+            .limit(1)
+        )
+        rows = await self._rows(newest)
+        return account_of(rows[0]) if rows else Account()
+
+    async def _read(self, kept: Kept, query: Select[Any]) -> list[Line]:
+        rows = await self._rows(query) if kept.number else ()
+        return [_line(row, kept.name) for row in rows]
+
+    async def _rows(self, query: Select[Any]) -> Sequence[Row[Any]]:
+        if self.connection is None:
+            return ()
+        found: Sequence[Row[Any]] = (await self.connection.execute(query)).all()
+        return found
+
+
+async def _stored_seq(connection: AsyncConnection) -> int:
+    try:
+        row = (await connection.execute(select(CURSOR))).one_or_none()
+    except OperationalError:  # the follower has made the file and not yet the tables
+        return 0
+    return row.seq if row is not None and row.version == VERSION else 0
+
+
+def _kept(row: Row[Any]) -> Kept:
+    return Kept(name=row.name, number=row.number, lag_us_max=row.lag_us_max)
+
+
+def _lines() -> Select[Any]:
+    entry = (ENTRY.c.operation, ENTRY.c.ids, ENTRY.c.buyer_id)
+    return select(LINE, *entry).join(ENTRY, ENTRY.c.seq == LINE.c.seq)
+
+
+def _line(row: Row[Any], account: str) -> Line:
+    return Line(
+        entry=Entry(
+            seq=row.seq,
+            at_us=row.at_us,
+            effective_at_us=row.effective_at_us,
+            operation=row.operation,
+            ids=cast("dict[str, str]", parse_json(row.ids.encode())),
+            buyer_id=row.buyer_id,
+        ),
+        line=row.line,
+        account=account,
+        side=cast("Side", row.side),
+        movement=Movement(row.movement),
+        units=row.units,
+        counterpart=row.counterpart,
+        after=account_of(row),
+    )

@@ -8,7 +8,7 @@ Source: spec/configuration.md.
 import os
 import stat
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Final
@@ -52,6 +52,7 @@ class Keyring:
         folder: where the files are.
         origin: the journal's name in its signed heads, fixed when its key was made.
         keys: by purpose; a staff key that was taken elsewhere is absent.
+        publics: the public halves of all of them, held or not.
         retired: the public halves of keys that signed before, oldest first.
         created: whether this start made them.
     """
@@ -59,6 +60,7 @@ class Keyring:
     folder: Path
     origin: str
     keys: Mapping[Purpose, PrivateKey]
+    publics: Mapping[Purpose, PublicKey]
     retired: Mapping[Purpose, tuple[PublicKey, ...]]
     created: bool
 
@@ -67,6 +69,16 @@ class Keyring:
         if purpose not in self.keys:
             raise UnusableKeys(f"{self.path(purpose)} is not there")
         return self.keys[purpose]
+
+    def public(self, purpose: Purpose) -> PublicKey:
+        """The public half of a key; raises `UnusableKeys` where there is none."""
+        if purpose not in self.publics:
+            raise UnusableKeys(f"{self.path(purpose)} is not there")
+        return self.publics[purpose]
+
+    def only(self, *purposes: Purpose) -> "Keyring":
+        """The same with no other private keys than these: a process holds what it signs with."""
+        return replace(self, keys={purpose: self[purpose] for purpose in purposes})
 
     def path(self, purpose: Purpose) -> Path:
         """The file of a key."""
@@ -78,7 +90,7 @@ class Keyring:
         published = {
             key.thumbprint: key
             for purpose in _OWN
-            for key in (self.keys[purpose].public, *reversed(self.retired[purpose]))
+            for key in (self.publics[purpose], *reversed(self.retired[purpose]))
         }
         return {
             "keys": [
@@ -114,10 +126,12 @@ def open_keyring(
         text = f"{', '.join(lost)}: put back the keys of this journal; no other can go on with it"
         raise UnusableKeys(text)
     paths = {purpose: _path(folder, purpose) for purpose in Purpose}
+    keys = {purpose: _private(path) for purpose, path in paths.items() if path.exists()}
     return Keyring(
         folder=folder,
         origin=_origin(folder),
-        keys={purpose: _private(path) for purpose, path in paths.items() if path.exists()},
+        keys=keys,
+        publics={purpose: key.public for purpose, key in keys.items()},
         retired={purpose: _retired(folder, purpose) for purpose in Purpose},
         created=bool(missing) and not begun,
     )

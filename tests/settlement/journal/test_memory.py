@@ -1,0 +1,272 @@
+"""A stepper that forgets what has settled, and starts from snapshots, answers as one that keeps it.
+
+The pure engine, which forgets nothing, runs the same commands beside it.
+"""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+
+from farthing.protocol.canonical import canonical_bytes
+from farthing.protocol.errors import Code, Refusal, Refused
+from farthing.protocol.merkle import leaf_hash, verify_inclusion
+from farthing.protocol.messages.charges import REFUND_CHARGE, RefundCharge
+from farthing.protocol.messages.disputes import INITIATE_DISPUTE, InitiateDispute
+from farthing.protocol.messages.holds import RELEASE_HOLD, ReleaseHold
+from farthing.protocol.records import Record
+from farthing.protocol.times import SECOND_US
+from farthing.protocol.wire import money
+from farthing.server.app import MACHINE
+from farthing.settlement.engine.commands import Command, Outcome, Seen
+from farthing.settlement.engine.packing import pack, unpack
+from farthing.settlement.engine.questions import Lookup, OutcomeOf, Proof, ProofOf
+from farthing.settlement.engine.state import State
+from farthing.settlement.journal.index import Index
+from farthing.settlement.journal.memory import MemoryStore
+from farthing.settlement.journal.recovery import recover
+from farthing.settlement.journal.sqlite import SqliteStore
+from farthing.settlement.journal.stepper import Limits, Stepper, no_rows
+from farthing.settlement.journal.store import Store
+from tests.construction import EPOCH_US, Room, Trade
+from tests.papers import signing_key
+
+ORIGIN = "test/journal"
+JOURNAL = signing_key("journal")
+
+
+@dataclass(slots=True)
+class Taped(Room):
+    """A room that remembers what it was told, and when."""
+
+    tape: list[tuple[int, Command, Record | Refusal | Seen]] = field(default_factory=list)
+
+    def run(self, command: Command) -> Record | Refusal | Seen:
+        decision = Room.run(self, command)
+        self.tape.append((self.now_us, command, decision))
+        return decision
+
+
+def life(seed: int, steps: int) -> Taped:
+    """Holds, captures, releases, refunds, disputes, retries and the passing of time."""
+    chance = random.Random(seed)
+    room = Taped()
+    operator = room.organisation("operator", "Operator One")
+    agent = room.agent(operator, "Agent One")
+    vendor = room.organisation("vendor", "Vendor One")
+    room.fund(operator, 10**12)
+    room.grant(operator, agent, 10**11, 10**12)
+    agreement_id = room.agree(agent, room.publish(vendor))
+    trade = Trade(room, operator, agent, vendor, "", agreement_id)
+    holds: list[str] = []
+    charges: list[str] = []
+    for _ in range(steps):
+        match chance.randrange(8):
+            case 0 | 1 | 2:
+                holds.append(trade.held(chance.randint(1, 9)))
+            case 3 | 4 if holds:
+                record = room.capture(vendor, chance.choice(holds), 1)
+                charges += [c.id for c in record.changed if c.noun == "charge"]
+            case 5 if holds:
+                ask = ReleaseHold(hold_id=chance.choice(holds), idempotency_key=room.key())
+                room.submit(vendor, RELEASE_HOLD, ask)
+            case 6 if charges:
+                charge_id = chance.choice(charges)
+                if chance.random() < 0.5:
+                    refund = RefundCharge(
+                        charge_id=charge_id,
+                        amount=money(1, "USD"),
+                        reason="kindness",
+                        idempotency_key=room.key(),
+                    )
+                    room.submit(vendor, REFUND_CHARGE, refund)
+                else:
+                    dispute = InitiateDispute(
+                        charge_id=charge_id,
+                        reason=chance.choice(("calculation_error", "not_delivered")),
+                        idempotency_key=room.key(),
+                    )
+                    room.submit(agent, INITIATE_DISPUTE, dispute)
+            case _:
+                room.advance(chance.choice((1, 40, 4_000, 90_000)))
+    return room
+
+
+def stepper(store: Store, clock: list[int], index: Index, every: int) -> Stepper[State]:
+    made = Stepper(
+        store,
+        MACHINE,
+        signer=JOURNAL,
+        origin=ORIGIN,
+        now_us=lambda: clock[0],
+        rows=no_rows,
+        earlier_keys=(),
+        limits=Limits(recent_max=3, snapshot_every=every),
+        index=index,
+    )
+    made.open()
+    return made
+
+
+def given(command: Command) -> list[Command]:
+    """What a step is given: what is due is done by itself."""
+    due = command.by.principal_id == "platform" and command.operation != "genesis"
+    return [] if due else [command]
+
+
+def stores(path: Path) -> Sequence[tuple[Store, Path | None]]:
+    return ((MemoryStore(), None), (SqliteStore(path / "journal.sqlite"), path / "keys"))
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("where", [0, 1], ids=["memory", "disk"])
+def test_a_stepper_that_forgets_and_restarts_writes_the_same_journal(
+    seed: int, where: int, tmp_path: Path
+) -> None:
+    room = life(seed, 150)
+    store, keys = stores(tmp_path)[where]
+    chance = random.Random(seed)
+    clock = [EPOCH_US]
+    index = Index(keys)
+    engine = stepper(store, clock, index, every=1)
+    for now_us, command, decision in room.tape:
+        clock[0] = now_us
+        if chance.random() < 0.1:
+            engine.close()
+            index = Index(keys)
+            engine = stepper(store, clock, index, every=chance.choice((1, 40)))
+        replies = engine.step(given(command))
+        if not replies:
+            continue
+        (reply,) = replies
+        match decision:
+            case Record(refused=None):
+                assert isinstance(reply, Outcome)
+                assert reply.record == decision
+            case Record():
+                assert isinstance(reply, Outcome)
+                assert reply.record.refused == decision.refused
+            case Refusal():
+                assert isinstance(reply, Refused)
+                assert reply.refusal == decision
+            case Seen():
+                assert isinstance(reply, Outcome)
+                assert reply.replayed
+    assert [data for batch in store.batches() for data in batch.records] == room.journal
+    engine.close()
+
+
+def test_what_was_forgotten_is_told_and_proven_like_what_was_not(tmp_path: Path) -> None:
+    room = life(3, 700)
+    store = SqliteStore(tmp_path / "journal.sqlite")
+    clock = [EPOCH_US]
+    engine = stepper(store, clock, Index(tmp_path / "keys"), every=1)
+    for now_us, command, _ in room.tape:
+        clock[0] = now_us
+        engine.step(given(command))
+    engine.close()
+    engine = stepper(store, clock, Index(tmp_path / "keys"), every=1)
+    for noun, things in (("hold", room.state.holds), ("charge", room.state.charges)):
+        for thing_id, thing in things.items():
+            assert engine.answer(Lookup(noun=noun, id=thing_id)) == thing
+        assert engine.answer(Lookup(noun=noun, id="none")) is None
+    for _, command, decision in room.tape:
+        if isinstance(decision, Record) and decision.request is not None:
+            by = command.by
+            found = engine.answer(
+                OutcomeOf(
+                    scope=by.principal_id or by.key_thumbprint,
+                    operation=command.operation,
+                    key=command.idempotency_key,
+                )
+            )
+            assert found == decision.seq
+    size = len(room.journal)
+    assert size > 600  # more than two tiles
+    for seq in (1, 2, 255, 256, 257, 400, 512, 513, size):
+        proof = engine.answer(ProofOf(seq=seq))
+        assert isinstance(proof, Proof)
+        leaf = leaf_hash(room.journal[seq - 1])
+        root = recover(store, MACHINE).chain.tree.root()
+        assert verify_inclusion(leaf, seq - 1, size, proof.path, root)
+    engine.close()
+
+
+def test_a_packed_state_is_the_state(tmp_path: Path) -> None:
+    room = life(5, 200)
+    store = MemoryStore()
+    engine = stepper(store, [EPOCH_US], Index(None), every=1)
+    del engine, tmp_path
+    for noun in (room.state.holds, room.state.charges, room.state.disputes, room.state.outcomes):
+        noun.forget()
+    document = pack(room.state)
+    assert canonical_bytes(document)
+    back = unpack(document, lambda seq: recorded(room, seq))
+    assert back == room.state
+
+
+def recorded(room: Taped, seq: int) -> Record:
+    (record,) = (each for _, _, each in room.tape if isinstance(each, Record) and each.seq == seq)
+    return record
+
+
+@pytest.mark.parametrize("spoil", [b"", b"x", b"{}\n\n", b"swap"])
+def test_a_snapshot_that_does_not_verify_is_passed_over(spoil: bytes) -> None:
+    room = life(1, 60)
+    store = MemoryStore()
+    clock = [EPOCH_US]
+    engine = stepper(store, clock, Index(None), every=1)
+    for now_us, command, _ in room.tape:
+        clock[0] = now_us
+        engine.step(given(command))
+    engine.close()
+    whole = store.snapshot()
+    assert whole is not None
+    assert recover(store, MACHINE, origin=ORIGIN, keys=(JOURNAL.public,)).snapshot_seq > 0
+    store.keep_snapshot(whole[:-9] + b"000000000" if spoil == b"swap" else spoil)
+    recovered = recover(store, MACHINE, origin=ORIGIN, keys=(JOURNAL.public,))
+    assert recovered.snapshot_seq == 0
+
+
+def test_a_snapshot_of_another_key_is_passed_over() -> None:
+    room = life(1, 20)
+    store = MemoryStore()
+    engine = stepper(store, [EPOCH_US], Index(None), every=1)
+    engine.step([room.tape[0][1]])
+    engine.close()
+    other = signing_key("somebody")
+    with pytest.raises(Exception, match="signed"):
+        recover(store, MACHINE, origin=ORIGIN, keys=(other.public,))
+
+
+def test_a_retry_of_what_was_forgotten_is_answered_again(tmp_path: Path) -> None:
+    room = life(2, 120)
+    store = SqliteStore(tmp_path / "journal.sqlite")
+    clock = [EPOCH_US]
+    engine = stepper(store, clock, Index(tmp_path / "keys"), every=10**9)
+    seen: list[tuple[Command, Record]] = []
+    for now_us, command, decision in room.tape:
+        clock[0] = now_us
+        engine.step(given(command))
+        if isinstance(decision, Record) and decision.request is not None:
+            seen.append((command, decision))
+    clock[0] += 1
+    for command, decision in seen[::7]:
+        fresh = proven_again(command, clock[0])
+        (reply,) = engine.step([fresh])
+        if isinstance(reply, Refused):
+            assert reply.code is Code.KEY_REVOKED
+        else:
+            assert (reply.replayed, reply.record) == (True, decision)
+    engine.close()
+
+
+def proven_again(command: Command, now_us: int) -> Command:
+    by = replace(
+        command.by,
+        proof_jti=f"again-{command.by.proof_jti}",
+        proof_expires_at_us=now_us + SECOND_US,
+    )
+    return replace(command, by=by)

@@ -42,7 +42,7 @@ CLOCK_READS = {
 }
 CLOCKS = {
     "clients/farthing/clients/clock.py",
-    "server/farthing/server/app.py",
+    "server/farthing/server/engine.py",
     "settlement/farthing/settlement/journal/writer.py",
 }
 

@@ -105,6 +105,10 @@ class Writer(Generic[State]):
         self._thread = Thread(target=self._run, name="farthing-writer", daemon=True)
         self._thread.start()
 
+    async def open(self) -> None:
+        """Start, as a remote engine is opened."""
+        self.start()
+
     async def close(self) -> None:
         """Do what is queued, then give the storage free. What comes later is refused."""
         self._inbox.close()

@@ -1,0 +1,224 @@
+"""What the engine is made of, and the process that it runs in.
+
+Boundary: no door, no HTTP, no asyncio: the engine's process loads what decides and what makes
+durable, and nothing else. `app` puts front ends together. Source: spec/design/08-engine-process.md.
+"""
+
+import contextlib
+import gc
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+from sqlalchemy import Table
+
+from farthing.catalog import projection
+from farthing.catalog.tables import METADATA as CATALOG
+from farthing.identity.keyring import Keyring, Purpose, open_keyring
+from farthing.protocol.errors import FarthingError
+from farthing.protocol.records import Record
+from farthing.protocol.wire import Role
+from farthing.server.settings import Settings
+from farthing.settlement.engine.commands import Command, platform_command
+from farthing.settlement.engine.decide import decide
+from farthing.settlement.engine.due import due, next_due_us
+from farthing.settlement.engine.genesis import GENESIS, Genesis, StaffKey
+from farthing.settlement.engine.memory import connect, entries, forget, settled
+from farthing.settlement.engine.packing import pack, unpack
+from farthing.settlement.engine.questions import Figures, FiguresNow
+from farthing.settlement.engine.standing import answer
+from farthing.settlement.engine.state import State, evolve
+from farthing.settlement.journal.machine import Machine, Memory
+from farthing.settlement.journal.service import EngineServer
+from farthing.settlement.journal.sqlite import SqliteStore
+from farthing.settlement.journal.stepper import Limits, Stepper
+from farthing.settlement.journal.writer import Writer
+
+__all__ = [
+    "MACHINE",
+    "genesis_of",
+    "keyring_of",
+    "now_us",
+    "projected",
+    "run_engine",
+    "writer_of",
+]
+
+logger = logging.getLogger(__name__)
+
+MACHINE: Machine[State] = Machine(
+    new_state=State,
+    decide=decide,
+    evolve=evolve,
+    answer=answer,
+    due=due,
+    next_due_us=next_due_us,
+    memory=Memory(
+        connect=connect,
+        settled=settled,
+        forget=forget,
+        entries=entries,
+        pack=pack,
+        unpack=unpack,
+    ),
+)
+
+# Front ends answer what they have begun within 10 seconds; then nobody is left to serve.
+_DRAIN_S: Final = 15
+# The loop shares the interpreter with the thread that reads old records for followers.
+_SWITCH_INTERVAL_S: Final = 0.0005
+
+
+def now_us() -> int:
+    """The wall clock, in microseconds since 1970 UTC."""
+    return time.time_ns() // 1000
+
+
+def keyring_of(
+    settings: Settings, issuer: str, entropy: Callable[[int], bytes] = os.urandom
+) -> Keyring:
+    """The platform's keys; a journal that begins now is named after the URL it begins at.
+
+    Raises:
+        UnusableKeys, OSError: as `open_keyring`.
+    """
+    # The journal is nobody else's to read either.
+    settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return open_keyring(
+        settings.keys_dir,
+        entropy,
+        origin=f"{urlsplit(issuer).netloc}/journal",
+        begun=settings.database_path.exists(),
+    )
+
+
+def projected(record: Record) -> Iterable[tuple[Table, Mapping[str, str | int | bytes]]]:
+    """The rows that a record makes in the tables of the rooms."""
+    return projection.rows(record.seq, record)
+
+
+def writer_of(settings: Settings, keyring: Keyring, clock: Callable[[], int]) -> Writer[State]:
+    """The engine on a thread of this process, for tests and tools."""
+    return Writer(
+        _store(settings),
+        MACHINE,
+        signer=keyring[Purpose.JOURNAL],
+        origin=keyring.origin,
+        now_us=clock,
+        rows=projected,
+        earlier_keys=keyring.retired[Purpose.JOURNAL],
+        limits=_limits(settings),
+    )
+
+
+def genesis_of(figures: Figures, keyring: Keyring, settings: Settings) -> Command | None:
+    """The first command of an empty journal: the staff and the platform's figures."""
+    if figures.seq:
+        if figures.fee_ppm != settings.fee_ppm:
+            logger.warning("the fee is fixed at %d ppm", figures.fee_ppm)
+        return None
+    staff = tuple(
+        StaffKey(role=role, thumbprint=key.thumbprint, jwk=key.jwk())
+        for role, key in (
+            (Role.ADMIN, keyring.public(Purpose.ADMIN)),
+            (Role.TREASURER, keyring.public(Purpose.TREASURER)),
+        )
+    )
+    body = Genesis(
+        staff=staff, fee_ppm=settings.fee_ppm, open_enrolment=settings.enrolment == "open"
+    )
+    return platform_command(GENESIS, body)
+
+
+def run_engine(
+    settings: Settings, issuer: str, address: Path, *, ready: Callable[[str], None]
+) -> int:
+    """Run the engine in this process until SIGTERM.
+
+    Args:
+        settings: the configuration.
+        issuer: the public URL, which names a journal that begins now.
+        address: where the socket is to lie.
+        ready: told "" once front ends can connect, or why they never will.
+
+    Returns:
+        The exit code: 0 as told, 1 for a fault.
+    """
+    # Ctrl-C reaches every process of the terminal; the front ends end first, and then say so here.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sys.setswitchinterval(_SWITCH_INTERVAL_S)
+    try:
+        keyring = keyring_of(settings, issuer).only(Purpose.JOURNAL)
+        stepper = _opened(settings, keyring)
+    except (FarthingError, OSError) as error:
+        ready(str(error))
+        return 1
+    try:
+        server = EngineServer(stepper, address, limits=_limits(settings))
+        server.listen()
+        _obey(server)
+        # What was recovered stays: a full collection over a large state takes a fifth of a second.
+        gc.collect()
+        gc.freeze()
+        ready("")
+        server.run()
+    except (FarthingError, AssertionError):
+        logger.critical("the engine stops; nothing more is taken", exc_info=True)
+        return 1
+    finally:
+        stepper.close()
+    return 0
+
+
+def _opened(settings: Settings, keyring: Keyring) -> Stepper[State]:
+    """The engine, recovered and begun."""
+    stepper = Stepper(
+        _store(settings),
+        MACHINE,
+        signer=keyring[Purpose.JOURNAL],
+        origin=keyring.origin,
+        now_us=now_us,
+        rows=projected,
+        earlier_keys=keyring.retired[Purpose.JOURNAL],
+        limits=_limits(settings),
+    )
+    stepper.open()
+    with contextlib.ExitStack() as undo:
+        undo.callback(stepper.close)
+        figures = stepper.answer(FiguresNow())
+        assert isinstance(figures, Figures)
+        command = genesis_of(figures, keyring, settings)
+        if command is not None:
+            (outcome,) = stepper.step([command])
+            if isinstance(outcome, FarthingError):
+                raise outcome
+        undo.pop_all()
+    return stepper
+
+
+def _obey(server: EngineServer[State]) -> None:
+    """Stop at SIGTERM, once the front ends are done."""
+    told, tell = os.pipe()
+    os.set_blocking(tell, False)
+    signal.signal(signal.SIGTERM, lambda *_: None)
+    signal.set_wakeup_fd(tell, warn_on_full_buffer=False)
+
+    def terminated() -> None:
+        os.read(told, 1)
+        server.stop(drain_s=_DRAIN_S)
+
+    server.watch(told, terminated)
+
+
+def _store(settings: Settings) -> SqliteStore:
+    return SqliteStore(settings.database_path, tables=tuple(CATALOG.sorted_tables))
+
+
+def _limits(settings: Settings) -> Limits:
+    return Limits(queue_max=settings.queue_max)

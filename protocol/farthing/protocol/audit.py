@@ -1,46 +1,23 @@
-"""Verify a journal from its bytes alone: chain, tree, ledger and signed heads.
+"""Verify a journal from its bytes alone: chain, tree, ledger, rules and signed heads.
 
 Boundary: pure; whoever holds the records' bytes, the signed heads and the platform's public keys
-can run it, with no server and no engine. Source: spec/journal.md.
+can run it, with no server and no engine. Source: spec/audit.md.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from enum import StrEnum
 
 from farthing.protocol.canonical import sha256_hex
 from farthing.protocol.chain import BadRecord, Chain
 from farthing.protocol.checkpoints import Checkpoint, CheckpointError, verify_checkpoint
 from farthing.protocol.errors import Broken, Unverified
+from farthing.protocol.faults import Fault, FaultKind, RuleBroken
 from farthing.protocol.keys import PublicKey
 from farthing.protocol.ledger import Account, apply, imbalances
 from farthing.protocol.merkle import Tree
-from farthing.protocol.records import parse_record
+from farthing.protocol.records import Record, parse_record
 
 __all__ = ["AuditFindings", "Fault", "FaultKind", "verify_head", "verify_journal"]
-
-
-class FaultKind(StrEnum):
-    """What of a journal is wrong."""
-
-    RECORD = "record"
-    LEDGER = "ledger"
-    HEAD = "head"
-    MISSING = "missing"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Fault:
-    """The first thing that is wrong, at record `seq`.
-
-    `RECORD`: that record was changed, removed or forged. `LEDGER`: its transfers break the ledger.
-    `HEAD`: a signed head does not fit, so that nothing from that record on is proven.
-    `MISSING`: a signed head covers that record, which is not there.
-    """
-
-    kind: FaultKind
-    seq: int
-    why: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +57,7 @@ def verify_journal(
     notes: Iterable[str] = (),
     origin: str = "",
     keys: Sequence[PublicKey] = (),
+    follow: Callable[[Record], None] | None = None,
 ) -> AuditFindings:
     """Verify a journal from its first record on.
 
@@ -88,10 +66,11 @@ def verify_journal(
         notes: signed heads, in any order; what fits below a fault still counts.
         origin: the log that the heads must name.
         keys: the platform's keys, old ones included; a head must be signed by one of them.
+        follow: judges each record that stands in the chain, as `Rulebook.follow` does.
     """
     chain = Chain()
     accounts: dict[str, Account] = {}
-    fault = _read(iter(records), chain, accounts)
+    fault = _read(iter(records), chain, accounts, follow)
     fitting: list[int] = []
     misfits: list[Fault] = []
     for note in notes:
@@ -104,7 +83,7 @@ def verify_journal(
     elif fault is not None and fault.kind is FaultKind.RECORD and proven >= fault.seq:
         # The chain left two records under suspicion, and the head clears the first of them.
         fault = replace(fault, seq=proven + 1)
-    broken = fault is not None and fault.kind in {FaultKind.RECORD, FaultKind.LEDGER}
+    broken = fault is not None and fault.kind not in {FaultKind.HEAD, FaultKind.MISSING}
     sound = fault.seq - 1 if fault is not None and broken else chain.seq
     return AuditFindings(
         records=sound,
@@ -131,20 +110,41 @@ def verify_head(note: str, origin: str, keys: Sequence[PublicKey]) -> Checkpoint
     raise Unverified(f"the signed head does not verify: {reason}")
 
 
-def _read(records: Iterator[bytes], chain: Chain, accounts: dict[str, Account]) -> Fault | None:
+def _read(
+    records: Iterator[bytes],
+    chain: Chain,
+    accounts: dict[str, Account],
+    follow: Callable[[Record], None] | None,
+) -> Fault | None:
     for data in records:
         try:
             record = chain.read(data)
             for transfer in record.moved:
                 apply(accounts, transfer)
+            if follow is not None:
+                follow(record)
         except BadRecord as error:
             seq = error.seq
             if _follows_nothing(data, chain) and not _is_disowned(data, records):
                 seq -= 1
             return Fault(kind=FaultKind.RECORD, seq=seq, why=error.why)
+        except RuleBroken as error:
+            return _clear(error, chain, records)
         except (Broken, ValueError) as error:
             return Fault(kind=FaultKind.LEDGER, seq=chain.seq, why=str(error))
     return None
+
+
+def _clear(error: RuleBroken, chain: Chain, records: Iterator[bytes]) -> Fault:
+    """The rule that was broken, unless the next record shows that somebody changed this one."""
+    following = next(records, None)
+    try:
+        changed = following is not None and parse_record(following)[1] != chain.head
+    except Unverified:
+        changed = False
+    if changed:
+        return Fault(kind=FaultKind.RECORD, seq=chain.seq, why="was changed after it was chained")
+    return Fault(kind=error.kind, seq=chain.seq, why=error.why)
 
 
 def _follows_nothing(data: bytes, chain: Chain) -> bool:

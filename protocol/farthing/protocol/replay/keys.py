@@ -53,6 +53,18 @@ class KeyHistory:
                 (change,) = changes(record, "key")
                 self._end(record, change, "revoked")
 
+    def begin(self, record: Record) -> None:
+        """Follow the first record, which names the platform's staff and their keys."""
+        staff = [change for change in record.changed if change.noun == "principal"]
+        keys = [change for change in record.changed if change.noun == "key"]
+        require(record.seq == 1 and len(staff) == len(keys), record, "the staff is named later")
+        for member_change, key_change in zip(staff, keys, strict=True):
+            principal = only(member_change, "principal_id", record)
+            expected = derive_id("stf", key_change.id)
+            require(member_change.id == expected, record, "the id is not made of the key")
+            self._organisations[member_change.id] = member(principal, "organisation_id")
+            self._begin(record, key_change, member_change.id)
+
     def organisation_of(self, principal_id: str) -> str:
         """The organisation a principal acts for; raises `Unverified` for a stranger."""
         organisation = self._organisations.get(principal_id)
@@ -123,7 +135,7 @@ class KeyHistory:
         if held is None or change.before != held.document:
             text = f"record {record.seq} ({record.operation}): the past of a key is missing"
             raise Unverified(text)
-        until_us = held.document["until_us"] or record.at_us
+        until_us = held.document.get("until_us") or record.at_us
         after: JsonObject = {**held.document, "status": status, "until_us": until_us}
         require(change.after == after, record, "more of the key changes than its end")
         self._held[change.id] = _Held(held.key, after)

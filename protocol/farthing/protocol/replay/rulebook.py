@@ -1,0 +1,195 @@
+"""The rules that every record of a whole journal keeps, held against it one record after another.
+
+Boundary: needs the records in order and nothing else; every limit, key and hold that it judges by
+was learnt from the records before. Source: spec/audit.md.
+"""
+
+import heapq
+from collections.abc import Sequence
+from hashlib import sha256
+
+from farthing.protocol.canonical import canonical_bytes, document_sha256
+from farthing.protocol.contracts import (
+    check_acceptance,
+    read_acceptance,
+    read_delivery,
+    read_quote,
+)
+from farthing.protocol.errors import Refusal, Unverified
+from farthing.protocol.faults import FaultKind, RuleBroken
+from farthing.protocol.keys import PublicKey
+from farthing.protocol.ledger import split_account
+from farthing.protocol.records import Record
+from farthing.protocol.replay.keys import KEY_OPERATIONS, PLATFORM, KeyHistory
+from farthing.protocol.replay.reading import fact, text_fact
+from farthing.protocol.replay.spending import Spending
+from farthing.protocol.signatures import InvalidSignature, Typ, verify_detached
+
+__all__ = ["Rulebook"]
+
+
+class Rulebook:
+    """What the records so far have established, and whether the next one may follow them.
+
+    Args:
+        quote_keys: the keys that the platform signs quotes with, old ones included. Without them
+            a quote's signature is not judged.
+    """
+
+    def __init__(self, quote_keys: Sequence[PublicKey] = ()) -> None:
+        self._quote_keys = {key.thumbprint: key for key in quote_keys}
+        self._keys = KeyHistory()
+        self._spending = Spending()
+        # Sixteen bytes of a hash for each key: whoever wants two to meet must break SHA-256.
+        self._asked: set[bytes] = set()
+        self._burnt: set[tuple[str, str]] = set()
+        self._burnt_until: list[tuple[int, tuple[str, str]]] = []
+
+    def follow(self, record: Record) -> None:
+        """Judge the next record, and learn from it.
+
+        Raises:
+            RuleBroken: it breaks a rule.
+        """
+        try:
+            self._ask_once(record)
+            self._speak(record)
+            if record.refused is not None:
+                _changes_nothing(record)
+                return
+            _moves_one_asset(record)
+            self._sign(record)
+            self._spending.follow(record)
+        except RuleBroken:
+            raise
+        except (LookupError, TypeError, ValueError) as error:
+            why = f"says what no {record.operation} says: {error!r}"
+            raise RuleBroken(FaultKind.RECORD, why) from error
+
+    def _ask_once(self, record: Record) -> None:
+        by = record.by
+        if record.request is not None:
+            who = by.principal_id or by.key_thumbprint
+            if record.operation in {"enrol_organisation", "register_agent"}:
+                who = by.key_thumbprint
+            named = f"{who}\n{record.operation}\n{record.request.key}".encode()
+            scope = sha256(named).digest()[:16]
+            if scope in self._asked:
+                raise RuleBroken(FaultKind.IDEMPOTENCY, "an idempotency key is used twice")
+            self._asked.add(scope)
+        if not by.proof_jti:
+            return
+        while self._burnt_until and self._burnt_until[0][0] < record.at_us:
+            self._burnt.discard(heapq.heappop(self._burnt_until)[1])
+        proof = (by.key_thumbprint, by.proof_jti)
+        if proof in self._burnt:
+            raise RuleBroken(FaultKind.IDEMPOTENCY, "a proof is used twice")
+        if by.proof_expires_at_us <= record.at_us:
+            raise RuleBroken(FaultKind.IDEMPOTENCY, "the proof had expired")
+        self._burnt.add(proof)
+        heapq.heappush(self._burnt_until, (by.proof_expires_at_us, proof))
+
+    def _speak(self, record: Record) -> None:
+        """Who asked holds a key in force; whoever gets or loses one does so in a known way."""
+        try:
+            self._judge_keys(record)
+        except (Unverified, LookupError, TypeError, ValueError) as error:
+            raise RuleBroken(FaultKind.KEY, str(error)) from error
+
+    def _judge_keys(self, record: Record) -> None:
+        if record.by.principal_id:
+            self._keys.check_speaker(record)
+        elif record.operation not in KEY_OPERATIONS:
+            raise Unverified("nobody asked for it")
+        if not any(change.noun == "key" for change in record.changed):
+            return
+        if record.operation == "genesis":
+            self._keys.begin(record)
+        elif record.operation in KEY_OPERATIONS:
+            self._keys.learn(record)
+        else:
+            raise Unverified("a key begins or ends by it")
+
+    def _sign(self, record: Record) -> None:
+        match record.operation:
+            case "publish_listing":
+                self._check_publication(record)
+            case "accept_terms":
+                self._check_agreement(record)
+            case "capture_hold":
+                self._check_delivery(record)
+            case _:
+                pass
+
+    def _check_publication(self, record: Record) -> None:
+        listing, signature = fact(record, "listing"), text_fact(record, "signature")
+        keys = self._keys.keys_of(record.by.principal_id)
+        try:
+            verify_detached(signature, Typ.LISTING, canonical_bytes(listing), keys)
+        except InvalidSignature as error:
+            raise _unsigned(f"the listing: {error.reason}") from error
+        named = (listing["rate_card_sha256"], listing["terms_sha256"])
+        given = tuple(document_sha256(fact(record, name)) for name in ("rate_card", "terms"))
+        if named != given:
+            raise _unsigned("the listing names another card or other terms")
+        (head,) = [change.after for change in record.changed if change.noun == "listing"]
+        if (head["listing_sha256"], head["vendor_id"]) != (
+            document_sha256(listing),
+            record.by.principal_id,
+        ):
+            raise _unsigned("another listing is published than was signed")
+
+    def _check_agreement(self, record: Record) -> None:
+        buyer_id = record.by.principal_id
+        signed = fact(record, "acceptance"), text_fact(record, "acceptance_signature")
+        acceptance = read_acceptance(*signed, self._keys.keys_of(buyer_id))
+        if isinstance(acceptance, Refusal):
+            raise _unsigned(f"the acceptance: {acceptance.message}")
+        (agreement,) = [each.after for each in record.changed if each.noun == "agreement"]
+        if agreement["acceptance_sha256"] != acceptance.sha256:
+            raise _unsigned("the agreement names another acceptance")
+        if agreement["quote_sha256"] != document_sha256(fact(record, "quote")):
+            raise _unsigned("the agreement names another quote")
+        if acceptance.quote_sha256 != agreement["quote_sha256"]:
+            raise _unsigned("another quote was accepted")
+        if not self._quote_keys:
+            return
+        quote = read_quote(
+            fact(record, "quote"), text_fact(record, "quote_signature"), self._quote_keys.get
+        )
+        if isinstance(quote, Refusal):
+            raise _unsigned(f"the quote: {quote.message}")
+        if (misfit := check_acceptance(acceptance, quote)) is not None:
+            raise _unsigned(f"the acceptance is not of the quote: {misfit.path}")
+
+    def _check_delivery(self, record: Record) -> None:
+        signed = fact(record, "delivery"), text_fact(record, "delivery_signature")
+        delivery = read_delivery(*signed, self._keys.keys_of(record.by.principal_id))
+        if isinstance(delivery, Refusal):
+            raise _unsigned(f"the delivery record: {delivery.message}")
+        (charge,) = [each.after for each in record.changed if each.noun == "charge"]
+        usage = {meter: str(quantity) for meter, quantity in delivery.usage.items()}
+        found = (charge["hold_id"], charge["vendor_id"], charge["result_sha256"], charge["usage"])
+        if found != (delivery.hold_id, delivery.vendor_id, delivery.result_sha256, usage):
+            raise _unsigned("the charge is not of the delivery that was signed")
+
+
+def _changes_nothing(record: Record) -> None:
+    if record.moved or record.counted or record.changed:
+        raise RuleBroken(FaultKind.RECORD, "a refusal has an effect")
+
+
+def _moves_one_asset(record: Record) -> None:
+    """A transfer's own asset is that of both its accounts; the platform alone needs no proof."""
+    for transfer in record.moved:
+        assets = {split_account(name)[2] for name in (transfer.debit, transfer.credit)}
+        if assets != {transfer.asset}:
+            why = f"moves {transfer.asset} between accounts of {', '.join(sorted(assets))}"
+            raise RuleBroken(FaultKind.LEDGER, why)
+    by = record.by
+    if by.principal_id != PLATFORM and not by.proof_jti:
+        raise RuleBroken(FaultKind.KEY, "nobody's proof stands behind it")
+
+
+def _unsigned(why: str) -> RuleBroken:
+    return RuleBroken(FaultKind.SIGNATURE, why)

@@ -92,7 +92,7 @@ class Transfer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             "asset": self.asset,
             "credit": self.credit,
             "debit": self.debit,
-            "movement": self.movement.value,
+            "movement": str(self.movement),
             "units": str(self.units),
         }
 
@@ -110,7 +110,7 @@ class Transfer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 def account_name(owner: str, kind: AccountKind, asset: str) -> str:
     """The name of an account: `owner:kind:asset`."""
-    return f"{owner}:{kind.value}:{asset}"
+    return f"{owner}:{kind}:{asset}"
 
 
 def split_account(name: str) -> tuple[str, AccountKind, str]:
@@ -130,8 +130,8 @@ def apply(accounts: MutableMapping[str, Account], transfer: Transfer) -> None:
     if not 0 < units <= INT64_MAX or transfer.debit == transfer.credit:
         text = f"not a transfer: {transfer}"
         raise Broken(text)
-    debit = accounts.setdefault(transfer.debit, Account())
-    credit = accounts.setdefault(transfer.credit, Account())
+    debit = _account(accounts, transfer.debit)
+    credit = _account(accounts, transfer.credit)
     match transfer.movement:
         case Movement.PENDING:
             debit.debits_pending += units
@@ -166,15 +166,22 @@ def imbalances(accounts: Mapping[str, Account]) -> dict[str, int]:
     }
 
 
+def _account(accounts: MutableMapping[str, Account], name: str) -> Account:
+    known = accounts.get(name)
+    if known is None:
+        known = accounts[name] = Account()
+    return known
+
+
 def _check(name: str, account: Account) -> None:
-    counters = (
-        account.debits_pending,
-        account.debits_posted,
-        account.credits_pending,
-        account.credits_posted,
-    )
-    if not all(0 <= counter <= COUNTER_MAX for counter in counters):
-        text = f"counter of {name} out of range: {counters}"
+    # Spelled out, because this runs four times on every paid call.
+    if not (
+        0 <= account.debits_pending <= COUNTER_MAX
+        and 0 <= account.debits_posted <= COUNTER_MAX
+        and 0 <= account.credits_pending <= COUNTER_MAX
+        and 0 <= account.credits_posted <= COUNTER_MAX
+    ):
+        text = f"a counter of {name} is out of range: {account}"
         raise Broken(text)
     if account.available_units < 0 and not split_account(name)[1].may_go_negative:
         text = f"{name} would be overdrawn by {-account.available_units}"

@@ -52,13 +52,13 @@ class Shelf(dict[Key, Value], Generic[Key, Value]):
     def get(self, key: Key, default: Default, /) -> Value | Default: ...
     def get(self, key: Key, default: object = None, /) -> object:
         """The value, recalled if need be."""
-        try:
-            return self[key]
-        except KeyError:
-            return default
+        value = dict.get(self, key)
+        if value is None and self.recall is not None:
+            value = self.recall(key)
+        return default if value is None else value
 
     def __missing__(self, key: Key) -> Value:
-        value = None if self.recall is None else self.recall(key)
+        value = self.get(key)
         if value is None:
             raise KeyError(key)
         return value

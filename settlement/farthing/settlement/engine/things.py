@@ -5,7 +5,8 @@ replaying a record needs no decision. Source: spec/journal.md.
 """
 
 from collections.abc import Mapping
-from typing import Any, Self
+from functools import cache
+from typing import Any, NamedTuple, Self, get_origin
 
 import msgspec
 
@@ -25,15 +26,13 @@ class Thing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     def document(self) -> JsonObject:
         """The thing as it stands in a record."""
         document: dict[str, Any] = msgspec.to_builtins(self)
-        for name, value in document.items():
-            kind = type(value)
-            if kind is int:
-                if name.endswith("_units"):
-                    document[name] = str(value)
-            elif kind is dict:
-                document[name] = {key: str(quantity) for key, quantity in value.items()}
-            elif kind is tuple:
-                document[name] = list(value)
+        shape = _shape(type(self))
+        for name in shape.units:
+            document[name] = str(document[name])
+        for name in shape.quantities:
+            document[name] = {key: str(quantity) for key, quantity in document[name].items()}
+        for name in shape.lists:
+            document[name] = list(document[name])
         return document
 
     @classmethod
@@ -179,3 +178,24 @@ class Dispute(Thing, frozen=True, kw_only=True):
     credit_units: int = 0
     seq: int
     ruled_seq: int = 0
+
+
+class _Shape(NamedTuple):
+    """The members of a kind of thing that are not written as they are."""
+
+    units: tuple[str, ...]
+    quantities: tuple[str, ...]
+    lists: tuple[str, ...]
+
+
+@cache
+def _shape(kind: type[Thing]) -> _Shape:
+    members = {each.name: each.type for each in msgspec.structs.fields(kind)}
+    origins = {name: get_origin(annotation) for name, annotation in members.items()}
+    return _Shape(
+        units=tuple(name for name in members if name.endswith("_units")),
+        quantities=tuple(
+            name for name, annotation in members.items() if annotation == Mapping[str, int]
+        ),
+        lists=tuple(name for name, origin in origins.items() if origin is tuple),
+    )

@@ -1,7 +1,7 @@
 """The questions the engine answers besides doing commands. Pure values.
 
 `engine.standing.answer` answers those about state; the writer itself answers `RecordAt`,
-`ProofOf` and `TreeHeadNow`, which need the journal.
+`ProofOf`, `ConsistencyOf`, `TileAt` and `TreeHeadNow`, which need the journal.
 """
 
 from collections.abc import Mapping
@@ -19,6 +19,8 @@ __all__ = [
     "ActiveKeys",
     "AllAccounts",
     "Books",
+    "Consistency",
+    "ConsistencyOf",
     "Figures",
     "FiguresNow",
     "KeyFacts",
@@ -32,6 +34,7 @@ __all__ = [
     "RecordAt",
     "StandingOf",
     "Things",
+    "TileAt",
     "TreeHeadNow",
 ]
 
@@ -173,3 +176,34 @@ class ProofOf(Question[Proof | None]):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TreeHeadNow(Question[str]):
     """The newest signed tree head, as a note."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Consistency:
+    """That the tree of `second` records only adds to that of `first`, and the newest head."""
+
+    first: int
+    second: int
+    path: tuple[bytes, ...]
+    note: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConsistencyOf(Question[Consistency | None]):
+    """The consistency proof between two sizes of the tree; `second` 0 is the newest head's."""
+
+    first: int
+    second: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TileAt(Question[bytes | None]):
+    """The first `width` hashes of a tile (C2SP tlog-tiles), one after another.
+
+    A tile of level L and number N holds the hashes of the complete subtrees of 256**L leaves from
+    number 256 N on. None where the tree does not reach that far yet.
+    """
+
+    level: int
+    index: int
+    width: int

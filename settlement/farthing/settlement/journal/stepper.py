@@ -16,9 +16,19 @@ from farthing.protocol.errors import Broken, Code, Refusal, Refused, refuse
 from farthing.protocol.keys import PublicKey, Signer
 from farthing.protocol.messages.operations import OPERATIONS
 from farthing.protocol.records import Record, read_record
+from farthing.protocol.tiles import tile_of
 from farthing.protocol.wire import Effect
 from farthing.settlement.engine.commands import Command, Committed, Outcome, Question, Seen
-from farthing.settlement.engine.questions import Proof, ProofOf, RecordAt, StandingOf, TreeHeadNow
+from farthing.settlement.engine.questions import (
+    Consistency,
+    ConsistencyOf,
+    Proof,
+    ProofOf,
+    RecordAt,
+    StandingOf,
+    TileAt,
+    TreeHeadNow,
+)
 from farthing.settlement.journal.index import Index
 from farthing.settlement.journal.machine import Machine
 from farthing.settlement.journal.recent import Recent
@@ -162,6 +172,10 @@ class Stepper(Generic[State]):
                     return self._proof(seq)
                 case TreeHeadNow():
                     return self._note
+                case ConsistencyOf(first=first, second=second):
+                    return self._consistency(first, second or self._chain.seq)
+                case TileAt(level=level, index=index, width=width):
+                    return tile_of(self._chain.tree, level, index, width)
                 case _:
                     return self._machine.answer(self._state, question, self._now_us())
         except Refused as error:
@@ -371,6 +385,12 @@ class Stepper(Generic[State]):
         size = self._chain.seq
         path = tuple(self._chain.tree.inclusion(seq - 1, size))
         return Proof(record=data, tree_size=size, path=path, note=self._note)
+
+    def _consistency(self, first: int, second: int) -> Consistency | None:
+        if not 0 <= first <= second <= self._chain.seq:
+            return None
+        path = tuple(self._chain.tree.consistency(first, second))
+        return Consistency(first=first, second=second, path=path, note=self._note)
 
 
 def no_rows(record: Record) -> Iterable[Row]:

@@ -1,6 +1,6 @@
 """What a noun's decision gives: the effects of a record that `decide` will number and date."""
 
-from dataclasses import dataclass
+import msgspec
 
 from farthing.protocol.canonical import Json
 from farthing.protocol.ledger import Transfer
@@ -13,8 +13,7 @@ __all__ = ["Call", "Draft", "change"]
 JsonObject = dict[str, Json]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Call:
+class Call(msgspec.Struct, frozen=True, kw_only=True):
     """A command on its way to a decision: when it is decided, and as which record."""
 
     command: Command
@@ -32,8 +31,7 @@ class Call:
         return self.command.by.organisation_id
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Draft:
+class Draft(msgspec.Struct, frozen=True, kw_only=True):
     """Effects, all of them or none."""
 
     moved: tuple[Transfer, ...] = ()

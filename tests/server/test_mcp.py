@@ -219,7 +219,7 @@ async def test_no_vendors_text_reaches_the_list_of_tools(tmp_path: Path) -> None
     [
         ("tools/sell", -32601),
         ("initialize", -32601),
-        ("resources/list", -32601),
+        ("prompts/list", -32601),
         ("prompts/get", -32601),
         ("subscriptions/listen", -32602),
         ("", -32601),

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 from sqlalchemy import URL
@@ -18,26 +18,33 @@ from farthing.identity.directory import Directory, Found
 from farthing.identity.keyring import Keyring, Purpose
 from farthing.server.doors.admission import Admission
 from farthing.server.doors.mcp import mcp_door
+from farthing.server.doors.streams import Feed, event_route
 from farthing.server.doors.wellknown import no_such_page, routes
 from farthing.server.engine import MACHINE, genesis_of, keyring_of, now_us, projected, writer_of
+from farthing.server.followers.history import following_history
 from farthing.server.market import Market
 from farthing.server.settings import Settings
 from farthing.settlement.engine.questions import FiguresNow, KeyOf
 from farthing.settlement.journal.remote import RemoteEngine
 from farthing.settlement.port import Engine
+from farthing.settlement.reports.reads import Reports
 
 __all__ = ["MACHINE", "Service", "build", "keyring_of", "now_us", "projected"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Service:
-    """A server that is put together: `app` serves while `running` is entered."""
+    """A server that is put together: `app` serves while `running` is entered.
+
+    `stop_streams` ends what would otherwise never end by itself, before a graceful stop waits.
+    """
 
     app: ASGIApp
     market: Market
     keyring: Keyring
     issuer: str
     running: Callable[[], AbstractAsyncContextManager[None]]
+    stop_streams: Callable[[], None]
 
 
 def build(
@@ -63,6 +70,7 @@ def build(
         keyring = keyring.only(Purpose.PLATFORM)
     engine = remote or writer_of(settings, keyring, clock)
     reading = _reading(settings)
+    reports = Reports(settings.reports_path, engine)
     directory = Directory(_finder(engine))
     market = Market(
         engine=engine,
@@ -78,12 +86,18 @@ def build(
         journal_jwk=keyring.public(Purpose.JOURNAL).jwk(),
         directory=directory,
         reads=reading.connect,
+        reports=reports,
         cards=CardShelf(),
         vocabulary=load(),
     )
-    mcp = mcp_door(market)
+    feed = Feed(engine)
+    mcp = mcp_door(market, feed)
     doors = Starlette(
-        routes=[mcp.route, *routes(market, keyring.jwks(), lambda: engine.healthy)],
+        routes=[
+            mcp.route,
+            event_route(market, feed),
+            *routes(market, keyring.jwks(), lambda: engine.healthy),
+        ],
         exception_handlers={HTTPException: no_such_page},
     )
 
@@ -91,12 +105,18 @@ def build(
     async def running() -> AsyncIterator[None]:
         await engine.open()
         try:
-            if remote is None:
-                await _begin(market, keyring, settings)
-            async with mcp.running():
+            async with AsyncExitStack() as running:
+                if remote is None:
+                    await _begin(market, keyring, settings)
+                    await running.enter_async_context(
+                        following_history(engine, settings.reports_path)
+                    )
+                await running.enter_async_context(mcp.running())
+                await running.enter_async_context(feed.running())
                 yield
         finally:
             await engine.close()
+            await reports.dispose()
             await reading.dispose()
 
     return Service(
@@ -114,6 +134,7 @@ def build(
         keyring=keyring,
         issuer=issuer,
         running=running,
+        stop_streams=feed.close,
     )
 
 

@@ -21,6 +21,7 @@ from farthing.protocol.keys import Signer
 from farthing.protocol.wire import Operation, document_of
 from farthing.settlement.engine.commands import Command, Kept, Outcome, Question
 from farthing.settlement.port import Engine
+from farthing.settlement.reports.reads import Reports
 from farthing.settlement.tables import PERSONAL
 
 __all__ = ["Market"]
@@ -46,6 +47,7 @@ class Market:
         journal_jwk: the public key that signs tree heads.
         directory: who holds which key.
         reads: a connection that cannot write.
+        reports: statement lines, for reading.
         cards: the shelf of rate cards that searches price with.
         vocabulary: the capability tags in force.
     """
@@ -60,6 +62,7 @@ class Market:
     journal_jwk: Mapping[str, str]
     directory: Directory
     reads: Callable[[], AbstractAsyncContextManager[AsyncConnection]]
+    reports: Reports
     cards: CardShelf
     vocabulary: Vocabulary
 

@@ -1,97 +1,102 @@
-"""Running a server: take the port, say where things are, serve, stop gracefully.
+"""Running a server: take the port, start the engine and its front ends, say where things are.
 
-Boundary: sockets, signals and what a person reads; what is served is put together in `app`.
+Boundary: what a person reads, and which process does what. `supervise` keeps them running, `engine`
+and `front` are what runs in them. Source: spec/configuration.md.
 """
 
-import asyncio
 import errno
 import json
-import signal
+import os
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Final
 
-import uvicorn
-
-from farthing.identity.keyring import Purpose
-from farthing.server.app import Service, build
+from farthing.identity.keyring import Keyring, Purpose
+from farthing.server.engine import DRAIN_S, keyring_of, run_engine
 from farthing.server.settings import Settings
+from farthing.server.supervise import Job, Ready, Supervisor
 from farthing.server.telemetry import set_up_logs
 
 __all__ = ["serve"]
 
 _BACKLOG: Final = 2048
-# Connections and calls at once; whoever comes above is answered 503 by the HTTP server itself.
-_CONCURRENCY_MAX: Final = 4096
-# How long calls in flight may take to end once the server was told to stop.
-_GRACE_S: Final = 10
-_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
+# Beyond what a process gives itself to end.
+_SPARE_S: Final = 5
+# What every system takes as the path of a socket; Linux takes 107 bytes, macOS 103.
+_ADDRESS_BYTES_MAX: Final = 100
+ENGINE: Final = "engine"
+FRONT_END: Final = "front end"
 
 
 def serve(settings: Settings, *, ready_file: Path | None = None) -> None:
-    """Serve until told to stop.
+    """Serve until told to stop: an engine, and front ends that share one listening socket.
 
     Args:
         settings: the configuration.
-        ready_file: written, as JSON, once the server takes calls; for programs that start one.
+        ready_file: written, as JSON, once the server takes calls, and again whenever a process
+            was replaced; for programs that start one.
 
     Raises:
-        DatabaseInUse: another server has the database.
+        DidNotStart: another server has the database, its journal does not verify, or a process
+            ends whenever it is started.
         UnusableKeys: the journal's keys are missing or open to others.
-        Unverified: the journal does not verify.
         OSError: the port is taken.
     """
     set_up_logs(settings.log_level)
     with _listening(settings) as listener:
-        service = build(settings, port=listener.getsockname()[1])
-        config = uvicorn.Config(
-            service.app,
-            lifespan="off",
-            ws="none",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            limit_concurrency=_CONCURRENCY_MAX,
-            timeout_graceful_shutdown=_GRACE_S,
-        )
-        server = _Server(config, service, ready_file)
-        with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
-            runner.run(_run(server, service, listener))
+        issuer = settings.issuer(listener.getsockname()[1])
+        # Each process opens the keys it signs with by itself.
+        keyring = keyring_of(settings, issuer).only()
+        announced = False
+
+        def changed(pids: Mapping[str, list[int]]) -> None:
+            nonlocal announced
+            if ready_file is not None:
+                _write_ready(ready_file, keyring, issuer, pids)
+            if not announced:
+                announced = True
+                _announce(keyring, issuer)
+
+        with _address(settings) as address:
+
+            def engine(ready: Ready) -> int:
+                listener.close()
+                return run_engine(settings, issuer, address, ready=ready)
+
+            def front(ready: Ready) -> int:
+                from farthing.server.front import run_front  # noqa: PLC0415  # as in `_load`
+
+                return run_front(settings, listener, address, ready=ready)
+
+            front_job = Job(name=FRONT_END, run=front, grace_s=DRAIN_S + _SPARE_S)
+            Supervisor(
+                first=Job(name=ENGINE, run=engine, grace_s=DRAIN_S + _SPARE_S),
+                others=(front_job,) * settings.workers,
+                between=_load,
+                changed=changed,
+                stopping=listener.close,
+            ).run()
 
 
-class _Server(uvicorn.Server):
-    """Says when it takes calls, and ends by returning."""
-
-    def __init__(self, config: uvicorn.Config, service: Service, ready_file: Path | None) -> None:
-        super().__init__(config)
-        self._service = service
-        self._ready_file = ready_file
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        if not self.should_exit:
-            _announce(self._service, self._ready_file)
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        # uvicorn raises a signal again once the last call has ended. That would end the process
-        # before the writer has given its storage free, and report a failure where there was none.
-        loop = asyncio.get_running_loop()
-        for number in _SIGNALS:
-            loop.add_signal_handler(number, self.handle_exit, number, None)
-        try:
-            yield
-        finally:
-            for number in _SIGNALS:
-                loop.remove_signal_handler(number)
+def _load() -> None:
+    """Load what front ends share. The engine was forked before: it needs none of it."""
+    import farthing.server.front  # noqa: F401, PLC0415
 
 
-async def _run(server: _Server, service: Service, listener: socket.socket) -> None:
-    async with service.running():
-        await server.serve(sockets=[listener])
+@contextmanager
+def _address(settings: Settings) -> Iterator[Path]:
+    """Where the engine's socket lies: beside the database, as its lock does."""
+    database = settings.database_path
+    address = database.with_name(f"{database.name}.sock")
+    if len(os.fsencode(address)) <= _ADDRESS_BYTES_MAX:
+        yield address
+        return
+    with TemporaryDirectory(prefix="farthing-", ignore_cleanup_errors=True) as folder:
+        yield Path(folder) / "engine.sock"
 
 
 def _listening(settings: Settings) -> socket.socket:
@@ -105,10 +110,9 @@ def _listening(settings: Settings) -> socket.socket:
         raise OSError(f"port {settings.port} is taken; use --port") from error
 
 
-def _announce(service: Service, ready_file: Path | None) -> None:
+def _announce(keyring: Keyring, issuer: str) -> None:
     """Tell a person where to connect, and at the first start where the keys are."""
-    keyring = service.keyring
-    lines = [f"Farthing serves MCP at {service.issuer}/mcp"]
+    lines = [f"Farthing serves MCP at {issuer}/mcp"]
     if keyring.created:
         lines += [
             "First start. These keys were made and are readable by you alone:",
@@ -116,17 +120,24 @@ def _announce(service: Service, ready_file: Path | None) -> None:
             f"  treasurer  {keyring.path(Purpose.TREASURER)}",
             "Keep them safe: the admin approves organisations, the treasurer credits accounts.",
         ]
-    lines.append(f"Journal key, to pin when verifying: {keyring[Purpose.JOURNAL].thumbprint}")
-    if ready_file is not None:
-        facts = {
-            "admin_key": str(keyring.path(Purpose.ADMIN).absolute()),
-            "issuer": service.issuer,
-            "journal_thumbprint": keyring[Purpose.JOURNAL].thumbprint,
-            "mcp": f"{service.issuer}/mcp",
-            "treasurer_key": str(keyring.path(Purpose.TREASURER).absolute()),
-        }
-        part = ready_file.with_suffix(".part")
-        part.write_text(json.dumps(facts))
-        part.replace(ready_file)
+    journal = keyring.public(Purpose.JOURNAL).thumbprint
+    lines.append(f"Journal key, to pin when verifying: {journal}")
     sys.stdout.write("\n".join(lines) + "\n")
     sys.stdout.flush()
+
+
+def _write_ready(
+    ready_file: Path, keyring: Keyring, issuer: str, pids: Mapping[str, list[int]]
+) -> None:
+    facts = {
+        "admin_key": str(keyring.path(Purpose.ADMIN).absolute()),
+        "engine_pid": pids[ENGINE][0],
+        "front_end_pids": pids[FRONT_END],
+        "issuer": issuer,
+        "journal_thumbprint": keyring.public(Purpose.JOURNAL).thumbprint,
+        "mcp": f"{issuer}/mcp",
+        "treasurer_key": str(keyring.path(Purpose.TREASURER).absolute()),
+    }
+    part = ready_file.with_suffix(".part")
+    part.write_text(json.dumps(facts))
+    part.replace(ready_file)

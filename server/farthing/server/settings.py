@@ -21,6 +21,7 @@ _SQLITE: Final = "sqlite:///"
 _NUMBER: Final = re.compile(r"0|[1-9][0-9]{0,11}")
 _WHOLE_PPM: Final = 1_000_000
 _PORT_MAX: Final = 65_535
+_WORKERS_MAX: Final = 32
 _PORTS: Final = {"http": 80, "https": 443}
 _ORIGIN: Final = re.compile(
     r"(?P<scheme>https?)://(?P<host>[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?|\[[0-9a-f:]+\])"
@@ -47,6 +48,7 @@ class Settings:
         enrolment: `approved` (admin approves each organisation) or `open`; fixed at first start.
         anonymous_per_minute: calls a minute that one address may make without a proof that holds.
         queue_max: commands that may wait for the engine before `overloaded` is answered.
+        workers: front ends, each a process; the engine is one more.
         log_level: `debug`, `info`, `warning` or `error`.
     """
 
@@ -59,6 +61,7 @@ class Settings:
     enrolment: str = "approved"
     anonymous_per_minute: int = 600
     queue_max: int = 10_000
+    workers: int = 1
     log_level: str = "info"
 
     def __post_init__(self) -> None:
@@ -70,6 +73,8 @@ class Settings:
             raise InvalidSetting(f"port: 0 to {_PORT_MAX}")
         if min(self.queue_max, self.anonymous_per_minute) < 1:
             raise InvalidSetting("queue_max and anonymous_per_minute: at least 1")
+        if not 1 <= self.workers <= _WORKERS_MAX:
+            raise InvalidSetting(f"workers: 1 to {_WORKERS_MAX}")
         if self.log_level not in {"debug", "info", "warning", "error"}:
             raise InvalidSetting("log_level: 'debug', 'info', 'warning' or 'error'")
         self._check_database()
@@ -81,6 +86,13 @@ class Settings:
         if self.database_url:
             return Path(self.database_url.removeprefix(_SQLITE)).expanduser()
         return self.data_dir / "journal.sqlite"
+
+    @property
+    def reports_path(self) -> Path:
+        """The file of what is followed: statement lines. It can be deleted while nobody serves."""
+        if self.database_url:
+            return self.database_path.with_suffix(".reports.sqlite")
+        return self.data_dir / "reports.sqlite"
 
     @property
     def keys_dir(self) -> Path:

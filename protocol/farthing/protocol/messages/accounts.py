@@ -1,5 +1,10 @@
 """Accounts: crediting them from outside, balances, the trial balance."""
 
+from typing import Annotated
+
+from pydantic import Field
+
+from farthing.protocol.canonical import INTEGER_MAX
 from farthing.protocol.errors import Code
 from farthing.protocol.wire import (
     Effect,
@@ -9,6 +14,7 @@ from farthing.protocol.wire import (
     OrganisationRef,
     Role,
     Text,
+    Time,
     message,
 )
 
@@ -62,7 +68,17 @@ class Funding:
 
 @message
 class GetBalance:
-    """Ask for the balances of the caller's organisation."""
+    """Ask for the balances of the caller's organisation: now, or as they were.
+
+    Args:
+        at_seq: after this record of the journal.
+        at: after all that was recorded up to this time; one of the two at most.
+        effective_at: of that, only what had taken effect by this time.
+    """
+
+    at_seq: Annotated[int, Field(ge=1, le=INTEGER_MAX)] = 0
+    at: Time = ""
+    effective_at: Time = ""
 
 
 @message
@@ -123,11 +139,12 @@ FUND_ACCOUNT = Operation(
 GET_BALANCE = Operation(
     name="get_balance",
     title="Get balance",
-    says="Show the balances of the caller's organisation and what the caller may still spend.",
+    says="Show the balances of the caller's organisation, now or at an earlier moment.",
     ask=GetBalance,
     answer=Balances,
     effect=Effect.READS,
     roles=frozenset({Role.BUYER, Role.OPERATOR, Role.VENDOR}),
+    codes=(Code.UNAVAILABLE, Code.INVALID_ARGUMENT),
 )
 GET_TRIAL_BALANCE = Operation(
     name="get_trial_balance",

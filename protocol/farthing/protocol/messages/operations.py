@@ -14,6 +14,7 @@ from farthing.protocol.messages import (
     disputes,
     holds,
     listings,
+    statements,
     trails,
 )
 from farthing.protocol.wire import Operation
@@ -26,8 +27,8 @@ AnyOperation = Operation[Any, Any]
 OPERATIONS: Final[Mapping[str, AnyOperation]] = MappingProxyType({
     operation.name: operation
     for noun in (
-        catalog, listings, agreements, holds, charges, disputes, accounts, agents, authority,
-        trails,
+        catalog, listings, agreements, holds, charges, disputes, accounts, statements, agents,
+        authority, trails,
     )
     for name in sorted(vars(noun))
     if isinstance(operation := vars(noun)[name], Operation)

@@ -34,6 +34,8 @@ from farthing.protocol.wire import EXTENSION, Effect, Role
 from farthing.server.dispatch import dispatch
 from farthing.server.doors.admission import BODY_BYTES_MAX, caller_of, request_id_of
 from farthing.server.doors.render import refused_result, result
+from farthing.server.doors.resources import BalanceResources
+from farthing.server.doors.streams import Feed, Patient
 from farthing.server.market import Market
 
 __all__ = ["McpDoor", "mcp_door", "tools_for"]
@@ -60,8 +62,9 @@ class McpDoor:
     running: Callable[[], AbstractAsyncContextManager[None]]
 
 
-def mcp_door(market: Market) -> McpDoor:
+def mcp_door(market: Market, feed: Feed) -> McpDoor:
     """The door that serves MCP at `/mcp`. Where a request may come from, admission has judged."""
+    resources = BalanceResources(market, feed)
 
     async def list_tools(ctx: Context, params: PaginatedRequestParams | None) -> ListToolsResult:
         del params
@@ -81,15 +84,17 @@ def mcp_door(market: Market) -> McpDoor:
         instructions=_INSTRUCTIONS,
         on_list_tools=list_tools,
         on_call_tool=call_tool,
+        on_list_resources=resources.listed,
+        on_read_resource=resources.read,
+        on_subscriptions_listen=resources.listen,
         get_tool_input_schema=_input_schema,
     )
     server.extensions[EXTENSION] = {"version": "1"}
     manager = StreamableHTTPSessionManager(
         server, json_response=True, stateless=True, max_request_body_size=BODY_BYTES_MAX
     )
-    # Only POST: this server sends nothing unasked, and a stream that anybody may hold open is one
-    # that everybody can.
-    route = Route("/mcp", endpoint=StreamableHTTPASGIApp(manager), methods=["POST"])
+    # Only POST: a stream is what a signed request asked for, and nothing is sent unasked.
+    route = Route("/mcp", endpoint=Patient(StreamableHTTPASGIApp(manager)), methods=["POST"])
     return McpDoor(route=route, running=manager.run)
 
 

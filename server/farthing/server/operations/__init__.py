@@ -15,6 +15,7 @@ from farthing.server.operations import (
     disputes,
     holds,
     listings,
+    statements,
     trails,
 )
 from farthing.server.operations.replies import Handler, Reply
@@ -31,6 +32,7 @@ _NOUNS: Final = (
     disputes,
     holds,
     listings,
+    statements,
     trails,
 )
 _CALLS: Final = {

@@ -4,7 +4,6 @@ from farthing.identity.callers import Caller
 from farthing.protocol.ledger import Account, imbalances, split_account
 from farthing.protocol.messages.accounts import (
     FUND_ACCOUNT,
-    AccountBalance,
     Balances,
     FundAccount,
     GetBalance,
@@ -13,9 +12,9 @@ from farthing.protocol.messages.accounts import (
     TrialRow,
 )
 from farthing.protocol.money import format_units
-from farthing.protocol.wire import money
 from farthing.server.market import Market
-from farthing.server.operations.replies import Reply, reply
+from farthing.server.operations.replies import Reply, balance_of, reply
+from farthing.server.operations.statements import balances_then
 from farthing.settlement.engine.accounts import fund_answer
 from farthing.settlement.engine.questions import AccountsOf, AllAccounts
 
@@ -28,14 +27,15 @@ async def fund_account(market: Market, caller: Caller, ask: FundAccount) -> Repl
 
 
 async def get_balance(market: Market, caller: Caller, ask: GetBalance) -> Reply:
-    """The balances of the caller's organisation."""
-    del ask
+    """The balances of the caller's organisation, now or as they were."""
+    if ask.at_seq or ask.at or ask.effective_at:
+        return await balances_then(market, caller, ask)
     books = await market.ask(AccountsOf(owner=caller.organisation_id))
     return Reply(
         answer=Balances(
             organisation_id=caller.organisation_id,
             accounts=tuple(
-                _balance(name, account) for name, account in sorted(books.accounts.items())
+                balance_of(name, account) for name, account in sorted(books.accounts.items())
             ),
             as_of_seq=books.seq,
         )
@@ -52,16 +52,6 @@ async def get_trial_balance(market: Market, caller: Caller, ask: GetTrialBalance
             balanced=not imbalances(books.accounts),
             as_of_seq=books.seq,
         )
-    )
-
-
-def _balance(name: str, account: Account) -> AccountBalance:
-    _, kind, asset = split_account(name)
-    return AccountBalance(
-        account=kind.value,
-        posted=money(account.posted_units, asset),
-        held=money(account.debits_pending, asset),
-        available=money(account.available_units, asset),
     )
 
 

@@ -4,7 +4,6 @@ from typing import cast
 
 from farthing.identity.callers import Caller
 from farthing.protocol.canonical import Json
-from farthing.protocol.errors import Code, Refused, refuse
 from farthing.protocol.messages.charges import (
     REFUND_CHARGE,
     Charges,
@@ -14,17 +13,22 @@ from farthing.protocol.messages.charges import (
     GetEvidence,
     GetReceipt,
     ListCharges,
-    Receipt,
     RefundCharge,
 )
 from farthing.protocol.messages.holds import Charge as ChargeView
 from farthing.protocol.messages.listings import Document
-from farthing.protocol.receipts import make_receipt
 from farthing.server.market import Market
-from farthing.server.operations.replies import Reply, own, record_at, reply, with_standing
+from farthing.server.operations.replies import (
+    Reply,
+    own,
+    receipt_at,
+    record_at,
+    reply,
+    with_standing,
+)
 from farthing.settlement.engine.charges import refund_answer
 from farthing.settlement.engine.holds import charge_view, lines_view
-from farthing.settlement.engine.questions import KeysOf, Lookup, ProofOf, Things
+from farthing.settlement.engine.questions import KeysOf, Lookup, Things
 from farthing.settlement.engine.things import Agreement, Charge, Hold
 
 __all__ = [
@@ -70,7 +74,7 @@ async def list_charges(market: Market, caller: Caller, ask: ListCharges) -> Repl
 async def get_receipt(market: Market, caller: Caller, ask: GetReceipt) -> Reply:
     """The receipt of a charge: its record, proven under the newest signed head."""
     charge = await own(market, caller, Charge, "charge_id", ask.charge_id)
-    return Reply(answer=await _receipt(market, charge.seq))
+    return Reply(answer=await receipt_at(market, charge.seq, "charge_id"))
 
 
 async def get_evidence(market: Market, caller: Caller, ask: GetEvidence) -> Reply:
@@ -89,7 +93,7 @@ async def get_evidence(market: Market, caller: Caller, ask: GetEvidence) -> Repl
     return Reply(
         answer=Evidence(
             charge_id=charge.charge_id,
-            receipts=tuple([await _receipt(market, seq) for seq in sorted(seqs)]),
+            receipts=tuple([await receipt_at(market, seq, "charge_id") for seq in sorted(seqs)]),
             journal_key=dict(market.journal_jwk),
             quote_keys=tuple(dict(jwk) for jwk in market.quote_keys),
         )
@@ -98,10 +102,3 @@ async def get_evidence(market: Market, caller: Caller, ask: GetEvidence) -> Repl
 
 async def _view(market: Market, charge: Charge) -> ChargeView:
     return charge_view(charge, lines_view(await record_at(market, charge.seq)))
-
-
-async def _receipt(market: Market, seq: int) -> Receipt:
-    proof = await market.ask(ProofOf(seq=seq))
-    if proof is None:
-        raise Refused(refuse(Code.NOT_FOUND, path="charge_id"))
-    return make_receipt(seq=seq, record=proof.record, path=proof.path, tree_head=proof.note)

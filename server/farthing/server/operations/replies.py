@@ -10,19 +10,24 @@ from typing import Any, TypeVar, cast
 from farthing.identity.callers import Caller
 from farthing.protocol.authority.standing import Standing
 from farthing.protocol.errors import Code, Refusal, Refused, refuse
-from farthing.protocol.messages.accounts import StandingNow
+from farthing.protocol.ledger import Account, split_account
+from farthing.protocol.messages.accounts import AccountBalance, StandingNow
+from farthing.protocol.messages.charges import Receipt
+from farthing.protocol.receipts import make_receipt
 from farthing.protocol.records import Record, parse_record
 from farthing.protocol.wire import Operation, money
 from farthing.server.market import Market
 from farthing.settlement.engine.commands import Outcome
-from farthing.settlement.engine.questions import Lookup, RecordAt
+from farthing.settlement.engine.questions import Lookup, ProofOf, RecordAt
 from farthing.settlement.engine.things import Agreement, Charge, Dispute, Hold
 
 __all__ = [
     "Handler",
     "Reply",
+    "balance_of",
     "checked",
     "own",
+    "receipt_at",
     "record_at",
     "reply",
     "standing_now",
@@ -83,6 +88,29 @@ async def record_at(market: Market, seq: int) -> Record:
     data = await market.ask(RecordAt(seq=seq))
     assert data is not None
     return parse_record(data)[0]
+
+
+async def receipt_at(market: Market, seq: int, path: str) -> Receipt:
+    """The receipt of a record, under the newest signed head; `path` is the argument that named it.
+
+    Raises:
+        Refused: `not_found` where there is no such record.
+    """
+    proof = await market.ask(ProofOf(seq=seq))
+    if proof is None:
+        raise Refused(refuse(Code.NOT_FOUND, path=path))
+    return make_receipt(seq=seq, record=proof.record, path=proof.path, tree_head=proof.note)
+
+
+def balance_of(name: str, account: Account) -> AccountBalance:
+    """An account as its owner sees it."""
+    _, kind, asset = split_account(name)
+    return AccountBalance(
+        account=kind.value,
+        posted=money(account.posted_units, asset),
+        held=money(account.debits_pending, asset),
+        available=money(account.available_units, asset),
+    )
 
 
 def checked(read: T | Refusal) -> T:

@@ -1,13 +1,21 @@
-"""What became of a call, and the signed tree head."""
+"""What became of a call, the signed tree head, and the proof that it only grew."""
 
 from collections.abc import Callable, Mapping
 from typing import Final, cast
 
 from farthing.identity.callers import Caller
 from farthing.protocol.checkpoints import verify_checkpoint
+from farthing.protocol.errors import Code, Refused, refuse
 from farthing.protocol.keys import PublicKey
 from farthing.protocol.messages.listings import Document
-from farthing.protocol.messages.trails import GetOutcome, GetTreeHead, OutcomeView, TreeHead
+from farthing.protocol.messages.trails import (
+    ConsistencyProof,
+    GetConsistencyProof,
+    GetOutcome,
+    GetTreeHead,
+    OutcomeView,
+    TreeHead,
+)
 from farthing.protocol.records import Record
 from farthing.protocol.wire import document_of
 from farthing.server.market import Market
@@ -24,10 +32,10 @@ from farthing.settlement.engine.principals import (
     key_answer,
     registration_answer,
 )
-from farthing.settlement.engine.questions import OutcomeOf, TreeHeadNow
+from farthing.settlement.engine.questions import ConsistencyOf, OutcomeOf, TreeHeadNow
 from farthing.settlement.engine.state import who_of
 
-__all__ = ["get_outcome", "get_tree_head"]
+__all__ = ["get_consistency_proof", "get_outcome", "get_tree_head"]
 
 # The answer of every write is a function of its record; here is which.
 _ANSWERS: Final[Mapping[str, Callable[[Record], object]]] = {
@@ -75,4 +83,24 @@ async def get_tree_head(market: Market, caller: Caller, ask: GetTreeHead) -> Rep
     head = verify_checkpoint(note, market.origin, PublicKey.from_jwk(market.journal_jwk))
     return Reply(
         answer=TreeHead(origin=head.origin, size=head.size, root_sha256=head.root.hex(), note=note)
+    )
+
+
+async def get_consistency_proof(
+    market: Market, caller: Caller, ask: GetConsistencyProof
+) -> Reply:
+    """That the tree at one size only adds to the tree at a smaller one."""
+    del caller
+    question = ConsistencyOf(first=ask.first_size, second=ask.second_size)
+    proven = await market.ask(question)
+    if proven is None:
+        larger = "second_size" if ask.second_size else "first_size"
+        raise Refused(refuse(Code.NOT_FOUND, path=larger))
+    return Reply(
+        answer=ConsistencyProof(
+            first_size=proven.first,
+            second_size=proven.second,
+            proof=tuple(node.hex() for node in proven.path),
+            tree_head=proven.note,
+        )
     )

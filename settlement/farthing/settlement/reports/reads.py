@@ -94,7 +94,12 @@ class Reports:
     async def _viewed(
         self, connection: AsyncConnection | None, stored_seq: int, until_seq: int
     ) -> "View":
-        view = View(connection=connection, stored_seq=stored_seq, as_of_seq=stored_seq)
+        view = View(
+            connection=connection,
+            stored_seq=stored_seq,
+            as_of_seq=stored_seq,
+            until_seq=max(stored_seq, until_seq),
+        )
         if stored_seq < until_seq:
             await view.complete(await self._tail(stored_seq, until_seq))
         return view
@@ -122,7 +127,13 @@ class View:
     connection: AsyncConnection | None
     stored_seq: int
     as_of_seq: int
+    until_seq: int
     tail: list[Line] = field(default_factory=list)
+
+    @property
+    def behind(self) -> bool:
+        """Whether the journal was longer, when the view was taken, than the view reaches."""
+        return self.as_of_seq < self.until_seq
 
     async def complete(self, records: Sequence[Record]) -> None:
         """Add the journal's next records, folded onto what the tables hold."""

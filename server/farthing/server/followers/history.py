@@ -1,0 +1,125 @@
+"""Follows the journal into the statement lines: beside the paid path, in exactly one process.
+
+Boundary: the engine's port in, one file out. Whatever is lost here is followed again.
+Source: spec/statements.md.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import aclosing, asynccontextmanager
+from pathlib import Path
+from typing import Final, cast
+
+import structlog
+
+from farthing.protocol.canonical import sha256_hex
+from farthing.protocol.errors import Refused
+from farthing.settlement.engine.commands import Committed
+from farthing.settlement.engine.questions import RecordAt
+from farthing.settlement.journal.store import Unreadable
+from farthing.settlement.port import Engine
+from farthing.settlement.reports.projection import BATCH_MAX, Followed
+
+__all__ = ["follow_history", "following_history"]
+
+log = structlog.get_logger(__name__)
+
+_PAUSE_S: Final = 1.0
+
+Queue = asyncio.Queue[Committed | None]
+
+
+async def follow_history(
+    engine: Engine,
+    path: Path,
+    *,
+    batch_max: int = BATCH_MAX,
+    sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+) -> None:
+    """Keep the statement lines up with the journal until it ends or the task is cancelled.
+
+    Where the file cannot be written, or the engine is away, it tries again after a pause.
+
+    Args:
+        engine: whose journal.
+        path: the read model's file; made where it is missing, made anew where it is of another
+            journal.
+        batch_max: the most records of one transaction.
+        sleep: waits between two attempts.
+    """
+    while True:
+        try:
+            await _follow(engine, Followed(path), batch_max)
+        except (Unreadable, Refused) as error:
+            log.warning("history_interrupted", reason=str(error))
+            await sleep(_PAUSE_S)
+        else:
+            return
+
+
+@asynccontextmanager
+async def following_history(engine: Engine, path: Path) -> AsyncIterator[None]:
+    """Follow while the block runs; what is left at its end is followed at the next start."""
+    task = asyncio.create_task(follow_history(engine, path))
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait({task})
+
+
+async def _follow(engine: Engine, followed: Followed, batch_max: int) -> None:
+    try:
+        seq, record_sha256 = await asyncio.to_thread(followed.open)
+        if seq and not await _is_in(engine, seq, record_sha256):
+            log.warning("history_of_another_journal", seq=seq)
+            await asyncio.to_thread(followed.clear)
+            seq = 0
+        queue: Queue = asyncio.Queue(batch_max)
+        pumping = asyncio.create_task(_pump(engine, seq, queue))
+        try:
+            while batch := await _next_batch(queue, batch_max):
+                await asyncio.to_thread(followed.extend, batch)
+            await pumping
+        finally:
+            pumping.cancel()
+            await asyncio.wait({pumping})
+    finally:
+        followed.close()
+
+
+async def _is_in(engine: Engine, seq: int, record_sha256: str) -> bool:
+    """Whether the journal still has the last record that was followed: a restore may not have."""
+    data = await engine.ask(RecordAt(seq=seq))
+    return data is not None and sha256_hex(data) == record_sha256
+
+
+async def _pump(engine: Engine, seq: int, queue: Queue) -> None:
+    """Put records where a transaction takes them from; what is not taken is not asked for."""
+    cancelled = False
+    try:
+        async with aclosing(cast("AsyncGenerator[Committed, None]", engine.follow(seq))) as records:
+            async for committed in records:
+                await queue.put(committed)
+    except asyncio.CancelledError:
+        cancelled = True
+        raise
+    finally:
+        if not cancelled:  # then nobody takes anything any more, and the queue may be full
+            await queue.put(None)
+
+
+async def _next_batch(queue: Queue, batch_max: int) -> list[Committed]:
+    """What is there, waiting while there is nothing; empty at the end."""
+    batch: list[Committed] = []
+    while len(batch) < batch_max:
+        if batch and queue.empty():
+            break
+        committed = await queue.get()
+        if committed is None:
+            # Left for the next call, which then finds the end at once.
+            if batch:
+                queue.put_nowait(None)
+            break
+        batch.append(committed)
+    return batch

@@ -1,0 +1,204 @@
+"""Statements, balances of an earlier moment, and the record behind a line."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Final
+
+from farthing.identity.callers import Caller
+from farthing.protocol import base64url
+from farthing.protocol.canonical import (
+    INTEGER_MAX,
+    InvalidJson,
+    Json,
+    canonical_bytes,
+    document_sha256,
+    parse_json,
+)
+from farthing.protocol.errors import Code, Refused, refuse
+from farthing.protocol.ledger import AccountKind, split_account
+from farthing.protocol.messages.accounts import Balances, GetBalance
+from farthing.protocol.messages.statements import (
+    AccountPeriod,
+    GetRecord,
+    GetStatement,
+    RecordView,
+    Statement,
+    StatementLine,
+)
+from farthing.protocol.records import Record, parse_record
+from farthing.protocol.times import format_time, parse_time
+from farthing.protocol.wire import Role, document_of, money
+from farthing.server.market import Market
+from farthing.server.operations.replies import Reply, balance_of, receipt_at, record_at
+from farthing.settlement.engine.commands import PLATFORM
+from farthing.settlement.engine.questions import RecordAt
+from farthing.settlement.reports.lines import Entry, Line, effective_at_us, held_seq, ids_of
+from farthing.settlement.reports.reads import Kept, View
+from farthing.settlement.reports.statements import Period, Place, balances_at, page_of
+
+__all__ = ["balances_then", "get_record", "get_statement", "ids_shown", "line_view"]
+
+_RETRY_AFTER_S: Final = 1
+_KINDS: Final = frozenset(kind.value for kind in AccountKind)
+# The members of a thing's document that name who is party to it.
+_PARTIES: Final = ("buyer_id", "operator_id", "vendor_id")
+
+
+async def get_statement(market: Market, caller: Caller, ask: GetStatement) -> Reply:
+    """A page of a statement of the caller's organisation."""
+    if ask.account and ask.account not in _KINDS:
+        raise Refused(refuse(Code.INVALID_ARGUMENT, path="account"))
+    period = Period(
+        order=ask.by,
+        since_us=parse_time(ask.since) if ask.since else 0,
+        until_us=parse_time(ask.until) if ask.until else INTEGER_MAX,
+    )
+    if period.since_us > period.until_us:
+        raise Refused(refuse(Code.INVALID_ARGUMENT, path="until"))
+    question = document_sha256(
+        document_of(replace(ask, cursor="", limit=1)) | {"of": caller.organisation_id}
+    )
+    async with market.reports.view() as view:
+        place = _place(ask.cursor, question) if ask.cursor else Place(as_of_seq=view.as_of_seq)
+        if place.as_of_seq > view.as_of_seq:
+            raise _not_yet(view, place.as_of_seq, "cursor")
+        accounts = _wanted(await view.accounts_of(caller.organisation_id), ask)
+        page = await page_of(view, accounts, period, place, ask.limit)
+    answer = Statement(
+        organisation_id=caller.organisation_id,
+        by=ask.by,
+        accounts=tuple(
+            AccountPeriod(
+                opening=balance_of(name, page.opening[name]),
+                closing=balance_of(name, page.closing[name]),
+            )
+            for name in page.opening
+        ),
+        lines=tuple(line_view(caller, line) for line in page.lines),
+        as_of_seq=page.as_of_seq,
+        cursor="" if page.more is None else _cursor(page.more, question),
+    )
+    return Reply(answer=answer)
+
+
+async def balances_then(market: Market, caller: Caller, ask: GetBalance) -> Reply:
+    """The balances of the caller's organisation as they were at an earlier moment."""
+    if ask.at_seq and ask.at:
+        raise Refused(refuse(Code.INVALID_ARGUMENT, path="at"))
+    async with market.reports.view() as view:
+        if ask.at_seq > view.as_of_seq or (view.behind and not ask.at_seq):
+            raise _not_yet(view, ask.at_seq, "at_seq")
+        seq = ask.at_seq or view.as_of_seq
+        if ask.at:
+            seq = await view.seq_at(parse_time(ask.at))
+        accounts = await view.accounts_of(caller.organisation_id)
+        effective_us = parse_time(ask.effective_at) if ask.effective_at else None
+        found = await balances_at(view, accounts, seq=seq, effective_at_us=effective_us)
+    balances = tuple(balance_of(name, account) for name, account in found.items())
+    return Reply(
+        answer=Balances(organisation_id=caller.organisation_id, accounts=balances, as_of_seq=seq)
+    )
+
+
+async def get_record(market: Market, caller: Caller, ask: GetRecord) -> Reply:
+    """The record behind a line, for those who are party to it; to others there is none."""
+    data = await market.ask(RecordAt(seq=ask.seq))
+    record = None if data is None else parse_record(data)[0]
+    if record is None or not _is_party(caller, record):
+        raise Refused(refuse(Code.NOT_FOUND, path="seq"))
+    hold_seq = held_seq(record)
+    held_at_us = (await record_at(market, hold_seq)).at_us if hold_seq else record.at_us
+    return Reply(
+        answer=RecordView(
+            seq=record.seq,
+            operation=record.operation,
+            recorded_at=format_time(record.at_us),
+            effective_at=format_time(effective_at_us(record, held_at_us)),
+            ids=ids_of(record),
+            postings=tuple(dict[str, object](each.document()) for each in record.moved),
+            receipt=await receipt_at(market, record.seq, "seq"),
+        )
+    )
+
+
+def line_view(caller: Caller, line: Line) -> StatementLine:
+    """A line as its account's owner sees it."""
+    _, kind, asset = split_account(line.account)
+    return StatementLine(
+        seq=line.seq,
+        line=line.line,
+        account=kind.value,
+        movement=line.movement.value,
+        side=line.side,
+        amount=money(line.units, asset),
+        counterpart=line.counterpart,
+        after=balance_of(line.account, line.after),
+        operation=line.entry.operation,
+        ids=ids_shown(caller, line.entry),
+        recorded_at=format_time(line.entry.at_us),
+        effective_at=format_time(line.entry.effective_at_us),
+    )
+
+
+def ids_shown(caller: Caller, entry: Entry) -> dict[str, str]:
+    """The things behind a line: all to the organisation, to an agent those of its own trades."""
+    if caller.role is Role.BUYER and entry.buyer_id != caller.principal_id:
+        return {}
+    return dict(entry.ids)
+
+
+def _is_party(caller: Caller, record: Record) -> bool:
+    """Whether a record may be shown whole: the caller has a part in everything that it moved."""
+    owners = {split_account(name)[0] for each in record.moved for name in (each.debit, each.credit)}
+    things = [
+        {after[name] for name in _PARTIES if name in after}
+        for after in (change.after for change in record.changed)
+    ]
+    shared = [parties for parties in things if parties]
+    if caller.role is Role.BUYER:
+        return bool(owners and shared) and all(caller.principal_id in each for each in shared)
+    if caller.organisation_id == PLATFORM:
+        return PLATFORM in owners
+    known: set[object] = {PLATFORM, caller.organisation_id}.union(*shared)
+    return (
+        caller.organisation_id in owners
+        and owners <= known
+        and all(caller.organisation_id in each for each in shared)
+    )
+
+
+def _wanted(accounts: Sequence[Kept], ask: GetStatement) -> list[Kept]:
+    return [
+        each
+        for each in accounts
+        for _, kind, asset in [split_account(each.name)]
+        if ask.account in {"", kind.value} and ask.asset in {"", asset}
+    ]
+
+
+def _not_yet(view: View, seq: int, path: str) -> Refused:
+    """Why a moment cannot be read: it has not been, or the read model is not there yet."""
+    if seq > view.until_seq:
+        return Refused(refuse(Code.INVALID_ARGUMENT, path=path))
+    return Refused(refuse(Code.UNAVAILABLE, retry_after_s=_RETRY_AFTER_S))
+
+
+def _cursor(place: Place, question: str) -> str:
+    document: Json = {"as_of": place.as_of_seq, "key": list(place.key), "of": question[:16]}
+    return base64url.encode(canonical_bytes(document))
+
+
+def _place(cursor: str, question: str) -> Place:
+    """Where a page begins; a cursor of another question, or made up, is no place."""
+    invalid = Refused(refuse(Code.INVALID_ARGUMENT, path="cursor"))
+    try:
+        document = parse_json(base64url.decode(cursor))
+    except (base64url.InvalidBase64, InvalidJson):
+        raise invalid from None
+    match document:
+        case {"as_of": int(seq), "key": [int(at), int(of), int(line)], "of": str(asked)}:
+            if asked == question[:16] and min(seq, at, of, line) >= 0:
+                return Place(as_of_seq=seq, key=(at, of, line))
+        case _:
+            pass
+    raise invalid

@@ -36,6 +36,9 @@ def serve(  # noqa: PLR0917  # options, each given by name
     enrolment: Annotated[
         str | None, typer.Option(help="'approved' or 'open'; fixed at the first start.")
     ] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Front ends, each a process; one unless told.")
+    ] = None,
     ready_file: Annotated[
         Path | None, typer.Option(help="Write the address here as JSON once calls are taken.")
     ] = None,
@@ -50,6 +53,7 @@ def serve(  # noqa: PLR0917  # options, each given by name
             "port": port,
             "public_url": public_url,
             "enrolment": enrolment,
+            "workers": workers,
         })  # fmt: skip
         run(settings, ready_file=ready_file)
 

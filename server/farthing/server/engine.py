@@ -20,11 +20,12 @@ from sqlalchemy import Table
 
 from farthing.catalog import projection
 from farthing.catalog.tables import METADATA as CATALOG
-from farthing.identity.keyring import Keyring, Purpose, open_keyring
-from farthing.protocol.errors import FarthingError
+from farthing.identity.keyring import Keyring, Purpose, UnusableKeys, open_keyring
+from farthing.protocol.errors import FarthingError, Unverified
 from farthing.protocol.records import Record
 from farthing.protocol.wire import Role
 from farthing.server.settings import Settings
+from farthing.server.supervise import EXIT_FINAL
 from farthing.settlement.engine.commands import Command, platform_command
 from farthing.settlement.engine.decide import decide
 from farthing.settlement.engine.due import due, next_due_us
@@ -38,9 +39,11 @@ from farthing.settlement.journal.machine import Machine, Memory
 from farthing.settlement.journal.service import EngineServer
 from farthing.settlement.journal.sqlite import SqliteStore
 from farthing.settlement.journal.stepper import Limits, Stepper
+from farthing.settlement.journal.store import DatabaseInUse
 from farthing.settlement.journal.writer import Writer
 
 __all__ = [
+    "DRAIN_S",
     "MACHINE",
     "genesis_of",
     "keyring_of",
@@ -69,8 +72,10 @@ MACHINE: Machine[State] = Machine(
     ),
 )
 
+# Nothing that trying again would change.
+_FINAL: Final = (DatabaseInUse, Unverified, UnusableKeys)
 # Front ends answer what they have begun within 10 seconds; then nobody is left to serve.
-_DRAIN_S: Final = 15
+DRAIN_S: Final = 15
 # The loop shares the interpreter with the thread that reads old records for followers.
 _SWITCH_INTERVAL_S: Final = 0.0005
 
@@ -148,7 +153,7 @@ def run_engine(
         ready: told "" once front ends can connect, or why they never will.
 
     Returns:
-        The exit code: 0 as told, 1 for a fault.
+        The exit code: 0 as told, 1 for a fault, `EXIT_FINAL` where it could not even begin.
     """
     # Ctrl-C reaches every process of the terminal; the front ends end first, and then say so here.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -158,7 +163,7 @@ def run_engine(
         stepper = _opened(settings, keyring)
     except (FarthingError, OSError) as error:
         ready(str(error))
-        return 1
+        return EXIT_FINAL if isinstance(error, _FINAL) else 1
     try:
         server = EngineServer(stepper, address, limits=_limits(settings))
         server.listen()
@@ -211,7 +216,7 @@ def _obey(server: EngineServer[State]) -> None:
 
     def terminated() -> None:
         os.read(told, 1)
-        server.stop(drain_s=_DRAIN_S)
+        server.stop(drain_s=DRAIN_S)
 
     server.watch(told, terminated)
 

@@ -1,0 +1,89 @@
+"""A front end: the process that callers reach. It admits, reads, signs, and asks the engine.
+
+Boundary: HTTP and asyncio; what is served is put together in `app`.
+"""
+
+import asyncio
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+import uvicorn
+
+from farthing.server.app import Service, build
+from farthing.server.settings import Settings
+from farthing.settlement.journal.remote import RemoteEngine
+
+__all__ = ["GRACE_S", "run_front"]
+
+# Connections and calls at once; whoever comes above is answered 503 by the HTTP server itself.
+_CONCURRENCY_MAX: Final = 4096
+# How long calls in flight may take to end once the server was told to stop.
+GRACE_S: Final = 10
+_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
+
+
+def run_front(
+    settings: Settings, listener: socket.socket, address: Path, *, ready: Callable[[str], None]
+) -> int:
+    """Serve callers from this process until SIGTERM or SIGINT.
+
+    Args:
+        settings: the configuration.
+        listener: the socket that calls arrive at, shared with the other front ends.
+        address: where the engine's socket lies.
+        ready: told "" once calls are taken.
+
+    Returns:
+        The exit code.
+    """
+    engine = RemoteEngine(address, in_flight_max=settings.queue_max)
+    service = build(settings, port=listener.getsockname()[1], remote=engine)
+    config = uvicorn.Config(
+        service.app,
+        lifespan="off",
+        ws="none",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        limit_concurrency=_CONCURRENCY_MAX,
+        timeout_graceful_shutdown=GRACE_S,
+    )
+    server = _Server(config, ready)
+    with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
+        runner.run(_run(server, service, listener))
+    return 0
+
+
+class _Server(uvicorn.Server):
+    """Says when it takes calls, and ends by returning."""
+
+    def __init__(self, config: uvicorn.Config, ready: Callable[[str], None]) -> None:
+        super().__init__(config)
+        self._ready = ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if not self.should_exit:
+            self._ready("")
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        # uvicorn raises a signal again once the last call has ended. That would end the process
+        # before the engine was let go, and report a failure where there was none.
+        loop = asyncio.get_running_loop()
+        for number in _SIGNALS:
+            loop.add_signal_handler(number, self.handle_exit, number, None)
+        try:
+            yield
+        finally:
+            for number in _SIGNALS:
+                loop.remove_signal_handler(number)
+
+
+async def _run(server: _Server, service: Service, listener: socket.socket) -> None:
+    async with service.running():
+        await server.serve(sockets=[listener])

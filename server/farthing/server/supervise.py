@@ -1,0 +1,305 @@
+"""Processes that belong together: forked, watched, started again, ended in order.
+
+Boundary: knows no market. One thread and no loop but its own, so that forking is safe; what all
+processes need is loaded before, so that they share its memory.
+Source: spec/design/08-engine-process.md.
+"""
+
+import gc
+import logging
+import os
+import selectors
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from threading import Thread
+from typing import Final, NoReturn
+
+from farthing.protocol.errors import FarthingError
+
+__all__ = ["EXIT_FINAL", "DidNotStart", "Job", "Supervisor"]
+
+logger = logging.getLogger(__name__)
+
+# A process that ends with this has said why, and another in its place would say the same.
+EXIT_FINAL: Final = 3
+_EXIT_FAULT: Final = 1
+# One that ends before it was ready, or this soon after, ended at once.
+_AT_ONCE_MS: Final = 1000
+_AT_ONCE_MAX: Final = 5
+_PAUSE_MS: Final = 100
+_PAUSE_MS_MAX: Final = 5000
+_SAID_BYTES_MAX: Final = 4096
+_NS_PER_MS: Final = 1_000_000
+_STOPS: Final = (signal.SIGINT, signal.SIGTERM)
+_SIGNALS: Final = (*_STOPS, signal.SIGCHLD)
+
+Ready = Callable[[str], None]
+
+
+class DidNotStart(FarthingError):
+    """A process cannot be kept running; the text says why."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """What a process does.
+
+    Args:
+        name: what people and logs call it.
+        run: does it, in the process; is given what tells that it is ready ("") or will never be
+            (why), and gives the exit code.
+        grace_s: how long it may take to end once told to.
+    """
+
+    name: str
+    run: Callable[[Ready], int]
+    grace_s: int
+
+
+@dataclass(slots=True, eq=False)
+class _Place:
+    """A process that there is always to be, and the one that is there now."""
+
+    job: Job
+    pid: int = 0
+    says: int = -1
+    said: bytes = b""
+    ready: bool = False
+    since_ns: int = 0
+    at_once: int = 0
+    again_ns: int | None = None
+
+
+@dataclass(slots=True)
+class Supervisor:
+    """Keeps processes running until SIGTERM or SIGINT.
+
+    Args:
+        first: what the others need; started before them and ended after them.
+        others: the rest.
+        between: called once `first` was forked and before the others are: loads what they share.
+        changed: told the processes' ids by job, at first when all are ready, then when one is
+            ready in place of another.
+        stopping: called before anything is told to end.
+    """
+
+    first: Job
+    others: tuple[Job, ...]
+    between: Callable[[], None]
+    changed: Callable[[dict[str, list[int]]], None]
+    stopping: Callable[[], None]
+    _places: list[_Place] = field(default_factory=list)
+    _selector: selectors.BaseSelector = field(default_factory=selectors.DefaultSelector)
+    _life: tuple[int, int] = field(default_factory=os.pipe)
+    _told: tuple[int, int] = field(default_factory=os.pipe)
+    _stop: int = 0
+
+    def run(self) -> None:
+        """Start everything, keep it running, end it in order.
+
+        Raises:
+            DidNotStart: a process said that it cannot run, or ended at once again and again.
+        """
+        self._watch_signals()
+        # What is loaded stays as it is: collections here would only part it from what is forked.
+        gc.disable()
+        gc.freeze()
+        try:
+            self._start(self.first)
+            self.between()
+            if self._until_ready():
+                gc.freeze()
+                for job in self.others:
+                    self._start(job)
+            while not self._stop:
+                self._turn()
+        finally:
+            self.stopping()
+            self._end([place for place in self._places if place.job is not self.first])
+            self._end([place for place in self._places if place.job is self.first])
+
+    def _watch_signals(self) -> None:
+        for descriptor in self._told:
+            os.set_blocking(descriptor, False)
+        signal.set_wakeup_fd(self._told[1], warn_on_full_buffer=False)
+        for number in _SIGNALS:
+            signal.signal(number, _noted)
+        self._selector.register(self._told[0], selectors.EVENT_READ)
+
+    def _until_ready(self) -> bool:
+        """Wait until everything is ready; False where it was told to stop before."""
+        while not self._stop and not all(place.ready for place in self._places):
+            self._turn()
+        return not self._stop
+
+    def _changed(self) -> None:
+        pids: dict[str, list[int]] = {}
+        for place in self._places:
+            pids.setdefault(place.job.name, []).append(place.pid)
+        self.changed(pids)
+
+    def _turn(self, deadline_ns: int | None = None) -> None:
+        """Wait for something to happen, and see to it."""
+        ends_ns = [place.again_ns for place in self._places if place.again_ns is not None]
+        if deadline_ns is not None:
+            ends_ns.append(deadline_ns)
+        wait_s = None
+        if ends_ns:
+            wait_s = max(min(ends_ns) - time.monotonic_ns(), 0) / 1_000_000_000
+        for key, _ in self._selector.select(wait_s):
+            if key.data is None:
+                self._signalled()
+            else:
+                self._hear(key.data)
+        for place in self._places:
+            if place.pid:
+                self._reap(place)
+        if not self._stop:
+            self._start_again()
+
+    def _signalled(self) -> None:
+        for number in os.read(self._told[0], 4096):
+            if number not in _STOPS:
+                continue
+            if self._stop:
+                # Asked twice: so are those that still have something to end.
+                _send([place for place in self._places if place.pid], signal.Signals(number))
+            self._stop = number
+
+    def _hear(self, place: _Place) -> None:
+        data = os.read(place.says, _SAID_BYTES_MAX)
+        place.said = (place.said + data)[:_SAID_BYTES_MAX]
+        if not data:
+            self._selector.unregister(place.says)
+            os.close(place.says)
+            place.says = -1
+        elif place.said == b"\n" and not place.ready:
+            place.ready = True
+            place.since_ns = time.monotonic_ns()
+            logger.info("the %s is ready as process %d", place.job.name, place.pid)
+            if len(self._places) > len(self.others) and all(each.ready for each in self._places):
+                self._changed()
+
+    def _reap(self, place: _Place) -> None:
+        pid, status = os.waitpid(place.pid, os.WNOHANG)
+        if not pid:
+            return
+        while place.says >= 0:
+            self._hear(place)
+        code = os.waitstatus_to_exitcode(status)
+        lived_ms = (time.monotonic_ns() - place.since_ns) // _NS_PER_MS
+        at_once = not place.ready or lived_ms < _AT_ONCE_MS
+        place.pid, place.ready = 0, False
+        if self._stop:
+            return
+        why = place.said.decode("utf-8", "replace").strip()
+        place.at_once = place.at_once + 1 if at_once else 0
+        if why and (code == EXIT_FINAL or not self._had_begun(place)):
+            raise DidNotStart(why)
+        logger.error("the %s, process %d, ended with %d %s", place.job.name, pid, code, why)
+        if place.at_once > _AT_ONCE_MAX:
+            text = (
+                f"the {place.job.name} ended {place.at_once} times at once: {why or 'see the log'}"
+            )
+            raise DidNotStart(text)
+        pause_ms = min(_PAUSE_MS << place.at_once, _PAUSE_MS_MAX) if place.at_once else 0
+        place.again_ns = time.monotonic_ns() + pause_ms * _NS_PER_MS
+
+    def _had_begun(self, place: _Place) -> bool:
+        """Whether this was not the very first start of the whole."""
+        return place.job is not self.first or len(self._places) > 1
+
+    def _start_again(self) -> None:
+        now_ns = time.monotonic_ns()
+        for place in self._places:
+            if place.again_ns is not None and place.again_ns <= now_ns:
+                self._fork(place)
+                place.again_ns = None
+
+    def _start(self, job: Job) -> None:
+        place = _Place(job)
+        self._places.append(place)
+        self._fork(place)
+
+    def _fork(self, place: _Place) -> None:
+        says, say = os.pipe()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        # No signal may reach the new process while it still has this one's handlers.
+        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        pid = os.fork()
+        if not pid:
+            os.close(says)
+            self._become(place.job, say)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+        os.close(say)
+        place.pid, place.says, place.said = pid, says, b""
+        place.ready, place.since_ns = False, time.monotonic_ns()
+        self._selector.register(says, selectors.EVENT_READ, place)
+
+    def _become(self, job: Job, say: int) -> NoReturn:
+        """The rest of a new process's life."""
+        code = _EXIT_FAULT
+        try:
+            gc.enable()
+            signal.set_wakeup_fd(-1)
+            for number in _SIGNALS:
+                signal.signal(number, signal.SIG_DFL)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+            self._selector.close()
+            for descriptor in (*self._told, self._life[1], *_heard(self._places)):
+                os.close(descriptor)
+            Thread(target=_die_with, args=(self._life[0],), daemon=True).start()
+
+            def ready(why: str) -> None:
+                os.write(say, why.replace("\n", " ").encode() + b"\n")
+
+            code = job.run(ready)
+        except BaseException:
+            # The outermost place of this process.
+            logger.critical("the %s fails", job.name, exc_info=True)
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+
+    def _end(self, places: list[_Place]) -> None:
+        """Tell processes to end, and make those that do not."""
+        self._stop = self._stop or signal.SIGTERM
+        _send([place for place in places if place.pid], signal.SIGTERM)
+        for place in places:
+            deadline_ns = time.monotonic_ns() + place.job.grace_s * 1000 * _NS_PER_MS
+            while place.pid and time.monotonic_ns() < deadline_ns:
+                self._turn(deadline_ns)
+            if place.pid:
+                logger.error("the %s does not end; it is killed", place.job.name)
+                _send([place], signal.SIGKILL)
+                os.waitpid(place.pid, 0)
+                place.pid = 0
+
+
+def _noted(number: int, frame: object) -> None:
+    """Nothing: the descriptor that the signal wakes is read in its turn."""
+    del number, frame
+
+
+def _send(places: Iterable[_Place], number: signal.Signals) -> None:
+    for place in places:
+        os.kill(place.pid, number)
+
+
+def _heard(places: Iterable[_Place]) -> list[int]:
+    return [place.says for place in places if place.says >= 0]
+
+
+def _die_with(life: int) -> None:
+    """End this process as soon as the one that started it has ended, however that was.
+
+    It holds the other end and never writes. A process that went on alone would keep the port and
+    the database from whoever is started next.
+    """
+    os.read(life, 1)
+    os._exit(_EXIT_FAULT)

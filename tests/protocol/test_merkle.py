@@ -210,3 +210,31 @@ def test_a_size_the_tree_never_had_is_refused() -> None:
     ):
         with pytest.raises(ValueError):
             ask()
+
+
+def test_the_example_of_the_rfc_has_the_paths_that_it_names() -> None:
+    """RFC 6962, section 2.1.3: seven leaves d0 to d6, whose nodes it calls a to l."""
+    names = dict(zip("abcdefj", LARGE_LEAVES[:7], strict=True))
+    names["g"] = node_hash(names["a"], names["b"])
+    names["h"] = node_hash(names["c"], names["d"])
+    names["i"] = node_hash(names["e"], names["f"])
+    names["k"] = node_hash(names["g"], names["h"])
+    names["l"] = node_hash(names["i"], names["j"])
+    called = {node: name for name, node in names.items()}
+    tree = grown(LARGE_LEAVES[:7])
+
+    def path(nodes: list[bytes]) -> str:
+        return "".join(called[node] for node in nodes)
+
+    assert tree.root() == node_hash(names["k"], names["l"])
+    assert {leaf: path(tree.inclusion(leaf, 7)) for leaf in (0, 3, 4, 6)} == {
+        0: "bhl",
+        3: "cgl",
+        4: "fjk",
+        6: "ik",
+    }
+    assert {size: path(tree.consistency(size, 7)) for size in (3, 4, 6)} == {
+        3: "cdgl",
+        4: "l",
+        6: "ijk",
+    }

@@ -1,12 +1,20 @@
-"""What became of a call, and the signed tree head that everything is proven under."""
+"""What became of a call, the signed tree head that everything is proven under, and its growth."""
 
+from typing import Annotated
+
+from pydantic import Field
+
+from farthing.protocol.canonical import INTEGER_MAX
 from farthing.protocol.errors import Code
 from farthing.protocol.messages.listings import Document
-from farthing.protocol.wire import Effect, IdempotencyKey, Operation, Role, Slug, message
+from farthing.protocol.wire import Effect, IdempotencyKey, Operation, Role, Sha256, Slug, message
 
 __all__ = [
+    "GET_CONSISTENCY_PROOF",
     "GET_OUTCOME",
     "GET_TREE_HEAD",
+    "ConsistencyProof",
+    "GetConsistencyProof",
     "GetOutcome",
     "GetTreeHead",
     "OutcomeView",
@@ -50,6 +58,41 @@ class TreeHead:
     note: str
 
 
+TreeSize = Annotated[int, Field(ge=0, le=INTEGER_MAX)]
+
+
+@message
+class GetConsistencyProof:
+    """Ask for proof that the journal only grew.
+
+    From `first_size` records, of a head that the caller has kept, to `second_size`: 0 or left out
+    for as many as the newest head covers.
+    """
+
+    first_size: TreeSize
+    second_size: TreeSize = 0
+
+
+@message
+class ConsistencyProof:
+    """The path of RFC 9162, section 2.1.4, between two sizes, and the newest head as a note."""
+
+    first_size: int
+    second_size: int
+    proof: tuple[Sha256, ...]
+    tree_head: str
+
+
+GET_CONSISTENCY_PROOF = Operation(
+    name="get_consistency_proof",
+    title="Get a consistency proof",
+    says="Prove that the journal at one size only adds to what it was at a smaller one.",
+    ask=GetConsistencyProof,
+    answer=ConsistencyProof,
+    effect=Effect.READS,
+    roles=frozenset({Role.ANYONE}),
+    codes=(Code.NOT_FOUND,),
+)
 GET_OUTCOME = Operation(
     name="get_outcome",
     title="Get an outcome",

@@ -24,6 +24,7 @@ from farthing.protocol.wire import EXTENSION
 from farthing.server.dispatch import dispatch
 from farthing.server.doors.admission import HEALTH, METADATA, caller_of, request_id_of
 from farthing.server.doors.render import problem
+from farthing.server.doors.tiles import tile_routes
 from farthing.server.market import Market
 
 __all__ = ["no_such_page", "routes"]
@@ -84,6 +85,7 @@ def routes(
         Route("/v1/terms", terms),
         Route("/v1/documents/{sha256}", document),
         Route("/v1/tree-head", tree_head),
+        *tile_routes(market),
     ]
 
 

@@ -86,9 +86,7 @@ async def get_tree_head(market: Market, caller: Caller, ask: GetTreeHead) -> Rep
     )
 
 
-async def get_consistency_proof(
-    market: Market, caller: Caller, ask: GetConsistencyProof
-) -> Reply:
+async def get_consistency_proof(market: Market, caller: Caller, ask: GetConsistencyProof) -> Reply:
     """That the tree at one size only adds to the tree at a smaller one."""
     del caller
     question = ConsistencyOf(first=ask.first_size, second=ask.second_size)

@@ -1,0 +1,53 @@
+"""The journal's tree for whoever watches it: the newest signed head and the tiles of hashes.
+
+Boundary: hashes only. Records are private business of their parties and reach them through
+receipts; a tile lets anybody follow and prove the tree without reading one.
+Source: spec/merkle.md, spec/design/09-public-hashes.md, https://c2sp.org/tlog-tiles.
+"""
+
+from typing import Final
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+
+from farthing.protocol.errors import Refused
+from farthing.protocol.tiles import TILE_WIDTH, parse_tile
+from farthing.server.doors.admission import request_id_of
+from farthing.server.doors.render import problem
+from farthing.server.market import Market
+from farthing.settlement.engine.questions import TileAt, TreeHeadNow
+
+__all__ = ["tile_routes"]
+
+_COMPLETE: Final = {"cache-control": "public, max-age=31536000, immutable"}
+_FOR_NOW: Final = {"cache-control": "no-store"}
+
+
+def tile_routes(market: Market) -> list[Route]:
+    """`/checkpoint`, and `/tile/LEVEL/NUMBER`, complete or as `.p/WIDTH`."""
+
+    async def checkpoint(request: Request) -> Response:
+        try:
+            note = await market.ask(TreeHeadNow())
+        except Refused as refused:
+            return problem(refused.refusal, request_id_of(request.scope))
+        return PlainTextResponse(note, headers=_FOR_NOW)
+
+    async def tile(request: Request) -> Response:
+        named = parse_tile(request.path_params["path"])
+        if named is None:
+            raise HTTPException(404)
+        question = TileAt(level=named.level, index=named.index, width=named.width)
+        try:
+            hashes = await market.ask(question)
+        except Refused as refused:
+            return problem(refused.refusal, request_id_of(request.scope))
+        if hashes is None:
+            raise HTTPException(404)
+        # A partial tile is as final as a complete one: the journal only grows.
+        assert len(hashes) == named.width * 32 <= TILE_WIDTH * 32
+        return Response(hashes, headers=_COMPLETE, media_type="application/octet-stream")
+
+    return [Route("/checkpoint", checkpoint), Route("/tile/{path:path}", tile)]

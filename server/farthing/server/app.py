@@ -54,6 +54,7 @@ def build(
     clock: Callable[[], int] = now_us,
     entropy: Callable[[int], bytes] = os.urandom,
     remote: RemoteEngine | None = None,
+    follows: bool = True,
 ) -> Service:
     """Put a server together. Nothing is opened for writing until it runs.
 
@@ -63,6 +64,7 @@ def build(
         clock: microseconds since 1970 UTC.
         entropy: random bytes of a length.
         remote: the engine in a process of its own; else it runs on a thread of this one.
+        follows: whether this is the one front end that keeps the statement lines.
     """
     issuer = settings.issuer(port)
     keyring = keyring_of(settings, issuer, entropy)
@@ -108,6 +110,7 @@ def build(
             async with AsyncExitStack() as running:
                 if remote is None:
                     await _begin(market, keyring, settings)
+                if follows:
                     await running.enter_async_context(
                         following_history(engine, settings.reports_path)
                     )

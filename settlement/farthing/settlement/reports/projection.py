@@ -24,7 +24,6 @@ from sqlalchemy import (
 from sqlalchemy.exc import SQLAlchemyError
 
 from farthing.protocol.canonical import canonical_bytes, sha256_hex
-from farthing.protocol.errors import Broken
 from farthing.protocol.ledger import Account, split_account
 from farthing.settlement.engine.commands import Committed
 from farthing.settlement.journal.store import Unreadable
@@ -90,8 +89,8 @@ class Followed:
         """Take in the next records, with the cursor, whole or not at all.
 
         Raises:
-            Broken: they do not follow what was taken in before.
-            Unreadable: the file cannot be written.
+            Unreadable: they do not follow what is there, because somebody else writes it too, or
+                the file cannot be written.
         """
         records = [each.record for each in committed]
         try:
@@ -103,7 +102,7 @@ class Followed:
                     .values(seq=records[-1].seq, record_sha256=sha256_hex(committed[-1].data))
                 )
                 if moved.rowcount != 1:
-                    raise Broken(f"{self.path} does not end before record {records[0].seq}")
+                    raise Unreadable(f"{self.path} does not end before record {records[0].seq}")
                 needs = needs_of(records)
                 numbers, accounts, lags = _accounts(connection, sorted(needs.accounts))
                 times_us = _times(connection, sorted(needs.seqs))

@@ -197,7 +197,7 @@ class Feed:
                 following = cast("AsyncGenerator[Committed, None]", self._engine.follow(seq))
                 async with aclosing(following):
                     async for committed in following:
-                        seq = committed.record.seq
+                        seq = committed.seq
                         self._tell(committed.record)
                 break
             except Refused as refused:

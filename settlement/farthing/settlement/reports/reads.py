@@ -111,7 +111,7 @@ class Reports:
         async with aclosing(following):
             async for committed in following:
                 records.append(committed.record)
-                if committed.record.seq >= until_seq:
+                if committed.seq >= until_seq:
                     break
         return records
 

@@ -11,7 +11,7 @@ from farthing.identity.callers import Caller
 from farthing.protocol.authority.standing import Standing
 from farthing.protocol.canonical import Json
 from farthing.protocol.errors import Refusal
-from farthing.protocol.records import Record
+from farthing.protocol.records import Record, read_record
 from farthing.protocol.wire import document_of
 
 __all__ = [
@@ -120,7 +120,12 @@ class Question(Generic[Answer]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Committed:
-    """A record after it became durable, with its bytes, for followers."""
+    """A record after it became durable, as its bytes: ten times smaller than as a value."""
 
-    record: Record
+    seq: int
     data: bytes = field(repr=False)
+
+    @property
+    def record(self) -> Record:
+        """The record, read anew at each call."""
+        return read_record(self.data)[0]

@@ -25,7 +25,7 @@ class Recent:
         """Take in the records of a batch that has become durable."""
         with self._lock:
             self._kept.extend(committed)
-            self.last_seq = committed[-1].record.seq
+            self.last_seq = committed[-1].seq
 
     def at(self, seq: int) -> Committed | None:
         """One record, if it is kept."""

@@ -128,9 +128,9 @@ def leaves_in(store: Store) -> LeavesOf:
 
 
 def _begin(store: Store, machine: Machine[State], keys: Sequence[PublicKey]) -> Recovered[State]:
-    """The state of the last snapshot, if it is this journal's, else that before the first record."""
+    """The state of the last snapshot, if it is of this journal; else the one before all records."""
     memory = machine.memory
-    """The state of the last snapshot, if it is of this journal; else that before the first record."""
+    leaves_of = leaves_in(store)
     if memory is not None and keys and (data := store.snapshot()) is not None:
         try:
             snapshot = read_snapshot(data, keys, leaves_of)

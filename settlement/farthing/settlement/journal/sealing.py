@@ -22,36 +22,44 @@ class Draft:
     """
 
     def __init__(self, chain: Chain) -> None:
-        self.committed: list[Committed] = []
+        self.records: list[Record] = []
         self.size_bytes = 0
         self._chain = chain
         self._after_seq = chain.seq
+        self._data: list[bytes] = []
         self._rows: list[Row] = []
 
     def add(self, record: Record, data: bytes, rows: Sequence[Row]) -> None:
         """Take the next record, with its bytes as `chain.bytes_of` gave them."""
         assert record.seq == self._chain.seq + 1, "a record follows the last one"
         self._chain.add(data)
-        self.committed.append(Committed(record=record, data=data))
+        self.records.append(record)
+        self._data.append(data)
         self.size_bytes += len(data)
         self._rows += rows
 
     def record(self, seq: int) -> Record | None:
         """A record of this batch by its position."""
         index = seq - self._after_seq - 1
-        return self.committed[index].record if 0 <= index < len(self.committed) else None
+        return self.records[index] if 0 <= index < len(self.records) else None
+
+    @property
+    def committed(self) -> list[Committed]:
+        """The records as they are kept once they are durable."""
+        first_seq = self._after_seq + 1
+        return [Committed(seq=seq, data=data) for seq, data in enumerate(self._data, first_seq)]
 
     def seal(self, *, epoch: int, signer: Signer, origin: str) -> Batch:
         """The batch, under a head signed for the log `origin`."""
-        assert self.committed, "a batch is never empty"
+        assert self.records, "a batch is never empty"
         return Batch(
             epoch=epoch,
             first_seq=self._after_seq + 1,
-            records=tuple(committed.data for committed in self.committed),
+            records=tuple(self._data),
             head_sha256=self._chain.head,
             root_sha256=self._chain.tree.root().hex(),
             note=sign_head(self._chain, signer, origin),
-            at_us=self.committed[-1].record.at_us,
+            at_us=self.records[-1].at_us,
             rows=tuple(self._rows),
         )
 

@@ -211,7 +211,7 @@ class Stepper(Generic[State]):
                 break
             judged.append(self._judge(command, draft, now_us))
         # Refusals wait for the disk too: they may rest on records of this very batch.
-        if draft.committed and not self._commit(draft):
+        if draft.records and not self._commit(draft):
             self._sound = True
             return [Refused(unavailable()) for _ in judged]
         self._sound = True
@@ -234,8 +234,9 @@ class Stepper(Generic[State]):
         """Records after `after_seq` from storage, a page or a little more. Any thread."""
         page: list[Committed] = []
         for batch in self._store.batches(after_seq):
-            wanted = batch.records[max(after_seq + 1 - batch.first_seq, 0) :]
-            page += [Committed(record=read_record(data)[0], data=data) for data in wanted]
+            first_seq = max(after_seq + 1, batch.first_seq)
+            wanted = batch.records[first_seq - batch.first_seq :]
+            page += [Committed(seq=seq, data=data) for seq, data in enumerate(wanted, first_seq)]
             if len(page) >= self._limits.page_max:
                 break
         return page

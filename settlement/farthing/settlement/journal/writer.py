@@ -144,7 +144,7 @@ class Writer(Generic[State]):
                 if page is None:
                     page = await asyncio.to_thread(self._stepper.stored_page, seq)
                 for committed in page:
-                    seq = committed.record.seq
+                    seq = committed.seq
                     yield committed
                 if not page:
                     if ended:

@@ -13,9 +13,7 @@ from urllib.parse import urlsplit
 
 import httpx2
 import orjson
-import pytest
 
-from tests.clients.cli.running import run
 from tests.server.listening import envelope, listening
 
 FARTHING = (sys.executable, "-m", "farthing.clients.cli")
@@ -43,13 +41,15 @@ def served(data_dir: Path, *options: str) -> Iterator[tuple["subprocess.Popen[st
         process.communicate()
 
 
-async def failed(monkeypatch: pytest.MonkeyPatch, *words: str) -> str:
-    """What a command that must fail with 1 says, run in this process."""
-    monkeypatch.setattr("farthing.server.serve.set_up_logs", lambda _: None)
-    ran = await asyncio.to_thread(run, *words)
-    assert (ran.code, ran.out) == (1, ""), ran
-    (line,) = ran.err.splitlines()
-    return line
+async def failed(*words: str) -> str:
+    """What a command that must fail with 1 says at last."""
+    process = await asyncio.create_subprocess_exec(
+        *FARTHING, *words, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    out, err = await process.communicate()
+    assert (process.returncode, out) == (1, b""), err
+    assert b"Traceback" not in err
+    return err.decode().splitlines()[-1]
 
 
 def test_it_says_where_it_is_and_at_the_first_start_where_the_keys_are(tmp_path: Path) -> None:
@@ -116,17 +116,15 @@ def _takes_connections(host: str, port: int) -> bool:
     return True
 
 
-async def test_what_it_cannot_start_with_is_one_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_what_it_cannot_start_with_is_one_line(tmp_path: Path) -> None:
     folder, other = tmp_path / "market", tmp_path / "other"
     async with listening(folder) as server:
         port = str(urlsplit(server.service.issuer).port)
-        second = await failed(monkeypatch, "serve", "--data-dir", str(folder), "--port", "0")
-        taken = await failed(monkeypatch, "serve", "--data-dir", str(other), "--port", port)
+        second = await failed("serve", "--data-dir", str(folder), "--port", "0")
+        taken = await failed("serve", "--data-dir", str(other), "--port", port)
     (folder / "keys" / "journal.jwk").unlink()
-    lost = await failed(monkeypatch, "serve", "--data-dir", str(folder), "--port", "0")
-    reach = await failed(monkeypatch, "serve", "--host", "0.0.0.0")  # noqa: S104
+    lost = await failed("serve", "--data-dir", str(folder), "--port", "0")
+    reach = await failed("serve", "--host", "0.0.0.0")  # noqa: S104
 
     assert second.startswith("farthing: database_in_use: ")
     assert taken == f"farthing: port {port} is taken; use --port"

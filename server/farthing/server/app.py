@@ -1,9 +1,10 @@
 """The composition root: everything a server is made of is put together here and nowhere else."""
 
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from typing import TypedDict
 
 from sqlalchemy import URL
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
@@ -16,6 +17,7 @@ from farthing.catalog.vocabulary import load
 from farthing.identity.authentication import Authenticator
 from farthing.identity.directory import Directory, Found
 from farthing.identity.keyring import Keyring, Purpose
+from farthing.protocol.keys import Signer
 from farthing.server.doors.admission import Admission
 from farthing.server.doors.mcp import mcp_door
 from farthing.server.doors.streams import Feed, event_route
@@ -73,24 +75,17 @@ def build(
     engine = remote or writer_of(settings, keyring, clock)
     reading = _reading(settings)
     reports = Reports(settings.reports_path, engine)
-    directory = Directory(_finder(engine))
     market = Market(
         engine=engine,
         now_us=clock,
         entropy=entropy,
-        signer=keyring[Purpose.PLATFORM],
         issuer=issuer,
-        quote_keys=tuple(
-            key.jwk()
-            for key in (*keyring.retired[Purpose.PLATFORM], keyring.public(Purpose.PLATFORM))
-        ),
-        origin=keyring.origin,
-        journal_jwk=keyring.public(Purpose.JOURNAL).jwk(),
-        directory=directory,
+        directory=Directory(_finder(engine)),
         reads=reading.connect,
         reports=reports,
         cards=CardShelf(),
         vocabulary=load(),
+        **_keys(keyring),
     )
     feed = Feed(engine)
     mcp = mcp_door(market, feed)
@@ -126,7 +121,7 @@ def build(
         app=Admission(
             doors,
             authenticator=lambda: Authenticator(
-                directory=directory, audience=issuer, not_before_us=engine.restored_at_us
+                directory=market.directory, audience=issuer, not_before_us=engine.restored_at_us
             ),
             hosts=settings.hosts(port),
             now_us=clock,
@@ -139,6 +134,24 @@ def build(
         running=running,
         stop_streams=feed.close,
     )
+
+
+class _Keys(TypedDict):
+    signer: Signer
+    quote_keys: tuple[Mapping[str, str], ...]
+    origin: str
+    journal_jwk: Mapping[str, str]
+
+
+def _keys(keyring: Keyring) -> _Keys:
+    """What operations sign with and name of the platform's keys."""
+    quoting = (*keyring.retired[Purpose.PLATFORM], keyring.public(Purpose.PLATFORM))
+    return {
+        "signer": keyring[Purpose.PLATFORM],
+        "quote_keys": tuple(key.jwk() for key in quoting),
+        "origin": keyring.origin,
+        "journal_jwk": keyring.public(Purpose.JOURNAL).jwk(),
+    }
 
 
 async def _begin(market: Market, keyring: Keyring, settings: Settings) -> None:

@@ -9,6 +9,7 @@ import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Final
 
 import uvicorn
@@ -27,7 +28,12 @@ _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
 
 def run_front(
-    settings: Settings, listener: socket.socket, address: Path, *, ready: Callable[[str], None]
+    settings: Settings,
+    listener: socket.socket,
+    address: Path,
+    *,
+    follows: bool,
+    ready: Callable[[str], None],
 ) -> int:
     """Serve callers from this process until SIGTERM or SIGINT.
 
@@ -35,13 +41,15 @@ def run_front(
         settings: the configuration.
         listener: the socket that calls arrive at, shared with the other front ends.
         address: where the engine's socket lies.
+        follows: whether this is the one front end that keeps the followed tables.
         ready: told "" once calls are taken.
 
     Returns:
         The exit code.
     """
     engine = RemoteEngine(address, in_flight_max=settings.queue_max)
-    service = build(settings, port=listener.getsockname()[1], remote=engine)
+    port = listener.getsockname()[1]
+    service = build(settings, port=port, remote=engine, follows=follows)
     config = uvicorn.Config(
         service.app,
         lifespan="off",
@@ -52,7 +60,7 @@ def run_front(
         limit_concurrency=_CONCURRENCY_MAX,
         timeout_graceful_shutdown=GRACE_S,
     )
-    server = _Server(config, ready)
+    server = _Server(config, service, ready)
     with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
         runner.run(_run(server, service, listener))
     return 0
@@ -61,14 +69,21 @@ def run_front(
 class _Server(uvicorn.Server):
     """Says when it takes calls, and ends by returning."""
 
-    def __init__(self, config: uvicorn.Config, ready: Callable[[str], None]) -> None:
+    def __init__(
+        self, config: uvicorn.Config, service: Service, ready: Callable[[str], None]
+    ) -> None:
         super().__init__(config)
+        self._service = service
         self._ready = ready
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         if not self.should_exit:
             self._ready("")
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self._service.stop_streams()
+        super().handle_exit(sig, frame)
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:

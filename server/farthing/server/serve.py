@@ -11,6 +11,7 @@ import socket
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
@@ -67,15 +68,17 @@ def serve(settings: Settings, *, ready_file: Path | None = None) -> None:
                 listener.close()
                 return run_engine(settings, issuer, address, ready=ready)
 
-            def front(ready: Ready) -> int:
+            def front(number: int, ready: Ready) -> int:
                 from farthing.server.front import run_front  # noqa: PLC0415  # as in `_load`
 
-                return run_front(settings, listener, address, ready=ready)
+                return run_front(settings, listener, address, follows=number == 0, ready=ready)
 
-            front_job = Job(name=FRONT_END, run=front, grace_s=DRAIN_S + _SPARE_S)
             Supervisor(
                 first=Job(name=ENGINE, run=engine, grace_s=DRAIN_S + _SPARE_S),
-                others=(front_job,) * settings.workers,
+                others=tuple(
+                    Job(name=FRONT_END, run=partial(front, number), grace_s=DRAIN_S + _SPARE_S)
+                    for number in range(settings.workers)
+                ),
                 between=_load,
                 changed=changed,
                 stopping=listener.close,

@@ -234,7 +234,7 @@ class View:
         base = await self.at_seq(kept, base_seq)
         where = (
             LINE.c.account == kept.number,
-            LINE.c.effective_at_us >= from_us - 0,
+            LINE.c.effective_at_us >= from_us - kept.lag_us_max,
             tuple_(LINE.c.effective_at_us, LINE.c.seq, LINE.c.line) < key,
             LINE.c.at_us >= from_us,
             LINE.c.seq <= seq_max,

@@ -10,6 +10,7 @@ from sqlalchemy import URL
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.routing import BaseRoute
 from starlette.types import ASGIApp
 
 from farthing.catalog.cards import CardShelf
@@ -27,7 +28,9 @@ from farthing.server.followers.history import following_history
 from farthing.server.market import Market
 from farthing.server.settings import Settings
 from farthing.settlement.engine.questions import FiguresNow, KeyOf
+from farthing.settlement.engine.state import State
 from farthing.settlement.journal.remote import RemoteEngine
+from farthing.settlement.journal.writer import Writer
 from farthing.settlement.port import Engine
 from farthing.settlement.reports.reads import Reports
 
@@ -89,14 +92,11 @@ def build(
     )
     feed = Feed(engine)
     mcp = mcp_door(market, feed)
-    doors = Starlette(
-        routes=[
-            mcp.route,
-            event_route(market, feed),
-            *routes(market, keyring.jwks(), lambda: engine.healthy),
-        ],
-        exception_handlers={HTTPException: no_such_page},
-    )
+    doors = [
+        mcp.route,
+        event_route(market, feed),
+        *routes(market, keyring.jwks(), lambda: engine.healthy),
+    ]
 
     @asynccontextmanager
     async def running() -> AsyncIterator[None]:
@@ -118,21 +118,34 @@ def build(
             await reading.dispose()
 
     return Service(
-        app=Admission(
-            doors,
-            authenticator=lambda: Authenticator(
-                directory=market.directory, audience=issuer, not_before_us=engine.restored_at_us
-            ),
-            hosts=settings.hosts(port),
-            now_us=clock,
-            entropy=entropy,
-            anonymous_per_minute=settings.anonymous_per_minute,
-        ),
+        app=_admission(doors, market, engine, settings, port),
         market=market,
         keyring=keyring,
         issuer=issuer,
         running=running,
         stop_streams=feed.close,
+    )
+
+
+def _admission(
+    doors: list[BaseRoute],
+    market: Market,
+    engine: RemoteEngine | Writer[State],
+    settings: Settings,
+    port: int,
+) -> Admission:
+    """The outer door, with all others behind it."""
+    return Admission(
+        Starlette(routes=doors, exception_handlers={HTTPException: no_such_page}),
+        authenticator=lambda: Authenticator(
+            directory=market.directory,
+            audience=market.issuer,
+            not_before_us=engine.restored_at_us,
+        ),
+        hosts=settings.hosts(port),
+        now_us=market.now_us,
+        entropy=market.entropy,
+        anonymous_per_minute=settings.anonymous_per_minute,
     )
 
 

@@ -1,7 +1,7 @@
 """The composition root: everything a server is made of is put together here and nowhere else."""
 
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import TypedDict
@@ -100,22 +100,17 @@ def build(
 
     @asynccontextmanager
     async def running() -> AsyncIterator[None]:
-        await engine.open()
-        try:
-            async with AsyncExitStack() as running:
-                if remote is None:
-                    await _begin(market, keyring, settings)
-                if follows:
-                    await running.enter_async_context(
-                        following_history(engine, settings.reports_path)
-                    )
-                await running.enter_async_context(mcp.running())
-                await running.enter_async_context(feed.running())
-                yield
-        finally:
-            await engine.close()
-            await reports.dispose()
-            await reading.dispose()
+        async with AsyncExitStack() as stack:
+            for disposed in (reading.dispose, reports.dispose, engine.close):
+                stack.push_async_callback(disposed)
+            await engine.open()
+            if remote is None:
+                await _begin(market, keyring, settings)
+            if follows:
+                await stack.enter_async_context(following_history(engine, settings.reports_path))
+            await stack.enter_async_context(mcp.running())
+            await stack.enter_async_context(feed.running())
+            yield
 
     return Service(
         app=_admission(doors, market, engine, settings, port),
@@ -128,7 +123,7 @@ def build(
 
 
 def _admission(
-    doors: list[BaseRoute],
+    doors: Sequence[BaseRoute],
     market: Market,
     engine: RemoteEngine | Writer[State],
     settings: Settings,

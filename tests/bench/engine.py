@@ -16,12 +16,13 @@ from farthing.protocol.messages.holds import PLACE_HOLD, PlaceHold
 from farthing.protocol.records import Record, parse_record
 from farthing.protocol.times import SECOND_US
 from farthing.protocol.wire import Usage
-from farthing.server.app import MACHINE, now_us
+from farthing.server.engine import now_us
 from farthing.server.market import command_of
 from farthing.settlement.engine.commands import Command
 from farthing.settlement.journal.sealing import Draft
 from farthing.settlement.journal.sqlite import SqliteStore
 from farthing.settlement.journal.writer import Writer
+from farthing.settlement.machine import MACHINE
 from tests.bench.orm import baseline
 from tests.bench.report import Row, percentile
 from tests.construction import Trade

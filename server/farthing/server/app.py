@@ -23,7 +23,7 @@ from farthing.server.doors.admission import Admission
 from farthing.server.doors.mcp import mcp_door
 from farthing.server.doors.streams import Feed, event_route
 from farthing.server.doors.wellknown import no_such_page, routes
-from farthing.server.engine import MACHINE, genesis_of, keyring_of, now_us, projected, writer_of
+from farthing.server.engine import genesis_of, keyring_of, now_us, projected, writer_of
 from farthing.server.followers.history import following_history
 from farthing.server.market import Market
 from farthing.server.settings import Settings
@@ -34,7 +34,7 @@ from farthing.settlement.journal.writer import Writer
 from farthing.settlement.port import Engine
 from farthing.settlement.reports.reads import Reports
 
-__all__ = ["MACHINE", "Service", "build", "keyring_of", "now_us", "projected"]
+__all__ = ["Service", "build", "keyring_of", "now_us", "projected"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,10 +13,11 @@ from farthing.identity.keyring import Keyring, Purpose, open_keyring
 from farthing.protocol.audit import verify_journal
 from farthing.protocol.errors import Unverified
 from farthing.protocol.keys import InvalidKey, PublicKey
-from farthing.server.engine import MACHINE, now_us
+from farthing.server.engine import now_us
 from farthing.server.settings import Settings
 from farthing.settlement.journal.backup import restore
 from farthing.settlement.journal.sqlite import SqliteStore
+from farthing.settlement.machine import MACHINE
 
 __all__ = ["audited", "restored"]
 

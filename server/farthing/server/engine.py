@@ -5,7 +5,6 @@ durable, and nothing else. `app` puts front ends together. Source: spec/design/0
 """
 
 import contextlib
-import gc
 import logging
 import os
 import signal
@@ -26,25 +25,21 @@ from farthing.protocol.records import Record
 from farthing.protocol.wire import Role
 from farthing.server.settings import Settings
 from farthing.server.supervise import EXIT_FINAL
+from farthing.server.upkeep import Upkeep, spare_the_collector
 from farthing.settlement.engine.commands import Command, platform_command
-from farthing.settlement.engine.decide import decide
-from farthing.settlement.engine.due import due, next_due_us
 from farthing.settlement.engine.genesis import GENESIS, Genesis, StaffKey
-from farthing.settlement.engine.memory import connect, entries, forget, settled
-from farthing.settlement.engine.packing import pack, unpack
 from farthing.settlement.engine.questions import Figures, FiguresNow
-from farthing.settlement.engine.standing import answer
-from farthing.settlement.engine.state import State, evolve
-from farthing.settlement.journal.machine import Machine, Memory
+from farthing.settlement.engine.state import State
+from farthing.settlement.journal.index import Index
 from farthing.settlement.journal.service import EngineServer
 from farthing.settlement.journal.sqlite import SqliteStore
 from farthing.settlement.journal.stepper import Limits, Stepper
 from farthing.settlement.journal.store import DatabaseInUse
 from farthing.settlement.journal.writer import Writer
+from farthing.settlement.machine import MACHINE
 
 __all__ = [
     "DRAIN_S",
-    "MACHINE",
     "genesis_of",
     "keyring_of",
     "now_us",
@@ -54,23 +49,6 @@ __all__ = [
 ]
 
 logger = logging.getLogger(__name__)
-
-MACHINE: Machine[State] = Machine(
-    new_state=State,
-    decide=decide,
-    evolve=evolve,
-    answer=answer,
-    due=due,
-    next_due_us=next_due_us,
-    memory=Memory(
-        connect=connect,
-        settled=settled,
-        forget=forget,
-        entries=entries,
-        pack=pack,
-        unpack=unpack,
-    ),
-)
 
 # Nothing that trying again would change.
 _FINAL: Final = (DatabaseInUse, Unverified, UnusableKeys)
@@ -119,6 +97,7 @@ def writer_of(settings: Settings, keyring: Keyring, clock: Callable[[], int]) ->
         rows=projected,
         earlier_keys=keyring.retired[Purpose.JOURNAL],
         limits=_limits(settings),
+        index=_index(settings),
     )
 
 
@@ -164,19 +143,19 @@ def run_engine(
     except (FarthingError, OSError) as error:
         ready(str(error))
         return EXIT_FINAL if isinstance(error, _FINAL) else 1
+    upkeep = Upkeep(settings.database_path, settings.keys_dir, lambda: stepper.recent.last_seq)
     try:
-        server = EngineServer(stepper, address, limits=_limits(settings))
+        server = EngineServer(stepper, address, limits=_limits(settings), background=upkeep)
         server.listen()
         _obey(server)
-        # What was recovered stays: a full collection over a large state takes a fifth of a second.
-        gc.collect()
-        gc.freeze()
+        spare_the_collector()
         ready("")
         server.run()
     except (FarthingError, AssertionError):
         logger.critical("the engine stops; nothing more is taken", exc_info=True)
         return 1
     finally:
+        upkeep.close()
         stepper.close()
     return 0
 
@@ -192,6 +171,7 @@ def _opened(settings: Settings, keyring: Keyring) -> Stepper[State]:
         rows=projected,
         earlier_keys=keyring.retired[Purpose.JOURNAL],
         limits=_limits(settings),
+        index=_index(settings),
     )
     stepper.open()
     with contextlib.ExitStack() as undo:
@@ -227,3 +207,8 @@ def _store(settings: Settings) -> SqliteStore:
 
 def _limits(settings: Settings) -> Limits:
     return Limits(queue_max=settings.queue_max)
+
+
+def _index(settings: Settings) -> Index:
+    database = settings.database_path
+    return Index(database.with_name(f"{database.name}-index"))

@@ -19,7 +19,6 @@ from farthing.protocol.messages.holds import RELEASE_HOLD, ReleaseHold
 from farthing.protocol.records import Record
 from farthing.protocol.times import SECOND_US
 from farthing.protocol.wire import money
-from farthing.server.app import MACHINE
 from farthing.settlement.engine.commands import Command, Outcome, Seen
 from farthing.settlement.engine.packing import pack, unpack
 from farthing.settlement.engine.questions import Lookup, OutcomeOf, Proof, ProofOf
@@ -30,6 +29,7 @@ from farthing.settlement.journal.recovery import recover
 from farthing.settlement.journal.sqlite import SqliteStore
 from farthing.settlement.journal.stepper import Limits, Stepper, no_rows
 from farthing.settlement.journal.store import Store
+from farthing.settlement.machine import MACHINE
 from tests.construction import EPOCH_US, Room, Trade
 from tests.papers import signing_key
 

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -31,6 +32,7 @@ class ServerProcess:
 
     data_dir: Path
     port: int
+    workers: int = 1
     process: "subprocess.Popen[bytes] | None" = None
     log: "IO[bytes] | None" = None
     facts: "dict[str, Any] | None" = None
@@ -42,7 +44,7 @@ class ServerProcess:
         self.log = (self.data_dir / "server.log").open("ab")
         command = [sys.executable, "-m", "farthing.clients.cli", "serve"]
         command += ["--data-dir", str(self.data_dir), "--port", str(self.port)]
-        command += ["--ready-file", str(ready)]
+        command += ["--workers", str(self.workers), "--ready-file", str(ready)]
         self.process = subprocess.Popen(  # noqa: ASYNC220  # starts at once
             command, stdout=self.log, stderr=self.log
         )
@@ -57,15 +59,41 @@ class ServerProcess:
 
     @property
     def pid(self) -> int:
-        """The process id."""
+        """The id of the process that keeps the others running."""
         assert self.process is not None
         return self.process.pid
 
+    @property
+    def engine_pid(self) -> int:
+        """The id of the engine's process now."""
+        pid: int = self._now()["engine_pid"]
+        return pid
+
+    @property
+    def front_end_pids(self) -> list[int]:
+        """The ids of the front ends' processes now."""
+        pids: list[int] = self._now()["front_end_pids"]
+        return pids
+
     def kill(self) -> None:
-        """kill -9, now."""
-        assert self.process is not None
-        os.kill(self.process.pid, signal.SIGKILL)
+        """kill -9 of the process that keeps the others running, now; they end with it."""
+        pids = (self.engine_pid, *self.front_end_pids)
+        os.kill(self.pid, signal.SIGKILL)
         self._reap()
+        for pid in pids:
+            _gone(pid)
+
+    def replaced(self, pid: int) -> None:
+        """Wait until a process that was killed has been replaced."""
+        for _ in range(READY_TRIES):
+            if pid not in {self.engine_pid, *self.front_end_pids}:
+                return
+            time.sleep(READY_PAUSE_S)
+        raise AssertionError(f"process {pid} was not replaced in time")
+
+    def _now(self) -> dict[str, Any]:
+        facts: dict[str, Any] = json.loads((self.data_dir / "ready.json").read_text())
+        return facts
 
     def stop(self) -> None:
         """Ask it to stop, and wait until it has."""
@@ -78,3 +106,24 @@ class ServerProcess:
         self.process.wait(timeout=30)
         if self.log is not None:
             self.log.close()
+
+
+def _gone(pid: int) -> None:
+    """Wait until a process, which is nobody's child here, has ended."""
+    for _ in range(READY_TRIES):
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return
+        if _is_a_zombie(pid):
+            return
+        time.sleep(READY_PAUSE_S)
+    raise AssertionError(f"process {pid} did not end in time")
+
+
+def _is_a_zombie(pid: int) -> bool:
+    """Whether it has ended and its new parent does not care, as in containers without an init."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return False

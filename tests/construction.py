@@ -69,6 +69,8 @@ class Room:
     state: State = field(default_factory=State)
     journal: list[bytes] = field(default_factory=list)
     keys: Any = field(default_factory=lambda: count(1))
+    # What it was told, and when: another engine that is told the same writes the same journal.
+    tape: list[tuple[int, Command]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         staff = tuple(
@@ -81,6 +83,7 @@ class Room:
 
     def run(self, command: Command) -> Record | Refusal | Seen:
         """Decide a command and, where it leaves a record, apply the record as read from bytes."""
+        self.tape.append((self.now_us, command))
         decision = decide(self.state, command, self.now_us)
         if isinstance(decision, Record):
             prev = sha256_hex(self.journal[-1]) if self.journal else FIRST_PREV

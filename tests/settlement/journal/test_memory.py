@@ -39,13 +39,13 @@ JOURNAL = signing_key("journal")
 
 @dataclass(slots=True)
 class Taped(Room):
-    """A room that remembers what it was told, and when."""
+    """A room that remembers what it decided, and when."""
 
-    tape: list[tuple[int, Command, Record | Refusal | Seen]] = field(default_factory=list)
+    told: list[tuple[int, Command, Record | Refusal | Seen]] = field(default_factory=list)
 
     def run(self, command: Command) -> Record | Refusal | Seen:
         decision = Room.run(self, command)
-        self.tape.append((self.now_us, command, decision))
+        self.told.append((self.now_us, command, decision))
         return decision
 
 
@@ -131,7 +131,7 @@ def test_a_stepper_that_forgets_and_restarts_writes_the_same_journal(
     clock = [EPOCH_US]
     index = Index(keys)
     engine = stepper(store, clock, index, every=1)
-    for now_us, command, decision in room.tape:
+    for now_us, command, decision in room.told:
         clock[0] = now_us
         if chance.random() < 0.1:
             engine.close()
@@ -163,7 +163,7 @@ def test_what_was_forgotten_is_told_and_proven_like_what_was_not(tmp_path: Path)
     store = SqliteStore(tmp_path / "journal.sqlite")
     clock = [EPOCH_US]
     engine = stepper(store, clock, Index(tmp_path / "keys"), every=1)
-    for now_us, command, _ in room.tape:
+    for now_us, command, _ in room.told:
         clock[0] = now_us
         engine.step(given(command))
     engine.close()
@@ -172,7 +172,7 @@ def test_what_was_forgotten_is_told_and_proven_like_what_was_not(tmp_path: Path)
         for thing_id, thing in things.items():
             assert engine.answer(Lookup(noun=noun, id=thing_id)) == thing
         assert engine.answer(Lookup(noun=noun, id="none")) is None
-    for _, command, decision in room.tape:
+    for _, command, decision in room.told:
         if isinstance(decision, Record) and decision.request is not None:
             by = command.by
             found = engine.answer(
@@ -208,7 +208,7 @@ def test_a_packed_state_is_the_state(tmp_path: Path) -> None:
 
 
 def recorded(room: Taped, seq: int) -> Record:
-    (record,) = (each for _, _, each in room.tape if isinstance(each, Record) and each.seq == seq)
+    (record,) = (each for _, _, each in room.told if isinstance(each, Record) and each.seq == seq)
     return record
 
 
@@ -218,7 +218,7 @@ def test_a_snapshot_that_does_not_verify_is_passed_over(spoil: bytes) -> None:
     store = MemoryStore()
     clock = [EPOCH_US]
     engine = stepper(store, clock, Index(None), every=1)
-    for now_us, command, _ in room.tape:
+    for now_us, command, _ in room.told:
         clock[0] = now_us
         engine.step(given(command))
     engine.close()
@@ -234,7 +234,7 @@ def test_a_snapshot_of_another_key_is_passed_over() -> None:
     room = life(1, 20)
     store = MemoryStore()
     engine = stepper(store, [EPOCH_US], Index(None), every=1)
-    engine.step([room.tape[0][1]])
+    engine.step([room.told[0][1]])
     engine.close()
     other = signing_key("somebody")
     with pytest.raises(Exception, match="signed"):
@@ -247,7 +247,7 @@ def test_a_retry_of_what_was_forgotten_is_answered_again(tmp_path: Path) -> None
     clock = [EPOCH_US]
     engine = stepper(store, clock, Index(tmp_path / "keys"), every=10**9)
     seen: list[tuple[Command, Record]] = []
-    for now_us, command, decision in room.tape:
+    for now_us, command, decision in room.told:
         clock[0] = now_us
         engine.step(given(command))
         if isinstance(decision, Record) and decision.request is not None:

@@ -7,8 +7,9 @@ are one transaction. Readers hold connections that cannot write. Source: spec/jo
 import os
 import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
+from threading import Lock
 from typing import Final
 
 from sqlalchemy import URL, NullPool, Table, create_engine
@@ -124,6 +125,9 @@ class SqliteStore:
         self._upserts = Upserts()
         self._lock = FileLock(path)
         self._writing: sqlite3.Connection | None = None
+        # Opening a connection takes longer than the one read that it is opened for.
+        self._reading: sqlite3.Connection | None = None
+        self._reading_lock = Lock()
 
     def acquire(self) -> int:
         self._lock.acquire()
@@ -161,7 +165,7 @@ class SqliteStore:
 
     def record(self, seq: int) -> bytes | None:
         try:
-            with closing(connect_reading(self.path)) as connection:
+            with self._reading_lock, self._reader() as connection:
                 row = connection.execute(_SELECT_ONE, (seq, seq)).fetchone()
                 return None if row is None else bytes(row[1]).split(b"\n")[seq - row[0]]
         except (sqlite3.Error, LookupError, TypeError) as error:
@@ -226,6 +230,21 @@ class SqliteStore:
         connection, self._writing = self._writing, None
         if connection is not None:
             connection.close()
+        with self._reading_lock:
+            connection, self._reading = self._reading, None
+            if connection is not None:
+                connection.close()
+
+    @contextmanager
+    def _reader(self) -> Iterator[sqlite3.Connection]:
+        """A connection that cannot write; while the store is acquired, always the same."""
+        if self._writing is None:
+            with closing(connect_reading(self.path)) as connection:
+                yield connection
+            return
+        if self._reading is None:
+            self._reading = connect_reading(self.path)
+        yield self._reading
 
     def _prepare(self, connection: sqlite3.Connection) -> int:
         """Create what is missing, check the schema's version, and begin a tenure."""

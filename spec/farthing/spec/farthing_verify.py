@@ -1,0 +1,400 @@
+"""Verify a Farthing journal from a bundle, or one receipt, without trusting who made them.
+
+This one file needs Python 3.11 and `cryptography`, and nothing of Farthing. It is written to be
+read: each step says what it shows and where the rule stands. The formats are in spec/audit.md (the
+bundle), spec/receipts.md, spec/journal.md and spec/merkle.md; the steps are in spec/verifier.md.
+
+    python farthing_verify.py BUNDLE --trust THUMBPRINT
+    python farthing_verify.py BUNDLE --trust THUMBPRINT --receipt RECEIPT
+    python farthing_verify.py --receipt RECEIPT --keys JWKS --trust THUMBPRINT
+
+Exit 0: everything holds. Exit 1: something does not. Exit 2: there is nothing to judge.
+"""
+
+import argparse
+import base64
+import hashlib
+import json
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+CANNOT_SHOW = (
+    "that everybody is shown this same journal: compare a tree head with others who have one",
+    "what came after the last record: a bundle can end early",
+    "that the times in the records are right: they are the platform's clock",
+    "that prices, limits, holds and signatures are in order: `farthing audit verify` judges those",
+    "that money outside is what the external accounts mirror",
+    "what was delivered, and who stands behind an id: the journal holds neither",
+)
+UNPINNED = "that this is the platform's journal: without --trust anybody could have made it"
+GENESIS = hashlib.sha256(b"farthing journal").hexdigest()
+EMPTY_ROOT = hashlib.sha256(b"").digest()
+COUNTERS = ("credits_pending", "credits_posted", "debits_pending", "debits_posted")
+
+
+class Bad(Exception):
+    """Something does not hold; the text says what and where."""
+
+
+def require(holds: object, what: str) -> None:
+    """Stop at the first thing that does not hold."""
+    if not holds:
+        raise Bad(what)
+
+
+# 1. Bytes. A document has one spelling: RFC 8785 over ASCII keys, texts, booleans and integers
+#    below 2^53. So what was read is written again and compared, and no byte can hide anything.
+
+
+def read_json(data: bytes, what: str) -> dict[str, Any]:
+    """The object that these bytes are the one spelling of."""
+    try:
+        value = json.loads(data.decode())
+        again = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        require(again.encode() == data, f"{what} is not in its one spelling")
+    except (ValueError, RecursionError) as error:
+        raise Bad(f"{what} is not JSON") from error
+    require(isinstance(value, dict) and in_alphabet(value), f"{what} holds what none may hold")
+    return dict(value)
+
+
+def in_alphabet(value: object) -> bool:
+    """Whether a value needs nothing that two readers could read differently."""
+    if isinstance(value, dict):
+        return all(key.isascii() and in_alphabet(item) for key, item in value.items())
+    if isinstance(value, list):
+        return all(map(in_alphabet, value))
+    return isinstance(value, str) or (isinstance(value, int) and abs(value) < 2**53)
+
+
+def read_hashes(value: Any, what: str) -> list[bytes]:  # noqa: ANN401
+    """A list of hashes in lower-case hex."""
+    good = all(re.fullmatch("[0-9a-f]{64}", each) for each in value)
+    require(isinstance(value, list) and good, f"{what} is no list of hashes")
+    return [bytes.fromhex(each) for each in value]
+
+
+# 2. The tree (RFC 6962, section 2.1; RFC 9162, sections 2.1.3 and 2.1.4).
+
+
+def leaf(data: bytes) -> bytes:
+    """The hash of an entry."""
+    return hashlib.sha256(b"\x00" + data).digest()
+
+
+def node(left: bytes, right: bytes) -> bytes:
+    """The hash of two subtrees."""
+    return hashlib.sha256(b"\x01" + left + right).digest()
+
+
+class Tree:
+    """The roots of the complete subtrees of a growing list: all that its root is made of."""
+
+    def __init__(self) -> None:
+        self.size = 0
+        self.peaks: list[bytes] = []
+
+    def add(self, hashed: bytes) -> None:
+        """Take the next leaf."""
+        carry = self.size
+        while carry & 1:
+            hashed, carry = node(self.peaks.pop(), hashed), carry >> 1
+        self.peaks.append(hashed)
+        self.size += 1
+
+    def root(self) -> bytes:
+        """The root of everything so far."""
+        root = self.peaks[-1] if self.peaks else EMPTY_ROOT
+        for peak in reversed(self.peaks[:-1]):
+            root = node(peak, root)
+        return root
+
+
+def climb(at: int, last: int, path: Sequence[bytes], start: bytes) -> tuple[bytes, bytes]:
+    """The roots that a path leads to: of the tree that ends at the start, and of the whole one."""
+    old = new = start
+    for sibling in path:
+        require(last > 0, "a path is longer than its tree is high")
+        if at & 1 or at == last:
+            old, new = node(sibling, old), node(sibling, new)
+            while at and not at & 1:
+                at, last = at >> 1, last >> 1
+        else:
+            new = node(new, sibling)
+        at, last = at >> 1, last >> 1
+    require(last == 0, "a path is shorter than its tree is high")
+    return old, new
+
+
+def includes(hashed: bytes, index: int, size: int, path: Sequence[bytes], root: bytes) -> bool:
+    """Whether the path leads from this leaf to this root (RFC 9162, section 2.1.3.2)."""
+    return 0 <= index < size and climb(index, size - 1, path, hashed)[1] == root
+
+
+def grows(first: int, second: int, old: bytes, new: bytes, path: list[bytes]) -> bool:
+    """Whether the second tree only adds to the first (RFC 9162, section 2.1.4.2)."""
+    if first == 0 or first >= second:
+        return first < second and not path
+    # A first tree that is one complete subtree stands for itself at the head of the path.
+    start, *rest = path if first & (first - 1) else [old, *path]
+    at, last = first - 1, second - 1
+    while at & 1:
+        at, last = at >> 1, last >> 1
+    return climb(at, last, rest, start) == (old, new)
+
+
+# 3. The signed head: a C2SP tlog-checkpoint in a signed note, Ed25519, exactly one signature.
+
+
+def read_keys(jwks: list[dict[str, str]]) -> dict[str, bytes]:
+    """The Ed25519 keys of a list of JWKs, by thumbprint (RFC 7638); others sign no head."""
+    keys: dict[str, bytes] = {}
+    for jwk in jwks:
+        if (jwk["kty"], jwk["crv"]) == ("OKP", "Ed25519"):
+            named = json.dumps({name: jwk[name] for name in ("crv", "kty", "x")}, indent=None)
+            digest = hashlib.sha256(named.replace(" ", "").encode()).digest()
+            thumbprint = base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
+            keys[thumbprint] = base64.urlsafe_b64decode(jwk["x"] + "=")
+    return keys
+
+
+@dataclass(frozen=True)
+class Head:
+    """What a signed note says, and which key signed it."""
+
+    origin: str
+    size: int
+    root: bytes
+    signer: str
+
+
+def read_head(note: str, keys: dict[str, bytes], what: str) -> Head:
+    """The head of a note that one of the keys signed."""
+    form = r"([!-*,-~]{1,255})\n(0|[1-9][0-9]{0,18})\n([A-Za-z0-9+/]{43}=)\n\n— (\S+) (\S+)\n"
+    match = re.fullmatch(form, note)
+    if match is None:
+        raise Bad(f"{what} is no note with one signature")
+    origin, size, root64, name, stamp64 = match.groups()
+    root, stamp = (base64.b64decode(each, validate=True) for each in (root64, stamp64))
+    spelt = (base64.b64encode(root).decode(), base64.b64encode(stamp).decode(), name)
+    require(spelt == (root64, stamp64, origin), f"{what} is spelt otherwise")
+    for signer, raw in keys.items():
+        if hashlib.sha256(name.encode() + b"\n\x01" + raw).digest()[:4] == stamp[:4]:
+            try:
+                body = f"{origin}\n{size}\n{root64}\n".encode()
+                Ed25519PublicKey.from_public_bytes(raw).verify(stamp[4:], body)
+            except InvalidSignature:
+                raise Bad(f"{what}: the signature does not verify") from None
+            return Head(origin, int(size), root, signer)
+    raise Bad(f"{what} is signed by none of the keys")
+
+
+# 4. The ledger: both sides of every transfer move together, nothing that must not is overdrawn.
+
+
+def fold(accounts: dict[str, list[int]], transfer: dict[str, str], below: list[str]) -> None:
+    """Apply one transfer to the four counters of both its accounts."""
+    require(re.fullmatch("[1-9][0-9]{0,18}", transfer["units"]), "units are no integer text")
+    units, movement = int(transfer["units"]), transfer["movement"]
+    require(units < 2**63 and transfer["debit"] != transfer["credit"], "it is no transfer")
+    require(movement in {"pending", "void", "post"}, f"{movement} is no movement")
+    for side in ("credit", "debit"):
+        name = transfer[side]
+        owner, kind, asset = name.split(":")
+        require(owner and asset == transfer["asset"], f"{name} is of another asset")
+        counters = accounts.setdefault(name, [0, 0, 0, 0])
+        counter = COUNTERS.index(f"{side}s_{'posted' if movement == 'post' else 'pending'}")
+        counters[counter] += -units if movement == "void" else units
+        _, credits_posted, debits_pending, debits_posted = counters
+        available = credits_posted - debits_posted - debits_pending
+        require(min(counters) >= 0, f"a counter of {name} is below zero")
+        require(available >= 0 or kind in below, f"{name} is overdrawn")
+
+
+# 5. The bundle: records and heads in order, then the end.
+
+
+@dataclass
+class Journal:
+    """A journal as far as it was read. Kinds of account in `below` may be below zero."""
+
+    origin: str
+    keys: dict[str, bytes]
+    below: list[str]
+    tree: Tree = field(default_factory=Tree)
+    last_sha256: str = GENESIS
+    at_us: int = 0
+    accounts: dict[str, list[int]] = field(default_factory=dict)
+    head: Head = Head("", 0, EMPTY_ROOT, "")
+    ended: bool = False
+
+
+def open_bundle(line: bytes) -> Journal:
+    """The first line: which log, under which keys."""
+    header = read_json(line.removesuffix(b"\n"), "the first line")
+    require(header.get("bundle") == "farthing-bundle/1", "not a bundle")
+    require(header.keys() == {"bundle", "keys", "origin", "overdrawn"}, "the first line differs")
+    return Journal(header["origin"], read_keys(header["keys"]["journal"]), header["overdrawn"])
+
+
+def take_record(journal: Journal, line: bytes) -> None:
+    """The next record: its place, its predecessor, its time, its transfers; a leaf of the tree."""
+    seq = journal.tree.size + 1
+    record = read_json(line, f"record {seq}")
+    try:
+        require(record["v"] == 1, "its version is not known")
+        require(record["seq"] == seq, f"record {record['seq']} stands in its place")
+        follows = record["prev"] == journal.last_sha256
+        require(follows, f"it does not follow record {seq - 1}: one of the two was changed")
+        require(record["at_us"] >= journal.at_us, "it is earlier than the one before it")
+        require("refused" not in record or "moved" not in record, "a refusal moves money")
+        for transfer in record.get("moved", []):
+            fold(journal.accounts, transfer, journal.below)
+    except Bad as bad:
+        raise Bad(f"record {seq}: {bad}") from None
+    journal.at_us = record["at_us"]
+    journal.last_sha256 = hashlib.sha256(line).hexdigest()
+    journal.tree.add(leaf(line))
+
+
+def take_head(journal: Journal, line: bytes) -> None:
+    """A signed head over all records so far, which grows out of the head before."""
+    size, before, what = journal.tree.size, journal.head, f"the head of {journal.tree.size} records"
+    found = read_json(line, what)
+    require(found.keys() == {"head", "proof"}, f"{what} holds other than it must")
+    head = read_head(found["head"], journal.keys, what)
+    require(head.origin == journal.origin, f"{what} is of another journal")
+    require(head.size == size, f"{what} says that there are {head.size}")
+    require(head.root == journal.tree.root(), f"{what} has another root than these records")
+    grown = grows(before.size, size, before.root, head.root, read_hashes(found["proof"], what))
+    require(grown, f"{what} does not grow out of the one before")
+    journal.head = head
+
+
+def take_end(journal: Journal, line: bytes) -> None:
+    """The last line repeats what everything before it gives."""
+    accounts = {
+        name: dict(zip(COUNTERS, map(str, counters), strict=True))
+        for name, counters in journal.accounts.items()
+    }
+    size, root = journal.tree.size, journal.tree.root().hex()
+    end = {"head_sha256": journal.last_sha256, "records": size, "root_sha256": root}
+    same = read_json(line, "the last line") == {"accounts": accounts, "end": end}
+    require(same, "the last line is not what the records give")
+    journal.ended = True
+
+
+def read_bundle(journal: Journal, lines: Iterator[bytes], receipts: list["Receipt"]) -> None:
+    """Take all that follows the first line, and hold receipts against it on the way."""
+    for number, ended in enumerate(lines, 2):
+        line = ended.removesuffix(b"\n")
+        require(line and line != ended, f"line {number} is empty or cut off")
+        require(not journal.ended, f"line {number}: something follows the end")
+        if line.startswith(b'{"head":'):
+            take_head(journal, line)
+        elif line.startswith(b'{"accounts":'):
+            take_end(journal, line)
+        else:
+            take_record(journal, line)
+            for receipt in receipts:
+                hold_against(receipt, journal, line)
+    require(journal.ended, "the bundle was cut off: it has no end")
+    require(journal.head.size == journal.tree.size > 0, "no signed head covers the last record")
+
+
+# 6. A receipt: one record, its path, and the head that the path leads to (spec/receipts.md).
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """A receipt that verifies by itself."""
+
+    seq: int
+    record: bytes
+    head: Head
+
+
+def read_receipt(data: bytes, keys: dict[str, bytes]) -> Receipt:
+    """A receipt whose record is in the tree that a key signed."""
+    found = read_json(data.removesuffix(b"\n"), "the receipt")
+    require(found.keys() == {"proof", "record", "seq", "tree_head"}, "the receipt differs")
+    head = read_head(found["tree_head"], keys, "the receipt's head")
+    seq, record = found["seq"], found["record"].encode()
+    path = read_hashes(found["proof"], "the receipt's proof")
+    proven = includes(leaf(record), seq - 1, head.size, path, head.root)
+    require(proven, "the receipt's record is not in the tree that was signed")
+    require(read_json(record, "the record")["seq"] == seq, f"the record is not number {seq}")
+    return Receipt(seq, record, head)
+
+
+def hold_against(receipt: Receipt, journal: Journal, line: bytes) -> None:
+    """The bundle has this very record at its place, and this very tree at the head's size."""
+    if journal.tree.size == receipt.seq:
+        require(line == receipt.record, f"record {receipt.seq} of the bundle is another")
+    if journal.tree.size == receipt.head.size:
+        same = (journal.tree.root(), journal.origin) == (receipt.head.root, receipt.head.origin)
+        require(same, f"the receipt's head of {receipt.head.size} is of another journal: a fork")
+
+
+# 7. What a person is told.
+
+
+def judge(bundle: Path | None, jwks: Path | None, given: list[Path], trust: set[str]) -> list[str]:
+    """What holds, in sentences; `Bad` at the first thing that does not."""
+    says: list[str] = []
+    lines = iter(bundle.open("rb") if bundle else ())
+    journal = open_bundle(next(lines, b"")) if bundle else Journal("", {}, [])
+    keys = read_keys(json.loads(jwks.read_bytes())["keys"]) if jwks else journal.keys
+    known = {name: raw for name, raw in keys.items() if not trust or name in trust}
+    require(known, "none of the keys given is the one to trust")
+    receipts = [read_receipt(path.read_bytes(), known) for path in given]
+    if bundle:
+        read_bundle(journal, lines, receipts)
+        size, signer = journal.tree.size, journal.head.signer
+        require(signer in known, f"the newest head is signed by {signer}, which is not trusted")
+        says.append(f"{size} records of {journal.origin} follow one another; balances hold")
+        says.append(f"accounts that may be below zero: {', '.join(journal.below) or 'none'}")
+        says.append(f"their tree has the root {journal.tree.root().hex()}, signed by {signer}")
+    for receipt in receipts:
+        seq, head = receipt.seq, receipt.head
+        says.append(f"record {seq} is in the journal of {head.origin}, signed by {head.signer}")
+        if bundle:
+            require(head.size <= journal.tree.size, "the receipt is newer than the bundle")
+            says.append(f"record {seq} is the one in the bundle, in the same tree")
+    return says
+
+
+def main() -> int:
+    """Judge, and say what holds and what cannot be shown."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("bundle", type=Path, nargs="?", help="made by `farthing audit export`")
+    parser.add_argument("--receipt", type=Path, action="append", default=[])
+    parser.add_argument("--keys", type=Path, help="the platform's published key set")
+    parser.add_argument("--trust", action="append", default=[], help="a key's thumbprint")
+    asked = parser.parse_args()
+    if not asked.bundle and not (asked.receipt and asked.keys):
+        parser.error("name a bundle, or a receipt and a key set")
+    try:
+        says = judge(asked.bundle, asked.keys, asked.receipt, set(asked.trust))
+    except OSError as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+    except (Bad, LookupError, TypeError, ValueError, AttributeError) as error:
+        sys.stdout.write(f"REJECTED: {error}\n")
+        return 1
+    lines = [f"VERIFIED ({'pinned' if asked.trust else 'integrity only'})", *says]
+    hidden = CANNOT_SHOW if asked.trust else (UNPINNED, *CANNOT_SHOW)
+    lines += ["this does not show:", *(f"  - {each}" for each in hidden)]
+    sys.stdout.write("".join(f"{line}\n" for line in lines))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,177 @@
+"""The one-file verifier, as an outsider runs it: alone, with nothing of ours on its path."""
+
+import subprocess
+import sys
+import sysconfig
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+
+from farthing.protocol.canonical import canonical_bytes
+from farthing.protocol.wire import document_of
+from tests.papers import signing_key
+from tests.protocol.bundling import bundled, traded
+from tests.protocol.evidence_market import JOURNAL_KEY, Sealed
+
+TOLD = traded()
+RECORDS = TOLD.trade.room.journal
+LINES = bundled(RECORDS)
+SEQ = TOLD.trade.room.state.charges[TOLD.charge_id].seq
+SOURCE = files("farthing.spec") / "farthing_verify.py"
+TRUST = ("--trust", JOURNAL_KEY.thumbprint)
+# What an outsider has installed, and nothing else: no editable install, no working directory.
+STARTER = (
+    "import sys, runpy\n"
+    "sys.path[:] = [each for each in sys.path if each.endswith('.zip') or 'python3' in each]\n"
+    "class Ours:\n"
+    "    def find_spec(self, name, *_):\n"
+    "        if name.split('.')[0] == 'farthing': raise ImportError('nothing of ours is here')\n"
+    "sys.meta_path.insert(0, Ours())\n"
+    "sys.argv = sys.argv[1:]\n"
+    "runpy.run_path(sys.argv[0], run_name='__main__')\n"
+)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that holds what was downloaded."""
+    folder = tmp_path_factory.mktemp("outsider")
+    (folder / "farthing_verify.py").write_bytes(SOURCE.read_bytes())
+    (folder / "bundle").write_bytes(b"".join(LINES))
+    receipt = Sealed(RECORDS).receipt(SEQ)
+    (folder / "receipt").write_bytes(canonical_bytes(document_of(receipt)) + b"\n")
+    older = Sealed(RECORDS[:-2]).receipt(SEQ)
+    (folder / "older").write_bytes(canonical_bytes(document_of(older)) + b"\n")
+    (folder / "jwks").write_bytes(canonical_bytes({"keys": [dict(JOURNAL_KEY.public.jwk())]}))
+    return folder
+
+
+def ran(place: Path, *words: str) -> tuple[int, str]:
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", STARTER, "farthing_verify.py", *words],
+        cwd=place,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={"PATH": sysconfig.get_path("scripts")},
+    )
+    assert done.stderr == "" or done.returncode == 2, done.stderr
+    return done.returncode, done.stdout
+
+
+def test_it_is_one_short_file_that_needs_nothing_of_ours() -> None:
+    text = SOURCE.read_text()
+    imports = [line.split()[1] for line in text.splitlines() if line.startswith(("import", "from"))]
+
+    assert len(text.splitlines()) <= 400
+    foreign = {name.split(".")[0] for name in imports} - set(sys.stdlib_module_names)
+    assert foreign == {"cryptography"}
+
+
+def test_a_bundle_verifies_under_a_pinned_key(place: Path) -> None:
+    code, out = ran(place, "bundle", *TRUST)
+
+    assert code == 0
+    assert out.startswith("VERIFIED (pinned)\n")
+    assert f"{len(RECORDS)} records of" in out
+    assert f"signed by {JOURNAL_KEY.thumbprint}" in out
+    assert "this does not show:" in out
+
+
+@pytest.mark.parametrize("name", ["receipt", "older"])
+def test_a_receipt_is_checked_against_a_bundle(place: Path, name: str) -> None:
+    code, out = ran(place, "bundle", *TRUST, "--receipt", name)
+
+    assert code == 0
+    assert f"record {SEQ} is the one in the bundle, in the same tree" in out
+
+
+def test_a_receipt_is_checked_by_itself(place: Path) -> None:
+    code, out = ran(place, "--receipt", "receipt", "--keys", "jwks", *TRUST)
+
+    assert code == 0
+    assert f"record {SEQ} is in the journal of" in out
+
+
+def test_without_a_pin_it_says_that_anybody_could_have_made_it(place: Path) -> None:
+    code, out = ran(place, "bundle")
+
+    assert code == 0
+    assert out.startswith("VERIFIED (integrity only)\n")
+    assert "without --trust anybody could have made it" in out
+
+
+def test_a_strangers_bundle_is_rejected(place: Path) -> None:
+    code, out = ran(place, "bundle", "--trust", signing_key("stranger").thumbprint)
+
+    assert (code, out.splitlines()) == (
+        1,
+        ["REJECTED: none of the keys given is the one to trust"],
+    )
+
+
+def damaged() -> dict[str, bytes]:
+    whole = b"".join(LINES)
+    record = RECORDS[SEQ - 1]
+    heads = [line for line in LINES if line.startswith(b'{"head":')]
+    return {
+        "another amount": whole.replace(record, record.replace(b'"units":"', b'"units":"1', 1)),
+        "a record less": whole.replace(record + b"\n", b""),
+        "a space more": whole.replace(b'{"asked":', b'{ "asked":', 1),
+        "another head": whole.replace(heads[0][:60], heads[1][:60]),
+        "another signature": whole.replace(heads[-1][-150:-140], b"A" * 10),
+        "another proof": whole.replace(b'"proof":["', b'"proof":["0', 1),
+        "another balance": whole.replace(b'"credits_posted":"', b'"credits_posted":"9', 1),
+        "no end": b"".join(LINES[:-1]),
+        "more after the end": whole + LINES[1],
+        "cut off": whole[: len(whole) // 2],
+        "empty": b"",
+        "no bundle": b"PK\x03\x04",
+        "no journal": b"".join([LINES[0], LINES[-1]]),
+    }
+
+
+@pytest.mark.parametrize("what", damaged())
+def test_a_damaged_bundle_is_rejected(place: Path, what: str, tmp_path: Path) -> None:
+    changed = damaged()[what]
+    assert changed != b"".join(LINES)
+    (tmp_path / "damaged").write_bytes(changed)
+
+    code, out = ran(place, str(tmp_path / "damaged"), *TRUST)
+
+    assert code == 1
+    assert out.startswith("REJECTED: ")
+
+
+def test_the_first_bad_record_is_named(place: Path, tmp_path: Path) -> None:
+    (tmp_path / "damaged").write_bytes(damaged()["another amount"])
+
+    assert f"record {SEQ}" in ran(place, str(tmp_path / "damaged"), *TRUST)[1]
+
+
+def test_a_receipt_of_a_fork_is_rejected(place: Path, tmp_path: Path) -> None:
+    """Two journals of one key that part after the record: the receipt is of the other one."""
+    other = [*RECORDS[:-1], RECORDS[-1].replace(b'"v":1', b'"v":1 ')]
+    receipt = Sealed(other).receipt(SEQ)
+    (tmp_path / "receipt").write_bytes(canonical_bytes(document_of(receipt)))
+
+    code, out = ran(place, "bundle", *TRUST, "--receipt", str(tmp_path / "receipt"))
+
+    assert code == 1
+    assert "a fork" in out
+
+
+def test_a_changed_receipt_is_rejected(place: Path, tmp_path: Path) -> None:
+    whole = (place / "receipt").read_bytes()
+    for at in range(0, len(whole) - 1, 211):
+        changed = bytearray(whole)
+        changed[at] ^= 1
+        (tmp_path / "receipt").write_bytes(changed)
+        words = ("--receipt", str(tmp_path / "receipt"), "--keys", "jwks", *TRUST)
+        assert ran(place, *words)[0] == 1
+
+
+@pytest.mark.parametrize("words", [(), ("--receipt", "receipt"), ("nowhere",)])
+def test_what_cannot_be_judged_is_said_apart(place: Path, words: tuple[str, ...]) -> None:
+    assert ran(place, *words)[0] == 2

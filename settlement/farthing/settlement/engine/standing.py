@@ -5,9 +5,10 @@ from dataclasses import replace as copy
 from itertools import islice
 
 from farthing.protocol.authority.standing import Standing
-from farthing.protocol.ledger import Account, AccountKind, split_account
+from farthing.protocol.ledger import Account, AccountKind, account_name
 from farthing.protocol.money import ASSETS
 from farthing.protocol.times import utc_day
+from farthing.protocol.wire import Role
 from farthing.settlement.engine.commands import Question
 from farthing.settlement.engine.disputes import preview
 from farthing.settlement.engine.principals import is_frozen
@@ -95,16 +96,25 @@ def _balances(
     """Per asset: what is at hand, and what is set aside (buyers) or not yet payable (vendors)."""
     available: dict[str, int] = {}
     pending: dict[str, int] = {}
-    for name, account in _accounts_of(state, organisation_id).items():
-        _, kind, asset = split_account(name)
-        if kind is AccountKind.PREPAID:
-            available[asset] = account.available_units
-            pending[asset] = account.debits_pending
-        elif kind is AccountKind.VENDOR_PAYABLE:
-            available[asset] = account.available_units
-        elif kind is AccountKind.VENDOR_PENDING and role == "vendor":
-            pending[asset] = account.posted_units
+    # Asked for after every payment, so that only the names that matter are looked up.
+    for asset in ASSETS:
+        if role == Role.VENDOR:
+            account = _account(state, organisation_id, AccountKind.VENDOR_PAYABLE, asset)
+            if account is not None:
+                available[asset] = account.available_units
+            account = _account(state, organisation_id, AccountKind.VENDOR_PENDING, asset)
+            if account is not None:
+                pending[asset] = account.posted_units
+        else:
+            account = _account(state, organisation_id, AccountKind.PREPAID, asset)
+            if account is not None:
+                available[asset] = account.available_units
+                pending[asset] = account.debits_pending
     return available, pending
+
+
+def _account(state: State, owner: str, kind: AccountKind, asset: str) -> Account | None:
+    return state.accounts.get(account_name(owner, kind, asset))
 
 
 def _accounts_of(state: State, owner: str) -> Mapping[str, Account]:

@@ -8,7 +8,8 @@ Source: spec/messages.md.
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from enum import StrEnum
-from typing import Annotated, Generic, TypeVar, dataclass_transform
+from functools import cache
+from typing import Annotated, Generic, TypeVar, cast, dataclass_transform
 
 from pydantic import AfterValidator, ConfigDict, Field
 
@@ -187,14 +188,18 @@ def document_of(value: object) -> dict[str, Json]:
 
 
 def _plain(value: object) -> Json:
+    kind = type(value)
+    # Most members are text: that is known without asking further.
+    if kind is str:
+        return cast("str", value)
     if isinstance(value, str | bool | int):
         return value.value if isinstance(value, StrEnum) else value
-    if is_dataclass(value):
+    if is_dataclass(kind):
         members: dict[str, Json] = {}
-        for field in fields(value):
-            member = getattr(value, field.name)
-            if field.default is MISSING or member != field.default:
-                members[field.name] = _plain(member)
+        for name, default in _members(kind):
+            member = getattr(value, name)
+            if default is MISSING or member != default:
+                members[name] = _plain(member)
         return members
     if isinstance(value, Mapping):
         return {str(name): _plain(member) for name, member in value.items()}
@@ -202,3 +207,8 @@ def _plain(value: object) -> Json:
         return [_plain(member) for member in value]
     message_text = f"{type(value).__name__} has no JSON form"
     raise TypeError(message_text)
+
+
+@cache
+def _members(kind: type) -> tuple[tuple[str, object], ...]:
+    return tuple((field.name, field.default) for field in fields(kind))

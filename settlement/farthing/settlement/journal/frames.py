@@ -47,6 +47,7 @@ __all__ = [
     "Reply",
     "Splitter",
     "Submit",
+    "answer_type",
     "ask_of",
     "asks_in",
     "bytes_of",
@@ -389,12 +390,16 @@ def _answer_to(question: Question[Any]) -> "_Kind":
     return kind
 
 
+def answer_type(kind: type[Question[Any]]) -> Any:  # noqa: ANN401  # a type, of whatever form
+    """The parameter of `Question`: what a kind of question is answered with."""
+    return get_args(kind.__orig_bases__[0])[0]  # type: ignore[attr-defined]
+
+
 class _Kind:
     """How the answer to a kind of question is read."""
 
     def __init__(self, name: str, noun: str) -> None:
-        # The parameter of `Question`, unless it depends on the noun.
-        kind: Any = get_args(QUESTIONS[name].__orig_bases__[0])[0]  # type: ignore[attr-defined]
+        kind = answer_type(QUESTIONS[name])
         if name == questions.Lookup.__name__:
             kind = Optional[NOUNS[noun]]  # noqa: UP045  # a type that is not known before
         elif name == questions.Things.__name__:

@@ -18,10 +18,13 @@ __all__ = ["STEPS", "Steps", "committed", "traded"]
 Steps = list[tuple[str, int]]
 STEPS = st.lists(
     st.tuples(
-        st.sampled_from(["hold", "capture", "release", "refund", "dispute", "wait", "fund"]),
+        st.sampled_from(
+            ["deliver", "hold", "capture", "release", "refund", "dispute", "wait", "fund"]
+        ),
         st.integers(min_value=0, max_value=40),
     ),
-    max_size=40,
+    min_size=1,
+    max_size=30,
 )
 
 
@@ -32,6 +35,17 @@ def traded(steps: Steps) -> Trade:
     charged: list[str] = []
     for what, number in steps:
         match what:
+            case "deliver":
+                # Two holds, and one is captured a while after its delivery: what happens between
+                # is recorded before it and takes effect after it.
+                held += [trade.held(number % 5 + 1), trade.held(1)]
+                delivered_us = trade.room.now_us + (number % 20) * SECOND_US
+                trade.room.advance(21)
+                trade.room.fund(trade.operator, 1)
+                record = trade.room.capture(
+                    trade.vendor, held.pop(-2), 1, delivered_at_us=delivered_us
+                )
+                charged += [each.id for each in record.changed if each.noun == "charge"]
             case "hold":
                 record = trade.room.hold(trade.agent, trade.agreement_id, number + 1)
                 if record.refusal is None:

@@ -1,8 +1,8 @@
 """Verify a Farthing journal from a bundle, or one receipt, without trusting who made them.
 
 This one file needs Python 3.11 and `cryptography`, and nothing of Farthing. It is written to be
-read: each step says what it shows and where the rule stands. The formats are in spec/audit.md (the
-bundle), spec/receipts.md, spec/journal.md and spec/merkle.md; the steps are in spec/verifier.md.
+read: each step says what it shows and where the rule stands. The formats are in spec/audit.md and
+spec/receipts.md, the rules in spec/journal.md and spec/merkle.md, the steps in spec/verifier.md.
 
     python farthing_verify.py BUNDLE --trust THUMBPRINT
     python farthing_verify.py BUNDLE --trust THUMBPRINT --receipt RECEIPT
@@ -26,6 +26,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 CANNOT_SHOW = (
+    "that this is the platform's journal: without --trust anybody could have made it",
     "that everybody is shown this same journal: compare a tree head with others who have one",
     "what came after the last record: a bundle can end early",
     "that the times in the records are right: they are the platform's clock",
@@ -33,7 +34,6 @@ CANNOT_SHOW = (
     "that money outside is what the external accounts mirror",
     "what was delivered, and who stands behind an id: the journal holds neither",
 )
-UNPINNED = "that this is the platform's journal: without --trust anybody could have made it"
 GENESIS = hashlib.sha256(b"farthing journal").hexdigest()
 EMPTY_ROOT = hashlib.sha256(b"").digest()
 COUNTERS = ("credits_pending", "credits_posted", "debits_pending", "debits_posted")
@@ -239,8 +239,8 @@ class Journal:
 def open_bundle(line: bytes) -> Journal:
     """The first line: which log, under which keys."""
     header = read_json(line.removesuffix(b"\n"), "the first line")
-    require(header.get("bundle") == "farthing-bundle/1", "not a bundle")
-    require(header.keys() == {"bundle", "keys", "origin", "overdrawn"}, "the first line differs")
+    require(header.keys() == {"bundle", "keys", "origin", "overdrawn"}, "not a bundle")
+    require(header["bundle"] == "farthing-bundle/1", "not a bundle of a known version")
     return Journal(header["origin"], read_keys(header["keys"]["journal"]), header["overdrawn"])
 
 
@@ -286,8 +286,8 @@ def take_end(journal: Journal, line: bytes) -> None:
     }
     size, root = journal.tree.size, journal.tree.root().hex()
     end = {"head_sha256": journal.last_sha256, "records": size, "root_sha256": root}
-    same = read_json(line, "the last line") == {"accounts": accounts, "end": end}
-    require(same, "the last line is not what the records give")
+    found = read_json(line, "the end")
+    require(found == {"accounts": accounts, "end": end}, "the end is not what the records give")
     journal.ended = True
 
 
@@ -348,8 +348,7 @@ def hold_against(receipt: Receipt, journal: Journal, line: bytes) -> None:
 
 def judge(bundle: Path | None, jwks: Path | None, given: list[Path], trust: set[str]) -> list[str]:
     """What holds, in sentences; `Bad` at the first thing that does not."""
-    says: list[str] = []
-    lines = iter(bundle.open("rb") if bundle else ())
+    says, lines = list[str](), iter(bundle.open("rb") if bundle else ())
     journal = open_bundle(next(lines, b"")) if bundle else Journal("", {}, [])
     keys = read_keys(json.loads(jwks.read_bytes())["keys"]) if jwks else journal.keys
     known = {name: raw for name, raw in keys.items() if not trust or name in trust}
@@ -389,9 +388,9 @@ def main() -> int:
     except (Bad, LookupError, TypeError, ValueError, AttributeError) as error:
         sys.stdout.write(f"REJECTED: {error}\n")
         return 1
-    lines = [f"VERIFIED ({'pinned' if asked.trust else 'integrity only'})", *says]
-    hidden = CANNOT_SHOW if asked.trust else (UNPINNED, *CANNOT_SHOW)
-    lines += ["this does not show:", *(f"  - {each}" for each in hidden)]
+    grade = "pinned" if asked.trust else "integrity only"
+    lines = [f"VERIFIED ({grade})", *says, "this does not show:"]
+    lines += [f"  - {each}" for each in CANNOT_SHOW[1 if asked.trust else 0 :]]
     sys.stdout.write("".join(f"{line}\n" for line in lines))
     return 0
 

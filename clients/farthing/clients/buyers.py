@@ -27,6 +27,7 @@ from farthing.clients.services import (
     VendorCaller,
     fault,
 )
+from farthing.clients.statements import AccountHolder
 from farthing.clients.transport import Connection, Reply
 from farthing.protocol import base64url
 from farthing.protocol.canonical import Json, document_sha256
@@ -36,7 +37,6 @@ from farthing.protocol.errors import Code, Refusal, Refused, Unreachable, Unveri
 from farthing.protocol.evidence import gather
 from farthing.protocol.keys import PublicKey, Signer
 from farthing.protocol.listing import Listing, parse_listing
-from farthing.protocol.messages.accounts import GET_BALANCE, Balances, GetBalance
 from farthing.protocol.messages.agreements import (
     ACCEPT_TERMS,
     GET_AGREEMENT,
@@ -100,7 +100,7 @@ def _nobody_told(kind: str, document: Mapping[str, object]) -> None:
     del kind, document
 
 
-class Buyer:
+class Buyer(AccountHolder):
     """An agent that buys.
 
     Args:
@@ -322,10 +322,6 @@ class Buyer:
     async def outcome(self, operation: str, key: str) -> OutcomeView:
         """What became of a call whose reply was lost."""
         return await self.connection.call(GET_OUTCOME, GetOutcome(operation=operation, key=key))
-
-    async def balance(self) -> Balances:
-        """The balances of the agent's operator."""
-        return await self.connection.call(GET_BALANCE, GetBalance())
 
     async def authority(self) -> Authority:
         """What the agent may spend, and what remains today."""

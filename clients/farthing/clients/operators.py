@@ -6,17 +6,15 @@ Boundary: their calls to the platform. Each class is a role; the platform judges
 from collections.abc import Sequence
 from typing import Literal
 
+from farthing.clients.statements import AccountHolder
 from farthing.clients.transport import Connection
 from farthing.protocol.canonical import canonical_bytes
 from farthing.protocol.keys import PublicKey, Signer
 from farthing.protocol.messages.accounts import (
     FUND_ACCOUNT,
-    GET_BALANCE,
     GET_TRIAL_BALANCE,
-    Balances,
     FundAccount,
     Funding,
-    GetBalance,
     GetTrialBalance,
     TrialBalance,
 )
@@ -202,7 +200,7 @@ class _Approver(Member):
         )
 
 
-class Operator(_Approver):
+class Operator(_Approver, AccountHolder):
     """An organisation whose agents buy: it approves them, sets their limits, stops them."""
 
     async def set_authority(
@@ -251,16 +249,12 @@ class Operator(_Approver):
         """The operator's agents, oldest first."""
         return await self.connection.call(LIST_AGENTS, ListAgents())
 
-    async def balance(self) -> Balances:
-        """The operator's balances."""
-        return await self.connection.call(GET_BALANCE, GetBalance())
-
     async def charges(self, limit: int = 50) -> Charges:
         """The charges of the operator's agents, newest first."""
         return await self.connection.call(LIST_CHARGES, ListCharges(limit=limit))
 
 
-class Treasurer(Member):
+class Treasurer(Member, AccountHolder):
     """The platform's treasurer: the only one who credits from outside."""
 
     async def fund(

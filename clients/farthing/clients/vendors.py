@@ -7,10 +7,10 @@ Source: spec/contracts.md.
 import base64
 
 from farthing.clients.documents import Offer, sign_delivery, sign_listing
+from farthing.clients.statements import AccountHolder
 from farthing.clients.transport import Connection, Reply
 from farthing.protocol.contracts import DeliveryRecord
 from farthing.protocol.keys import Signer
-from farthing.protocol.messages.accounts import GET_BALANCE, Balances, GetBalance
 from farthing.protocol.messages.agreements import (
     GET_AGREEMENT,
     TERMINATE_AGREEMENT,
@@ -62,7 +62,7 @@ from farthing.protocol.wire import Money
 __all__ = ["Offer", "Vendor", "capture_key", "release_key"]
 
 
-class Vendor:
+class Vendor(AccountHolder):
     """An organisation that sells.
 
     Args:
@@ -214,10 +214,6 @@ class Vendor:
     async def charges(self, limit: int = 50) -> Charges:
         """The vendor's charges, newest first."""
         return await self.connection.call(LIST_CHARGES, ListCharges(limit=limit))
-
-    async def balance(self) -> Balances:
-        """What is pending and what is payable."""
-        return await self.connection.call(GET_BALANCE, GetBalance())
 
 
 def capture_key(hold_id: str) -> str:

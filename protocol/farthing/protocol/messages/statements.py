@@ -1,5 +1,6 @@
 """Statements: a period's lines with opening and closing balances, and the record behind a line."""
 
+from dataclasses import field
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -16,6 +17,7 @@ __all__ = [
     "GET_STATEMENT",
     "LINES_MAX",
     "AccountPeriod",
+    "BalanceEvent",
     "GetRecord",
     "GetStatement",
     "RecordView",
@@ -105,6 +107,20 @@ class Statement:
     lines: tuple[StatementLine, ...]
     as_of_seq: int
     cursor: str = ""
+
+
+@message
+class BalanceEvent:
+    """What a stream tells: accounts as they stood after a record, and what it was about.
+
+    The first event of a stream that begins anew is of all accounts, and about nothing.
+    """
+
+    seq: int
+    accounts: tuple[AccountBalance, ...]
+    operation: str = ""
+    recorded_at: str = ""
+    ids: dict[str, str] = field(default_factory=dict)
 
 
 @message

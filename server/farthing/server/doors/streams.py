@@ -7,7 +7,7 @@ long a reader may take. Source: spec/statements.md.
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Final, cast
@@ -22,8 +22,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from farthing.identity.callers import Caller
 from farthing.protocol.errors import Code, Refused, refuse
 from farthing.protocol.ledger import split_account
-from farthing.protocol.messages.accounts import AccountBalance
-from farthing.protocol.messages.statements import GET_STATEMENT
+from farthing.protocol.messages.statements import GET_STATEMENT, BalanceEvent
 from farthing.protocol.records import Record
 from farthing.protocol.times import format_time
 from farthing.protocol.wire import document_of
@@ -379,8 +378,9 @@ async def _news(view: View, caller: Caller, seq: int) -> tuple[list[bytes], int]
     accounts = await view.accounts_of(caller.organisation_id)
     if seq < 0:
         found = await balances_at(view, accounts, seq=view.as_of_seq)
-        balances = [balance_of(name, account) for name, account in found.items()]
-        return [_event(view.as_of_seq, balances)], view.as_of_seq
+        balances = tuple(balance_of(name, account) for name, account in found.items())
+        event = BalanceEvent(seq=view.as_of_seq, accounts=balances)
+        return [_written(event)], view.as_of_seq
     chunks: list[bytes] = []
     records = await records_of(view, accounts, seq, _LINES_MAX)
     for lines in records:
@@ -392,19 +392,16 @@ async def _news(view: View, caller: Caller, seq: int) -> tuple[list[bytes], int]
 def _record_event(caller: Caller, lines: Sequence[Line]) -> bytes:
     entry = lines[-1].entry
     after = {line.account: line.after for line in lines}
-    return _event(
-        entry.seq,
-        [balance_of(name, account) for name, account in sorted(after.items())],
-        {
-            "operation": entry.operation,
-            "recorded_at": format_time(entry.at_us),
-            "ids": ids_shown(caller, entry),
-        },
+    event = BalanceEvent(
+        seq=entry.seq,
+        accounts=tuple(balance_of(name, account) for name, account in sorted(after.items())),
+        operation=entry.operation,
+        recorded_at=format_time(entry.at_us),
+        ids=ids_shown(caller, entry),
     )
+    return _written(event)
 
 
-def _event(
-    seq: int, accounts: Sequence[AccountBalance], cause: Mapping[str, object] | None = None
-) -> bytes:
-    shape = {"seq": seq, "accounts": [document_of(each) for each in accounts], **(cause or {})}
-    return b"id: %d\nevent: balance\ndata: %s\n\n" % (seq, orjson.dumps(shape))
+def _written(event: BalanceEvent) -> bytes:
+    data = orjson.dumps(document_of(event))
+    return b"id: %d\nevent: balance\ndata: %s\n\n" % (event.seq, data)

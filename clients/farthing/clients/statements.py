@@ -1,0 +1,162 @@
+"""What everybody who has accounts can read: balances, statements, records, changes as they come.
+
+Boundary: the holder's calls to the platform; who it is, `Buyer`, `Vendor` and `Operator` say.
+Source: spec/statements.md.
+"""
+
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+from dataclasses import replace
+from typing import Final, Literal
+
+import httpx2
+import orjson
+from pydantic import TypeAdapter, ValidationError
+
+from farthing.clients.signing import RequestSigner
+from farthing.clients.transport import Connection
+from farthing.protocol.errors import Code, Refusal, Refused, Unreachable, Unverified, refuse
+from farthing.protocol.messages.accounts import GET_BALANCE, Balances, GetBalance
+from farthing.protocol.messages.statements import (
+    GET_RECORD,
+    GET_STATEMENT,
+    LINES_MAX,
+    BalanceEvent,
+    GetRecord,
+    GetStatement,
+    RecordView,
+    Statement,
+    StatementLine,
+)
+
+__all__ = ["AccountHolder"]
+
+# The platform says that it is still there every 15 seconds.
+_SILENCE_S: Final = 60
+_EVENT: Final = TypeAdapter(BalanceEvent)
+
+
+class AccountHolder:
+    """What a principal can read of its organisation's accounts."""
+
+    connection: Connection
+
+    async def balance(self, *, at_seq: int = 0, at: str = "", effective_at: str = "") -> Balances:
+        """The organisation's balances: now, or as they were.
+
+        Args:
+            at_seq: after this record of the journal.
+            at: after all that was recorded up to this time.
+            effective_at: of that, only what had taken effect by this time.
+        """
+        ask = GetBalance(at_seq=at_seq, at=at, effective_at=effective_at)
+        return await self.connection.call(GET_BALANCE, ask)
+
+    async def statement(
+        self,
+        *,
+        account: str = "",
+        asset: str = "",
+        by: Literal["recorded", "effective"] = "recorded",
+        since: str = "",
+        until: str = "",
+        cursor: str = "",
+        limit: int = 50,
+    ) -> Statement:
+        """A page of a statement, oldest line first; `cursor` of the answer asks for the next."""
+        ask = GetStatement(
+            account=account,
+            asset=asset,
+            by=by,
+            since=since,
+            until=until,
+            cursor=cursor,
+            limit=limit,
+        )
+        return await self.connection.call(GET_STATEMENT, ask)
+
+    async def lines(
+        self,
+        *,
+        account: str = "",
+        asset: str = "",
+        by: Literal["recorded", "effective"] = "recorded",
+        since: str = "",
+        until: str = "",
+    ) -> AsyncIterator[StatementLine]:
+        """Every line of a statement, whatever number of pages it takes."""
+        ask = GetStatement(
+            account=account, asset=asset, by=by, since=since, until=until, limit=LINES_MAX
+        )
+        while True:
+            page = await self.connection.call(GET_STATEMENT, ask)
+            for line in page.lines:
+                yield line
+            if not page.cursor:
+                return
+            ask = replace(ask, cursor=page.cursor)
+
+    async def record(self, seq: int) -> RecordView:
+        """The record behind a line, with its postings and its proof.
+
+        Raises:
+            Refused: `not_found` where there is none that the caller is party to.
+        """
+        return await self.connection.call(GET_RECORD, GetRecord(seq=seq))
+
+    async def balance_events(self, last_seq: int = -1) -> AsyncGenerator[BalanceEvent, None]:
+        """Each change of the organisation's balances, until the platform ends the stream.
+
+        Args:
+            last_seq: the last event that was seen, to go on after it; without it the first event
+                is of everything as it is.
+
+        Raises:
+            Refused: the platform said no.
+            Unreachable: the stream broke off; go on after the last event that was seen.
+        """
+        mine = self.connection
+        headers = {"accept": "text/event-stream"}
+        if last_seq >= 0:
+            headers["last-event-id"] = str(last_seq)
+        timeout = httpx2.Timeout(mine.timeout_s, read=_SILENCE_S)
+        url = f"{mine.url}/v1/events"
+        try:
+            async with mine.http.stream(
+                "GET", url, headers=headers, auth=_auth(mine), timeout=timeout
+            ) as response:
+                if not response.is_success:
+                    raise _refused(await response.aread())
+                async with aclosing(_data(response)) as found:
+                    async for data in found:
+                        yield _EVENT.validate_json(data, extra="ignore")
+        except httpx2.HTTPError as error:
+            raise Unreachable(f"{url} broke off") from error
+        except ValidationError as error:
+            raise Unverified(f"an event of {url} does not have its form") from error
+
+
+async def _data(response: httpx2.Response) -> AsyncGenerator[str, None]:
+    """The data of each event; each is one line, as the platform writes it."""
+    async for line in response.aiter_lines():
+        if line.startswith("data: "):
+            yield line.removeprefix("data: ")
+
+
+def _auth(connection: Connection) -> RequestSigner | None:
+    if connection.signer is None:
+        return None
+    return RequestSigner(
+        connection.signer,
+        principal=connection.principal,
+        audience=connection.url,
+        clock=connection.clock,
+        entropy=connection.entropy,
+    )
+
+
+def _refused(body: bytes) -> Refused:
+    try:
+        return Refused(Refusal.from_document(orjson.loads(body)))
+    except (orjson.JSONDecodeError, KeyError, TypeError, ValueError):
+        return Refused(refuse(Code.INTERNAL_ERROR))

@@ -1,0 +1,350 @@
+"""Streams over a real socket: what is told, to whom, how many, for how long."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from farthing.clients.tools import PROTOCOL_VERSION
+from farthing.clients.transport import Connection
+from farthing.identity.callers import Caller
+from farthing.protocol.errors import Code, Refused
+from farthing.protocol.messages.statements import BalanceEvent
+from farthing.protocol.records import Change, Record, Signer
+from farthing.protocol.wire import Money, Role
+from farthing.server.doors.streams import Feed, Patient, Watcher
+from farthing.settlement.engine.commands import Committed
+from farthing.settlement.engine.questions import Figures
+from tests.server.listening import META, listening
+from tests.serving import Shop
+
+WAIT_S = 20
+
+
+def usd(amount: str) -> Money:
+    return Money(amount=amount, asset="USD")
+
+
+async def next_of(events: Any) -> Any:
+    async with asyncio.timeout(WAIT_S):
+        return await anext(events)
+
+
+def told(event: BalanceEvent) -> dict[str, str]:
+    return {each.account: each.available.amount for each in event.accounts}
+
+
+async def test_a_stream_begins_with_what_is_and_goes_on_with_what_happens(tmp_path: Path) -> None:
+    async with listening(tmp_path) as server:
+        shop = await Shop.opened(server)
+        async with aclosing(shop.operator.balance_events()) as events:
+            first = await next_of(events)
+            assert (told(first), first.operation) == ({"prepaid": "1"}, "")
+            await server.treasurer.fund(shop.operator.connection.principal, usd("2"), "more")
+            second = await next_of(events)
+
+        assert (told(second), second.operation) == ({"prepaid": "3"}, "fund_account")
+        assert second.seq > first.seq
+        assert list(second.ids) == ["funding"]
+
+
+async def test_a_stream_goes_on_after_the_last_event_that_was_seen(tmp_path: Path) -> None:
+    async with listening(tmp_path) as server:
+        shop = await Shop.opened(server)
+        async with aclosing(shop.operator.balance_events()) as events:
+            seen = (await next_of(events)).seq
+        for amount in ("2", "3"):
+            await server.treasurer.fund(shop.operator.connection.principal, usd(amount), "more")
+        async with aclosing(shop.operator.balance_events(seen)) as events:
+            missed = [await next_of(events), await next_of(events)]
+
+        assert [told(each) for each in missed] == [{"prepaid": "3"}, {"prepaid": "6"}]
+        assert [each.operation for each in missed] == ["fund_account"] * 2
+
+
+async def test_an_agent_is_told_the_ids_of_its_own_trades_alone(tmp_path: Path) -> None:
+    async with listening(tmp_path) as server:
+        shop = await Shop.opened(server)
+        await server.treasurer.fund(shop.operator.connection.principal, usd("2"), "more")
+        quote = await shop.buyer.quote(shop.listing_id, {"page": 2})
+        agreement = await shop.buyer.accept(quote)
+        async with aclosing(shop.buyer.balance_events(0)) as events:
+            funded = [await next_of(events), await next_of(events)]
+            await shop.buyer.hold(agreement.agreement_id, {"page": 2}, {"call": "one"})
+            held = await next_of(events)
+
+        assert [each.ids for each in funded] == [{}, {}]
+        assert held.operation == "place_hold"
+        assert held.ids["agreement"] == agreement.agreement_id
+
+
+async def test_a_stream_ends_with_the_key_that_opened_it(tmp_path: Path) -> None:
+    async with listening(tmp_path) as server:
+        shop = await Shop.opened(server)
+        agent = shop.buyer.connection
+        assert agent.signer is not None
+        async with aclosing(shop.buyer.balance_events()) as events:
+            await next_of(events)
+            await shop.operator.revoke_key(agent.principal, agent.signer.thumbprint)
+            with pytest.raises(StopAsyncIteration):
+                await next_of(events)
+
+        with pytest.raises(Refused) as refused:
+            await next_of(shop.buyer.balance_events())
+        assert refused.value.code is Code.KEY_REVOKED
+
+
+async def test_a_stream_needs_an_account_holders_signature(tmp_path: Path) -> None:
+    async with listening(tmp_path) as server:
+        response = await server.http.get(f"{server.service.issuer}/v1/events")
+
+        assert response.status_code == 401
+        assert response.json()["code"] == "unauthenticated"
+        assert "resource_metadata" in response.headers["www-authenticate"]
+
+
+@pytest.mark.parametrize("last", ["x", "-1", "9" * 16, "1000000"])
+async def test_a_place_that_has_not_been_is_refused(tmp_path: Path, last: str) -> None:
+    async with listening(tmp_path) as server:
+        operator = await server.organisation("operator", "Operator One")
+        async with opened(operator, {"last-event-id": last}) as response:
+            refusal = orjson.loads(await response.aread())
+
+        assert (refusal["code"], refusal["path"]) == ("invalid_argument", "last-event-id")
+
+
+async def test_a_principal_has_eight_streams_at_most(tmp_path: Path) -> None:
+    async with listening(tmp_path) as server:
+        shop = await Shop.opened(server)
+        streams = [shop.operator.balance_events() for _ in range(9)]
+        for stream in streams[:8]:
+            await next_of(stream)
+
+        with pytest.raises(Refused) as refused:
+            await next_of(streams[8])
+        assert refused.value.code is Code.RATE_LIMITED
+
+        await next_of(shop.vendor.balance_events())
+        for stream in streams:
+            await stream.aclose()
+
+
+async def test_a_balance_is_a_resource_and_its_changes_a_subscription(tmp_path: Path) -> None:
+    async with listening(tmp_path) as server:
+        shop = await Shop.opened(server)
+        operator = shop.operator.connection
+        listed = await asked(operator, "resources/list", {})
+        uri = listed["resources"][0]["uri"]
+        foreign = uri.replace(operator.principal, shop.vendor.connection.principal)
+        wanted = {"notifications": {"resourceSubscriptions": [uri, foreign, "farthing://x"]}}
+        async with subscribed(operator, wanted) as messages:
+            acknowledged = await next_of(messages)
+            await server.treasurer.fund(operator.principal, usd("2"), "more")
+            updated = await next_of(messages)
+        read = await asked(operator, "resources/read", {"uri": uri})
+        refused = await asked(operator, "resources/read", {"uri": foreign})
+
+        assert uri == f"farthing://accounts/{operator.principal}/prepaid/USD/balance"
+        assert acknowledged["method"] == "notifications/subscriptions/acknowledged"
+        assert acknowledged["params"]["notifications"] == {"resourceSubscriptions": [uri]}
+        assert updated["method"] == "notifications/resources/updated"
+        assert updated["params"]["uri"] == uri
+        balance = orjson.loads(read["contents"][0]["text"])
+        assert balance["available"] == {"amount": "3", "asset": "USD"}
+        assert refused["code"] == -32602
+        assert refused["data"]["code"] == "not_found"
+
+
+async def test_a_subscription_ends_with_the_key_that_opened_it(tmp_path: Path) -> None:
+    async with listening(tmp_path) as server:
+        shop = await Shop.opened(server)
+        agent = shop.buyer.connection
+        assert agent.signer is not None
+        async with subscribed(agent, {"notifications": {}}) as messages:
+            assert "method" in await next_of(messages)
+            await shop.operator.revoke_key(agent.principal, agent.signer.thumbprint)
+            last = await next_of(messages)
+
+        assert "result" in last
+
+
+async def test_nobody_without_an_account_lists_or_subscribes(tmp_path: Path) -> None:
+    async with listening(tmp_path) as server:
+        nobody = server.connect()
+
+        assert (await asked(nobody, "resources/list", {}))["resources"] == []
+        refused = await asked(nobody, "subscriptions/listen", {"notifications": {}})
+        assert refused["data"]["code"] == "unauthenticated"
+
+
+async def test_open_streams_do_not_keep_a_server_from_stopping(tmp_path: Path) -> None:
+    async with listening(tmp_path) as server:
+        shop = await Shop.opened(server)
+        events = shop.operator.balance_events()
+        await next_of(events)
+        server.service.stop_streams()
+
+        with pytest.raises(StopAsyncIteration):
+            await next_of(events)
+        with pytest.raises(Refused) as refused:
+            await next_of(shop.operator.balance_events())
+        assert refused.value.code is Code.UNAVAILABLE
+
+
+class Quiet:
+    """An engine whose journal a test writes."""
+
+    def __init__(self) -> None:
+        self.records: asyncio.Queue[Committed] = asyncio.Queue()
+
+    async def ask(self, question: object) -> Figures:
+        del question
+        return Figures(fee_ppm=0, seq=0, at_us=0)
+
+    async def follow(self, after_seq: int) -> AsyncIterator[Committed]:
+        del after_seq
+        while True:
+            yield await self.records.get()
+
+
+@asynccontextmanager
+async def feeding(**limits: int) -> AsyncIterator[tuple[Quiet, Feed]]:
+    engine = Quiet()
+    feed = Feed(engine, **limits)  # type: ignore[arg-type]
+    async with feed.running():
+        yield engine, feed
+
+
+OWNER = Caller(
+    principal_id="org_a", organisation_id="org_a", role=Role.OPERATOR, key_thumbprint="key-a"
+)
+
+
+async def test_all_streams_together_are_bounded() -> None:
+    async with feeding(streams_max=2, per_caller_max=2) as (_, feed):
+        third = replace(OWNER, principal_id="agt_c")
+        with (
+            feed.watch(OWNER),
+            feed.watch(replace(OWNER, principal_id="agt_b")),
+            pytest.raises(Refused) as refused,
+            feed.watch(third),
+        ):
+            pass
+        with feed.watch(OWNER), feed.watch(OWNER):
+            pass
+
+    assert refused.value.code is Code.OVERLOADED
+
+
+async def test_the_journal_is_followed_only_while_somebody_watches() -> None:
+    async with feeding() as (engine, feed):
+        for _ in range(3):
+            with feed.watch(OWNER) as watcher:
+                assert await watcher.wait(WAIT_S)
+                watcher.woken.clear()
+                ends = Record(
+                    seq=1,
+                    at_us=1,
+                    operation="revoke_key",
+                    by=Signer(),
+                    asked={},
+                    changed=(Change(noun="key", id="key-a", after={"status": "revoked"}),),
+                )
+                engine.records.put_nowait(Following(ends))
+                assert await watcher.wait(WAIT_S)
+                assert watcher.closed
+
+
+class Following:
+    """A record as followers get it, with no bytes."""
+
+    def __init__(self, record: Record) -> None:
+        self.record = record
+        self.seq = record.seq
+
+
+async def test_a_reader_that_takes_nothing_is_left_alone() -> None:
+    sent: list[Any] = []
+
+    async def streaming(scope: Any, receive: Any, send: Any) -> None:
+        del scope, receive
+        await send({"type": "http.response.start", "status": 200})
+        await send({"type": "http.response.body", "body": b"1", "more_body": True})
+        await send({"type": "http.response.body", "body": b"2", "more_body": True})
+
+    async def stuck(message: Any) -> None:
+        sent.append(message)
+        if message.get("body"):
+            await asyncio.Event().wait()
+
+    async def nothing() -> Any:
+        await asyncio.Event().wait()
+
+    await Patient(streaming, write_s_max=0.01)({"path": "/", "type": "http"}, nothing, stuck)
+
+    assert [each.get("body") for each in sent] == [None, b"1"]
+
+
+async def test_many_changes_of_one_balance_wait_as_one() -> None:
+    watcher = Watcher(OWNER)
+    for _ in range(1000):
+        watcher.touched.add("org_a:prepaid:USD")
+        watcher.woken.set()
+
+    assert await watcher.wait(WAIT_S)
+    assert watcher.touched == {"org_a:prepaid:USD"}
+    assert not watcher.woken.is_set()
+
+
+@asynccontextmanager
+async def opened(connection: Connection, headers: dict[str, str]) -> AsyncIterator[Any]:
+    auth = connection._endpoint._auth  # noqa: SLF001  # signed as everything else of this caller
+    url = f"{connection.url}/v1/events"
+    async with connection.http.stream("GET", url, headers=headers, auth=auth) as response:
+        yield response
+
+
+def rpc(method: str, params: dict[str, Any]) -> tuple[bytes, dict[str, str]]:
+    body = {"jsonrpc": "2.0", "id": 7, "method": method, "params": {**params, "_meta": META}}
+    headers = {
+        "accept": "application/json, text/event-stream",
+        "content-type": "application/json",
+        "mcp-protocol-version": PROTOCOL_VERSION,
+        "mcp-method": method,
+    }
+    if "uri" in params:
+        headers["mcp-name"] = params["uri"]
+    return orjson.dumps(body), headers
+
+
+async def asked(connection: Connection, method: str, params: dict[str, Any]) -> Any:
+    body, headers = rpc(method, params)
+    auth = connection._endpoint._auth  # noqa: SLF001
+    response = await connection.http.post(
+        f"{connection.url}/mcp", content=body, headers=headers, auth=auth
+    )
+    answer = response.json()
+    return answer["result"] if "result" in answer else answer["error"]
+
+
+@asynccontextmanager
+async def subscribed(connection: Connection, params: dict[str, Any]) -> AsyncIterator[Any]:
+    body, headers = rpc("subscriptions/listen", params)
+    auth = connection._endpoint._auth  # noqa: SLF001
+    url = f"{connection.url}/mcp"
+
+    async def messages(response: Any) -> AsyncIterator[Any]:
+        async for line in response.aiter_lines():
+            if line.startswith("data: "):
+                yield orjson.loads(line.removeprefix("data: "))
+
+    async with connection.http.stream(
+        "POST", url, content=body, headers=headers, auth=auth
+    ) as response:
+        assert response.headers["content-type"] == "text/event-stream"
+        yield messages(response)

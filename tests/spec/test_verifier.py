@@ -64,7 +64,7 @@ def test_it_is_one_short_file_that_needs_nothing_of_ours() -> None:
     text = SOURCE.read_text()
     imports = [line.split()[1] for line in text.splitlines() if line.startswith(("import", "from"))]
 
-    assert len(text.splitlines()) <= 400
+    assert len(text.splitlines()) < 400
     foreign = {name.split(".")[0] for name in imports} - set(sys.stdlib_module_names)
     assert foreign == {"cryptography"}
 

@@ -4,7 +4,7 @@ Boundary: pure; whoever holds the records' bytes, the signed heads and the platf
 can run it, with no server and no engine. Source: spec/audit.md.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, replace
 
 from farthing.protocol.canonical import sha256_hex
@@ -17,7 +17,7 @@ from farthing.protocol.ledger import Account, apply, imbalances
 from farthing.protocol.merkle import Tree
 from farthing.protocol.records import Record, parse_record
 
-__all__ = ["AuditFindings", "Fault", "FaultKind", "verify_head", "verify_journal"]
+__all__ = ["AuditFindings", "Fault", "FaultKind", "take", "verify_head", "verify_journal"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,17 +110,33 @@ def verify_head(note: str, origin: str, keys: Sequence[PublicKey]) -> Checkpoint
     raise Unverified(f"the signed head does not verify: {reason}")
 
 
+def take(
+    record: Record, accounts: MutableMapping[str, Account], grace: MutableMapping[str, int]
+) -> None:
+    """Apply a record's transfers, and learn how far it lets an account be below zero.
+
+    Raises:
+        Broken: as `ledger.apply`.
+    """
+    for transfer in record.moved:
+        apply(accounts, transfer, grace)
+    for change in record.changed:
+        if change.noun == "grace":
+            policies = (change.after["granted_units"], change.after["chosen_units"])
+            grace[change.id] = min(map(int, policies))
+
+
 def _read(
     records: Iterator[bytes],
     chain: Chain,
     accounts: dict[str, Account],
     follow: Callable[[Record], None] | None,
 ) -> Fault | None:
+    grace: dict[str, int] = {}
     for data in records:
         try:
             record = chain.read(data)
-            for transfer in record.moved:
-                apply(accounts, transfer)
+            take(record, accounts, grace)
             if follow is not None:
                 follow(record)
         except BadRecord as error:

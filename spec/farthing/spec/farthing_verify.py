@@ -175,6 +175,10 @@ class Head:
     signer: str
 
 
+# A receipt that verifies by itself: the record's place, its bytes, the head over it.
+Receipt = tuple[int, bytes, Head]
+
+
 def read_head(note: str, keys: dict[str, bytes], what: str) -> Head:
     """The head of a note that one of the keys signed."""
     form = r"([!-*,-~]{1,255})\n(0|[1-9][0-9]{0,18})\n([A-Za-z0-9+/]{43}=)\n\n— (\S+) (\S+)\n"
@@ -199,7 +203,7 @@ def read_head(note: str, keys: dict[str, bytes], what: str) -> Head:
 # 4. The ledger: both sides of every transfer move together, nothing that must not is overdrawn.
 
 
-def fold(accounts: dict[str, list[int]], transfer: dict[str, str], below: list[str]) -> None:
+def fold(journal: "Journal", transfer: dict[str, str]) -> None:
     """Apply one transfer to the four counters of both its accounts."""
     require(re.fullmatch("[1-9][0-9]{0,18}", transfer["units"]), "units are no integer text")
     units, movement = int(transfer["units"]), transfer["movement"]
@@ -209,13 +213,14 @@ def fold(accounts: dict[str, list[int]], transfer: dict[str, str], below: list[s
         name = transfer[side]
         owner, kind, asset = name.split(":")
         require(owner and asset == transfer["asset"], f"{name} is of another asset")
-        counters = accounts.setdefault(name, [0, 0, 0, 0])
+        counters = journal.accounts.setdefault(name, [0, 0, 0, 0])
         counter = COUNTERS.index(f"{side}s_{'posted' if movement == 'post' else 'pending'}")
         counters[counter] += -units if movement == "void" else units
         _, credits_posted, debits_pending, debits_posted = counters
-        available = credits_posted - debits_posted - debits_pending
+        least = -journal.grace.get(name, 0)
         require(min(counters) >= 0, f"a counter of {name} is below zero")
-        require(available >= 0 or kind in below, f"{name} is overdrawn")
+        lasts = credits_posted - debits_posted - debits_pending >= least or kind in journal.below
+        require(lasts, f"{name} is overdrawn")
 
 
 # 5. The bundle: records and heads in order, then the end.
@@ -223,7 +228,7 @@ def fold(accounts: dict[str, list[int]], transfer: dict[str, str], below: list[s
 
 @dataclass
 class Journal:
-    """A journal as far as it was read. Kinds of account in `below` may be below zero."""
+    """A journal as far as it was read. Kinds in `below` may be below zero, others by `grace`."""
 
     origin: str
     keys: dict[str, bytes]
@@ -232,6 +237,7 @@ class Journal:
     last_sha256: str = GENESIS
     at_us: int = 0
     accounts: dict[str, list[int]] = field(default_factory=dict)
+    grace: dict[str, int] = field(default_factory=dict)
     head: Head = Head("", 0, EMPTY_ROOT, "")
     ended: bool = False
 
@@ -256,7 +262,11 @@ def take_record(journal: Journal, line: bytes) -> None:
         require(record["at_us"] >= journal.at_us, "it is earlier than the one before it")
         require("refused" not in record or "moved" not in record, "a refusal moves money")
         for transfer in record.get("moved", []):
-            fold(journal.accounts, transfer, journal.below)
+            fold(journal, transfer)
+        for change in record.get("changed", []):
+            if change["noun"] == "grace":
+                policies = (change["after"]["granted_units"], change["after"]["chosen_units"])
+                journal.grace[change["id"]] = min(map(int, policies))
     except Bad as bad:
         raise Bad(f"record {seq}: {bad}") from None
     journal.at_us = record["at_us"]
@@ -286,12 +296,11 @@ def take_end(journal: Journal, line: bytes) -> None:
     }
     size, root = journal.tree.size, journal.tree.root().hex()
     end = {"head_sha256": journal.last_sha256, "records": size, "root_sha256": root}
-    found = read_json(line, "the end")
-    require(found == {"accounts": accounts, "end": end}, "the end is not what the records give")
-    journal.ended = True
+    journal.ended = read_json(line, "the end") == {"accounts": accounts, "end": end}
+    require(journal.ended, "the end is not what the records give")
 
 
-def read_bundle(journal: Journal, lines: Iterator[bytes], receipts: list["Receipt"]) -> None:
+def read_bundle(journal: Journal, lines: Iterator[bytes], receipts: list[Receipt]) -> None:
     """Take all that follows the first line, and hold receipts against it on the way."""
     for number, ended in enumerate(lines, 2):
         line = ended.removesuffix(b"\n")
@@ -309,16 +318,7 @@ def read_bundle(journal: Journal, lines: Iterator[bytes], receipts: list["Receip
     require(journal.head.size == journal.tree.size > 0, "no signed head covers the last record")
 
 
-# 6. A receipt: one record, its path, and the head that the path leads to (spec/receipts.md).
-
-
-@dataclass(frozen=True)
-class Receipt:
-    """A receipt that verifies by itself."""
-
-    seq: int
-    record: bytes
-    head: Head
+# 6. A receipt: one record, its path, and the head that the path leads to.
 
 
 def read_receipt(data: bytes, keys: dict[str, bytes]) -> Receipt:
@@ -331,16 +331,17 @@ def read_receipt(data: bytes, keys: dict[str, bytes]) -> Receipt:
     proven = includes(leaf(record), seq - 1, head.size, path, head.root)
     require(proven, "the receipt's record is not in the tree that was signed")
     require(read_json(record, "the record")["seq"] == seq, f"the record is not number {seq}")
-    return Receipt(seq, record, head)
+    return seq, record, head
 
 
 def hold_against(receipt: Receipt, journal: Journal, line: bytes) -> None:
     """The bundle has this very record at its place, and this very tree at the head's size."""
-    if journal.tree.size == receipt.seq:
-        require(line == receipt.record, f"record {receipt.seq} of the bundle is another")
-    if journal.tree.size == receipt.head.size:
-        same = (journal.tree.root(), journal.origin) == (receipt.head.root, receipt.head.origin)
-        require(same, f"the receipt's head of {receipt.head.size} is of another journal: a fork")
+    seq, record, head = receipt
+    if journal.tree.size == seq:
+        require(line == record, f"record {seq} of the bundle is another")
+    if journal.tree.size == head.size:
+        same = (journal.tree.root(), journal.origin) == (head.root, head.origin)
+        require(same, f"the receipt's head of {head.size} is of another journal: a fork")
 
 
 # 7. What a person is told.
@@ -361,8 +362,7 @@ def judge(bundle: Path | None, jwks: Path | None, given: list[Path], trust: set[
         says.append(f"{size} records of {journal.origin} follow one another; balances hold")
         says.append(f"accounts that may be below zero: {', '.join(journal.below) or 'none'}")
         says.append(f"their tree has the root {journal.tree.root().hex()}, signed by {signer}")
-    for receipt in receipts:
-        seq, head = receipt.seq, receipt.head
+    for seq, _, head in receipts:
         says.append(f"record {seq} is in the journal of {head.origin}, signed by {head.signer}")
         if bundle:
             require(head.size <= journal.tree.size, "the receipt is newer than the bundle")
@@ -388,9 +388,9 @@ def main() -> int:
     except (Bad, LookupError, TypeError, ValueError, AttributeError) as error:
         sys.stdout.write(f"REJECTED: {error}\n")
         return 1
-    grade = "pinned" if asked.trust else "integrity only"
+    grade, hidden = ("pinned", 1) if asked.trust else ("integrity only", 0)
     lines = [f"VERIFIED ({grade})", *says, "this does not show:"]
-    lines += [f"  - {each}" for each in CANNOT_SHOW[1 if asked.trust else 0 :]]
+    lines += [f"  - {each}" for each in CANNOT_SHOW[hidden:]]
     sys.stdout.write("".join(f"{line}\n" for line in lines))
     return 0
 

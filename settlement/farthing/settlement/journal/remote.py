@@ -88,12 +88,15 @@ class RemoteEngine:
     async def close(self) -> None:
         """Let the engine go. Whoever waits is told that it is unavailable."""
         self._closed = True
+        wire = self._wire
         if self._connecting is not None:
             self._connecting.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._connecting
-        if self._wire is not None:
-            self._wire.end()
+        if wire is not None:
+            wire.end()
+            await wire.ended.wait()
+        # Followers see that it is closed.
         self._connected.set()
 
     async def submit(self, command: Command) -> Outcome:
@@ -122,8 +125,10 @@ class RemoteEngine:
         Goes on by itself after the engine was away. Ends when this is closed.
         """
         seq = after_seq
-        while not self._closed:
+        while True:
             await self._connected.wait()
+            if self._closed:
+                return
             try:
                 records = await self._page(seq)
             except Refused as refused:
@@ -155,6 +160,9 @@ class RemoteEngine:
                 await loop.create_unix_connection(partial(_same, wire), str(self._address))
                 async with asyncio.timeout(_HELLO_S):
                     hello = await wire.greeting()
+            except asyncio.CancelledError:
+                wire.end()
+                raise
             except (OSError, TimeoutError) as error:
                 logger.debug("no engine at %s: %s", self._address, error)
                 wire.end()

@@ -1,0 +1,111 @@
+"""The journal as a stream of postings, for programs that read tables.
+
+Boundary: reads batches one after another and keeps none, whatever the journal's length.
+Source: spec/audit.md.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from farthing.protocol.audit import take
+from farthing.protocol.canonical import sha256_hex
+from farthing.protocol.ledger import Account, Transfer
+from farthing.protocol.money import ASSETS
+from farthing.protocol.records import Record, parse_record
+from farthing.protocol.times import format_time
+from farthing.settlement.journal.store import Store
+
+__all__ = ["COLUMNS", "Books", "Entry", "Posting", "amount_of", "entries", "postings"]
+
+
+class Posting(NamedTuple):
+    """One transfer of one record, as a row. `amount` is exact, with all places of its asset."""
+
+    seq: int
+    line: int
+    at: str
+    operation: str
+    principal_id: str
+    organisation_id: str
+    movement: str
+    debit: str
+    credit: str
+    asset: str
+    units: int
+    amount: str
+    things: str
+    record_sha256: str
+
+
+COLUMNS: Final = Posting._fields
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A record as the journal has it, and the hash of its bytes."""
+
+    record: Record
+    data: bytes
+    sha256: str
+
+
+class Books:
+    """What a stream of entries comes to so far: the trial balance, without the stream."""
+
+    def __init__(self) -> None:
+        self.seq = 0
+        self.at_us = 0
+        self.accounts: dict[str, Account] = {}
+        self._grace: dict[str, int] = {}
+
+    def take(self, entry: Entry) -> None:
+        """Take the next entry. Raises `Broken` where it breaks the ledger."""
+        self.seq, self.at_us = entry.record.seq, entry.record.at_us
+        take(entry.record, self.accounts, self._grace)
+
+
+def entries(store: Store) -> Iterator[Entry]:
+    """Every record of a journal, in order.
+
+    Raises:
+        Unreadable: storage cannot be read.
+        Unverified: what is there is no record.
+    """
+    for batch in store.batches():
+        for data in batch.records:
+            yield Entry(record=parse_record(data)[0], data=data, sha256=sha256_hex(data))
+
+
+def postings(entry: Entry) -> Iterator[Posting]:
+    """The rows of an entry, one for each of its transfers."""
+    record = entry.record
+    things = " ".join(f"{change.noun}:{change.id}" for change in record.changed)
+    for line, transfer in enumerate(record.moved, 1):
+        yield Posting(
+            seq=record.seq,
+            line=line,
+            at=format_time(record.at_us),
+            operation=record.operation,
+            principal_id=record.by.principal_id,
+            organisation_id=record.by.organisation_id,
+            movement=transfer.movement.value,
+            debit=transfer.debit,
+            credit=transfer.credit,
+            asset=transfer.asset,
+            units=transfer.units,
+            amount=_amount(transfer),
+            things=things,
+            record_sha256=entry.sha256,
+        )
+
+
+def amount_of(units: int, asset: str) -> str:
+    """Units as a decimal with all places of the asset: every amount of one asset lines up."""
+    scale = ASSETS[asset].scale
+    whole, part = divmod(abs(units), 10**scale)
+    return f"{'-' if units < 0 else ''}{whole}.{part:0{scale}}"
+
+
+def _amount(transfer: Transfer) -> str:
+    return amount_of(transfer.units, transfer.asset)

@@ -1,0 +1,246 @@
+"""The exported books are read by the programs that they are for, and say what the journal says."""
+
+import csv
+import io
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from farthing.protocol.canonical import sha256_hex
+from farthing.protocol.errors import Broken
+from farthing.protocol.ledger import fold
+from farthing.protocol.money import ASSETS
+from farthing.protocol.records import parse_record
+from farthing.settlement.audit import exports
+from farthing.settlement.audit.exports import ExportUnavailable, Form, export
+from farthing.settlement.audit.plain_text import leaves
+from farthing.settlement.audit.postings import COLUMNS, Entry, amount_of, entries
+from farthing.settlement.journal.memory import MemoryStore
+from farthing.settlement.journal.sqlite import SqliteStore
+from tests.protocol.bundling import traded
+from tests.protocol.evidence_market import ORIGIN
+from tests.settlement.audit.market import written
+
+BEAN_CHECK = Path(sys.executable).with_name("bean-check")
+
+needs_hledger = pytest.mark.skipif(
+    shutil.which("hledger") is None, reason="hledger is not installed: apt-get install hledger"
+)
+needs_beancount = pytest.mark.skipif(
+    not BEAN_CHECK.exists(), reason="beancount is not installed: pip install 'farthing[dev]'"
+)
+
+
+def market() -> list[bytes]:
+    """A trade in one asset, and money in two others."""
+    told = traded()
+    told.trade.room.fund(told.trade.operator, 1_234_567, "JPY")
+    told.trade.room.fund(told.trade.operator, 1, "EUR")
+    return told.trade.room.journal
+
+
+RECORDS = market()
+MOVED = [each for data in RECORDS for each in parse_record(data)[0].moved]
+ACCOUNTS = fold(MOVED)
+
+
+@pytest.fixture(scope="module")
+def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return written(tmp_path_factory.mktemp("market") / "journal.sqlite", RECORDS)
+
+
+def exported(database: Path, form: Form) -> bytes:
+    out = io.BytesIO()
+    books = export(entries(SqliteStore(database)), form, ORIGIN, out)
+    assert books.accounts == ACCOUNTS
+    assert books.seq == len(RECORDS)
+    return out.getvalue()
+
+
+def ran(*words: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
+
+
+def test_json_lines_are_the_records_as_they_were_written(database: Path) -> None:
+    lines = exported(database, Form.JSONL).splitlines()
+
+    assert lines == RECORDS
+    assert [json.loads(line)["seq"] for line in lines] == list(range(1, len(RECORDS) + 1))
+
+
+def test_csv_has_a_row_for_each_posting(database: Path) -> None:
+    rows = list(csv.DictReader(io.StringIO(exported(database, Form.CSV).decode(), newline="")))
+
+    assert [(row["movement"], row["debit"], row["credit"], row["units"]) for row in rows] == [
+        (each.movement.value, each.debit, each.credit, str(each.units)) for each in MOVED
+    ]
+    assert tuple(rows[0]) == COLUMNS
+    for row in rows:
+        scale = ASSETS[row["asset"]].scale
+        assert Decimal(row["amount"]) == Decimal(int(row["units"])).scaleb(-scale)
+        assert len(row["amount"].partition(".")[2]) == scale
+
+
+def test_parquet_has_the_same_rows_exactly(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed")
+    monkeypatch.setattr(exports, "ROWS_AT_ONCE", 3)
+    data = exported(database, Form.PARQUET)
+
+    table = parquet.read_table(io.BytesIO(data))
+    rows = list(csv.DictReader(io.StringIO(exported(database, Form.CSV).decode(), newline="")))
+
+    assert table.schema.metadata == {b"origin": ORIGIN.encode()}
+    assert parquet.ParquetFile(io.BytesIO(data)).num_row_groups == -(-len(MOVED) // 3)
+    assert [row["units"] for row in table.to_pylist()] == [each.units for each in MOVED]
+    assert [row["amount"] for row in table.to_pylist()] == [Decimal(row["amount"]) for row in rows]
+    assert {str(table.schema.field(name).type) for name in ("seq", "units")} == {"int64"}
+    assert str(table.schema.field("at").type) == "timestamp[us, tz=UTC]"
+
+
+def test_without_pyarrow_it_is_said_what_to_install(
+    database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+
+    with pytest.raises(ExportUnavailable, match=r"pip install 'farthing\[export\]'"):
+        exported(database, Form.PARQUET)
+
+
+def balances(text: str) -> dict[str, dict[str, Decimal]]:
+    """An hledger balance report as amounts by account and asset."""
+    found: dict[str, dict[str, Decimal]] = {}
+    for row in csv.DictReader(io.StringIO(text)):
+        amounts = (each.split() for each in row["balance"].split(", ") if each != "0")
+        found[row["account"]] = {asset: Decimal(number) for number, asset in amounts}
+    return found
+
+
+@needs_hledger
+def test_hledger_comes_to_our_trial_balance(database: Path, tmp_path: Path) -> None:
+    journal = tmp_path / "books.journal"
+    journal.write_bytes(exported(database, Form.HLEDGER))
+    report = ("balance", "--flat", "--no-total", "--output-format", "csv")
+
+    checked = ran("hledger", "--file", journal, "--strict", *report)
+
+    assert checked.returncode == 0, checked.stderr
+    found = balances(checked.stdout)
+    expected: dict[str, dict[str, Decimal]] = {}
+    for leaf in leaves(ACCOUNTS):
+        owner, kind, _ = leaf.account.split(":")
+        side, _, end = leaf.counter.partition("_")
+        for name in found:
+            if name.endswith(f":{kind}:{owner}:{side}") and name.startswith("pending") == (
+                end == "pending"
+            ):
+                amount = Decimal(amount_of(leaf.units, leaf.asset))
+                expected.setdefault(name, {}).update({leaf.asset: amount} if amount else {})
+    assert {name: amounts for name, amounts in expected.items() if amounts} == found
+    # Every counter that is not nothing was found under a name.
+    assert sum(map(len, found.values())) == sum(1 for leaf in leaves(ACCOUNTS) if leaf.units)
+
+
+@needs_hledger
+def test_hledger_shows_money_alone_when_asked(database: Path, tmp_path: Path) -> None:
+    journal = tmp_path / "books.journal"
+    journal.write_bytes(exported(database, Form.HLEDGER))
+    report = ("balance", "--real", "--depth", "2", "--no-total", "--output-format", "csv")
+
+    found = balances(ran("hledger", "--file", journal, *report).stdout)
+
+    posted: dict[str, dict[str, Decimal]] = {}
+    for name, account in ACCOUNTS.items():
+        _, kind, asset = name.split(":")
+        above = "assets" if kind == "external_clearing" else "liabilities"
+        sums = posted.setdefault(f"{above}:{kind}", {})
+        debit = Decimal(amount_of(-account.posted_units, asset))
+        sums[asset] = sums.get(asset, Decimal(0)) + debit
+    nonzero = {name: {a: n for a, n in sums.items() if n} for name, sums in posted.items()}
+    assert found == {name: sums for name, sums in nonzero.items() if sums}
+
+
+def spoilt(text: str) -> Iterator[str]:
+    """The books with one amount changed, in several places."""
+    lines = text.split("\n")
+    amounts = [at for at, line in enumerate(lines) if line.endswith("USD") and ".0" in line]
+    for at in amounts[:: max(len(amounts) // 4, 1)]:
+        changed = lines[at].replace(".0", ".1", 1)
+        yield "\n".join([*lines[:at], changed, *lines[at + 1 :]])
+
+
+@needs_hledger
+def test_hledger_refuses_books_that_were_changed(database: Path, tmp_path: Path) -> None:
+    journal = tmp_path / "books.journal"
+    for text in spoilt(exported(database, Form.HLEDGER).decode()):
+        journal.write_text(text)
+        assert ran("hledger", "--file", journal, "check").returncode != 0
+
+
+@needs_beancount
+def test_beancount_accepts_the_books_with_every_counter_asserted(
+    database: Path, tmp_path: Path
+) -> None:
+    books = tmp_path / "books.beancount"
+    books.write_bytes(exported(database, Form.BEANCOUNT))
+
+    checked = ran(BEAN_CHECK, books)
+
+    assert (checked.returncode, checked.stderr) == (0, "")
+    asserted = [line for line in books.read_text().split("\n") if " balance " in line]
+    counters = [leaf for leaf in leaves(ACCOUNTS) if leaf.units]
+    assert len(asserted) >= len(counters)
+    for leaf in counters:
+        counter = f"{amount_of(leaf.units, leaf.asset)} ~ 0 {leaf.asset}"
+        assert any(line.endswith(counter) for line in asserted)
+
+
+@needs_beancount
+def test_beancount_refuses_books_that_were_changed(database: Path, tmp_path: Path) -> None:
+    books = tmp_path / "books.beancount"
+    text = exported(database, Form.BEANCOUNT).decode()
+    # One unit, in the least place: no tolerance hides it.
+    for old, new in (
+        ("0.026000000 USD", "0.026000001 USD"),
+        ("1.234567 ~ 0 JPY", "1.234568 ~ 0 JPY"),
+    ):
+        assert old in text
+        books.write_text(text.replace(old, new, 1))
+        assert ran(BEAN_CHECK, books).returncode != 0
+
+
+@pytest.mark.parametrize("form", Form)
+def test_an_empty_journal_can_be_exported(form: Form) -> None:
+    out = io.BytesIO()
+
+    books = export(entries(MemoryStore()), form, ORIGIN, out)
+
+    assert (books.seq, books.accounts) == (0, {})
+
+
+@pytest.mark.parametrize("form", Form)
+def test_books_that_break_the_ledger_are_not_written_to_their_end(form: Form) -> None:
+    captures = [data for data in RECORDS if b'"operation":"capture_hold"' in data]
+    stream = (Entry(parse_record(data)[0], data, sha256_hex(data)) for data in captures)
+
+    with pytest.raises(Broken):
+        export(stream, form, ORIGIN, io.BytesIO())
+
+
+@pytest.mark.parametrize(
+    ("units", "asset", "text"),
+    [
+        (0, "USD", "0.000000000"),
+        (1, "USD", "0.000000001"),
+        (-1, "JPY", "-0.000001"),
+        (-1_234_567_890, "USD", "-1.234567890"),
+        (2**127, "USD", "170141183460469231731687303715.884105728"),
+    ],
+)
+def test_an_amount_has_all_places_of_its_asset(units: int, asset: str, text: str) -> None:
+    assert amount_of(units, asset) == text

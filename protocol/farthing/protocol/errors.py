@@ -68,6 +68,12 @@ class Code(StrEnum):
     QUOTE_EXPIRED = "quote_expired"
     TERMS_CHANGED = "terms_changed"
     AGREEMENT_ENDED = "agreement_ended"
+    HOLD_RESOLVED = "hold_resolved"
+    HOLD_EXPIRED = "hold_expired"
+    DELIVERY_INVALID = "delivery_invalid"
+    USAGE_INVALID = "usage_invalid"
+    AMOUNT_OVERFLOW = "amount_overflow"
+    CAPTURE_EXCEEDS_HOLD = "capture_exceeds_hold"
     FROZEN = "frozen"
     AUTHORITY_MISSING = "authority_missing"
     AUTHORITY_EXPIRED = "authority_expired"
@@ -76,21 +82,20 @@ class Code(StrEnum):
     PER_CALL_LIMIT_EXCEEDED = "per_call_limit_exceeded"
     BUDGET_EXCEEDED = "budget_exceeded"
     ASSET_MISMATCH = "asset_mismatch"
-    INSUFFICIENT_FUNDS = "insufficient_funds"
-    AMOUNT_OVERFLOW = "amount_overflow"
-    HOLD_RESOLVED = "hold_resolved"
-    HOLD_EXPIRED = "hold_expired"
-    CAPTURE_EXCEEDS_HOLD = "capture_exceeds_hold"
-    USAGE_INVALID = "usage_invalid"
-    DELIVERY_INVALID = "delivery_invalid"
     REFUND_EXCEEDS_CHARGE = "refund_exceeds_charge"
+    ACCOUNT_UNKNOWN = "account_unknown"
+    ACCOUNT_CLOSED = "account_closed"
+    ACCOUNT_IN_USE = "account_in_use"
+    INSUFFICIENT_FUNDS = "insufficient_funds"
+    PAYMENT_RESOLVED = "payment_resolved"
     ALREADY_DISPUTED = "already_disputed"
+    DISPUTE_DECIDED = "dispute_decided"
     DISPUTE_WINDOW_CLOSED = "dispute_window_closed"
     NOT_DISPUTABLE = "not_disputable"
-    DISPUTE_DECIDED = "dispute_decided"
     # A vendor's tool or the road to it.
     VENDOR_FAILED = "vendor_failed"
     LOCAL_LIMIT_EXCEEDED = "local_limit_exceeded"
+    PROCESSOR_FAILED = "processor_failed"
     # Farthing's own fault.
     INTERNAL_ERROR = "internal_error"
 
@@ -179,6 +184,10 @@ _SAYS: dict[Code, str] = {
     Code.PER_CALL_LIMIT_EXCEEDED: "The amount is above the agent's limit for one call.",
     Code.BUDGET_EXCEEDED: "The amount is above what remains of the agent's budget today.",
     Code.ASSET_MISMATCH: "The amount is in another asset than the agreement.",
+    Code.ACCOUNT_UNKNOWN: "The organisation has no such account.",
+    Code.ACCOUNT_CLOSED: "The account is closed: nothing new begins on it.",
+    Code.ACCOUNT_IN_USE: "The account is not empty, or something waits on it.",
+    Code.PAYMENT_RESOLVED: "The top-up or payout has been decided already.",
     Code.INSUFFICIENT_FUNDS: "The operator's balance does not cover the amount.",
     Code.AMOUNT_OVERFLOW: "The amount does not fit the ledger.",
     Code.HOLD_RESOLVED: "The hold has been captured or released already.",
@@ -193,14 +202,16 @@ _SAYS: dict[Code, str] = {
     Code.DISPUTE_DECIDED: "The dispute has been decided already.",
     Code.VENDOR_FAILED: "The vendor's tool did not deliver.",
     Code.LOCAL_LIMIT_EXCEEDED: "The amount is above the ceiling kept on this machine.",
+    Code.PROCESSOR_FAILED: "The payment processor did not do what it was asked.",
     Code.INTERNAL_ERROR: "Something went wrong on the server; nothing is known to have happened.",
 }
 _RETRYABLE = frozenset({
     Code.RATE_LIMITED, Code.OVERLOADED, Code.UNAVAILABLE, Code.STALE, Code.REGISTRATION_PENDING,
-    Code.INTERNAL_ERROR,
+    Code.PROCESSOR_FAILED, Code.INTERNAL_ERROR,
 })  # fmt: skip
 _FORGOTTEN = frozenset({
-    Code.REGISTRATION_PENDING, Code.VENDOR_FAILED, Code.LOCAL_LIMIT_EXCEEDED, Code.INTERNAL_ERROR,
+    Code.REGISTRATION_PENDING, Code.VENDOR_FAILED, Code.LOCAL_LIMIT_EXCEEDED,
+    Code.PROCESSOR_FAILED, Code.INTERNAL_ERROR,
 })  # fmt: skip
 _PRECEDENCE = {code: place for place, code in enumerate(Code)}
 _NEXT: dict[Code, NextAction] = {
@@ -214,6 +225,7 @@ _NEXT: dict[Code, NextAction] = {
     Code.OVERLOADED: NextAction.RETRY,
     Code.UNAVAILABLE: NextAction.RETRY,
     Code.STALE: NextAction.RETRY,
+    Code.PROCESSOR_FAILED: NextAction.RETRY,
     Code.INTERNAL_ERROR: NextAction.RETRY,
     Code.REGISTRATION_PENDING: NextAction.CONTACT_OPERATOR,
     Code.KEY_REVOKED: NextAction.CONTACT_OPERATOR,
@@ -227,6 +239,7 @@ _NEXT: dict[Code, NextAction] = {
     Code.CAPABILITY_NOT_ALLOWED: NextAction.REQUEST_APPROVAL,
     Code.LISTING_UNAVAILABLE: NextAction.USE_OTHER_VENDOR,
     Code.INSUFFICIENT_FUNDS: NextAction.TOP_UP,
+    Code.ACCOUNT_CLOSED: NextAction.CONTACT_PLATFORM,
     Code.QUOTE_EXPIRED: NextAction.QUOTE_AGAIN,
     Code.TERMS_CHANGED: NextAction.QUOTE_AGAIN,
     Code.AGREEMENT_ENDED: NextAction.QUOTE_AGAIN,

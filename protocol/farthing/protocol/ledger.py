@@ -7,6 +7,7 @@ same functions. Source: spec/ledger.md.
 from collections.abc import Iterable, Mapping, MutableMapping
 from dataclasses import dataclass
 from enum import StrEnum
+from types import MappingProxyType
 from typing import Final
 
 import msgspec
@@ -31,22 +32,29 @@ __all__ = [
 # Lifetime gross counters are 128-bit (spec/ledger.md): an amount fits int64, their sum may not.
 COUNTER_MAX: Final = 2**127 - 1
 PLATFORM: Final = "platform"
+_NO_GRACE: Final[Mapping[str, int]] = MappingProxyType({})
 
 
 class AccountKind(StrEnum):
     """The chart of accounts. Every account belongs to one owner and one asset."""
 
     PREPAID = "prepaid"
+    DEFERRED_REVENUE = "deferred_revenue"
+    PROMOTIONAL_CREDIT = "promotional_credit"
     VENDOR_PENDING = "vendor_pending"
     VENDOR_PAYABLE = "vendor_payable"
+    PARTNER_PENDING = "partner_pending"
+    PARTNER_PAYABLE = "partner_payable"
     PLATFORM_FEE = "platform_fee"
+    BREAKAGE = "breakage"
+    PROMOTION = "promotion"
     DISPUTE_ESCROW = "dispute_escrow"
     EXTERNAL_CLEARING = "external_clearing"
 
     @property
     def may_go_negative(self) -> bool:
-        """Only external clearing: it mirrors money that is elsewhere."""
-        return self is AccountKind.EXTERNAL_CLEARING
+        """Money that is elsewhere, and what the platform has given away: an expense."""
+        return self in {AccountKind.EXTERNAL_CLEARING, AccountKind.PROMOTION}
 
 
 class Movement(StrEnum):
@@ -119,8 +127,17 @@ def split_account(name: str) -> tuple[str, AccountKind, str]:
     return owner, AccountKind(kind), asset
 
 
-def apply(accounts: MutableMapping[str, Account], transfer: Transfer) -> None:
+def apply(
+    accounts: MutableMapping[str, Account],
+    transfer: Transfer,
+    grace: Mapping[str, int] = _NO_GRACE,
+) -> None:
     """Apply one transfer; both sides move together.
+
+    Args:
+        accounts: changed in place; an account begins with its first transfer.
+        transfer: what moves.
+        grace: by how many units an account may be below zero; of others none may.
 
     Raises:
         Broken: the transfer breaks an invariant of the ledger. Deciding refuses such a transfer
@@ -129,6 +146,10 @@ def apply(accounts: MutableMapping[str, Account], transfer: Transfer) -> None:
     units = transfer.units
     if not 0 < units <= INT64_MAX or transfer.debit == transfer.credit:
         text = f"not a transfer: {transfer}"
+        raise Broken(text)
+    suffix = f":{transfer.asset}"
+    if not (transfer.debit.endswith(suffix) and transfer.credit.endswith(suffix)):
+        text = f"the accounts are of another asset: {transfer}"
         raise Broken(text)
     debit = _account(accounts, transfer.debit)
     credit = _account(accounts, transfer.credit)
@@ -142,15 +163,15 @@ def apply(accounts: MutableMapping[str, Account], transfer: Transfer) -> None:
         case Movement.POST:
             debit.debits_posted += units
             credit.credits_posted += units
-    _check(transfer.debit, debit)
-    _check(transfer.credit, credit)
+    _check(transfer.debit, debit, grace)
+    _check(transfer.credit, credit, grace)
 
 
-def fold(transfers: Iterable[Transfer]) -> dict[str, Account]:
+def fold(transfers: Iterable[Transfer], grace: Mapping[str, int] = _NO_GRACE) -> dict[str, Account]:
     """The accounts that a sequence of transfers leaves."""
     accounts: dict[str, Account] = {}
     for transfer in transfers:
-        apply(accounts, transfer)
+        apply(accounts, transfer, grace)
     return accounts
 
 
@@ -173,7 +194,7 @@ def _account(accounts: MutableMapping[str, Account], name: str) -> Account:
     return known
 
 
-def _check(name: str, account: Account) -> None:
+def _check(name: str, account: Account, grace: Mapping[str, int]) -> None:
     # Spelled out, because this runs four times on every paid call.
     if not (
         0 <= account.debits_pending <= COUNTER_MAX
@@ -183,6 +204,9 @@ def _check(name: str, account: Account) -> None:
     ):
         text = f"a counter of {name} is out of range: {account}"
         raise Broken(text)
-    if account.available_units < 0 and not split_account(name)[1].may_go_negative:
-        text = f"{name} would be overdrawn by {-account.available_units}"
+    available_units = account.available_units
+    if available_units >= 0 or available_units >= -grace.get(name, 0):
+        return
+    if not split_account(name)[1].may_go_negative:
+        text = f"{name} would be overdrawn by {-available_units}"
         raise Broken(text)

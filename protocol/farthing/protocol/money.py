@@ -40,11 +40,14 @@ class Asset:
     scale: int
 
 
+# CRD counts credits that the platform sells or gives: a credit is bought in lots and spent by the
+# call, and a millionth of one is finer than any
+# price; an amount can still be nine million million credits.
 # XTS is the code ISO 4217 reserves for testing: the sandbox's money can never be taken for real.
 ASSETS: Final[Mapping[str, Asset]] = MappingProxyType(
     {
         code: Asset(code=code, scale=scale)
-        for code, scale in (("USD", 9), ("EUR", 9), ("JPY", 6), ("XTS", 9))
+        for code, scale in (("USD", 9), ("EUR", 9), ("JPY", 6), ("XTS", 9), ("CRD", 6))
     }
 )
 

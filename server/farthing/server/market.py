@@ -5,7 +5,7 @@ Boundary: `submit` is the one place where an ask becomes a command.
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar, cast
 
 from sqlalchemy import select
@@ -19,6 +19,8 @@ from farthing.protocol.canonical import InvalidJson, Json, canonical_bytes, sha2
 from farthing.protocol.errors import Code, Refused, refuse
 from farthing.protocol.keys import Signer
 from farthing.protocol.wire import Operation, document_of
+from farthing.server.adapters.manual import processors_of
+from farthing.server.ports import PaymentProcessor
 from farthing.settlement.engine.commands import Command, Kept, Outcome, Question
 from farthing.settlement.port import Engine
 from farthing.settlement.reports.reads import Reports
@@ -50,6 +52,7 @@ class Market:
         reports: statement lines, for reading.
         cards: the shelf of rate cards that searches price with.
         vocabulary: the capability tags in force.
+        processors: who brings money in and takes it out, by name.
     """
 
     engine: Engine
@@ -65,6 +68,7 @@ class Market:
     reports: Reports
     cards: CardShelf
     vocabulary: Vocabulary
+    processors: Mapping[str, PaymentProcessor] = field(default_factory=processors_of)
 
     async def ask(self, question: Question[Answer]) -> Answer:
         """Answer a question from durable state."""

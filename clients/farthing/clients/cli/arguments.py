@@ -46,7 +46,7 @@ JsonFileArgument = Annotated[
     ),
 ]
 AssetOption = Annotated[
-    str, typer.Option(metavar="ASSET", help="The asset of the amounts: USD, EUR, JPY or XTS.")
+    str, typer.Option(metavar="ASSET", help="The asset of the amounts: USD, EUR, JPY, XTS or CRD.")
 ]
 WorkloadOption = Annotated[
     list[str] | None,

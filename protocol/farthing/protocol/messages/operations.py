@@ -16,6 +16,7 @@ from farthing.protocol.messages import (
     listings,
     statements,
     trails,
+    treasury,
 )
 from farthing.protocol.wire import Operation
 
@@ -28,7 +29,7 @@ OPERATIONS: Final[Mapping[str, AnyOperation]] = MappingProxyType({
     operation.name: operation
     for noun in (
         catalog, listings, agreements, holds, charges, disputes, accounts, statements, agents,
-        authority, trails,
+        authority, treasury, trails,
     )
     for name in sorted(vars(noun))
     if isinstance(operation := vars(noun)[name], Operation)

@@ -17,6 +17,7 @@ from farthing.server.operations import (
     listings,
     statements,
     trails,
+    treasury,
 )
 from farthing.server.operations.replies import Handler, Reply
 
@@ -34,6 +35,7 @@ _NOUNS: Final = (
     listings,
     statements,
     trails,
+    treasury,
 )
 _CALLS: Final = {
     name: vars(noun)[name] for noun in _NOUNS for name in noun.__all__ if name in OPERATIONS

@@ -27,6 +27,8 @@ from farthing.settlement.engine.disputes import dispute_answer
 from farthing.settlement.engine.grants import grant_answer
 from farthing.settlement.engine.holds import capture_answer, place_answer, release_answer
 from farthing.settlement.engine.listings import publication_answer
+from farthing.settlement.engine.lots import lot_answer
+from farthing.settlement.engine.payments import payout_answer, top_up_answer
 from farthing.settlement.engine.principals import (
     freeze_answer,
     key_answer,
@@ -34,6 +36,7 @@ from farthing.settlement.engine.principals import (
 )
 from farthing.settlement.engine.questions import ConsistencyOf, OutcomeOf, TreeHeadNow
 from farthing.settlement.engine.state import who_of
+from farthing.settlement.engine.treasury import close_answer, grace_answer, partner_answer
 
 __all__ = ["get_consistency_proof", "get_outcome", "get_tree_head"]
 
@@ -42,19 +45,30 @@ _ANSWERS: Final[Mapping[str, Callable[[Record], object]]] = {
     "accept_terms": agreement_answer,
     "approve_registration": registration_answer,
     "capture_hold": capture_answer,
+    "close_account": close_answer,
+    "confirm_payout": payout_answer,
+    "confirm_top_up": top_up_answer,
+    "create_top_up": top_up_answer,
     "enrol_organisation": registration_answer,
+    "fail_payout": payout_answer,
+    "fail_top_up": top_up_answer,
     "freeze": freeze_answer,
     "fund_account": fund_answer,
+    "grant_credit": lot_answer,
     "initiate_dispute": dispute_answer,
     "place_hold": place_answer,
     "publish_listing": publication_answer,
     "refund_charge": refund_answer,
     "register_agent": registration_answer,
     "release_hold": release_answer,
+    "request_payout": payout_answer,
     "revoke_authority": grant_answer,
     "revoke_key": key_answer,
     "rotate_key": key_answer,
+    "send_payout": payout_answer,
     "set_authority": grant_answer,
+    "set_grace": grace_answer,
+    "set_partner": partner_answer,
     "submit_evidence": dispute_answer,
     "terminate_agreement": agreement_answer,
     "unfreeze": freeze_answer,

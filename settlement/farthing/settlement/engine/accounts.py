@@ -18,7 +18,7 @@ from farthing.settlement.engine.commands import PLATFORM
 from farthing.settlement.engine.drafts import Call, Draft
 from farthing.settlement.engine.state import State
 
-__all__ = ["available_units", "fund", "fund_answer", "post", "transfer"]
+__all__ = ["available_units", "fund", "fund_answer", "is_full", "post", "transfer"]
 
 _NOTHING = Account()
 
@@ -52,8 +52,10 @@ def fund(state: State, call: Call) -> Draft | Refusal:
         return refuse(Code.NOT_FOUND, path="organisation_id")
     prepaid = account_name(owner.principal_id, AccountKind.PREPAID, asset)
     clearing = account_name(PLATFORM, AccountKind.EXTERNAL_CLEARING, asset)
-    if units > INT64_MAX or _gross(state, prepaid) + units > COUNTER_MAX:
+    if is_full(state, prepaid, clearing, units):
         return refuse(Code.AMOUNT_OVERFLOW, path="amount.amount")
+    if prepaid in state.closures:
+        return refuse(Code.ACCOUNT_CLOSED, path="organisation_id")
     return Draft(moved=tuple(post(clearing, prepaid, asset, units)))
 
 
@@ -70,5 +72,8 @@ def fund_answer(record: Record) -> Funding:
     )
 
 
-def _gross(state: State, name: str) -> int:
-    return state.accounts.get(name, _NOTHING).credits_posted
+def is_full(state: State, credit: str, debit: str, units: int) -> bool:
+    """Whether an amount, or what it adds to a lifetime counter, does not fit."""
+    into, out = state.accounts.get(credit, _NOTHING), state.accounts.get(debit, _NOTHING)
+    most = max(into.credits_posted + into.credits_pending, out.debits_posted + out.debits_pending)
+    return units > INT64_MAX or most + units > COUNTER_MAX

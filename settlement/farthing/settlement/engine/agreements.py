@@ -24,6 +24,7 @@ from farthing.settlement.engine.drafts import Call, Draft, change
 from farthing.settlement.engine.principals import is_frozen
 from farthing.settlement.engine.state import State
 from farthing.settlement.engine.things import Agreement
+from farthing.settlement.engine.treasury import partner_of
 
 __all__ = ["Acceptance", "accept", "agreement_answer", "agreement_view", "terminate"]
 
@@ -99,6 +100,7 @@ def accept(state: State, call: Call) -> Draft | Refusal:
         quote_sha256=body.quote_sha256,
         acceptance_sha256=body.acceptance_sha256,
         seq=call.seq,
+        partner=partner_of(state, listing.listing_id, listing.vendor_id),
     )
     return Draft(changed=(change("agreement", agreement.agreement_id, agreement),))
 

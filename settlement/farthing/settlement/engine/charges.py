@@ -6,12 +6,13 @@ from msgspec.structs import replace
 
 from farthing.protocol.errors import Code, Refusal, refuse
 from farthing.protocol.ids import derive_id
-from farthing.protocol.ledger import AccountKind, account_name
+from farthing.protocol.ledger import AccountKind, Transfer, account_name
 from farthing.protocol.messages.charges import Refund, RefundCharge
 from farthing.protocol.money import format_units
 from farthing.protocol.records import Record
 from farthing.protocol.refunds import Split, split_refund
 from farthing.protocol.wire import money
+from farthing.settlement.engine import lots, shares
 from farthing.settlement.engine.accounts import available_units, post
 from farthing.settlement.engine.commands import PLATFORM
 from farthing.settlement.engine.drafts import Call, Draft, change
@@ -20,6 +21,7 @@ from farthing.settlement.engine.things import Charge
 
 __all__ = [
     "SettleCharge",
+    "given_back",
     "refund",
     "refund_answer",
     "settle",
@@ -42,10 +44,10 @@ def refund(state: State, call: Call) -> Draft | Refusal:
     if charge is None or charge.vendor_id != call.principal_id:
         return refuse(Code.NOT_FOUND, path="charge_id")
     units, asset = body.amount.units, charge.asset
-    if body.amount.asset != asset:
-        return refuse(Code.ASSET_MISMATCH, path="amount.asset")
     if units <= 0:
         return refuse(Code.INVALID_AMOUNT, path="amount.amount")
+    if body.amount.asset != asset:
+        return refuse(Code.ASSET_MISMATCH, path="amount.asset")
     left_units = charge.amount_units - charge.refunded_units
     if units > left_units or charge.status == "disputed":
         remaining_units = 0 if charge.status == "disputed" else left_units
@@ -60,15 +62,12 @@ def refund(state: State, call: Call) -> Draft | Refusal:
     kind = _vendors_account(charge)
     if split.net_units > available_units(state, charge.vendor_id, kind, asset):
         return refuse(Code.INSUFFICIENT_FUNDS, path="amount.amount", asset=asset)
+    if charge.tail is not None or charge.drawn:
+        return _refund_shared(state, call, charge, split)
     prepaid = account_name(charge.operator_id, AccountKind.PREPAID, asset)
     vendor = account_name(charge.vendor_id, kind, asset)
     fees = account_name(PLATFORM, AccountKind.PLATFORM_FEE, asset)
-    after = replace(
-        charge,
-        refunded_units=charge.refunded_units + units,
-        fee_returned_units=charge.fee_returned_units + split.fee_units,
-        trail_seqs=(*charge.trail_seqs, call.seq),
-    )
+    after = given_back(charge, split, call.seq)
     return Draft(
         moved=(
             *post(vendor, prepaid, asset, split.net_units),
@@ -76,6 +75,38 @@ def refund(state: State, call: Call) -> Draft | Refusal:
         ),
         changed=(change("charge", charge.charge_id, after),),
         decided={"fee_units": str(split.fee_units), "units": str(units)},
+    )
+
+
+def _refund_shared(state: State, call: Call, charge: Charge, split: Split) -> Draft | Refusal:
+    asset, units = charge.asset, sum(split)
+    if charge.tail is not None and split.partner_units:
+        payable = charge.status == "payable"
+        kind = AccountKind.PARTNER_PAYABLE if payable else AccountKind.PARTNER_PENDING
+        if split.partner_units > available_units(state, charge.tail.partner_id, kind, asset):
+            return refuse(Code.INSUFFICIENT_FUNDS, path="amount.amount", asset=asset)
+    after = given_back(charge, split, call.seq)
+    return Draft(
+        moved=tuple(shares.back(charge, split)),
+        changed=(
+            change("charge", charge.charge_id, after),
+            *lots.returned(state, charge.drawn, charge.amount_units, charge.refunded_units, units),
+        ),
+        decided={"fee_units": str(split.fee_units), "units": str(units)},
+    )
+
+
+def given_back(charge: Charge, split: Split, seq: int) -> Charge:
+    """The charge after record `seq` gave part of it back."""
+    tail = charge.tail
+    if tail is not None:
+        tail = replace(tail, returned_units=tail.returned_units + split.partner_units)
+    return replace(
+        charge,
+        refunded_units=charge.refunded_units + sum(split),
+        fee_returned_units=charge.fee_returned_units + split.fee_units,
+        trail_seqs=(*charge.trail_seqs, seq),
+        tail=tail,
     )
 
 
@@ -88,11 +119,21 @@ def settle(state: State, call: Call) -> Draft | Refusal:
     assert charge.window_closes_at_us <= call.now_us
     net_units = charge.amount_units - charge.fee_units
     net_units -= charge.refunded_units - charge.fee_returned_units
+    partners: list[Transfer] = []
+    if charge.tail is not None:
+        owner, kept_units = charge.tail.partner_id, charge.tail.kept_units
+        net_units -= kept_units
+        partners = post(
+            account_name(owner, AccountKind.PARTNER_PENDING, charge.asset),
+            account_name(owner, AccountKind.PARTNER_PAYABLE, charge.asset),
+            charge.asset,
+            kept_units,
+        )
     pending = account_name(charge.vendor_id, AccountKind.VENDOR_PENDING, charge.asset)
     payable = account_name(charge.vendor_id, AccountKind.VENDOR_PAYABLE, charge.asset)
     after = replace(charge, status="payable", trail_seqs=(*charge.trail_seqs, call.seq))
     return Draft(
-        moved=tuple(post(pending, payable, charge.asset, net_units)),
+        moved=(*post(pending, payable, charge.asset, net_units), *partners),
         changed=(change("charge", charge.charge_id, after),),
     )
 
@@ -105,6 +146,8 @@ def split_of(charge: Charge, units: int) -> Split:
         refunded_units=charge.refunded_units,
         fee_returned_units=charge.fee_returned_units,
         back_units=units,
+        partner_units=charge.tail.amount_units if charge.tail else 0,
+        partner_returned_units=charge.tail.returned_units if charge.tail else 0,
     )
 
 

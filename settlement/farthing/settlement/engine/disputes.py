@@ -14,15 +14,15 @@ from farthing.protocol.disputes import rules
 from farthing.protocol.disputes.case import Case, Evidence, Outcome, Reason, Ruling
 from farthing.protocol.errors import Code, Refusal, refuse
 from farthing.protocol.ids import derive_id
-from farthing.protocol.ledger import AccountKind, Transfer, account_name
+from farthing.protocol.ledger import Transfer
 from farthing.protocol.messages.disputes import Dispute as DisputeView
 from farthing.protocol.messages.disputes import InitiateDispute, SubmitEvidence
 from farthing.protocol.records import Record
+from farthing.protocol.refunds import Split
 from farthing.protocol.times import SECOND_US, format_time
 from farthing.protocol.wire import money
-from farthing.settlement.engine.accounts import post
-from farthing.settlement.engine.charges import split_of
-from farthing.settlement.engine.commands import PLATFORM
+from farthing.settlement.engine import lots, shares
+from farthing.settlement.engine.charges import given_back, split_of
 from farthing.settlement.engine.drafts import Call, Draft, change
 from farthing.settlement.engine.state import State
 from farthing.settlement.engine.things import Charge, Dispute
@@ -82,10 +82,11 @@ def initiate(state: State, call: Call) -> Draft | Refusal:
         asset=charge.asset,
         held_net_units=held.net_units,
         held_fee_units=held.fee_units,
+        held_partner_units=held.partner_units,
         evidence_due_at_us=call.now_us + agreement.evidence_window_s * SECOND_US,
         seq=call.seq,
     )
-    into_escrow = _escrow(charge, held.net_units, held.fee_units, back=False)
+    into_escrow = tuple(shares.escrow(charge, held))
     return _ruled(state, call, charge, dispute, moved=into_escrow)
 
 
@@ -224,46 +225,29 @@ def _ruled(
         ruled_seq=call.seq,
     )
     after = replace(
-        charge,
-        status="pending",
-        dispute_id=dispute.dispute_id,
-        refunded_units=charge.refunded_units + ruling.credit_units,
-        fee_returned_units=charge.fee_returned_units + credit.fee_units,
-        trail_seqs=trail_seqs,
+        given_back(charge, credit, call.seq), status="pending", dispute_id=dispute.dispute_id
     )
-    net_units = dispute.held_net_units - credit.net_units
-    fee_units = dispute.held_fee_units - credit.fee_units
-    escrow = account_name(PLATFORM, AccountKind.DISPUTE_ESCROW, charge.asset)
-    prepaid = account_name(charge.operator_id, AccountKind.PREPAID, charge.asset)
+    kept = Split(
+        dispute.held_net_units - credit.net_units,
+        dispute.held_fee_units - credit.fee_units,
+        dispute.held_partner_units - credit.partner_units,
+    )
     return Draft(
-        moved=(
-            *moved,
-            *post(escrow, prepaid, charge.asset, ruling.credit_units),
-            *_escrow(charge, net_units, fee_units, back=True),
-        ),
+        moved=(*moved, *shares.ruling(charge, ruling.credit_units, kept)),
         changed=(
             change("charge", charge.charge_id, after),
             change("dispute", dispute.dispute_id, decided_dispute),
+            *lots.returned(
+                state,
+                charge.drawn,
+                charge.amount_units,
+                charge.refunded_units,
+                ruling.credit_units,
+            ),
         ),
         decided=decided,
     )
 
 
-def _escrow(charge: Charge, net_units: int, fee_units: int, *, back: bool) -> tuple[Transfer, ...]:
-    """Move a charge's shares into the dispute escrow, or back to where they came from."""
-    escrow = account_name(PLATFORM, AccountKind.DISPUTE_ESCROW, charge.asset)
-    shares = (
-        (account_name(charge.vendor_id, AccountKind.VENDOR_PENDING, charge.asset), net_units),
-        (account_name(PLATFORM, AccountKind.PLATFORM_FEE, charge.asset), fee_units),
-    )
-    return tuple(
-        transfer
-        for account, units in shares
-        for transfer in post(
-            *((escrow, account) if back else (account, escrow)), charge.asset, units
-        )
-    )
-
-
 def _held_units(dispute: Dispute) -> int:
-    return dispute.held_net_units + dispute.held_fee_units
+    return dispute.held_net_units + dispute.held_fee_units + dispute.held_partner_units

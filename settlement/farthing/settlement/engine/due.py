@@ -9,6 +9,8 @@ from farthing.settlement.engine.charges import SettleCharge
 from farthing.settlement.engine.commands import Command, platform_command
 from farthing.settlement.engine.disputes import CloseEvidence
 from farthing.settlement.engine.holds import ExpireHold
+from farthing.settlement.engine.lots import ExpireLot
+from farthing.settlement.engine.payments import ExpireTopUp
 from farthing.settlement.engine.state import State, waits
 
 __all__ = ["due", "next_due_us"]
@@ -31,6 +33,10 @@ def due(state: State, now_us: int) -> Command | None:
             return platform_command("expire_hold", ExpireHold(hold_id=thing_id))
         case "charge":
             return platform_command("settle_charge", SettleCharge(charge_id=thing_id))
+        case "lot":
+            return platform_command("expire_lot", ExpireLot(lot_id=thing_id))
+        case "top_up":
+            return platform_command("expire_top_up", ExpireTopUp(top_up_id=thing_id))
         case _:
             return platform_command("close_evidence", CloseEvidence(dispute_id=thing_id))
 

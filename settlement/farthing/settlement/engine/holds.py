@@ -15,7 +15,14 @@ from farthing.protocol.canonical import Json
 from farthing.protocol.contracts import DeliveryRecord
 from farthing.protocol.errors import Code, Refusal, refuse
 from farthing.protocol.ids import derive_id
-from farthing.protocol.ledger import AccountKind, Movement, Transfer, account_name
+from farthing.protocol.ledger import (
+    COUNTER_MAX,
+    Account,
+    AccountKind,
+    Movement,
+    Transfer,
+    account_name,
+)
 from farthing.protocol.messages.agreements import Line as LineView
 from farthing.protocol.messages.holds import CaptureHold, HoldView, PlaceHold, ReleaseHold
 from farthing.protocol.messages.holds import Charge as ChargeView
@@ -32,12 +39,13 @@ from farthing.protocol.rating import (
 from farthing.protocol.records import Change, Count, Record
 from farthing.protocol.times import SECOND_US, format_time, utc_day
 from farthing.protocol.wire import Usage, money
-from farthing.settlement.engine.accounts import available_units, post, transfer
+from farthing.settlement.engine import lots, shares
+from farthing.settlement.engine.accounts import post, transfer
 from farthing.settlement.engine.commands import PLATFORM
 from farthing.settlement.engine.drafts import Call, Draft, change
 from farthing.settlement.engine.principals import is_frozen
 from farthing.settlement.engine.state import State
-from farthing.settlement.engine.things import Agreement, Charge, Hold
+from farthing.settlement.engine.things import Agreement, Charge, Drawn, Hold
 
 __all__ = [
     "Capture",
@@ -54,6 +62,11 @@ __all__ = [
     "release",
     "release_answer",
 ]
+
+
+_NOTHING = Account()
+# What a hold begins may end in several transfers, each of up to 2**63: there is room for them.
+_NEARLY_FULL = COUNTER_MAX // 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,8 +114,16 @@ def place(state: State, call: Call) -> Draft | Refusal:
         spent_units=state.counters.get((grant.grant_id, day), 0) if grant else 0,
         now_us=call.now_us,
     )
-    if short := _short(state, agreement, units):
+    drawn: tuple[Drawn, ...] = ()
+    money_units = units
+    if state.free_lots:
+        operator_id, asset = agreement.operator_id, agreement.asset
+        drawn = lots.draw(state, operator_id, asset, units, call.now_us)
+        money_units -= sum(each.amount_units for each in drawn)
+    if short := _short(state, agreement, money_units):
         reasons = (*reasons, short)
+    if state.closures and (closed := _closed(state, agreement)):
+        reasons = (*reasons, closed)
     if reasons:
         return first_of(reasons)
     assert grant is not None
@@ -122,11 +143,12 @@ def place(state: State, call: Call) -> Draft | Refusal:
         day=day,
         expires_at_us=call.now_us + _lifetime_s(body, agreement) * SECOND_US,
         seq=call.seq,
+        drawn=drawn,
     )
     return Draft(
         moved=tuple(_aside(Movement.PENDING, hold)),
         counted=_counted(hold, units),
-        changed=(change("hold", hold.hold_id, hold),),
+        changed=(change("hold", hold.hold_id, hold), *lots.held(state, drawn)),
         decided={"lines": [line_document(line) for line in rating.lines]},
     )
 
@@ -142,11 +164,11 @@ def capture(state: State, call: Call) -> Draft | Refusal:
     delivery = body.delivery
     if path := _misfit(delivery, hold, agreement):
         return refuse(Code.DELIVERY_INVALID, path=f"delivery.{path}")
-    if over := [m for m, used in delivery.usage.items() if used > hold.workload.get(m, 0)]:
-        return refuse(Code.CAPTURE_EXCEEDS_HOLD, path=f"delivery.usage.{over[0]}")
-    rating = _rate(state, agreement, hold.position, delivery.usage)
+    rating = _rate(state, agreement, hold.position, delivery.usage, "delivery.usage")
     if isinstance(rating, Refusal):
         return rating
+    if over := [m for m, used in delivery.usage.items() if used > hold.workload.get(m, 0)]:
+        return refuse(Code.CAPTURE_EXCEEDS_HOLD, path=f"delivery.usage.{over[0]}")
     units = rating.total_units
     if units > hold.amount_units:
         return refuse(
@@ -164,14 +186,21 @@ def capture(state: State, call: Call) -> Draft | Refusal:
     return Draft(
         moved=(
             *_aside(Movement.VOID, hold),
-            *post(prepaid, vendor, hold.asset, units - charge.fee_units),
-            *post(prepaid, fees, hold.asset, charge.fee_units),
+            *(
+                shares.capture(charge)
+                if charge.tail is not None or charge.drawn
+                else (
+                    *post(prepaid, vendor, hold.asset, units - charge.fee_units),
+                    *post(prepaid, fees, hold.asset, charge.fee_units),
+                )
+            ),
         ),
         counted=_counted(hold, units - hold.amount_units),
         changed=(
             change("hold", hold.hold_id, captured),
             change("charge", charge.charge_id, charge),
             _advanced(state, agreement, delivery.usage),
+            *lots.ended(state, hold.drawn, charge.drawn),
         ),
         decided={"lines": [line_document(line) for line in rating.lines]},
     )
@@ -182,7 +211,7 @@ def release(state: State, call: Call) -> Draft | Refusal:
     body = call.command.body
     assert isinstance(body, ReleaseHold)
     hold = _payees_open_hold(state, call, body.hold_id)
-    return hold if isinstance(hold, Refusal) else _give_back(hold, "released")
+    return hold if isinstance(hold, Refusal) else _give_back(state, hold, "released")
 
 
 def expire(state: State, call: Call) -> Draft | Refusal:
@@ -192,7 +221,7 @@ def expire(state: State, call: Call) -> Draft | Refusal:
     hold = state.holds[body.hold_id]
     assert hold.status == "open"
     assert hold.expires_at_us <= call.now_us
-    return _give_back(hold, "expired")
+    return _give_back(state, hold, "expired")
 
 
 def place_answer(record: Record) -> HoldAnswer:
@@ -281,21 +310,33 @@ def _hold_answer(record: Record, lines: tuple[LineView, ...]) -> HoldAnswer:
 
 
 def _rate(
-    state: State, agreement: Agreement, position: Mapping[str, int], usage: Mapping[str, int]
+    state: State,
+    agreement: Agreement,
+    position: Mapping[str, int],
+    usage: Mapping[str, int],
+    path: str = "workload",
 ) -> Rating | Refusal:
     if not usage:
-        return refuse(Code.USAGE_INVALID, path="workload")
+        return refuse(Code.USAGE_INVALID, path=path)
     try:
         rating = rate(state.cards[agreement.rate_card_sha256], position, usage)
     except RatingError as error:
         if error.code is RatingCode.AMOUNT_OVERFLOW:
-            return refuse(Code.AMOUNT_OVERFLOW, path="workload")
-        return refuse(Code.USAGE_INVALID, path="workload", message=str(error))
+            return refuse(Code.AMOUNT_OVERFLOW, path=path)
+        return refuse(Code.USAGE_INVALID, path=path, message=str(error))
     return rating
 
 
 def _short(state: State, agreement: Agreement, units: int) -> Refusal | None:
-    available = available_units(state, agreement.operator_id, AccountKind.PREPAID, agreement.asset)
+    """What the operator lacks: money and, where it has some, grace."""
+    name = account_name(agreement.operator_id, AccountKind.PREPAID, agreement.asset)
+    account = state.accounts.get(name, _NOTHING)
+    available = account.available_units
+    if account.debits_posted > _NEARLY_FULL:
+        return refuse(Code.AMOUNT_OVERFLOW, path="amount")
+    if units <= available:
+        return None
+    available += state.grace_units.get(name, 0)
     if units <= available:
         return None
     return refuse(
@@ -305,6 +346,15 @@ def _short(state: State, agreement: Agreement, units: int) -> Refusal | None:
         remaining=format_units(available, agreement.asset),
         asset=agreement.asset,
     )
+
+
+def _closed(state: State, agreement: Agreement) -> Refusal | None:
+    """Whether nothing new begins on the account that would pay, or be paid in the end."""
+    payer = account_name(agreement.operator_id, AccountKind.PREPAID, agreement.asset)
+    payee = account_name(agreement.vendor_id, AccountKind.VENDOR_PAYABLE, agreement.asset)
+    if payer in state.closures or payee in state.closures:
+        return refuse(Code.ACCOUNT_CLOSED, path="agreement_id")
+    return None
 
 
 def _lifetime_s(body: PlaceHold, agreement: Agreement) -> int:
@@ -343,7 +393,7 @@ def _misfit(delivery: DeliveryRecord, hold: Hold, agreement: Agreement) -> str:
 def _charge(
     call: Call, hold: Hold, agreement: Agreement, delivery: DeliveryRecord, units: int
 ) -> Charge:
-    return Charge(
+    charge = Charge(
         charge_id=derive_id("chg", hold.hold_id),
         hold_id=hold.hold_id,
         agreement_id=agreement.agreement_id,
@@ -363,6 +413,9 @@ def _charge(
         window_closes_at_us=call.now_us + agreement.dispute_window_s * SECOND_US,
         seq=call.seq,
     )
+    if agreement.partner is None and not hold.drawn:
+        return charge
+    return shares.shared(charge, hold, agreement)
 
 
 def _advanced(state: State, agreement: Agreement, usage: Mapping[str, int]) -> Change:
@@ -373,15 +426,20 @@ def _advanced(state: State, agreement: Agreement, usage: Mapping[str, int]) -> C
     return Change(noun="position", id=agreement.agreement_id, after=after)
 
 
-def _give_back(hold: Hold, status: str) -> Draft:
+def _give_back(state: State, hold: Hold, status: str) -> Draft:
     return Draft(
         moved=tuple(_aside(Movement.VOID, hold)),
         counted=_counted(hold, -hold.amount_units),
-        changed=(change("hold", hold.hold_id, replace(hold, status=status)),),
+        changed=(
+            change("hold", hold.hold_id, replace(hold, status=status)),
+            *lots.ended(state, hold.drawn),
+        ),
     )
 
 
 def _aside(movement: Movement, hold: Hold) -> list[Transfer]:
+    if hold.drawn:
+        return shares.aside(movement, hold)
     return transfer(
         movement,
         account_name(hold.operator_id, AccountKind.PREPAID, hold.asset),

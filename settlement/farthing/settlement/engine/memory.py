@@ -12,7 +12,7 @@ from farthing.protocol.errors import Broken
 from farthing.protocol.records import Record
 from farthing.settlement.engine.shelf import Shelf
 from farthing.settlement.engine.state import State, scope_of, settles, who_of
-from farthing.settlement.engine.things import Charge, Dispute, Hold, Thing
+from farthing.settlement.engine.things import Charge, Dispute, Hold, Payout, Thing, TopUp
 
 __all__ = ["connect", "entries", "forget", "settled"]
 
@@ -20,7 +20,13 @@ AnyThing = TypeVar("AnyThing", bound=Thing)
 SeqOf = Callable[[bytes], int | None]
 RecordAt = Callable[[int], Record]
 
-_NOUNS: Final[Mapping[str, type[Thing]]] = {"charge": Charge, "dispute": Dispute, "hold": Hold}
+_NOUNS: Final[Mapping[str, type[Thing]]] = {
+    "charge": Charge,
+    "dispute": Dispute,
+    "hold": Hold,
+    "payout": Payout,
+    "top_up": TopUp,
+}
 
 
 def connect(state: State, seq_of: SeqOf, record_at: RecordAt) -> None:

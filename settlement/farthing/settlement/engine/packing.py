@@ -17,12 +17,18 @@ from farthing.settlement.engine.state import NEWEST, State, learn
 from farthing.settlement.engine.things import (
     Agreement,
     Charge,
+    Closure,
     Dispute,
+    Grace,
     Hold,
     Key,
     Listing,
+    Lot,
+    Partner,
+    Payout,
     Principal,
     Thing,
+    TopUp,
 )
 
 __all__ = ["pack", "unpack"]
@@ -34,11 +40,17 @@ _FIGURES: Final = ("seq", "at_us", "fee_ppm", "open_enrolment")
 _THINGS: Final[Mapping[str, type[Thing]]] = {
     "agreements": Agreement,
     "charges": Charge,
+    "closures": Closure,
     "disputes": Dispute,
+    "graces": Grace,
     "holds": Hold,
     "keys": Key,
     "listings": Listing,
+    "lots": Lot,
+    "partners": Partner,
+    "payouts": Payout,
     "principals": Principal,
+    "top_ups": TopUp,
 }
 _OTHERS: Final = frozenset(
     {
@@ -50,6 +62,8 @@ _OTHERS: Final = frozenset(
         "counters",
         "document_seqs",
         "due",
+        "free_lots",
+        "grace_units",
         "grants",
         "outcomes",
         "positions",
@@ -88,6 +102,9 @@ def pack(state: State) -> JsonObject:
     ]
     document["document_seqs"] = dict(state.document_seqs)
     document["due"] = [list(entry) for entry in state.due]
+    document["free_lots"] = [
+        [operator_id, asset, list(ids)] for (operator_id, asset), ids in state.free_lots.items()
+    ]
     document["grants"] = [grant.document() for grant in state.grants.values()]
     document["positions"] = {
         agreement_id: {meter: str(quantity) for meter, quantity in position.items()}
@@ -124,6 +141,9 @@ def unpack(document: JsonObject, record_at: Callable[[int], Record]) -> State:
         learn(state, facts, seq)
     state.document_seqs.update(packed["document_seqs"])
     state.due = [(due_us, noun, thing_id) for due_us, noun, thing_id in packed["due"]]
+    for operator_id, asset, ids in packed["free_lots"]:
+        state.free_lots[operator_id, asset] = list(ids)
+    state.grace_units = {name: grace.units for name, grace in state.graces.items()}
     for each in packed["grants"]:
         grant = Grant.from_document(each)
         state.grants[grant.agent_id, grant.asset] = grant

@@ -164,7 +164,10 @@ def _tables(state: State) -> Mapping[str, Mapping[str, object]]:
         "hold": state.holds,
         "key": state.keys,
         "listing": state.listings,
+        "lot": state.lots,
+        "payout": state.payouts,
         "position": state.positions,
         "principal": state.principals,
         "terms": state.terms,
+        "top_up": state.top_ups,
     }

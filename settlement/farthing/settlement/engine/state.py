@@ -22,22 +22,41 @@ from farthing.settlement.engine.shelf import Shelf
 from farthing.settlement.engine.things import (
     Agreement,
     Charge,
+    Closure,
     Dispute,
+    Grace,
     Hold,
     Key,
     Listing,
+    Lot,
+    Partner,
+    Payout,
     Principal,
+    TopUp,
 )
 
-__all__ = ["NEWEST", "State", "evolve", "learn", "scope_of", "settles", "waits", "who_of"]
+__all__ = [
+    "NEWEST",
+    "State",
+    "evolve",
+    "learn",
+    "scope_of",
+    "settles",
+    "waits",
+    "who_of",
+]
 
 # How many of a party's things are told without looking further than memory; of others, all.
-NEWEST = {"charge": 100, "dispute": 100, "hold": 100}
+NEWEST = {"charge": 100, "dispute": 100, "hold": 100, "payout": 100, "top_up": 100}
+# Staff acts for the platform: what the treasurer decides is listed for it too.
+_STAFF = "platform"
 # In which status a thing waits for nothing any more.
 _SETTLED = {
     "charge": frozenset({"payable"}),
     "dispute": frozenset({"decided"}),
     "hold": frozenset({"captured", "expired", "released"}),
+    "payout": frozenset({"failed", "paid"}),
+    "top_up": frozenset({"expired", "failed", "posted"}),
 }
 # Entries of what has moved on are dropped once they are most of the heap, and it is worth it.
 _DUE_MIN = 4_096
@@ -71,6 +90,14 @@ class State:
     burnt_until: list[tuple[int, tuple[str, str]]] = field(default_factory=list)
     due: list[tuple[int, str, str]] = field(default_factory=list)
     by_party: dict[tuple[str, str], deque[str]] = field(default_factory=dict)
+    partners: dict[str, Partner] = field(default_factory=dict)
+    closures: dict[str, Closure] = field(default_factory=dict)
+    graces: dict[str, Grace] = field(default_factory=dict)
+    grace_units: dict[str, int] = field(default_factory=dict)
+    lots: dict[str, Lot] = field(default_factory=dict)
+    free_lots: dict[tuple[str, str], list[str]] = field(default_factory=dict)
+    top_ups: Shelf[str, TopUp] = field(default_factory=Shelf)
+    payouts: Shelf[str, Payout] = field(default_factory=Shelf)
 
 
 def scope_of(principal_or_key: str, operation: str, key: str) -> bytes:
@@ -94,7 +121,7 @@ def evolve(state: State, record: Record) -> None:
     state.at_us = record.at_us
     _remember(state, record)
     for transfer in record.moved:
-        apply(state.accounts, transfer)
+        apply(state.accounts, transfer, state.grace_units)
     for count in record.counted:
         state.counters[count.grant_id, count.day] += count.units
     if record.facts is not None and record.refused is None:
@@ -182,6 +209,25 @@ def _put(state: State, change: Change, seq: int) -> None:
             state.fee_ppm = cast("int", after["fee_ppm"])
             state.open_enrolment = cast("bool", after["open_enrolment"])
         case _:
+            _put_treasury(state, change, seq)
+
+
+def _put_treasury(state: State, change: Change, seq: int) -> None:
+    after = change.after
+    match change.noun:
+        case "lot":
+            _put_lot(state, Lot.from_document(after))
+        case "top_up":
+            _put_top_up(state, TopUp.from_document(after), seq)
+        case "payout":
+            _put_payout(state, Payout.from_document(after), seq)
+        case "grace":
+            _put_grace(state, Grace.from_document(after))
+        case "closure":
+            state.closures[change.id] = Closure.from_document(after)
+        case "partner":
+            state.partners[change.id] = Partner.from_document(after)
+        case _:
             text = f"a record changes an unknown noun: {change.noun}"
             raise Broken(text)
 
@@ -206,6 +252,50 @@ def _put_dispute(state: State, dispute: Dispute, seq: int) -> None:
         _party(state, "dispute", dispute.dispute_id, *parties)
 
 
+def _put_grace(state: State, grace: Grace) -> None:
+    """Keep a grace, and what it lets the ledger do."""
+    state.graces[grace.account] = grace
+    state.grace_units[grace.account] = grace.units
+
+
+def _put_lot(state: State, lot: Lot) -> None:
+    """Keep a lot, its place in the order of spending, and its end."""
+    known = state.lots.get(lot.lot_id)
+    state.lots[lot.lot_id] = lot
+    scope = (lot.operator_id, lot.asset)
+    free = [each for each in state.free_lots.pop(scope, ()) if each != lot.lot_id]
+    if lot.free_units:
+        free.append(lot.lot_id)
+        free.sort(key=lambda each: _spent_in(state.lots[each]))
+    if free:
+        state.free_lots[scope] = free
+    if known is None:
+        _party(state, "lot", lot.lot_id, lot.operator_id, _STAFF)
+    if lot.expires_at_us and lot.free_units and (known is None or not known.free_units):
+        _await(state, lot.expires_at_us, "lot", lot.lot_id)
+
+
+def _spent_in(lot: Lot) -> tuple[int, int, int, int, str]:
+    """Priority, then the earliest end, then the oldest; what never ends comes last."""
+    never = int(not lot.expires_at_us)
+    return lot.priority, never, lot.expires_at_us, lot.created_at_us, lot.lot_id
+
+
+def _put_top_up(state: State, top_up: TopUp, seq: int) -> None:
+    settled_by = _settled_by("top_up", top_up.status, seq)
+    state.top_ups.put(top_up.top_up_id, top_up, settled_by=settled_by)
+    if top_up.seq == seq:
+        _party(state, "top_up", top_up.top_up_id, top_up.organisation_id, _STAFF)
+        _await(state, top_up.expires_at_us, "top_up", top_up.top_up_id)
+
+
+def _put_payout(state: State, payout: Payout, seq: int) -> None:
+    settled_by = _settled_by("payout", payout.status, seq)
+    state.payouts.put(payout.payout_id, payout, settled_by=settled_by)
+    if payout.seq == seq:
+        _party(state, "payout", payout.payout_id, payout.organisation_id, _STAFF)
+
+
 def settles(noun: str, status: str) -> bool:
     """Whether a thing of this status can be read back from its record instead of being kept."""
     return status in _SETTLED[noun]
@@ -224,6 +314,11 @@ def waits(state: State, due_us: int, noun: str, thing_id: str) -> bool:
         case "charge":
             charge = state.charges.kept(thing_id)
             return charge is not None and charge.status == "pending"
+        case "lot":
+            return state.lots[thing_id].free_units > 0
+        case "top_up":
+            top_up = state.top_ups.kept(thing_id)
+            return top_up is not None and top_up.status == "pending"
         case _:
             dispute = state.disputes.kept(thing_id)
             if dispute is None or dispute.status != "needs_evidence":

@@ -6,13 +6,30 @@ replaying a record needs no decision. Source: spec/journal.md.
 
 from collections.abc import Mapping
 from functools import cache
-from typing import Any, NamedTuple, Self, get_origin
+from typing import Any, Final, NamedTuple, Self, get_origin
 
 import msgspec
 
 from farthing.protocol.canonical import Json
 
-__all__ = ["Agreement", "Charge", "Dispute", "Hold", "Key", "Listing", "Principal", "Thing"]
+__all__ = [
+    "Agreement",
+    "Charge",
+    "Closure",
+    "Dispute",
+    "Drawn",
+    "Grace",
+    "Hold",
+    "Key",
+    "Listing",
+    "Lot",
+    "Partner",
+    "Payout",
+    "Principal",
+    "Tail",
+    "Thing",
+    "TopUp",
+]
 
 JsonObject = dict[str, Json]
 
@@ -20,7 +37,8 @@ JsonObject = dict[str, Json]
 class Thing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Document form by naming convention: `*_units` are integer texts, the rest as they are.
 
-    Mappings hold quantities, as integer texts.
+    Mappings hold quantities, as integer texts. What few things have, `_SPARSE`, is left out where
+    there is none of it, so that a plain charge is written as if it were not known.
     """
 
     def document(self) -> JsonObject:
@@ -33,6 +51,14 @@ class Thing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             document[name] = {key: str(quantity) for key, quantity in document[name].items()}
         for name in shape.lists:
             document[name] = list(document[name])
+        for name in shape.sparse:
+            value = getattr(self, name)
+            if not value:
+                del document[name]
+            elif isinstance(value, tuple):
+                document[name] = [each.document() for each in value]
+            elif isinstance(value, Thing):
+                document[name] = value.document()
         return document
 
     @classmethod
@@ -81,6 +107,34 @@ class Listing(Thing, frozen=True, kw_only=True):
     seq: int
 
 
+class Partner(Thing, frozen=True, kw_only=True):
+    """Who brought a listing's or a vendor's trade, and its share of each charge in millionths."""
+
+    partner_id: str
+    ppm: int
+
+
+class Drawn(Thing, frozen=True, kw_only=True):
+    """What a hold sets aside of a credit lot, or a charge consumed of it. `kind` is its account."""
+
+    lot_id: str
+    kind: str
+    amount_units: int
+
+
+class Tail(Thing, frozen=True, kw_only=True):
+    """The partner's share of a charge, and what of it was given back."""
+
+    partner_id: str
+    amount_units: int
+    returned_units: int = 0
+
+    @property
+    def kept_units(self) -> int:
+        """What of it stands."""
+        return self.amount_units - self.returned_units
+
+
 class Agreement(Thing, frozen=True, kw_only=True):
     """What a buyer and a vendor agreed, bound to exact documents."""
 
@@ -105,6 +159,7 @@ class Agreement(Thing, frozen=True, kw_only=True):
     quote_sha256: str
     acceptance_sha256: str
     seq: int
+    partner: Partner | None = None
 
 
 class Hold(Thing, frozen=True, kw_only=True):
@@ -126,6 +181,7 @@ class Hold(Thing, frozen=True, kw_only=True):
     expires_at_us: int
     charge_id: str = ""
     seq: int
+    drawn: tuple[Drawn, ...] = ()
 
 
 class Charge(Thing, frozen=True, kw_only=True):
@@ -156,6 +212,8 @@ class Charge(Thing, frozen=True, kw_only=True):
     dispute_id: str = ""
     seq: int
     trail_seqs: tuple[int, ...] = ()
+    tail: Tail | None = None
+    drawn: tuple[Drawn, ...] = ()
 
 
 class Dispute(Thing, frozen=True, kw_only=True):
@@ -178,6 +236,89 @@ class Dispute(Thing, frozen=True, kw_only=True):
     credit_units: int = 0
     seq: int
     ruled_seq: int = 0
+    held_partner_units: int = 0
+
+
+class Lot(Thing, frozen=True, kw_only=True):
+    """Credit of an operator's that is spent before its money, and ends. Spent is what is missing.
+
+    `kind` is the account that it lies on: bought or given. `expires_at_us` 0 is never.
+    """
+
+    lot_id: str
+    operator_id: str
+    kind: str
+    asset: str
+    amount_units: int
+    free_units: int
+    held_units: int = 0
+    expired_units: int = 0
+    priority: int
+    expires_at_us: int = 0
+    created_at_us: int
+    seq: int
+
+
+class Grace(Thing, frozen=True, kw_only=True):
+    """How far an operator's prepaid account may be below zero: the least of both policies."""
+
+    account: str
+    organisation_id: str
+    asset: str
+    granted_units: int
+    chosen_units: int
+
+    @property
+    def units(self) -> int:
+        """What is in force."""
+        return min(self.granted_units, self.chosen_units)
+
+
+class Closure(Thing, frozen=True, kw_only=True):
+    """An account on which nothing new begins."""
+
+    account: str
+    seq: int
+
+
+class TopUp(Thing, frozen=True, kw_only=True):
+    """Money on its way in: `pending` until the processor says `posted`, `failed` or `expired`."""
+
+    top_up_id: str
+    organisation_id: str
+    asset: str
+    amount_units: int
+    status: str
+    processor: str
+    expires_at_us: int
+    reference: str = ""
+    event_id: str = ""
+    seq: int
+
+
+class Payout(Thing, frozen=True, kw_only=True):
+    """Money on its way out: `requested`, `sent`, then `paid` or `failed`."""
+
+    payout_id: str
+    organisation_id: str
+    kind: str
+    asset: str
+    amount_units: int
+    status: str
+    processor: str
+    destination: str
+    reference: str = ""
+    event_id: str = ""
+    seq: int
+
+
+# Members that are left out of a document where they are empty.
+_SPARSE: Final[Mapping[str, tuple[str, ...]]] = {
+    "Agreement": ("partner",),
+    "Charge": ("tail", "drawn"),
+    "Dispute": ("held_partner_units",),
+    "Hold": ("drawn",),
+}
 
 
 class _Shape(NamedTuple):
@@ -186,16 +327,21 @@ class _Shape(NamedTuple):
     units: tuple[str, ...]
     quantities: tuple[str, ...]
     lists: tuple[str, ...]
+    sparse: tuple[str, ...]
 
 
 @cache
 def _shape(kind: type[Thing]) -> _Shape:
     members = {each.name: each.type for each in msgspec.structs.fields(kind)}
+    sparse = _SPARSE.get(kind.__name__, ())
     origins = {name: get_origin(annotation) for name, annotation in members.items()}
     return _Shape(
         units=tuple(name for name in members if name.endswith("_units")),
         quantities=tuple(
             name for name, annotation in members.items() if annotation == Mapping[str, int]
         ),
-        lists=tuple(name for name, origin in origins.items() if origin is tuple),
+        lists=tuple(
+            name for name, origin in origins.items() if origin is tuple and name not in sparse
+        ),
+        sparse=sparse,
     )

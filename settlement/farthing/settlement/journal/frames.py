@@ -28,6 +28,8 @@ from farthing.settlement.engine.disputes import CloseEvidence, Examined
 from farthing.settlement.engine.genesis import GENESIS, Genesis
 from farthing.settlement.engine.holds import Capture, ExpireHold
 from farthing.settlement.engine.listings import Publishing
+from farthing.settlement.engine.lots import ExpireLot
+from farthing.settlement.engine.payments import ExpireTopUp, Processed
 from farthing.settlement.engine.principals import Named
 
 __all__ = [
@@ -175,7 +177,10 @@ _PLANNED: Final[Mapping[str, Any]] = {
     "close_evidence": CloseEvidence,
     "enrol_organisation": Named[EnrolOrganisation],
     "expire_hold": ExpireHold,
+    "expire_lot": ExpireLot,
+    "expire_top_up": ExpireTopUp,
     GENESIS: Genesis,
+    "process_event": Processed,
     "publish_listing": Publishing,
     "register_agent": Named[RegisterAgent],
     "settle_charge": SettleCharge,
@@ -202,9 +207,12 @@ NOUNS: Final[Mapping[str, Any]] = MappingProxyType({
     "hold": things.Hold,
     "key": things.Key,
     "listing": things.Listing,
+    "lot": things.Lot,
+    "payout": things.Payout,
     "position": dict[str, int],
     "principal": things.Principal,
     "terms": Terms,
+    "top_up": things.TopUp,
 })  # fmt: skip
 
 _ENCODER: Final = msgspec.msgpack.Encoder()

@@ -1,0 +1,203 @@
+"""Top-ups, payouts, credit lots, grace, partners, closing an account."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Final, TypeVar
+
+import structlog
+
+from farthing.identity.callers import Caller
+from farthing.protocol.errors import Code, Refused, refuse
+from farthing.protocol.messages.treasury import (
+    CLOSE_ACCOUNT,
+    CONFIRM_PAYOUT,
+    CONFIRM_TOP_UP,
+    CREATE_TOP_UP,
+    FAIL_PAYOUT,
+    FAIL_TOP_UP,
+    GRANT_CREDIT,
+    REQUEST_PAYOUT,
+    SEND_PAYOUT,
+    SET_GRACE,
+    SET_PARTNER,
+    CloseAccount,
+    ConfirmPayout,
+    ConfirmTopUp,
+    CreateTopUp,
+    CreditLots,
+    FailPayout,
+    FailTopUp,
+    GrantCredit,
+    ListCreditLots,
+    ListPayouts,
+    ListTopUps,
+    Payouts,
+    RequestPayout,
+    SendPayout,
+    SetGrace,
+    SetPartner,
+    TopUps,
+    TopUpView,
+)
+from farthing.protocol.records import Record
+from farthing.protocol.wire import Role
+from farthing.server.market import Market
+from farthing.server.operations.replies import Reply, reply
+from farthing.server.ports import PaymentProcessor, ProcessorFailed
+from farthing.settlement.engine.lots import lot_answer, lot_view
+from farthing.settlement.engine.payments import (
+    payout_answer,
+    payout_view,
+    top_up_answer,
+    top_up_view,
+)
+from farthing.settlement.engine.questions import Things
+from farthing.settlement.engine.things import Lot, Payout, TopUp
+from farthing.settlement.engine.treasury import close_answer, grace_answer, partner_answer
+
+__all__ = [
+    "close_account",
+    "confirm_payout",
+    "confirm_top_up",
+    "create_top_up",
+    "fail_payout",
+    "fail_top_up",
+    "grant_credit",
+    "list_credit_lots",
+    "list_payouts",
+    "list_top_ups",
+    "request_payout",
+    "send_payout",
+    "set_grace",
+    "set_partner",
+]
+
+log = structlog.get_logger(__name__)
+
+_NOUNS: Final[Mapping[type, str]] = {Lot: "lot", Payout: "payout", TopUp: "top_up"}
+
+Kind = TypeVar("Kind", Lot, Payout, TopUp)
+
+
+async def create_top_up(market: Market, caller: Caller, ask: CreateTopUp) -> Reply:
+    """Announce money from outside, and have the processor ask for it."""
+    processor = _processor(market, ask.processor)
+    if not processor.accepts(ask.amount.asset, ask.amount.units):
+        raise Refused(refuse(Code.INVALID_AMOUNT, path="amount.amount"))
+    outcome = await market.submit(caller, CREATE_TOP_UP, ask)
+    top_up = TopUp.from_document(outcome.record.changed[0].after)
+    try:
+        # A retry asks again in the same words, and the processor gives the same answer.
+        url = await processor.begin(top_up)
+    except ProcessorFailed as error:
+        log.warning("processor_failed", processor=ask.processor, payment_id=top_up.top_up_id)
+        raise Refused(refuse(Code.PROCESSOR_FAILED)) from error
+
+    def with_url(record: Record) -> TopUpView:
+        return replace(top_up_answer(record), url=url)
+
+    return reply(outcome, with_url)
+
+
+async def confirm_top_up(market: Market, caller: Caller, ask: ConfirmTopUp) -> Reply:
+    """The money has come."""
+    return reply(await market.submit(caller, CONFIRM_TOP_UP, ask), top_up_answer)
+
+
+async def fail_top_up(market: Market, caller: Caller, ask: FailTopUp) -> Reply:
+    """The money will not come."""
+    return reply(await market.submit(caller, FAIL_TOP_UP, ask), top_up_answer)
+
+
+async def list_top_ups(market: Market, caller: Caller, ask: ListTopUps) -> Reply:
+    """An organisation's top-ups, newest first."""
+    found = await _of(market, caller, TopUp, ask)
+    return Reply(answer=TopUps(top_ups=tuple(top_up_view(each) for each in found)))
+
+
+async def request_payout(market: Market, caller: Caller, ask: RequestPayout) -> Reply:
+    """Set money aside that is to be paid out."""
+    processor = _processor(market, ask.processor)
+    if not processor.accepts(ask.amount.asset, ask.amount.units):
+        raise Refused(refuse(Code.INVALID_AMOUNT, path="amount.amount"))
+    if not processor.knows(ask.destination):
+        raise Refused(refuse(Code.INVALID_ARGUMENT, path="destination"))
+    return reply(await market.submit(caller, REQUEST_PAYOUT, ask), payout_answer)
+
+
+async def send_payout(market: Market, caller: Caller, ask: SendPayout) -> Reply:
+    """Let a payout go, and have the processor pay it."""
+    outcome = await market.submit(caller, SEND_PAYOUT, ask)
+    payout = Payout.from_document(outcome.record.changed[0].after)
+    try:
+        await _processor(market, payout.processor).pay(payout)
+    except ProcessorFailed as error:
+        log.warning("processor_failed", processor=payout.processor, payment_id=payout.payout_id)
+        raise Refused(refuse(Code.PROCESSOR_FAILED)) from error
+    return reply(outcome, payout_answer)
+
+
+async def confirm_payout(market: Market, caller: Caller, ask: ConfirmPayout) -> Reply:
+    """The money has left."""
+    return reply(await market.submit(caller, CONFIRM_PAYOUT, ask), payout_answer)
+
+
+async def fail_payout(market: Market, caller: Caller, ask: FailPayout) -> Reply:
+    """The money has not left."""
+    return reply(await market.submit(caller, FAIL_PAYOUT, ask), payout_answer)
+
+
+async def list_payouts(market: Market, caller: Caller, ask: ListPayouts) -> Reply:
+    """An organisation's payouts, newest first."""
+    found = await _of(market, caller, Payout, ask)
+    return Reply(answer=Payouts(payouts=tuple(payout_view(each) for each in found)))
+
+
+async def grant_credit(market: Market, caller: Caller, ask: GrantCredit) -> Reply:
+    """Give an operator a credit lot."""
+    return reply(await market.submit(caller, GRANT_CREDIT, ask), lot_answer)
+
+
+async def list_credit_lots(market: Market, caller: Caller, ask: ListCreditLots) -> Reply:
+    """An operator's credit lots, newest first."""
+    found = await _of(market, caller, Lot, ask)
+    return Reply(answer=CreditLots(lots=tuple(lot_view(each) for each in found)))
+
+
+async def set_grace(market: Market, caller: Caller, ask: SetGrace) -> Reply:
+    """Set how far a prepaid account may be below zero."""
+    return reply(await market.submit(caller, SET_GRACE, ask), grace_answer)
+
+
+async def set_partner(market: Market, caller: Caller, ask: SetPartner) -> Reply:
+    """Name the partner of a vendor or listing."""
+    return reply(await market.submit(caller, SET_PARTNER, ask), partner_answer)
+
+
+async def close_account(market: Market, caller: Caller, ask: CloseAccount) -> Reply:
+    """Close an empty account."""
+    return reply(await market.submit(caller, CLOSE_ACCOUNT, ask), close_answer)
+
+
+def _processor(market: Market, name: str) -> PaymentProcessor:
+    processor = market.processors.get(name)
+    if processor is None:
+        text = "This platform does not use this processor."
+        raise Refused(refuse(Code.INVALID_ARGUMENT, path="processor", message=text))
+    return processor
+
+
+async def _of(
+    market: Market,
+    caller: Caller,
+    kind: type[Kind],
+    ask: ListTopUps | ListPayouts | ListCreditLots,
+) -> tuple[Kind, ...]:
+    """The things of an organisation: the treasurer may name any, everybody else has its own."""
+    organisation_id = ask.organisation_id or caller.organisation_id
+    if caller.role is not Role.TREASURER and organisation_id != caller.organisation_id:
+        raise Refused(refuse(Code.NOT_FOUND, path="organisation_id"))
+    found = await market.ask(
+        Things(noun=_NOUNS[kind], principal_id=organisation_id, limit=ask.limit)
+    )
+    return tuple(each for each in found if isinstance(each, kind))

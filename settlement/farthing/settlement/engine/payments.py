@@ -1,0 +1,338 @@
+"""Money on its way in and out, in two phases against external clearing.
+
+Boundary: what the processor says comes as a command, by the treasurer's hand or by the platform's
+own; saying it twice, late or in another order does no harm. Source: spec/ledger.md.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from msgspec.structs import replace
+
+from farthing.protocol.errors import Code, Refusal, refuse
+from farthing.protocol.ids import derive_id
+from farthing.protocol.ledger import AccountKind, Movement, Transfer, account_name
+from farthing.protocol.messages.treasury import (
+    ConfirmPayout,
+    ConfirmTopUp,
+    CreateTopUp,
+    FailPayout,
+    FailTopUp,
+    PayoutView,
+    RequestPayout,
+    SendPayout,
+    TopUpView,
+)
+from farthing.protocol.money import format_units
+from farthing.protocol.records import Record
+from farthing.protocol.times import DAY_US, format_time
+from farthing.protocol.wire import money
+from farthing.settlement.engine.accounts import available_units, is_full, transfer
+from farthing.settlement.engine.commands import PLATFORM
+from farthing.settlement.engine.drafts import Call, Draft, change
+from farthing.settlement.engine.state import State
+from farthing.settlement.engine.things import Payout, TopUp
+
+__all__ = [
+    "ExpireTopUp",
+    "Processed",
+    "confirm_payout",
+    "confirm_top_up",
+    "create_top_up",
+    "expire_top_up",
+    "fail_payout",
+    "fail_top_up",
+    "payout_answer",
+    "payout_view",
+    "process_event",
+    "request_payout",
+    "send_payout",
+    "top_up_answer",
+    "top_up_view",
+]
+
+# How long a top-up waits for its money; what is paid later is still taken.
+_TOP_UP_LIFETIME_US = DAY_US
+_SENT = {"requested", "sent"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExpireTopUp:
+    """The platform's command: nobody paid a top-up in time."""
+
+    top_up_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Processed:
+    """The platform's command: what a processor's signed event says of a top-up or payout.
+
+    Args:
+        payment_id: the top-up (`top_...`) or the payout (`pay_...`).
+        event_id: the processor's own id of the event.
+        reference: the processor's own id of the payment.
+        outcome: what became of it.
+    """
+
+    payment_id: str
+    event_id: str
+    reference: str
+    outcome: Literal["paid", "failed"]
+
+
+def create_top_up(state: State, call: Call) -> Draft | Refusal:
+    """Announce money from outside: a pending credit, not spendable before it is there."""
+    body = call.command.body
+    assert isinstance(body, CreateTopUp)
+    units, asset = body.amount.units, body.amount.asset
+    if units <= 0:
+        return refuse(Code.INVALID_AMOUNT, path="amount.amount")
+    prepaid = account_name(call.organisation_id, AccountKind.PREPAID, asset)
+    if is_full(state, prepaid, _clearing(asset), units):
+        return refuse(Code.AMOUNT_OVERFLOW, path="amount.amount")
+    if prepaid in state.closures:
+        return refuse(Code.ACCOUNT_CLOSED, path="amount.asset")
+    top_up = TopUp(
+        top_up_id=derive_id(
+            "top", call.principal_id, "create_top_up", call.command.idempotency_key
+        ),
+        organisation_id=call.organisation_id,
+        asset=asset,
+        amount_units=units,
+        status="pending",
+        processor=body.processor,
+        expires_at_us=call.now_us + _TOP_UP_LIFETIME_US,
+        seq=call.seq,
+    )
+    return Draft(
+        moved=tuple(_inward(Movement.PENDING, top_up)),
+        changed=(change("top_up", top_up.top_up_id, top_up),),
+    )
+
+
+def confirm_top_up(state: State, call: Call) -> Draft | Refusal:
+    """The money of a top-up is there, by the treasurer's word."""
+    body = call.command.body
+    assert isinstance(body, ConfirmTopUp)
+    top_up = state.top_ups.get(body.top_up_id)
+    if top_up is None:
+        return refuse(Code.NOT_FOUND, path="top_up_id")
+    if top_up.status == "posted":
+        return refuse(Code.PAYMENT_RESOLVED, path="top_up_id")
+    return _posted(top_up, body.reference, "")
+
+
+def fail_top_up(state: State, call: Call) -> Draft | Refusal:
+    """The money of a top-up will not come."""
+    body = call.command.body
+    assert isinstance(body, FailTopUp)
+    top_up = state.top_ups.get(body.top_up_id)
+    if top_up is None:
+        return refuse(Code.NOT_FOUND, path="top_up_id")
+    if top_up.status != "pending":
+        return refuse(Code.PAYMENT_RESOLVED, path="top_up_id")
+    return _voided(replace(top_up, status="failed", reference=body.reference))
+
+
+def expire_top_up(state: State, call: Call) -> Draft | Refusal:
+    """Nobody paid in time; the platform's own command."""
+    body = call.command.body
+    assert isinstance(body, ExpireTopUp)
+    top_up = state.top_ups[body.top_up_id]
+    assert top_up.status == "pending"
+    assert top_up.expires_at_us <= call.now_us
+    return _voided(replace(top_up, status="expired"))
+
+
+def request_payout(state: State, call: Call) -> Draft | Refusal:
+    """Set aside what a vendor or partner wants paid out of what it has earned for good."""
+    body = call.command.body
+    assert isinstance(body, RequestPayout)
+    units, asset = body.amount.units, body.amount.asset
+    if units <= 0:
+        return refuse(Code.INVALID_AMOUNT, path="amount.amount")
+    kind = AccountKind(body.account)
+    name = account_name(call.organisation_id, kind, asset)
+    if name not in state.accounts:
+        return refuse(Code.ACCOUNT_UNKNOWN, path="account")
+    available = available_units(state, call.organisation_id, kind, asset)
+    if units > available:
+        return refuse(
+            Code.INSUFFICIENT_FUNDS,
+            path="amount.amount",
+            required=format_units(units, asset),
+            remaining=format_units(available, asset),
+            asset=asset,
+        )
+    payout = Payout(
+        payout_id=derive_id(
+            "pay", call.principal_id, "request_payout", call.command.idempotency_key
+        ),
+        organisation_id=call.organisation_id,
+        kind=kind.value,
+        asset=asset,
+        amount_units=units,
+        status="requested",
+        processor=body.processor,
+        destination=body.destination,
+        seq=call.seq,
+    )
+    return Draft(
+        moved=tuple(_outward(Movement.PENDING, payout)),
+        changed=(change("payout", payout.payout_id, payout),),
+    )
+
+
+def send_payout(state: State, call: Call) -> Draft | Refusal:
+    """The treasurer lets a payout go; nothing moves before the processor has said so."""
+    body = call.command.body
+    assert isinstance(body, SendPayout)
+    payout = state.payouts.get(body.payout_id)
+    if payout is None:
+        return refuse(Code.NOT_FOUND, path="payout_id")
+    if payout.status != "requested":
+        return refuse(Code.PAYMENT_RESOLVED, path="payout_id")
+    return Draft(changed=(change("payout", payout.payout_id, replace(payout, status="sent")),))
+
+
+def confirm_payout(state: State, call: Call) -> Draft | Refusal:
+    """The money has left, by the treasurer's word."""
+    body = call.command.body
+    assert isinstance(body, ConfirmPayout)
+    payout = state.payouts.get(body.payout_id)
+    if payout is None:
+        return refuse(Code.NOT_FOUND, path="payout_id")
+    if payout.status not in _SENT:
+        return refuse(Code.PAYMENT_RESOLVED, path="payout_id")
+    return _paid(payout, body.reference, "")
+
+
+def fail_payout(state: State, call: Call) -> Draft | Refusal:
+    """The money has not left: it is the organisation's again."""
+    body = call.command.body
+    assert isinstance(body, FailPayout)
+    payout = state.payouts.get(body.payout_id)
+    if payout is None:
+        return refuse(Code.NOT_FOUND, path="payout_id")
+    if payout.status not in _SENT:
+        return refuse(Code.PAYMENT_RESOLVED, path="payout_id")
+    return _returned(replace(payout, status="failed", reference=body.reference))
+
+
+def process_event(state: State, call: Call) -> Draft | Refusal:
+    """What the processor says; the platform's own command, so it is never refused.
+
+    An event of something that has been decided changes nothing, but for one: money that came or
+    left after its top-up or payout was given up has moved, and is posted where it can be.
+    """
+    body = call.command.body
+    assert isinstance(body, Processed)
+    top_up = state.top_ups.get(body.payment_id)
+    if top_up is not None:
+        if body.outcome == "paid" and top_up.status != "posted":
+            return _posted(top_up, body.reference, body.event_id)
+        if body.outcome == "failed" and top_up.status == "pending":
+            return _voided(
+                replace(top_up, status="failed", reference=body.reference, event_id=body.event_id)
+            )
+        return Draft()
+    payout = state.payouts.get(body.payment_id)
+    if payout is None:
+        return Draft()
+    if body.outcome == "paid" and (payout.status in _SENT or _can_still_pay(state, payout)):
+        return _paid(payout, body.reference, body.event_id)
+    if payout.status not in _SENT or body.outcome == "paid":
+        return Draft()
+    return _returned(
+        replace(payout, status="failed", reference=body.reference, event_id=body.event_id)
+    )
+
+
+def top_up_answer(record: Record) -> TopUpView:
+    """The answer of every write on a top-up, from the record alone."""
+    return top_up_view(TopUp.from_document(record.changed[0].after))
+
+
+def top_up_view(top_up: TopUp) -> TopUpView:
+    """A top-up as its operator and the treasurer see it."""
+    return TopUpView(
+        top_up_id=top_up.top_up_id,
+        organisation_id=top_up.organisation_id,
+        amount=money(top_up.amount_units, top_up.asset),
+        status=top_up.status,
+        processor=top_up.processor,
+        reference=top_up.reference,
+        expires_at=format_time(top_up.expires_at_us),
+    )
+
+
+def payout_answer(record: Record) -> PayoutView:
+    """The answer of every write on a payout, from the record alone."""
+    return payout_view(Payout.from_document(record.changed[0].after))
+
+
+def payout_view(payout: Payout) -> PayoutView:
+    """A payout as its organisation and the treasurer see it."""
+    return PayoutView(
+        payout_id=payout.payout_id,
+        organisation_id=payout.organisation_id,
+        account=payout.kind,
+        amount=money(payout.amount_units, payout.asset),
+        status=payout.status,
+        processor=payout.processor,
+        destination=payout.destination,
+        reference=payout.reference,
+    )
+
+
+def _posted(top_up: TopUp, reference: str, event_id: str) -> Draft:
+    voided = _inward(Movement.VOID, top_up) if top_up.status == "pending" else []
+    after = replace(top_up, status="posted", reference=reference, event_id=event_id)
+    return Draft(
+        moved=(*voided, *_inward(Movement.POST, top_up)),
+        changed=(change("top_up", top_up.top_up_id, after),),
+    )
+
+
+def _voided(after: TopUp) -> Draft:
+    return Draft(
+        moved=tuple(_inward(Movement.VOID, after)),
+        changed=(change("top_up", after.top_up_id, after),),
+    )
+
+
+def _paid(payout: Payout, reference: str, event_id: str) -> Draft:
+    voided = _outward(Movement.VOID, payout) if payout.status in _SENT else []
+    after = replace(payout, status="paid", reference=reference, event_id=event_id)
+    return Draft(
+        moved=(*voided, *_outward(Movement.POST, payout)),
+        changed=(change("payout", payout.payout_id, after),),
+    )
+
+
+def _can_still_pay(state: State, payout: Payout) -> bool:
+    """Whether a payout that was given up, and left all the same, can be taken from its account."""
+    kind = AccountKind(payout.kind)
+    available = available_units(state, payout.organisation_id, kind, payout.asset)
+    return payout.status == "failed" and payout.amount_units <= available
+
+
+def _returned(after: Payout) -> Draft:
+    return Draft(
+        moved=tuple(_outward(Movement.VOID, after)),
+        changed=(change("payout", after.payout_id, after),),
+    )
+
+
+def _inward(movement: Movement, top_up: TopUp) -> list[Transfer]:
+    prepaid = account_name(top_up.organisation_id, AccountKind.PREPAID, top_up.asset)
+    return transfer(movement, _clearing(top_up.asset), prepaid, top_up.asset, top_up.amount_units)
+
+
+def _outward(movement: Movement, payout: Payout) -> list[Transfer]:
+    name = account_name(payout.organisation_id, AccountKind(payout.kind), payout.asset)
+    return transfer(movement, name, _clearing(payout.asset), payout.asset, payout.amount_units)
+
+
+def _clearing(asset: str) -> str:
+    return account_name(PLATFORM, AccountKind.EXTERNAL_CLEARING, asset)

@@ -1,0 +1,92 @@
+"""The postings of a charge that has more to it: a partner's share, or credit lots that pay it.
+
+Boundary: a plain charge never comes here. The order of everything is the law's
+(`protocol.shares`). Source: spec/ledger.md.
+"""
+
+from msgspec.structs import replace
+
+from farthing.protocol.ledger import AccountKind, Movement, Transfer, account_name
+from farthing.protocol.refunds import Split
+from farthing.protocol.shares import Part, back_of, first_of, partner_share, spread
+from farthing.settlement.engine import lots
+from farthing.settlement.engine.commands import PLATFORM
+from farthing.settlement.engine.things import Agreement, Charge, Drawn, Hold, Tail
+
+__all__ = ["aside", "back", "capture", "escrow", "payees", "ruling", "shared"]
+
+
+def shared(charge: Charge, hold: Hold, agreement: Agreement) -> Charge:
+    """The charge with its partner's share and what it consumed of lots."""
+    partner = agreement.partner
+    tail = None
+    if partner is not None:
+        units = partner_share(charge.amount_units, charge.fee_units, partner.ppm)
+        tail = Tail(partner_id=partner.partner_id, amount_units=units)
+    drawn = lots.consumed(hold.drawn, charge.amount_units)
+    return replace(charge, tail=tail, drawn=drawn)
+
+
+def aside(movement: Movement, hold: Hold) -> list[Transfer]:
+    """A hold's transfers, from each account that pays for it."""
+    vendor = account_name(hold.vendor_id, AccountKind.VENDOR_PENDING, hold.asset)
+    payers = _payers(hold.operator_id, hold.asset, hold.drawn, hold.amount_units)
+    return spread(payers, [Part(vendor, hold.amount_units)], hold.asset, movement)
+
+
+def capture(charge: Charge) -> list[Transfer]:
+    """The posts of a capture: payers in the order of consumption, then who is paid."""
+    payers = _payers(charge.operator_id, charge.asset, charge.drawn, charge.amount_units)
+    partner_units = charge.tail.amount_units if charge.tail else 0
+    net_units = charge.amount_units - charge.fee_units - partner_units
+    split = Split(net_units, charge.fee_units, partner_units)
+    return spread(first_of(payers, charge.amount_units), payees(charge, split), charge.asset)
+
+
+def back(charge: Charge, split: Split) -> list[Transfer]:
+    """The posts of a refund: each share gives, the last that was consumed takes first."""
+    return spread(payees(charge, split), _taken_back(charge, sum(split)), charge.asset)
+
+
+def escrow(charge: Charge, split: Split) -> list[Transfer]:
+    """The posts that take a charge's shares into the dispute escrow."""
+    return spread(payees(charge, split), [Part(_escrow(charge), sum(split))], charge.asset)
+
+
+def ruling(charge: Charge, credit_units: int, kept: Split) -> list[Transfer]:
+    """The posts of a ruling: the credit to where the charge was paid from, the rest back."""
+    out = [Part(_escrow(charge), credit_units + sum(kept))]
+    return spread(out, [*_taken_back(charge, credit_units), *payees(charge, kept)], charge.asset)
+
+
+def payees(charge: Charge, split: Split) -> list[Part]:
+    """Who is paid of a charge: vendor, platform, partner, where their shares lie now."""
+    payable = charge.status == "payable"
+    vendor = AccountKind.VENDOR_PAYABLE if payable else AccountKind.VENDOR_PENDING
+    partner = AccountKind.PARTNER_PAYABLE if payable else AccountKind.PARTNER_PENDING
+    parts = [
+        Part(account_name(charge.vendor_id, vendor, charge.asset), split.net_units),
+        Part(account_name(PLATFORM, AccountKind.PLATFORM_FEE, charge.asset), split.fee_units),
+    ]
+    if charge.tail is not None:
+        owner = charge.tail.partner_id
+        parts.append(Part(account_name(owner, partner, charge.asset), split.partner_units))
+    return parts
+
+
+def _payers(operator_id: str, asset: str, drawn: tuple[Drawn, ...], units: int) -> list[Part]:
+    parts = [
+        Part(account_name(operator_id, AccountKind(each.kind), asset), each.amount_units)
+        for each in drawn
+    ]
+    rest_units = units - sum(part.units for part in parts)
+    return [*parts, Part(account_name(operator_id, AccountKind.PREPAID, asset), rest_units)]
+
+
+def _taken_back(charge: Charge, units: int) -> list[Part]:
+    payers = _payers(charge.operator_id, charge.asset, charge.drawn, charge.amount_units)
+    return back_of(payers, charge.refunded_units, units)
+
+
+def _escrow(charge: Charge) -> str:
+    return account_name(PLATFORM, AccountKind.DISPUTE_ESCROW, charge.asset)

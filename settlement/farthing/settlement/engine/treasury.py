@@ -1,0 +1,154 @@
+"""What the treasurer and the admin decide about accounts: closing, grace, partners.
+
+Boundary: money on its way in and out is in `payments`, credit in `lots`. Source: spec/ledger.md.
+"""
+
+from farthing.protocol.errors import Code, Refusal, refuse
+from farthing.protocol.ledger import AccountKind, account_name, split_account
+from farthing.protocol.messages.treasury import (
+    AccountState,
+    CloseAccount,
+    GraceView,
+    PartnerView,
+    SetGrace,
+    SetPartner,
+)
+from farthing.protocol.money import INT64_MAX, PPM, format_units
+from farthing.protocol.records import Record
+from farthing.protocol.wire import Role, money
+from farthing.settlement.engine.drafts import Call, Draft, change
+from farthing.settlement.engine.state import State
+from farthing.settlement.engine.things import Closure, Grace, Partner
+
+__all__ = [
+    "close",
+    "close_answer",
+    "grace_answer",
+    "partner_answer",
+    "partner_of",
+    "set_grace",
+    "set_partner",
+]
+
+# The lots of a prepaid account are closed with it, so they too must be empty.
+_WITH_PREPAID = (AccountKind.DEFERRED_REVENUE, AccountKind.PROMOTIONAL_CREDIT)
+
+
+def close(state: State, call: Call) -> Draft | Refusal:
+    """Close an empty account: nothing new begins on it. Twice is once."""
+    body = call.command.body
+    assert isinstance(body, CloseAccount)
+    if body.organisation_id not in state.principals:
+        return refuse(Code.NOT_FOUND, path="organisation_id")
+    kind, asset = AccountKind(body.account), body.asset
+    name = account_name(body.organisation_id, kind, asset)
+    account = state.accounts.get(name)
+    if account is None:
+        return refuse(Code.ACCOUNT_UNKNOWN, path="account")
+    kinds = (kind, *_WITH_PREPAID) if kind is AccountKind.PREPAID else (kind,)
+    for each in kinds:
+        found = state.accounts.get(account_name(body.organisation_id, each, asset))
+        if found is not None and (
+            found.posted_units or found.debits_pending or found.credits_pending
+        ):
+            return refuse(
+                Code.ACCOUNT_IN_USE,
+                path="account",
+                remaining=format_units(found.posted_units, asset),
+                asset=asset,
+            )
+    return Draft(changed=(change("closure", name, Closure(account=name, seq=call.seq)),))
+
+
+def set_grace(state: State, call: Call) -> Draft | Refusal:
+    """Set how far a prepaid account may be below zero; its operator can only choose less."""
+    body = call.command.body
+    assert isinstance(body, SetGrace)
+    owner = state.principals.get(body.organisation_id)
+    own = call.principal_id == body.organisation_id
+    by_staff = call.command.by.role is not Role.OPERATOR
+    if owner is None or owner.role != Role.OPERATOR or not (own or by_staff):
+        return refuse(Code.NOT_FOUND, path="organisation_id")
+    units, asset = body.amount.units, body.amount.asset
+    name = account_name(owner.principal_id, AccountKind.PREPAID, asset)
+    before = state.graces.get(name)
+    granted_units = before.granted_units if before else 0
+    chosen_units = before.chosen_units if before else INT64_MAX
+    after = Grace(
+        account=name,
+        organisation_id=owner.principal_id,
+        asset=asset,
+        granted_units=units if by_staff else granted_units,
+        chosen_units=chosen_units if by_staff else units,
+    )
+    if name in state.closures:
+        return refuse(Code.ACCOUNT_CLOSED, path="organisation_id")
+    account = state.accounts.get(name)
+    used_units = max(-account.available_units, 0) if account else 0
+    if after.units < used_units:
+        return refuse(
+            Code.INSUFFICIENT_FUNDS,
+            path="amount.amount",
+            required=format_units(used_units, asset),
+            remaining=format_units(after.units, asset),
+            asset=asset,
+            message="More grace than that is in use.",
+        )
+    return Draft(changed=(change("grace", name, after, before),))
+
+
+def set_partner(state: State, call: Call) -> Draft | Refusal:
+    """Name who brought a vendor's or a listing's trade; binds the agreements made from now on."""
+    body = call.command.body
+    assert isinstance(body, SetPartner)
+    vendor_id = body.subject_id
+    listing = state.listings.get(body.subject_id)
+    if listing is not None:
+        vendor_id = listing.vendor_id
+    vendor = state.principals.get(vendor_id)
+    if vendor is None or vendor.role != Role.VENDOR:
+        return refuse(Code.NOT_FOUND, path="subject_id")
+    partner = state.principals.get(body.partner_id)
+    if partner is None or partner.role not in {Role.OPERATOR, Role.VENDOR}:
+        return refuse(Code.NOT_FOUND, path="partner_id")
+    if body.partner_id == vendor_id:
+        return refuse(Code.INVALID_ARGUMENT, path="partner_id")
+    if body.ppm + state.fee_ppm > PPM:
+        return refuse(Code.INVALID_ARGUMENT, path="ppm", required=str(PPM - state.fee_ppm))
+    after = Partner(partner_id=body.partner_id, ppm=body.ppm)
+    before = state.partners.get(body.subject_id)
+    return Draft(changed=(change("partner", body.subject_id, after, before),))
+
+
+def partner_of(state: State, listing_id: str, vendor_id: str) -> Partner | None:
+    """The partner that an agreement made now is bound to: the listing's before the vendor's."""
+    if not state.partners:
+        return None
+    partner = state.partners.get(listing_id) or state.partners.get(vendor_id)
+    return partner if partner is not None and partner.ppm else None
+
+
+def close_answer(record: Record) -> AccountState:
+    """The answer of closing, from the record alone."""
+    closure = Closure.from_document(record.changed[0].after)
+    owner, kind, asset = split_account(closure.account)
+    return AccountState(organisation_id=owner, account=kind.value, asset=asset, status="closed")
+
+
+def grace_answer(record: Record) -> GraceView:
+    """The answer of setting a grace, from the record alone."""
+    grace = Grace.from_document(record.changed[0].after)
+    chosen = grace.chosen_units != INT64_MAX
+    return GraceView(
+        organisation_id=grace.organisation_id,
+        granted=money(grace.granted_units, grace.asset),
+        chosen=money(grace.chosen_units, grace.asset) if chosen else None,
+        in_force=money(grace.units, grace.asset),
+    )
+
+
+def partner_answer(record: Record) -> PartnerView:
+    """The answer of naming a partner, from the record alone."""
+    (change_,) = record.changed
+    partner = Partner.from_document(change_.after)
+    return PartnerView(subject_id=change_.id, partner_id=partner.partner_id, ppm=partner.ppm)

@@ -200,7 +200,7 @@ class Quiet:
     """An engine whose journal a test writes."""
 
     def __init__(self) -> None:
-        self.records: asyncio.Queue[Committed] = asyncio.Queue()
+        self.records: asyncio.Queue[Any] = asyncio.Queue()
 
     async def ask(self, question: object) -> Figures:
         del question
@@ -324,7 +324,7 @@ def rpc(method: str, params: dict[str, Any]) -> tuple[bytes, dict[str, str]]:
 
 async def asked(connection: Connection, method: str, params: dict[str, Any]) -> Any:
     body, headers = rpc(method, params)
-    auth = connection._endpoint._auth  # noqa: SLF001
+    auth: Any = connection._endpoint._auth  # noqa: SLF001
     response = await connection.http.post(
         f"{connection.url}/mcp", content=body, headers=headers, auth=auth
     )

@@ -22,6 +22,7 @@ from farthing.settlement.reports.lines import Line, fold_lines
 from farthing.settlement.reports.projection import Followed
 from farthing.settlement.reports.reads import Kept, Reports, View
 from farthing.settlement.reports.statements import (
+    Order,
     Page,
     Period,
     Place,
@@ -35,6 +36,7 @@ from tests.settlement.reports.trades import STEPS, Steps, committed, traded
 
 SLOW = settings(max_examples=30, deadline=None)
 NOTHING = asdict(Account())
+ORDERS: tuple[Order, ...] = ("recorded", "effective")
 
 
 class Journal:
@@ -172,7 +174,7 @@ async def test_opening_and_lines_make_the_closing_balance_in_pages_of_any_size(
     trade = traded(steps)
     every, records = sides(trade.room.journal), committed(trade)
     stored = data.draw(st.integers(min_value=0, max_value=len(records)))
-    order = data.draw(st.sampled_from(["recorded", "effective"]))
+    order = data.draw(st.sampled_from(ORDERS))
     times = st.sampled_from([0, *moments(every), 2**53 - 1])
     since_us, until_us = sorted((data.draw(times), data.draw(times)))
     period = Period(order=order, since_us=since_us, until_us=until_us)

@@ -32,7 +32,7 @@ from farthing.protocol.messages.trails import GET_OUTCOME, GetOutcome
 from farthing.protocol.rating import InvalidLine, Line, parse_line
 from farthing.protocol.wire import Effect, document_of, money
 
-__all__ = ["commands"]
+__all__ = ["check_receipt", "commands"]
 
 PANEL = "Audit"
 
@@ -58,7 +58,7 @@ def receipts(session: Session, charge: ChargeArgument, *, out: OutOption = None)
     receipt = session.call(GET_RECEIPT, GetReceipt(charge_id=charge))
     keys = session.pinned_keys()
     if keys is not None:
-        _check_receipt(receipt, keys)
+        check_receipt(receipt, keys)
     if out is None:
         session.show(receipt, _receipt)
         return
@@ -230,7 +230,7 @@ def _operation(name: str) -> AnyOperation:
     return operation
 
 
-def _check_receipt(receipt: Receipt, keys: dict[str, Any]) -> None:
+def check_receipt(receipt: Receipt, keys: dict[str, Any]) -> None:
     """Require that one of the pinned keys signed the tree head, and that the record is under it."""
     from farthing.protocol.receipts import verify_receipt  # noqa: PLC0415 - loads cryptography
 

@@ -31,11 +31,6 @@ from farthing.clients.cli.render import (
     vendor_words,
 )
 from farthing.clients.cli.session import IdempotencyOption, Session, TrustOption, command
-from farthing.protocol.messages.accounts import (
-    GET_BALANCE,
-    Balances,
-    GetBalance,
-)
 from farthing.protocol.messages.agreements import Line
 from farthing.protocol.messages.agreements import Quote as QuoteAnswer
 from farthing.protocol.messages.catalog import (
@@ -166,12 +161,6 @@ def quote(
         )
     )
     session.show(answer, _quote)
-
-
-@command(commands, "balance", example="farthing balance", panel=PANEL)
-def balance(session: Session) -> None:
-    """Show the organisation's accounts: posted, held and available."""
-    session.show(session.call(GET_BALANCE, GetBalance()), _balances)
 
 
 @command(commands, "charges", example="farthing charges --limit 10", panel=PANEL)
@@ -332,15 +321,6 @@ def _quote(console: Console, answer: QuoteAnswer) -> None:
 
 def _lines(lines: tuple[Line, ...]) -> Iterator[tuple[str, str, str, str]]:
     return ((each.rule_id, each.meter, each.quantity, amount(each.amount)) for each in lines)
-
-
-def _balances(console: Console, answer: Balances) -> None:
-    heading(console, f"{answer.organisation_id}, as of record {answer.as_of_seq}")
-    lines = (
-        (each.account, amount(each.posted), amount(each.held), amount(each.available))
-        for each in answer.accounts
-    )
-    table(console, ("account", "posted", "held", "available"), lines)
 
 
 def _charges(console: Console, answer: Charges) -> None:

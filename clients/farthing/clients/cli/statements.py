@@ -1,0 +1,181 @@
+"""What everybody who has accounts reads of them: balances, statements, the record behind a line.
+
+Boundary: one call of the platform a command; times are read into what the wire carries.
+"""
+
+from datetime import UTC, datetime
+from typing import Annotated, Literal
+
+import typer
+from rich.console import Console
+
+from farthing.clients.cli.arguments import AssetOption
+from farthing.clients.cli.audit import check_receipt
+from farthing.clients.cli.render import amount, heading, rows, table
+from farthing.clients.cli.session import Session, command
+from farthing.protocol.messages.accounts import GET_BALANCE, AccountBalance, Balances, GetBalance
+from farthing.protocol.messages.statements import (
+    GET_RECORD,
+    GET_STATEMENT,
+    LINES_MAX,
+    GetRecord,
+    GetStatement,
+    RecordView,
+    Statement,
+)
+
+__all__ = ["commands"]
+
+PANEL = "Trade"
+_TIME = "as 2026-11-21 or 2026-11-21T09:30:00Z"
+
+commands = typer.Typer()
+
+
+def time_of(text: str) -> str:
+    """A time as typed, in the form of the wire; a day is its first instant in UTC.
+
+    Raises:
+        typer.BadParameter: It is no time, or says no zone.
+    """
+    if not text:
+        return ""
+    try:
+        at = datetime.fromisoformat(text if "T" in text else f"{text}T00:00:00Z")
+        if at.tzinfo is None:
+            raise typer.BadParameter(f"{text}: say the zone, as in 2026-11-21T09:30:00Z")
+        at = at.astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise typer.BadParameter(f"{text} is no time: write it {_TIME}") from None
+    return at.isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"
+
+
+@command(commands, "balance", example="farthing balance --at 2026-11-21", panel=PANEL)
+def balance(
+    session: Session,
+    *,
+    at: Annotated[
+        str, typer.Option(parser=time_of, metavar="TIME", help=f"As recorded up to then, {_TIME}.")
+    ] = "",
+    at_seq: Annotated[int, typer.Option(min=0, help="As recorded up to this record.")] = 0,
+    effective_at: Annotated[
+        str,
+        typer.Option(
+            parser=time_of, metavar="TIME", help="Of that, what had taken effect by then."
+        ),
+    ] = "",
+) -> None:
+    """Show the organisation's accounts: posted, held and available, now or at an earlier moment."""
+    ask = GetBalance(at=at, at_seq=at_seq, effective_at=effective_at)
+    session.show(session.call(GET_BALANCE, ask), _balances)
+
+
+@command(
+    commands,
+    "statement",
+    example="farthing statement --account prepaid --since 2026-11-01 --until 2026-12-01",
+    panel=PANEL,
+)
+def statement(
+    session: Session,
+    *,
+    account: Annotated[
+        str, typer.Option(metavar="KIND", help="One kind of account, such as prepaid; else all.")
+    ] = "",
+    asset: AssetOption = "",
+    by: Annotated[
+        Literal["recorded", "effective"],
+        typer.Option(help="Which time the period is of, and the lines are ordered by."),
+    ] = "recorded",
+    since: Annotated[
+        str, typer.Option(parser=time_of, metavar="TIME", help=f"The begin, included, {_TIME}.")
+    ] = "",
+    until: Annotated[
+        str, typer.Option(parser=time_of, metavar="TIME", help="The end, not included.")
+    ] = "",
+    limit: Annotated[int, typer.Option(min=1, max=LINES_MAX, help="How many lines at most.")] = 50,
+    cursor: Annotated[
+        str, typer.Option(metavar="CURSOR", help="Go on where the last page ended.")
+    ] = "",
+) -> None:
+    """List the organisation's lines of a period, with balances before, after and at each line."""
+    ask = GetStatement(
+        account=account,
+        asset=asset,
+        by=by,
+        since=since,
+        until=until,
+        limit=limit,
+        cursor=cursor,
+    )
+    answer = session.call(GET_STATEMENT, ask)
+    session.show(answer, _statement)
+    if answer.cursor:
+        session.note(f"There are more lines: the same command with --cursor {answer.cursor}")
+
+
+@command(commands, "record", example="farthing record 42 --json", panel=PANEL)
+def record(
+    session: Session,
+    seq: Annotated[
+        int, typer.Argument(metavar="SEQ", min=1, help="The record's place.", show_default=False)
+    ],
+) -> None:
+    """Open a line of a statement: the record behind it, what it moved, its proof verified."""
+    answer = session.call(GET_RECORD, GetRecord(seq=seq))
+    keys = session.pinned_keys()
+    if keys is not None:
+        check_receipt(answer.receipt, keys)
+    session.show(answer, _record)
+
+
+def _balances(console: Console, answer: Balances) -> None:
+    heading(console, f"{answer.organisation_id}, as of record {answer.as_of_seq}")
+    table(
+        console,
+        ("account", "posted", "held", "available"),
+        ((each.account, *_figures(each)) for each in answer.accounts),
+    )
+
+
+def _statement(console: Console, answer: Statement) -> None:
+    heading(console, f"{answer.organisation_id}, by time {answer.by}, record {answer.as_of_seq}")
+    ends = (
+        (title, each.account, *_figures(each))
+        for period in answer.accounts
+        for title, each in (("opening", period.opening), ("closing", period.closing))
+    )
+    table(console, ("", "account", "posted", "held", "available"), ends)
+    lines = (
+        (
+            str(each.seq),
+            each.recorded_at if answer.by == "recorded" else each.effective_at,
+            each.account,
+            f"{each.movement} {each.side}",
+            amount(each.amount),
+            amount(each.after.available),
+            each.operation,
+            ", ".join(f"{noun} {thing}" for noun, thing in each.ids.items()),
+        )
+        for each in answer.lines
+    )
+    titles = ("record", "time", "account", "moved", "amount", "available", "operation", "behind it")
+    table(console, titles, lines)
+
+
+def _record(console: Console, answer: RecordView) -> None:
+    heading(console, f"Record {answer.seq}: {answer.operation}")
+    told = (
+        ("recorded at", answer.recorded_at),
+        ("effective at", answer.effective_at),
+        *answer.ids.items(),
+        ("proven by", f"{len(answer.receipt.proof)} hashes"),
+    )
+    rows(console, told)
+    titles = ("movement", "debit", "credit", "units", "asset")
+    lines = ([str(each.get(name, "")) for name in titles] for each in answer.postings)
+    table(console, titles, lines, title="postings")
+
+
+def _figures(balance: AccountBalance) -> tuple[str, str, str]:
+    return amount(balance.posted), amount(balance.held), amount(balance.available)

@@ -133,7 +133,7 @@ def fund(
         str, typer.Argument(metavar="ORG", help="The operator's id, org_…", show_default=False)
     ],
     amount: Annotated[str, typer.Argument(help="The amount, as decimal text.", show_default=False)],
-    asset: Annotated[str, typer.Argument(help="USD, EUR, JPY or XTS.", show_default=False)],
+    asset: Annotated[str, typer.Argument(help="USD, EUR, JPY, XTS or CRD.", show_default=False)],
     *,
     reference: Annotated[
         str, typer.Option(help="What it is booked under outside, such as the wire's number.")

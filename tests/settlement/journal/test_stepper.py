@@ -188,6 +188,24 @@ def test_a_batch_that_was_not_written_never_happened(
     assert balance_of(opened) == 3
 
 
+@pytest.mark.parametrize("set_by_us", [-86_400_000_000, 86_400_000_000])
+def test_a_clock_that_is_set_after_a_failed_commit_stops_nothing_for_long(
+    store: Faulty, set_by_us: int
+) -> None:
+    clock = Clock(tick_us=50_000)
+    stepper = bank.stepper(store, now_us=clock)
+    stepper.open()
+    store.faults = [("before", CommitRefused("full"))]
+    if set_by_us > 0:
+        # Within the commit: what it took is measured by this clock.
+        clock.tick_us = set_by_us
+    stepper.step([fund(10)])
+    clock.tick_us = 50_000
+    clock.now_us += 60_000_000 if set_by_us > 0 else set_by_us
+
+    assert codes(stepper.step([fund(10)])) == [None]
+
+
 def test_after_a_failed_commit_it_pauses_as_long_as_the_rebuilding_took(store: Faulty) -> None:
     clock = Clock(tick_us=50_000)
     stepper = bank.stepper(store, now_us=clock)

@@ -56,6 +56,8 @@ _MOVES_MONEY: Final = frozenset(
 _RETRY_AFTER_S: Final = 1
 # Asleep at most this long while something is due later, so that a clock that is set is noticed.
 _NAP_US_MAX: Final = 1_000_000
+# Nothing is tried for at most this long after a commit that failed, however a clock was set.
+_REST_US_MAX: Final = 60_000_000
 # Asleep at least this long after a look for due things found none, whatever the machine foretold.
 _NAP_US_MIN: Final = 1_000
 
@@ -122,6 +124,7 @@ class Stepper(Generic[State]):
         self._nothing_due = False
         # After a commit that failed: nothing is tried before this, so that rebuilding takes at
         # most half of the time, and the clock alone starts nothing before that.
+        self._failed_at_us = 0
         self._resume_at_us = 0
         self._rest_until_us = 0
 
@@ -200,7 +203,8 @@ class Stepper(Generic[State]):
             Unreadable, Unverified, DatabaseInUse: neither can it without storage.
         """
         now_us = self._now_us()
-        if now_us < self._resume_at_us:
+        # A clock that was set back since is no reason to rest until that time comes again.
+        if self._failed_at_us <= now_us < self._resume_at_us:
             return [Refused(unavailable()) for _ in commands]
         self._sound = False
         draft = Draft(self._chain)
@@ -311,7 +315,8 @@ class Stepper(Generic[State]):
         if self._chain.seq != self.recent.last_seq:
             raise Broken(f"storage ends at {self._chain.seq}, not at {self.recent.last_seq}")
         now_us = self._now_us()
-        self._resume_at_us = now_us + (now_us - began_us)
+        self._failed_at_us = now_us
+        self._resume_at_us = now_us + min(now_us - began_us, _REST_US_MAX)
         self._rest_until_us = now_us + _NAP_US_MAX
         return False
 

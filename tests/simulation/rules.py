@@ -1,0 +1,410 @@
+"""Who may do what and what comes of it, said a second time for the auditor of a life.
+
+Boundary: imports nothing from farthing. Operations that have no rule here are held to the ledger's
+rules alone.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from datetime import UTC, datetime
+from typing import Final
+
+from tests.simulation.auditor import PLATFORM, Auditor, Json, need, net_of
+from tests.simulation.prices import price, share, units_of
+
+__all__ = ["judge"]
+
+_SECOND_US: Final = 1_000_000
+_LATER: Final = {"hold": "expires_at_us", "charge": "window_closes_at_us", "dispute": "evidence_due_at_us"}
+# What these say is not modelled here: closed accounts, lots and the like have tests of their own.
+_UNMODELLED: Final = frozenset({"account_closed", "amount_overflow"})
+
+
+def judge(books: Auditor, record: Json) -> None:
+    """Hold the next record against the rules; `books` is as it was before."""
+    _speaker(books, record)
+    _nothing_is_overdue(books, record)
+    _steps(books, record)
+    rule = _RULES.get(record["operation"])
+    if rule is None or record.get("refused", {}).get("code") in _UNMODELLED:
+        return
+    rule(books, record)
+
+
+def _speaker(books: Auditor, record: Json) -> None:
+    by = record["by"]
+    principal_id = by.get("principal_id", "")
+    if principal_id in {"", PLATFORM}:
+        return
+    key = books.things["key"].get(by["key_thumbprint"])
+    need(key is not None and key["principal_id"] == principal_id, "the key is not the caller's")
+    need(key is not None and key["status"] == "active", "the key was not in force")
+    principal = books.things["principal"][principal_id]
+    organisation = books.things["principal"].get(principal["organisation_id"], principal)
+    need(principal["status"] == organisation["status"] == "active", "it was not approved")
+
+
+def _nothing_is_overdue(books: Auditor, record: Json) -> None:
+    """What time brings about comes before what anybody asks at that time."""
+    if record["by"].get("principal_id") == PLATFORM:
+        return
+    for noun, when in _LATER.items():
+        for thing_id, thing in books.waiting[noun].items():
+            need(thing.get(when, 0) > record["at_us"], f"{thing_id} was due before")
+
+
+_NEXT: Final = {
+    ("hold", "open"): {"captured", "released", "expired"},
+    ("charge", "pending"): {"pending", "disputed", "payable"},
+    ("charge", "disputed"): {"pending"},
+    ("charge", "payable"): {"payable"},
+    ("dispute", "needs_evidence"): {"decided"},
+}
+_FIRST: Final = {"hold": {"open"}, "charge": {"pending"}, "dispute": {"needs_evidence", "decided"}}
+_FIXED: Final = {
+    "hold": ("agreement_id", "buyer_id", "operator_id", "vendor_id", "asset", "amount_units",
+             "position", "workload", "args_sha256", "grant_id", "day", "expires_at_us", "seq"),
+    "charge": ("hold_id", "agreement_id", "buyer_id", "operator_id", "vendor_id", "asset",
+               "rate_card_sha256", "amount_units", "fee_units", "released_units", "position",
+               "usage", "result_sha256", "captured_at_us", "window_closes_at_us", "seq"),
+    "dispute": ("charge_id", "filed_by", "operator_id", "buyer_id", "vendor_id", "reason", "asset",
+                "held_net_units", "held_fee_units", "seq"),
+}  # fmt: skip
+
+
+def _steps(books: Auditor, record: Json) -> None:
+    """A thing goes its way one step at a time, and what it is does not change."""
+    for change in record.get("changed", ()):
+        noun, after = change["noun"], change["after"]
+        if noun not in _FIXED:
+            continue
+        before = books.things[noun].get(change["id"])
+        if before is None:
+            need(after["status"] in _FIRST[noun], f"a {noun} begins {after['status']}")
+            continue
+        need(after["status"] in _NEXT.get((noun, before["status"]), ()), f"a second end of a {noun}")
+        same = all(before.get(name) == after.get(name) for name in _FIXED[noun])
+        need(same, f"a {noun} became another one")
+
+
+def _place(books: Auditor, record: Json) -> None:
+    asked, by = record["asked"], record["by"]["principal_id"]
+    agreement = books.things["agreement"][asked["agreement_id"]]
+    need(agreement["buyer_id"] == by, "a hold under another's agreement")
+    workload: dict[str, int] = {}
+    for each in asked["workload"]:
+        workload[each["meter"]] = workload.get(each["meter"], 0) + int(each["quantity"])
+    expected = ""
+    units = 0
+    card = books.documents[agreement["rate_card_sha256"]]
+    position = _counts(books.things["position"].get(agreement["agreement_id"], {}))
+    if agreement["status"] != "in_force":
+        expected = "agreement_ended"
+    elif not workload.keys() <= {each["meter"] for each in card["dimensions"]}:
+        expected = "usage_invalid"
+    else:
+        units = price(card, position, workload)
+        expected = next(_forbids(books, record, agreement, units), "")
+    _told(record, expected)
+    if expected:
+        return
+    hold = _one(record, "hold")
+    need(int(hold["amount_units"]) == units, f"a hold of {hold['amount_units']}, not {units}")
+    need(_counts(hold["workload"]) == workload, "the workload is another one")
+    need(_counts(hold["position"]) == position, "it is rated from another position")
+    need(hold["day"] == _day(record["at_us"]), "it counts on another day")
+    longest_us = agreement["delivery_deadline_s"] * _SECOND_US
+    wanted_us = asked.get("expires_in_s", 0) * _SECOND_US or longest_us
+    need(hold["expires_at_us"] == record["at_us"] + min(wanted_us, longest_us), "its end is wrong")
+    need(_sum(record, "pending") == units, "another amount is set aside")
+    need(_counted(record) == units, "another amount is counted")
+
+
+def _forbids(books: Auditor, record: Json, agreement: Json, units: int) -> Iterator[str]:
+    """Why a purchase is not allowed, first in precedence first."""
+    buyer_id, asset, vendor_id = agreement["buyer_id"], agreement["asset"], agreement["vendor_id"]
+    frozen = {buyer_id, books.things["principal"][buyer_id]["organisation_id"], vendor_id}
+    if any(books.things["principal"][each].get("frozen_by") for each in frozen):
+        yield "frozen"
+    grant = _grant(books, buyer_id, asset)
+    if grant is None or grant.get("revoked"):
+        yield "authority_missing"
+    else:
+        if 0 < grant.get("expires_at_us", 0) <= record["at_us"]:
+            yield "authority_expired"
+        allow, deny = grant.get("vendors_allow", ()), grant.get("vendors_deny", ())
+        if vendor_id in deny or (allow and vendor_id not in allow):
+            yield "vendor_not_allowed"
+        allow, deny = grant.get("capabilities_allow", ()), grant.get("capabilities_deny", ())
+        primary, tags = agreement["tags"][0], agreement["tags"]
+        if any(_under(tag, deny) for tag in tags) or (allow and not _under(primary, allow)):
+            yield "capability_not_allowed"
+        if units > int(grant["per_call_units_max"]):
+            yield "per_call_limit_exceeded"
+        spent = books.spent.get((grant["grant_id"], _day(record["at_us"])), 0)
+        if units > int(grant["per_day_units_max"]) - spent:
+            yield "budget_exceeded"
+    if units > _to_spend(books, agreement["operator_id"], asset, record["at_us"]):
+        yield "insufficient_funds"
+
+
+def _capture(books: Auditor, record: Json) -> None:
+    hold = books.things["hold"][record["asked"]["hold_id"]]
+    need(hold["vendor_id"] == record["by"]["principal_id"], "not the payee's capture")
+    ended = _ended(hold)
+    if "refused" in record:
+        code = record["refused"]["code"]
+        if ended:
+            need(code == ended, f"{code} of a hold that is {hold['status']}")
+        else:
+            known = {"capture_exceeds_hold", "delivery_invalid", "usage_invalid"}
+            need(code in known, f"{code} of an open hold")
+        return
+    need(not ended, "a hold is captured a second time")
+    need(record["at_us"] < hold["expires_at_us"], "a hold is captured past its end")
+    agreement = books.things["agreement"][hold["agreement_id"]]
+    charge = _one(record, "charge")
+    usage, workload = _counts(charge["usage"]), _counts(hold["workload"])
+    need(all(n <= workload.get(meter, 0) for meter, n in usage.items()), "more used than agreed")
+    card = books.documents[agreement["rate_card_sha256"]]
+    units, held = price(card, _counts(hold["position"]), usage), int(hold["amount_units"])
+    need(int(charge["amount_units"]) == units <= held, f"charged {charge['amount_units']} not {units}")
+    need(int(charge["fee_units"]) == share(units, agreement["fee_ppm"]), "the fee is another one")
+    window_us = agreement["dispute_window_s"] * _SECOND_US
+    need(charge["window_closes_at_us"] == record["at_us"] + window_us, "its window is another one")
+    need(_sum(record, "void") == held, "the hold is not given back whole")
+    need(_sum(record, "post") == units, "another amount is posted than charged")
+    need(_counted(record) == units - held, "what is left over does not return to the budget")
+    known = _counts(books.things["position"].get(agreement["agreement_id"], {}))
+    after = {meter: known.get(meter, 0) + usage.get(meter, 0) for meter in {*known, *usage}}
+    need(_counts(_one(record, "position")) == after, "the position did not move by the usage")
+
+
+def _release(books: Auditor, record: Json) -> None:
+    hold = books.things["hold"][record["asked"]["hold_id"]]
+    need(hold["vendor_id"] == record["by"]["principal_id"], "not the payee's release")
+    _told(record, _ended(hold))
+    if not _ended(hold):
+        _given_back(record, hold)
+
+
+def _expire(books: Auditor, record: Json) -> None:
+    hold = books.things["hold"][record["asked"]["hold_id"]]
+    need(hold["expires_at_us"] <= record["at_us"], "a hold expired before its time")
+    _given_back(record, hold)
+
+
+def _given_back(record: Json, hold: Json) -> None:
+    units = int(hold["amount_units"])
+    need(_sum(record, "void") == units, "another amount is given back than was held")
+    need(_counted(record) == -units, "the budget does not get it back")
+
+
+def _refund(books: Auditor, record: Json) -> None:
+    asked = record["asked"]
+    charge = books.things["charge"][asked["charge_id"]]
+    need(charge["vendor_id"] == record["by"]["principal_id"], "not the vendor's refund")
+    asset, amount = charge["asset"], int(charge["amount_units"])
+    if asked["amount"]["asset"] != asset:
+        _told(record, "asset_mismatch")
+        return
+    units = int(units_of(asked["amount"]["amount"], asset))
+    left = amount - int(charge["refunded_units"])
+    if units > left or charge["status"] == "disputed":
+        _told(record, "refund_exceeds_charge")
+        return
+    kept = int(charge["fee_units"]) * (left - units) // amount
+    fee = int(charge["fee_units"]) - int(charge["fee_returned_units"]) - kept
+    kind = "vendor_payable" if charge["status"] == "payable" else "vendor_pending"
+    net = units - fee
+    if "tail" not in charge:
+        short = net > books.available(f"{charge['vendor_id']}:{kind}:{asset}")
+        _told(record, "insufficient_funds" if short else "")
+    if "refused" not in record:
+        after = _one(record, "charge")
+        need(int(after["refunded_units"]) == int(charge["refunded_units"]) + units, "another refund")
+        given = int(after["fee_returned_units"]) - int(charge["fee_returned_units"])
+        need(given == fee, f"{given} of the fee is given back, not {fee}")
+        need(_sum(record, "post") == units, "another amount is moved than given back")
+
+
+def _dispute(books: Auditor, record: Json) -> None:
+    charge = books.things["charge"][record["asked"]["charge_id"]]
+    parties = (charge["buyer_id"], charge["operator_id"])
+    need(record["by"]["principal_id"] in parties, "not the buyer's side disputes")
+    left = int(charge["amount_units"]) - int(charge["refunded_units"])
+    if charge.get("dispute_id"):
+        expected = "already_disputed"
+    elif charge["status"] != "pending" or charge["window_closes_at_us"] <= record["at_us"]:
+        expected = "dispute_window_closed"
+    else:
+        expected = "" if left else "not_disputable"
+    _told(record, expected)
+    if not expected:
+        dispute, reason = _one(record, "dispute"), record["asked"]["reason"]
+        # The engine charges what the card gives, so that a recalculation finds nothing.
+        status = "needs_evidence" if reason == "not_delivered" else "decided"
+        need(dispute["status"] == status, f"a dispute of {reason} is {dispute['status']}")
+        need(int(dispute.get("credit_units", 0)) == 0, "credited before it is decided")
+        kinds = ("held_net_units", "held_fee_units", "held_partner_units")
+        need(sum(int(dispute.get(kind, 0)) for kind in kinds) == left, "another amount is held")
+
+
+def _evidence(books: Auditor, record: Json) -> None:
+    dispute = books.things["dispute"][record["asked"]["dispute_id"]]
+    need(dispute["vendor_id"] == record["by"]["principal_id"], "not the vendor's evidence")
+    _told(record, "dispute_decided" if dispute["status"] == "decided" else "")
+    if "refused" not in record:
+        charge = books.things["charge"][dispute["charge_id"]]
+        found = record["decided"]["case"]["evidence"]
+        same = found["body_sha256"] == charge["result_sha256"] and found["schema_valid"]
+        need(found["body_sha256"] == record["asked"]["body_sha256"], "judged on another body")
+        _ruled(record, charge, credit=not same)
+
+
+def _overdue(books: Auditor, record: Json) -> None:
+    dispute = books.things["dispute"][record["asked"]["dispute_id"]]
+    need(dispute["evidence_due_at_us"] <= record["at_us"], "evidence was not overdue yet")
+    _ruled(record, books.things["charge"][dispute["charge_id"]], credit=True)
+
+
+def _ruled(record: Json, charge: Json, *, credit: bool) -> None:
+    left = int(charge["amount_units"]) - int(charge["refunded_units"])
+    credited = left if credit else 0
+    dispute, after = _one(record, "dispute"), _one(record, "charge")
+    need(int(dispute["credit_units"]) == credited, f"{dispute['credit_units']} credited")
+    refunded = int(after["refunded_units"]) - int(charge["refunded_units"])
+    need(refunded == credited, "credited, but not refunded")
+    need(_sum(record, "post") == left, "what was held does not leave the escrow whole")
+
+
+def _settle(books: Auditor, record: Json) -> None:
+    charge = books.things["charge"][record["asked"]["charge_id"]]
+    need(charge["status"] == "pending", "a disputed charge became payable")
+    need(charge["window_closes_at_us"] <= record["at_us"], "payable before its window closed")
+    tail = "tail" in charge or record.get("moved", [{}])[0].get("debit", "").count("partner")
+    need(_sum(record, "post") == net_of(charge) or tail, "another amount became payable")
+
+
+def _accept(books: Auditor, record: Json) -> None:
+    if "refused" in record:
+        return
+    agreement, quote = _one(record, "agreement"), record["facts"]["quote"]
+    listing = books.things["listing"][agreement["listing_id"]]
+    need(listing["state"] == "active", "what is not offered was agreed to")
+    for name in ("listing_sha256", "rate_card_sha256", "terms_sha256"):
+        need(agreement[name] == listing[name] == quote[name], f"agreed to another {name}")
+    need(next(_forbids_at_all(books, record, agreement), None) is None, "agreed without authority")
+
+
+def _forbids_at_all(books: Auditor, record: Json, agreement: Json) -> Iterator[str]:
+    never = {"insufficient_funds", "per_call_limit_exceeded", "budget_exceeded", "frozen"}
+    return (why for why in _forbids(books, record, agreement, 0) if why not in never)
+
+
+def _publish(books: Auditor, record: Json) -> None:
+    if "refused" not in record:
+        head = _one(record, "listing")
+        before = books.things["listing"].get(head["listing_id"], {"version": 0})
+        need(head["version"] == before["version"] + 1, "a version is left out or given twice")
+        need(head["vendor_id"] == record["by"]["principal_id"], "another's listing")
+
+
+def _fund(books: Auditor, record: Json) -> None:
+    del books
+    if "refused" not in record:
+        amount = record["asked"]["amount"]
+        units = units_of(amount["amount"], amount["asset"])
+        need(_sum(record, "post") == units, "another amount is funded than was paid in")
+
+
+def _rotate(books: Auditor, record: Json) -> None:
+    if "refused" in record:
+        return
+    by = record["by"]
+    held = [each for each in record["changed"] if each["noun"] == "key"]
+    ways = {each["id"]: each["after"]["status"] for each in held}
+    need(ways.pop(by["key_thumbprint"]) == "retired", "the old key speaks on")
+    need(list(ways.values()) == ["active"], "a rotation gives one new key")
+    need(not ways.keys() & books.things["key"].keys(), "a key that was known is given anew")
+
+
+def _freeze(books: Auditor, record: Json) -> None:
+    if "refused" not in record:
+        after = _one(record, "principal")
+        before = set(books.things["principal"][after["principal_id"]].get("frozen_by", ()))
+        who = record["by"]["organisation_id"]
+        wanted = before | {who} if record["operation"] == "freeze" else before - {who}
+        need(set(after.get("frozen_by", ())) == wanted, "another's freeze was touched")
+
+
+_RULES: Final[dict[str, Callable[[Auditor, Json], None]]] = {
+    "accept_terms": _accept,
+    "capture_hold": _capture,
+    "close_evidence": _overdue,
+    "expire_hold": _expire,
+    "freeze": _freeze,
+    "fund_account": _fund,
+    "initiate_dispute": _dispute,
+    "place_hold": _place,
+    "publish_listing": _publish,
+    "refund_charge": _refund,
+    "release_hold": _release,
+    "rotate_key": _rotate,
+    "settle_charge": _settle,
+    "submit_evidence": _evidence,
+    "unfreeze": _freeze,
+}
+
+
+def _told(record: Json, expected: str) -> None:
+    told = record.get("refused", {}).get("code", "")
+    need(told == expected, f"answered {told or 'yes'}, where it is {expected or 'yes'}")
+
+
+def _ended(hold: Json) -> str:
+    endings = {"open": "", "expired": "hold_expired"}
+    return endings.get(hold["status"], "hold_resolved")
+
+
+def _to_spend(books: Auditor, operator: str, asset: str, at_us: int) -> int:
+    """Money and credit at hand."""
+    units = books.available(f"{operator}:prepaid:{asset}")
+    grace = books.things["grace"].get(f"{operator}:prepaid:{asset}", {})
+    units += min(int(grace.get("granted_units", 0)), int(grace.get("chosen_units", 0)))
+    for lot in books.things["lot"].values():
+        if (lot["operator_id"], lot["asset"]) == (operator, asset):
+            in_time = lot.get("expires_at_us", 0) == 0 or lot["expires_at_us"] > at_us
+            units += int(lot["free_units"]) if in_time else 0
+    return units
+
+
+def _grant(books: Auditor, agent_id: str, asset: str) -> Json | None:
+    for grant in books.things["grant"].values():
+        if (grant["agent_id"], grant["asset"]) == (agent_id, asset):
+            return grant
+    return None
+
+
+def _one(record: Json, noun: str) -> Json:
+    (found,) = [each["after"] for each in record["changed"] if each["noun"] == noun]
+    return dict(found)
+
+
+def _sum(record: Json, movement: str) -> int:
+    return sum(int(m["units"]) for m in record.get("moved", ()) if m["movement"] == movement)
+
+
+def _counted(record: Json) -> int:
+    return sum(int(each["units"]) for each in record.get("counted", ()))
+
+
+def _counts(quantities: Json) -> dict[str, int]:
+    return {meter: int(quantity) for meter, quantity in quantities.items()}
+
+
+def _under(tag: str, capabilities: Iterable[str]) -> bool:
+    return any(tag == above or tag.startswith(f"{above}.") for above in capabilities)
+
+
+def _day(at_us: int) -> str:
+    return datetime.fromtimestamp(at_us // _SECOND_US, tz=UTC).strftime("%Y-%m-%d")

@@ -89,7 +89,12 @@ class ServerProcess:
             if pid not in {self.engine_pid, *self.front_end_pids}:
                 return
             time.sleep(READY_PAUSE_S)
-        raise AssertionError(f"process {pid} was not replaced in time")
+        raise AssertionError(f"process {pid} was not replaced in time: {self.said()}")
+
+    def said(self) -> str:
+        """The end of its log, without the requests."""
+        lines = (self.data_dir / "server.log").read_text().splitlines()
+        return "\n".join([line for line in lines if '"event": "request"' not in line][-20:])
 
     def _now(self) -> dict[str, Any]:
         facts: dict[str, Any] = json.loads((self.data_dir / "ready.json").read_text())
@@ -97,8 +102,9 @@ class ServerProcess:
 
     def stop(self) -> None:
         """Ask it to stop, and wait until it has."""
-        if self.process is not None and self.process.poll() is None:
-            self.process.terminate()
+        if self.process is not None:
+            if self.process.poll() is None:
+                self.process.terminate()
             self._reap()
 
     def _reap(self) -> None:

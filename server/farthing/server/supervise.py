@@ -191,7 +191,8 @@ class Supervisor:
             self._hear(place)
         code = os.waitstatus_to_exitcode(status)
         lived_ms = (time.monotonic_ns() - place.since_ns) // _NS_PER_MS
-        at_once = not place.ready or lived_ms < _AT_ONCE_MS
+        # Who is killed from outside may be as well as can be.
+        at_once = not place.ready or (lived_ms < _AT_ONCE_MS and code != -signal.SIGKILL)
         place.pid, place.ready = 0, False
         if self._stop:
             return

@@ -1,0 +1,136 @@
+"""Top-ups and payouts in two phases: whatever comes twice, late or out of order does no harm."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from farthing.protocol.errors import Code
+from farthing.protocol.ledger import imbalances
+from tests.construction import Trade
+from tests.settlement.engine.treasurer import DOLLAR, Treasury
+
+
+def market() -> Treasury:
+    return Treasury(Trade.opened(funds=DOLLAR))
+
+
+def earned(pages: int = 10) -> Treasury:
+    """A market whose vendor has money to be paid out."""
+    treasury = market()
+    treasury.trade.captured(pages)
+    treasury.room.advance(86_400)
+    return treasury
+
+
+def prepaid(treasury: Treasury) -> int:
+    return treasury.trade.balance(treasury.trade.operator, "prepaid")
+
+
+def test_a_top_up_can_be_spent_once_its_money_has_come() -> None:
+    treasury = market()
+    top_up_id = treasury.top_up(5 * DOLLAR)
+    assert prepaid(treasury) == DOLLAR
+    confirmed = treasury.ask(treasury.treasurer, "confirm_top_up", top_up_id=top_up_id)
+    assert confirmed.refused is None
+    assert prepaid(treasury) == 6 * DOLLAR
+    again = treasury.ask(treasury.treasurer, "confirm_top_up", top_up_id=top_up_id)
+    assert again.code is Code.PAYMENT_RESOLVED
+    failed = treasury.ask(treasury.treasurer, "fail_top_up", top_up_id=top_up_id)
+    assert failed.code is Code.PAYMENT_RESOLVED
+
+
+def test_a_top_up_that_nobody_pays_ends_and_money_that_comes_later_is_still_taken() -> None:
+    treasury = market()
+    top_up_id = treasury.top_up(5 * DOLLAR)
+    (record,) = treasury.room.advance(86_400)
+    assert record.operation == "expire_top_up"
+    name = f"{treasury.trade.operator.principal_id}:prepaid:USD"
+    assert treasury.room.state.accounts[name].credits_pending == 0
+    treasury.event(top_up_id, "paid", "evt_late")
+    assert prepaid(treasury) == 6 * DOLLAR
+
+
+@given(st.lists(st.sampled_from(["paid", "failed", "day"]), max_size=8))
+def test_in_whatever_order_events_come_money_that_came_is_there_once(said: list[str]) -> None:
+    treasury = market()
+    top_up_id = treasury.top_up(5 * DOLLAR)
+    for number, each in enumerate(said):
+        if each == "day":
+            treasury.room.advance(86_400)
+        else:
+            treasury.event(top_up_id, each, f"evt_{number}")  # type: ignore[arg-type]
+
+    assert prepaid(treasury) == (6 if "paid" in said else 1) * DOLLAR
+    assert not imbalances(treasury.room.state.accounts)
+
+
+def test_a_payout_is_set_aside_sent_and_paid() -> None:
+    treasury = earned()
+    vendor = treasury.trade.vendor
+    before = treasury.trade.balance(vendor, "vendor_payable")
+    payout_id = treasury.payout(before, destination="acct_1").changed[0].id
+    assert treasury.trade.balance(vendor, "vendor_payable") == 0
+    assert treasury.payout(1).code is Code.INSUFFICIENT_FUNDS
+    assert treasury.ask(treasury.treasurer, "send_payout", payout_id=payout_id).refused is None
+    twice = treasury.ask(treasury.treasurer, "send_payout", payout_id=payout_id)
+    assert twice.code is Code.PAYMENT_RESOLVED
+    treasury.event(payout_id, "paid", "evt_1")
+    treasury.event(payout_id, "paid", "evt_1")
+    treasury.event(payout_id, "failed", "evt_2")
+    account = treasury.room.state.accounts[f"{vendor.principal_id}:vendor_payable:USD"]
+    assert (account.debits_posted, account.debits_pending) == (before, 0)
+
+
+def test_a_payout_that_failed_is_the_vendors_again() -> None:
+    treasury = earned()
+    vendor = treasury.trade.vendor
+    before = treasury.trade.balance(vendor, "vendor_payable")
+    payout_id = treasury.payout(before).changed[0].id
+    failed = treasury.ask(treasury.treasurer, "fail_payout", payout_id=payout_id, reference="x")
+    assert failed.refused is None
+    assert treasury.trade.balance(vendor, "vendor_payable") == before
+    # It had left all the same: what the processor says last is what happened to the money.
+    treasury.event(payout_id, "paid", "evt_1")
+    assert treasury.trade.balance(vendor, "vendor_payable") == 0
+
+
+def test_money_that_left_after_all_overdraws_nobody() -> None:
+    treasury = earned()
+    vendor = treasury.trade.vendor
+    before = treasury.trade.balance(vendor, "vendor_payable")
+    first = treasury.payout(before).changed[0].id
+    treasury.event(first, "failed", "evt_1")
+    second = treasury.payout(before).changed[0].id
+    treasury.event(first, "paid", "evt_2")
+    assert treasury.room.state.payouts[first].status == "failed"
+    assert treasury.room.state.payouts[second].status == "requested"
+
+
+def test_an_event_of_something_unknown_changes_nothing() -> None:
+    treasury = market()
+    record = treasury.event("top_00000000000000000000000000", "paid", "evt_1")
+
+    assert (record.moved, record.changed) == ((), ())
+
+
+@pytest.mark.parametrize(
+    ("operation", "name"),
+    [
+        ("confirm_top_up", "top_up_id"),
+        ("fail_top_up", "top_up_id"),
+        ("send_payout", "payout_id"),
+        ("confirm_payout", "payout_id"),
+        ("fail_payout", "payout_id"),
+    ],
+)
+def test_what_was_never_asked_for_is_not_found(operation: str, name: str) -> None:
+    treasury = market()
+    absent = f"{'top' if name == 'top_up_id' else 'pay'}_{'0' * 26}"
+
+    assert treasury.ask(treasury.treasurer, operation, **{name: absent}).code is Code.NOT_FOUND
+
+
+def test_who_has_earned_nothing_has_no_account_to_be_paid_out() -> None:
+    treasury = market()
+
+    assert treasury.payout(1).code is Code.ACCOUNT_UNKNOWN

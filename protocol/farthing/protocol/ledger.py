@@ -130,14 +130,15 @@ def split_account(name: str) -> tuple[str, AccountKind, str]:
 def apply(
     accounts: MutableMapping[str, Account],
     transfer: Transfer,
-    grace: Mapping[str, int] = _NO_GRACE,
+    grace: Mapping[str, int] | None = _NO_GRACE,
 ) -> None:
     """Apply one transfer; both sides move together.
 
     Args:
         accounts: changed in place; an account begins with its first transfer.
         transfer: what moves.
-        grace: by how many units an account may be below zero; of others none may.
+        grace: by how many units an account may be below zero; of others none may. None where
+            that has been judged before, by whoever wrote the transfer down.
 
     Raises:
         Broken: the transfer breaks an invariant of the ledger. Deciding refuses such a transfer
@@ -194,7 +195,7 @@ def _account(accounts: MutableMapping[str, Account], name: str) -> Account:
     return known
 
 
-def _check(name: str, account: Account, grace: Mapping[str, int]) -> None:
+def _check(name: str, account: Account, grace: Mapping[str, int] | None) -> None:
     # Spelled out, because this runs four times on every paid call.
     if not (
         0 <= account.debits_pending <= COUNTER_MAX
@@ -205,7 +206,7 @@ def _check(name: str, account: Account, grace: Mapping[str, int]) -> None:
         text = f"a counter of {name} is out of range: {account}"
         raise Broken(text)
     available_units = account.available_units
-    if available_units >= 0 or available_units >= -grace.get(name, 0):
+    if available_units >= 0 or grace is None or available_units >= -grace.get(name, 0):
         return
     if not split_account(name)[1].may_go_negative:
         text = f"{name} would be overdrawn by {-available_units}"

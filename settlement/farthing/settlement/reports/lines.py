@@ -6,6 +6,7 @@ do not hold yet, with this one fold. Source: spec/statements.md.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import count
 from typing import Final, Literal
 
 from farthing.protocol.ids import derive_id
@@ -143,7 +144,7 @@ def fold_lines(
         )
         lines: list[Line] = []
         for number, transfer in enumerate(record.moved):
-            apply(accounts, transfer)
+            apply(accounts, transfer, None)
             lines += _both_sides(entry, number, transfer, accounts)
         found.append((entry, lines))
     return found
@@ -199,7 +200,7 @@ def ids_of(record: Record) -> dict[str, str]:
     for change in record.changed:
         if change.noun in _UNNAMED:
             continue
-        ids[change.noun] = change.id
+        ids[_free(change.noun, ids)] = change.id
         for noun in _NAMED:
             if thing_id := change.after.get(f"{noun}_id"):
                 ids.setdefault(noun, str(thing_id))
@@ -207,6 +208,13 @@ def ids_of(record: Record) -> dict[str, str]:
         noun, prefix = derived
         ids[noun] = derive_id(prefix, record.by.principal_id, record.operation, record.request.key)
     return dict(sorted(ids.items()))
+
+
+def _free(noun: str, ids: Mapping[str, str]) -> str:
+    """The noun, or where a record has several things of it, the next number of it."""
+    if noun not in ids or noun in _NAMED:
+        return noun
+    return next(name for n in count(2) if (name := f"{noun}_{n}") not in ids)
 
 
 def _buyer_of(record: Record) -> str:

@@ -25,8 +25,10 @@ async def test_a_whole_journal_is_audited_from_its_database_alone(tmp_path: Path
     keys.write_bytes(await traded(folder))
     database = str(folder / "journal.sqlite")
 
-    own = run("audit", "--data-dir", str(folder))
-    elsewhere = run("audit", database, "--keys", str(keys), "--data-dir", str(tmp_path / "none"))
+    own = run("audit", "verify", "--data-dir", str(folder))
+    elsewhere = run(
+        "audit", "verify", database, "--keys", str(keys), "--data-dir", str(tmp_path / "none")
+    )
 
     assert own.code == elsewhere.code == 0
     assert own.out == elsewhere.out
@@ -47,10 +49,10 @@ async def test_an_audit_names_the_first_bad_record(tmp_path: Path) -> None:
             (records.replace(b"fund_account", b"find_account"), seq),
         )
 
-    ran = run("audit", "--data-dir", str(tmp_path))
+    ran = run("audit", "verify", "--data-dir", str(tmp_path))
 
     assert ran.code == 1
-    assert f"Fault (record) at record {seq}:" in ran.out
+    assert f"Fault (record at record {seq}:" in ran.out
 
 
 async def test_an_audit_trusts_no_other_key(tmp_path: Path) -> None:
@@ -59,10 +61,10 @@ async def test_an_audit_trusts_no_other_key(tmp_path: Path) -> None:
     keys.write_bytes(await traded(tmp_path / "two"))
 
     database = str(tmp_path / "one" / "journal.sqlite")
-    ran = run("audit", database, "--keys", str(keys))
+    ran = run("audit", "verify", database, "--keys", str(keys))
 
     assert ran.code == 1
-    assert "Fault (head)" in ran.out
+    assert "Fault (head at record 1:" in ran.out
 
 
 @pytest.mark.parametrize("content", ["", "{}", '{"keys": 1}', '{"keys": [{"kty": "RSA"}]}'])
@@ -71,7 +73,7 @@ async def test_an_audit_takes_nothing_else_for_a_key_set(tmp_path: Path, content
     keys = tmp_path / "jwks.json"
     keys.write_text(content)
 
-    ran = run("audit", str(tmp_path / "journal.sqlite"), "--keys", str(keys))
+    ran = run("audit", "verify", str(tmp_path / "journal.sqlite"), "--keys", str(keys))
 
     assert ran.code == 1
     assert "is no key set" in ran.err

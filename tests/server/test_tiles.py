@@ -1,6 +1,7 @@
 """Whoever watches the journal follows its tree by URL, and reads no record."""
 
 from collections.abc import AsyncIterator
+from importlib.resources import files
 
 import httpx2
 import pytest
@@ -87,3 +88,10 @@ async def test_no_growth_is_proven_that_there_was_not(
         )
 
     assert refused.value.code is Code.NOT_FOUND
+
+
+async def test_the_verifier_can_be_downloaded(server: Serving) -> None:
+    response = await fetched(server, "/farthing_verify.py")
+
+    assert response.content == (files("farthing.spec") / "farthing_verify.py").read_bytes()
+    assert response.headers["content-type"].startswith("text/x-python")

@@ -19,6 +19,8 @@ __all__ = ["commands"]
 PANEL = "Server"
 
 commands = typer.Typer(no_args_is_help=True)
+audit = typer.Typer(no_args_is_help=True, help="Verify a journal, and take its books out.")
+commands.add_typer(audit, name="audit", rich_help_panel=PANEL)
 
 DataDir = Annotated[
     Path | None, typer.Option("--data-dir", help="Where the database and the keys lie.")
@@ -87,31 +89,87 @@ def restore(
             typer.echo(line)
 
 
-@commands.command(rich_help_panel=PANEL, epilog="Example: farthing audit market.backup")
-def audit(
+@audit.command("verify", epilog="Example: farthing audit verify market.backup")
+def verify(
+    file: Annotated[
+        Path | None,
+        typer.Argument(
+            help="A database, a backup or a bundle; else the data directory's.", exists=True
+        ),
+    ] = None,
+    keys: Annotated[
+        Path | None,
+        typer.Option(help="The platform's key set as it publishes it; else the keys folder's."),
+    ] = None,
+    trust: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="THUMBPRINT",
+            help="For a bundle: the journal's key as you learnt it elsewhere; repeat for more.",
+        ),
+    ] = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Verify a whole journal: chain, tree, signed heads, ledger, every rule, every table.
+
+    Exit 0: everything holds. Exit 1: something does not; the first bad record is named.
+    """
+    with _stopping():
+        from farthing.server.auditing import audited  # noqa: PLC0415  # as above
+
+        settings = load_settings({"data_dir": data_dir})
+        holds, lines = audited(settings, file or settings.database_path, keys, trust or ())
+        for line in lines:
+            typer.echo(line)
+    if not holds:
+        raise typer.Exit(1)
+
+
+@audit.command(
+    "export", epilog="Example: farthing audit export --format hledger --out books.journal"
+)
+def export(
     database: Annotated[
         Path | None,
         typer.Argument(help="A database or backup; else the data directory's.", exists=True),
     ] = None,
+    *,
+    out: Annotated[Path, typer.Option(help="The file to write; it must not exist.")],
+    form: Annotated[
+        str, typer.Option("--format", help="jsonl, csv, parquet, hledger or beancount.")
+    ] = "jsonl",
+    bundle: Annotated[
+        bool,
+        typer.Option("--bundle", help="A bundle instead: all that an auditor needs, in one file."),
+    ] = False,
     keys: Annotated[
         Path | None,
         typer.Option(help="The platform's key set as it publishes it; else the keys folder's."),
     ] = None,
     data_dir: DataDir = None,
 ) -> None:
-    """Verify a whole journal from its database: chain, tree, signed heads, ledger.
-
-    Exit 0: everything holds. Exit 1: something does not; the first bad record is named.
-    """
+    """Take the books out for another program, or for an auditor; the database is only read."""
     with _stopping():
-        from farthing.server.custody import audited  # noqa: PLC0415  # as above
+        from farthing.server.auditing import BUNDLE, exported  # noqa: PLC0415  # as above
+        from farthing.settlement.audit.exports import Form  # noqa: PLC0415  # as above
 
+        if form not in set(Form):
+            raise typer.BadParameter(f"one of {', '.join(Form)}", param_hint="--format")
         settings = load_settings({"data_dir": data_dir})
-        holds, lines = audited(settings, database or settings.database_path, keys)
-        for line in lines:
+        written = exported(
+            settings, database or settings.database_path, BUNDLE if bundle else form, out, keys
+        )
+        for line in written:
             typer.echo(line)
-    if not holds:
-        raise typer.Exit(1)
+
+
+@audit.command("verifier", epilog="Example: farthing audit verifier > farthing_verify.py")
+def verifier() -> None:
+    """Print the one-file verifier: it needs Python and cryptography, and nothing of Farthing."""
+    with _stopping():
+        from farthing.server.auditing import verifier as source  # noqa: PLC0415  # as above
+
+        typer.echo(source(), nl=False)
 
 
 @contextmanager

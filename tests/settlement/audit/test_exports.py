@@ -168,9 +168,9 @@ def test_hledger_shows_money_alone_when_asked(database: Path, tmp_path: Path) ->
 def spoilt(text: str) -> Iterator[str]:
     """The books with one amount changed, in several places."""
     lines = text.split("\n")
-    amounts = [at for at, line in enumerate(lines) if line.endswith("USD") and ".0" in line]
+    amounts = [at for at, line in enumerate(lines) if line.endswith("USD") and " 0.0" in line]
     for at in amounts[:: max(len(amounts) // 4, 1)]:
-        changed = lines[at].replace(".0", ".1", 1)
+        changed = lines[at].replace(" 0.0", " 0.1", 1)
         yield "\n".join([*lines[:at], changed, *lines[at + 1 :]])
 
 

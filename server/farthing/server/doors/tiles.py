@@ -1,10 +1,11 @@
-"""The journal's tree for whoever watches it: the newest signed head and the tiles of hashes.
+"""The journal's tree for whoever watches it: the newest signed head, tiles of hashes, a verifier.
 
 Boundary: hashes only. Records are private business of their parties and reach them through
 receipts; a tile lets anybody follow and prove the tree without reading one.
-Source: spec/merkle.md, spec/design/09-public-hashes.md, https://c2sp.org/tlog-tiles.
+Source: spec/merkle.md, spec/design/10-public-hashes.md, https://c2sp.org/tlog-tiles.
 """
 
+from importlib.resources import files
 from typing import Final
 
 from starlette.exceptions import HTTPException
@@ -23,10 +24,11 @@ __all__ = ["tile_routes"]
 
 _COMPLETE: Final = {"cache-control": "public, max-age=31536000, immutable"}
 _FOR_NOW: Final = {"cache-control": "no-store"}
+_VERIFIER: Final = (files("farthing.spec") / "farthing_verify.py").read_bytes()
 
 
 def tile_routes(market: Market) -> list[Route]:
-    """`/checkpoint`, and `/tile/LEVEL/NUMBER`, complete or as `.p/WIDTH`."""
+    """`/checkpoint`, `/tile/LEVEL/NUMBER` complete or as `.p/WIDTH`, and the one-file verifier."""
 
     async def checkpoint(request: Request) -> Response:
         try:
@@ -50,4 +52,12 @@ def tile_routes(market: Market) -> list[Route]:
         assert len(hashes) == named.width * 32 <= TILE_WIDTH * 32
         return Response(hashes, headers=_COMPLETE, media_type="application/octet-stream")
 
-    return [Route("/checkpoint", checkpoint), Route("/tile/{path:path}", tile)]
+    async def verifier(request: Request) -> Response:
+        del request
+        return PlainTextResponse(_VERIFIER, headers=_FOR_NOW, media_type="text/x-python")
+
+    return [
+        Route("/checkpoint", checkpoint),
+        Route("/tile/{path:path}", tile),
+        Route("/farthing_verify.py", verifier),
+    ]

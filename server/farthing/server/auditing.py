@@ -1,0 +1,187 @@
+"""Auditing a database or a bundle, and taking the books out: what the commands do.
+
+Boundary: files, and what a person reads about them; nothing here serves, and nothing is written but
+the export. Source: spec/audit.md.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import IO, Final
+
+import orjson
+
+from farthing.catalog.tables import METADATA as CATALOG
+from farthing.identity.keyring import Keyring, Purpose, open_keyring
+from farthing.protocol.audit import AuditFindings
+from farthing.protocol.bundles import BundleFindings, bundle_lines, described, verify_bundle
+from farthing.protocol.errors import Unverified
+from farthing.protocol.faults import FaultKind
+from farthing.protocol.keys import InvalidKey, PublicKey
+from farthing.server.engine import projected
+from farthing.server.settings import Settings
+from farthing.settlement.audit.database import DatabaseFindings, audit_database
+from farthing.settlement.audit.exports import Form, export
+from farthing.settlement.audit.postings import entries
+from farthing.settlement.journal.sqlite import SqliteStore
+
+__all__ = ["BUNDLE", "audited", "exported", "verifier"]
+
+BUNDLE: Final = "bundle"
+
+_PUBLISHED: Final = ("kty", "crv", "x", "y", "kid", "alg")
+_DATABASE_MARK: Final = b"SQLite format 3\x00"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Keys:
+    """Which log it is, and the keys that its heads and its quotes are signed with."""
+
+    origin: str
+    journal: tuple[PublicKey, ...]
+    quotes: tuple[PublicKey, ...]
+
+
+def audited(
+    settings: Settings, path: Path, keys: Path | None, trust: Sequence[str] = ()
+) -> tuple[bool, list[str]]:
+    """Whether a journal holds, and the findings in lines.
+
+    Args:
+        settings: whose keys folder to use for a database where no key set is given.
+        path: a database, a backup or a bundle.
+        keys: a key set as the platform publishes it.
+        trust: thumbprints of the journal's key, for a bundle.
+
+    Raises:
+        FarthingError, OSError: something cannot be read.
+    """
+    with path.open("rb") as file:
+        is_database = file.read(len(_DATABASE_MARK)) == _DATABASE_MARK
+    if is_database:
+        return _database(path, _keys_of(settings, SqliteStore(path), keys))
+    trusted = frozenset(trust)
+    if keys is not None:
+        trusted |= {key.thumbprint for key in _key_set(keys)}
+    with path.open("rb") as file:
+        return _bundle(verify_bundle(file, trusted or None))
+
+
+def exported(
+    settings: Settings, database: Path, form: str, out: Path, keys: Path | None
+) -> list[str]:
+    """Write a database's books to a new file, and say what was written.
+
+    Args:
+        settings: whose keys folder to use where no key set is given.
+        database: the file; it is only read.
+        form: one of `Form`, or `BUNDLE`.
+        out: the file to write; it must not exist.
+        keys: a key set as the platform publishes it.
+
+    Raises:
+        FarthingError, OSError: something cannot be read or written; nothing is left at `out`.
+    """
+    store = SqliteStore(database)
+    known = _keys_of(settings, store, keys)
+    with out.open("xb") as file:
+        try:
+            said = _write(store, known, form, file)
+            file.flush()
+            os.fsync(file.fileno())
+        except BaseException:
+            # What is not whole must not be taken for an export.
+            out.unlink()
+            raise
+    return [said, f"Written to {out}."]
+
+
+def verifier() -> str:
+    """The one-file verifier, as it ships."""
+    return (files("farthing.spec") / "farthing_verify.py").read_text(encoding="utf-8")
+
+
+def _write(store: SqliteStore, keys: _Keys, form: str, file: IO[bytes]) -> str:
+    if form != BUNDLE:
+        books = export(entries(store), Form(form), keys.origin, file)
+        return f"{books.seq} records, {len(books.accounts)} accounts."
+    batches = ((batch.records, batch.note) for batch in store.batches())
+    lines = bundle_lines(
+        batches, origin=keys.origin, journal_keys=keys.journal, quote_keys=keys.quotes
+    )
+    file.writelines(lines)
+    last = store.last()
+    return f"A bundle of {last.last_seq if last else 0} records of {keys.origin}."
+
+
+def _database(path: Path, keys: _Keys) -> tuple[bool, list[str]]:
+    findings = audit_database(
+        path,
+        origin=keys.origin,
+        keys=keys.journal,
+        quote_keys=keys.quotes,
+        tables=tuple(CATALOG.sorted_tables),
+        rows=projected,
+    )
+    lines = [*_journal(findings.journal, keys.origin), *_tables(findings)]
+    lines += [f"Fault ({described(fault)})" for fault in findings.faults]
+    return findings.ok, lines
+
+
+def _bundle(findings: BundleFindings) -> tuple[bool, list[str]]:
+    lines = list(_journal(findings.journal, findings.origin))
+    if findings.verified:
+        lines.append(f"{findings.trust.value}: the newest head is signed by {findings.journal_key}")
+        lines.append("Not provable from a bundle:")
+        lines += [f"  - {saying}" for saying in findings.not_provable]
+    else:
+        lines.append(f"Fault ({findings.bad})")
+    return findings.verified, lines
+
+
+def _journal(journal: AuditFindings | None, origin: str) -> Iterator[str]:
+    if journal is None:
+        return
+    balance = "do not equal" if journal.imbalances else "equal"
+    yield f"{journal.records} records verify; root {journal.root_sha256}"
+    yield f"{journal.heads} signed heads of {origin} fit; {journal.proven_records} records proven"
+    yield f"{len(journal.accounts)} accounts; debits {balance} credits"
+
+
+def _tables(findings: DatabaseFindings) -> Iterator[str]:
+    wrong = sum(fault.kind in {FaultKind.BATCH, FaultKind.TABLE} for fault in findings.faults)
+    agree = "do not all agree" if wrong else "agree"
+    yield f"{findings.batches} batches and {findings.tables} tables {agree} with the journal"
+
+
+def _keys_of(settings: Settings, store: SqliteStore, keys: Path | None) -> _Keys:
+    last = store.last()
+    if last is None:
+        raise Unverified(f"{store.path} holds no record")
+    if keys is not None:
+        # The first line of a signed note is its log's name; the signature covers it.
+        published = _key_set(keys)
+        return _Keys(origin=last.note.partition("\n")[0], journal=published, quotes=published)
+    keyring = open_keyring(settings.keys_dir, os.urandom, origin="", begun=True)
+    return _Keys(
+        origin=keyring.origin,
+        journal=_own(keyring, Purpose.JOURNAL),
+        quotes=_own(keyring, Purpose.PLATFORM),
+    )
+
+
+def _own(keyring: Keyring, purpose: Purpose) -> tuple[PublicKey, ...]:
+    return (keyring.public(purpose), *keyring.retired[purpose])
+
+
+def _key_set(path: Path) -> tuple[PublicKey, ...]:
+    try:
+        members = orjson.loads(path.read_bytes())["keys"]
+        return tuple(
+            PublicKey.from_jwk({name: jwk[name] for name in _PUBLISHED if name in jwk})
+            for jwk in members
+        )
+    except (orjson.JSONDecodeError, InvalidKey, KeyError, TypeError) as error:
+        raise Unverified(f"{path} is no key set: {error}") from None

@@ -1,0 +1,165 @@
+"""An auditor from outside: a real trade, a published key, files, and nothing of the server's."""
+
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from farthing.identity.keyring import Purpose
+from farthing.protocol.canonical import canonical_bytes, sha256_hex
+from farthing.protocol.wire import document_of
+from farthing.settlement.journal.sqlite import SqliteStore
+from tests.clients.cli.running import run
+from tests.serving import Shop, serving
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Market:
+    """A folder with a market in which there was a trade, and what was published of it."""
+
+    folder: Path
+    keys: Path
+    receipt: Path
+    thumbprint: str
+    records: int
+    verifier: Path
+
+    @property
+    def database(self) -> str:
+        return str(self.folder / "journal.sqlite")
+
+
+@pytest_asyncio.fixture
+async def market(tmp_path: Path) -> Market:
+    folder = tmp_path / "market"
+    async with serving(folder) as server:
+        shop = await Shop.opened(server)
+        agreement = await shop.buyer.accept(await shop.buyer.quote(shop.listing_id, {"page": 2}))
+        for _ in range(2):
+            hold = (await shop.buyer.hold(agreement.agreement_id, {"page": 3}, {"x": 1})).answer
+            charge_id = await shop.captured(
+                agreement, hold.hold_id, {"page": 2}, sha256_hex(b"result")
+            )
+        receipt = await shop.buyer.receipt(charge_id)
+        await server.organisation("operator", "Operator Two")
+        for name in ("/.well-known/jwks.json", "/farthing_verify.py"):
+            published = await server.http.get(f"{server.service.issuer}{name}")
+            (tmp_path / name.rpartition("/")[2]).write_bytes(published.content)
+        thumbprint = server.service.keyring[Purpose.JOURNAL].thumbprint
+    (tmp_path / "receipt.json").write_bytes(canonical_bytes(document_of(receipt)) + b"\n")
+    last = SqliteStore(folder / "journal.sqlite").last()
+    assert last is not None
+    return Market(
+        folder=folder,
+        keys=tmp_path / "jwks.json",
+        receipt=tmp_path / "receipt.json",
+        thumbprint=thumbprint,
+        records=last.last_seq,
+        verifier=tmp_path / "farthing_verify.py",
+    )
+
+
+def exported(market: Market, *words: str) -> Path:
+    out = market.folder.parent / "export"
+    ran = run("audit", "export", market.database, "--out", str(out), *words)
+    assert ran.code == 0, ran
+    assert f"{market.records} records" in ran.out
+    return out
+
+
+def verified(market: Market, *words: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-I", str(market.verifier), *words],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=market.folder.parent,
+    )
+
+
+def test_an_outsider_checks_a_receipt_with_the_downloaded_verifier(market: Market) -> None:
+    bundle = exported(market, "--bundle", "--data-dir", str(market.folder))
+
+    alone = verified(
+        market, "--receipt", market.receipt, "--keys", market.keys, "--trust", market.thumbprint
+    )
+    held = verified(market, bundle, "--receipt", market.receipt, "--trust", market.thumbprint)
+
+    assert (alone.returncode, alone.stderr) == (0, "")
+    assert (held.returncode, held.stderr) == (0, "")
+    assert f"{market.records} records of" in held.stdout
+    assert "is the one in the bundle" in held.stdout
+
+
+def test_a_bundle_is_audited_with_no_database(market: Market) -> None:
+    bundle = exported(market, "--bundle", "--keys", str(market.keys), "--data-dir", "nowhere")
+    shutil.rmtree(market.folder)
+
+    pinned = run("audit", "verify", str(bundle), "--trust", market.thumbprint)
+    unpinned = run("audit", "verify", str(bundle))
+    stranger = run("audit", "verify", str(bundle), "--trust", "A" * 43)
+
+    assert (pinned.code, unpinned.code, stranger.code) == (0, 0, 1)
+    assert f"pinned: the newest head is signed by {market.thumbprint}" in pinned.out
+    assert "integrity only" in unpinned.out
+    assert "not a trusted key" in stranger.out
+
+
+def test_a_damaged_bundle_is_named_by_its_record(market: Market) -> None:
+    bundle = exported(market, "--bundle", "--data-dir", str(market.folder))
+    data = bundle.read_bytes()
+    bundle.write_bytes(data.replace(b'"operation":"fund_account"', b'"operation":"fund_accounts"'))
+
+    ran = run("audit", "verify", str(bundle), "--trust", market.thumbprint)
+
+    assert ran.code == 1
+    assert "Fault (record at record " in ran.out
+
+
+def test_a_market_that_was_traded_in_passes_every_rule(market: Market) -> None:
+    ran = run("audit", "verify", "--data-dir", str(market.folder))
+
+    assert ran.code == 0, ran
+    assert f"{market.records} records verify" in ran.out
+    assert "tables agree with the journal" in ran.out
+
+
+@pytest.mark.parametrize("form", ["jsonl", "csv", "parquet", "hledger", "beancount"])
+def test_the_books_can_be_taken_out(market: Market, form: str) -> None:
+    if form == "parquet":
+        pytest.importorskip("pyarrow", reason="pyarrow is not installed")
+
+    out = exported(market, "--format", form, "--data-dir", str(market.folder))
+
+    assert out.stat().st_size > 0
+    again = run("audit", "export", market.database, "--out", str(out), "--format", form)
+    assert (again.code, out.stat().st_size > 0) == (1, True)
+
+
+def test_nothing_is_left_of_an_export_that_failed(
+    market: Market, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    out = market.folder.parent / "export"
+    words = ("--format", "parquet", "--data-dir", str(market.folder))
+
+    ran = run("audit", "export", market.database, "--out", str(out), *words)
+
+    assert ran.code == 1
+    assert "farthing[export]" in ran.err
+    assert not out.exists()
+
+
+def test_an_unknown_format_is_called_that(market: Market) -> None:
+    ran = run("audit", "export", market.database, "--out", "x", "--format", "xlsx")
+
+    assert ran.code == 2
+    assert "jsonl, csv, parquet, hledger, beancount" in ran.err
+
+
+def test_the_command_prints_the_verifier_that_the_server_gives(market: Market) -> None:
+    assert run("audit", "verifier").out == market.verifier.read_text()

@@ -6,6 +6,7 @@ the export. Source: spec/audit.md.
 
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -86,15 +87,13 @@ def exported(
     """
     store = SqliteStore(database)
     known = _keys_of(settings, store, keys)
-    with out.open("xb") as file:
-        try:
-            said = _write(store, known, form, file)
-            file.flush()
-            os.fsync(file.fileno())
-        except BaseException:
-            # What is not whole must not be taken for an export.
-            out.unlink()
-            raise
+    with out.open("xb") as file, ExitStack() as undo:
+        # What is not whole must not be taken for an export.
+        undo.callback(out.unlink)
+        said = _write(store, known, form, file)
+        file.flush()
+        os.fsync(file.fileno())
+        undo.pop_all()
     return [said, f"Written to {out}."]
 
 

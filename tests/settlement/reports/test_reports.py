@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from farthing.protocol.ledger import Account
 from farthing.settlement.engine.commands import Committed
-from farthing.settlement.engine.questions import Figures, FiguresNow
+from farthing.settlement.engine.questions import Figures, FiguresNow, RecordAt
 from farthing.settlement.journal.store import Unreadable
 from farthing.settlement.reports.lines import Line, fold_lines
 from farthing.settlement.reports.projection import Followed
@@ -46,8 +46,11 @@ class Journal:
         self.records = records
 
     async def ask(self, question: Any) -> Any:
-        assert isinstance(question, FiguresNow)
-        return Figures(fee_ppm=0, seq=len(self.records), at_us=0)
+        if isinstance(question, FiguresNow):
+            return Figures(fee_ppm=0, seq=len(self.records), at_us=0)
+        assert isinstance(question, RecordAt)
+        found = self.records[question.seq - 1 : question.seq]
+        return found[0].data if found else None
 
     async def follow(self, after_seq: int) -> AsyncIterator[Committed]:
         for each in self.records[after_seq:]:
@@ -304,6 +307,18 @@ async def test_a_reading_has_what_the_follower_has_not_yet_and_says_how_far_it_g
     extend(path, records[:5], 5)
     async with viewed(path, records, tail_max=3) as view:
         assert view.as_of_seq == 8
+
+
+async def test_a_file_of_another_journal_is_not_read(tmp_path: Path) -> None:
+    ours = committed(traded([("fund", 3), ("wait", 2)]))
+    theirs = committed(traded([("fund", 4), ("deliver", 2)]))
+    extend(tmp_path / "longer.sqlite", theirs, 5)
+    extend(tmp_path / "as_long.sqlite", theirs[: len(ours)], 5)
+
+    for name in ("longer.sqlite", "as_long.sqlite"):
+        async with viewed(tmp_path / name, ours) as view:
+            assert view.stored_seq == 0
+            assert view.as_of_seq == len(ours)
 
 
 def test_rows_are_text_and_int64_alone(tmp_path: Path) -> None:

@@ -40,7 +40,8 @@ __all__ = ["balances_then", "get_record", "get_statement", "ids_shown", "line_vi
 
 _RETRY_AFTER_S: Final = 1
 _KINDS: Final = frozenset(kind.value for kind in AccountKind)
-# The members of a thing's document that name who is party to it.
+# What a trade is made of, and the members of its documents that name who is party to it.
+_TRADES: Final = frozenset({"hold", "charge", "dispute"})
 _PARTIES: Final = ("buyer_id", "operator_id", "vendor_id")
 
 
@@ -148,23 +149,18 @@ def ids_shown(caller: Caller, entry: Entry) -> dict[str, str]:
 
 
 def _is_party(caller: Caller, record: Record) -> bool:
-    """Whether a record may be shown whole: the caller has a part in everything that it moved."""
-    owners = {split_account(name)[0] for each in record.moved for name in (each.debit, each.credit)}
-    things = [
-        {after[name] for name in _PARTIES if name in after}
-        for after in (change.after for change in record.changed)
-    ]
-    shared = [parties for parties in things if parties]
-    if caller.role is Role.BUYER:
-        return bool(owners and shared) and all(caller.principal_id in each for each in shared)
+    """Whether a record, which can only be proven whole, may be shown to a caller."""
+    owners = {
+        split_account(name)[0] for each in record.moved for name in (each.debit, each.credit)
+    }
     if caller.organisation_id == PLATFORM:
         return PLATFORM in owners
-    known: set[object] = {PLATFORM, caller.organisation_id}.union(*shared)
-    return (
-        caller.organisation_id in owners
-        and owners <= known
-        and all(caller.organisation_id in each for each in shared)
-    )
+    trades = [change.after for change in record.changed if change.noun in _TRADES]
+    if trades:
+        return bool(owners) and all(
+            caller.principal_id in [after.get(name) for name in _PARTIES] for after in trades
+        )
+    return caller.role is not Role.BUYER and owners - {PLATFORM} == {caller.organisation_id}
 
 
 def _wanted(accounts: Sequence[Kept], ask: GetStatement) -> list[Kept]:

@@ -14,11 +14,11 @@ from sqlalchemy import URL, Row, Select, select, tuple_
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
-from farthing.protocol.canonical import parse_json
+from farthing.protocol.canonical import parse_json, sha256_hex
 from farthing.protocol.ledger import Account, Movement, split_account
 from farthing.protocol.records import Record
 from farthing.settlement.engine.commands import Committed
-from farthing.settlement.engine.questions import FiguresNow
+from farthing.settlement.engine.questions import FiguresNow, RecordAt
 from farthing.settlement.port import Engine
 from farthing.settlement.reports.lines import (
     Entry,
@@ -65,6 +65,7 @@ class Reports:
         self._reading = create_async_engine(url)
         self._engine = engine
         self._tail_max = tail_max
+        self._verified = (0, "")
 
     @asynccontextmanager
     async def view(self) -> AsyncIterator["View"]:
@@ -81,7 +82,7 @@ class Reports:
         try:
             # One snapshot for everything that is read.
             await connection.exec_driver_sql("BEGIN")
-            stored_seq = await _stored_seq(connection)
+            stored_seq = await self._ours(*await _cursor(connection))
             known = connection if stored_seq else None
             yield await self._viewed(known, stored_seq, until_seq)
         finally:
@@ -90,6 +91,15 @@ class Reports:
     async def dispose(self) -> None:
         """Close the connections."""
         await self._reading.dispose()
+
+    async def _ours(self, seq: int, record_sha256: str) -> int:
+        """How far the file goes; 0 where it is of another journal, until the follower has seen."""
+        if seq and self._verified != (seq, record_sha256):
+            data = await self._engine.ask(RecordAt(seq=seq))
+            if data is None or sha256_hex(data) != record_sha256:
+                return 0
+            self._verified = (seq, record_sha256)
+        return seq
 
     async def _viewed(
         self, connection: AsyncConnection | None, stored_seq: int, until_seq: int
@@ -276,12 +286,14 @@ class View:
         return found
 
 
-async def _stored_seq(connection: AsyncConnection) -> int:
+async def _cursor(connection: AsyncConnection) -> tuple[int, str]:
     try:
         row = (await connection.execute(select(CURSOR))).one_or_none()
     except OperationalError:  # the follower has made the file and not yet the tables
-        return 0
-    return row.seq if row is not None and row.version == VERSION else 0
+        return 0, ""
+    if row is None or row.version != VERSION:
+        return 0, ""
+    return row.seq, row.record_sha256
 
 
 def _kept(row: Row[Any]) -> Kept:

@@ -1,7 +1,7 @@
 """What the engine is made of, and the process that it runs in.
 
 Boundary: no door, no HTTP, no asyncio: the engine's process loads what decides and what makes
-durable, and nothing else. `app` puts front ends together. Source: spec/design/08-engine-process.md.
+durable, and nothing else. `app` puts front ends together. Source: spec/design/09-engine-process.md.
 """
 
 import contextlib

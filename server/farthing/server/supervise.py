@@ -2,7 +2,7 @@
 
 Boundary: knows no market. One thread and no loop but its own, so that forking is safe; what all
 processes need is loaded before, so that they share its memory.
-Source: spec/design/08-engine-process.md.
+Source: spec/design/09-engine-process.md.
 """
 
 import gc
@@ -29,7 +29,7 @@ _EXIT_FAULT: Final = 1
 # One that ends before it was ready, or this soon after, ended at once.
 _AT_ONCE_MS: Final = 1000
 _AT_ONCE_MAX: Final = 5
-_PAUSE_MS: Final = 100
+_PAUSE_MS: Final = 50
 _PAUSE_MS_MAX: Final = 5000
 _SAID_BYTES_MAX: Final = 4096
 _NS_PER_MS: Final = 1_000_000

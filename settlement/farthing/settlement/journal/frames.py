@@ -1,7 +1,7 @@
 """What crosses the engine's socket: typed messages in bounded frames.
 
 Boundary: values and bytes; no socket and no loop. Both sides are started from the same code, and
-each says which `PROTOCOL` it speaks before anything else. Source: spec/design/08-engine-process.md.
+each says which `PROTOCOL` it speaks before anything else. Source: spec/design/09-engine-process.md.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

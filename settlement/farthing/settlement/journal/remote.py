@@ -2,7 +2,7 @@
 
 Boundary: asyncio on this side only. What waits in one turn of the loop crosses as one frame. When
 the connection ends, whoever waits is told so and may ask again under the same key; the next
-connection is made in the background. Source: spec/design/08-engine-process.md.
+connection is made in the background. Source: spec/design/09-engine-process.md.
 """
 
 import asyncio

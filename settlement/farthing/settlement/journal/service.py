@@ -2,7 +2,7 @@
 
 Boundary: sockets in, `Stepper` out. A turn reads whatever front ends have sent, answers questions,
 does all commands as one batch, and writes one frame to each front end. No asyncio: between two
-turns memory equals disk. Source: spec/design/08-engine-process.md.
+turns memory equals disk. Source: spec/design/09-engine-process.md.
 """
 
 import contextlib

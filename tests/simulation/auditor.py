@@ -43,6 +43,7 @@ class Auditor:
         outcomes: (who, operation, key) to the record's place.
         burnt: proofs used, as (key, id).
         spent: (grant, day) to units.
+        changed_at_us: when a thing last changed, by its id.
     """
 
     def __init__(self, judge: "Callable[[Auditor, Json], None]") -> None:
@@ -57,6 +58,7 @@ class Auditor:
         self.outcomes: dict[tuple[str, str, str], int] = {}
         self.burnt: set[tuple[str, str]] = set()
         self.spent: dict[tuple[str, str], int] = defaultdict(int)
+        self.changed_at_us: dict[str, int] = {}
         # What waits for time: noun to id.
         self.waiting: dict[str, dict[str, Json]] = {"hold": {}, "charge": {}, "dispute": {}}
 
@@ -126,6 +128,7 @@ class Auditor:
         for change in record.get("changed", ()):
             noun, after = change["noun"], change["after"]
             self.things[noun][change["id"]] = after
+            self.changed_at_us[change["id"]] = record["at_us"]
             if noun in self.waiting:
                 waits = after["status"] in {"open", "pending", "needs_evidence"}
                 if waits:

@@ -17,7 +17,12 @@ TAKEN: dict[str, tuple[str, object]] = {
     "enrolment": ("open", "open"),
     "anonymous_per_minute": ("1", 1),
     "queue_max": ("5", 5),
+    "workers": ("4", 4),
     "log_level": ("debug", "debug"),
+    "stripe_api_url": ("http://127.0.0.1:9", "http://127.0.0.1:9"),
+    "stripe_key_file": ("/run/key", "/run/key"),
+    "stripe_return_url": ("https://example.com", "https://example.com"),
+    "stripe_webhook_secret_file": ("/run/secret", "/run/secret"),
 }
 
 
@@ -92,6 +97,8 @@ def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
         ("enrolment", "closed", "enrolment"),
         ("anonymous_per_minute", "0", "anonymous_per_minute"),
         ("queue_max", "0", "queue_max"),
+        ("workers", "0", "workers"),
+        ("workers", "33", "workers"),
         ("log_level", "loud", "log_level"),
         ("database_url", "postgresql://market", "PostgreSQL"),
         ("database_url", "postgresql+asyncpg://market", "PostgreSQL"),

@@ -16,6 +16,10 @@ SPEC = Path(__file__).resolve().parents[2] / "spec"
 IN_WORDS = {
     "database_url": "`journal.sqlite` in the data folder",
     "public_url": "`http://HOST:PORT`",
+    "stripe_api_url": "Stripe's own",
+    "stripe_key_file": "none",
+    "stripe_return_url": "the public URL",
+    "stripe_webhook_secret_file": "none",
 }
 
 

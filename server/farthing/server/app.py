@@ -4,6 +4,7 @@ import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypedDict
 
 from sqlalchemy import URL
@@ -19,14 +20,17 @@ from farthing.identity.authentication import Authenticator
 from farthing.identity.directory import Directory, Found
 from farthing.identity.keyring import Keyring, Purpose
 from farthing.protocol.keys import Signer
+from farthing.server.adapters.manual import processors_of
 from farthing.server.doors.admission import Admission
 from farthing.server.doors.mcp import mcp_door
 from farthing.server.doors.streams import Feed, event_route
+from farthing.server.doors.webhooks import webhook_routes
 from farthing.server.doors.wellknown import no_such_page, routes
 from farthing.server.engine import genesis_of, keyring_of, now_us, projected, writer_of
 from farthing.server.followers.history import following_history
 from farthing.server.market import Market
-from farthing.server.settings import Settings
+from farthing.server.ports import PaymentProcessor
+from farthing.server.settings import InvalidSetting, Settings
 from farthing.settlement.engine.questions import FiguresNow, KeyOf
 from farthing.settlement.engine.state import State
 from farthing.settlement.journal.remote import RemoteEngine
@@ -88,6 +92,7 @@ def build(
         reports=reports,
         cards=CardShelf(),
         vocabulary=load(),
+        processors=_processors(settings, issuer),
         **_keys(keyring),
     )
     feed = Feed(engine)
@@ -95,6 +100,7 @@ def build(
     doors = [
         mcp.route,
         event_route(market, feed),
+        *webhook_routes(market),
         *routes(market, keyring.jwks(), lambda: engine.healthy),
     ]
 
@@ -142,6 +148,35 @@ def _admission(
         entropy=market.entropy,
         anonymous_per_minute=settings.anonymous_per_minute,
     )
+
+
+def _processors(settings: Settings, issuer: str) -> Mapping[str, PaymentProcessor]:
+    """Who brings money in and takes it out; raises `InvalidSetting` where a secret is no secret."""
+    names = (settings.stripe_key_file, settings.stripe_webhook_secret_file)
+    if not any(names):
+        return processors_of()
+    if not all(names):
+        raise InvalidSetting("stripe_key_file and stripe_webhook_secret_file: both or none")
+    # Loaded only where it is used: it is an extra of its own.
+    from farthing.server.adapters.stripe import (  # noqa: PLC0415
+        STRIPE,
+        StripeProcessor,
+        read_secret,
+    )
+
+    try:
+        key, secret = (read_secret(Path(name).expanduser()) for name in names)
+    except (OSError, ValueError):
+        raise InvalidSetting(
+            "stripe_key_file, stripe_webhook_secret_file: files with one secret each"
+        ) from None
+    processor = StripeProcessor(
+        key=key,
+        webhook_secret=secret,
+        return_url=settings.stripe_return_url or issuer,
+        api_url=settings.stripe_api_url,
+    )
+    return processors_of((STRIPE, processor))
 
 
 class _Keys(TypedDict):

@@ -50,6 +50,10 @@ class Settings:
         queue_max: commands that may wait for the engine before `overloaded` is answered.
         workers: front ends, each a process; the engine is one more.
         log_level: `debug`, `info`, `warning` or `error`.
+        stripe_key_file: the file of Stripe's secret key; empty is without Stripe.
+        stripe_webhook_secret_file: the file of the secret that Stripe signs its events with.
+        stripe_return_url: where Checkout sends a payer afterwards; empty means the public URL.
+        stripe_api_url: another place of Stripe's API, such as a fake's; empty means Stripe's own.
     """
 
     data_dir: Path = Path("farthing-data")
@@ -63,6 +67,10 @@ class Settings:
     queue_max: int = 10_000
     workers: int = 1
     log_level: str = "info"
+    stripe_key_file: str = ""
+    stripe_webhook_secret_file: str = ""
+    stripe_return_url: str = ""
+    stripe_api_url: str = ""
 
     def __post_init__(self) -> None:
         if self.enrolment not in {"approved", "open"}:

@@ -113,6 +113,15 @@ def test_an_event_of_something_unknown_changes_nothing() -> None:
     assert (record.moved, record.changed) == ((), ())
 
 
+def test_another_amount_than_was_asked_for_is_not_taken_for_it() -> None:
+    treasury = market()
+    top_up_id = treasury.top_up(5 * DOLLAR)
+    record = treasury.event(top_up_id, "paid", "evt_1", units=str(6 * DOLLAR))
+
+    assert (record.moved, record.changed) == ((), ())
+    assert prepaid(treasury) == DOLLAR
+
+
 @pytest.mark.parametrize(
     ("operation", "name"),
     [

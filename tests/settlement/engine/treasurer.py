@@ -117,10 +117,19 @@ class Treasury:
             asset=asset,
         )
 
-    def event(self, payment_id: str, outcome: Literal["paid", "failed"], event: str) -> Record:
-        """What the processor says."""
+    def event(
+        self, payment_id: str, outcome: Literal["paid", "failed"], event: str, units: str = ""
+    ) -> Record:
+        """What the processor says, of the amount that was asked for or of another."""
+        state = self.room.state
+        known = state.top_ups.get(payment_id) or state.payouts.get(payment_id)
         body = Processed(
-            payment_id=payment_id, event_id=event, reference=f"ref_{event}", outcome=outcome
+            payment_id=payment_id,
+            event_id=event,
+            reference=f"ref_{event}",
+            outcome=outcome,
+            asset="USD",
+            units=units or str(known.amount_units if known else 1),
         )
         record = self.room.run(platform_command("process_event", body))
         assert isinstance(record, Record)

@@ -72,12 +72,15 @@ class Processed:
         event_id: the processor's own id of the event.
         reference: the processor's own id of the payment.
         outcome: what became of it.
+        asset, units: the amount that moved; another than was asked for is not taken for it.
     """
 
     payment_id: str
     event_id: str
     reference: str
     outcome: Literal["paid", "failed"]
+    asset: str
+    units: str
 
 
 def create_top_up(state: State, call: Call) -> Draft | Refusal:
@@ -228,6 +231,9 @@ def process_event(state: State, call: Call) -> Draft | Refusal:
     body = call.command.body
     assert isinstance(body, Processed)
     top_up = state.top_ups.get(body.payment_id)
+    payment = top_up or state.payouts.get(body.payment_id)
+    if payment is None or (payment.asset, str(payment.amount_units)) != (body.asset, body.units):
+        return Draft()
     if top_up is not None:
         if body.outcome == "paid" and top_up.status != "posted":
             return _posted(top_up, body.reference, body.event_id)

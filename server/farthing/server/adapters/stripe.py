@@ -1,0 +1,177 @@
+"""Stripe as the processor: Checkout for money in, transfers to connected accounts for money out.
+
+Boundary: the official library speaks to Stripe; what leaves is ids and amounts of ours, what comes
+back is judged by its signature. Card data is between the payer and Stripe. The keys are read once
+from files and are in no log. Source: spec/ledger.md, spec/configuration.md.
+"""
+
+import asyncio
+import json
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import stripe
+
+from farthing.protocol.money import ASSETS
+from farthing.server.ports import InvalidEvent, ProcessorFailed
+from farthing.settlement.engine.payments import Processed
+from farthing.settlement.engine.things import Payout, TopUp
+
+__all__ = ["STRIPE", "StripeProcessor", "read_secret"]
+
+STRIPE: Final = "stripe"
+_API: Final = "https://api.stripe.com"
+_TIMEOUT_S: Final = 20
+_TOLERANCE_S: Final = 300
+_SECRET_BYTES_MAX: Final = 4_096
+# Stripe's minor units: two places for most currencies, none for the yen.
+_PLACES: Final[Mapping[str, int]] = {"EUR": 2, "JPY": 0, "USD": 2}
+_MINOR_MAX: Final = 99_999_999
+_ACCOUNT: Final = re.compile(r"acct_[A-Za-z0-9]{1,64}")
+_TOP_UPS: Final[Mapping[str, str]] = {
+    "checkout.session.async_payment_failed": "failed",
+    "checkout.session.async_payment_succeeded": "paid",
+    "checkout.session.completed": "paid",
+    "checkout.session.expired": "failed",
+}
+_SENT: Final = "transfer.created"
+
+Made = TypeVar("Made")
+
+
+class StripeProcessor:
+    """The port to Stripe.
+
+    Args:
+        key: the secret key, or a restricted one that may write Checkout sessions and transfers.
+        webhook_secret: what Stripe signs this endpoint's events with.
+        return_url: where Checkout sends the payer afterwards.
+        api_url: where the API is; a fake's in tests.
+    """
+
+    def __init__(
+        self, *, key: str, webhook_secret: str, return_url: str, api_url: str = ""
+    ) -> None:
+        self._webhook_secret = webhook_secret
+        self._return_url = return_url
+        self._client = stripe.StripeClient(
+            key,
+            base_addresses={"api": api_url or _API},
+            max_network_retries=2,
+            http_client=stripe.new_default_http_client(timeout=_TIMEOUT_S),
+        )
+
+    def accepts(self, asset: str, units: int) -> bool:
+        """Whether the amount is a whole number of the currency's minor units, within bounds."""
+        if asset not in _PLACES:
+            return False
+        minor, rest = divmod(units, _minor_units(asset))
+        return rest == 0 and 0 < minor <= _MINOR_MAX
+
+    def knows(self, destination: str) -> bool:
+        """Whether it is the id of a connected account."""
+        return _ACCOUNT.fullmatch(destination) is not None
+
+    async def begin(self, top_up: TopUp) -> str:
+        """Open a Checkout session; asking again gives the same one."""
+        price = {
+            "currency": top_up.asset.lower(),
+            "product_data": {"name": "Prepaid balance"},
+            "unit_amount": top_up.amount_units // _minor_units(top_up.asset),
+        }
+        params: Any = {
+            "cancel_url": self._return_url,
+            "client_reference_id": top_up.top_up_id,
+            "line_items": [{"price_data": price, "quantity": 1}],
+            "metadata": {"payment_id": top_up.top_up_id},
+            "mode": "payment",
+            "success_url": self._return_url,
+        }
+        session = await self._ask(
+            lambda: self._client.v1.checkout.sessions.create(
+                params, {"idempotency_key": top_up.top_up_id}
+            )
+        )
+        return str(session.url or "")
+
+    async def pay(self, payout: Payout) -> None:
+        """Transfer to the connected account; asking again pays nothing more."""
+        params: Any = {
+            "amount": payout.amount_units // _minor_units(payout.asset),
+            "currency": payout.asset.lower(),
+            "destination": payout.destination,
+            "metadata": {"payment_id": payout.payout_id},
+        }
+        await self._ask(
+            lambda: self._client.v1.transfers.create(params, {"idempotency_key": payout.payout_id})
+        )
+
+    def event(self, body: bytes, signature: str) -> Processed | None:
+        """What a signed event says; events of other kinds, or of others' payments, say nothing."""
+        try:
+            stripe.WebhookSignature.verify_header(
+                body.decode(), signature, self._webhook_secret, _TOLERANCE_S
+            )
+            event = json.loads(body)
+        except (stripe.SignatureVerificationError, ValueError, RecursionError) as error:
+            # No cause: the error holds what was sent.
+            raise InvalidEvent(type(error).__name__) from None
+        try:
+            return _said(event)
+        except (AttributeError, KeyError, TypeError):
+            return None
+
+    async def _ask(self, call: Callable[[], Made]) -> Made:
+        try:
+            return await asyncio.to_thread(call)
+        except stripe.StripeError as error:
+            # No cause: its text may hold parts of what was sent.
+            raise ProcessorFailed(type(error).__name__) from None
+
+
+def read_secret(path: Path) -> str:
+    """A secret from its file.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is empty, too long or not plain text.
+    """
+    text = path.read_bytes()[: _SECRET_BYTES_MAX + 1].decode("ascii").strip()
+    if not text or len(text) > _SECRET_BYTES_MAX or not text.isprintable():
+        message = f"{path}: not a secret"
+        raise ValueError(message)
+    return text
+
+
+def _said(event: dict[str, Any]) -> Processed | None:
+    thing, kind = event["data"]["object"], event["type"]
+    if kind in _TOP_UPS:
+        # A session can be completed by a payment that takes days: it is paid when it says so.
+        if kind == "checkout.session.completed" and thing["payment_status"] != "paid":
+            return None
+        amount, outcome = thing["amount_total"], _TOP_UPS[kind]
+    elif kind == _SENT:
+        amount, outcome = thing["amount"], "paid"
+    else:
+        return None
+    asset = thing["currency"].upper()
+    if asset not in _PLACES or type(amount) is not int:
+        return None
+    texts = (thing["metadata"]["payment_id"], event["id"], thing["id"])
+    if not all(isinstance(text, str) and len(text) <= 255 for text in texts):
+        return None
+    return Processed(
+        payment_id=texts[0],
+        event_id=texts[1],
+        reference=texts[2],
+        outcome="paid" if outcome == "paid" else "failed",
+        asset=asset,
+        units=str(amount * _minor_units(asset)),
+    )
+
+
+def _minor_units(asset: str) -> int:
+    scale: int = 10 ** (ASSETS[asset].scale - _PLACES[asset])
+    return scale

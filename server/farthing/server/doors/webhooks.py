@@ -1,0 +1,80 @@
+"""Where processors say what became of a payment: signed events, at a URL of their own.
+
+Boundary: the signature is the processor's own and is checked over the exact bytes, before anything
+is read. What is understood is a command of the platform; what is not is acknowledged and forgotten.
+Source: spec/ledger.md.
+"""
+
+from typing import Final
+
+import structlog
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from farthing.protocol.errors import Code, Refused, refuse
+from farthing.server.doors.admission import WEBHOOKS, request_id_of
+from farthing.server.doors.render import problem
+from farthing.server.market import Market
+from farthing.server.ports import InvalidEvent, PaymentProcessor
+from farthing.settlement.engine.commands import platform_command
+from farthing.settlement.engine.payments import Processed
+from farthing.settlement.engine.questions import Lookup
+from farthing.settlement.engine.things import Payout, TopUp
+
+__all__ = ["webhook_routes"]
+
+log = structlog.get_logger(__name__)
+
+_DONE: Final = frozenset({"paid", "posted"})
+_NOUNS: Final = {"pay": "payout", "top": "top_up"}
+
+
+def webhook_routes(market: Market) -> list[Route]:
+    """A route for every processor that sends events."""
+
+    def route(name: str, processor: PaymentProcessor) -> Route:
+        async def receive(request: Request) -> Response:
+            return await _received(market, name, processor, request)
+
+        return Route(f"{WEBHOOKS}{name}", receive, methods=["POST"])
+
+    return [route(name, each) for name, each in market.processors.items() if name != "manual"]
+
+
+async def _received(
+    market: Market, name: str, processor: PaymentProcessor, request: Request
+) -> Response:
+    signature = request.headers.get("stripe-signature", "")
+    try:
+        said = processor.event(await request.body(), signature)
+    except InvalidEvent as error:
+        log.warning("event_invalid", processor=name, why=str(error))
+        return problem(refuse(Code.PROOF_INVALID), request_id_of(request.scope), status=400)
+    if said is None:
+        return Response(status_code=204)
+    known = await _known(market, said.payment_id)
+    log.info("event", processor=name, event_id=said.event_id, payment_id=said.payment_id)
+    if known is None or known.processor != name:
+        log.warning("event_of_nothing", processor=name, event_id=said.event_id)
+    elif known.status not in _DONE:
+        try:
+            await _process(market, said)
+        except Refused as refused:
+            # The processor sends it again; nothing was taken.
+            return problem(refused.refusal, request_id_of(request.scope))
+    return Response(status_code=204)
+
+
+async def _process(market: Market, said: Processed) -> None:
+    outcome = await market.engine.submit(platform_command("process_event", said))
+    if not outcome.record.changed:
+        log.warning("event_without_effect", event_id=said.event_id, payment_id=said.payment_id)
+
+
+async def _known(market: Market, payment_id: str) -> TopUp | Payout | None:
+    noun = _NOUNS.get(payment_id.partition("_")[0])
+    if noun is None:
+        return None
+    found = await market.ask(Lookup(noun=noun, id=payment_id))
+    return found if isinstance(found, TopUp | Payout) else None

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from farthing.protocol.canonical import canonical_bytes
 from farthing.protocol.errors import Code, Refusal, Refused
@@ -269,4 +270,4 @@ def proven_again(command: Command, now_us: int) -> Command:
         proof_jti=f"again-{command.by.proof_jti}",
         proof_expires_at_us=now_us + SECOND_US,
     )
-    return replace(command, by=by)
+    return structs.replace(command, by=by)

@@ -5,7 +5,6 @@ import os
 import socket
 import stat
 from contextlib import aclosing
-from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,6 +12,7 @@ from threading import Thread
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from farthing.protocol.errors import Broken, Code, Refused, refuse
 from farthing.protocol.records import parse_record

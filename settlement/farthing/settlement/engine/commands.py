@@ -5,11 +5,12 @@ Boundary: no behaviour but construction. `Command` → `Record` (protocol.record
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
+
+import msgspec
 
 from farthing.identity.callers import Caller
 from farthing.protocol.authority.standing import Standing
-from farthing.protocol.canonical import Json
 from farthing.protocol.errors import Refusal
 from farthing.protocol.records import Record, read_record
 from farthing.protocol.wire import document_of
@@ -42,8 +43,7 @@ class Kept:
     row: Mapping[str, str | int | bytes]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Command:
+class Command(msgspec.Struct, frozen=True, kw_only=True):
     """One thing asked of the engine.
 
     Args:
@@ -65,8 +65,8 @@ class Command:
     request_sha256: str
     args_sha256: Mapping[str, str]
     body: object
-    asked: Mapping[str, Json] = field(default_factory=dict)
-    facts: Mapping[str, Json] | None = None
+    asked: Mapping[str, Any] = {}
+    facts: Mapping[str, Any] | None = None
     kept: tuple[Kept, ...] = ()
 
 

@@ -240,7 +240,7 @@ def submit_of(id_: int, command: Command) -> bytes:
             body=command.body,  # type: ignore[arg-type]
             asked=command.asked,  # type: ignore[arg-type]
             facts=command.facts,  # type: ignore[arg-type]
-            kept=tuple(Row(table=kept.table, row=dict(kept.row)) for kept in command.kept),
+            kept=tuple([Row(kept.table, dict(kept.row)) for kept in command.kept]),
         )
     )
 
@@ -261,7 +261,7 @@ def command_in(message: Submit) -> Command:
         body=_BODIES[message.operation].decode(message.body),
         asked=message.asked,
         facts=message.facts,
-        kept=tuple(Kept(table=row.table, row=row.row) for row in message.kept),
+        kept=tuple([Kept(table=row.table, row=row.row) for row in message.kept]),
     )
 
 

@@ -2,13 +2,19 @@
 
 from collections.abc import Iterator, Sequence
 
+from msgspec import structs
+
 from farthing.protocol.bundles import bundle_lines
+from farthing.protocol.chain import Chain
 from farthing.protocol.checkpoints import Checkpoint, sign_checkpoint
 from farthing.protocol.keys import PrivateKey
 from farthing.protocol.merkle import Tree, leaf_hash
+from farthing.protocol.records import parse_record
+from tests.construction import Trade
 from tests.protocol.evidence_market import JOURNAL_KEY, ORIGIN, QUOTE_KEY, Told
+from tests.settlement.engine.treasurer import Treasury
 
-__all__ = ["BATCH", "batches", "bundled", "traded"]
+__all__ = ["BATCH", "batches", "bundled", "traded", "treasured", "ungraced"]
 
 BATCH = 4
 
@@ -24,6 +30,43 @@ def traded() -> Told:
     told.trade.room.hold(told.trade.agent, told.trade.agreement_id, 10**6)
     told.trade.held(2)
     return told
+
+
+def treasured() -> list[bytes]:
+    """A market with a partner, credit lots, a grace that is used, top-ups and a payout."""
+    trade = Trade.opened(funds=10**7)
+    room, treasury = trade.room, Treasury(trade)
+    treasury.partner(room.organisation("operator", "Partner One"), 100_000)
+    treasury.grant_credit(5 * 10**6)
+    treasury.grant_credit(3 * 10**6, "promotional")
+    assert treasury.grace(2 * 10**7).refused is None
+    trade.agreement_id = room.agree(trade.agent, trade.listing_id)
+    charge_id = trade.captured(12)
+    treasury.refund(charge_id, 10**6)
+    hold_id = trade.held(1)
+    assert room.capture(trade.vendor, hold_id, 1).refused is None
+    treasury.event(treasury.top_up(10**6), "paid", "evt_1")
+    treasury.top_up(2 * 10**6)
+    room.advance(10**6)
+    assert treasury.payout(10**6).refused is None
+    assert min(account.available_units for account in room.state.accounts.values()) < 0
+    return room.journal
+
+
+def ungraced(records: Sequence[bytes]) -> list[bytes]:
+    """The same journal as one would have written it that granted less grace than was used."""
+    chain, written = Chain(), []
+    for data in records:
+        record = parse_record(data)[0]
+        changed = tuple(
+            structs.replace(each, after={**each.after, "granted_units": "1"})
+            if each.noun == "grace"
+            else each
+            for each in record.changed
+        )
+        written.append(chain.bytes_of(structs.replace(record, changed=changed)))
+        chain.add(written[-1])
+    return written
 
 
 def batches(

@@ -10,7 +10,7 @@ from farthing.protocol.audit import verify_journal
 from farthing.protocol.bundles import verify_bundle
 from farthing.protocol.evidence import Trust
 from tests.papers import signing_key
-from tests.protocol.bundling import bundled, traded
+from tests.protocol.bundling import bundled, traded, treasured, ungraced
 from tests.protocol.evidence_market import JOURNAL_KEY, ORIGIN
 
 RECORDS = traded().trade.room.journal
@@ -29,9 +29,16 @@ def test_the_bundle_of_a_trade_verifies() -> None:
     assert findings.verified
     assert findings.trust is Trust.PINNED
     assert (findings.origin, findings.journal_key) == (ORIGIN, JOURNAL_KEY.thumbprint)
-    assert findings.journal == verify_journal(RECORDS) or findings.journal is not None
     assert findings.journal is not None
+    assert findings.journal.accounts == verify_journal(RECORDS).accounts
     assert findings.journal.records == findings.journal.proven_records == len(RECORDS)
+
+
+def test_an_account_is_below_zero_as_far_as_its_grace_and_no_further() -> None:
+    records = treasured()
+
+    assert verify_bundle(bundled(records), PINNED).verified
+    assert "ledger at record" in verify_bundle(bundled(ungraced(records)), PINNED).bad
 
 
 def test_the_records_stand_in_it_as_they_were_written() -> None:

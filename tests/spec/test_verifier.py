@@ -11,7 +11,7 @@ import pytest
 from farthing.protocol.canonical import canonical_bytes
 from farthing.protocol.wire import document_of
 from tests.papers import signing_key
-from tests.protocol.bundling import bundled, traded
+from tests.protocol.bundling import bundled, traded, treasured, ungraced
 from tests.protocol.evidence_market import JOURNAL_KEY, Sealed
 
 TOLD = traded()
@@ -92,6 +92,19 @@ def test_a_receipt_is_checked_by_itself(place: Path) -> None:
 
     assert code == 0
     assert f"record {SEQ} is in the journal of" in out
+
+
+def test_an_account_is_below_zero_as_far_as_its_grace_and_no_further(
+    place: Path, tmp_path: Path
+) -> None:
+    records = treasured()
+    (tmp_path / "graced").write_bytes(b"".join(bundled(records)))
+    (tmp_path / "ungraced").write_bytes(b"".join(bundled(ungraced(records))))
+
+    assert ran(place, str(tmp_path / "graced"), *TRUST)[0] == 0
+    code, out = ran(place, str(tmp_path / "ungraced"), *TRUST)
+    assert code == 1
+    assert out.endswith("is overdrawn\n")
 
 
 def test_without_a_pin_it_says_that_anybody_could_have_made_it(place: Path) -> None:

@@ -9,13 +9,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, cast
 
-from farthing.protocol.audit import AuditFindings, take, verify_head, verify_journal
+from farthing.protocol.audit import AuditFindings, verify_head, verify_journal
 from farthing.protocol.canonical import InvalidJson, Json, canonical_bytes, parse_json, sha256_hex
 from farthing.protocol.errors import Unverified
 from farthing.protocol.evidence import Trust
 from farthing.protocol.faults import Fault, FaultKind
 from farthing.protocol.keys import InvalidKey, PublicKey
-from farthing.protocol.ledger import Account, AccountKind
+from farthing.protocol.ledger import Account, AccountKind, apply
 from farthing.protocol.merkle import EMPTY_ROOT, Tree, leaf_hash, verify_consistency
 from farthing.protocol.records import GENESIS, parse_record
 from farthing.protocol.replay.rulebook import Rulebook
@@ -85,10 +85,11 @@ def bundle_lines(
     yield _line(_header(origin, journal_keys, quote_keys))
     tree, covered, last = Tree(), 0, GENESIS
     accounts: dict[str, Account] = {}
-    grace: dict[str, int] = {}
     for records, note in batches:
         for data in records:
-            take(parse_record(data)[0], accounts, grace)
+            for transfer in parse_record(data)[0].moved:
+                # Without a word on grace: whether an account may be overdrawn is the auditor's.
+                apply(accounts, transfer, None)
             tree.append(leaf_hash(data))
             last = sha256_hex(data)
             yield data + b"\n"

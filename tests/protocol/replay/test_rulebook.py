@@ -12,6 +12,7 @@ from farthing.protocol.chain import Chain
 from farthing.protocol.faults import FaultKind
 from farthing.protocol.records import Change, Count, Record, parse_record
 from farthing.protocol.replay.rulebook import Rulebook
+from tests.protocol.bundling import treasured
 from tests.protocol.evidence_market import QUOTE_KEY, Told
 
 Forge = Callable[[Record], Record]
@@ -187,6 +188,15 @@ def test_a_market_in_order_breaks_no_rule() -> None:
 
     assert findings.fault is None
     assert findings.records == len(JOURNAL)
+
+
+def test_a_market_with_lots_partners_and_grace_breaks_no_rule() -> None:
+    records = treasured()
+
+    findings = audited(records)
+
+    assert findings.fault is None
+    assert findings.records == len(records)
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from farthing.settlement.audit.plain_text import leaves
 from farthing.settlement.audit.postings import COLUMNS, Entry, amount_of, entries
 from farthing.settlement.journal.memory import MemoryStore
 from farthing.settlement.journal.sqlite import SqliteStore
-from tests.protocol.bundling import traded
+from tests.protocol.bundling import traded, treasured
 from tests.protocol.evidence_market import ORIGIN
 from tests.settlement.audit.market import written
 
@@ -212,6 +212,23 @@ def test_beancount_refuses_books_that_were_changed(database: Path, tmp_path: Pat
         assert old in text
         books.write_text(text.replace(old, new, 1))
         assert ran(BEAN_CHECK, books).returncode != 0
+
+
+@needs_hledger
+@needs_beancount
+def test_books_with_lots_partners_and_grace_are_accepted_with_every_counter(
+    tmp_path: Path,
+) -> None:
+    stream = [Entry(parse_record(data)[0], data, sha256_hex(data)) for data in treasured()]
+    for form in (Form.HLEDGER, Form.BEANCOUNT):
+        with (tmp_path / form).open("wb") as out:
+            export(stream, form, ORIGIN, out)
+
+    hledger = ran("hledger", "--file", tmp_path / Form.HLEDGER, "--strict", "check")
+    beancount = ran(BEAN_CHECK, tmp_path / Form.BEANCOUNT)
+
+    assert (hledger.returncode, hledger.stderr) == (0, "")
+    assert (beancount.returncode, beancount.stderr) == (0, "")
 
 
 @pytest.mark.parametrize("form", Form)

@@ -67,8 +67,8 @@ def versions(path: Path) -> list[tuple[Any, ...]]:
 
 
 def schema_of(path: Path) -> dict[tuple[str, str], str]:
-    """Every table, index, trigger and view with the statement that made it."""
-    return {(kind, name): sql or "" for kind, name, sql in _read(path, _SCHEMA)}
+    """Every table, index, trigger and view with the statement that made it, blanks aside."""
+    return {(kind, name): " ".join((sql or "").split()) for kind, name, sql in _read(path, _SCHEMA)}
 
 
 def integrity_of(path: Path) -> str:

@@ -5,9 +5,11 @@ do not hold yet, with this one fold. Source: spec/statements.md.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import count
 from typing import Final, Literal
+
+import msgspec
 
 from farthing.protocol.ids import derive_id
 from farthing.protocol.ledger import Account, Movement, Transfer, apply, split_account
@@ -36,8 +38,7 @@ _UNNAMED: Final = frozenset({"position", "platform", "grant", "key", "principal"
 _DERIVED: Final = {"fund_account": ("funding", "fnd"), "refund_charge": ("refund", "rfd")}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
+class Entry(msgspec.Struct, frozen=True, kw_only=True):
     """What the lines of one record share.
 
     Args:
@@ -57,8 +58,7 @@ class Entry:
     buyer_id: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Line:
+class Line(msgspec.Struct, frozen=True, kw_only=True):
     """One side of one transfer, and the account as it stood after it.
 
     Args:
@@ -152,7 +152,7 @@ def fold_lines(
 
 def moved_by(account: Account, lines: Sequence[Line]) -> Account:
     """An account after lines of it, in whichever order they are taken."""
-    after = replace(account)
+    after = _copy(account)
     for line in lines:
         units = -line.units if line.movement is Movement.VOID else line.units
         match line.side, line.movement:
@@ -210,6 +210,15 @@ def ids_of(record: Record) -> dict[str, str]:
     return dict(sorted(ids.items()))
 
 
+def _copy(account: Account) -> Account:
+    return Account(
+        account.debits_pending,
+        account.debits_posted,
+        account.credits_pending,
+        account.credits_posted,
+    )
+
+
 def _free(noun: str, ids: Mapping[str, str]) -> str:
     """The noun, or where a record has several things of it, the next number of it."""
     if noun not in ids or noun in _NAMED:
@@ -240,7 +249,7 @@ def _both_sides(
             movement=transfer.movement,
             units=transfer.units,
             counterpart=split_account(other)[1].value,
-            after=replace(accounts[account]),
+            after=_copy(accounts[account]),
         )
         for place, (side, account, other) in enumerate(sides)
     ]

@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+import sqlalchemy
 from sqlalchemy import (
     URL,
     Connection,
     Engine,
     NullPool,
-    Row,
     create_engine,
     delete,
     func,
@@ -26,7 +26,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from farthing.protocol.canonical import canonical_bytes, sha256_hex
 from farthing.protocol.ledger import Account, split_account
 from farthing.settlement.engine.commands import Committed
-from farthing.settlement.journal.store import Unreadable
+from farthing.settlement.journal.store import Row, Unreadable, Value
+from farthing.settlement.journal.upserts import Upserts
 from farthing.settlement.reports.lines import Entry, Line, fold_lines, needs_of
 from farthing.settlement.reports.tables import (
     ACCOUNT,
@@ -42,7 +43,6 @@ __all__ = ["BATCH_MAX", "Followed", "account_of", "counters_of"]
 
 # Records of one transaction: enough to share its cost, few enough to hold.
 BATCH_MAX: Final = 500
-_COUNTERS: Final = ("debits_pending", "debits_posted", "credits_pending", "credits_posted")
 
 
 class Followed:
@@ -55,6 +55,7 @@ class Followed:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._engine: Engine | None = None
+        self._upserts = Upserts()
 
     def open(self) -> tuple[int, str]:
         """Create what is missing, and give the last record that was followed, with its hash.
@@ -108,7 +109,14 @@ class Followed:
                 times_us = _times(connection, sorted(needs.seqs))
                 found = fold_lines(records, accounts, times_us)
                 if found:
-                    _write(connection, found, numbers, accounts, lags)
+                    _write(
+                        connection,
+                        self._upserts,
+                        found=found,
+                        numbers=numbers,
+                        accounts=accounts,
+                        lags=lags,
+                    )
         except SQLAlchemyError as error:
             raise Unreadable(f"{self.path}: {error}") from error
 
@@ -123,7 +131,7 @@ class Followed:
         return self._engine
 
 
-def account_of(row: Row[Any]) -> Account:
+def account_of(row: sqlalchemy.Row[Any]) -> Account:
     """The counters that stand in a row."""
     return Account(
         debits_pending=int(row.debits_pending),
@@ -135,7 +143,12 @@ def account_of(row: Row[Any]) -> Account:
 
 def counters_of(account: Account) -> dict[str, str]:
     """Counters as they stand in a row."""
-    return {name: str(getattr(account, name)) for name in _COUNTERS}
+    return {
+        "debits_pending": str(account.debits_pending),
+        "debits_posted": str(account.debits_posted),
+        "credits_pending": str(account.credits_pending),
+        "credits_posted": str(account.credits_posted),
+    }
 
 
 def _clear(connection: Connection) -> None:
@@ -163,14 +176,15 @@ def _times(connection: Connection, seqs: Sequence[int]) -> dict[int, int]:
 
 def _write(
     connection: Connection,
+    upserts: Upserts,
+    *,
     found: Sequence[tuple[Entry, list[Line]]],
     numbers: dict[str, int],
     accounts: Mapping[str, Account],
     lags: dict[str, int],
 ) -> None:
     last = connection.execute(select(func.max(ACCOUNT.c.number))).scalar() or 0
-    known = list(numbers.values())
-    line_rows: list[dict[str, Any]] = []
+    rows: list[Row] = [(ENTRY, _entry_row(entry)) for entry, _ in found]
     for entry, lines in found:
         lag_us = entry.at_us - entry.effective_at_us
         for line in lines:
@@ -178,24 +192,20 @@ def _write(
             if name not in numbers:
                 last = numbers[name] = last + 1
             lags[name] = max(lags.get(name, 0), lag_us)
-            line_rows.append(_line_row(line, numbers[name]))
-    connection.execute(insert(ENTRY), [_entry_row(entry) for entry, _ in found])
-    connection.execute(insert(LINE), line_rows)
-    account_rows = [
-        {
+            rows.append((LINE, _line_row(line, numbers[name])))
+    for name, number in numbers.items():
+        account: dict[str, Value] = {
             "number": number,
             "name": name,
             "owner": split_account(name)[0],
             "lag_us_max": lags[name],
-            **counters_of(accounts[name]),
         }
-        for name, number in numbers.items()
-    ]
-    connection.execute(delete(ACCOUNT).where(ACCOUNT.c.number.in_(known)))
-    connection.execute(insert(ACCOUNT), account_rows)
+        rows.append((ACCOUNT, account | counters_of(accounts[name])))
+    for sql, some in upserts.statements(rows):
+        connection.exec_driver_sql(sql, [dict(row) for row in some])
 
 
-def _entry_row(entry: Entry) -> dict[str, Any]:
+def _entry_row(entry: Entry) -> dict[str, Value]:
     return {
         "seq": entry.seq,
         "at_us": entry.at_us,
@@ -206,7 +216,7 @@ def _entry_row(entry: Entry) -> dict[str, Any]:
     }
 
 
-def _line_row(line: Line, number: int) -> dict[str, Any]:
+def _line_row(line: Line, number: int) -> dict[str, Value]:
     return {
         "account": number,
         "seq": line.seq,

@@ -8,6 +8,8 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
+from msgspec import structs
+
 from farthing.protocol.canonical import INTEGER_MAX
 from farthing.protocol.ledger import Account
 from farthing.settlement.reports.lines import Line, moved_by
@@ -148,4 +150,4 @@ async def _in_effect(
             account = kept[line.account]
             before = await view.effective_before(account, line.effective_key, seq_max)
         after = standing[line.account] = moved_by(before, (line,))
-        yield replace(line, after=after)
+        yield structs.replace(line, after=after)

@@ -5,6 +5,7 @@ import pytest
 from farthing.clients.verify import exit_code, report, verify_file
 from farthing.protocol.evidence import Findings, Trust, gather
 from farthing.protocol.packs import PACK_BYTES_MAX
+from tests.protocol.bundling import bundled
 from tests.protocol.evidence_market import JOURNAL_KEY, Told
 
 PINNED = frozenset({JOURNAL_KEY.thumbprint})
@@ -64,6 +65,21 @@ def test_the_report_names_what_is_proved_what_is_not_and_that_no_byte_is_free(pa
 
     assert {f"  - {each}" for each in (*findings.proved, *findings.not_provable)} <= set(lines)
     assert lines[-2:] == ["bytes not covered:", "  - none"]
+
+
+def test_the_bundle_of_a_whole_journal_is_verified_too(tmp_path: Path) -> None:
+    path = tmp_path / "bundle"
+    path.write_bytes(b"".join(bundled(TOLD.trade.room.journal)))
+
+    findings = verify_file(path, PINNED)
+    lines = report(findings).splitlines()
+
+    assert exit_code(findings) == 0
+    assert lines[0] == "VERIFIED (pinned): a whole journal"
+    assert {f"  - {each}" for each in (*findings.proved, *findings.not_provable)} <= set(lines)
+    assert exit_code(verify_file(path, frozenset())) == 1
+    path.write_bytes(path.read_bytes().replace(b'"units":"', b'"units":"9', 1))
+    assert report(verify_file(path, PINNED)).startswith("REJECTED: record at record ")
 
 
 def test_a_hostile_pack_cannot_steer_the_terminal() -> None:

@@ -1,6 +1,7 @@
-"""Verifying an evidence pack offline: the file in, findings that a person can read out.
+"""Verifying an evidence pack or a bundle offline: the file in, findings for a person out.
 
-Boundary: reads one file and writes none; what holds is decided by `farthing.protocol.evidence`.
+Boundary: reads one file and writes none; what holds is decided by `farthing.protocol.evidence`, and
+of the bundle of a whole journal by `farthing.protocol.bundles`.
 The command exits 0 where everything holds, 1 where something does not, 2 where there is no file
 to judge. Without a pinned thumbprint it can only say that a pack agrees with itself: that is still
 exit 0, and the findings say so in their first line.
@@ -10,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from farthing.protocol.bundles import BUNDLE_MARK, BundleFindings, verify_bundle
 from farthing.protocol.evidence import Findings, verify
 from farthing.protocol.packs import PACK_BYTES_MAX
 
@@ -28,7 +30,7 @@ EXIT_UNREADABLE: Final = 2
 
 
 def verify_file(path: Path, trust: frozenset[str] | None = None) -> Findings:
-    """Verify the pack in a file.
+    """Verify the pack or the bundle in a file.
 
     Args:
         path: the file.
@@ -39,6 +41,10 @@ def verify_file(path: Path, trust: frozenset[str] | None = None) -> Findings:
         OSError: there is no such file, or it cannot be read; the command exits 2.
     """
     with path.open("rb") as file:
+        if file.read(len(BUNDLE_MARK)) == BUNDLE_MARK:
+            file.seek(0)
+            return _of_bundle(verify_bundle(file, trust))
+        file.seek(0)
         # One byte more than a pack may have: a larger file is refused without being read whole.
         data = file.read(PACK_BYTES_MAX + 1)
     return verify(data, trust)
@@ -58,7 +64,8 @@ def _lines(findings: Findings) -> Iterator[str]:
     if not findings.verified:
         yield f"REJECTED: {findings.bad}"
         return
-    yield f"VERIFIED ({findings.trust.value}): charge {findings.charge_id}"
+    what = f"charge {findings.charge_id}" if findings.charge_id else "a whole journal"
+    yield f"VERIFIED ({findings.trust.value}): {what}"
     yield f"journal key: {findings.journal_key}"
     for heading, sayings in (
         ("proved", findings.proved),
@@ -67,6 +74,16 @@ def _lines(findings: Findings) -> Iterator[str]:
     ):
         yield f"{heading}:"
         yield from (f"  - {saying}" for saying in sayings)
+
+
+def _of_bundle(findings: BundleFindings) -> Findings:
+    return Findings(
+        journal_key=findings.journal_key,
+        trust=findings.trust,
+        proved=findings.proved,
+        not_provable=findings.not_provable,
+        bad=findings.bad,
+    )
 
 
 def _visible(line: str) -> str:

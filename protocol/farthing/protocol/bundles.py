@@ -20,9 +20,18 @@ from farthing.protocol.merkle import EMPTY_ROOT, Tree, leaf_hash, verify_consist
 from farthing.protocol.records import GENESIS, parse_record
 from farthing.protocol.replay.rulebook import Rulebook
 
-__all__ = ["BUNDLE_SCHEMA", "BundleFindings", "bundle_lines", "described", "verify_bundle"]
+__all__ = [
+    "BUNDLE_MARK",
+    "BUNDLE_SCHEMA",
+    "BundleFindings",
+    "bundle_lines",
+    "described",
+    "verify_bundle",
+]
 
 BUNDLE_SCHEMA: Final = "farthing-bundle/1"
+BUNDLE_MARK: Final = b'{"bundle":'
+"""What a bundle begins with."""
 # Longer than any record can be: the door takes a mebibyte, and a document may stand in it twice.
 LINE_BYTES_MAX: Final = 16 * 1024 * 1024
 
@@ -65,6 +74,20 @@ class BundleFindings:
     def verified(self) -> bool:
         """Whether everything that can be proven holds."""
         return not self.bad
+
+    @property
+    def proved(self) -> tuple[str, ...]:
+        """What holds, in sentences."""
+        if self.journal is None or self.bad:
+            return ()
+        count = self.journal.records
+        return (
+            f"{count} records of {self.origin} follow one another, each in its one spelling",
+            f"their tree has the root {self.journal.root_sha256}, signed by {self.journal_key}",
+            f"{self.journal.heads} signed heads grow out of one another",
+            f"{len(self.journal.accounts)} accounts: debits equal credits, and none is overdrawn",
+            "every record keeps the rules of keys, signatures, authority, idempotency and holds",
+        )
 
 
 def bundle_lines(

@@ -99,8 +99,8 @@ def verify(
     pack: Annotated[
         Path,
         typer.Argument(
-            metavar="PACK",
-            help="A file that farthing evidence wrote.",
+            metavar="FILE",
+            help="A pack that farthing evidence wrote, or the bundle of a whole journal.",
             exists=True,
             dir_okay=False,
             readable=True,
@@ -118,9 +118,9 @@ def verify(
         ),
     ] = None,
 ) -> None:
-    """Verify an evidence pack with no server and no network; says what it cannot prove.
+    """Verify a pack or a bundle with no server and no network; says what it cannot prove.
 
-    Exit 0: everything holds. Exit 1: something does not. Without --trust the pack can only be
+    Exit 0: everything holds. Exit 1: something does not. Without --trust the file can only be
     shown to agree with itself, and the verdict says "integrity only".
     """
     from farthing.clients.verify import exit_code, report, verify_file  # noqa: PLC0415 - as above

@@ -1,10 +1,14 @@
 """Statements of a whole trade, opened down to the proof; and streams of a real server process."""
 
 import asyncio
+import os
+import signal
 from contextlib import aclosing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 
 from farthing.clients.keys import load_key
@@ -21,8 +25,10 @@ from farthing.protocol.wire import Money
 from tests.papers import signing_key
 from tests.processes import ServerProcess, free_port
 from tests.serving import Serving, Shop, serving
+from tests.subscribing import subscribed
 
 WAIT_S = 30
+ENOUGH = httpx2.Limits(max_connections=20)
 ABSENT = 10**9
 
 
@@ -248,35 +254,55 @@ async def test_the_read_model_is_made_anew_when_it_is_gone_or_of_another_journal
         assert await lines_of(operator) == before
 
 
-async def test_streams_of_a_real_process_go_on_over_a_kill(tmp_path: Path) -> None:
-    server = ServerProcess(tmp_path, free_port())
+async def test_streams_of_real_processes_go_on_over_kills(tmp_path: Path) -> None:
+    server = ServerProcess(tmp_path, free_port(), workers=2)
     facts = await server.start()
     try:
-        admin, treasurer = (
-            Connection(facts["issuer"], signer=key, principal=derive_id("stf", key.thumbprint))
-            for key in (load_key(Path(facts["admin_key"])), load_key(Path(facts["treasurer_key"])))
-        )
-        newcomer = Newcomer(Connection(facts["issuer"], signer=signing_key("Operator One")))
-        registered = await newcomer.enrol("operator", "Operator One")
-        await Admin(admin).approve(registered.principal_id)
-        operator = Operator(newcomer.member(registered))
-        await Treasurer(treasurer).fund(registered.principal_id, usd("1"), "first")
-        async with aclosing(operator.balance_events()) as events:
-            seen = await told(events)
-            await Treasurer(treasurer).fund(registered.principal_id, usd("2"), "second")
-            seen = await told(events)
-            assert seen.accounts[0].posted == usd("3")
-        server.kill()
-        await server.start()
-        await Treasurer(treasurer).fund(registered.principal_id, usd("4"), "third")
-        async with aclosing(operator.balance_events(seen.seq)) as events:
-            assert (await told(events)).accounts[0].posted == usd("7")
-        lines = await lines_of(operator)
+        async with httpx2.AsyncClient(limits=ENOUGH) as http:
+            operator, treasurer = await enrolled(facts, http)
+            fund = partial(treasurer.fund, operator.connection.principal)
+            uri = f"farthing://accounts/{operator.connection.principal}/prepaid/USD/balance"
+            wanted = {"notifications": {"resourceSubscriptions": [uri]}}
+            async with (
+                aclosing(operator.balance_events()) as events,
+                subscribed(operator.connection, wanted) as messages,
+            ):
+                assert (await told(events)).accounts == ()
+                assert (await told(messages))["params"]["notifications"]
+                await fund(usd("1"), "first")
+                assert (await told(events)).accounts[0].posted == usd("1")
+                assert (await told(messages))["params"]["uri"] == uri
+
+                engine = server.engine_pid
+                os.kill(engine, signal.SIGKILL)
+                await asyncio.to_thread(server.replaced, engine)
+                await fund(usd("2"), "second")
+                seen = await told(events)
+                assert seen.accounts[0].posted == usd("3")
+                assert (await told(messages))["params"]["uri"] == uri
+            server.kill()
+            await server.start()
+            await fund(usd("4"), "third")
+            async with aclosing(operator.balance_events(seen.seq)) as events:
+                assert (await told(events)).accounts[0].posted == usd("7")
+            lines = await lines_of(operator)
         assert [line.amount for line in lines] == [usd("1"), usd("2"), usd("4")]
-        for connection in (admin, treasurer, newcomer.connection):
-            await connection.aclose()
     finally:
         server.stop()
+
+
+async def enrolled(facts: dict[str, Any], http: httpx2.AsyncClient) -> tuple[Operator, Treasurer]:
+    """An operator that may act, and the treasurer."""
+    admin, treasurer = (
+        Connection(
+            facts["issuer"], signer=key, principal=derive_id("stf", key.thumbprint), http=http
+        )
+        for key in (load_key(Path(facts[name])) for name in ("admin_key", "treasurer_key"))
+    )
+    newcomer = Newcomer(Connection(facts["issuer"], signer=signing_key("Operator One"), http=http))
+    registered = await newcomer.enrol("operator", "Operator One")
+    await Admin(admin).approve(registered.principal_id)
+    return Operator(newcomer.member(registered)), Treasurer(treasurer)
 
 
 async def told(events: Any) -> Any:

@@ -10,7 +10,6 @@ from typing import Any
 import orjson
 import pytest
 
-from farthing.clients.tools import PROTOCOL_VERSION
 from farthing.clients.transport import Connection
 from farthing.identity.callers import Caller
 from farthing.protocol.errors import Code, Refused
@@ -20,8 +19,9 @@ from farthing.protocol.wire import Money, Role
 from farthing.server.doors.streams import Feed, Patient, Watcher
 from farthing.settlement.engine.commands import Committed
 from farthing.settlement.engine.questions import Figures
-from tests.server.listening import META, listening
+from tests.server.listening import listening
 from tests.serving import Shop
+from tests.subscribing import asked, signed, subscribed
 
 WAIT_S = 20
 
@@ -303,48 +303,7 @@ async def test_many_changes_of_one_balance_wait_as_one() -> None:
 
 @asynccontextmanager
 async def opened(connection: Connection, headers: dict[str, str]) -> AsyncIterator[Any]:
-    auth = connection._endpoint._auth  # noqa: SLF001  # signed as everything else of this caller
     url = f"{connection.url}/v1/events"
+    auth = signed(connection)
     async with connection.http.stream("GET", url, headers=headers, auth=auth) as response:
         yield response
-
-
-def rpc(method: str, params: dict[str, Any]) -> tuple[bytes, dict[str, str]]:
-    body = {"jsonrpc": "2.0", "id": 7, "method": method, "params": {**params, "_meta": META}}
-    headers = {
-        "accept": "application/json, text/event-stream",
-        "content-type": "application/json",
-        "mcp-protocol-version": PROTOCOL_VERSION,
-        "mcp-method": method,
-    }
-    if "uri" in params:
-        headers["mcp-name"] = params["uri"]
-    return orjson.dumps(body), headers
-
-
-async def asked(connection: Connection, method: str, params: dict[str, Any]) -> Any:
-    body, headers = rpc(method, params)
-    auth: Any = connection._endpoint._auth  # noqa: SLF001
-    response = await connection.http.post(
-        f"{connection.url}/mcp", content=body, headers=headers, auth=auth
-    )
-    answer = response.json()
-    return answer["result"] if "result" in answer else answer["error"]
-
-
-@asynccontextmanager
-async def subscribed(connection: Connection, params: dict[str, Any]) -> AsyncIterator[Any]:
-    body, headers = rpc("subscriptions/listen", params)
-    auth = connection._endpoint._auth  # noqa: SLF001
-    url = f"{connection.url}/mcp"
-
-    async def messages(response: Any) -> AsyncIterator[Any]:
-        async for line in response.aiter_lines():
-            if line.startswith("data: "):
-                yield orjson.loads(line.removeprefix("data: "))
-
-    async with connection.http.stream(
-        "POST", url, content=body, headers=headers, auth=auth
-    ) as response:
-        assert response.headers["content-type"] == "text/event-stream"
-        yield messages(response)

@@ -241,6 +241,22 @@ async def test_all_streams_together_are_bounded() -> None:
     assert refused.value.code is Code.OVERLOADED
 
 
+async def test_an_organisation_and_its_agents_share_a_bound() -> None:
+    async with feeding(per_owner_max=2) as (_, feed):
+        other = replace(OWNER, principal_id="org_b", organisation_id="org_b")
+        third = replace(OWNER, principal_id="agt_c")
+        with (
+            feed.watch(OWNER),
+            feed.watch(replace(OWNER, principal_id="agt_b")),
+            feed.watch(other),
+            pytest.raises(Refused) as refused,
+            feed.watch(third),
+        ):
+            pass
+
+    assert refused.value.code is Code.RATE_LIMITED
+
+
 async def test_the_journal_is_followed_only_while_somebody_watches() -> None:
     async with feeding() as (engine, feed):
         for _ in range(3):

@@ -56,6 +56,7 @@ log = structlog.get_logger(__name__)
 EVENTS: Final = "/v1/events"
 STREAMS_MAX: Final = 1000
 PER_CALLER_MAX: Final = 8
+PER_OWNER_MAX: Final = 64
 HEARTBEAT_S: Final = 15
 WRITE_S_MAX: Final = 30
 # A stream reads again no sooner than this after it has read: what happens meanwhile is one reading.
@@ -111,6 +112,7 @@ class Feed:
         engine: whose journal.
         streams_max: how many streams may be open at once.
         per_caller_max: how many of one principal.
+        per_owner_max: how many of one organisation with all of its agents.
     """
 
     def __init__(
@@ -119,10 +121,12 @@ class Feed:
         *,
         streams_max: int = STREAMS_MAX,
         per_caller_max: int = PER_CALLER_MAX,
+        per_owner_max: int = PER_OWNER_MAX,
     ) -> None:
         self._engine = engine
         self._streams_max = streams_max
         self._per_caller_max = per_caller_max
+        self._per_owner_max = per_owner_max
         self._watchers: set[Watcher] = set()
         self._by_owner: dict[str, set[Watcher]] = {}
         self._callers: Counter[str] = Counter()
@@ -152,12 +156,17 @@ class Feed:
         """Watch the accounts of a caller's organisation.
 
         Raises:
-            Refused: `rate_limited` beyond the caller's own streams, `overloaded` beyond all.
+            Refused: `rate_limited` beyond those of the caller or its organisation, `overloaded`
+                beyond those of all.
         """
         if not self._open:
             raise Refused(refuse(Code.UNAVAILABLE))
         if self._callers[caller.principal_id] >= self._per_caller_max:
             text = f"{self._per_caller_max} streams of yours are open."
+            raise Refused(refuse(Code.RATE_LIMITED, message=text, retry_after_s=int(_AGAIN_S)))
+        of_owner = len(self._by_owner.get(caller.organisation_id, ()))
+        if of_owner >= self._per_owner_max:
+            text = f"{self._per_owner_max} streams of your organisation are open."
             raise Refused(refuse(Code.RATE_LIMITED, message=text, retry_after_s=int(_AGAIN_S)))
         if len(self._watchers) >= self._streams_max:
             raise Refused(refuse(Code.OVERLOADED, retry_after_s=int(_AGAIN_S)))

@@ -10,11 +10,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, cast
 
-from sqlalchemy import URL, Row, Select, select, tuple_
+from sqlalchemy import URL, Row, Select, func, select, tuple_
 from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from farthing.protocol.canonical import parse_json, sha256_hex
+from farthing.protocol.errors import Code, Refused, refuse
 from farthing.protocol.ledger import Account, Movement, split_account
 from farthing.protocol.records import Record
 from farthing.settlement.engine.commands import Committed
@@ -33,6 +35,10 @@ from farthing.settlement.reports.projection import account_of
 from farthing.settlement.reports.tables import ACCOUNT, CURSOR, ENTRY, LINE, VERSION
 
 __all__ = ["TAIL_MAX", "Kept", "Reports", "View"]
+
+# How many read at once, each on a thread of its own, and how long the next may wait for its turn.
+_READERS_MAX: Final = 8
+_READER_WAIT_S: Final = 10
 
 # The most records that one reading takes from the journal itself.
 TAIL_MAX: Final = 1000
@@ -62,7 +68,9 @@ class Reports:
     def __init__(self, path: Path, engine: Engine, *, tail_max: int = TAIL_MAX) -> None:
         query = {"mode": "ro", "uri": "true"}
         url = URL.create("sqlite+aiosqlite", database=path.absolute().as_uri(), query=query)
-        self._reading = create_async_engine(url)
+        self._reading = create_async_engine(
+            url, pool_size=_READERS_MAX, max_overflow=0, pool_timeout=_READER_WAIT_S
+        )
         self._engine = engine
         self._tail_max = tail_max
         self._verified = (0, "")
@@ -72,10 +80,15 @@ class Reports:
         """Everything up to a moment that is no earlier than this call, or as near as it may be.
 
         Where the follower is further behind than a reading may catch up, `as_of_seq` says so.
+
+        Raises:
+            Refused: `overloaded` where too many read at once.
         """
         until_seq = (await self._engine.ask(FiguresNow())).seq
         try:
             connection = await self._reading.connect()
+        except PoolTimeout:
+            raise Refused(refuse(Code.OVERLOADED, retry_after_s=1)) from None
         except OperationalError:  # there is no file yet
             yield await self._viewed(None, 0, until_seq)
             return
@@ -168,6 +181,25 @@ class View:
                     name=line.account, number=before.number, lag_us_max=lag_us
                 )
         return [found[name] for name in sorted(found)]
+
+    async def all_at_seq(self, seq: int) -> dict[str, Account]:
+        """Every account as it stood after a record, by name: one seek in the index for each."""
+        other = LINE.alias()
+        last = (
+            select(func.max(other.c.seq))
+            .where(other.c.account == ACCOUNT.c.number, other.c.seq <= seq)
+            .scalar_subquery()
+        )
+        stored = (
+            select(ACCOUNT.c.name.label("owned"), LINE)
+            .join(LINE, LINE.c.account == ACCOUNT.c.number)
+            .where(LINE.c.seq == last)
+            .order_by(LINE.c.account, LINE.c.line)
+        )
+        # A record may move an account twice: its last line there is where it left it.
+        found = {row.owned: account_of(row) for row in await self._rows(stored)}
+        found |= {line.account: line.after for line in self.tail if line.seq <= seq}
+        return dict(sorted(found.items()))
 
     async def seq_at(self, at_us: int) -> int:
         """The last record that moved anything and was recorded at a time or before it; 0 if none.

@@ -12,11 +12,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from farthing.protocol.faults import FaultKind
+from farthing.protocol.records import parse_record
+from farthing.server.engine import projected
 from farthing.settlement.audit.database import DatabaseFindings, audit_database
+from farthing.settlement.journal.sqlite import SqliteStore
+from farthing.settlement.journal.stepper import Limits, Stepper
 from farthing.settlement.journal.store import Unreadable
+from farthing.settlement.machine import MACHINE
 from tests.papers import signing_key
 from tests.protocol.bundling import traded
-from tests.protocol.evidence_market import ORIGIN
+from tests.protocol.evidence_market import JOURNAL_KEY, ORIGIN
 from tests.settlement.audit.market import TABLES, audited, written
 
 TOLD = traded()
@@ -263,3 +268,46 @@ def test_what_is_no_database_is_called_that(tmp_path: Path, content: bytes) -> N
     path.write_bytes(content)
 
     assert isinstance(found_in(path), Unreadable)
+
+
+@pytest.fixture
+def snapshot(database: Path, tmp_path: Path) -> Path:
+    """A copy of the database with a snapshot beside it, as an engine leaves both."""
+    copy = tmp_path / "copy.sqlite"
+    copy.write_bytes(database.read_bytes())
+    stepper = Stepper(
+        SqliteStore(copy, tables=TABLES),
+        MACHINE,
+        signer=JOURNAL_KEY,
+        origin=ORIGIN,
+        now_us=lambda: parse_record(RECORDS[-1])[0].at_us,
+        rows=projected,
+        earlier_keys=(),
+        limits=Limits(),
+    )
+    stepper.open()
+    stepper.keep_snapshot()
+    stepper.close()
+    assert audited(copy).ok
+    return copy.with_name("copy.sqlite-snapshot")
+
+
+@pytest.mark.parametrize("part", range(8))
+def test_a_snapshot_beside_the_database_counts(snapshot: Path, part: int) -> None:
+    data = bytearray(snapshot.read_bytes())
+    data[part * (len(data) - 1) // 7] ^= 1
+    snapshot.write_bytes(data)
+
+    findings = audited(snapshot.with_name("copy.sqlite"))
+
+    assert [fault.kind for fault in findings.faults] == [FaultKind.TABLE]
+    assert "snapshot" in findings.faults[0].why
+
+
+def test_a_snapshot_of_another_journal_is_found(snapshot: Path, tmp_path: Path) -> None:
+    shorter = written(tmp_path / "shorter.sqlite", RECORDS[:-2])
+    snapshot.rename(tmp_path / "shorter.sqlite-snapshot")
+
+    findings = audited(shorter)
+
+    assert "another journal" in findings.faults[0].why

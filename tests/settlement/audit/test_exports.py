@@ -231,6 +231,22 @@ def test_books_with_lots_partners_and_grace_are_accepted_with_every_counter(
     assert (beancount.returncode, beancount.stderr) == (0, "")
 
 
+@pytest.mark.parametrize("form", [form for form in Form if form is not Form.PARQUET])
+def test_books_are_written_as_they_are_read(form: Form) -> None:
+    out = io.BytesIO()
+    written: list[int] = []
+
+    def stream() -> Iterator[Entry]:
+        for data in RECORDS:
+            written.append(out.tell())
+            yield Entry(parse_record(data)[0], data, sha256_hex(data))
+
+    export(stream(), form, ORIGIN, out)
+
+    # By the last record all but the last entry's worth of bytes has left.
+    assert written[-1] > out.tell() // 3
+
+
 @pytest.mark.parametrize("form", Form)
 def test_an_empty_journal_can_be_exported(form: Form) -> None:
     out = io.BytesIO()

@@ -18,6 +18,7 @@ from sqlalchemy import Table
 
 from farthing.protocol.audit import AuditFindings, verify_journal
 from farthing.protocol.canonical import sha256_hex
+from farthing.protocol.errors import Unverified
 from farthing.protocol.faults import Fault, FaultKind
 from farthing.protocol.keys import PublicKey
 from farthing.protocol.records import Record
@@ -33,6 +34,7 @@ from farthing.settlement.audit.tables import (
     versions,
     words_of,
 )
+from farthing.settlement.journal.snapshots import read_snapshot
 from farthing.settlement.journal.sqlite import SCHEMA_VERSION, SqliteStore
 from farthing.settlement.journal.stepper import RowsOf
 from farthing.settlement.journal.store import Unreadable
@@ -80,6 +82,7 @@ class _Pass:
     notes: list[str] = field(default_factory=list)
     commitments: set[str] = field(default_factory=set)
     answers: dict[str, tuple[str, int]] = field(default_factory=dict)
+    heads: dict[int, tuple[str, str]] = field(default_factory=dict)
     batches: int = 0
     last_seq: int = 0
     last_epoch: int = 0
@@ -101,6 +104,7 @@ class _Pass:
             self._judge(row, records)
             self.notes.append(row[6])
             self.last_seq, self.last_epoch = row[0] + len(records) - 1, row[2]
+            self.heads[self.last_seq] = (row[4], row[5])
             yield from records
 
     def learn(self, record: Record) -> None:
@@ -169,7 +173,7 @@ def audit_database(
             one = _Pass(path, Upserts(), connection, rows)
             journal = _journal(one, origin, keys, quote_keys)
             connection.commit()
-        faults = [*one.faults, *_beside(path, scratch, one)]
+        faults = [*one.faults, *_beside(path, scratch, one), *_snapshot(path, keys, one)]
         # What the journal does not give cannot be compared where the journal itself is broken.
         if journal.fault is None:
             faults += (fault for table in tables for fault in _compared(path, scratch, table))
@@ -234,6 +238,22 @@ def _beside(path: Path, scratch: Path, one: _Pass) -> Iterator[Fault]:
             yield _table(f"table kept_body, row {body_id!r}: not the body that was answered with")
         elif not isinstance(expires_at_us, int) or expires_at_us <= at_us:
             yield _table(f"table kept_body, row {body_id!r}: it expires before it was given")
+
+
+def _snapshot(path: Path, keys: Sequence[PublicKey], one: _Pass) -> Iterator[Fault]:
+    """The snapshot beside the database, where there is one: signed, and of this very journal."""
+    data = SqliteStore(path).snapshot()
+    if data is None:
+        return
+    try:
+        # Its root follows from the roots of its tiles; no leaf is asked for.
+        snapshot = read_snapshot(data, keys, lambda _: [])
+    except Unverified as error:
+        yield _table(f"the snapshot beside the database: {error}")
+        return
+    head = (snapshot.chain.head, snapshot.chain.tree.root().hex())
+    if one.heads.get(snapshot.seq) != head:
+        yield _table("the snapshot beside the database is of another journal")
 
 
 def _compared(path: Path, scratch: Path, table: Table) -> Iterator[Fault]:

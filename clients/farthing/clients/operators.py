@@ -55,6 +55,44 @@ from farthing.protocol.messages.authority import (
 )
 from farthing.protocol.messages.charges import LIST_CHARGES, Charges, ListCharges
 from farthing.protocol.messages.trails import GET_OUTCOME, GetOutcome, OutcomeView
+from farthing.protocol.messages.treasury import (
+    CLOSE_ACCOUNT,
+    CONFIRM_PAYOUT,
+    CONFIRM_TOP_UP,
+    CREATE_TOP_UP,
+    FAIL_PAYOUT,
+    FAIL_TOP_UP,
+    GRANT_CREDIT,
+    LIST_CREDIT_LOTS,
+    LIST_PAYOUTS,
+    LIST_TOP_UPS,
+    SEND_PAYOUT,
+    SET_GRACE,
+    SET_PARTNER,
+    AccountState,
+    CloseAccount,
+    ConfirmPayout,
+    ConfirmTopUp,
+    CreateTopUp,
+    CreditLot,
+    CreditLots,
+    FailPayout,
+    FailTopUp,
+    GraceView,
+    GrantCredit,
+    ListCreditLots,
+    ListPayouts,
+    ListTopUps,
+    PartnerView,
+    Payouts,
+    PayoutView,
+    ProcessorName,
+    SendPayout,
+    SetGrace,
+    SetPartner,
+    TopUps,
+    TopUpView,
+)
 from farthing.protocol.signatures import Typ, sign_detached
 from farthing.protocol.wire import Money
 
@@ -253,9 +291,45 @@ class Operator(_Approver, AccountHolder):
         """The charges of the operator's agents, newest first."""
         return await self.connection.call(LIST_CHARGES, ListCharges(limit=limit))
 
+    async def create_top_up(
+        self, amount: Money, *, processor: ProcessorName = "manual", key: str = ""
+    ) -> TopUpView:
+        """Announce money; `url` in the answer is where a person pays it, if anywhere.
+
+        Raises:
+            Refused: `processor_failed`: call again with the same key.
+        """
+        return await self.connection.call(
+            CREATE_TOP_UP,
+            CreateTopUp(
+                amount=amount,
+                processor=processor,
+                idempotency_key=key or self.connection.new_key(),
+            ),
+        )
+
+    async def top_ups(self, limit: int = 50) -> TopUps:
+        """The operator's top-ups, newest first."""
+        return await self.connection.call(LIST_TOP_UPS, ListTopUps(limit=limit))
+
+    async def credit_lots(self, limit: int = 50) -> CreditLots:
+        """The operator's credit lots, newest first."""
+        return await self.connection.call(LIST_CREDIT_LOTS, ListCreditLots(limit=limit))
+
+    async def set_grace(self, amount: Money, *, key: str = "") -> GraceView:
+        """Choose less grace than the treasurer has granted."""
+        return await self.connection.call(
+            SET_GRACE,
+            SetGrace(
+                organisation_id=self.connection.principal,
+                amount=amount,
+                idempotency_key=key or self.connection.new_key(),
+            ),
+        )
+
 
 class Treasurer(Member, AccountHolder):
-    """The platform's treasurer: the only one who credits from outside."""
+    """The platform's treasurer: the only one who says what came in and what left."""
 
     async def fund(
         self, organisation_id: str, amount: Money, reference: str, *, key: str = ""
@@ -271,13 +345,158 @@ class Treasurer(Member, AccountHolder):
             ),
         )
 
-    async def trial_balance(self) -> TrialBalance:
-        """Every account's gross counters."""
-        return await self.connection.call(GET_TRIAL_BALANCE, GetTrialBalance())
+    async def confirm_top_up(
+        self, top_up_id: str, reference: str = "", *, key: str = ""
+    ) -> TopUpView:
+        """Say that the money of a top-up has come."""
+        return await self.connection.call(
+            CONFIRM_TOP_UP,
+            ConfirmTopUp(
+                top_up_id=top_up_id,
+                reference=reference,
+                idempotency_key=key or self.connection.new_key(),
+            ),
+        )
+
+    async def fail_top_up(self, top_up_id: str, reference: str = "", *, key: str = "") -> TopUpView:
+        """Say that the money of a top-up will not come."""
+        return await self.connection.call(
+            FAIL_TOP_UP,
+            FailTopUp(
+                top_up_id=top_up_id,
+                reference=reference,
+                idempotency_key=key or self.connection.new_key(),
+            ),
+        )
+
+    async def top_ups(self, organisation_id: str = "", limit: int = 50) -> TopUps:
+        """Top-ups of an organisation, or of all; newest first."""
+        ask = ListTopUps(organisation_id=organisation_id or None, limit=limit)
+        return await self.connection.call(LIST_TOP_UPS, ask)
+
+    async def send_payout(self, payout_id: str, *, key: str = "") -> PayoutView:
+        """Let a payout go: the processor is told to pay it.
+
+        Raises:
+            Refused: `processor_failed`: call again with the same key.
+        """
+        return await self.connection.call(
+            SEND_PAYOUT,
+            SendPayout(payout_id=payout_id, idempotency_key=key or self.connection.new_key()),
+        )
+
+    async def confirm_payout(
+        self, payout_id: str, reference: str = "", *, key: str = ""
+    ) -> PayoutView:
+        """Say that the money of a payout has left."""
+        return await self.connection.call(
+            CONFIRM_PAYOUT,
+            ConfirmPayout(
+                payout_id=payout_id,
+                reference=reference,
+                idempotency_key=key or self.connection.new_key(),
+            ),
+        )
+
+    async def fail_payout(
+        self, payout_id: str, reference: str = "", *, key: str = ""
+    ) -> PayoutView:
+        """Say that the money of a payout has not left."""
+        return await self.connection.call(
+            FAIL_PAYOUT,
+            FailPayout(
+                payout_id=payout_id,
+                reference=reference,
+                idempotency_key=key or self.connection.new_key(),
+            ),
+        )
+
+    async def payouts(self, organisation_id: str = "", limit: int = 50) -> Payouts:
+        """Payouts of an organisation, or of all; newest first."""
+        ask = ListPayouts(organisation_id=organisation_id or None, limit=limit)
+        return await self.connection.call(LIST_PAYOUTS, ask)
+
+    async def grant_credit(
+        self,
+        organisation_id: str,
+        amount: Money,
+        *,
+        kind: Literal["bought", "promotional"],
+        priority: int = 100,
+        expires_at: str = "",
+        reference: str = "",
+        key: str = "",
+    ) -> CreditLot:
+        """Give an operator a credit lot."""
+        return await self.connection.call(
+            GRANT_CREDIT,
+            GrantCredit(
+                organisation_id=organisation_id,
+                amount=amount,
+                kind=kind,
+                priority=priority,
+                expires_at=expires_at,
+                reference=reference,
+                idempotency_key=key or self.connection.new_key(),
+            ),
+        )
+
+    async def credit_lots(self, organisation_id: str = "", limit: int = 50) -> CreditLots:
+        """Credit lots of an organisation, or of all; newest first."""
+        ask = ListCreditLots(organisation_id=organisation_id or None, limit=limit)
+        return await self.connection.call(LIST_CREDIT_LOTS, ask)
+
+    async def set_grace(self, organisation_id: str, amount: Money, *, key: str = "") -> GraceView:
+        """Let an operator's prepaid account be so far below zero."""
+        return await self.connection.call(
+            SET_GRACE,
+            SetGrace(
+                organisation_id=organisation_id,
+                amount=amount,
+                idempotency_key=key or self.connection.new_key(),
+            ),
+        )
+
+    async def close_account(
+        self,
+        organisation_id: str,
+        account: Literal["prepaid", "vendor_payable", "partner_payable"],
+        asset: str,
+        *,
+        key: str = "",
+    ) -> AccountState:
+        """Close an empty account: nothing new begins on it."""
+        return await self.connection.call(
+            CLOSE_ACCOUNT,
+            CloseAccount(
+                organisation_id=organisation_id,
+                account=account,
+                asset=asset,
+                idempotency_key=key or self.connection.new_key(),
+            ),
+        )
+
+    async def trial_balance(self, at_seq: int = 0) -> TrialBalance:
+        """Every account's gross counters, now or after an earlier record."""
+        return await self.connection.call(GET_TRIAL_BALANCE, GetTrialBalance(at_seq=at_seq))
 
 
 class Admin(_Approver):
-    """The platform's admin: approves organisations, freezes anybody."""
+    """The platform's admin: approves organisations, freezes anybody, names partners."""
+
+    async def set_partner(
+        self, subject_id: str, partner_id: str, ppm: int, *, key: str = ""
+    ) -> PartnerView:
+        """Name the partner of a vendor or listing, and its share in millionths; 0 is none."""
+        return await self.connection.call(
+            SET_PARTNER,
+            SetPartner(
+                subject_id=subject_id,
+                partner_id=partner_id,
+                ppm=ppm,
+                idempotency_key=key or self.connection.new_key(),
+            ),
+        )
 
     async def trial_balance(self) -> TrialBalance:
         """Every account's gross counters."""

@@ -5,6 +5,7 @@ Source: spec/contracts.md.
 """
 
 import base64
+from typing import Literal
 
 from farthing.clients.documents import Offer, sign_delivery, sign_listing
 from farthing.clients.statements import AccountHolder
@@ -56,6 +57,15 @@ from farthing.protocol.messages.listings import (
     Publication,
     PublishListing,
     WithdrawListing,
+)
+from farthing.protocol.messages.treasury import (
+    LIST_PAYOUTS,
+    REQUEST_PAYOUT,
+    ListPayouts,
+    Payouts,
+    PayoutView,
+    ProcessorName,
+    RequestPayout,
 )
 from farthing.protocol.wire import Money
 
@@ -174,6 +184,31 @@ class Vendor(AccountHolder):
                 idempotency_key=key or self.connection.new_key(),
             ),
         )
+
+    async def request_payout(
+        self,
+        amount: Money,
+        *,
+        account: Literal["vendor_payable", "partner_payable"] = "vendor_payable",
+        processor: ProcessorName = "manual",
+        destination: str = "",
+        key: str = "",
+    ) -> PayoutView:
+        """Ask for money that was earned for good; the treasurer lets it go."""
+        return await self.connection.call(
+            REQUEST_PAYOUT,
+            RequestPayout(
+                amount=amount,
+                account=account,
+                processor=processor,
+                destination=destination,
+                idempotency_key=key or self.connection.new_key(),
+            ),
+        )
+
+    async def payouts(self, limit: int = 50) -> Payouts:
+        """The vendor's payouts, newest first."""
+        return await self.connection.call(LIST_PAYOUTS, ListPayouts(limit=limit))
 
     async def submit_evidence(self, dispute_id: str, body: bytes, *, key: str = "") -> Dispute:
         """Answer a dispute with the delivered body: the bytes the delivery record digests."""

@@ -156,9 +156,16 @@ def fund(
     example="farthing trial-balance --key farthing-data/keys/treasurer.jwk",
     panel=PANEL,
 )
-def trial_balance(session: Session) -> None:
+def trial_balance(
+    session: Session,
+    *,
+    at_seq: Annotated[
+        int,
+        typer.Option(min=0, help="After this record of the journal; else now.", show_default=False),
+    ] = 0,
+) -> None:
     """List every account's gross counters (treasurer, admin); exit 1 if they do not balance."""
-    answer = session.call(GET_TRIAL_BALANCE, GetTrialBalance())
+    answer = session.call(GET_TRIAL_BALANCE, GetTrialBalance(at_seq=at_seq))
     session.show(answer, _trial_balance)
     if not answer.balanced:
         raise typer.Exit(Exit.REFUSED)

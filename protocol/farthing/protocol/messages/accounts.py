@@ -102,7 +102,9 @@ class Balances:
 
 @message
 class GetTrialBalance:
-    """Ask for every account's gross counters."""
+    """Ask for every account's gross counters: now, or after the record `at_seq`."""
+
+    at_seq: Annotated[int, Field(ge=1, le=INTEGER_MAX)] = 0
 
 
 @message
@@ -154,4 +156,5 @@ GET_TRIAL_BALANCE = Operation(
     answer=TrialBalance,
     effect=Effect.READS,
     roles=frozenset({Role.TREASURER, Role.ADMIN}),
+    codes=(Code.UNAVAILABLE, Code.INVALID_ARGUMENT),
 )

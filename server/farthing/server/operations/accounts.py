@@ -14,9 +14,9 @@ from farthing.protocol.messages.accounts import (
 from farthing.protocol.money import format_units
 from farthing.server.market import Market
 from farthing.server.operations.replies import Reply, balance_of, reply
-from farthing.server.operations.statements import balances_then
+from farthing.server.operations.statements import accounts_then, balances_then
 from farthing.settlement.engine.accounts import fund_answer
-from farthing.settlement.engine.questions import AccountsOf, AllAccounts
+from farthing.settlement.engine.questions import AccountsOf, AllAccounts, Books
 
 __all__ = ["fund_account", "get_balance", "get_trial_balance"]
 
@@ -43,9 +43,12 @@ async def get_balance(market: Market, caller: Caller, ask: GetBalance) -> Reply:
 
 
 async def get_trial_balance(market: Market, caller: Caller, ask: GetTrialBalance) -> Reply:
-    """Every account's gross counters."""
-    del caller, ask
-    books = await market.ask(AllAccounts())
+    """Every account's gross counters, now or after an earlier record."""
+    del caller
+    if ask.at_seq:
+        books = Books(accounts=await accounts_then(market, ask.at_seq), seq=ask.at_seq)
+    else:
+        books = await market.ask(AllAccounts())
     return Reply(
         answer=TrialBalance(
             rows=tuple(_row(*each) for each in sorted(books.accounts.items())),

@@ -1,0 +1,276 @@
+"""What the treasurer does: money in and out, credit, grace, the books.
+
+Boundary: one call of the platform a command; each needs the treasurer's key.
+"""
+
+from typing import Annotated, Literal
+
+import typer
+
+from farthing.clients.cli import operate
+from farthing.clients.cli.arguments import money_of
+from farthing.clients.cli.session import IdempotencyOption, Session, command
+from farthing.protocol.messages.treasury import (
+    CLOSE_ACCOUNT,
+    CONFIRM_PAYOUT,
+    CONFIRM_TOP_UP,
+    FAIL_PAYOUT,
+    FAIL_TOP_UP,
+    GRANT_CREDIT,
+    LIST_CREDIT_LOTS,
+    LIST_PAYOUTS,
+    LIST_TOP_UPS,
+    SEND_PAYOUT,
+    SET_GRACE,
+    CloseAccount,
+    ConfirmPayout,
+    ConfirmTopUp,
+    FailPayout,
+    FailTopUp,
+    GrantCredit,
+    ListCreditLots,
+    ListPayouts,
+    ListTopUps,
+    SendPayout,
+    SetGrace,
+)
+
+__all__ = ["commands"]
+
+_KEY = "--key farthing-data/keys/treasurer.jwk"
+
+commands = typer.Typer()
+treasury = typer.Typer(
+    no_args_is_help=True, help="Money in and out, credit, grace, the books (treasurer)."
+)
+commands.add_typer(treasury, name="treasury", rich_help_panel=operate.PANEL)
+
+OrganisationArgument = Annotated[
+    str, typer.Argument(metavar="ORG", help="The organisation's id, org_…", show_default=False)
+]
+OrganisationOption = Annotated[
+    str,
+    typer.Option(
+        "--organisation", metavar="ORG", help="Only this organisation's.", show_default=False
+    ),
+]
+AmountArgument = Annotated[
+    str, typer.Argument(help="The amount, as decimal text.", show_default=False)
+]
+AssetArgument = Annotated[
+    str, typer.Argument(help="USD, EUR, JPY, XTS or CRD.", show_default=False)
+]
+TopUpArgument = Annotated[
+    str, typer.Argument(metavar="TOP_UP", help="The top-up's id, top_…", show_default=False)
+]
+PayoutArgument = Annotated[
+    str, typer.Argument(metavar="PAYOUT", help="The payout's id, pay_…", show_default=False)
+]
+ReferenceOption = Annotated[
+    str, typer.Option(help="What it is booked under outside, such as the wire's number.")
+]
+LimitOption = Annotated[int, typer.Option(min=1, max=100, help="How many at most.")]
+
+command(
+    treasury,
+    "fund",
+    example=f"farthing treasury fund org_… 5 USD --reference wire-42 {_KEY}",
+)(operate.fund)
+command(treasury, "trial-balance", example=f"farthing treasury trial-balance --at-seq 1000 {_KEY}")(
+    operate.trial_balance
+)
+
+
+@command(treasury, "top-ups", example=f"farthing treasury top-ups {_KEY}")
+def top_ups(
+    session: Session, *, organisation: OrganisationOption = "", limit: LimitOption = 50
+) -> None:
+    """List top-ups, newest first."""
+    ask = ListTopUps(organisation_id=organisation or None, limit=limit)
+    session.show(session.call(LIST_TOP_UPS, ask))
+
+
+@command(
+    treasury,
+    "confirm-top-up",
+    example=f"farthing treasury confirm-top-up top_… --reference wire-42 {_KEY}",
+)
+def confirm_top_up(
+    session: Session,
+    top_up: TopUpArgument,
+    *,
+    reference: ReferenceOption = "",
+    idempotency_key: IdempotencyOption = "",
+) -> None:
+    """Say that the money of a top-up has come."""
+    ask = ConfirmTopUp(
+        top_up_id=top_up,
+        reference=reference,
+        idempotency_key=idempotency_key or session.new_key(),
+    )
+    session.show(session.call(CONFIRM_TOP_UP, ask))
+
+
+@command(treasury, "fail-top-up", example=f"farthing treasury fail-top-up top_… {_KEY}")
+def fail_top_up(
+    session: Session,
+    top_up: TopUpArgument,
+    *,
+    reference: ReferenceOption = "",
+    idempotency_key: IdempotencyOption = "",
+) -> None:
+    """Say that the money of a top-up will not come."""
+    ask = FailTopUp(
+        top_up_id=top_up,
+        reference=reference,
+        idempotency_key=idempotency_key or session.new_key(),
+    )
+    session.show(session.call(FAIL_TOP_UP, ask))
+
+
+@command(treasury, "payouts", example=f"farthing treasury payouts {_KEY}")
+def payouts(
+    session: Session, *, organisation: OrganisationOption = "", limit: LimitOption = 50
+) -> None:
+    """List payouts, newest first."""
+    ask = ListPayouts(organisation_id=organisation or None, limit=limit)
+    session.show(session.call(LIST_PAYOUTS, ask))
+
+
+@command(treasury, "send-payout", example=f"farthing treasury send-payout pay_… {_KEY}")
+def send_payout(
+    session: Session, payout: PayoutArgument, *, idempotency_key: IdempotencyOption = ""
+) -> None:
+    """Let a payout go: the processor is told to pay it."""
+    ask = SendPayout(payout_id=payout, idempotency_key=idempotency_key or session.new_key())
+    session.show(session.call(SEND_PAYOUT, ask))
+
+
+@command(
+    treasury,
+    "confirm-payout",
+    example=f"farthing treasury confirm-payout pay_… --reference wire-43 {_KEY}",
+)
+def confirm_payout(
+    session: Session,
+    payout: PayoutArgument,
+    *,
+    reference: ReferenceOption = "",
+    idempotency_key: IdempotencyOption = "",
+) -> None:
+    """Say that the money of a payout has left."""
+    ask = ConfirmPayout(
+        payout_id=payout,
+        reference=reference,
+        idempotency_key=idempotency_key or session.new_key(),
+    )
+    session.show(session.call(CONFIRM_PAYOUT, ask))
+
+
+@command(treasury, "fail-payout", example=f"farthing treasury fail-payout pay_… {_KEY}")
+def fail_payout(
+    session: Session,
+    payout: PayoutArgument,
+    *,
+    reference: ReferenceOption = "",
+    idempotency_key: IdempotencyOption = "",
+) -> None:
+    """Say that the money of a payout has not left; look at the processor first."""
+    ask = FailPayout(
+        payout_id=payout,
+        reference=reference,
+        idempotency_key=idempotency_key or session.new_key(),
+    )
+    session.show(session.call(FAIL_PAYOUT, ask))
+
+
+@command(
+    treasury,
+    "grant-credit",
+    example=f"farthing treasury grant-credit org_… 10 CRD --kind promotional {_KEY}",
+)
+def grant_credit(
+    session: Session,
+    organisation: OrganisationArgument,
+    amount: AmountArgument,
+    asset: AssetArgument,
+    *,
+    kind: Annotated[
+        Literal["bought", "promotional"], typer.Option(help="Whether it was paid for outside.")
+    ],
+    priority: Annotated[int, typer.Option(min=0, max=255, help="The lower is spent first.")] = 100,
+    expires: Annotated[
+        str,
+        typer.Option(
+            metavar="TIME",
+            help="When it ends, as 2027-01-31T00:00:00.000000Z; else it does not.",
+            show_default=False,
+        ),
+    ] = "",
+    reference: Annotated[
+        str, typer.Option(help="What it is booked under outside; kept in the record.")
+    ] = "",
+    idempotency_key: IdempotencyOption = "",
+) -> None:
+    """Give an operator a credit lot."""
+    ask = GrantCredit(
+        organisation_id=organisation,
+        amount=money_of(amount, asset),
+        kind=kind,
+        priority=priority,
+        expires_at=expires,
+        reference=reference,
+        idempotency_key=idempotency_key or session.new_key(),
+    )
+    session.show(session.call(GRANT_CREDIT, ask))
+
+
+@command(treasury, "credit-lots", example=f"farthing treasury credit-lots {_KEY}")
+def credit_lots(
+    session: Session, *, organisation: OrganisationOption = "", limit: LimitOption = 50
+) -> None:
+    """List credit lots, newest first."""
+    ask = ListCreditLots(organisation_id=organisation or None, limit=limit)
+    session.show(session.call(LIST_CREDIT_LOTS, ask))
+
+
+@command(treasury, "set-grace", example=f"farthing treasury set-grace org_… 5 USD {_KEY}")
+def set_grace(
+    session: Session,
+    organisation: OrganisationArgument,
+    amount: AmountArgument,
+    asset: AssetArgument,
+    *,
+    idempotency_key: IdempotencyOption = "",
+) -> None:
+    """Let an operator's prepaid account be so far below zero; 0 takes it away."""
+    ask = SetGrace(
+        organisation_id=organisation,
+        amount=money_of(amount, asset),
+        idempotency_key=idempotency_key or session.new_key(),
+    )
+    session.show(session.call(SET_GRACE, ask))
+
+
+@command(
+    treasury, "close-account", example=f"farthing treasury close-account org_… prepaid USD {_KEY}"
+)
+def close_account(
+    session: Session,
+    organisation: OrganisationArgument,
+    account: Annotated[
+        Literal["prepaid", "vendor_payable", "partner_payable"],
+        typer.Argument(help="The kind of account.", show_default=False),
+    ],
+    asset: AssetArgument,
+    *,
+    idempotency_key: IdempotencyOption = "",
+) -> None:
+    """Close an empty account: nothing new begins on it."""
+    ask = CloseAccount(
+        organisation_id=organisation,
+        account=account,
+        asset=asset,
+        idempotency_key=idempotency_key or session.new_key(),
+    )
+    session.show(session.call(CLOSE_ACCOUNT, ask))

@@ -1,0 +1,254 @@
+"""Money in and out by Stripe, over a local fake of its API: signed, once, and with no card data."""
+
+import logging
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from farthing.clients.operators import Operator
+from farthing.clients.vendors import Vendor
+from farthing.protocol.errors import Code, Refused
+from farthing.protocol.ledger import AccountKind, account_name
+from farthing.protocol.wire import Money
+from farthing.server.app import build
+from farthing.server.settings import InvalidSetting, Settings
+from farthing.settlement.engine.questions import AllAccounts, FiguresNow
+from tests.server.fake_stripe import (
+    SECRET,
+    FakeStripe,
+    fake_stripe,
+    session_event,
+    signature,
+    transfer_event,
+)
+from tests.server.listening import held
+from tests.serving import Serving, Shop, serving
+
+KEY = "sk_test_notreal"
+FIVE = Money(amount="5", asset="USD")
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@dataclass(frozen=True, slots=True)
+class Bank:
+    """A server with Stripe, and the fake behind it."""
+
+    server: Serving
+    fake: FakeStripe
+    shop: Shop
+
+    async def send(self, body: bytes, signed: str | None = None, **headers: str) -> int:
+        """Send an event as Stripe does; gives the status of the answer."""
+        signed = signature(body) if signed is None else signed
+        answer = await self.server.http.post(
+            "/webhooks/stripe",
+            content=body,
+            headers={"stripe-signature": signed, "content-type": "application/json", **headers},
+        )
+        return answer.status_code
+
+    async def units(self, owner: str, kind: AccountKind) -> int:
+        """What can be debited from an account."""
+        books = await self.server.service.market.ask(AllAccounts())
+        name = account_name(owner, kind, "USD")
+        return books.accounts[name].available_units if name in books.accounts else 0
+
+    async def prepaid(self) -> int:
+        """What the operator can spend."""
+        return await self.units(self.shop.operator.connection.principal, AccountKind.PREPAID)
+
+    async def records(self) -> int:
+        """The journal's length."""
+        return (await self.server.service.market.ask(FiguresNow())).seq
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def bank(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Bank]:
+    folder = tmp_path_factory.mktemp("stripe")
+    with fake_stripe() as fake:
+        async with held(serving(folder / "data", **settings_of(folder, fake.url))) as server:
+            yield Bank(server, fake, await Shop.opened(server))
+
+
+def settings_of(folder: Path, url: str) -> dict[str, Any]:
+    key, secret = folder / "key", folder / "secret"
+    key.write_text(f"{KEY}\n")
+    secret.write_text(f"{SECRET}\n")
+    return {
+        "stripe_api_url": url,
+        "stripe_key_file": str(key),
+        "stripe_webhook_secret_file": str(secret),
+    }
+
+
+async def test_a_top_up_is_paid_at_checkout_and_posted_by_the_signed_event(bank: Bank) -> None:
+    before = await bank.prepaid()
+    top_up = await bank.shop.operator.create_top_up(FIVE, processor="stripe")
+    assert top_up.url.startswith("https://checkout.stripe.com/")
+    path, form, headers = bank.fake.asked[-1]
+    assert path == "/v1/checkout/sessions"
+    assert form["line_items[0][price_data][unit_amount]"] == "500"
+    assert form["line_items[0][price_data][currency]"] == "usd"
+    assert headers["idempotency-key"] == top_up.top_up_id == form["metadata[payment_id]"]
+    assert await bank.prepaid() == before
+    assert await bank.send(session_event(top_up.top_up_id)) == 204
+    assert await bank.prepaid() == before + 5 * 10**9
+    records = await bank.records()
+    for again in ("checkout.session.completed", "checkout.session.expired"):
+        assert await bank.send(session_event(top_up.top_up_id, again)) == 204
+    assert await bank.prepaid() == before + 5 * 10**9
+    assert await bank.records() == records
+
+
+async def test_the_same_ask_again_opens_the_same_session(bank: Bank) -> None:
+    key = bank.shop.operator.connection.new_key()
+    bank.fake.broken = True
+    with pytest.raises(Refused) as refused:
+        await bank.shop.operator.create_top_up(FIVE, processor="stripe", key=key)
+    bank.fake.broken = False
+    assert refused.value.code is Code.PROCESSOR_FAILED
+    first = await bank.shop.operator.create_top_up(FIVE, processor="stripe", key=key)
+    second = await bank.shop.operator.create_top_up(FIVE, processor="stripe", key=key)
+
+    assert first == second
+
+
+@pytest.mark.parametrize(
+    ("kind", "changed", "paid"),
+    [
+        ("checkout.session.completed", {"payment_status": "unpaid"}, 0),
+        ("checkout.session.async_payment_succeeded", {}, 5),
+        ("checkout.session.async_payment_failed", {"payment_status": "unpaid"}, 0),
+        ("checkout.session.expired", {"payment_status": "unpaid"}, 0),
+        ("checkout.session.completed", {"amount_total": 499}, 0),
+        ("checkout.session.completed", {"currency": "eur"}, 0),
+        ("checkout.session.completed", {"metadata": {}}, 0),
+        ("checkout.session.completed", {"metadata": None}, 0),
+        ("checkout.session.completed", {"amount_total": "500"}, 0),
+        ("customer.created", {}, 0),
+    ],
+)
+async def test_only_what_says_paid_of_the_very_amount_is_posted(
+    bank: Bank, kind: str, changed: dict[str, Any], paid: int
+) -> None:
+    top_up = await bank.shop.operator.create_top_up(FIVE, processor="stripe")
+    before = await bank.prepaid()
+
+    assert await bank.send(session_event(top_up.top_up_id, kind, **changed)) == 204
+    assert await bank.prepaid() == before + paid * 10**9
+
+
+async def test_an_event_that_is_not_stripes_or_not_of_now_is_refused(bank: Bank) -> None:
+    top_up = await bank.shop.operator.create_top_up(FIVE, processor="stripe")
+    body = session_event(top_up.top_up_id)
+    before, records = await bank.prepaid(), await bank.records()
+    late = int(time.time()) - 301
+    for signed in ("", "t=1,v1=00", signature(body, secret="whsec_other"),
+                   signature(body, at_s=late), signature(body + b" ")):  # fmt: skip
+        assert await bank.send(body, signed) == 400
+    assert await bank.send(b"{", signature(b"{")) == 400
+    assert await bank.send(b"[]", signature(b"[]")) == 204
+    assert await bank.send(b"\xff", "t=1,v1=00") == 400
+    large = b" " * (256 * 1024 + 1)
+    assert await bank.send(large, signature(large)) == 413
+    assert (await bank.prepaid(), await bank.records()) == (before, records)
+
+
+async def test_an_event_of_something_that_is_not_there_is_acknowledged(bank: Bank) -> None:
+    records = await bank.records()
+    manual = await bank.shop.operator.create_top_up(FIVE)
+    for payment_id in (f"top_{'0' * 26}", "hld_x", "", manual.top_up_id):
+        assert await bank.send(session_event(payment_id)) == 204
+    assert await bank.records() == records + 1
+
+
+async def test_amounts_that_stripe_cannot_move_are_refused_before_anything_is_written(
+    bank: Bank,
+) -> None:
+    records = await bank.records()
+    for amount, asset in (("0.001", "USD"), ("1", "XTS"), ("1000000", "USD"), ("0.5", "JPY")):
+        money = Money(amount=amount, asset=asset)
+        with pytest.raises(Refused) as refused:
+            await bank.shop.operator.create_top_up(money, processor="stripe")
+        assert refused.value.code is Code.INVALID_AMOUNT
+    assert await bank.records() == records
+
+
+async def test_a_payout_is_sent_once_by_the_treasurer_and_posted_by_the_event(bank: Bank) -> None:
+    vendor = bank.shop.vendor
+    quote = await bank.shop.buyer.quote(bank.shop.listing_id, {"page": 10})
+    agreement = await bank.shop.buyer.accept(quote)
+    hold = await bank.shop.buyer.hold(agreement.agreement_id, {"page": 10}, {"call": "1"})
+    await bank.shop.captured(agreement, hold.answer.hold_id, {"page": 10}, "b" * 64)
+    bank.server.clock.ahead_us += 86_400 * 10**6
+    payable = AccountKind.VENDOR_PAYABLE
+    while not (before := await bank.units(vendor.vendor_id, payable)):
+        # The writer settles by itself, as soon as its clock says so.
+        await bank.shop.operator.balance()
+    cent = Money(amount="0.01", asset="USD")
+    with pytest.raises(Refused) as refused:
+        await vendor.request_payout(cent, processor="stripe", destination="elsewhere")
+    assert (refused.value.code, refused.value.refusal.path) == (
+        Code.INVALID_ARGUMENT,
+        "destination",
+    )
+    payout = await vendor.request_payout(cent, processor="stripe", destination="acct_1Vendor")
+    treasurer = bank.server.treasurer
+    key = treasurer.connection.new_key()
+    asked = len(bank.fake.asked)
+    sent = await treasurer.send_payout(payout.payout_id, key=key)
+    assert sent == await treasurer.send_payout(payout.payout_id, key=key)
+    assert sent.status == "sent"
+    assert {headers["idempotency-key"] for _, _, headers in bank.fake.asked[asked:]} == {
+        payout.payout_id
+    }
+    assert bank.fake.asked[-1][1]["destination"] == "acct_1Vendor"
+    assert await bank.send(transfer_event(payout.payout_id, 1)) == 204
+    assert await bank.units(vendor.vendor_id, payable) == before - 10**7
+    (listed,) = (await vendor.payouts()).payouts
+    assert (listed.status, listed.reference) == ("paid", "tr_1Px")
+
+
+async def test_no_secret_is_in_any_log_or_record(
+    bank: Bank, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with caplog.at_level(logging.DEBUG):
+        top_up = await bank.shop.operator.create_top_up(FIVE, processor="stripe")
+        body = session_event(top_up.top_up_id)
+        await bank.send(body, "t=1,v1=00")
+        await bank.send(body)
+    said = caplog.text + "".join(capfd.readouterr())
+
+    assert KEY not in said
+    assert SECRET not in said
+    assert KEY not in repr(bank.server.service.market.processors)
+
+
+async def test_without_stripe_nobody_is_sent_there(tmp_path: Path) -> None:
+    async with serving(tmp_path / "data") as server:
+        operator = Operator(await server.organisation("operator", "Operator One"))
+        vendor = Vendor(await server.organisation("vendor", "Vendor One"))
+        assert (await server.http.post("/webhooks/stripe", content=b"{}")).status_code == 404
+        for call in (operator.create_top_up, vendor.request_payout):
+            with pytest.raises(Refused) as refused:
+                await call(FIVE, processor="stripe")
+            assert refused.value.refusal.path == "processor"
+
+
+@pytest.mark.parametrize("spoilt", ["missing", "empty", "binary", "alone"])
+async def test_a_secret_that_is_none_stops_the_start(tmp_path: Path, spoilt: str) -> None:
+    given = settings_of(tmp_path, "")
+    if spoilt == "missing":
+        (tmp_path / "secret").unlink()
+    elif spoilt == "alone":
+        given["stripe_webhook_secret_file"] = ""
+    else:
+        (tmp_path / "secret").write_bytes(b"" if spoilt == "empty" else b"\xff\x00")
+    with pytest.raises(InvalidSetting):
+        build(Settings(data_dir=tmp_path / "data", **given), port=8321)

@@ -1,0 +1,148 @@
+"""The treasury over the real server: who may, money by hand, the books at any record."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from farthing.clients.transport import Connection
+from farthing.protocol.errors import Code, Refused
+from farthing.protocol.messages import treasury
+from farthing.protocol.wire import Money, Operation, Role
+from farthing.settlement.engine.questions import AllAccounts, FiguresNow
+from tests.server.listening import held
+from tests.serving import Serving, Shop, serving
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+FIVE = Money(amount="5", asset="USD")
+OPERATIONS = {each.name: each for each in vars(treasury).values() if isinstance(each, Operation)}
+WRITES = {
+    "close_account", "confirm_payout", "confirm_top_up", "fail_payout", "fail_top_up",
+    "grant_credit", "send_payout",
+}  # fmt: skip
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def shop(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Shop]:
+    async with held(serving(tmp_path_factory.mktemp("treasury"))) as server:
+        yield await Shop.opened(server)
+
+
+def callers(shop: Shop) -> dict[Role, Connection]:
+    return {
+        Role.ADMIN: shop.serving.staff(Role.ADMIN),
+        Role.BUYER: shop.buyer.connection,
+        Role.OPERATOR: shop.operator.connection,
+        Role.TREASURER: shop.serving.staff(Role.TREASURER),
+        Role.VENDOR: shop.vendor.connection,
+    }
+
+
+def arguments(shop: Shop, operation: Operation[Any, Any]) -> dict[str, Any]:
+    """Arguments of the right form, of things that are not there where an id is asked for."""
+    given = {
+        "account": "prepaid",
+        "amount": FIVE,
+        "asset": "USD",
+        "idempotency_key": shop.operator.connection.new_key(),
+        "kind": "bought",
+        "organisation_id": shop.operator.connection.principal,
+        "partner_id": shop.operator.connection.principal,
+        "payout_id": f"pay_{'0' * 26}",
+        "ppm": 1,
+        "subject_id": f"org_{'0' * 26}",
+        "top_up_id": f"top_{'0' * 26}",
+    }
+    names = operation.ask.__dataclass_fields__
+    found = {name: value for name, value in given.items() if name in names}
+    if operation.name == "request_payout":
+        del found["account"]
+    return found
+
+
+async def test_what_moves_the_platforms_money_is_the_treasurers_alone() -> None:
+    assert {name for name in OPERATIONS if OPERATIONS[name].roles == {Role.TREASURER}} == WRITES
+    assert OPERATIONS["set_partner"].roles == {Role.ADMIN}
+
+
+@pytest.mark.parametrize("role", [role for role in Role if role not in {"anyone", "newcomer"}])
+@pytest.mark.parametrize("name", OPERATIONS)
+async def test_an_operation_is_called_by_its_roles_alone(shop: Shop, name: str, role: Role) -> None:
+    operation = OPERATIONS[name]
+    before = await shop.serving.service.market.ask(AllAccounts())
+    code = None
+    try:
+        ask = operation.ask(**arguments(shop, operation))
+        await callers(shop)[role].call(operation, ask)
+    except Refused as refused:
+        code = refused.code
+
+    assert (code is Code.NOT_PERMITTED) == (role not in operation.roles)
+    if code is not None:
+        after = await shop.serving.service.market.ask(AllAccounts())
+        assert after.accounts == before.accounts
+
+
+async def test_money_by_hand_comes_and_goes_in_two_phases(shop: Shop) -> None:
+    treasurer = shop.serving.treasurer
+    top_up = await shop.operator.create_top_up(FIVE)
+    assert (top_up.status, top_up.url) == ("pending", "")
+    confirmed = await treasurer.confirm_top_up(top_up.top_up_id, "wire-42")
+    assert (confirmed.status, confirmed.reference) == ("posted", "wire-42")
+    listed = await treasurer.top_ups()
+    assert listed.top_ups[0] == confirmed
+    assert (await shop.operator.top_ups()).top_ups[0] == confirmed
+    with pytest.raises(Refused) as refused:
+        await treasurer.fail_top_up(top_up.top_up_id)
+    assert refused.value.code is Code.PAYMENT_RESOLVED
+
+
+async def test_nobody_sees_anothers_payments(shop: Shop) -> None:
+    stranger = await shop.serving.organisation("operator", "Operator Three")
+    ask = treasury.ListTopUps(organisation_id=shop.operator.connection.principal)
+    with pytest.raises(Refused) as refused:
+        await stranger.call(treasury.LIST_TOP_UPS, ask)
+    assert refused.value.code is Code.NOT_FOUND
+
+
+async def test_a_lot_is_listed_with_what_became_of_it(shop: Shop) -> None:
+    organisation_id = shop.operator.connection.principal
+    credits_ = Money(amount="2.5", asset="CRD")
+    lot = await shop.serving.treasurer.grant_credit(
+        organisation_id, credits_, kind="promotional", priority=1
+    )
+    (mine,) = [each for each in (await shop.operator.credit_lots()).lots if each == lot]
+    assert (mine.amount, mine.free) == (credits_, credits_)
+    assert (await shop.serving.treasurer.credit_lots(organisation_id)).lots[0] == lot
+
+
+async def test_the_trial_balance_of_a_record_is_what_it_was_then(shop: Shop) -> None:
+    treasurer, market = shop.serving.treasurer, shop.serving.service.market
+    asked = []
+    for number in range(3):
+        await treasurer.fund(shop.operator.connection.principal, FIVE, f"wire-{number}")
+        asked.append(await treasurer.trial_balance())
+    for now in asked:
+        then = await treasurer.trial_balance(now.as_of_seq)
+        assert then == now
+        assert then.balanced
+    first = await treasurer.trial_balance(1)
+    assert (first.rows, first.as_of_seq) == ((), 1)
+    seq = (await market.ask(FiguresNow())).seq
+    with pytest.raises(Refused) as refused:
+        await treasurer.trial_balance(seq + 1)
+    assert refused.value.code in {Code.INVALID_ARGUMENT, Code.UNAVAILABLE}
+
+
+async def test_a_treasury_that_starts_again_knows_what_was_pending(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    async with serving(folder) as server:
+        operator = (await Shop.opened(server)).operator
+        top_up = await operator.create_top_up(FIVE)
+    async with serving(folder) as server:
+        again: Serving = server
+        confirmed = await again.treasurer.confirm_top_up(top_up.top_up_id)
+        assert confirmed.status == "posted"

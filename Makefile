@@ -18,6 +18,8 @@ JSON ?=
 ONLY ?=
 CHECK ?=
 ARGS ?=
+MINUTES ?=
+SEEDS ?=
 
 .PHONY: help
 help: ## Show this help
@@ -34,6 +36,11 @@ demo: $(STAMP) ## Run one whole trade and print it as a story (FILE=any.pdf, BUD
 .PHONY: faults
 faults: $(STAMP) ## Break thirty listed lines, one at a time, and see a named test fail for each
 	@$(BIN)/python -m tests.faults
+
+.PHONY: soak
+soak: $(STAMP) ## Live simulated lives, then kill real processes 200 times (MINUTES=60, SEEDS=1..1000)
+	@$(BIN)/python -m tests.simulation $(if $(SEEDS),--seeds '$(SEEDS)',--minutes '$(or $(MINUTES),60)')
+	@KILLS=200 $(BIN)/python -m pytest -q tests/end_to_end/test_kill_server.py
 
 .PHONY: test
 test: $(STAMP) ## Run every test (ARGS= goes to pytest)

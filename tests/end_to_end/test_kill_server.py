@@ -4,6 +4,7 @@ The oracle is the client's own log: what was sent, and what was acknowledged.
 """
 
 import asyncio
+import os
 import random
 import sqlite3
 from contextlib import closing
@@ -36,7 +37,7 @@ from tests.processes import ServerProcess, free_port
 from tests.remote import Market, opened
 from tests.settlement.oracle import Oracle
 
-KILLS = 20
+KILLS = int(os.environ.get("KILLS", "20"))
 IN_FLIGHT = 16
 ARGS = sha256_hex(b"{}")
 

@@ -30,6 +30,9 @@ _IOERR_WRITE: Final = 778
 _IOERR_FSYNC: Final = 1034
 _FULL: Final = 13
 _NAME: Final = b"farthing-simulated"
+# The index's folder, and how few keys it keeps in memory, so that a short life fills runs.
+_KEYS: Final = "keys"
+_KEYS_MAX: Final = 5
 
 
 class _Vfs(ctypes.Structure):
@@ -105,10 +108,13 @@ class Drive:
 
     Args:
         folder: an empty one; what is beside the database in it is lost or torn by chance too.
+        indexed: whether the index of keys lies on it as well. It has a thread of its own, so that
+            faults are drawn for the database alone; what the power takes of it is lost as well.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, indexed: bool = False) -> None:
         self.folder = folder
+        self.indexed = indexed
         self.path = folder / "journal.sqlite"
         self.is_off = False
         self._files: dict[str, _File] = {}
@@ -125,13 +131,16 @@ class Drive:
     def boot(self) -> tuple[Store, Index]:
         if self._image is not None:
             for each in self.folder.iterdir():
-                each.unlink()
+                shutil.rmtree(each) if each.is_dir() else each.unlink()
             for name, data in self._image.items():
-                (self.folder / name).write_bytes(data)
+                path = self.folder / name
+                path.parent.mkdir(exist_ok=True)
+                path.write_bytes(data)
             self._image = None
             self._files.clear()
         self.is_off = False
-        return SqliteStore(self.path, busy_timeout_s=0), Index(self.folder / "keys")
+        index = Index(self.folder / _KEYS, recent_max=_KEYS_MAX) if self.indexed else Index(None)
+        return SqliteStore(self.path, busy_timeout_s=0), index
 
     def threaten(self, chance: Random) -> str:
         fault = chance.choice(("cut", "cut", "cut", "error", "error", "full", "busy"))
@@ -161,8 +170,8 @@ class Drive:
             self._chance = chance
             self._cut()
 
-    def batches(self) -> list[Batch]:
-        return list(SqliteStore(self.path).batches())
+    def batches(self, after_seq: int = 0) -> list[Batch]:
+        return list(SqliteStore(self.path).batches(after_seq))
 
     # The disk
 
@@ -174,7 +183,7 @@ class Drive:
 
     def wrote(self, name: str, offset: int, data: bytes) -> tuple[int, bytes]:
         """What comes of a write: the code to answer, and how much to write after all."""
-        if self._goes_wrong():
+        if self._goes_wrong(name):
             if self._fault == "error":
                 torn = data[: self._chance.randrange(len(data) + 1)]
                 self._files[name].since.append((offset, torn))
@@ -188,14 +197,14 @@ class Drive:
         return _OK, data
 
     def truncated(self, name: str, size: int) -> int:
-        if self._goes_wrong() or self.is_off:
+        if self._goes_wrong(name) or self.is_off:
             return _IOERR
         self._files[name].since.append((size, None))
         return _OK
 
     def synced(self, name: str) -> int:
         file = self._files[name]
-        if self._goes_wrong() and self._fault == "error":
+        if self._goes_wrong(name) and self._fault == "error":
             # Linux marks the pages clean though they were not written ("fsyncgate"): each is on
             # the disk or is not, and no later sync of the file changes that.
             file.since = [op for op in file.since if self._chance.random() < 0.5]
@@ -207,13 +216,13 @@ class Drive:
         return _OK
 
     def deleted(self, name: str) -> int:
-        if self._goes_wrong() or self.is_off:
+        if self._goes_wrong(name) or self.is_off:
             return _IOERR
         self._files.pop(name, None)
         return _OK
 
-    def _goes_wrong(self) -> bool:
-        if self.is_off or self._left < 0:
+    def _goes_wrong(self, name: str) -> bool:
+        if self.is_off or self._left < 0 or name.startswith(_KEYS):
             return False
         self._left -= 1
         if self._left >= 0:
@@ -230,18 +239,22 @@ class Drive:
         chance = self._chance
         sector, share = chance.choice((512, 4_096)), chance.choice((0.0, 0.3, 0.7, 0.95, 1.0))
         image = {}
-        for name, file in sorted(self._files.items()):
-            if (data := file.image(chance, sector, share)) is not None:
+        # What a thread has come to by now is not to change what is drawn for the rest.
+        aside = Random(chance.getrandbits(32))
+        self.is_off = True
+        files = sorted(list(self._files.items()))
+        for name, file in files:
+            dice = aside if name.startswith(_KEYS) else chance
+            if (data := file.image(dice, sector, share)) is not None:
                 image[name] = data
-        for path in sorted(self.folder.iterdir()):
-            name = path.name
-            if name not in self._files and not name.endswith(("-shm", ".lock", "-wal")):
-                data = path.read_bytes()
-                torn = _torn(data, chance, sector)
+        for path in sorted(self.folder.rglob("*")):
+            name = str(path.relative_to(self.folder))
+            seen = name in self._files or name.endswith(("-shm", ".lock", "-wal"))
+            if path.is_file() and not seen:
+                torn = _torn(path.read_bytes(), aside, sector)
                 if torn is not None:
                     image[name] = torn
         self._image = image
-        self.is_off = True
 
 
 def _torn(data: bytes, chance: Random, sector: int) -> bytes | None:
@@ -302,9 +315,11 @@ class _Shim:
     def _named(self, name: int | None) -> tuple[Drive, str] | None:
         if not name:
             return None
-        folder, _, file = os.fsdecode(ctypes.string_at(name)).rpartition("/")
-        drive = self.drives.get(folder)
-        return None if drive is None else (drive, file)
+        path = os.fsdecode(ctypes.string_at(name))
+        for folder, drive in self.drives.items():
+            if path.startswith(folder):
+                return drive, path[len(folder) :]
+        return None
 
     def _open(self, vfs: int, name: int, file: int, flags: int, told: int) -> int:
         del vfs
@@ -378,18 +393,18 @@ def drive_missing() -> str:
 
 
 @contextmanager
-def plugged() -> Iterator[Drive]:
+def plugged(*, indexed: bool = False) -> Iterator[Drive]:
     """A drive for one life; while it is plugged in, all of SQLite's files go through the shim."""
     if not _SHIM:
         _SHIM.append(_Shim())
     (shim,) = _SHIM
     memory = Path("/dev/shm")  # noqa: S108  # quicker than a disk, and as good: the disk is simulated
     folder = Path(tempfile.mkdtemp(dir=memory if memory.is_dir() else None)).resolve()
-    drive = shim.drives[str(folder)] = Drive(folder)
+    drive = shim.drives[f"{folder}/"] = Drive(folder, indexed=indexed)
     shim.begin()
     try:
         yield drive
     finally:
         shim.end()
-        del shim.drives[str(folder)]
+        del shim.drives[f"{folder}/"]
         shutil.rmtree(folder, ignore_errors=True)

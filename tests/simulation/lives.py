@@ -10,8 +10,10 @@ from tests.simulation.weather import Attic
 
 __all__ = ["Lives", "one", "smallest"]
 
-# Every so manyth life is lived on a simulated disk under the real store, the others in memory.
+# Every so manyth life is lived on a simulated disk under the real store, the others in memory; and
+# every so manyth has the index of keys on that disk too.
 ON_DISK = 4
+WITH_INDEX = 20
 _TRIES = 80
 
 
@@ -62,7 +64,7 @@ def one(
     steps = steps or STEPS
     if seed % ON_DISK or _missing():
         return live(seed, Attic(), steps=steps, skip=skip, say=say)
-    with plugged() as drive:
+    with plugged(indexed=seed % WITH_INDEX == 0) as drive:
         return live(seed, drive, steps=steps, skip=skip, say=say)
 
 

@@ -10,6 +10,8 @@ from functools import cache
 from random import Random
 from typing import Any, Final
 
+from msgspec import structs
+
 from farthing.identity.callers import Assurance, Caller
 from farthing.protocol.canonical import Json, canonical_bytes, document_sha256, sha256_hex
 from farthing.protocol.contracts import Acceptance as AcceptanceDocument
@@ -129,7 +131,9 @@ class Market:
         for party in self.buyers:
             approvals.append(self._approve(self._operator_of(party), party))
         for party in self.operators:
-            rest += [self._fund(party, asset, self.chance.randint(10**6, 10**9)) for asset in ASSETS]
+            rest += [
+                self._fund(party, asset, self.chance.randint(10**6, 10**9)) for asset in ASSETS
+            ]
         for party in self.buyers:
             for asset in ("USD", "JPY", "XTS"):
                 rest.append(self._grant(party, asset, 10**9, 10**9))
@@ -213,9 +217,7 @@ class Market:
     def _newcomer(self) -> Command | None:
         choice = self.chance.random()
         pending = [
-            each
-            for each in self._everybody()
-            if self._status(each.principal_id) == "pending"
+            each for each in self._everybody() if self._status(each.principal_id) == "pending"
         ]
         if pending and choice < 0.7:
             party = self.chance.choice(pending)
@@ -542,10 +544,12 @@ class Market:
             parties = (*self._everybody(), self.admin, self.treasurer)
             party = next(each for each in parties if each.principal_id == by.principal_id)
             by = replace(by, key_thumbprint=party.keys[-1].thumbprint)
-        again = replace(command, by=by)
+        again = structs.replace(command, by=by)
         if choice > 0.9:
             args = {**command.args_sha256, "reference": sha256_hex(by.proof_jti.encode())}
-            again = replace(again, args_sha256=args, request_sha256=sha256_hex(by.proof_jti.encode()))
+            again = structs.replace(
+                again, args_sha256=args, request_sha256=sha256_hex(by.proof_jti.encode())
+            )
         return again
 
     def _spoilt(self, command: Command) -> Command:
@@ -558,14 +562,12 @@ class Market:
                 if party.principal_id == by.principal_id:
                     key = self.chance.choice(party.keys)
                     by = replace(by, key_thumbprint=key.thumbprint)
-        return replace(command, by=by) if by is not command.by else command
+        return structs.replace(command, by=by) if by is not command.by else command
 
     def _ask(
         self, caller: Caller, operation: Operation[Any, Any], ask: object, **planned: Any
     ) -> Command:
-        proven = replace(
-            caller, proof_jti=self._id(), proof_expires_at_us=self.now_us + PROOF_US
-        )
+        proven = replace(caller, proof_jti=self._id(), proof_expires_at_us=self.now_us + PROOF_US)
         return command_of(proven, operation, ask, **planned)
 
     def _id(self) -> str:

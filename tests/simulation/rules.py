@@ -14,7 +14,11 @@ from tests.simulation.prices import price, share, units_of
 __all__ = ["judge"]
 
 _SECOND_US: Final = 1_000_000
-_LATER: Final = {"hold": "expires_at_us", "charge": "window_closes_at_us", "dispute": "evidence_due_at_us"}
+_LATER: Final = {
+    "hold": "expires_at_us",
+    "charge": "window_closes_at_us",
+    "dispute": "evidence_due_at_us",
+}
 # What these say is not modelled here: closed accounts, lots and the like have tests of their own.
 _UNMODELLED: Final = frozenset({"account_closed", "amount_overflow"})
 
@@ -86,7 +90,9 @@ def _steps(books: Auditor, record: Json) -> None:
         if before is None:
             need(after["status"] in _FIRST[noun], f"a {noun} begins {after['status']}")
             continue
-        need(after["status"] in _NEXT.get((noun, before["status"]), ()), f"a second end of a {noun}")
+        need(
+            after["status"] in _NEXT.get((noun, before["status"]), ()), f"a second end of a {noun}"
+        )
         same = all(before.get(name) == after.get(name) for name in _FIXED[noun])
         need(same, f"a {noun} became another one")
 
@@ -172,7 +178,10 @@ def _capture(books: Auditor, record: Json) -> None:
     need(all(n <= workload.get(meter, 0) for meter, n in usage.items()), "more used than agreed")
     card = books.documents[agreement["rate_card_sha256"]]
     units, held = price(card, _counts(hold["position"]), usage), int(hold["amount_units"])
-    need(int(charge["amount_units"]) == units <= held, f"charged {charge['amount_units']} not {units}")
+    need(
+        int(charge["amount_units"]) == units <= held,
+        f"charged {charge['amount_units']} not {units}",
+    )
     need(int(charge["fee_units"]) == share(units, agreement["fee_ppm"]), "the fee is another one")
     window_us = agreement["dispute_window_s"] * _SECOND_US
     need(charge["window_closes_at_us"] == record["at_us"] + window_us, "its window is another one")
@@ -226,7 +235,9 @@ def _refund(books: Auditor, record: Json) -> None:
         _told(record, "insufficient_funds" if short else "")
     if "refused" not in record:
         after = _one(record, "charge")
-        need(int(after["refunded_units"]) == int(charge["refunded_units"]) + units, "another refund")
+        need(
+            int(after["refunded_units"]) == int(charge["refunded_units"]) + units, "another refund"
+        )
         given = int(after["fee_returned_units"]) - int(charge["fee_returned_units"])
         need(given == fee, f"{given} of the fee is given back, not {fee}")
         need(_sum(record, "post") == units, "another amount is moved than given back")

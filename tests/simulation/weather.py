@@ -44,8 +44,8 @@ class Place(Protocol):
     def cut(self, chance: Random) -> None:
         """Take the power away, now or where it went; what was not durable is lost by chance."""
 
-    def batches(self) -> list[Batch]:
-        """All that is stored, read with nothing in the way."""
+    def batches(self, after_seq: int = 0) -> list[Batch]:
+        """What is stored after a record, read with nothing in the way."""
 
 
 class Attic:
@@ -61,7 +61,9 @@ class Attic:
         return self.store, Index(None)
 
     def threaten(self, chance: Random) -> str:
-        fault = chance.choice((*_COMMITS, *_COMMITS, "unreadable", "no snapshot", "spoilt snapshot"))
+        fault = chance.choice(
+            (*_COMMITS, *_COMMITS, "unreadable", "no snapshot", "spoilt snapshot")
+        )
         match fault:
             case "unreadable":
                 self.store.reads_left = chance.randrange(6)
@@ -88,8 +90,8 @@ class Attic:
         self.store.is_off = True
         del chance
 
-    def batches(self) -> list[Batch]:
-        return list(self.inner.batches())
+    def batches(self, after_seq: int = 0) -> list[Batch]:
+        return list(self.inner.batches(after_seq))
 
 
 _COMMITS = ("refused", "lost", "kept", "lost, unreadable", "kept, unreadable", "cut", "kept, cut")

@@ -1,0 +1,90 @@
+"""A thousand simulated lives without a finding, each the same whenever it is lived again.
+
+`python -m tests.simulation --seed N --verbose` lives one of them step by step.
+"""
+
+import logging
+from collections.abc import Iterator
+
+import pytest
+
+from tests.simulation.disk import drive_missing, plugged
+from tests.simulation.life import live
+from tests.simulation.lives import ON_DISK, WITH_INDEX, Lives, one, smallest
+from tests.simulation.weather import Attic
+
+LIVES = 1_000
+LOT = 50
+# What a hundred lives must have met, or they are not what they were.
+OPERATIONS = frozenset({
+    "accept_terms", "approve_registration", "capture_hold", "close_evidence", "enrol_organisation",
+    "expire_hold", "freeze", "fund_account", "initiate_dispute", "place_hold", "publish_listing",
+    "refund_charge", "register_agent", "release_hold", "revoke_authority", "revoke_key",
+    "rotate_key", "set_authority", "settle_charge", "submit_evidence", "terminate_agreement",
+    "unfreeze", "withdraw_listing",
+})  # fmt: skip
+REFUSALS = frozenset({
+    "capture_hold:capture_exceeds_hold", "capture_hold:hold_expired", "capture_hold:hold_resolved",
+    "capture_hold:idempotency_conflict", "initiate_dispute:already_disputed",
+    "initiate_dispute:dispute_window_closed", "place_hold:agreement_ended",
+    "place_hold:authority_missing", "place_hold:budget_exceeded", "place_hold:frozen",
+    "place_hold:insufficient_funds", "place_hold:key_revoked",
+    "place_hold:per_call_limit_exceeded", "place_hold:proof_expired", "place_hold:proof_replayed",
+    "place_hold:unavailable", "refund_charge:refund_exceeds_charge",
+    "submit_evidence:dispute_decided",
+})  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_logged() -> Iterator[None]:
+    logging.disable(logging.CRITICAL)
+    yield
+    logging.disable(logging.NOTSET)
+
+
+@pytest.mark.parametrize("first", range(1, LIVES + 1, LOT))
+def test_lives_without_a_finding(first: int) -> None:
+    lives = Lives()
+    for seed in range(first, first + LOT):
+        lives.live(seed, one(seed))
+
+    assert lives.findings == []
+    assert lives.crashes > LOT
+    assert lives.records > 30 * LOT
+
+
+def test_lives_meet_all_that_there_is_to_meet() -> None:
+    told = [live(seed, Attic()) for seed in range(1, 101)]
+
+    assert frozenset().union(*(each.operations for each in told)) >= OPERATIONS
+    assert frozenset().union(*(each.codes for each in told)) >= REFUSALS
+
+
+@pytest.mark.parametrize("seed", [7, ON_DISK, WITH_INDEX])
+def test_the_same_seed_is_the_same_life_to_the_byte(seed: int) -> None:
+    first, second = one(seed), one(seed)
+
+    assert first == second
+    assert first.records > 30
+
+
+def test_a_disk_can_be_simulated_here() -> None:
+    if reason := drive_missing():
+        pytest.skip(reason)
+    with plugged() as drive:
+        told = live(ON_DISK, drive)
+
+    assert told.finding == ""
+    assert told.crashes > 0
+
+
+def test_a_finding_comes_with_the_steps_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tests.simulation.rules.share", lambda units, ppm: units * ppm)
+    told = next(each for each in map(one, range(1, 50)) if each.finding)
+
+    skip = smallest(told)
+    again = one(told.seed, steps=told.step, skip=skip)
+
+    assert "the fee is another one" in told.finding
+    assert 0 < len(skip) < told.step
+    assert (again.step, bool(again.finding)) == (told.step, True)

@@ -169,7 +169,7 @@ def due(bank: Bank, now_us: int) -> Command | None:
     if not any(at_us <= now_us for at_us, _ in bank.holds.values()):
         return None
     expiry = command("expire_hold", "", Ask(units=0))
-    return replace(expiry, by=Caller(principal_id="platform"))
+    return structs.replace(expiry, by=Caller(principal_id="platform"))
 
 
 def next_due_us(bank: Bank) -> int | None:

@@ -1,0 +1,189 @@
+import random
+import shutil
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from farthing.settlement.journal import index as module
+from farthing.settlement.journal.index import Index
+from farthing.settlement.journal.store import Unreadable
+
+
+def key(number: int) -> bytes:
+    return sha256(b"%d" % number).digest()[:16]
+
+
+@contextmanager
+def opened(path: Path, identity: str = "journal", recent_max: int = 8) -> Iterator[Index]:
+    index = Index(path, recent_max=recent_max)
+    index.open(identity)
+    try:
+        yield index
+    finally:
+        index.close()
+
+
+def add_for_ever(index: Index) -> None:
+    for seq in range(1_000, 3_000):
+        index.add([(key(seq), seq)], seq)
+
+
+def filled(path: Path, count: int, recent_max: int = 8) -> int:
+    """Each key twice, the second time with a higher record; gives how far the disk knows them."""
+    with opened(path, recent_max=recent_max) as index:
+        for number in range(count):
+            index.add([(key(number), number + 1)], number + 1)
+        for number in range(count):
+            index.add([(key(number), number + 1 + count)], number + 1 + count)
+    with closing(sqlite3.connect(path / "runs.sqlite")) as connection:
+        return int(connection.execute("SELECT through_seq FROM about").fetchone()[0])
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    steps=st.lists(
+        st.one_of(st.integers(min_value=0, max_value=60), st.just("restart")), max_size=120
+    ),
+    recent_max=st.integers(min_value=1, max_value=9),
+)
+def test_an_index_is_a_mapping_that_outlives_it(
+    steps: list[int | str], recent_max: int, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    path = tmp_path_factory.mktemp("index")
+    oracle: dict[bytes, int] = {}
+    index = Index(path, recent_max=recent_max)
+    index.open("journal")
+    for seq, step in enumerate(steps, 1):
+        if isinstance(step, str):
+            index.close()
+            index = Index(path, recent_max=recent_max)
+            through_seq = index.open("journal")
+            # What the disk does not know the journal tells again.
+            again = [(each, at) for each, at in oracle.items() if at > through_seq]
+            index.add(again, seq)
+        else:
+            oracle[key(step)] = seq
+            index.add([(key(step), seq)], seq)
+        for number in range(61):
+            assert index.get(key(number)) == oracle.get(key(number))
+    index.close()
+
+
+def test_runs_are_merged_and_the_newest_record_of_a_key_stays(tmp_path: Path) -> None:
+    through_seq = filled(tmp_path / "index", 2_000)
+    with closing(sqlite3.connect(tmp_path / "index" / "runs.sqlite")) as connection:
+        levels = [level for (level,) in connection.execute("SELECT level FROM run")]
+    assert max(levels) >= 2
+    assert all(levels.count(level) < 8 for level in levels)
+    with opened(tmp_path / "index") as index:
+        for number in range(through_seq - 2_000):
+            assert index.get(key(number)) == number + 1 + 2_000
+        assert index.get(key(-1)) is None
+
+
+def test_a_filter_that_is_full_is_followed_by_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_FILTER_KEYS", 100)
+    filled(tmp_path / "index", 500)
+    assert len(list((tmp_path / "index").glob("filter-*"))) > 3
+    with opened(tmp_path / "index") as index:
+        assert index.get(key(3)) == 504
+        assert index.get(key(499)) in {500, 1_000}
+
+
+@pytest.mark.parametrize("identity", ["another", ""])
+def test_the_index_of_another_journal_is_made_anew(identity: str, tmp_path: Path) -> None:
+    filled(tmp_path / "index", 50)
+    index = Index(tmp_path / "index")
+    assert index.open(identity) == 0
+    assert index.get(key(1)) is None
+    index.close()
+
+
+@pytest.mark.parametrize("damage", ["truncated", "garbage", "no database", "filter", "half a run"])
+def test_a_damaged_index_is_made_anew(damage: str, tmp_path: Path) -> None:
+    path = tmp_path / "index"
+    filled(path, 100)
+    match damage:
+        case "truncated":
+            (path / "runs.sqlite").write_bytes((path / "runs.sqlite").read_bytes()[:3_000])
+        case "garbage":
+            (path / "runs.sqlite").write_bytes(b"not a database" * 1_000)
+        case "no database":
+            (path / "runs.sqlite").unlink()
+        case "filter":
+            bits = bytearray((path / "filter-0").read_bytes())
+            bits[bits.index(next(byte for byte in bits if byte))] = 0
+            (path / "filter-0").write_bytes(bits)
+        case _:
+            with closing(sqlite3.connect(path / "runs.sqlite")) as connection:
+                (number,) = connection.execute("SELECT max(number) FROM run").fetchone()
+                connection.execute(f"DROP TABLE run_{number:d}")
+            (path / "filter-0").unlink()
+    index = Index(path)
+    assert index.open("journal") == 0
+    assert index.get(key(1)) is None
+    index.add([(key(1), 7)], 7)
+    assert index.get(key(1)) == 7
+    index.close()
+
+
+def test_a_changed_row_is_found_and_the_index_is_not_believed_again(tmp_path: Path) -> None:
+    path = tmp_path / "index"
+    filled(path, 200)
+    with closing(sqlite3.connect(path / "runs.sqlite")) as connection:
+        (number,) = connection.execute("SELECT min(number) FROM run").fetchone()
+        connection.execute(f"DELETE FROM run_{number:d} WHERE key = ?", (key(5),))  # noqa: S608
+        connection.commit()
+    index = Index(path, recent_max=1)
+    index.open("journal")
+    with pytest.raises(Unreadable):
+        add_for_ever(index)
+    index.close()
+    index = Index(path)
+    assert index.open("journal") == 0
+    index.close()
+
+
+def test_a_copy_taken_at_any_moment_is_complete_as_far_as_it_says(tmp_path: Path) -> None:
+    chance = random.Random(4)
+    path, image = tmp_path / "index", tmp_path / "image"
+    with opened(path, recent_max=64) as index:
+        for seq in range(1, 6_000):
+            index.add([(key(seq), seq)], seq)
+            if chance.random() < 0.004:
+                shutil.rmtree(image, ignore_errors=True)
+                shutil.copytree(path, image)
+                copy = Index(image, recent_max=64)
+                through_seq = copy.open("journal")
+                assert through_seq <= seq
+                for number in range(1, through_seq + 1, 7):
+                    assert copy.get(key(number)) == number
+                copy.close()
+
+
+def test_whoever_adds_waits_for_a_thread_that_has_fallen_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_WAITING_MAX", 1)
+    with opened(tmp_path / "index", recent_max=1) as index:
+        for seq in range(1, 200):
+            index.add([(key(seq), seq)], seq)
+            assert len(index._published.waiting) <= 1  # noqa: SLF001  # its bound is the point
+        assert all(index.get(key(seq)) == seq for seq in range(1, 200))
+
+
+def test_an_index_without_a_folder_is_in_memory() -> None:
+    index = Index(None)
+    assert index.open("journal") == 0
+    index.add([(key(1), 1)], 1)
+    assert index.get(key(1)) == 1
+    assert index.get(key(2)) is None
+    index.close()

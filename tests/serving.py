@@ -13,8 +13,9 @@ from typing import Any, Literal
 import httpx2
 
 from farthing.clients.buyers import Buyer
-from farthing.clients.operators import Admin, Newcomer, Operator, Treasurer
+from farthing.clients.operators import Admin, Newcomer, Operator
 from farthing.clients.transport import Connection
+from farthing.clients.treasurers import Treasurer
 from farthing.clients.vendors import Offer, Vendor
 from farthing.identity.keyring import Purpose
 from farthing.protocol.canonical import Json

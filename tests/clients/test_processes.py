@@ -17,9 +17,10 @@ from farthing.clients.buyers import Buyer
 from farthing.clients.documents import Offer
 from farthing.clients.home import Home, Profile
 from farthing.clients.keys import load_key
-from farthing.clients.operators import Admin, Newcomer, Operator, Treasurer
+from farthing.clients.operators import Admin, Newcomer, Operator
 from farthing.clients.services import ServiceLost
 from farthing.clients.transport import Connection
+from farthing.clients.treasurers import Treasurer
 from farthing.clients.vendors import Vendor
 from farthing.protocol.messages.agents import Registration
 from tests.clients.trading import usd

@@ -12,9 +12,10 @@ import httpx2
 import pytest
 
 from farthing.clients.keys import load_key
-from farthing.clients.operators import Admin, Newcomer, Operator, Treasurer
+from farthing.clients.operators import Admin, Newcomer, Operator
 from farthing.clients.statements import AccountHolder
 from farthing.clients.transport import Connection
+from farthing.clients.treasurers import Treasurer
 from farthing.identity.keyring import Purpose
 from farthing.protocol.errors import Code, Refused
 from farthing.protocol.ids import derive_id

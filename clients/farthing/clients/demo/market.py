@@ -22,8 +22,9 @@ from farthing.clients.demo.processes import Child, start, until
 from farthing.clients.documents import Offer
 from farthing.clients.home import Home, Profile
 from farthing.clients.keys import load_key, new_key
-from farthing.clients.operators import Admin, Newcomer, Operator, Treasurer
+from farthing.clients.operators import Admin, Newcomer, Operator
 from farthing.clients.transport import Connection
+from farthing.clients.treasurers import Treasurer
 from farthing.clients.vendors import Vendor
 from farthing.protocol.errors import Unverified
 from farthing.protocol.keys import PublicKey, Signer

@@ -1,0 +1,205 @@
+"""The treasurer: what came in, what left, credit, grace, and the books.
+
+Boundary: its calls to the platform, which judges who has the role.
+"""
+
+from typing import Literal
+
+from farthing.clients.operators import Member
+from farthing.clients.statements import AccountHolder
+from farthing.protocol.messages.accounts import (
+    FUND_ACCOUNT,
+    GET_TRIAL_BALANCE,
+    FundAccount,
+    Funding,
+    GetTrialBalance,
+    TrialBalance,
+)
+from farthing.protocol.messages.treasury import (
+    CLOSE_ACCOUNT,
+    CONFIRM_PAYOUT,
+    CONFIRM_TOP_UP,
+    FAIL_PAYOUT,
+    FAIL_TOP_UP,
+    GRANT_CREDIT,
+    LIST_CREDIT_LOTS,
+    LIST_PAYOUTS,
+    LIST_TOP_UPS,
+    SEND_PAYOUT,
+    SET_GRACE,
+    AccountState,
+    CloseAccount,
+    ConfirmPayout,
+    ConfirmTopUp,
+    CreditLot,
+    CreditLots,
+    FailPayout,
+    FailTopUp,
+    GraceView,
+    GrantCredit,
+    ListCreditLots,
+    ListPayouts,
+    ListTopUps,
+    Payouts,
+    PayoutView,
+    SendPayout,
+    SetGrace,
+    TopUps,
+    TopUpView,
+)
+from farthing.protocol.wire import Money
+
+__all__ = ["Treasurer"]
+
+
+class Treasurer(Member, AccountHolder):
+    """The platform's treasurer: the only one who says what came in and what left."""
+
+    async def fund(
+        self, organisation_id: str, amount: Money, reference: str, *, key: str = ""
+    ) -> Funding:
+        """Credit a prepaid account from external clearing."""
+        return await self.connection.call(
+            FUND_ACCOUNT,
+            FundAccount(
+                organisation_id=organisation_id,
+                amount=amount,
+                reference=reference,
+                idempotency_key=key or self.connection.new_key(),
+            ),
+        )
+
+    async def confirm_top_up(
+        self, top_up_id: str, reference: str = "", *, key: str = ""
+    ) -> TopUpView:
+        """Say that the money of a top-up has come."""
+        return await self.connection.call(
+            CONFIRM_TOP_UP,
+            ConfirmTopUp(
+                top_up_id=top_up_id,
+                reference=reference,
+                idempotency_key=key or self.connection.new_key(),
+            ),
+        )
+
+    async def fail_top_up(self, top_up_id: str, reference: str = "", *, key: str = "") -> TopUpView:
+        """Say that the money of a top-up will not come."""
+        return await self.connection.call(
+            FAIL_TOP_UP,
+            FailTopUp(
+                top_up_id=top_up_id,
+                reference=reference,
+                idempotency_key=key or self.connection.new_key(),
+            ),
+        )
+
+    async def top_ups(self, organisation_id: str = "", limit: int = 50) -> TopUps:
+        """Top-ups of an organisation, or of all; newest first."""
+        ask = ListTopUps(organisation_id=organisation_id or None, limit=limit)
+        return await self.connection.call(LIST_TOP_UPS, ask)
+
+    async def send_payout(self, payout_id: str, *, key: str = "") -> PayoutView:
+        """Let a payout go: the processor is told to pay it.
+
+        Raises:
+            Refused: `processor_failed`: call again with the same key.
+        """
+        return await self.connection.call(
+            SEND_PAYOUT,
+            SendPayout(payout_id=payout_id, idempotency_key=key or self.connection.new_key()),
+        )
+
+    async def confirm_payout(
+        self, payout_id: str, reference: str = "", *, key: str = ""
+    ) -> PayoutView:
+        """Say that the money of a payout has left."""
+        return await self.connection.call(
+            CONFIRM_PAYOUT,
+            ConfirmPayout(
+                payout_id=payout_id,
+                reference=reference,
+                idempotency_key=key or self.connection.new_key(),
+            ),
+        )
+
+    async def fail_payout(
+        self, payout_id: str, reference: str = "", *, key: str = ""
+    ) -> PayoutView:
+        """Say that the money of a payout has not left."""
+        return await self.connection.call(
+            FAIL_PAYOUT,
+            FailPayout(
+                payout_id=payout_id,
+                reference=reference,
+                idempotency_key=key or self.connection.new_key(),
+            ),
+        )
+
+    async def payouts(self, organisation_id: str = "", limit: int = 50) -> Payouts:
+        """Payouts of an organisation, or of all; newest first."""
+        ask = ListPayouts(organisation_id=organisation_id or None, limit=limit)
+        return await self.connection.call(LIST_PAYOUTS, ask)
+
+    async def grant_credit(
+        self,
+        organisation_id: str,
+        amount: Money,
+        *,
+        kind: Literal["bought", "promotional"],
+        priority: int = 100,
+        expires_at: str = "",
+        reference: str = "",
+        key: str = "",
+    ) -> CreditLot:
+        """Give an operator a credit lot."""
+        return await self.connection.call(
+            GRANT_CREDIT,
+            GrantCredit(
+                organisation_id=organisation_id,
+                amount=amount,
+                kind=kind,
+                priority=priority,
+                expires_at=expires_at,
+                reference=reference,
+                idempotency_key=key or self.connection.new_key(),
+            ),
+        )
+
+    async def credit_lots(self, organisation_id: str = "", limit: int = 50) -> CreditLots:
+        """Credit lots of an organisation, or of all; newest first."""
+        ask = ListCreditLots(organisation_id=organisation_id or None, limit=limit)
+        return await self.connection.call(LIST_CREDIT_LOTS, ask)
+
+    async def set_grace(self, organisation_id: str, amount: Money, *, key: str = "") -> GraceView:
+        """Let an operator's prepaid account be so far below zero."""
+        return await self.connection.call(
+            SET_GRACE,
+            SetGrace(
+                organisation_id=organisation_id,
+                amount=amount,
+                idempotency_key=key or self.connection.new_key(),
+            ),
+        )
+
+    async def close_account(
+        self,
+        organisation_id: str,
+        account: Literal["prepaid", "vendor_payable", "partner_payable"],
+        asset: str,
+        *,
+        key: str = "",
+    ) -> AccountState:
+        """Close an empty account: nothing new begins on it."""
+        return await self.connection.call(
+            CLOSE_ACCOUNT,
+            CloseAccount(
+                organisation_id=organisation_id,
+                account=account,
+                asset=asset,
+                idempotency_key=key or self.connection.new_key(),
+            ),
+        )
+
+    async def trial_balance(self, at_seq: int = 0) -> TrialBalance:
+        """Every account's gross counters, now or after an earlier record."""
+        return await self.connection.call(GET_TRIAL_BALANCE, GetTrialBalance(at_seq=at_seq))

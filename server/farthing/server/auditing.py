@@ -106,13 +106,19 @@ def _write(store: SqliteStore, keys: _Keys, form: str, file: IO[bytes]) -> str:
     if form != BUNDLE:
         books = export(entries(store), Form(form), keys.origin, file)
         return f"{books.seq} records, {len(books.accounts)} accounts."
-    batches = ((batch.records, batch.note) for batch in store.batches())
+    count = 0
+
+    def batches() -> Iterator[tuple[Sequence[bytes], str]]:
+        nonlocal count
+        for batch in store.batches():
+            count = batch.last_seq
+            yield batch.records, batch.note
+
     lines = bundle_lines(
-        batches, origin=keys.origin, journal_keys=keys.journal, quote_keys=keys.quotes
+        batches(), origin=keys.origin, journal_keys=keys.journal, quote_keys=keys.quotes
     )
     file.writelines(lines)
-    last = store.last()
-    return f"A bundle of {last.last_seq if last else 0} records of {keys.origin}."
+    return f"A bundle of {count} records of {keys.origin}."
 
 
 def _database(path: Path, keys: _Keys) -> tuple[bool, list[str]]:

@@ -1,6 +1,7 @@
 """A journal on disk as a server leaves it: the real engine's records, sealed in batches."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from farthing.catalog.tables import METADATA as CATALOG
@@ -10,52 +11,57 @@ from farthing.protocol.records import Record, parse_record
 from farthing.server.engine import projected
 from farthing.settlement.audit.database import DatabaseFindings, audit_database
 from farthing.settlement.journal.sqlite import SqliteStore
+from farthing.settlement.journal.stepper import RowsOf
 from farthing.settlement.journal.store import Batch, Row
 from farthing.settlement.tables import KEPT_TABLES, PERSONAL
-from tests.protocol.bundling import BATCH, batches
+from tests.protocol.bundling import batches
 from tests.protocol.evidence_market import JOURNAL_KEY, ORIGIN, QUOTE_KEY
 
-__all__ = ["TABLES", "audited", "written"]
+__all__ = ["TABLES", "audited", "sealed", "written"]
 
 TABLES = tuple(CATALOG.sorted_tables)
 
 
-def written(path: Path, records: list[bytes]) -> Path:
-    """A database with these records, some to a batch, in two tenures."""
+def sealed(records: list[bytes]) -> Iterator[Batch]:
+    """The records as batches, some to each, of the first tenure."""
     tree, first_seq = Tree(), 1
-    for tenure in (0, 1):
+    for batch, note in batches(records):
+        for data in batch:
+            tree.append(leaf_hash(data))
+        parsed = [parse_record(data)[0] for data in batch]
+        yield Batch(
+            epoch=1,
+            first_seq=first_seq,
+            records=tuple(batch),
+            head_sha256=sha256_hex(batch[-1]),
+            root_sha256=tree.root().hex(),
+            note=note,
+            at_us=parsed[-1].at_us,
+            rows=tuple(row for each in parsed for row in _rows(each)),
+        )
+        first_seq += len(batch)
+
+
+def written(path: Path, records: list[bytes]) -> Path:
+    """A database with these records, in two tenures."""
+    made = list(sealed(records))
+    for part in (made[:3], made[3:]):
         store = SqliteStore(path, tables=TABLES)
         epoch = store.acquire()
-        for batch, note in list(batches(records))[3 * tenure : 3 + 100 * tenure]:
-            for data in batch:
-                tree.append(leaf_hash(data))
-            parsed = [parse_record(data)[0] for data in batch]
-            store.commit(
-                Batch(
-                    epoch=epoch,
-                    first_seq=first_seq,
-                    records=tuple(batch),
-                    head_sha256=sha256_hex(batch[-1]),
-                    root_sha256=tree.root().hex(),
-                    note=note,
-                    at_us=parsed[-1].at_us,
-                    rows=tuple(row for each in parsed for row in _rows(each)),
-                )
-            )
-            first_seq += len(batch)
+        for batch in part:
+            store.commit(replace(batch, epoch=epoch))
         store.close()
-    assert len(records) > BATCH
     return path
 
 
-def audited(path: Path) -> DatabaseFindings:
+def audited(path: Path, rows: RowsOf = projected) -> DatabaseFindings:
     return audit_database(
         path,
         origin=ORIGIN,
         keys=[JOURNAL_KEY.public],
         quote_keys=[QUOTE_KEY.public],
         tables=TABLES,
-        rows=projected,
+        rows=rows,
     )
 
 

@@ -2,7 +2,7 @@
 
 import random
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,17 +12,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from farthing.protocol.faults import FaultKind
-from farthing.protocol.records import parse_record
+from farthing.protocol.records import Record, parse_record
 from farthing.server.engine import projected
 from farthing.settlement.audit.database import DatabaseFindings, audit_database
 from farthing.settlement.journal.sqlite import SqliteStore
 from farthing.settlement.journal.stepper import Limits, Stepper
-from farthing.settlement.journal.store import Unreadable
+from farthing.settlement.journal.store import Row, Unreadable
 from farthing.settlement.machine import MACHINE
 from tests.papers import signing_key
 from tests.protocol.bundling import traded
 from tests.protocol.evidence_market import JOURNAL_KEY, ORIGIN
-from tests.settlement.audit.market import TABLES, audited, written
+from tests.settlement.audit.market import TABLES, audited, sealed, written
 
 TOLD = traded()
 RECORDS = TOLD.trade.room.journal
@@ -238,6 +238,35 @@ def test_what_is_missing_or_too_much_is_named(
 
     assert not findings.ok
     assert says in findings.faults[0].why
+
+
+def test_a_database_that_is_written_meanwhile_is_audited_as_of_one_moment(tmp_path: Path) -> None:
+    told = traded()
+    before = len(told.trade.room.journal)
+    told.trade.room.publish(told.trade.vendor, name="Another listing")
+    path = tmp_path / "journal.sqlite"
+    store = SqliteStore(path, tables=TABLES)
+    assert store.acquire() == 1
+    *earlier, last = sealed(told.trade.room.journal)
+    for batch in earlier:
+        store.commit(batch)
+    assert last.last_seq == before + 1
+    later = [last]
+
+    def rows(record: Record) -> Iterable[Row]:
+        while later:
+            store.commit(later.pop())
+        yield from projected(record)
+
+    meanwhile = audited(path, rows)
+    afterwards = audited(path)
+    store.close()
+
+    assert meanwhile.ok, meanwhile.faults
+    assert meanwhile.journal is not None
+    assert meanwhile.journal.records == last.first_seq - 1
+    assert afterwards.ok
+    assert afterwards.batches == meanwhile.batches + 1
 
 
 def test_an_erased_name_is_no_fault(database: Path, tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ from farthing.settlement.audit.tables import (
     RawBatch,
     epoch_rows,
     integrity_of,
+    opened,
     raw_batches,
     rows_of,
     schema_of,
@@ -74,7 +75,7 @@ class DatabaseFindings:
 class _Pass:
     """One pass over the rows of the journal: records for the audit, and all that is beside them."""
 
-    path: Path
+    database: sqlite3.Connection
     upserts: Upserts
     scratch: sqlite3.Connection
     rows: RowsOf
@@ -89,7 +90,7 @@ class _Pass:
 
     def records(self) -> Iterator[bytes]:
         """The records of each row, once the row's own columns have been judged."""
-        for row in raw_batches(self.path):
+        for row in raw_batches(self.database):
             self.batches += 1
             where = row[0] if isinstance(row[0], int) else self.last_seq + 1
             wrong = [
@@ -160,24 +161,26 @@ def audit_database(
     Raises:
         Unreadable: it is no database of this schema, or cannot be read.
     """
-    with TemporaryDirectory(prefix="farthing-audit-") as folder:
-        scratch = Path(folder) / "scratch.sqlite"
-        store = SqliteStore(scratch, tables=tables)
-        store.acquire()
-        store.close()
-        damage = integrity_of(path)
+    with TemporaryDirectory(prefix="farthing-audit-") as folder, opened(path) as database:
+        damage = integrity_of(database)
         if damage:
             fault = Fault(kind=FaultKind.TABLE, seq=0, why=f"the file is damaged: {damage}")
             return DatabaseFindings(journal=None, batches=0, tables=0, faults=(fault,))
-        with closing(sqlite3.connect(scratch)) as connection:
-            one = _Pass(path, Upserts(), connection, rows)
+        made = Path(folder) / "scratch.sqlite"
+        store = SqliteStore(made, tables=tables)
+        store.acquire()
+        store.close()
+        with closing(sqlite3.connect(made)) as connection:
+            one = _Pass(database, Upserts(), connection, rows)
             journal = _journal(one, origin, keys, quote_keys)
             connection.commit()
-        faults = [*one.faults, *_beside(path, scratch, one), *_snapshot(path, keys, one)]
-        # What the journal does not give cannot be compared where the journal itself is broken.
-        if journal.fault is None:
-            faults += (fault for table in tables for fault in _compared(path, scratch, table))
-            faults += _words(path, scratch)
+        with opened(made) as scratch:
+            faults = [*one.faults, *_beside(database, scratch, one), *_snapshot(path, keys, one)]
+            # What the journal does not give cannot be compared where the journal is broken.
+            if journal.fault is None:
+                for table in tables:
+                    faults += _compared(database, scratch, table)
+                faults += _words(database, scratch)
     faults.sort(key=lambda fault: (fault.seq == 0, fault.seq))
     if journal.fault is not None:
         faults.insert(0, journal.fault)
@@ -208,9 +211,11 @@ def _journal(
     return verify_journal(records, notes=notes(), origin=origin, keys=keys, follow=follow)
 
 
-def _beside(path: Path, scratch: Path, one: _Pass) -> Iterator[Fault]:
+def _beside(
+    database: sqlite3.Connection, scratch: sqlite3.Connection, one: _Pass
+) -> Iterator[Fault]:
     """Schema, version, tenure and what opens commitments."""
-    expected, found = schema_of(scratch), schema_of(path)
+    expected, found = schema_of(scratch), schema_of(database)
     for kind, name in sorted(expected.keys() | found.keys()):
         if (kind, name) not in found:
             yield _table(f"the {kind} {name} is missing")
@@ -218,21 +223,21 @@ def _beside(path: Path, scratch: Path, one: _Pass) -> Iterator[Fault]:
             yield _table(f"the {kind} {name} is of no schema that is known here")
         elif found[kind, name] != expected[kind, name]:
             yield _table(f"the {kind} {name} is declared otherwise")
-    if versions(path) != [(1, SCHEMA_VERSION)]:
+    if versions(database) != [(1, SCHEMA_VERSION)]:
         yield _table(f"table schema_version: it does not say {SCHEMA_VERSION}")
-    tenures = epoch_rows(path)
+    tenures = epoch_rows(database)
     number, restored_at_us = tenures[0][1:] if len(tenures) == 1 else (None, None)
     if not isinstance(number, int) or not isinstance(restored_at_us, int):
         yield _table("table epoch: there is not one row of integers")
     elif number < one.last_epoch or restored_at_us < 0 or tenures[0][0] != 1:
         yield _table("table epoch: it is below that of the last batch")
-    for commitment, salt, value in rows_of(path, PERSONAL):
+    for commitment, salt, value in rows_of(database, PERSONAL):
         opened = f"{salt}{value}".encode("utf-8", "surrogateescape")
         if sha256_hex(opened) != commitment:
             yield _table(f"table personal, row {commitment!r}: it does not open its commitment")
         elif commitment not in one.commitments:
             yield _table(f"table personal, row {commitment!r}: no record holds this commitment")
-    for body_id, expires_at_us, body in rows_of(path, KEPT_BODY):
+    for body_id, expires_at_us, body in rows_of(database, KEPT_BODY):
         body_sha256, at_us = one.answers.get(body_id, ("", 0))
         if not isinstance(body, bytes) or sha256_hex(body) != body_sha256:
             yield _table(f"table kept_body, row {body_id!r}: not the body that was answered with")
@@ -256,9 +261,11 @@ def _snapshot(path: Path, keys: Sequence[PublicKey], one: _Pass) -> Iterator[Fau
         yield _table("the snapshot beside the database is of another journal")
 
 
-def _compared(path: Path, scratch: Path, table: Table) -> Iterator[Fault]:
+def _compared(
+    database: sqlite3.Connection, scratch: sqlite3.Connection, table: Table
+) -> Iterator[Fault]:
     """The first row of a table that is not what the journal gives."""
-    pairs = zip_longest(rows_of(path, table), rows_of(scratch, table))
+    pairs = zip_longest(rows_of(database, table), rows_of(scratch, table))
     for found, expected in pairs:
         if found != expected:
             yield _table(f"table {table.name}, {_difference(table, found, expected)}")
@@ -279,12 +286,12 @@ def _difference(
     return f"row {row}, column {names[at]}: the journal gives another value"
 
 
-def _words(path: Path, scratch: Path) -> Iterator[Fault]:
+def _words(database: sqlite3.Connection, scratch: sqlite3.Connection) -> Iterator[Fault]:
     for name in text_indexes(scratch):
         try:
             same = all(
                 one == other
-                for one, other in zip_longest(words_of(path, name), words_of(scratch, name))
+                for one, other in zip_longest(words_of(database, name), words_of(scratch, name))
             )
         except Unreadable as error:
             yield _table(f"text index {name}: {error}")

@@ -242,7 +242,7 @@ class Drive:
         # What a thread has come to by now is not to change what is drawn for the rest.
         aside = Random(chance.getrandbits(32))
         self.is_off = True
-        files = sorted(list(self._files.items()))
+        files = sorted(self._files.copy().items())
         for name, file in files:
             dice = aside if name.startswith(_KEYS) else chance
             if (data := file.image(dice, sector, share)) is not None:

@@ -1,4 +1,4 @@
-"""One life of an engine: commands, faults, crashes and restarts drawn from a seed, all of it judged.
+"""One life of an engine: commands, faults and crashes drawn from a seed, all of it judged.
 
 Boundary: drives the real stepper; what it says is held against the auditor, who reads the stored
 bytes alone. The same seed is the same life, to the byte.
@@ -19,18 +19,17 @@ from farthing.protocol.records import read_record, record_bytes
 from farthing.protocol.replay.rulebook import Rulebook
 from farthing.protocol.times import DAY_US, SECOND_US
 from farthing.settlement.engine.commands import PLATFORM, Command, Outcome
-from farthing.settlement.engine.packing import pack
 from farthing.settlement.engine.questions import AllAccounts, Books, Lookup, Proof, ProofOf
-from farthing.settlement.engine.state import State, evolve, waits
-from farthing.settlement.journal.memory import MemoryStore
+from farthing.settlement.engine.state import State, evolve
 from farthing.settlement.journal.recovery import recover
 from farthing.settlement.journal.stepper import Limits, Stepper, no_rows
-from farthing.settlement.journal.store import Batch, CommitRefused, Unreadable
+from farthing.settlement.journal.store import CommitRefused, Unreadable
 from farthing.settlement.machine import MACHINE
 from tests.construction import EPOCH_US
 from tests.papers import signing_key
 from tests.simulation.auditor import NEWCOMERS, Auditor, Finding, leaf, need, root_of
 from tests.simulation.market import Market
+from tests.simulation.memories import journal_until, memory_of
 from tests.simulation.rules import judge
 from tests.simulation.weather import Place, PowerCut
 
@@ -189,7 +188,7 @@ class _Life:
         self.chance = Random(self.seed)
         self.now_us += 10 * SECOND_US
         self.market.at("end", self.chance, self.now_us)
-        self._give([self.market._fund(self.market.operators[0], "USD", 1)])  # noqa: SLF001
+        self._give([self.market.fund(self.market.operators[0], "USD", 1)])
         self._check_memory()
         self._crash("the last crash")
         self._check_memory()
@@ -290,7 +289,7 @@ class _Life:
         except CommitRefused:
             need(self.stormy, "a snapshot is refused in fair weather")
             return
-        self.states[self.books.seq] = _memory_of(self.stepper._state)  # noqa: SLF001
+        self.states[self.books.seq] = memory_of(self.stepper._state)  # noqa: SLF001
 
     def _give(self, commands: list[Command]) -> None:
         """Commands in as many batches as it takes; none of them is a step for time alone."""
@@ -443,8 +442,8 @@ class _Life:
         need(told == self.books.accounts, "the accounts are not what the journal comes to")
         for line in self.books.lines[self.shadow.seq :]:
             evolve(self.shadow, read_record(line)[0])
-        memory = _memory_of(stepper._state)  # noqa: SLF001
-        need(memory == _memory_of(self.shadow), "memory is not what the journal comes to")
+        memory = memory_of(stepper._state)  # noqa: SLF001
+        need(memory == memory_of(self.shadow), "memory is not what the journal comes to")
         self.states[self.books.seq] = memory
 
     def _check_prefix(self) -> None:
@@ -455,7 +454,7 @@ class _Life:
 
     def _replayed(self, seq: int) -> dict[str, Any]:
         """The state after `seq`, from the first record on."""
-        return _memory_of(recover(_copy(self.place.batches(), seq), MACHINE).state)
+        return memory_of(recover(journal_until(self.place.batches(), seq), MACHINE).state)
 
     def _check_journal(self) -> None:
         """Chain, tree, signed heads and every rule, by the protocol's own auditor too."""
@@ -475,33 +474,6 @@ class _Life:
         )
         need(found.ok and found.heads == 1, f"the protocol's auditor says: {found.fault}")
         need(found.proven_records == self.books.seq, "the last head does not cover all records")
-
-
-def _memory_of(state: State) -> dict[str, Any]:
-    """A state as a document, without what settled and without what is only a hint."""
-    assert MACHINE.memory is not None
-    MACHINE.memory.forget(state)
-    document: dict[str, Any] = pack(state)
-    document["due"] = sorted({entry for entry in state.due if waits(state, *entry)})
-    document["burnt_until"] = sorted(document["burnt_until"])
-    document["counters"] = sorted(each for each in document["counters"] if each[2] != "0")
-    for name in ("by_party", "grants"):
-        document[name] = sorted(document[name], key=str)
-    return document
-
-
-def _copy(batches: list[Batch], through_seq: int) -> MemoryStore:
-    """A journal that ends where a batch did, at a record or soon after."""
-    store, epoch = MemoryStore(), 0
-    for batch in batches:
-        if batch.first_seq > through_seq:
-            break
-        while epoch < batch.epoch:
-            store.close()
-            epoch = store.acquire()
-        store.commit(batch)
-    store.close()
-    return store
 
 
 def _shut(stepper: Stepper[State]) -> None:

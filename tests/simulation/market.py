@@ -1,44 +1,33 @@
-"""Who lives in a simulated market, and what they ask: commands drawn by chance, made to intersect.
+"""What a simulated market asks: commands drawn by chance, made to intersect.
 
-Boundary: looks at the auditor's books for what there is, draws from the chance it is handed, and
-makes commands as the doors would. Whether they may be done is for others to say.
+Boundary: makes commands as the doors would. Whether they may be done is for others to say.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from functools import cache
-from random import Random
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Final
 
-from msgspec import structs
-
-from farthing.identity.callers import Assurance, Caller
-from farthing.protocol.canonical import Json, canonical_bytes, document_sha256, sha256_hex
+from farthing.protocol.canonical import Json, document_sha256
 from farthing.protocol.contracts import Acceptance as AcceptanceDocument
 from farthing.protocol.contracts import DeliveryRecord, QuoteDocument
 from farthing.protocol.ids import derive_id
-from farthing.protocol.keys import PrivateKey
 from farthing.protocol.messages import accounts as money_in
 from farthing.protocol.messages import agents, agreements, authority, charges, disputes, holds
 from farthing.protocol.messages import listings as offers
 from farthing.protocol.rating import parse_card, rate
-from farthing.protocol.signatures import Typ, sign_detached
+from farthing.protocol.signatures import Typ
 from farthing.protocol.times import DAY_US, SECOND_US, format_time
 from farthing.protocol.wire import Operation, Role, Usage, money
-from farthing.server.market import command_of
 from farthing.settlement.engine.agreements import Acceptance
-from farthing.settlement.engine.commands import PLATFORM, Command, Kept, platform_command
+from farthing.settlement.engine.commands import Command, Kept
 from farthing.settlement.engine.disputes import Examined
-from farthing.settlement.engine.genesis import GENESIS, Genesis, StaffKey
 from farthing.settlement.engine.holds import Capture
-from farthing.settlement.engine.principals import Named
 from tests.construction import ISSUER, publishing
 from tests.papers import card_document, listing_document, public_jwk, signing_key, terms_document
-from tests.simulation.auditor import Auditor
+from tests.simulation.parties import ARGS, ASSETS, BODY, Crowd, Party, signed
 
 __all__ = ["Market"]
 
-ASSETS: Final = ("USD", "USD", "JPY", "XTS")
 TAGS: Final = ("documents.text.extract", "images.resize", "documents.convert")
 TIERS: Final[tuple[tuple[dict[str, Json], ...], ...]] = (
     (
@@ -53,71 +42,11 @@ TIERS: Final[tuple[tuple[dict[str, Json], ...], ...]] = (
     ),
     ({"amount": "0.000001", "per_quantity": "3"},),
 )
-PROOF_US: Final = 30 * SECOND_US
-ARGS: Final = "a" * 64
-BODY: Final = "b" * 64
-
-
-@cache
-def _key(name: str) -> PrivateKey:
-    return signing_key(f"simulated {name}")
 
 
 @dataclass(slots=True)
-class Party:
-    """Somebody who signs. `keys` are all it ever had, the newest last."""
-
-    principal_id: str
-    organisation_id: str
-    role: Role
-    keys: list[PrivateKey]
-
-    def caller(self, key: PrivateKey | None = None) -> Caller:
-        return Caller(
-            principal_id=self.principal_id,
-            organisation_id=self.organisation_id,
-            role=self.role,
-            assurance=Assurance.SIGNED_BODY,
-            key_thumbprint=(key or self.keys[-1]).thumbprint,
-        )
-
-
-@dataclass(slots=True)
-class Market:
-    """The parties of one life, and all that was ever sent."""
-
-    books: Auditor
-    fee_ppm: int = 25_000
-    open_enrolment: bool = False
-    chance: Random = field(default_factory=Random)
-    now_us: int = 0
-    step: str = ""
-    drawn: int = 0
-    admin: Party = field(init=False)
-    treasurer: Party = field(init=False)
-    operators: list[Party] = field(default_factory=list)
-    vendors: list[Party] = field(default_factory=list)
-    buyers: list[Party] = field(default_factory=list)
-    sent: list[Command] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.admin, self.treasurer = (self._staff(role) for role in (Role.ADMIN, Role.TREASURER))
-
-    def genesis(self) -> Command:
-        """The first command."""
-        staff = tuple(
-            StaffKey(role=each.role, thumbprint=key.thumbprint, jwk=key.public.jwk())
-            for each in (self.admin, self.treasurer)
-            for key in each.keys
-        )
-        body = Genesis(staff=staff, fee_ppm=self.fee_ppm, open_enrolment=self.open_enrolment)
-        return platform_command(GENESIS, body)
-
-    def at(self, step: str, chance: Random, now_us: int) -> None:
-        """Everything until the next call is drawn from this chance, at this time."""
-        self.step, self.chance, self.drawn = step, chance, 0
-        # Callers go by what the platform last said; after a clock was set back, few go by that.
-        self.now_us = now_us if chance.random() < 0.1 else max(now_us, self.books.at_us)
+class Market(Crowd):
+    """A crowd that trades."""
 
     def settlers(self) -> list[list[Command]]:
         """The first parties, in batches that need one another."""
@@ -126,18 +55,15 @@ class Market:
             newcomers += [self.enrol("operator"), self.enrol("vendor")]
             newcomers += [self.register(self.operators[number]) for _ in range(2)]
         newcomers.append(self.enrol("vendor"))
-        for party in (*self.operators, *self.vendors):
-            approvals.append(self._approve(self.admin, party))
-        for party in self.buyers:
-            approvals.append(self._approve(self._operator_of(party), party))
+        houses = (*self.operators, *self.vendors)
+        approvals += [self._approve(self.admin, party) for party in houses]
+        approvals += [self._approve(self._operator_of(each), each) for each in self.buyers]
         for party in self.operators:
-            rest += [
-                self._fund(party, asset, self.chance.randint(10**6, 10**9)) for asset in ASSETS
-            ]
+            rest += [self.fund(party, asset, self.chance.randint(10**6, 10**9)) for asset in ASSETS]
         for party in self.buyers:
             for asset in ("USD", "JPY", "XTS"):
-                rest.append(self._grant(party, asset, 10**9, 10**9))
-        rest += [self._publish(vendor, 0) for vendor in self.vendors]
+                rest.append(self.grant(party, asset, 10**9, 10**9))
+        rest += [self.publish(vendor, 0) for vendor in self.vendors]
         return [newcomers, approvals, rest]
 
     def commands(self) -> list[Command]:
@@ -155,66 +81,9 @@ class Market:
             self.chance.shuffle(made)
         return made
 
-    # Who there is
-
-    def _staff(self, role: Role) -> Party:
-        key = _key(role.value)
-        return Party(derive_id("stf", key.thumbprint), PLATFORM, role, [key])
-
-    def enrol(self, kind: Any) -> Command:
-        """A new organisation."""
-        key = self._new_key()
-        party_id = derive_id("org", key.thumbprint)
-        party = Party(party_id, party_id, Role(kind), [key])
-        (self.operators if kind == "operator" else self.vendors).append(party)
-        ask = agents.EnrolOrganisation(
-            kind=kind, name="Somebody", key=public_jwk(key), idempotency_key=self._id()
-        )
-        return self._named(key, agents.ENROL_ORGANISATION, ask)
-
-    def register(self, operator: Party) -> Command:
-        """A new agent of an operator."""
-        key = self._new_key()
-        party_id = derive_id("agt", key.thumbprint)
-        self.buyers.append(Party(party_id, operator.principal_id, Role.BUYER, [key]))
-        ask = agents.RegisterAgent(
-            operator_id=operator.principal_id,
-            name="Some agent",
-            key=public_jwk(key),
-            idempotency_key=self._id(),
-        )
-        return self._named(key, agents.REGISTER_AGENT, ask)
-
-    def _named(self, key: PrivateKey, operation: Operation[Any, Any], ask: Any) -> Command:
-        newcomer = Caller(
-            role=Role.NEWCOMER,
-            assurance=Assurance.SIGNED_BODY,
-            key_thumbprint=key.thumbprint,
-        )
-        commitment = sha256_hex(key.thumbprint.encode())
-        row = {"commitment": commitment, "salt": "salt", "value": ask.name}
-        kept = (Kept(table="personal", row=row),)
-        body = Named(ask=ask, name_sha256=commitment)
-        return self._ask(newcomer, operation, ask, body=body, kept=kept)
-
-    def _approve(self, by: Party, party: Party) -> Command:
-        ask = agents.ApproveRegistration(
-            principal_id=party.principal_id, idempotency_key=self._id()
-        )
-        return self._ask(by.caller(), agents.APPROVE_REGISTRATION, ask)
-
-    def _operator_of(self, party: Party) -> Party:
-        return next(each for each in self.operators if each.principal_id == party.organisation_id)
-
-    def _of(self, parties: Sequence[Party], principal_id: str) -> Party:
-        """A party by its id, now and then another one."""
-        if self.chance.random() < 0.03:
-            return self.chance.choice(parties)
-        return next(each for each in parties if each.principal_id == principal_id)
-
     # What they ask
 
-    def _newcomer(self) -> Command | None:
+    def newcomer(self) -> Command | None:
         choice = self.chance.random()
         pending = [
             each for each in self._everybody() if self._status(each.principal_id) == "pending"
@@ -229,11 +98,11 @@ class Market:
             return self.enrol(self.chance.choice(("operator", "vendor")))
         return self.register(self.chance.choice(self.operators))
 
-    def _fund_any(self) -> Command:
+    def fund_any(self) -> Command:
         units = self.chance.choice((1, 999, 10**6, 10**9, 2**62))
-        return self._fund(self.chance.choice(self.operators), self._asset(), units)
+        return self.fund(self.chance.choice(self.operators), self._asset(), units)
 
-    def _fund(self, operator: Party, asset: str, units: int) -> Command:
+    def fund(self, operator: Party, asset: str, units: int) -> Command:
         ask = money_in.FundAccount(
             organisation_id=operator.principal_id,
             amount=money(units, asset),
@@ -242,7 +111,7 @@ class Market:
         )
         return self._ask(self.treasurer.caller(), money_in.FUND_ACCOUNT, ask)
 
-    def _grant_any(self) -> Command | None:
+    def grant_any(self) -> Command | None:
         buyer = self.chance.choice(self.buyers)
         if self.chance.random() < 0.15:
             revoke = authority.RevokeAuthority(
@@ -260,9 +129,9 @@ class Market:
             limits[where] = (self.chance.choice(("documents", "documents.text", "images")),)
         if self.chance.random() < 0.2:
             limits["expires_at"] = format_time(self.now_us + self.chance.choice((1, DAY_US)))
-        return self._grant(buyer, self._asset(), per_call, per_day, **limits)
+        return self.grant(buyer, self._asset(), per_call, per_day, **limits)
 
-    def _grant(
+    def grant(
         self, buyer: Party, asset: str, per_call: int, per_day: int, **limits: Any
     ) -> Command:
         ask = authority.SetAuthority(
@@ -274,10 +143,10 @@ class Market:
         )
         return self._ask(self._operator_of(buyer).caller(), authority.SET_AUTHORITY, ask)
 
-    def _publish_any(self) -> Command:
-        return self._publish(self.chance.choice(self.vendors), self.chance.randrange(2))
+    def publish_any(self) -> Command:
+        return self.publish(self.chance.choice(self.vendors), self.chance.randrange(2))
 
-    def _publish(self, vendor: Party, which: int) -> Command:
+    def publish(self, vendor: Party, which: int) -> Command:
         name = f"Offer {which}"
         listing_id = derive_id("lst", vendor.principal_id, name)
         known = self.books.things["listing"].get(listing_id, {"version": 0, "asset": ""})
@@ -302,7 +171,7 @@ class Market:
         ask, body, facts = publishing(vendor.keys[-1], listing, card, terms, self._id())
         return self._ask(vendor.caller(), offers.PUBLISH_LISTING, ask, body=body, facts=facts)
 
-    def _withdraw(self) -> Command | None:
+    def withdraw(self) -> Command | None:
         found = self._any("listing")
         if found is None:
             return None
@@ -312,7 +181,7 @@ class Market:
         vendor = self._of(self.vendors, found["vendor_id"])
         return self._ask(vendor.caller(), offers.WITHDRAW_LISTING, ask)
 
-    def _accept(self) -> Command | None:
+    def accept(self) -> Command | None:
         listing = self._any("listing")
         if listing is None:
             return None
@@ -340,23 +209,23 @@ class Market:
             expires_at_us=self.now_us + expires_in_us,
         )
         acceptance = AcceptanceDocument.of(quote, accepted_at_us=self.now_us, nonce="0" * 32)
-        papers, signed = quote.document(), acceptance.document()
+        papers, accepted = quote.document(), acceptance.document()
         facts: dict[str, Json] = {
-            "acceptance": signed,
-            "acceptance_signature": _signed(buyer.keys[-1], Typ.ACCEPTANCE, signed),
+            "acceptance": accepted,
+            "acceptance_signature": signed(buyer.keys[-1], Typ.ACCEPTANCE, accepted),
             "quote": papers,
-            "quote_signature": _signed(_key("platform"), Typ.QUOTE, papers),
+            "quote_signature": signed(signing_key("simulated platform"), Typ.QUOTE, papers),
         }
         ask = agreements.AcceptTerms(**facts, idempotency_key=self._id())  # type: ignore[arg-type]
         body = Acceptance(
             ask=ask,
             quote=quote,
             quote_sha256=document_sha256(papers),
-            acceptance_sha256=document_sha256(signed),
+            acceptance_sha256=document_sha256(accepted),
         )
         return self._ask(buyer.caller(), agreements.ACCEPT_TERMS, ask, body=body, facts=facts)
 
-    def _terminate(self) -> Command | None:
+    def terminate(self) -> Command | None:
         agreement = self._any("agreement")
         if agreement is None:
             return None
@@ -368,10 +237,10 @@ class Market:
         )
         return self._ask(party.caller(), agreements.TERMINATE_AGREEMENT, ask)
 
-    def _place(self) -> Command | None:
+    def place(self) -> Command | None:
         agreement = self._any("agreement")
         if agreement is None:
-            return self._accept()
+            return self.accept()
         pages = self.chance.choice((0, 1, 2, 3, 9, 40, 1_000, 10**14))
         workload = [Usage(meter="page", quantity=str(pages))]
         if self.chance.random() < 0.05:
@@ -386,7 +255,7 @@ class Market:
         buyer = self._of(self.buyers, agreement["buyer_id"])
         return self._ask(buyer.caller(), holds.PLACE_HOLD, ask)
 
-    def _capture(self) -> Command | None:
+    def capture(self) -> Command | None:
         hold = self._any("hold", waiting=0.9)
         if hold is None:
             return None
@@ -408,7 +277,7 @@ class Market:
         document = delivery.document()
         facts: dict[str, Json] = {
             "delivery": document,
-            "delivery_signature": _signed(vendor.keys[-1], Typ.DELIVERY, document),
+            "delivery_signature": signed(vendor.keys[-1], Typ.DELIVERY, document),
         }
         ask = holds.CaptureHold(
             hold_id=hold["hold_id"],
@@ -418,7 +287,7 @@ class Market:
         body = Capture(ask=ask, delivery=delivery)
         return self._ask(vendor.caller(), holds.CAPTURE_HOLD, ask, body=body, facts=facts)
 
-    def _release(self) -> Command | None:
+    def release(self) -> Command | None:
         hold = self._any("hold", waiting=0.8)
         if hold is None:
             return None
@@ -426,7 +295,7 @@ class Market:
         vendor = self._of(self.vendors, hold["vendor_id"])
         return self._ask(vendor.caller(), holds.RELEASE_HOLD, ask)
 
-    def _refund(self) -> Command | None:
+    def refund(self) -> Command | None:
         charge = self._any("charge", waiting=0.6)
         if charge is None:
             return None
@@ -439,7 +308,7 @@ class Market:
         vendor = self._of(self.vendors, charge["vendor_id"])
         return self._ask(vendor.caller(), charges.REFUND_CHARGE, ask)
 
-    def _dispute(self) -> Command | None:
+    def dispute(self) -> Command | None:
         charge = self._any("charge", waiting=0.8)
         if charge is None:
             return None
@@ -453,7 +322,7 @@ class Market:
             party = self._of(self.operators, charge["operator_id"])
         return self._ask(party.caller(), disputes.INITIATE_DISPUTE, ask)
 
-    def _evidence(self) -> Command | None:
+    def evidence(self) -> Command | None:
         dispute = self._any("dispute", waiting=0.9)
         if dispute is None:
             return None
@@ -470,7 +339,7 @@ class Market:
         kept = (Kept(table="kept_body", row=row),)
         return self._ask(vendor.caller(), disputes.SUBMIT_EVIDENCE, ask, body=body, kept=kept)
 
-    def _freeze(self) -> Command:
+    def freeze(self) -> Command:
         party = self.chance.choice(self._everybody())
         stopped = [each for each in self._everybody() if self._frozen(each)]
         if stopped and self.chance.random() < 0.8:
@@ -488,7 +357,7 @@ class Market:
         operation: Operation[Any, Any] = agents.UNFREEZE if thaw else agents.FREEZE
         return self._ask(self.chance.choice(by).caller(), operation, ask)
 
-    def _rotate(self) -> Command:
+    def rotate(self) -> Command:
         party = self.chance.choice(self._everybody())
         old, new = party.keys[-1], self._new_key()
         ask = agents.RotateKey(
@@ -500,13 +369,13 @@ class Market:
             "new": new.thumbprint,
             "principal": party.principal_id,
         }
-        facts["possession"] = _signed(new, Typ.ROTATION, claims)
+        facts["possession"] = signed(new, Typ.ROTATION, claims)
         command = self._ask(party.caller(), agents.ROTATE_KEY, ask, facts=facts)
         # The party takes the new key at once; if the rotation failed, `_heal` goes back to the old.
         party.keys.append(new)
         return command
 
-    def _revoke(self) -> Command | None:
+    def revoke(self) -> Command | None:
         party = self.chance.choice(self.buyers)
         keys = party.keys[:-1] if self.chance.random() < 0.9 else party.keys
         if not keys:
@@ -518,112 +387,24 @@ class Market:
         )
         return self._ask(self._operator_of(party).caller(), agents.REVOKE_KEY, ask)
 
-    # How it is sent
-
-    def heal(self) -> None:
-        """Everybody signs with the key that the books say is in force."""
-        keys = self.books.things["key"]
-        for party in self._everybody():
-            in_force = [
-                key for key in party.keys if keys.get(key.thumbprint, {}).get("status") == "active"
-            ]
-            if in_force and party.keys[-1] is not in_force[-1]:
-                party.keys.remove(in_force[-1])
-                party.keys.append(in_force[-1])
-
-    def _again(self) -> Command:
-        """Something sent before: as it was, or signed anew, or with another request."""
-        newest = self.chance.random() < 0.6
-        command = self.chance.choice(self.sent[-12:] if newest else self.sent)
-        choice = self.chance.random()
-        if choice < 0.2:
-            return command
-        by = replace(command.by, proof_jti=self._id(), proof_expires_at_us=self.now_us + PROOF_US)
-        # A document in it was signed with the very key that the request is signed with.
-        if by.principal_id and not command.facts:
-            parties = (*self._everybody(), self.admin, self.treasurer)
-            party = next(each for each in parties if each.principal_id == by.principal_id)
-            by = replace(by, key_thumbprint=party.keys[-1].thumbprint)
-        again = structs.replace(command, by=by)
-        if choice > 0.9:
-            args = {**command.args_sha256, "reference": sha256_hex(by.proof_jti.encode())}
-            again = structs.replace(
-                again, args_sha256=args, request_sha256=sha256_hex(by.proof_jti.encode())
-            )
-        return again
-
-    def _spoilt(self, command: Command) -> Command:
-        """Now and then a command that is late, or signed with a key that is no longer in force."""
-        choice, by = self.chance.random(), command.by
-        if choice < 0.02:
-            by = replace(by, proof_expires_at_us=self.now_us - self.chance.randint(0, DAY_US))
-        elif choice < 0.04 and not command.facts:
-            for party in self._everybody():
-                if party.principal_id == by.principal_id:
-                    key = self.chance.choice(party.keys)
-                    by = replace(by, key_thumbprint=key.thumbprint)
-        return structs.replace(command, by=by) if by is not command.by else command
-
-    def _ask(
-        self, caller: Caller, operation: Operation[Any, Any], ask: object, **planned: Any
-    ) -> Command:
-        proven = replace(caller, proof_jti=self._id(), proof_expires_at_us=self.now_us + PROOF_US)
-        return command_of(proven, operation, ask, **planned)
-
-    def _id(self) -> str:
-        self.drawn += 1
-        return f"{self.step}-{self.drawn:04d}-simulated"
-
-    def _new_key(self) -> PrivateKey:
-        # Few names, so that keys are made once a process and not once a life.
-        known = {key.thumbprint for each in self._everybody() for key in each.keys}
-        number = len(known)
-        while (key := _key(str(number))).thumbprint in known:
-            number += 1
-        return key
-
-    def _everybody(self) -> tuple[Party, ...]:
-        return (*self.operators, *self.vendors, *self.buyers)
-
-    def _asset(self) -> str:
-        return self.chance.choice(ASSETS)
-
-    def _frozen(self, party: Party) -> bool:
-        return bool(self.books.things["principal"].get(party.principal_id, {}).get("frozen_by"))
-
-    def _status(self, principal_id: str) -> str:
-        return str(self.books.things["principal"].get(principal_id, {}).get("status", ""))
-
-    def _any(self, noun: str, *, waiting: float = 0) -> dict[str, Any] | None:
-        """Some thing of a noun, as likely as said one that still waits."""
-        if waiting and self.chance.random() < waiting:
-            things = self.books.waiting[noun]
-        else:
-            things = self.books.things[noun]
-        return self.chance.choice(list(things.values())) if things else None
-
-
-def _signed(key: PrivateKey, typ: Typ, document: dict[str, Json]) -> str:
-    return sign_detached(key, typ, canonical_bytes(document))
-
 
 _DRAW_WEIGHTS: Final[dict[Callable[[Market], Command | None], int]] = {
-    Market._place: 30,
-    Market._capture: 18,
-    Market._accept: 7,
-    Market._refund: 8,
-    Market._dispute: 8,
-    Market._release: 5,
-    Market._evidence: 5,
-    Market._fund_any: 4,
-    Market._grant_any: 6,
-    Market._publish_any: 2,
-    Market._freeze: 3,
-    Market._rotate: 3,
-    Market._revoke: 1,
-    Market._newcomer: 4,
-    Market._withdraw: 1,
-    Market._terminate: 1,
+    Market.place: 30,
+    Market.capture: 18,
+    Market.accept: 7,
+    Market.refund: 8,
+    Market.dispute: 8,
+    Market.release: 5,
+    Market.evidence: 5,
+    Market.fund_any: 4,
+    Market.grant_any: 6,
+    Market.publish_any: 2,
+    Market.freeze: 3,
+    Market.rotate: 3,
+    Market.revoke: 1,
+    Market.newcomer: 4,
+    Market.withdraw: 1,
+    Market.terminate: 1,
 }
 _DRAWS: Final = list(_DRAW_WEIGHTS)
 _WEIGHTS: Final = list(_DRAW_WEIGHTS.values())

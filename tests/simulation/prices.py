@@ -10,12 +10,12 @@ from typing import Any, Final
 
 __all__ = ["SCALES", "price", "share", "units_of"]
 
-SCALES: Final = {"EUR": 9, "JPY": 6, "USD": 9, "XTS": 9}
+SCALES: Final[dict[str, int]] = {"EUR": 9, "JPY": 6, "USD": 9, "XTS": 9}
 
 
 def units_of(amount: str, asset: str) -> Fraction:
     """A decimal amount of an asset in its units."""
-    return Fraction(amount) * 10 ** SCALES[asset]
+    return Fraction(amount) * Fraction(10 ** SCALES[asset])
 
 
 def price(card: dict[str, Any], position: Mapping[str, int], usage: Mapping[str, int]) -> int:

@@ -188,9 +188,9 @@ def _capture(books: Auditor, record: Json) -> None:
     need(_sum(record, "void") == held, "the hold is not given back whole")
     need(_sum(record, "post") == units, "another amount is posted than charged")
     need(_counted(record) == units - held, "what is left over does not return to the budget")
-    known = _counts(books.things["position"].get(agreement["agreement_id"], {}))
-    after = {meter: known.get(meter, 0) + usage.get(meter, 0) for meter in {*known, *usage}}
-    need(_counts(_one(record, "position")) == after, "the position did not move by the usage")
+    before = _counts(books.things["position"].get(agreement["agreement_id"], {}))
+    moved = {meter: before.get(meter, 0) + usage.get(meter, 0) for meter in {*before, *usage}}
+    need(_counts(_one(record, "position")) == moved, "the position did not move by the usage")
 
 
 def _release(books: Auditor, record: Json) -> None:

@@ -271,3 +271,28 @@ def proven_again(command: Command, now_us: int) -> Command:
         proof_expires_at_us=now_us + SECOND_US,
     )
     return structs.replace(command, by=by)
+
+
+def test_an_older_file_in_its_place_is_not_judged_by_a_newer_index(tmp_path: Path) -> None:
+    room = life(4, 60)
+    path, keys = tmp_path / "journal.sqlite", tmp_path / "keys"
+    clock = [EPOCH_US]
+    engine = stepper(SqliteStore(path), clock, Index(keys, recent_max=1), every=1)
+    older = b""
+    for number, (now_us, command, _) in enumerate(room.told):
+        clock[0] = now_us
+        if number == len(room.told) // 2:
+            engine.close()
+            older = path.read_bytes()
+            engine = stepper(SqliteStore(path), clock, Index(keys, recent_max=1), every=1)
+        engine.step(given(command))
+    engine.close()
+    path.write_bytes(older)
+    clock[0] = EPOCH_US
+    engine = stepper(SqliteStore(path), clock, Index(keys, recent_max=1), every=1)
+    for now_us, command, _ in room.told[len(room.told) // 2 :]:
+        clock[0] = now_us
+        engine.step(given(command))
+    engine.close()
+    stored = [data for batch in SqliteStore(path).batches() for data in batch.records]
+    assert stored == room.journal

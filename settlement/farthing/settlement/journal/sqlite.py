@@ -14,6 +14,7 @@ from typing import Final
 
 from sqlalchemy import URL, NullPool, Table, create_engine
 
+from farthing.settlement.journal.folding import LogFolder
 from farthing.settlement.journal.lock import FileLock
 from farthing.settlement.journal.store import (
     Batch,
@@ -125,6 +126,7 @@ class SqliteStore:
         self._upserts = Upserts()
         self._lock = FileLock(path)
         self._writing: sqlite3.Connection | None = None
+        self._folder: LogFolder | None = None
         # Opening a connection takes longer than the one read that it is opened for.
         self._reading: sqlite3.Connection | None = None
         self._reading_lock = Lock()
@@ -136,6 +138,7 @@ class SqliteStore:
             try:
                 self._writing = self._connect()
                 epoch = self._prepare(self._writing)
+                self._folder = LogFolder(lambda: _connect(self.path))
             except sqlite3.Error as error:
                 raise Unreadable(f"{self.path}: {error}") from error
             self._create_tables()
@@ -149,6 +152,8 @@ class SqliteStore:
             connection.execute("BEGIN IMMEDIATE")
             self._write(connection, batch)
             connection.execute("COMMIT")
+            assert self._folder is not None
+            self._folder.committed(sum(map(len, batch.records)), connection)
         # An integer beyond int64 in a row is a defect of a projection, and not a `sqlite3.Error`.
         except (sqlite3.Error, OverflowError) as error:
             raise _failure(connection, error) from error
@@ -210,6 +215,7 @@ class SqliteStore:
             raise Unreadable(f"{self.path}: {error}") from error
         if busy or found != moved:
             raise Unreadable(f"{self.path}: readers keep the log from being written through")
+        self._folder = LogFolder(lambda: _connect(self.path))
 
     def restored_at_us(self) -> int:
         return _tenure(self.path)[1]
@@ -222,11 +228,15 @@ class SqliteStore:
         connection = _connect(self.path, self._busy_timeout_s)
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=FULL")
+        connection.execute("PRAGMA wal_autocheckpoint=0")
         if self._pages_max:
             connection.execute(f"PRAGMA max_page_count={self._pages_max:d}")
         return connection
 
     def _disconnect(self) -> None:
+        folder, self._folder = self._folder, None
+        if folder is not None:
+            folder.close()
         connection, self._writing = self._writing, None
         if connection is not None:
             connection.close()

@@ -136,9 +136,14 @@ class Stepper(Generic[State]):
             self.restored_at_us = self._store.restored_at_us()
             # A restored journal may have taken another way since its index was written.
             identity = f"{self._origin} {self.restored_at_us}"
-            self._indexed_seq = self._index.open(identity)
+            self._indexed_seq = found_seq = self._index.open(identity)
             undo.callback(self._index.close)
             self._recover()
+            if found_seq > self._chain.seq:
+                # Nor is it this journal's where somebody has put an older file in its place.
+                self._index.close()
+                self._indexed_seq = self._index.open(f"{identity} {self._chain.seq}")
+                self._recover()
             undo.pop_all()
         self.recent = Recent(self._chain.seq, self._limits.recent_max)
 

@@ -14,6 +14,7 @@ from farthing.protocol.money import format_units
 from farthing.protocol.records import Record
 from farthing.protocol.replay.keys import KEY_OPERATIONS, PLATFORM
 from farthing.protocol.replay.reading import member, require, units
+from farthing.protocol.replay.shares import payers
 from farthing.protocol.replay.story import Story
 from farthing.protocol.replay.trade import (
     follow_agreement,
@@ -28,6 +29,7 @@ from farthing.protocol.replay.trail import (
     follow_refund,
     follow_settlement,
 )
+from farthing.protocol.shares import merged
 
 __all__ = ["replay_charge"]
 
@@ -106,20 +108,19 @@ def _check_sum(story: Story) -> None:
     """Require all postings of the charge together to leave what it says of itself."""
     charge, hold = story.the_charge(), story.the_hold()
     asset, held_units = member(charge, "asset"), units(hold, "amount_units")
-    prepaid = story.account(AccountKind.PREPAID)
     clearing = f"{PLATFORM}:{AccountKind.EXTERNAL_CLEARING}:{asset}"
     # The buyer's side had at least this much, or the hold would have been refused.
+    paying = [part for part in merged(payers(story, hold)) if part.units]
     had = [
-        Transfer(movement=Movement.POST, debit=clearing, credit=prepaid, asset=asset, units=n)
-        for n in (held_units,)
-        if n
+        Transfer(movement=Movement.POST, debit=clearing, credit=account, asset=asset, units=n)
+        for account, n in paying
     ]
     try:
         accounts = fold([*had, *story.moved])
     except Broken as error:
         raise Unverified(f"the postings of the charge do not fold: {error}") from error
     paid_units = units(charge, "amount_units") - units(charge, "refunded_units")
-    spent_units = held_units - (accounts[prepaid].available_units if held_units else 0)
+    spent_units = held_units - sum(accounts[name].available_units for name, _ in paying)
     if imbalances(accounts) or spent_units != paid_units:
         raise Unverified("the postings of the charge do not add up")
     story.proved.append(

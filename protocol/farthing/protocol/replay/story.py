@@ -74,10 +74,16 @@ class Story:
         """The account of this kind that the money of the charge goes through."""
         agreement = self.the_agreement()
         match kind:
-            case AccountKind.PREPAID:
+            case (
+                AccountKind.PREPAID | AccountKind.DEFERRED_REVENUE | AccountKind.PROMOTIONAL_CREDIT
+            ):
                 owner = member(agreement, "operator_id")
             case AccountKind.VENDOR_PENDING | AccountKind.VENDOR_PAYABLE:
                 owner = member(agreement, "vendor_id")
+            case AccountKind.PARTNER_PENDING | AccountKind.PARTNER_PAYABLE:
+                partner = agreement["partner"]
+                assert isinstance(partner, dict), "checked with the agreement"
+                owner = member(partner, "partner_id")
             case _:
                 owner = PLATFORM
         return account_name(owner, kind, member(agreement, "asset"))

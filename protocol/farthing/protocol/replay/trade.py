@@ -20,11 +20,12 @@ from farthing.protocol.contracts import (
 from farthing.protocol.errors import Refusal, Unverified
 from farthing.protocol.ids import derive_id
 from farthing.protocol.keys import PublicKey
-from farthing.protocol.ledger import AccountKind, Movement
+from farthing.protocol.ledger import AccountKind, Movement, Transfer
 from farthing.protocol.listing import Listing, parse_listing
 from farthing.protocol.money import format_units, share_ppm
 from farthing.protocol.rating import Rating, line_document, parse_card, rate
 from farthing.protocol.records import Record
+from farthing.protocol.refunds import Split
 from farthing.protocol.replay.reading import (
     JsonObject,
     changes,
@@ -32,16 +33,16 @@ from farthing.protocol.replay.reading import (
     integer,
     member,
     only,
-    post,
     quantities,
     require,
     same,
     same_postings,
     text_fact,
-    transfer,
     units,
 )
+from farthing.protocol.replay.shares import consumed, partner_of, payees, payers, tail_of
 from farthing.protocol.replay.story import Offer, Story
+from farthing.protocol.shares import Part, spread
 from farthing.protocol.signatures import InvalidSignature, KeyOf, Typ, verify_detached
 from farthing.protocol.terms import parse_terms
 from farthing.protocol.times import SECOND_US, utc_day
@@ -142,6 +143,7 @@ def follow_agreement(story: Story, record: Record) -> None:
         acceptance_sha256=acceptance.sha256,
         seq=record.seq,
     )
+    partner_of(agreement)
     same_postings(record, [])
     story.quote, story.agreement = quote, agreement
     price = f"{format_units(quote.total_units, quote.asset)} {quote.asset}"
@@ -186,7 +188,7 @@ def follow_hold(story: Story, record: Record) -> None:
         seq=record.seq,
     )
     require(buyer_id == hold["buyer_id"], record, "another than the buyer holds")
-    _aside(story, record, hold, Movement.PENDING)
+    _moved(story, record, _aside(story, hold, Movement.PENDING))
     _counted(record, hold, rating.total_units)
     story.hold = hold
     story.proved.append(
@@ -242,15 +244,14 @@ def follow_capture(story: Story, record: Record) -> None:
         seq=record.seq,
         trail_seqs=[],
     )
-    prepaid, vendor = AccountKind.PREPAID, AccountKind.VENDOR_PENDING
-    _aside(
-        story,
-        record,
-        hold,
-        Movement.VOID,
-        (prepaid, vendor, charged_units - fee_units),
-        (prepaid, AccountKind.PLATFORM_FEE, fee_units),
-    )
+    tail = tail_of(agreement, charged_units, fee_units)
+    require(charge.get("tail") == tail, record, "charge.tail does not follow")
+    used = consumed(hold, charged_units)
+    require(charge.get("drawn", []) == used, record, "charge.drawn does not follow")
+    partner_units = units(tail, "amount_units") if tail else 0
+    split = Split(charged_units - fee_units - partner_units, fee_units, partner_units)
+    posted = spread(payers(story, charge), payees(story, charge, split), member(hold, "asset"))
+    _moved(story, record, [*_aside(story, hold, Movement.VOID), *posted])
     _counted(record, hold, charged_units - held_units)
     story.delivery, story.charge = delivery, charge
     story.proved.append(
@@ -337,20 +338,14 @@ def _advances(position: JsonObject, rating: Rating) -> bool:
     return all(reached.get(m, 0) >= quantity for m, quantity in rating.position_after.items())
 
 
-def _aside(
-    story: Story,
-    record: Record,
-    hold: JsonObject,
-    movement: Movement,
-    *posted: tuple[AccountKind, AccountKind, int],
-) -> None:
-    """Require the hold to be set aside or given back, and these postings, and note them all."""
-    prepaid = story.account(AccountKind.PREPAID)
-    pending = story.account(AccountKind.VENDOR_PENDING)
-    asset = member(hold, "asset")
-    expected = transfer(movement, prepaid, pending, asset, units(hold, "amount_units"))
-    for debit, credit, amount_units in posted:
-        expected += post(story.account(debit), story.account(credit), asset, amount_units)
+def _aside(story: Story, hold: JsonObject, movement: Movement) -> list[Transfer]:
+    """The transfers that set a hold aside or give it back, from each account that pays it."""
+    pending = Part(story.account(AccountKind.VENDOR_PENDING), units(hold, "amount_units"))
+    return spread(payers(story, hold), [pending], member(hold, "asset"), movement)
+
+
+def _moved(story: Story, record: Record, expected: list[Transfer]) -> None:
+    """Require these transfers, and note them."""
     same_postings(record, expected)
     story.moved += expected
 

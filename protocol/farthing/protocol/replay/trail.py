@@ -12,7 +12,7 @@ from farthing.protocol.ids import derive_id
 from farthing.protocol.ledger import AccountKind, Transfer
 from farthing.protocol.money import format_units
 from farthing.protocol.records import Record
-from farthing.protocol.refunds import Split, split_refund
+from farthing.protocol.refunds import Split
 from farthing.protocol.replay.keys import PLATFORM
 from farthing.protocol.replay.reading import (
     JsonObject,
@@ -27,7 +27,9 @@ from farthing.protocol.replay.reading import (
     same_postings,
     units,
 )
+from farthing.protocol.replay.shares import in_escrow, payees, payers, split_of, tail_after
 from farthing.protocol.replay.story import Story
+from farthing.protocol.shares import Part, back_of, spread
 from farthing.protocol.times import SECOND_US
 
 __all__ = [
@@ -48,19 +50,13 @@ def follow_refund(story: Story, record: Record) -> None:
     decided = record.decided or {}
     back_units = units(decided, "units")
     require(0 < back_units <= _left_units(charge), record, "more is given back than was charged")
-    split = _split(charge, back_units)
+    split = split_of(charge, back_units)
     shown = {"amount": format_units(back_units, _asset(charge)), "asset": _asset(charge)}
     require(amount == shown, record, "another amount was asked for")
     same(record, "decided", decided, fee_units=str(split.fee_units))
     require(charge["status"] != "disputed", record, "a disputed charge is given back")
-    payable = charge["status"] == "payable"
-    vendor = AccountKind.VENDOR_PAYABLE if payable else AccountKind.VENDOR_PENDING
-    _postings(
-        story,
-        record,
-        (vendor, AccountKind.PREPAID, split.net_units),
-        (AccountKind.PLATFORM_FEE, AccountKind.PREPAID, split.fee_units),
-    )
+    takers = _taken_back(story, charge, back_units)
+    _postings(story, record, spread(payees(story, charge, split), takers, _asset(charge)))
     changes(record, "charge")
     _carry(story, record, back_units, split, status=charge["status"])
     story.proved.append(
@@ -72,17 +68,19 @@ def follow_refund(story: Story, record: Record) -> None:
 def follow_settlement(story: Story, record: Record) -> None:
     """The dispute window closed, and the vendor's share became payable."""
     charge = story.the_charge()
-    kept_units = _left_units(charge)
-    fee_units = units(charge, "fee_units") - units(charge, "fee_returned_units")
+    left_units = _left_units(charge)
+    kept = split_of(charge, left_units) if left_units else Split(0, 0)
     require(record.by.principal_id == PLATFORM, record, "another than the platform settles")
     require(charge["status"] == "pending", record, "the charge is not pending")
     closed = integer(charge, "window_closes_at_us") <= record.at_us
     require(closed, record, "the dispute window is open")
-    _postings(
-        story,
-        record,
-        (AccountKind.VENDOR_PENDING, AccountKind.VENDOR_PAYABLE, kept_units - fee_units),
-    )
+    # All that is left, given back, would be every share that is kept: who gives it moves it on.
+    waiting = payees(story, charge, kept._replace(fee_units=0))
+    earned = payees(story, {**charge, "status": "payable"}, kept._replace(fee_units=0))
+    expected: list[Transfer] = []
+    for pending, payable in zip(waiting, earned, strict=True):
+        expected += post(pending.account, payable.account, _asset(charge), pending.units)
+    _postings(story, record, expected)
     changes(record, "charge")
     _carry(story, record, 0, Split(0, 0), status="payable")
     story.proved.append(f"record {record.seq}: the vendor's share became payable")
@@ -98,7 +96,7 @@ def follow_dispute(story: Story, record: Record) -> None:
     require(charge["status"] == "pending" and in_time, record, "it was too late to dispute")
     same(record, "asked", record.asked, charge_id=charge["charge_id"])
     reason = Reason(member(record.asked, "reason"))
-    held = _split(charge, _left_units(charge))
+    held = split_of(charge, _left_units(charge))
     window_us = integer(agreement, "evidence_window_s") * SECOND_US
     filed: JsonObject = {
         "dispute_id": derive_id("dsp", member(charge, "charge_id")),
@@ -116,6 +114,8 @@ def follow_dispute(story: Story, record: Record) -> None:
         "seq": record.seq,
         "ruled_seq": 0,
     }
+    if held.partner_units:
+        filed["held_partner_units"] = str(held.partner_units)
     _rule(story, record, filed, evidence=None, overdue=False)
 
 
@@ -172,7 +172,7 @@ def _rule(
     out = _out_of_escrow(story, dispute, ruling) if ruled else []
     same_postings(record, [*into, *out])
     story.moved += [*into, *out]
-    split = _split(charge, ruling.credit_units)
+    split = split_of(charge, ruling.credit_units)
     dispute_id = member(dispute, "dispute_id")
     _carry(
         story,
@@ -203,25 +203,20 @@ def _decided(dispute: JsonObject, ruling: Ruling, seq: int) -> JsonObject:
 
 
 def _into_escrow(story: Story, dispute: JsonObject) -> list[Transfer]:
-    net_units, fee_units = units(dispute, "held_net_units"), units(dispute, "held_fee_units")
-    return _transfers(
-        story,
-        (AccountKind.VENDOR_PENDING, AccountKind.DISPUTE_ESCROW, net_units),
-        (AccountKind.PLATFORM_FEE, AccountKind.DISPUTE_ESCROW, fee_units),
-    )
+    charge, held = story.the_charge(), in_escrow(dispute)
+    escrow = Part(story.account(AccountKind.DISPUTE_ESCROW), sum(held))
+    return spread(payees(story, charge, held), [escrow], _asset(charge))
 
 
 def _out_of_escrow(story: Story, dispute: JsonObject, ruling: Ruling) -> list[Transfer]:
     """The credit to the buyer's side, the rest to where it came from."""
-    credit = _split(story.the_charge(), ruling.credit_units)
-    net_units = units(dispute, "held_net_units") - credit.net_units
-    fee_units = units(dispute, "held_fee_units") - credit.fee_units
-    return _transfers(
-        story,
-        (AccountKind.DISPUTE_ESCROW, AccountKind.PREPAID, ruling.credit_units),
-        (AccountKind.DISPUTE_ESCROW, AccountKind.VENDOR_PENDING, net_units),
-        (AccountKind.DISPUTE_ESCROW, AccountKind.PLATFORM_FEE, fee_units),
-    )
+    charge, held = story.the_charge(), in_escrow(dispute)
+    credit = split_of(charge, ruling.credit_units)
+    kept = Split(*(one - other for one, other in zip(held, credit, strict=True)))
+    takers = _taken_back(story, charge, ruling.credit_units)
+    takers += payees(story, {**charge, "status": "pending"}, kept)
+    escrow = Part(story.account(AccountKind.DISPUTE_ESCROW), sum(held))
+    return spread([escrow], takers, _asset(charge))
 
 
 def _carry(story: Story, record: Record, back_units: int, split: Split, **also: Json) -> None:
@@ -235,6 +230,7 @@ def _carry(story: Story, record: Record, back_units: int, split: Split, **also: 
         "refunded_units": str(units(charge, "refunded_units") + back_units),
         "fee_returned_units": str(returned_units),
         "trail_seqs": [*trail_seqs, record.seq],
+        **tail_after(charge, split),
         **also,
     }
     after = only(record.changed[0], "charge_id", record)
@@ -242,29 +238,14 @@ def _carry(story: Story, record: Record, back_units: int, split: Split, **also: 
     story.charge = after
 
 
-def _postings(story: Story, record: Record, *posted: tuple[AccountKind, AccountKind, int]) -> None:
-    expected = _transfers(story, *posted)
+def _postings(story: Story, record: Record, expected: list[Transfer]) -> None:
     same_postings(record, expected)
     story.moved += expected
 
 
-def _transfers(story: Story, *posted: tuple[AccountKind, AccountKind, int]) -> list[Transfer]:
-    asset = _asset(story.the_charge())
-    return [
-        each
-        for debit, credit, amount_units in posted
-        for each in post(story.account(debit), story.account(credit), asset, amount_units)
-    ]
-
-
-def _split(charge: JsonObject, back_units: int) -> Split:
-    return split_refund(
-        amount_units=units(charge, "amount_units"),
-        fee_units=units(charge, "fee_units"),
-        refunded_units=units(charge, "refunded_units"),
-        fee_returned_units=units(charge, "fee_returned_units"),
-        back_units=back_units,
-    )
+def _taken_back(story: Story, charge: JsonObject, back_units: int) -> list[Part]:
+    """Where what is given back goes: the reverse of the order of consumption."""
+    return back_of(payers(story, charge), units(charge, "refunded_units"), back_units)
 
 
 def _left_units(charge: JsonObject) -> int:

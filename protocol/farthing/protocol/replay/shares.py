@@ -1,0 +1,139 @@
+"""Who paid a charge and who was paid, as its documents say: the parts that postings follow from.
+
+Boundary: reads documents; the arithmetic is the law's (`protocol.shares`, `protocol.refunds`).
+Source: spec/ledger.md.
+"""
+
+from collections.abc import Mapping
+
+from farthing.protocol.canonical import Json
+from farthing.protocol.ledger import AccountKind
+from farthing.protocol.money import PPM
+from farthing.protocol.refunds import Split, split_refund
+from farthing.protocol.replay.reading import JsonObject, integer, member, units
+from farthing.protocol.replay.story import Story
+from farthing.protocol.shares import Part, partner_share
+
+__all__ = [
+    "consumed",
+    "in_escrow",
+    "partner_of",
+    "payees",
+    "payers",
+    "split_of",
+    "tail_after",
+    "tail_of",
+]
+
+_LOTS = {AccountKind.DEFERRED_REVENUE.value, AccountKind.PROMOTIONAL_CREDIT.value}
+
+
+def partner_of(agreement: Mapping[str, Json]) -> JsonObject | None:
+    """The partner that an agreement names, whose share and the fee are at most the whole."""
+    partner = agreement.get("partner")
+    if partner is None:
+        return None
+    if not isinstance(partner, dict) or partner.keys() != {"partner_id", "ppm"}:
+        raise TypeError("the partner is not one")
+    member(partner, "partner_id")
+    if not 0 < integer(partner, "ppm") <= PPM - integer(agreement, "fee_ppm"):
+        raise ValueError("the shares are more than the whole")
+    return partner
+
+
+def tail_of(agreement: JsonObject, amount_units: int, fee_units: int) -> JsonObject | None:
+    """The partner's share as it must stand in a charge; None where there is no partner."""
+    partner = partner_of(agreement)
+    if partner is None:
+        return None
+    share_units = partner_share(amount_units, fee_units, integer(partner, "ppm"))
+    return {
+        "amount_units": str(share_units),
+        "partner_id": partner["partner_id"],
+        "returned_units": "0",
+    }
+
+
+def tail_after(charge: JsonObject, split: Split) -> dict[str, Json]:
+    """The member of a charge that holds its partner's share, after part was given back."""
+    tail = charge.get("tail")
+    if not isinstance(tail, dict):
+        return {}
+    returned_units = units(tail, "returned_units") + split.partner_units
+    return {"tail": {**tail, "returned_units": str(returned_units)}}
+
+
+def consumed(hold: JsonObject, amount_units: int) -> list[Json]:
+    """What a capture consumes of the lots that its hold drew, in the same order."""
+    used: list[Json] = []
+    for each in _drawn(hold):
+        drawn_units = min(units(each, "amount_units"), amount_units)
+        amount_units -= drawn_units
+        if drawn_units:
+            used.append({**each, "amount_units": str(drawn_units)})
+    return used
+
+
+def payers(story: Story, thing: JsonObject) -> list[Part]:
+    """Who pays a hold or paid a charge, in the order of consumption: lots, then money."""
+    parts: list[Part] = []
+    for each in _drawn(thing):
+        kind = member(each, "kind")
+        if kind not in _LOTS:
+            raise ValueError("a lot lies on no such account")
+        parts.append(Part(story.account(AccountKind(kind)), units(each, "amount_units")))
+    rest_units = units(thing, "amount_units") - sum(part.units for part in parts)
+    if rest_units < 0:
+        raise ValueError("more is drawn on lots than is held")
+    return [*parts, Part(story.account(AccountKind.PREPAID), rest_units)]
+
+
+def payees(story: Story, charge: JsonObject, split: Split) -> list[Part]:
+    """Who is paid of a charge, where their shares lie now."""
+    payable = charge["status"] == "payable"
+    vendor = AccountKind.VENDOR_PAYABLE if payable else AccountKind.VENDOR_PENDING
+    partner = AccountKind.PARTNER_PAYABLE if payable else AccountKind.PARTNER_PENDING
+    parts = [
+        Part(story.account(vendor), split.net_units),
+        Part(story.account(AccountKind.PLATFORM_FEE), split.fee_units),
+    ]
+    if "tail" in charge:
+        parts.append(Part(story.account(partner), split.partner_units))
+    return parts
+
+
+def split_of(charge: JsonObject, back_units: int) -> Split:
+    """How giving back part of a charge divides."""
+    found = charge.get("tail")
+    nothing: JsonObject = {"amount_units": "0", "returned_units": "0"}
+    tail = found if isinstance(found, dict) else nothing
+    return split_refund(
+        amount_units=units(charge, "amount_units"),
+        fee_units=units(charge, "fee_units"),
+        refunded_units=units(charge, "refunded_units"),
+        fee_returned_units=units(charge, "fee_returned_units"),
+        back_units=back_units,
+        partner_units=units(tail, "amount_units"),
+        partner_returned_units=units(tail, "returned_units"),
+    )
+
+
+def in_escrow(dispute: JsonObject) -> Split:
+    """What a dispute holds of each share."""
+    return Split(
+        units(dispute, "held_net_units"),
+        units(dispute, "held_fee_units"),
+        units({"held_partner_units": "0", **dispute}, "held_partner_units"),
+    )
+
+
+def _drawn(thing: JsonObject) -> list[JsonObject]:
+    drawn = thing.get("drawn", [])
+    if not isinstance(drawn, list):
+        raise TypeError("what was drawn is a list")
+    found: list[JsonObject] = []
+    for each in drawn:
+        if not isinstance(each, dict) or each.keys() != {"amount_units", "kind", "lot_id"}:
+            raise TypeError("what was drawn is no part of a lot")
+        found.append(each)
+    return found

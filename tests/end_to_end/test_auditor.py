@@ -154,6 +154,13 @@ def test_nothing_is_left_of_an_export_that_failed(
     assert not out.exists()
 
 
+def test_a_pin_is_for_a_bundle(market: Market) -> None:
+    ran = run("audit", "verify", market.database, "--trust", market.thumbprint)
+
+    assert ran.code == 1
+    assert "judged by --keys" in ran.err
+
+
 def test_an_unknown_format_is_called_that(market: Market) -> None:
     ran = run("audit", "export", market.database, "--out", "x", "--format", "xlsx")
 

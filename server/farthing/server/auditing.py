@@ -62,6 +62,8 @@ def audited(
     with path.open("rb") as file:
         is_database = file.read(len(_DATABASE_MARK)) == _DATABASE_MARK
     if is_database:
+        if trust:
+            raise Unverified("--trust is for a bundle; a database is judged by --keys")
         return _database(path, _keys_of(settings, SqliteStore(path), keys))
     trusted = frozenset(trust)
     if keys is not None:

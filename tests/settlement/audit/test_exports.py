@@ -14,6 +14,7 @@ import pytest
 
 from farthing.protocol.canonical import sha256_hex
 from farthing.protocol.errors import Broken
+from farthing.protocol.faults import FaultKind
 from farthing.protocol.ledger import fold
 from farthing.protocol.money import ASSETS
 from farthing.protocol.records import parse_record
@@ -26,6 +27,7 @@ from farthing.settlement.journal.sqlite import SqliteStore
 from tests.protocol.bundling import traded, treasured
 from tests.protocol.evidence_market import ORIGIN
 from tests.settlement.audit.market import written
+from tests.spec.manifest import REPOSITORY
 
 BEAN_CHECK = Path(sys.executable).with_name("bean-check")
 
@@ -277,3 +279,10 @@ def test_books_that_break_the_ledger_are_not_written_to_their_end(form: Form) ->
 )
 def test_an_amount_has_all_places_of_its_asset(units: int, asset: str, text: str) -> None:
     assert amount_of(units, asset) == text
+
+
+def test_the_chapter_names_every_format_column_and_kind_of_fault() -> None:
+    chapter = (REPOSITORY / "spec" / "audit.md").read_text(encoding="utf-8")
+
+    words = [*Form, *COLUMNS, *FaultKind]
+    assert [word for word in words if f"`{word}`" not in chapter] == []

@@ -85,6 +85,13 @@ async def viewed(
         await reports.dispose()
 
 
+def reached(path: Path) -> int:
+    model = Followed(path)
+    seq, _ = model.open()
+    model.close()
+    return seq
+
+
 def dump(path: Path) -> list[tuple[Any, ...]]:
     with closing(sqlite3.connect(path)) as connection:
         names = [
@@ -252,6 +259,7 @@ def test_a_kill_between_batches_loses_nothing_and_doubles_nothing(steps: Steps, 
             some = records[reached : reached + chance.randint(1, 9)]
             if some:
                 model.extend(some)
+            model.close()
             reached += len(some)
         with followed(records) as whole:
             assert dump(path) == dump(whole)
@@ -286,8 +294,11 @@ def test_two_followers_of_one_file_do_not_both_go_on(tmp_path: Path) -> None:
 
     with pytest.raises(Unreadable):
         other.extend(records[:4])
+    other.extend(records[4:])
+    one.close()
+    other.close()
 
-    assert other.open()[0] == 4
+    assert reached(tmp_path / "reports.sqlite") == len(records)
 
 
 async def test_a_reading_has_what_the_follower_has_not_yet_and_says_how_far_it_goes(
@@ -340,7 +351,9 @@ def test_rows_of_another_version_are_dropped(tmp_path: Path) -> None:
         connection.execute("UPDATE statement_cursor SET version = 0")
         connection.commit()
 
-    assert Followed(path).open() == (0, "")
+    model = Followed(path)
+    assert model.open() == (0, "")
+    model.close()
     assert [row for row in dump(path) if row[0] != "statement_cursor"] == []
 
 

@@ -5,6 +5,7 @@ Source: spec/statements.md.
 """
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
@@ -25,8 +26,10 @@ __all__ = ["follow_history", "following_history"]
 log = structlog.get_logger(__name__)
 
 _PAUSE_S: Final = 1.0
+_REST_S: Final = 0.02
 
 Queue = asyncio.Queue[Committed | None]
+Sleep = Callable[[float], Awaitable[object]]
 
 
 async def follow_history(
@@ -34,7 +37,7 @@ async def follow_history(
     path: Path,
     *,
     batch_max: int = BATCH_MAX,
-    sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+    sleep: Sleep = asyncio.sleep,
 ) -> None:
     """Keep the statement lines up with the journal until it ends or the task is cancelled.
 
@@ -45,11 +48,11 @@ async def follow_history(
         path: the read model's file; made where it is missing, made anew where it is of another
             journal.
         batch_max: the most records of one transaction.
-        sleep: waits between two attempts.
+        sleep: waits between two attempts, and two transactions.
     """
     while True:
         try:
-            await _follow(engine, Followed(path), batch_max)
+            await _follow(engine, Followed(path), batch_max, sleep)
         except (Unreadable, Refused) as error:
             log.warning("history_interrupted", reason=str(error))
             await sleep(_PAUSE_S)
@@ -68,7 +71,7 @@ async def following_history(engine: Engine, path: Path) -> AsyncIterator[None]:
         await asyncio.wait({task})
 
 
-async def _follow(engine: Engine, followed: Followed, batch_max: int) -> None:
+async def _follow(engine: Engine, followed: Followed, batch_max: int, sleep: Sleep) -> None:
     try:
         seq, record_sha256 = await asyncio.to_thread(followed.open)
         if seq and not await _is_in(engine, seq, record_sha256):
@@ -79,7 +82,12 @@ async def _follow(engine: Engine, followed: Followed, batch_max: int) -> None:
         pumping = asyncio.create_task(_pump(engine, seq, queue))
         try:
             while batch := await _next_batch(queue, batch_max):
+                began_ns = time.perf_counter_ns()
                 await asyncio.to_thread(followed.extend, batch)
+                took_s = (time.perf_counter_ns() - began_ns) / 1_000_000_000
+                # At most half of the time, so that those who are served here have the other; and
+                # what comes meanwhile shares a transaction.
+                await sleep(max(took_s, _REST_S))
             await pumping
         finally:
             pumping.cancel()

@@ -1,7 +1,9 @@
 """What can become of a charge, each story told by the real engine."""
 
+from tests.construction import Trade
 from tests.papers import card_document
 from tests.protocol.evidence_market import Told
+from tests.settlement.engine.treasurer import Treasury
 
 
 def refunded() -> Told:
@@ -78,6 +80,55 @@ def everything_that_can_happen() -> Told:
     return told
 
 
+def shared(pages: int = 12, held: int = 12) -> Told:
+    """A partner has its share, two lots pay first, and money pays the rest."""
+    trade = Trade.opened()
+    treasury = Treasury(trade)
+    treasury.partner(trade.room.organisation("operator", "Operator Two"), 50_001)
+    treasury.grant_credit(5_000_001, priority=1)
+    treasury.grant_credit(7_000_003, "promotional", priority=2)
+    trade.agreement_id = trade.room.agree(trade.agent, trade.listing_id)
+    record = trade.room.capture(trade.vendor, trade.held(held), pages)
+    return Told(trade, record.changed[1].id)
+
+
+def shared_and_given_back_in_parts() -> Told:
+    told = shared()
+    for units in (1, 12_999_999, 3):
+        told.refund(units)
+    told.trade.room.advance(601)
+    told.refund(9_000_000)
+    return told
+
+
+def shared_and_reversed() -> Told:
+    told = shared()
+    told.refund(12_000_001)
+    told.dispute("not_delivered")
+    told.trade.room.advance(700)
+    return told
+
+
+def shared_and_rejected() -> Told:
+    told = shared(pages=3, held=9)
+    told.refund(1)
+    told.answer(told.dispute("not_delivered"), "b" * 64, schema_valid=True)
+    told.trade.room.advance(601)
+    return told
+
+
+def shared_and_waiting_for_evidence() -> Told:
+    told = shared(pages=2, held=9)
+    told.dispute("not_delivered")
+    return told
+
+
+def shared_and_used_not_at_all() -> Told:
+    told = shared(pages=0)
+    told.trade.room.advance(601)
+    return told
+
+
 STORIES = (
     refunded,
     given_back_whole_after_it_was_payable,
@@ -92,4 +143,9 @@ STORIES = (
     free_of_charge,
     captured_with_a_rotated_key,
     everything_that_can_happen,
+    shared_and_given_back_in_parts,
+    shared_and_reversed,
+    shared_and_rejected,
+    shared_and_waiting_for_evidence,
+    shared_and_used_not_at_all,
 )

@@ -14,6 +14,10 @@ from urllib.parse import urlsplit
 import httpx2
 import orjson
 
+from farthing.identity.keyring import Purpose
+from farthing.server.app import build
+from farthing.server.settings import Settings
+from farthing.settlement.journal.remote import RemoteEngine
 from tests.server.listening import envelope, listening
 
 FARTHING = (sys.executable, "-m", "farthing.clients.cli")
@@ -131,3 +135,25 @@ async def test_what_it_cannot_start_with_is_one_line(tmp_path: Path) -> None:
     assert "journal.jwk: put back the keys of this journal" in lost
     assert "set public_url to an https URL" in reach
     assert not other.exists()
+
+
+def test_the_engines_process_loads_no_door() -> None:
+    program = "import farthing.server.engine, sys; print(*sys.modules)"
+    ran = subprocess.run(  # our own interpreter
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60
+    )
+
+    loaded = {name.partition(".")[0] for name in ran.stdout.split()}
+    assert (
+        loaded & {"httpx2", "mcp", "starlette", "structlog", "typer", "uvicorn", "uvloop"} == set()
+    )
+
+
+def test_each_process_holds_no_other_key_than_it_signs_with(tmp_path: Path) -> None:
+    settings = Settings(data_dir=tmp_path)
+    remote = RemoteEngine(tmp_path / "engine.sock", in_flight_max=1)
+
+    service = build(settings, port=1, remote=remote)
+
+    assert service.keyring.keys.keys() == {Purpose.PLATFORM}
+    assert service.keyring.public(Purpose.JOURNAL).jwk() == service.market.journal_jwk

@@ -147,6 +147,15 @@ def test_the_engine_refuses_at_once_what_is_beyond_its_queue() -> None:
     assert len(refused) == 45
 
 
+async def test_what_did_not_fit_into_a_batch_is_done_in_the_next() -> None:
+    with served(limits=Limits(batch_max=7, batch_bytes_max=5_000)) as engine:
+        async with connected(engine.address) as remote, asyncio.timeout(30):
+            calls = [remote.submit(engine.hold()) for _ in range(40)]
+            seqs = [outcome.seq for outcome in await asyncio.gather(*calls)]
+
+    assert seqs == list(range(seqs[0], seqs[0] + 40))
+
+
 def _replies(connection: Raw) -> Any:
     for frame in connection.frames():
         for reply in replies_in(frame):

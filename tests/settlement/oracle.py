@@ -20,6 +20,7 @@ class Oracle:
         self.pending: dict[str, int] = defaultdict(int)
         self.spent: dict[tuple[str, str], int] = defaultdict(int)
         self.prev = hashlib.sha256(b"farthing journal").hexdigest()
+        self.grace: dict[str, int] = {}
         self.seq = 0
 
     def read(self, lines: Iterable[bytes]) -> None:
@@ -34,6 +35,10 @@ class Oracle:
                 assert not {"moved", "counted", "changed"} & record.keys(), (
                     "a refusal did something"
                 )
+            for changed in record.get("changed", ()):
+                if changed["noun"] == "grace":
+                    policies = (changed["after"]["granted_units"], changed["after"]["chosen_units"])
+                    self.grace[changed["id"]] = min(map(int, policies))
             for moved in record.get("moved", ()):
                 self._move(moved)
             for counted in record.get("counted", ()):
@@ -41,21 +46,23 @@ class Oracle:
             self.check()
 
     def check(self) -> None:
-        """Debits equal credits, and only external clearing is below zero."""
+        """Debits equal credits; clearing and promotion alone are below zero, but for a grace."""
         by_asset: dict[str, list[int]] = defaultdict(lambda: [0, 0])
         for name in set(self.posted) | set(self.pending):
             asset = name.rsplit(":", 1)[1]
             by_asset[asset][0] += self.posted[name]
             by_asset[asset][1] += self.pending[name]
-            if ":external_clearing:" not in name:
+            if ":external_clearing:" not in name and ":promotion:" not in name:
                 at_hand = self.posted[name] + min(self.pending[name], 0)
-                assert at_hand >= 0, f"{name} is overdrawn"
+                assert at_hand >= -self.grace.get(name, 0), f"{name} is overdrawn"
         assert all(sums == [0, 0] for sums in by_asset.values()), dict(by_asset)
         assert all(units >= 0 for units in self.spent.values()), dict(self.spent)
 
     def _move(self, moved: dict[str, Any]) -> None:
         units = int(moved["units"])
         assert units > 0
+        assets = {moved[side].rsplit(":", 1)[1] for side in ("debit", "credit")}
+        assert assets == {moved["asset"]}, "one asset becomes another"
         book = self.posted if moved["movement"] == "post" else self.pending
         sign = -1 if moved["movement"] == "void" else 1
         book[moved["debit"]] -= sign * units

@@ -168,7 +168,9 @@ def apply(
     _check(transfer.credit, credit, grace)
 
 
-def fold(transfers: Iterable[Transfer], grace: Mapping[str, int] = _NO_GRACE) -> dict[str, Account]:
+def fold(
+    transfers: Iterable[Transfer], grace: Mapping[str, int] | None = _NO_GRACE
+) -> dict[str, Account]:
     """The accounts that a sequence of transfers leaves."""
     accounts: dict[str, Account] = {}
     for transfer in transfers:

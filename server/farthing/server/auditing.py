@@ -164,13 +164,14 @@ def _tables(findings: DatabaseFindings) -> Iterator[str]:
 
 
 def _keys_of(settings: Settings, store: SqliteStore, keys: Path | None) -> _Keys:
-    last = store.last()
-    if last is None:
+    first = next(store.batches(), None)
+    if first is None:
         raise Unverified(f"{store.path} holds no record")
     if keys is not None:
-        # The first line of a signed note is its log's name; the signature covers it.
+        # The first line of a signed note is its log's name; the signature covers it. Of the first
+        # note: where that was changed, the first record is where nothing is proven any more.
         published = _key_set(keys)
-        return _Keys(origin=last.note.partition("\n")[0], journal=published, quotes=published)
+        return _Keys(origin=first.note.partition("\n")[0], journal=published, quotes=published)
     keyring = open_keyring(settings.keys_dir, os.urandom, origin="", begun=True)
     return _Keys(
         origin=keyring.origin,

@@ -13,6 +13,7 @@ from farthing.protocol.checkpoints import (
     CheckpointFault,
     note_key_id,
     sign_checkpoint,
+    verifier_key,
     verify_checkpoint,
 )
 from farthing.protocol.keys import PrivateKey, PublicKey
@@ -120,3 +121,13 @@ def test_tree_heads_are_signed_with_ed25519_alone() -> None:
         sign_checkpoint(ES256, Checkpoint(origin=ORIGIN, size=1, root=ROOT))
     with pytest.raises(CheckpointError):
         verify_checkpoint(NOTE, ORIGIN, ES256.public)
+
+
+def test_a_key_is_written_as_other_tools_read_it() -> None:
+    """The example key of Go's golang.org/x/mod/sumdb/note."""
+    line = "PeterNeumann+c74f20a3+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW"
+    raw = base64.b64decode(line.rpartition("+")[2])[1:]
+    x = base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
+    key = PublicKey.from_jwk({"kty": "OKP", "crv": "Ed25519", "x": x})
+
+    assert verifier_key("PeterNeumann", key) == line

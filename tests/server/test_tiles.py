@@ -7,7 +7,7 @@ import httpx2
 import pytest
 import pytest_asyncio
 
-from farthing.protocol.checkpoints import Checkpoint, verify_checkpoint
+from farthing.protocol.checkpoints import Checkpoint, verifier_key, verify_checkpoint
 from farthing.protocol.errors import Code, Refused
 from farthing.protocol.keys import PublicKey
 from farthing.protocol.merkle import Tree, verify_consistency
@@ -95,3 +95,13 @@ async def test_the_verifier_can_be_downloaded(server: Serving) -> None:
 
     assert response.content == (files("farthing.spec") / "farthing_verify.py").read_bytes()
     assert response.headers["content-type"].startswith("text/x-python")
+
+
+async def test_the_key_of_the_heads_is_told_as_other_tools_read_it(server: Serving) -> None:
+    market = server.service.market
+
+    response = await fetched(server, "/checkpoint.vkey")
+
+    line = verifier_key(market.origin, PublicKey.from_jwk(market.journal_jwk))
+    assert response.text == f"{line}\n"
+    assert line.startswith(f"{market.origin}+")

@@ -22,6 +22,7 @@ __all__ = [
     "CheckpointFault",
     "note_key_id",
     "sign_checkpoint",
+    "verifier_key",
     "verify_checkpoint",
 ]
 
@@ -112,6 +113,16 @@ def note_key_id(name: str, key: PublicKey) -> bytes:
         raise CheckpointError(CheckpointFault.MALFORMED)
     named = name.encode() + b"\n" + _ED25519 + key.raw
     return hashlib.sha256(named).digest()[:_KEY_ID_BYTES]
+
+
+def verifier_key(name: str, key: PublicKey) -> str:
+    """The line by which other tools of the format know a key: name, key id, type and key.
+
+    Raises:
+        CheckpointError: The key is not Ed25519.
+    """
+    stamped = base64.b64encode(_ED25519 + key.raw).decode()
+    return f"{name}+{note_key_id(name, key).hex()}+{stamped}"
 
 
 def _body(checkpoint: Checkpoint) -> str:

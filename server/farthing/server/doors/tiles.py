@@ -13,7 +13,9 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
+from farthing.protocol.checkpoints import verifier_key
 from farthing.protocol.errors import Refused
+from farthing.protocol.keys import PublicKey
 from farthing.protocol.tiles import TILE_WIDTH, parse_tile
 from farthing.server.doors.admission import request_id_of
 from farthing.server.doors.render import problem
@@ -28,7 +30,7 @@ _VERIFIER: Final = (files("farthing.spec") / "farthing_verify.py").read_bytes()
 
 
 def tile_routes(market: Market) -> list[Route]:
-    """`/checkpoint`, `/tile/LEVEL/NUMBER` complete or as `.p/WIDTH`, and the one-file verifier."""
+    """`/checkpoint` and its key, `/tile/LEVEL/NUMBER` or `.p/WIDTH`, the one-file verifier."""
 
     async def checkpoint(request: Request) -> Response:
         try:
@@ -36,6 +38,11 @@ def tile_routes(market: Market) -> list[Route]:
         except Refused as refused:
             return problem(refused.refusal, request_id_of(request.scope))
         return PlainTextResponse(note, headers=_FOR_NOW)
+
+    async def key(request: Request) -> Response:
+        del request
+        line = verifier_key(market.origin, PublicKey.from_jwk(market.journal_jwk))
+        return PlainTextResponse(f"{line}\n", headers=_FOR_NOW)
 
     async def tile(request: Request) -> Response:
         named = parse_tile(request.path_params["path"])
@@ -58,6 +65,7 @@ def tile_routes(market: Market) -> list[Route]:
 
     return [
         Route("/checkpoint", checkpoint),
+        Route("/checkpoint.vkey", key),
         Route("/tile/{path:path}", tile),
         Route("/farthing_verify.py", verifier),
     ]

@@ -8,7 +8,7 @@ from contextlib import aclosing
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from threading import Thread
+from threading import Event, Thread
 from typing import Any
 
 import pytest
@@ -154,6 +154,35 @@ async def test_what_did_not_fit_into_a_batch_is_done_in_the_next() -> None:
             seqs = [outcome.seq for outcome in await asyncio.gather(*calls)]
 
     assert seqs == list(range(seqs[0], seqs[0] + 40))
+
+
+def test_while_a_batch_is_under_way_no_more_is_taken_than_a_socket_holds(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    entered, gate = Event(), Event()
+    with served() as engine, raw(engine.address) as flood:
+        assert engine.stepper is not None
+        step = engine.stepper.step
+
+        def held_up(commands: Any) -> Any:
+            entered.set()
+            gate.wait()
+            return step(commands)
+
+        monkeypatch.setattr(engine.stepper, "step", held_up)
+        flood.send(submit_of(1, engine.hold()))
+        entered.wait()
+        (frame,) = frames([submit_of(number, engine.hold()) for number in range(2, 100)])
+        flood.sock.settimeout(0)
+        taken_bytes = 0
+        try:
+            while taken_bytes < FRAME_BYTES_MAX:
+                taken_bytes += flood.sock.send(frame)
+        except BlockingIOError:
+            gate.set()
+
+    assert gate.is_set()
+    assert taken_bytes < 4 * 1024 * 1024
 
 
 def _replies(connection: Raw) -> Any:

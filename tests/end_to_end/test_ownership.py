@@ -16,6 +16,7 @@ from farthing.clients.transport import Connection
 from farthing.protocol import wire
 from farthing.protocol.contracts import DeliveryRecord
 from farthing.protocol.errors import Code, Refused
+from farthing.protocol.messages import treasury
 from farthing.protocol.messages.operations import OPERATIONS, AnyOperation
 from farthing.protocol.wire import Role
 from farthing.settlement.engine.questions import AllAccounts, FiguresNow
@@ -32,6 +33,8 @@ REFERENCES = {
     wire.HoldRef: "hld",
     wire.ChargeRef: "chg",
     wire.DisputeRef: "dsp",
+    treasury.TopUpRef: "top",
+    treasury.PayoutRef: "pay",
 }
 ABSENT = "00000000000000000000000000"
 # Listings are public: everybody may see a foreign one, so only absence is tested there.
@@ -117,6 +120,8 @@ def arguments(target: Target, mine: Tenant, value: str) -> dict[str, Any]:
         "per_call_max": {"amount": "0.1", "asset": "USD"},
         "per_day_max": {"amount": "0.1", "asset": "USD"},
         "asset": "USD",
+        "account": "prepaid",
+        "kind": "bought",
         "workload": [{"meter": "page", "quantity": "1"}],
         "args_sha256": "a" * 64,
         "reason": "not_delivered",

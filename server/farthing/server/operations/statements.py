@@ -36,7 +36,14 @@ from farthing.settlement.reports.lines import Entry, Line, effective_at_us, held
 from farthing.settlement.reports.reads import Kept, View
 from farthing.settlement.reports.statements import Period, Place, balances_at, page_of
 
-__all__ = ["accounts_then", "balances_then", "get_record", "get_statement", "ids_shown", "line_view"]
+__all__ = [
+    "accounts_then",
+    "balances_then",
+    "get_record",
+    "get_statement",
+    "ids_shown",
+    "line_view",
+]
 
 _RETRY_AFTER_S: Final = 1
 _KINDS: Final = frozenset(kind.value for kind in AccountKind)

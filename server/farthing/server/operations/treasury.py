@@ -44,6 +44,7 @@ from farthing.protocol.wire import Role
 from farthing.server.market import Market
 from farthing.server.operations.replies import Reply, reply
 from farthing.server.ports import PaymentProcessor, ProcessorFailed
+from farthing.settlement.engine.commands import PLATFORM
 from farthing.settlement.engine.lots import lot_answer, lot_view
 from farthing.settlement.engine.payments import (
     payout_answer,
@@ -51,7 +52,7 @@ from farthing.settlement.engine.payments import (
     top_up_answer,
     top_up_view,
 )
-from farthing.settlement.engine.questions import Things
+from farthing.settlement.engine.questions import Lookup, Things
 from farthing.settlement.engine.things import Lot, Payout, TopUp
 from farthing.settlement.engine.treasury import close_answer, grace_answer, partner_answer
 
@@ -196,6 +197,10 @@ async def _of(
     """The things of an organisation: the treasurer may name any, everybody else has its own."""
     organisation_id = ask.organisation_id or caller.organisation_id
     if caller.role is not Role.TREASURER and organisation_id != caller.organisation_id:
+        raise Refused(refuse(Code.NOT_FOUND, path="organisation_id"))
+    if await market.ask(Lookup(noun="principal", id=organisation_id)) is None and (
+        organisation_id != PLATFORM
+    ):
         raise Refused(refuse(Code.NOT_FOUND, path="organisation_id"))
     found = await market.ask(
         Things(noun=_NOUNS[kind], principal_id=organisation_id, limit=ask.limit)

@@ -1,6 +1,7 @@
 """The follower: it catches up, waits out what fails, and can be stopped at any moment."""
 
 import asyncio
+import json
 import sqlite3
 from collections.abc import AsyncGenerator
 from contextlib import closing
@@ -110,3 +111,16 @@ async def test_it_can_be_stopped_with_its_hands_full(tmp_path: Path) -> None:
     await follow_history(Journal(records), path, sleep=at_once)  # type: ignore[arg-type]
 
     assert reached(path) == (len(records), sides_of(records))
+
+
+async def test_it_stops_at_a_record_that_breaks_the_ledger(tmp_path: Path) -> None:
+    records = committed(traded(STEPS))
+    path = tmp_path / "reports.sqlite"
+    broken = next(each for each in records if each.record.operation == "capture_hold")
+    again = {**json.loads(broken.data), "seq": broken.seq + 1}
+    twice = Committed(seq=broken.seq + 1, data=json.dumps(again).encode())
+    told = [*records[: broken.seq], twice]
+
+    await follow_history(Journal(told), path, batch_max=1, sleep=at_once)  # type: ignore[arg-type]
+
+    assert reached(path) == (broken.seq, sides_of(records[: broken.seq]))

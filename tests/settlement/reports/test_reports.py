@@ -320,6 +320,32 @@ async def test_a_reading_has_what_the_follower_has_not_yet_and_says_how_far_it_g
         assert view.as_of_seq == 8
 
 
+class Racing(Journal):
+    """An engine whose follower takes everything in just when a reading asks for the tail."""
+
+    def __init__(self, records: list[Committed], path: Path) -> None:
+        super().__init__(records)
+        self.path = path
+
+    async def follow(self, after_seq: int) -> AsyncIterator[Committed]:
+        extend(self.path, self.records, 50)
+        async for each in super().follow(after_seq):
+            yield each
+
+
+async def test_a_reading_is_of_one_moment_while_the_follower_writes(tmp_path: Path) -> None:
+    trade = traded([("deliver", 3), ("hold", 2), ("deliver", 9)])
+    records, path = committed(trade), tmp_path / "reports.sqlite"
+    extend(path, records[:-6], 50)
+    reports = Reports(path, Racing(records, path))  # type: ignore[arg-type]
+    async with reports.view() as view:
+        found = await balances_at(view, await kept(view, trade), seq=view.as_of_seq)
+    await reports.dispose()
+
+    assert reached(path) == len(records)
+    assert found == trade.room.state.accounts
+
+
 async def test_a_file_of_another_journal_is_not_read(tmp_path: Path) -> None:
     ours = committed(traded([("fund", 3), ("wait", 2)]))
     theirs = committed(traded([("fund", 4), ("deliver", 2)]))

@@ -14,7 +14,7 @@ from typing import Final, cast
 import structlog
 
 from farthing.protocol.canonical import sha256_hex
-from farthing.protocol.errors import Refused
+from farthing.protocol.errors import FarthingError, Refused
 from farthing.settlement.engine.commands import Committed
 from farthing.settlement.engine.questions import RecordAt
 from farthing.settlement.journal.store import Unreadable
@@ -56,6 +56,10 @@ async def follow_history(
         except (Unreadable, Refused) as error:
             log.warning("history_interrupted", reason=str(error))
             await sleep(_PAUSE_S)
+        except (FarthingError, AssertionError):
+            # A defect, which would be met again. What is read from now on says how old it is.
+            log.critical("history_stops", exc_info=True)
+            return
         else:
             return
 

@@ -170,10 +170,12 @@ def _opened(engine: Engine) -> tuple[int, str]:
     METADATA.create_all(engine)
     with engine.begin() as connection:
         row = connection.execute(select(CURSOR)).one_or_none()
-        if row is None or row.version != VERSION:
-            _clear(connection)
-            return 0, ""
-        return row.seq, row.record_sha256
+        if row is not None and row.version == VERSION:
+            return row.seq, row.record_sha256
+        METADATA.drop_all(connection)
+        METADATA.create_all(connection)
+        _clear(connection)
+        return 0, ""
 
 
 def _clear(connection: Connection) -> None:

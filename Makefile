@@ -16,6 +16,7 @@ FILE ?=
 BUDGET ?=
 JSON ?=
 ONLY ?=
+ROWS ?=
 CHECK ?=
 ARGS ?=
 MINUTES ?=
@@ -34,7 +35,7 @@ demo: $(STAMP) ## Run one whole trade and print it as a story (FILE=any.pdf, BUD
 	@$(BIN)/python -m farthing.clients.demo $(if $(FILE),--file "$$DEMO_FILE") $(if $(BUDGET),--budget "$$DEMO_BUDGET") $(if $(JSON),--json)
 
 .PHONY: faults
-faults: $(STAMP) ## Break thirty listed lines, one at a time, and see a named test fail for each
+faults: $(STAMP) ## Break each listed line, one at a time, and see a named test fail for each
 	@$(BIN)/python -m tests.faults
 
 .PHONY: soak
@@ -63,8 +64,8 @@ schemas: $(STAMP) ## Generate spec/farthing/spec/schemas (CHECK=1: only compare,
 	@$(BIN)/python -m farthing.spec.generate $(if $(CHECK),--check)
 
 .PHONY: bench
-bench: $(STAMP) ## Measure beside honest baselines (ONLY=engine,door, JSON=1)
-	@$(BIN)/python -m tests.bench $(if $(ONLY),--only '$(ONLY)') $(if $(JSON),--json)
+bench: $(STAMP) ## Measure beside honest baselines (ONLY=engine,door, JSON=1, ROWS=)
+	@$(BIN)/python -m tests.bench $(if $(ONLY),--only '$(ONLY)') $(if $(JSON),--json) $(if $(ROWS),--rows '$(ROWS)')
 
 .PHONY: venv
 venv: $(STAMP) ## Build .venv from the lock, if it is not up to date

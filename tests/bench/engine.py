@@ -1,165 +1,166 @@
-"""How fast the engine places holds and captures them, durable and chained, in this process.
+"""How fast the engine places holds and captures them, durable, chained and in a tree.
 
-Every caller awaits its own acknowledgement; the journal holds `rows` records before the clock
-starts. Beside it: the same checks in one pooled SQLAlchemy transaction each, on the same disk.
+In a process of its own with two front ends, every caller awaiting its own acknowledgement. Beside
+it, from the same run and on the same disk: the same checks in one pooled SQLAlchemy transaction
+each, and in one plain `sqlite3` transaction each.
 """
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
+from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from farthing.protocol.chain import Chain
-from farthing.protocol.messages.holds import PLACE_HOLD, PlaceHold
-from farthing.protocol.records import Record, parse_record
-from farthing.protocol.times import SECOND_US
-from farthing.protocol.wire import Usage
 from farthing.server.engine import now_us
-from farthing.server.market import command_of
-from farthing.settlement.engine.commands import Command
-from farthing.settlement.journal.sealing import Draft
+from farthing.settlement.journal.index import Index
 from farthing.settlement.journal.sqlite import SqliteStore
 from farthing.settlement.journal.writer import Writer
 from farthing.settlement.machine import MACHINE
+from tests.bench.curve import grow, life
+from tests.bench.driving import Driven, drive
+from tests.bench.load import Load, market
 from tests.bench.orm import baseline
-from tests.bench.report import Row, percentile
-from tests.construction import Trade
+from tests.bench.plain import plain
+from tests.bench.processes import ORIGIN, Fronts, call_of, engine_process, keep_busy
+from tests.bench.report import Row
 from tests.papers import signing_key
 
 __all__ = ["run"]
 
 CALLERS = (1, 16, 256)
-ORIGIN = "bench/journal"
-# Calls per caller count: enough for a steady figure, few enough for the slow baseline.
-CALLS = {1: 2_000, 16: 20_000, 256: 60_000}
-BASELINE_CALLS = {1: 200, 16: 400, 256: 600}
+# Calls per caller count: enough for a steady figure, few enough for the slow baselines.
+CALLS = {1: 3_000, 16: 30_000, 256: 60_000}
+PLAIN_CALLS = {1: 2_000, 16: 4_000, 256: 4_000}
+ORM_CALLS = {1: 200, 16: 400, 256: 600}
+BUSY_PPM = 750_000
+BUSY_CALLERS = 16
+BUSY_CALLS = 4_000
 
 
-class Load:
-    """Commands of one agent under one agreement, each with a key and a proof of its own."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Baselines:
+    """Holds by those who do not know better, and by those who do."""
 
-    def __init__(self, trade: Trade) -> None:
-        self.trade = trade
-        self.number = 0
-
-    def hold(self) -> Command:
-        """The next hold."""
-        self.number += 1
-        ask = PlaceHold(
-            agreement_id=self.trade.agreement_id,
-            workload=(Usage(meter="page", quantity="1"),),
-            args_sha256="a" * 64,
-            idempotency_key=f"bench-{self.number:016d}",
-        )
-        caller = replace(
-            self.trade.agent,
-            proof_jti=f"bench-{self.number}",
-            proof_expires_at_us=now_us() + 30 * SECOND_US,
-        )
-        return command_of(caller, PLACE_HOLD, ask)
+    orm: Driven
+    plain: Driven
 
 
 async def run(rows: int) -> list[Row]:
-    """The figures of the engine suite."""
-    with TemporaryDirectory(dir=Path.cwd()) as folder:
-        figures: list[Row] = []
-        trade = Trade.opened(funds=2**60, per_call=2**60, per_day=2**60, now_us=now_us())
-        load = Load(trade)
-        store = SqliteStore(Path(folder) / "journal.sqlite")
-        _seed(store, trade)
-        writer = Writer(store, MACHINE, signer=signing_key("journal"), origin=ORIGIN, now_us=now_us)
-        writer.start()
-
-        async def place() -> None:
-            outcome = await writer.submit(load.hold())
-            assert outcome.refusal is None
-
-        await _drive(place, rows, 512)
-        async with baseline(Path(folder) / "orm.sqlite") as orm:
-            numbers = iter(range(10**9))
-
-            async def place_by_orm() -> None:
-                await orm.hold(f"key-{next(numbers)}", "agr", 1)
-
+    """The figures of the engine suite, on a journal of `rows` records."""
+    with TemporaryDirectory(dir=Path.cwd()) as name:
+        folder = Path(name)
+        at_us = now_us()
+        figures = grow(folder, market(at_us), rows)
+        baselines = {callers: await _baselines(folder, callers) for callers in CALLERS}
+        with engine_process(folder) as process:
+            fronts = Fronts(folder, at_us)
             for callers in CALLERS:
-                rate, times = await _drive(place, CALLS[callers], callers)
-                base_rate, base_times = await _drive(place_by_orm, BASELINE_CALLS[callers], callers)
-                figures += _rows(callers, (rate, times), (base_rate, base_times))
-        await writer.close()
-        figures.append(_pairs(trade))
+                held = fronts.drive("hold", CALLS[callers], callers)
+                figures += _holds(callers, held, baselines[callers])
+            paired = fronts.drive("pair", CALLS[256] // 2, 256)
+            figures += _pairs(paired)
+            figures += _busy(
+                "own process", fronts.drive("hold", BUSY_CALLS, BUSY_CALLERS, busy_ppm=BUSY_PPM)
+            )
+            figures += life(folder, process, rows)
+        figures += await _in_process(folder, at_us)
     return figures
 
 
-def _rows(
-    callers: int, own: tuple[float, list[float]], base: tuple[float, list[float]]
-) -> list[Row]:
+async def _baselines(folder: Path, callers: int) -> Baselines:
+    async with baseline(folder / f"orm-{callers}.sqlite") as orm:
+        by_orm = await drive(_hold_of(orm.hold), ORM_CALLS[callers], callers)
+    with plain(folder / f"plain-{callers}.sqlite") as bare:
+        by_plain = await drive(_hold_of(bare.hold), PLAIN_CALLS[callers], callers)
+    return Baselines(orm=by_orm, plain=by_plain)
+
+
+def _hold_of(hold: Callable[[str, str, int], Awaitable[None]]) -> Callable[[], Awaitable[None]]:
+    numbers = count()
+
+    async def place() -> None:
+        await hold(f"key-{next(numbers)}", "agr", 1)
+
+    return place
+
+
+def _holds(callers: int, held: Driven, beside: Baselines) -> list[Row]:
     name = f"holds, {callers} caller{'s' if callers > 1 else ''}"
+    many = callers == max(CALLERS)
     return [
+        Row(name=name, unit="1/s", value=held.rate, target=55_000 if many else None),
         Row(
-            name=name,
+            name=f"{name}, beside plain sqlite3",
             unit="1/s",
-            value=own[0],
-            baseline=base[0],
-            target=55_000 if callers == 256 else None,
+            value=held.rate,
+            baseline=beside.plain.rate,
+            ratio_target=6 if many else 0.2 if callers == 1 else None,
+        ),
+        Row(
+            name=f"{name}, beside pooled SQLAlchemy",
+            unit="1/s",
+            value=held.rate,
+            baseline=beside.orm.rate,
+            ratio_target=150 if many else None,
         ),
         Row(
             name=f"{name}, p50",
             unit="ms",
-            value=percentile(own[1], 0.5),
-            baseline=percentile(base[1], 0.5),
+            value=held.p50_ms,
+            baseline=beside.plain.p50_ms,
             target=1 if callers == 1 else None,
         ),
         Row(
             name=f"{name}, p99",
             unit="ms",
-            value=percentile(own[1], 0.99),
-            baseline=percentile(base[1], 0.99),
-            target=15 if callers == 256 else None,
+            value=held.p99_ms,
+            baseline=beside.plain.p99_ms,
+            target=15 if many else None,
         ),
     ]
 
 
-def _seed(store: SqliteStore, trade: Trade) -> None:
-    """Write the records that made the market, for the engine to recover from."""
-    epoch = store.acquire()
-    draft = Draft(Chain())
-    for data in trade.room.journal:
-        draft.add(parse_record(data)[0], data, ())
-    store.commit(draft.seal(epoch=epoch, signer=signing_key("journal"), origin=ORIGIN))
-    store.close()
+def _pairs(paired: Driven) -> list[Row]:
+    return [
+        Row(name="hold+capture pairs, 256 callers", unit="1/s", value=paired.rate, target=25_000),
+        Row(name="hold+capture pairs, 256 callers, p99", unit="ms", value=paired.p99_ms),
+    ]
 
 
-async def _drive(
-    call: Callable[[], Awaitable[None]], calls: int, callers: int
-) -> tuple[float, list[float]]:
-    """Calls per second, and how long each took in milliseconds."""
-    times: list[float] = []
-    left = calls
-
-    async def caller() -> None:
-        nonlocal left
-        while left > 0:
-            left -= 1
-            began = time.perf_counter_ns()
-            await call()
-            times.append((time.perf_counter_ns() - began) / 1e6)
-
-    began = time.perf_counter()
-    await asyncio.gather(*(caller() for _ in range(callers)))
-    return len(times) / (time.perf_counter() - began), times
+def _busy(where: str, held: Driven) -> list[Row]:
+    name = f"holds, loops 75 % busy with other calls, engine in {where}"
+    own = where == "own process"
+    return [
+        Row(name=name, unit="1/s", value=held.rate),
+        Row(name=f"{name}, p50", unit="ms", value=held.p50_ms, target=10 if own else None),
+        Row(name=f"{name}, p99", unit="ms", value=held.p99_ms, target=50 if own else None),
+    ]
 
 
-def _pairs(trade: Trade) -> Row:
-    """Decide and evolve alone: hold and capture, no storage."""
-    began = time.perf_counter()
-    for _ in range(2_000):
-        hold = trade.room.hold(trade.agent, trade.agreement_id, 1)
-        assert isinstance(hold, Record)
-        trade.room.capture(trade.vendor, hold.changed[0].id, 1)
-    return Row(
-        name="hold+capture pairs, deciding alone, signed delivery included",
-        unit="1/s",
-        value=2_000 / (time.perf_counter() - began),
+async def _in_process(folder: Path, at_us: int) -> list[Row]:
+    """The same engine on a thread beside the loop, for what a process of its own is worth."""
+    writer = Writer(
+        SqliteStore(folder / "journal.sqlite"),
+        MACHINE,
+        signer=signing_key("journal"),
+        origin=ORIGIN,
+        now_us=now_us,
+        index=Index(folder / "journal.sqlite-index"),
     )
+    writer.start()
+    load = Load(market(at_us), 9_999)
+    call = call_of(writer, load, "hold")
+    quiet = await drive(call, CALLS[256], 256)
+    busy = asyncio.create_task(keep_busy(BUSY_PPM))
+    held = await drive(call, BUSY_CALLS // 4, BUSY_CALLERS)
+    busy.cancel()
+    await writer.close()
+    return [
+        Row(
+            name="holds, 256 callers, engine in the front end's process",
+            unit="1/s",
+            value=quiet.rate,
+        ),
+        *_busy("the front end's process", held),
+    ]

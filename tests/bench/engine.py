@@ -158,9 +158,9 @@ async def _in_process(folder: Path, at_us: int) -> list[Row]:
     await writer.close()
     return [
         Row(
-            name="holds, 256 callers, engine in the front end's process",
+            name="holds, 256 callers, engine on a thread",
             unit="1/s",
             value=quiet.rate,
         ),
-        *_busy("the front end's process", held),
+        *_busy("a thread of the front end", held),
     ]

@@ -136,7 +136,7 @@ def _serve(folder: Path, ready: "multiprocessing.synchronize.Event") -> None:
     stepper.close()
 
 
-def _front(
+def _front(  # noqa: PLR0917  # the arguments of a process have no names
     folder: Path,
     at_us: int,
     lane: int,

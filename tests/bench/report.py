@@ -15,6 +15,7 @@ from rich.table import Table
 __all__ = ["Row", "host", "percentile", "show"]
 
 FSYNCS = 200
+WIDTH = 130
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +79,7 @@ def show(suite: str, rows: Sequence[Row], *, as_json: bool) -> None:
             *("" if cell is None else f"{cell:,.1f}" for cell in cells),
             {None: "", True: "yes", False: "not yet"}[row.met],
         )
-    Console().print(table)
+    Console(width=WIDTH).print(table)
 
 
 def percentile(values: Sequence[float], share: float) -> float:

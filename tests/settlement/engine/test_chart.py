@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from farthing.identity.callers import Caller
+from farthing.protocol.authority.standing import Standing
 from farthing.protocol.errors import Code
 from farthing.protocol.ledger import AccountKind, fold, imbalances
 from farthing.protocol.messages.disputes import INITIATE_DISPUTE, InitiateDispute
@@ -15,6 +16,8 @@ from farthing.protocol.money import parse_units
 from farthing.protocol.records import parse_record
 from farthing.protocol.times import DAY_US, format_time
 from farthing.settlement.engine.packing import pack, unpack
+from farthing.settlement.engine.questions import StandingOf
+from farthing.settlement.engine.standing import answer
 from farthing.settlement.engine.state import State, evolve
 from tests.construction import Trade
 from tests.settlement.engine.treasurer import DOLLAR, Treasury, card_of
@@ -238,6 +241,21 @@ def test_a_grace_is_spent_after_money_and_no_further() -> None:
     assert lowered.code is Code.INSUFFICIENT_FUNDS
     assert lowered.refusal is not None
     assert lowered.refusal.required == "3"
+
+
+def test_what_an_agent_is_told_it_has_left_is_what_a_hold_can_draw_on() -> None:
+    treasury, _ = dollar_trade(funds=DOLLAR)
+    treasury.grace(2 * DOLLAR)
+    treasury.grant_credit(4 * DOLLAR)
+    treasury.grant_credit(8 * DOLLAR, "promotional")
+    question = StandingOf(principal_id=treasury.trade.agent.principal_id)
+    before = answer(treasury.room.state, question, treasury.room.now_us)
+    treasury.trade.held(14)
+    after = answer(treasury.room.state, question, treasury.room.now_us)
+    assert isinstance(before, Standing)
+    assert isinstance(after, Standing)
+    assert before.available_units == {"USD": 15 * DOLLAR}
+    assert (after.available_units, after.pending_units) == ({"USD": DOLLAR}, {"USD": 14 * DOLLAR})
 
 
 def test_an_operator_chooses_less_than_it_is_granted_and_never_more() -> None:

@@ -110,7 +110,25 @@ def _balances(
             if account is not None:
                 available[asset] = account.available_units
                 pending[asset] = account.debits_pending
+    if role != Role.VENDOR and (state.lots or state.grace_units):
+        _count_credit(state, organisation_id, available, pending)
     return available, pending
+
+
+def _count_credit(
+    state: State, owner: str, available: dict[str, int], pending: dict[str, int]
+) -> None:
+    """Add what holds draw on besides money: credit lots and grace."""
+    for asset in ASSETS:
+        name = account_name(owner, AccountKind.PREPAID, asset)
+        units = state.grace_units.get(name, 0)
+        if units or asset in available:
+            available[asset] = available.get(asset, 0) + units
+        for kind in (AccountKind.DEFERRED_REVENUE, AccountKind.PROMOTIONAL_CREDIT):
+            account = _account(state, owner, kind, asset)
+            if account is not None:
+                available[asset] = available.get(asset, 0) + account.available_units
+                pending[asset] = pending.get(asset, 0) + account.debits_pending
 
 
 def _account(state: State, owner: str, kind: AccountKind, asset: str) -> Account | None:

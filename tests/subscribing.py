@@ -6,6 +6,7 @@ from typing import Any
 
 import orjson
 
+from farthing.clients.signing import RequestSigner
 from farthing.clients.tools import PROTOCOL_VERSION
 from farthing.clients.transport import Connection
 from tests.server.listening import META
@@ -15,7 +16,15 @@ __all__ = ["asked", "signed", "subscribed"]
 
 def signed(connection: Connection) -> Any:
     """What signs the requests of a connection."""
-    return connection._endpoint._auth  # noqa: SLF001  # as everything else of this caller
+    if connection.signer is None:
+        return None
+    return RequestSigner(
+        connection.signer,
+        principal=connection.principal,
+        audience=connection.url,
+        clock=connection.clock,
+        entropy=connection.entropy,
+    )
 
 
 def rpc(method: str, params: dict[str, Any]) -> tuple[bytes, dict[str, str]]:

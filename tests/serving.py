@@ -52,6 +52,7 @@ class Serving:
     service: Service
     http: httpx2.AsyncClient
     clock: Clock
+    transport: Literal["mcp", "http"] = "mcp"
 
     def connect(self, signer: Signer | None = None, principal: str = "") -> Connection:
         """A connection to it, signed by a key or by nobody."""
@@ -60,6 +61,7 @@ class Serving:
             signer=signer,
             principal=principal,
             http=self.http,
+            transport=self.transport,
             clock=self.clock,
         )
 

@@ -48,7 +48,7 @@ def test_a_refusal_is_described_as_it_is_given(code: Code) -> None:
     assert found is not None
     status = problem(refuse(code), "").status_code
     facts = [
-        *([f"HTTP {status} at the door"] if status != 400 else []),
+        *([f"HTTP {status}"] if status != 400 else []),
         "remembered" if code.remembered else "not remembered",
         "retryable" if code.retryable else "not retryable",
         f"next: `{refuse(code).next_action.value}`",

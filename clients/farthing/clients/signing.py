@@ -61,7 +61,7 @@ class RequestSigner(httpx2.Auth):
             audience=self._audience,
             method=request.method,
             # As the platform publishes it: httpx drops a default port, the audience may name it.
-            url=f"{self._audience}{request.url.path}",
+            url=f"{self._audience}{request.url.path}{_query(request)}",
             body=request.content,
             now_us=self._clock(),
             jti=base64url.encode(self._entropy(_JTI_BYTES)),
@@ -69,3 +69,9 @@ class RequestSigner(httpx2.Auth):
         )
         request.headers["authorization"] = f"Bearer {token}"
         yield request
+
+
+def _query(request: httpx2.Request) -> str:
+    """The query as it is sent: it is part of what a read asks."""
+    query = request.url.query.decode("ascii")
+    return f"?{query}" if query else ""

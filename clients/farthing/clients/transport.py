@@ -1,6 +1,6 @@
 """The connection to a platform: `call(operation, ask) -> answer`, signed, typed, safely repeated.
 
-Boundary: one operation at a time over MCP. A call is repeated only where repeating cannot do a
+Boundary: one operation at a time, over MCP or as plain HTTP. A call is repeated only where repeating cannot do a
 thing twice: it reads, or it carries an idempotency key, which stays while the proof is new.
 """
 
@@ -9,13 +9,14 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from types import TracebackType
-from typing import Any, Final, Generic, Self, TypeVar, cast
+from typing import Any, Final, Generic, Literal, Self, TypeVar, cast
 
 import httpx2
 import orjson
 from pydantic import TypeAdapter, ValidationError
 
 from farthing.clients.clock import Clock, Entropy, now_us, random_bytes
+from farthing.clients.http_api import HttpEndpoint
 from farthing.clients.signing import RequestSigner
 from farthing.clients.tools import Endpoint, JsonObject, ToolResult
 from farthing.protocol import base64url
@@ -57,6 +58,7 @@ class Connection:
         principal: The caller's id; before there is one, its key's thumbprint stands in.
         http: Whose connections to use; without one the connection makes and closes its own.
         timeout_s: How long one attempt may take.
+        transport: Which door calls go through: tools over MCP, or `/v1` as plain JSON.
         clock: Gives the present instant in microseconds.
         entropy: Gives random bytes for keys and proofs.
         sleep: Waits between attempts.
@@ -70,6 +72,7 @@ class Connection:
         principal: str = "",
         http: httpx2.AsyncClient | None = None,
         timeout_s: float = 30,
+        transport: Literal["mcp", "http"] = "mcp",
         clock: Clock = now_us,
         entropy: Entropy = random_bytes,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
@@ -95,6 +98,11 @@ class Connection:
             )
         )
         self._endpoint = Endpoint(self.http, f"{self.url}/mcp", timeout_s=timeout_s, auth=auth)
+        self._calls: Endpoint | HttpEndpoint = (
+            HttpEndpoint(self.http, self.url, timeout_s=timeout_s, auth=auth)
+            if transport == "http"
+            else self._endpoint
+        )
 
     async def call(self, operation: Operation[Ask, Answer], ask: Ask) -> Answer:
         """Carry out an operation.
@@ -182,7 +190,7 @@ class Connection:
         await self.aclose()
 
     async def _attempt(self, name: str, arguments: Mapping[str, object]) -> ToolResult:
-        result = await self._endpoint.call_tool(name, arguments)
+        result = await self._calls.call_tool(name, arguments)
         if result.is_error:
             raise _refused(result)
         return result

@@ -22,7 +22,9 @@ from farthing.identity.keyring import Keyring, Purpose
 from farthing.protocol.keys import Signer
 from farthing.server.adapters.manual import processors_of
 from farthing.server.doors.admission import Admission
+from farthing.server.doors.http_api import api_routes
 from farthing.server.doors.mcp import mcp_door
+from farthing.server.doors.metrics import operator_routes
 from farthing.server.doors.streams import Feed, event_route
 from farthing.server.doors.webhooks import webhook_routes
 from farthing.server.doors.wellknown import no_such_page, routes
@@ -102,6 +104,8 @@ def build(
         event_route(market, feed),
         *webhook_routes(market),
         *routes(market, keyring.jwks(), lambda: engine.healthy),
+        *operator_routes(market, lambda: engine.healthy),
+        *api_routes(market),
     ]
 
     @asynccontextmanager

@@ -38,6 +38,20 @@ async def dispatch(
     Raises:
         Refused: with the first refusal in precedence.
     """
+    with market.metrics.call(name):
+        return await _dispatch(market, caller, name, arguments)
+
+
+def adapter(kind: type) -> TypeAdapter[Any]:
+    """The strict reader of a message type, compiled once."""
+    if kind not in _ADAPTERS:
+        _ADAPTERS[kind] = TypeAdapter(kind)
+    return _ADAPTERS[kind]
+
+
+async def _dispatch(
+    market: Market, caller: Caller, name: str, arguments: Mapping[str, object]
+) -> Reply:
     handler = HANDLERS.get(name)
     if handler is None:
         raise Refused(refuse(Code.UNKNOWN_OPERATION, path="name"))
@@ -54,13 +68,6 @@ async def dispatch(
         # The outermost place that knows the operation; nothing of the fault leaves with the answer.
         log.exception("operation_failed", operation=name, broken=isinstance(error, Broken))
         raise Refused(refuse(Code.INTERNAL_ERROR)) from error
-
-
-def adapter(kind: type) -> TypeAdapter[Any]:
-    """The strict reader of a message type, compiled once."""
-    if kind not in _ADAPTERS:
-        _ADAPTERS[kind] = TypeAdapter(kind)
-    return _ADAPTERS[kind]
 
 
 def _may_call(caller: Caller, operation: AnyOperation) -> Refusal | None:

@@ -20,6 +20,7 @@ from farthing.protocol.errors import Code, Refused, refuse
 from farthing.protocol.keys import Signer
 from farthing.protocol.wire import Operation, document_of
 from farthing.server.adapters.manual import processors_of
+from farthing.server.metrics import Metrics
 from farthing.server.ports import PaymentProcessor
 from farthing.settlement.engine.commands import Command, Kept, Outcome, Question
 from farthing.settlement.port import Engine
@@ -53,6 +54,7 @@ class Market:
         cards: the shelf of rate cards that searches price with.
         vocabulary: the capability tags in force.
         processors: who brings money in and takes it out, by name.
+        metrics: what this process counts of itself.
     """
 
     engine: Engine
@@ -69,6 +71,7 @@ class Market:
     cards: CardShelf
     vocabulary: Vocabulary
     processors: Mapping[str, PaymentProcessor] = field(default_factory=processors_of)
+    metrics: Metrics = field(default_factory=Metrics)
 
     async def ask(self, question: Question[Answer]) -> Answer:
         """Answer a question from durable state."""

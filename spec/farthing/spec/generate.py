@@ -1,4 +1,5 @@
-"""Writes the JSON Schemas that are made from the code: one file per operation, and the error shape.
+"""Writes the JSON Schemas that are made from the code: one file per operation, the error shape,
+and the OpenAPI document.
 
 Boundary: reads `farthing.protocol` alone and writes below `schemas/`. The schemas of documents that
 vendors write (listing, rate card, terms) are written by hand and are never touched.
@@ -16,17 +17,17 @@ from typing import Any, Final
 
 from pydantic import TypeAdapter
 
-from farthing.protocol.errors import Code, NextAction, Severity
+from farthing.protocol.messages.openapi import openapi
 from farthing.protocol.messages.operations import OPERATIONS, AnyOperation
-from farthing.protocol.messages.shapes import WireSchemas
+from farthing.protocol.messages.shapes import DIALECT, WireSchemas, error_schema
 
 __all__ = ["SCHEMAS", "differing", "generated", "main"]
 
 SCHEMAS: Final = Path(__file__).parent / "schemas"
 
-_DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 _MESSAGES: Final = "messages"
 _ERRORS: Final = "errors.schema.json"
+_OPENAPI: Final = "openapi.json"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -51,7 +52,8 @@ def generated() -> dict[str, bytes]:
         f"{_MESSAGES}/{name}.schema.json": _exchange(operation)
         for name, operation in OPERATIONS.items()
     }
-    files[_ERRORS] = _errors()
+    files[_ERRORS] = error_schema()
+    files[_OPENAPI] = openapi()
     return {name: _text(files[name]) for name in sorted(files)}
 
 
@@ -59,7 +61,7 @@ def differing(schemas: Path, texts: Mapping[str, bytes]) -> list[str]:
     """Which files are missing, say something else, or belong to no operation any more."""
     there = {
         path.relative_to(schemas).as_posix(): path.read_bytes()
-        for path in [*(schemas / _MESSAGES).glob("*"), schemas / _ERRORS]
+        for path in [*(schemas / _MESSAGES).glob("*"), schemas / _ERRORS, schemas / _OPENAPI]
         if path.is_file()
     }
     return sorted(
@@ -88,7 +90,7 @@ def _exchange(operation: AnyOperation) -> dict[str, object]:
     ]
     references, shared = TypeAdapter.json_schemas(sides, schema_generator=WireSchemas)
     return {
-        "$schema": _DIALECT,
+        "$schema": DIALECT,
         "$id": f"urn:farthing:schema:{operation.name}:1",
         "title": operation.name,
         "description": operation.says,
@@ -103,50 +105,6 @@ def _exchange(operation: AnyOperation) -> dict[str, object]:
         "required": ["ask", "answer"],
         "properties": {side: references[side, "validation"] for side in ("ask", "answer")},
         **shared,
-    }
-
-
-def _errors() -> dict[str, object]:
-    text = {"type": "string"}
-    codes = [code.value for code in Code]
-    return {
-        "$schema": _DIALECT,
-        "$id": "urn:farthing:schema:errors:1",
-        "title": "Error",
-        "description": "The one shape of every refusal. Codes stand in order of precedence.",
-        "type": "object",
-        "additionalProperties": False,
-        "required": ["code", "message", "severity", "retryable", "next_action", "docs"],
-        "properties": {
-            "code": {"$ref": "#/$defs/code", "description": "The only member to branch on."},
-            "message": text | {"description": "One sentence for a person; never an interface."},
-            "severity": {"enum": [severity.value for severity in Severity]},
-            "retryable": {
-                "type": "boolean",
-                "description": "Whether the same call, same key, can succeed later as it is.",
-            },
-            "next_action": {
-                "enum": [action.value for action in NextAction],
-                "description": "What the caller can do about it.",
-            },
-            "docs": text | {"description": "Where the code is explained."},
-            "path": text | {"description": "The argument at fault, in dotted form."},
-            "required": text | {"description": "What the call needed."},
-            "remaining": text | {"description": "What was left of it."},
-            "asset": text | {"description": "The asset of `required` and `remaining`."},
-            "retry_after": {
-                "type": "integer",
-                "minimum": 1,
-                "description": "Seconds to wait before the next try.",
-            },
-            "reasons": {
-                "type": "array",
-                "items": {"$ref": "#/$defs/code"},
-                "description": "Every code that applied, where more than one did.",
-            },
-            "request_id": text | {"description": "What the server's log knows the call by."},
-        },
-        "$defs": {"code": {"enum": codes}},
     }
 
 

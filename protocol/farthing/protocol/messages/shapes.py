@@ -9,7 +9,11 @@ from pydantic import TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 
-__all__ = ["REFUSAL", "WireSchemas", "ask_schema", "result_schema"]
+from farthing.protocol.errors import Code, NextAction, Severity
+
+__all__ = ["DIALECT", "REFUSAL", "WireSchemas", "ask_schema", "error_schema", "result_schema"]
+
+DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 
 # Enough to tell a refusal from an answer; the whole shape is in spec/errors.md. Forty tools that
 # each list every code would cost an agent more to read than they tell it.
@@ -60,3 +64,48 @@ def result_schema(answer: type) -> dict[str, Any]:
     shared = answered.pop("$defs", {})
     schema: dict[str, Any] = {"type": "object", "anyOf": [answered, REFUSAL]}
     return schema | {"$defs": shared} if shared else schema
+
+
+def error_schema() -> dict[str, Any]:
+    """The one shape of every refusal."""
+    text = {"type": "string"}
+    codes = [code.value for code in Code]
+    return {
+        "$schema": DIALECT,
+        "$id": "urn:farthing:schema:errors:1",
+        "title": "Error",
+        "description": "The one shape of every refusal. Codes stand in order of precedence.",
+        "type": "object",
+        "additionalProperties": False,
+        "required": ["code", "message", "severity", "retryable", "next_action", "docs"],
+        "properties": {
+            "code": {"$ref": "#/$defs/code", "description": "The only member to branch on."},
+            "message": text | {"description": "One sentence for a person; never an interface."},
+            "severity": {"enum": [severity.value for severity in Severity]},
+            "retryable": {
+                "type": "boolean",
+                "description": "Whether the same call, same key, can succeed later as it is.",
+            },
+            "next_action": {
+                "enum": [action.value for action in NextAction],
+                "description": "What the caller can do about it.",
+            },
+            "docs": text | {"description": "Where the code is explained."},
+            "path": text | {"description": "The argument at fault, in dotted form."},
+            "required": text | {"description": "What the call needed."},
+            "remaining": text | {"description": "What was left of it."},
+            "asset": text | {"description": "The asset of `required` and `remaining`."},
+            "retry_after": {
+                "type": "integer",
+                "minimum": 1,
+                "description": "Seconds to wait before the next try.",
+            },
+            "reasons": {
+                "type": "array",
+                "items": {"$ref": "#/$defs/code"},
+                "description": "Every code that applied, where more than one did.",
+            },
+            "request_id": text | {"description": "What the server's log knows the call by."},
+        },
+        "$defs": {"code": {"enum": codes}},
+    }

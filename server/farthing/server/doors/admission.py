@@ -21,6 +21,7 @@ from farthing.identity.callers import ANYONE, Caller
 from farthing.protocol.canonical import InvalidJson, JsonFault, LooseJson, parse_json
 from farthing.protocol.errors import Code, Refused, refuse
 from farthing.protocol.ids import typeid, uuid7_bytes
+from farthing.protocol.messages.http import named_by, query_members
 from farthing.protocol.messages.operations import OPERATIONS
 from farthing.protocol.wire import Role
 from farthing.server.doors.render import problem
@@ -29,6 +30,7 @@ __all__ = [
     "BODY_BYTES_MAX",
     "HEALTH",
     "METADATA",
+    "READY",
     "WEBHOOKS",
     "Admission",
     "caller_of",
@@ -40,16 +42,19 @@ log = structlog.get_logger(__name__)
 BODY_BYTES_MAX: Final = 1024 * 1024
 BODY_S_MAX: Final = 30
 HEALTH: Final = "/healthz"
+READY: Final = "/readyz"
 # Behind it stand those who sign with a secret of their own; their bytes are theirs to judge.
 WEBHOOKS: Final = "/webhooks/"
 WEBHOOK_BYTES_MAX: Final = 256 * 1024
 METADATA: Final = "/.well-known/oauth-protected-resource"
 _CALLER: Final = "farthing.caller"
 _REQUEST_ID: Final = "farthing.request_id"
+_ALLOWANCE: Final = "farthing.allowance"
 _ADDRESSES_MAX: Final = 10_000
 # Parsing this much unsigned JSON costs as much of an allowance as one call.
 _METERED_BYTES: Final = 64 * 1024
-_MINUTE_US: Final = 60_000_000
+_MINUTE_S: Final = 60
+_MINUTE_US: Final = _MINUTE_S * 1_000_000
 _SIZE_DIGITS_MAX: Final = 12
 _PATH_LOGGED_MAX: Final = 200
 
@@ -94,8 +99,11 @@ class _Allowance:
     per_minute: int
     left: OrderedDict[str, tuple[int, int]] = field(default_factory=OrderedDict)
 
-    def take(self, address: str, now_us: int, count: int = 1) -> None:
-        """Take so many, or raise `rate_limited`; a whole allowance is enough for anything."""
+    def take(self, address: str, now_us: int, count: int = 1) -> tuple[bool, int]:
+        """Take so many if they are there, and say how many are left.
+
+        A whole allowance is enough for anything.
+        """
         tokens, since_us = self.left.pop(address, (self.per_minute * _MINUTE_US, now_us))
         tokens = min(tokens + (now_us - since_us) * self.per_minute, self.per_minute * _MINUTE_US)
         cost = min(count, self.per_minute) * _MINUTE_US
@@ -103,8 +111,15 @@ class _Allowance:
         self.left[address] = (tokens - cost if allowed else tokens, now_us)
         if len(self.left) > _ADDRESSES_MAX:
             self.left.popitem(last=False)
-        if not allowed:
-            raise Refused(refuse(Code.RATE_LIMITED, retry_after_s=1))
+        return allowed, self.left[address][0] // _MINUTE_US
+
+    def told(self, left: int) -> Headers:
+        """What is left, as headers (draft-ietf-httpapi-ratelimit-headers)."""
+        refill_s = -(-(self.per_minute - left) * _MINUTE_S // self.per_minute)
+        return [
+            (b"ratelimit-policy", b'"anonymous";q=%d;w=%d' % (self.per_minute, _MINUTE_S)),
+            (b"ratelimit", b'"anonymous";r=%d;t=%d' % (left, refill_s)),
+        ]
 
 
 class Admission:
@@ -155,8 +170,10 @@ class Admission:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = int(message["status"])
-                named = (b"request-id", request_id.encode())
-                message = {**message, "headers": [*message.get("headers", ()), named]}
+                added: Headers = [(b"request-id", request_id.encode())]
+                if (left := scope.get(_ALLOWANCE)) is not None:
+                    added += self._allowance.told(left)
+                message = {**message, "headers": [*message.get("headers", ()), *added]}
             await send(message)
 
         with structlog.contextvars.bound_contextvars(request_id=request_id):
@@ -180,7 +197,7 @@ class Admission:
             )
 
     async def _admit(self, scope: Scope, receive: Receive, answer: Send) -> None:
-        if scope["path"] == HEALTH:
+        if scope["path"] in {HEALTH, READY}:
             await self._app(scope, receive, answer)
             return
         headers: Headers = scope["headers"]
@@ -236,24 +253,29 @@ class Admission:
             Request(
                 authorization=proofs[0].decode("latin-1") if proofs else "",
                 method=scope["method"],
-                url=f"{authenticator.audience}{scope['path']}",
+                url=f"{authenticator.audience}{_target(scope)}",
                 body=body,
             ),
             # A proof's age is what it is when the request is whole, however slowly that came.
             self._now_us(),
             on_stranger=lambda: self._meter(scope, 1 + len(body) // _METERED_BYTES),
-            named_key=lambda: _called(headers, body).newcomers_key if is_post else None,
+            named_key=lambda: (
+                _called(scope["path"], headers, body).newcomers_key if is_post else None
+            ),
         )
-        if is_post:
-            operation = OPERATIONS.get(_called(headers, body).name)
-            if caller is ANYONE and operation is not None and not operation.public:
-                raise Refused(refuse(Code.UNAUTHENTICATED))
+        name = _called(scope["path"], headers, body).name if is_post else _read_by(scope)
+        operation = OPERATIONS.get(name)
+        if caller is ANYONE and operation is not None and not operation.public:
+            raise Refused(refuse(Code.UNAUTHENTICATED))
         scope[_CALLER] = caller
         return body
 
     def _meter(self, scope: Scope, count: int = 1) -> None:
         client = scope.get("client")
-        self._allowance.take(client[0] if client else "", self._now_us(), count)
+        address = client[0] if client else ""
+        allowed, scope[_ALLOWANCE] = self._allowance.take(address, self._now_us(), count)
+        if not allowed:
+            raise Refused(refuse(Code.RATE_LIMITED, retry_after_s=1))
 
     async def _body(
         self, headers: Headers, receive: Receive, bytes_max: int = BODY_BYTES_MAX
@@ -287,8 +309,20 @@ async def _whole(headers: Headers, receive: Receive, bytes_max: int) -> bytes:
     return b"".join(parts)
 
 
-def _called(headers: Headers, body: bytes) -> _Called:
-    """Read a body strictly, and say what it calls."""
+def _target(scope: Scope) -> str:
+    """The path with its query, which is part of what a read asks and so of what is signed."""
+    query = scope.get("query_string", b"").decode("latin-1")
+    return f"{scope['path']}?{query}" if query else str(scope["path"])
+
+
+def _read_by(scope: Scope) -> str:
+    """The operation that a request without a body reads by its path."""
+    name = named_by(scope["path"]) if scope["method"] in {"GET", "HEAD"} else ""
+    return name if name and query_members(name) is not None else ""
+
+
+def _called(path: str, headers: Headers, body: bytes) -> _Called:
+    """Read a body strictly, and say what it calls: by its path, or in MCP's envelope."""
     kind = _value(headers, b"content-type").partition(";")[0].strip().lower()
     if kind != "application/json":
         text = "The body is application/json."
@@ -300,12 +334,14 @@ def _called(headers: Headers, body: bytes) -> _Called:
         duplicate = error.reason is JsonFault.DUPLICATE_KEY
         code = Code.DUPLICATE_KEY if duplicate else Code.MALFORMED
         raise Refused(refuse(code, message=f"{code.says} ({error.reason.value})")) from error
+    if name := named_by(path):
+        return _Called(name=name, key=_key_of(document))
     if not isinstance(document, dict) or document.get("method") != "tools/call":
         return _Called()
     params = document.get("params")
-    if not isinstance(params, dict) or not isinstance(name := params.get("name"), str):
+    if not isinstance(params, dict) or not isinstance(tool := params.get("name"), str):
         return _Called()
-    return _Called(name=name, key=_key_of(params.get("arguments")))
+    return _Called(name=tool, key=_key_of(params.get("arguments")))
 
 
 def _key_of(arguments: LooseJson) -> Mapping[str, object] | None:

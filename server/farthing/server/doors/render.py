@@ -11,6 +11,7 @@ from starlette.responses import Response
 
 from farthing.protocol.canonical import Json
 from farthing.protocol.errors import Code, Refusal
+from farthing.protocol.messages.http import status_of
 from farthing.protocol.wire import ROOT, Operation, document_of
 from farthing.server.operations import Reply
 
@@ -18,20 +19,6 @@ __all__ = ["problem", "refused_result", "result"]
 
 REPLAYED: Final = f"{ROOT}/replayed"
 SEQ: Final = f"{ROOT}/seq"
-_STATUS: Final = {
-    Code.PAYLOAD_TOO_LARGE: 413,
-    Code.UNAUTHENTICATED: 401,
-    Code.PROOF_INVALID: 401,
-    Code.PROOF_EXPIRED: 401,
-    Code.UNKNOWN_KEY: 401,
-    Code.ASSURANCE_REQUIRED: 403,
-    Code.NOT_PERMITTED: 403,
-    Code.NOT_FOUND: 404,
-    Code.RATE_LIMITED: 429,
-    Code.OVERLOADED: 503,
-    Code.UNAVAILABLE: 503,
-    Code.INTERNAL_ERROR: 500,
-}
 
 
 def result(operation: Operation[Any, Any], reply: Reply) -> CallToolResult:
@@ -68,7 +55,7 @@ def problem(
         status: the HTTP status, where it is not the code's own.
         resource_metadata: the URL of the metadata that a 401 points to.
     """
-    status = status or _STATUS.get(refusal.code, 400)
+    status = status or status_of(refusal.code)
     shape = {
         "type": f"urn:farthing:error:{refusal.code.value}",
         "title": refusal.code.says,

@@ -1,0 +1,83 @@
+"""How an operation looks over signed HTTP: statuses of refusals, and asks that fit a query string.
+
+Boundary: rules both sides share; nothing is sent here. Source: spec/transport-http.md.
+"""
+
+from collections.abc import Mapping
+from functools import cache
+from types import MappingProxyType
+from typing import Final
+
+from farthing.protocol.errors import Code
+from farthing.protocol.messages.operations import OPERATIONS
+from farthing.protocol.messages.shapes import ask_schema
+from farthing.protocol.wire import Effect
+
+__all__ = ["named_by", "query_members", "status_of"]
+
+_PREFIX: Final = "/v1/"
+_REFUSED: Final = 400
+# A well-formed ask to which the answer is no.
+_NO: Final = 422
+_STATUS: Final = {
+    Code.PAYLOAD_TOO_LARGE: 413,
+    Code.UNKNOWN_OPERATION: 404,
+    Code.UNAUTHENTICATED: 401,
+    Code.PROOF_INVALID: 401,
+    Code.PROOF_EXPIRED: 401,
+    Code.UNKNOWN_KEY: 401,
+    Code.ASSURANCE_REQUIRED: 403,
+    Code.RATE_LIMITED: 429,
+    Code.OVERLOADED: 503,
+    Code.UNAVAILABLE: 503,
+    Code.PROOF_REPLAYED: 401,
+    Code.KEY_REVOKED: 401,
+    Code.NOT_PERMITTED: 403,
+    Code.KEY_EXPIRED: 409,
+    Code.IDEMPOTENCY_CONFLICT: 409,
+    Code.NOT_FOUND: 404,
+    Code.STALE: 409,
+    Code.REGISTRATION_PENDING: 409,
+    Code.ALREADY_REGISTERED: 409,
+    Code.FROZEN: 403,
+    Code.AUTHORITY_MISSING: 403,
+    Code.AUTHORITY_EXPIRED: 403,
+    Code.VENDOR_NOT_ALLOWED: 403,
+    Code.CAPABILITY_NOT_ALLOWED: 403,
+    Code.PER_CALL_LIMIT_EXCEEDED: 403,
+    Code.BUDGET_EXCEEDED: 403,
+    Code.INSUFFICIENT_FUNDS: 402,
+    Code.VENDOR_FAILED: 502,
+    Code.PROCESSOR_FAILED: 502,
+    Code.INTERNAL_ERROR: 500,
+}
+_SCALARS: Final = frozenset({"string", "integer"})
+
+
+def status_of(code: Code) -> int:
+    """The HTTP status of a refusal."""
+    judged = code.precedence >= Code.REGISTRATION_PENDING.precedence
+    return _STATUS.get(code, _NO if judged else _REFUSED)
+
+
+@cache
+def query_members(name: str) -> Mapping[str, str] | None:
+    """The members of an ask with their JSON types, where it is a read that fits a query string.
+
+    None for what writes and for an ask with a member that is neither text nor integer: those are
+    sent as POST alone.
+    """
+    operation = OPERATIONS[name]
+    if operation.effect is not Effect.READS:
+        return None
+    members = ask_schema(operation.ask).get("properties", {})
+    types = {member: schema.get("type", "") for member, schema in members.items()}
+    if any(kind not in _SCALARS for kind in types.values()):
+        return None
+    return MappingProxyType(types)
+
+
+def named_by(path: str) -> str:
+    """The operation whose path this is, empty where it is none's."""
+    name = path.removeprefix(_PREFIX)
+    return name if path.startswith(_PREFIX) and name in OPERATIONS else ""

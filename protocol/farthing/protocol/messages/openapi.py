@@ -1,0 +1,198 @@
+"""The OpenAPI 3.1 document of `/v1`, made from the declarations.
+
+Boundary: shapes only; the server serves it, the spec keeps a copy, clients can be generated from
+it. Source: spec/transport-http.md.
+"""
+
+from collections.abc import Iterable
+from functools import cache
+from typing import Any, Final
+
+from pydantic import TypeAdapter
+
+from farthing.protocol.errors import Code
+from farthing.protocol.messages.http import query_members, status_of
+from farthing.protocol.messages.operations import OPERATIONS, AnyOperation
+from farthing.protocol.messages.shapes import WireSchemas, error_schema
+from farthing.protocol.wire import Effect
+
+__all__ = ["openapi"]
+
+_COMPONENTS: Final = "#/components/schemas/"
+_AT_THE_DOOR: Final = (
+    Code.MALFORMED, Code.DUPLICATE_KEY, Code.PROOF_INVALID, Code.PROOF_EXPIRED, Code.UNKNOWN_KEY,
+    Code.KEY_REVOKED, Code.NOT_PERMITTED, Code.RATE_LIMITED, Code.OVERLOADED, Code.UNAVAILABLE,
+    Code.INVALID_ARGUMENT, Code.INVALID_AMOUNT, Code.INTERNAL_ERROR,
+)  # fmt: skip
+_OF_WRITES: Final = (
+    Code.ASSURANCE_REQUIRED, Code.PROOF_REPLAYED, Code.KEY_EXPIRED, Code.IDEMPOTENCY_CONFLICT,
+    Code.STALE,
+)  # fmt: skip
+_TEXT: Final = {"type": "string"}
+
+
+@cache
+def openapi() -> dict[str, Any]:
+    """The whole document; whoever serves it adds where it is served."""
+    sides: list[tuple[str, Any, TypeAdapter[Any]]] = [
+        (f"{operation.name}.{side}", "validation", TypeAdapter(kind))
+        for operation in OPERATIONS.values()
+        for side, kind in (("ask", operation.ask), ("answer", operation.answer))
+    ]
+    references, shared = TypeAdapter.json_schemas(
+        sides, schema_generator=WireSchemas, ref_template=f"{_COMPONENTS}{{model}}"
+    )
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Farthing",
+            "version": "1",
+            "description": "Signed HTTP: spec/transport-http.md says how a request is signed.",
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        },
+        "paths": {
+            operation.path: _path(
+                operation,
+                references[f"{operation.name}.ask", "validation"],
+                references[f"{operation.name}.answer", "validation"],
+                shared["$defs"],
+            )
+            for operation in OPERATIONS.values()
+        },
+        "components": {
+            "schemas": {**shared["$defs"], "Problem": _problem()},
+            "headers": _headers(),
+            "securitySchemes": {
+                "proof": {
+                    "type": "http",
+                    "scheme": "bearer",
+                    "bearerFormat": "farthing-request+jwt",
+                    "description": "A request JWT over method, URL and body (spec/proofs.md).",
+                }
+            },
+        },
+    }
+
+
+def _path(
+    operation: AnyOperation, ask: dict[str, Any], answer: dict[str, Any], shared: dict[str, Any]
+) -> dict[str, Any]:
+    about: dict[str, Any] = {
+        "summary": operation.title,
+        "description": operation.says,
+        "security": [{}, {"proof": []}] if operation.public else [{"proof": []}],
+        "x-roles": sorted(role.value for role in operation.roles),
+        "x-effect": operation.effect.value,
+    }
+    body = {"required": True, "content": {"application/json": {"schema": ask}}}
+    methods: dict[str, Any] = {}
+    if query_members(operation.name) is not None:
+        methods["get"] = {
+            "operationId": f"{operation.name}_by_get",
+            **about,
+            "parameters": [*_query(shared[ask["$ref"].rpartition("/")[2]]), _if_none_match()],
+            "responses": _responses(operation, answer, is_get=True),
+        }
+    writes = operation.effect is not Effect.READS
+    methods["post"] = {
+        "operationId": operation.name,
+        **about,
+        **({"parameters": [_idempotency_key()]} if writes else {}),
+        "requestBody": body,
+        "responses": _responses(operation, answer, is_get=False),
+    }
+    return methods
+
+
+def _query(schema: dict[str, Any]) -> list[dict[str, Any]]:
+    required = schema.get("required", ())
+    return [
+        {"name": name, "in": "query", "required": name in required, "schema": member}
+        for name, member in schema.get("properties", {}).items()
+    ]
+
+
+def _if_none_match() -> dict[str, Any]:
+    says = "Entity tags that the caller has; 304 where the answer is one of them."
+    return {"name": "If-None-Match", "in": "header", "description": says, "schema": _TEXT}
+
+
+def _idempotency_key() -> dict[str, Any]:
+    says = "May be sent; then it equals the key in the body, which alone is signed."
+    return {"name": "Idempotency-Key", "in": "header", "description": says, "schema": _TEXT}
+
+
+def _responses(operation: AnyOperation, answer: dict[str, Any], *, is_get: bool) -> dict[str, Any]:
+    """The answer and every refusal by its status."""
+    shown = {"Request-Id": _header("Request-Id")}
+    if is_get:
+        shown |= {name: _header(name) for name in ("ETag", "Link")}
+    elif operation.effect is not Effect.READS:
+        shown["Idempotent-Replayed"] = _header("Idempotent-Replayed")
+    answered = {
+        "description": "The answer.",
+        "headers": shown,
+        "content": {"application/json": {"schema": answer}},
+    }
+    codes = {*_AT_THE_DOOR, *operation.codes}
+    if not operation.public:
+        codes.add(Code.UNAUTHENTICATED)
+    if operation.effect is not Effect.READS:
+        codes |= {*_OF_WRITES}
+    if not is_get:
+        codes.add(Code.PAYLOAD_TOO_LARGE)
+    responses: dict[str, Any] = {"200": answered}
+    if is_get:
+        responses["304"] = {"description": "The caller has this answer."}
+    return responses | {"421": _refused("The server has another name.")} | _by_status(codes)
+
+
+def _by_status(codes: Iterable[Code]) -> dict[str, Any]:
+    found: dict[int, list[Code]] = {}
+    for code in sorted(codes, key=lambda code: code.precedence):
+        found.setdefault(status_of(code), []).append(code)
+    return {
+        str(status): _refused(f"Refused: {', '.join(code.value for code in found[status])}.")
+        for status in sorted(found)
+    }
+
+
+def _refused(says: str) -> dict[str, Any]:
+    return {
+        "description": says,
+        "headers": {"Request-Id": _header("Request-Id"), "Retry-After": _header("Retry-After")},
+        "content": {"application/problem+json": {"schema": {"$ref": f"{_COMPONENTS}Problem"}}},
+    }
+
+
+def _problem() -> dict[str, Any]:
+    """The one error shape with the members of RFC 9457 before it."""
+    shape = error_schema()
+    codes = shape["$defs"]["code"]
+    members = {
+        **shape["properties"],
+        "code": codes | {"description": shape["properties"]["code"]["description"]},
+        "reasons": shape["properties"]["reasons"] | {"items": codes},
+    }
+    return {
+        "type": "object",
+        "description": "A refusal (spec/errors.md, RFC 9457); `code` is what to branch on.",
+        "additionalProperties": False,
+        "required": ["type", "title", "status", *shape["required"], "request_id"],
+        "properties": {"type": _TEXT, "title": _TEXT, "status": {"type": "integer"}, **members},
+    }
+
+
+def _header(name: str) -> dict[str, str]:
+    return {"$ref": f"#/components/headers/{name}"}
+
+
+def _headers() -> dict[str, Any]:
+    says = {
+        "ETag": "The digest of this answer.",
+        "Idempotent-Replayed": "`true` where the answer was given before under the same key.",
+        "Link": 'The next page, `rel="next"` (RFC 8288), where there is one.',
+        "Request-Id": "What the server's log knows the call by.",
+        "Retry-After": "Seconds to wait before the next try.",
+    }
+    return {name: {"description": text, "schema": _TEXT} for name, text in says.items()}

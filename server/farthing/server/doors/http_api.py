@@ -1,0 +1,153 @@
+"""The HTTP door: every operation at `/v1/NAME`, signed as on MCP, answered as plain JSON.
+
+Boundary: from a request to `dispatch` and from its reply to a response. Who calls, admission has
+judged; what it means, operations do. Source: spec/transport-http.md.
+"""
+
+import hashlib
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Final
+from urllib.parse import parse_qsl, urlencode
+
+import orjson
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from farthing.protocol.canonical import InvalidJson, parse_json
+from farthing.protocol.errors import Code, Refused, refuse
+from farthing.protocol.messages.http import query_members
+from farthing.protocol.messages.openapi import openapi
+from farthing.protocol.messages.operations import OPERATIONS, AnyOperation
+from farthing.protocol.wire import document_of
+from farthing.server.dispatch import dispatch
+from farthing.server.doors.admission import METADATA, caller_of, request_id_of
+from farthing.server.doors.render import problem
+from farthing.server.market import Market
+from farthing.server.operations import Reply
+
+__all__ = ["OPENAPI", "api_routes"]
+
+OPENAPI: Final = "/openapi.json"
+_INTEGER: Final = re.compile(r"-?(0|[1-9][0-9]{0,15})", re.ASCII)
+_QUERY_MEMBERS_MAX: Final = 32
+# A tag may be weak or strong in the question: for a GET both mean the same (RFC 9110, 13.1.2).
+_TAG: Final = re.compile(r'(?:W/)?"([\x21\x23-\x7e]*)"', re.ASCII)
+
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+
+def api_routes(market: Market) -> list[Route]:
+    """One route for each operation, and the document that describes them."""
+    document = orjson.dumps({**openapi(), "servers": [{"url": market.issuer}]})
+
+    async def described(request: Request) -> Response:
+        del request
+        return Response(document, media_type="application/json")
+
+    return [
+        Route(OPENAPI, described),
+        *(_route(market, operation) for operation in OPERATIONS.values()),
+    ]
+
+
+def _route(market: Market, operation: AnyOperation) -> Route:
+    members = query_members(operation.name)
+    methods = ["POST"] if members is None else ["GET", "POST"]
+
+    async def endpoint(request: Request) -> Response:
+        try:
+            if request.method == "POST":
+                arguments = await _of_body(request)
+            else:
+                arguments = _of_query(request, members or {})
+            caller = caller_of(request.scope)
+            reply = await dispatch(market, caller, operation.name, arguments)
+        except Refused as refused:
+            metadata = f"{market.issuer}{METADATA}"
+            request_id = request_id_of(request.scope)
+            return problem(refused.refusal, request_id, resource_metadata=metadata)
+        if request.method == "POST":
+            return _written(reply)
+        return _read(market, operation, request, reply, arguments)
+
+    return Route(operation.path, endpoint, methods=methods, name=operation.name)
+
+
+async def _of_body(request: Request) -> Mapping[str, object]:
+    """The ask in a body; a key in the header must be the one that was signed."""
+    try:
+        # Admission has read it as strictly; what is left to say is that there is no null here.
+        document = parse_json(await request.body(), allow_float=True)
+    except InvalidJson as error:
+        text = f"{Code.MALFORMED.says} ({error.reason.value})"
+        raise Refused(refuse(Code.MALFORMED, message=text)) from error
+    if not isinstance(document, dict):
+        raise Refused(refuse(Code.MALFORMED, message="The body is one JSON object."))
+    stated = request.headers.get("idempotency-key")
+    # The IETF draft writes it as a quoted string, most programs as it is.
+    if stated is not None and stated.strip('"') != document.get("idempotency_key"):
+        text = "The header differs from the signed idempotency_key."
+        raise Refused(refuse(Code.INVALID_ARGUMENT, path="idempotency-key", message=text))
+    return document
+
+
+def _of_query(request: Request, members: Mapping[str, str]) -> Mapping[str, object]:
+    """The ask in a query string: text as it is, an integer in its one decimal form."""
+    try:
+        pairs = parse_qsl(
+            request.scope["query_string"].decode("ascii"),
+            keep_blank_values=True,
+            strict_parsing=bool(request.scope["query_string"]),
+            errors="strict",
+            max_num_fields=_QUERY_MEMBERS_MAX,
+        )
+    except ValueError:
+        raise Refused(refuse(Code.MALFORMED, path="query")) from None
+    found: dict[str, object] = {}
+    for name, value in pairs:
+        if name in found:
+            raise Refused(refuse(Code.DUPLICATE_KEY, path=name))
+        is_integer = members.get(name) == "integer" and _INTEGER.fullmatch(value)
+        found[name] = int(value) if is_integer else value
+    return found
+
+
+def _written(reply: Reply) -> Response:
+    headers = {"cache-control": "no-store"}
+    if reply.seq:
+        headers["farthing-seq"] = str(reply.seq)
+    if reply.replayed:
+        headers["idempotent-replayed"] = "true"
+    return _json(reply, headers)
+
+
+def _read(
+    market: Market,
+    operation: AnyOperation,
+    request: Request,
+    reply: Reply,
+    arguments: Mapping[str, object],
+) -> Response:
+    """An answer to a GET: its own digest is its tag, and the next page is a link."""
+    # Any cache must ask each time, and one that is shared keeps nothing that was signed for.
+    shared = "no-cache" if operation.public else "private, no-cache"
+    headers = {"cache-control": shared, "vary": "authorization"}
+    response = _json(reply, headers)
+    tag = hashlib.sha256(response.body).hexdigest()
+    response.headers["etag"] = f'"{tag}"'
+    cursor = getattr(reply.answer, "next_cursor", "")
+    if cursor:
+        query = urlencode({**arguments, "cursor": cursor})
+        response.headers["link"] = f'<{market.issuer}{operation.path}?{query}>; rel="next"'
+    asked = request.headers.get("if-none-match", "")
+    if asked.strip() == "*" or tag in _TAG.findall(asked):
+        kept = {name: response.headers[name] for name in ("cache-control", "etag", "vary")}
+        return Response(status_code=304, headers=kept)
+    return response
+
+
+def _json(reply: Reply, headers: Mapping[str, str]) -> Response:
+    body = orjson.dumps(document_of(reply.answer))
+    return Response(body, headers=dict(headers), media_type="application/json")

@@ -1,0 +1,54 @@
+"""For those who keep the server running: whether it is ready, and its figures.
+
+Boundary: reads; decides nothing. Source: spec/transport-http.md#metrics.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Final
+
+import orjson
+from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from farthing.protocol.errors import FarthingError
+from farthing.server.doors.admission import READY
+from farthing.server.market import Market
+from farthing.settlement.engine.questions import FiguresNow
+
+__all__ = ["METRICS", "operator_routes"]
+
+METRICS: Final = "/metrics"
+_ANSWER_S_MAX: Final = 2
+# Whoever comes by way of a proxy is not the one who keeps the server.
+_BY_PROXY: Final = ("forwarded", "x-forwarded-for", "x-real-ip")
+
+
+def operator_routes(market: Market, is_healthy: Callable[[], bool]) -> list[Route]:
+    """`/readyz` and `/metrics`."""
+
+    async def ready(request: Request) -> Response:
+        del request
+        is_ready = is_healthy() and await _seq(market) is not None
+        told = orjson.dumps({"status": "ready" if is_ready else "not_ready"})
+        return Response(told, 200 if is_ready else 503, media_type="application/json")
+
+    async def figures(request: Request) -> Response:
+        if any(name in request.headers for name in _BY_PROXY):
+            raise HTTPException(404)
+        page = market.metrics.page(seq=await _seq(market), healthy=is_healthy())
+        return Response(page, media_type=CONTENT_TYPE_PLAIN_0_0_4)
+
+    return [Route(READY, ready), Route(METRICS, figures)]
+
+
+async def _seq(market: Market) -> int | None:
+    """The journal's length as the engine tells it, None where it does not answer."""
+    try:
+        async with asyncio.timeout(_ANSWER_S_MAX):
+            return (await market.ask(FiguresNow())).seq
+    except (FarthingError, TimeoutError):
+        return None

@@ -1,0 +1,86 @@
+"""What this process counts of itself, in the form that Prometheus reads.
+
+Boundary: numbers only. Labels are names of operations and codes, both closed lists, so that what
+callers send never makes a new series. Source: spec/transport-http.md#metrics.
+"""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from farthing.protocol.errors import Refused
+from farthing.protocol.messages.operations import OPERATIONS
+
+__all__ = ["OK", "Metrics"]
+
+OK: Final = "ok"
+_UNKNOWN: Final = "unknown"
+_BUCKETS_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
+
+
+@dataclass(slots=True)
+class Metrics:
+    """The figures of one front end, in a registry of its own."""
+
+    _registry: CollectorRegistry = field(default_factory=CollectorRegistry)
+    _calls: Counter = field(init=False)
+    _took_s: Histogram = field(init=False)
+    _in_flight: Gauge = field(init=False)
+    _seq: Gauge = field(init=False)
+    _healthy: Gauge = field(init=False)
+
+    def __post_init__(self) -> None:
+        registry = self._registry
+        self._calls = Counter(
+            "farthing_calls",
+            "Calls of operations through every door, by how they ended.",
+            ("operation", "code"),
+            registry=registry,
+        )
+        self._took_s = Histogram(
+            "farthing_call_duration_seconds",
+            "How long calls of operations took.",
+            ("operation",),
+            buckets=_BUCKETS_S,
+            registry=registry,
+        )
+        self._in_flight = Gauge(
+            "farthing_calls_in_flight",
+            "Calls that are being answered, waiting for the engine included.",
+            registry=registry,
+        )
+        self._seq = Gauge(
+            "farthing_journal_seq", "The newest record of the journal.", registry=registry
+        )
+        self._healthy = Gauge(
+            "farthing_engine_healthy", "1 while the engine takes commands.", registry=registry
+        )
+
+    @contextmanager
+    def call(self, name: str) -> Iterator[None]:
+        """Count one call of an operation, however it ends."""
+        operation = name if name in OPERATIONS else _UNKNOWN
+        started = time.perf_counter()
+        code = "gone"
+        self._in_flight.inc()
+        try:
+            yield
+            code = OK
+        except Refused as refused:
+            code = refused.code.value
+            raise
+        finally:
+            self._in_flight.dec()
+            self._calls.labels(operation, code).inc()
+            self._took_s.labels(operation).observe(time.perf_counter() - started)
+
+    def page(self, *, seq: int | None, healthy: bool) -> bytes:
+        """The page that is scraped; `seq` is None where the engine does not say."""
+        if seq is not None:
+            self._seq.set(seq)
+        self._healthy.set(healthy)
+        return generate_latest(self._registry)

@@ -1,0 +1,319 @@
+"""The HTTP door: signed, plain, conditional, paged; refusals as problems with a status each."""
+
+from collections.abc import AsyncIterator
+from typing import Any, NamedTuple
+
+import httpx2
+import orjson
+import pytest
+import pytest_asyncio
+
+from farthing.clients.signing import RequestSigner
+from farthing.clients.transport import Connection
+from farthing.protocol.canonical import sha256_hex
+from farthing.protocol.errors import Code
+from farthing.protocol.messages.http import query_members, status_of
+from farthing.protocol.messages.openapi import openapi
+from farthing.protocol.messages.operations import OPERATIONS
+from farthing.protocol.wire import Effect
+from farthing.settlement.engine.questions import FiguresNow
+from tests.papers import signing_key
+from tests.server.listening import held
+from tests.serving import Serving, Shop, serving
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+KEY = "k" * 22
+
+
+class Place(NamedTuple):
+    server: Serving
+    shop: Shop
+
+    async def send(
+        self,
+        method: str,
+        target: str,
+        body: Any = None,
+        *,
+        by: Connection | None = None,
+        **headers: str,
+    ) -> httpx2.Response:
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        content = None
+        if method == "POST":
+            content = body if isinstance(body, bytes) else orjson.dumps(body)
+            named = {"content-type": "application/json", **named}
+        auth = None
+        if by is not None:
+            assert by.signer is not None
+            auth = RequestSigner(
+                by.signer, principal=by.principal, audience=by.url, clock=self.server.clock
+            )
+        url = f"{self.server.service.issuer}{target}"
+        return await self.server.http.request(
+            method, url, content=content, headers=named, auth=auth
+        )
+
+    @property
+    def buyer(self) -> Connection:
+        return self.shop.buyer.connection
+
+    @property
+    def treasurer(self) -> Connection:
+        return self.server.treasurer.connection
+
+    async def records(self) -> int:
+        return (await self.server.service.market.ask(FiguresNow())).seq
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def place(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Place]:
+    async with held(serving(tmp_path_factory.mktemp("market"))) as server:
+        yield Place(server, await Shop.opened(server))
+
+
+def fund(place: Place, key: str, amount: str = "1") -> dict[str, Any]:
+    return {
+        "organisation_id": place.shop.operator.connection.principal,
+        "amount": {"amount": amount, "asset": "USD"},
+        "reference": "test",
+        "idempotency_key": key,
+    }
+
+
+def is_problem(response: httpx2.Response, status: int, code: Code) -> bool:
+    shape = response.json()
+    return (
+        response.headers["content-type"] == "application/problem+json"
+        and response.headers["request-id"] == shape["request_id"]
+        and (response.status_code, shape["status"], shape["code"]) == (status, status, code.value)
+    )
+
+
+async def test_anybody_reads_what_is_public_and_learns_what_is_left(place: Place) -> None:
+    target = f"/v1/get_listing?listing_id={place.shop.listing_id}"
+    response = await place.send("GET", target)
+
+    assert response.status_code == 200
+    assert response.json()["listing_id"] == place.shop.listing_id
+    assert response.headers["ratelimit-policy"] == '"anonymous";q=100000;w=60'
+    assert response.headers["ratelimit"].startswith('"anonymous";r=')
+
+
+async def test_a_proven_caller_is_not_metered_and_told_of_no_allowance(place: Place) -> None:
+    response = await place.send("GET", "/v1/get_balance", by=place.buyer)
+
+    assert response.status_code == 200
+    assert "ratelimit" not in response.headers
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_without_a_credential_what_is_not_public_is_401(place: Place, method: str) -> None:
+    response = await place.send(method, "/v1/get_balance", {})
+
+    assert is_problem(response, 401, Code.UNAUTHENTICATED)
+    assert "resource_metadata=" in response.headers["www-authenticate"]
+
+
+async def test_the_query_of_a_read_is_part_of_what_is_signed(place: Place) -> None:
+    by = place.buyer
+    assert by.signer is not None
+    signer = RequestSigner(by.signer, principal=by.principal, audience=by.url)
+    url = f"{by.url}/v1/get_statement?asset=USD&limit=1"
+    request = next(signer.auth_flow(httpx2.Request("GET", url)))
+    proof = request.headers["authorization"]
+
+    own = await place.send("GET", "/v1/get_statement?asset=USD&limit=1", authorization=proof)
+    other = await place.send("GET", "/v1/get_statement?asset=USD&limit=2", authorization=proof)
+    none = await place.send("GET", "/v1/get_statement", authorization=proof)
+
+    assert own.status_code == 200
+    assert is_problem(other, 401, Code.PROOF_INVALID)
+    assert is_problem(none, 401, Code.PROOF_INVALID)
+
+
+async def test_the_proof_of_one_operation_is_none_for_another(place: Place) -> None:
+    by = place.buyer
+    assert by.signer is not None
+    signer = RequestSigner(by.signer, principal=by.principal, audience=by.url)
+    request = httpx2.Request("POST", f"{by.url}/v1/get_balance", content=b"{}")
+    proof = next(signer.auth_flow(request)).headers["authorization"]
+
+    response = await place.send("POST", "/v1/list_charges", b"{}", authorization=proof)
+
+    assert is_problem(response, 401, Code.PROOF_INVALID)
+
+
+async def test_an_answer_that_the_caller_has_is_304(place: Place) -> None:
+    first = await place.send("GET", "/v1/get_balance", by=place.buyer)
+    tag = first.headers["etag"]
+    again = await place.send(
+        "GET", "/v1/get_balance", by=place.buyer, if_none_match=f'"other", W/{tag}'
+    )
+    await place.send("POST", "/v1/fund_account", fund(place, "e" * 22), by=place.treasurer)
+    changed = await place.send("GET", "/v1/get_balance", by=place.buyer, if_none_match=tag)
+
+    assert tag == f'"{sha256_hex(first.content)}"'
+    assert first.headers["cache-control"] == "private, no-cache"
+    assert (again.status_code, again.content) == (304, b"")
+    assert again.headers["etag"] == tag
+    assert changed.status_code == 200
+    assert changed.headers["etag"] != tag
+
+
+async def test_a_condition_gives_nobody_what_is_not_theirs(place: Place) -> None:
+    response = await place.send("GET", "/v1/get_balance", if_none_match="*")
+
+    assert is_problem(response, 401, Code.UNAUTHENTICATED)
+
+
+async def test_pages_are_linked_until_the_last(place: Place) -> None:
+    for number in range(3):
+        ask = fund(place, f"{number}" * 22)
+        assert (
+            await place.send("POST", "/v1/fund_account", ask, by=place.treasurer)
+        ).status_code == 200
+    whole = await place.send("GET", "/v1/get_statement?limit=200", by=place.buyer)
+    target, lines = "/v1/get_statement?limit=1", []
+    for _ in range(20):
+        page = await place.send("GET", target, by=place.buyer)
+        lines += page.json()["lines"]
+        if "link" not in page.headers:
+            break
+        url, _, relation = page.headers["link"].partition("; ")
+        assert relation == 'rel="next"'
+        target = url.strip("<>").removeprefix(place.buyer.url)
+
+    assert len(lines) >= 4
+    assert lines == whole.json()["lines"]
+    assert "next_cursor" not in page.json()
+
+
+async def test_the_same_call_twice_is_once_and_the_second_answer_says_so(place: Place) -> None:
+    ask = fund(place, KEY)
+    first = await place.send("POST", "/v1/fund_account", ask, by=place.treasurer)
+    before = await place.records()
+    again = await place.send(
+        "POST", "/v1/fund_account", ask, by=place.treasurer, idempotency_key=f'"{KEY}"'
+    )
+    other = await place.send(
+        "POST", "/v1/fund_account", fund(place, KEY, "2"), by=place.treasurer
+    )
+
+    assert (first.status_code, again.status_code) == (200, 200)
+    assert again.content == first.content
+    assert "idempotent-replayed" not in first.headers
+    assert again.headers["idempotent-replayed"] == "true"
+    assert again.headers["farthing-seq"] == first.headers["farthing-seq"]
+    assert is_problem(other, 409, Code.IDEMPOTENCY_CONFLICT)
+    assert await place.records() == before
+
+
+async def test_a_key_in_the_header_is_the_one_that_is_signed(place: Place) -> None:
+    before = await place.records()
+    response = await place.send(
+        "POST", "/v1/fund_account", fund(place, "x" * 22), by=place.treasurer, idempotency_key=KEY
+    )
+
+    assert is_problem(response, 400, Code.INVALID_ARGUMENT)
+    assert response.json()["path"] == "idempotency-key"
+    assert await place.records() == before
+
+
+@pytest.mark.parametrize(
+    ("target", "code"),
+    [
+        ("/v1/get_consistency_proof?first_size=1&first_size=1", Code.DUPLICATE_KEY),
+        ("/v1/get_consistency_proof?first_size=01&second_size=1", Code.INVALID_ARGUMENT),
+        ("/v1/get_consistency_proof?first_size=1.0&second_size=1", Code.INVALID_ARGUMENT),
+        ("/v1/get_consistency_proof?first_size=%FF", Code.MALFORMED),
+        ("/v1/get_consistency_proof?&&", Code.MALFORMED),
+        ("/v1/get_tree_head?more=1", Code.INVALID_ARGUMENT),
+        ("/v1/get_listing", Code.INVALID_ARGUMENT),
+    ],
+)
+async def test_a_query_that_is_none_is_refused(place: Place, target: str, code: Code) -> None:
+    assert is_problem(await place.send("GET", target), 400, code)
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        (b"", Code.MALFORMED),
+        (b"[]", Code.MALFORMED),
+        (b'{"query":null}', Code.MALFORMED),
+        (b'{"query":"a","query":"b"}', Code.DUPLICATE_KEY),
+        (b'{"query":1}', Code.INVALID_ARGUMENT),
+        (b'{"query":"text","unknown":1}', Code.INVALID_ARGUMENT),
+    ],
+)
+async def test_a_body_that_is_no_ask_is_refused(place: Place, body: bytes, code: Code) -> None:
+    assert is_problem(await place.send("POST", "/v1/search_catalog", body), 400, code)
+
+
+async def test_a_body_is_as_large_as_on_mcp(place: Place) -> None:
+    body = b'{"query":"' + b"a" * (1 << 20) + b'"}'
+
+    response = await place.send("POST", "/v1/search_catalog", body)
+
+    assert is_problem(response, 413, Code.PAYLOAD_TOO_LARGE)
+
+
+async def test_what_writes_or_has_structure_is_not_asked_by_get(place: Place) -> None:
+    for name, operation in OPERATIONS.items():
+        if query_members(name) is None:
+            response = await place.send("GET", operation.path)
+            assert response.status_code == 405, name
+            assert response.headers["allow"] == "POST"
+        else:
+            assert operation.effect is Effect.READS
+
+
+async def test_a_newcomer_registers_with_the_key_that_its_body_names(place: Place) -> None:
+    key = signing_key("A newcomer over HTTP")
+    newcomer = place.server.connect(key)
+    ask = {
+        "kind": "operator",
+        "name": "New",
+        "key": key.public.jwk(),
+        "idempotency_key": "n" * 22,
+    }
+    enrolled = await place.send("POST", "/v1/enrol_organisation", ask, by=newcomer)
+    elsewhere = await place.send("POST", "/v1/list_agents", {"key": key.public.jwk()}, by=newcomer)
+
+    assert enrolled.status_code == 200
+    assert enrolled.json()["principal_id"].startswith("org_")
+    assert elsewhere.status_code in {401, 403}
+
+
+async def test_another_role_is_403_and_a_foreign_thing_404(place: Place) -> None:
+    role = await place.send("POST", "/v1/fund_account", fund(place, "r" * 22), by=place.buyer)
+    absent = await place.send(
+        "GET", "/v1/get_hold?hold_id=hld_00000000000000000000000000", by=place.buyer
+    )
+
+    assert is_problem(role, 403, Code.NOT_PERMITTED)
+    assert is_problem(absent, 404, Code.NOT_FOUND)
+
+
+async def test_the_document_is_served_with_where_it_is_served(place: Place) -> None:
+    served = (await place.send("GET", "/openapi.json")).json()
+
+    assert served.pop("servers") == [{"url": place.server.service.issuer}]
+    assert served == openapi()
+
+
+def test_every_operation_is_described_with_every_status_of_its_codes() -> None:
+    paths = openapi()["paths"]
+
+    assert {path.removeprefix("/v1/") for path in paths} == set(OPERATIONS)
+    for name, operation in OPERATIONS.items():
+        for method in paths[f"/v1/{name}"].values():
+            assert {str(status_of(code)) for code in operation.codes} <= set(method["responses"])
+
+
+@pytest.mark.parametrize("code", Code)
+def test_every_code_has_a_status_of_a_refusal(code: Code) -> None:
+    assert 400 <= status_of(code) < 600
+    assert (status_of(code) == 500) == (code is Code.INTERNAL_ERROR)

@@ -1,0 +1,97 @@
+"""What is told to those who keep the server running: ready or not, and figures."""
+
+import re
+from pathlib import Path
+
+import httpx2
+from prometheus_client.parser import text_string_to_metric_families
+
+from farthing.protocol.errors import Code
+from farthing.protocol.messages.operations import OPERATIONS
+from farthing.server.metrics import OK, Metrics
+from tests.serving import Serving, Shop, serving
+
+CHAPTER = Path(__file__).resolve().parents[2] / "spec" / "transport-http.md"
+
+
+async def get(server: Serving, path: str, **headers: str) -> httpx2.Response:
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return await server.http.get(f"{server.service.issuer}{path}", headers=named)
+
+
+def samples(page: str) -> dict[tuple[str, ...], float]:
+    return {
+        (sample.name, *sample.labels.values()): sample.value
+        for family in text_string_to_metric_families(page)
+        for sample in family.samples
+    }
+
+
+async def test_calls_of_every_door_are_counted_by_how_they_ended(tmp_path: Path) -> None:
+    async with serving(tmp_path) as server:
+        await Shop.opened(server)
+        before = samples((await get(server, "/metrics")).text)
+        for path in ("/v1/get_tree_head", "/v1/tree-head", "/v1/get_listing"):
+            await get(server, path)
+        page = await get(server, "/metrics")
+        found = samples(page.text)
+
+        assert page.headers["content-type"].startswith("text/plain; version=0.0.4")
+        calls = "farthing_calls_total"
+        head, refused = (calls, "get_tree_head", OK), (calls, "get_listing", "invalid_argument")
+        assert found[head] - before.get(head, 0) == 2
+        assert found[refused] == 1
+        assert found["farthing_call_duration_seconds_count", "get_tree_head"] == found[head]
+        assert found["farthing_journal_seq",] > 1
+        assert found["farthing_engine_healthy",] == 1
+        assert found["farthing_calls_in_flight",] == 0
+
+
+async def test_nothing_that_callers_send_makes_a_series(tmp_path: Path) -> None:
+    async with serving(tmp_path) as server:
+        connection = server.admin.connection
+        for name in ("no_such_operation", 'bad"} 1\nname'):
+            await get(server, f"/v1/{httpx2.QueryParams({'q': name})}")
+        del connection
+        found = samples((await get(server, "/metrics")).text)
+
+    closed = {*OPERATIONS, "unknown"}
+    codes = {OK, "gone", *(code.value for code in Code)}
+    for name, *labels in found:
+        if name == "farthing_calls_total":
+            assert labels[0] in closed
+            assert labels[1] in codes
+
+
+async def test_figures_are_not_told_by_way_of_a_proxy(tmp_path: Path) -> None:
+    async with serving(tmp_path) as server:
+        response = await get(server, "/metrics", x_forwarded_for="192.0.2.1")
+
+        assert response.status_code == 404
+
+
+async def test_ready_is_told_under_any_name_and_only_while_it_is_true(tmp_path: Path) -> None:
+    async with serving(tmp_path) as server:
+        ready = await get(server, "/readyz", host="elsewhere")
+        await server.service.market.engine.close()  # type: ignore[attr-defined]
+        stopped = await get(server, "/readyz")
+        page = await get(server, "/metrics")
+
+    assert (ready.status_code, ready.json()) == (200, {"status": "ready"})
+    assert (stopped.status_code, stopped.json()) == (503, {"status": "not_ready"})
+    assert samples(page.text)["farthing_engine_healthy",] == 0
+
+
+def test_the_chapter_names_every_metric() -> None:
+    metrics = Metrics()
+    with metrics.call("get_tree_head"):
+        pass
+    page = metrics.page(seq=1, healthy=True).decode()
+    named = {
+        name if kind != "counter" else name
+        for name, kind in re.findall(r"^# TYPE (\w+) (\w+)$", page, re.MULTILINE)
+        if not name.endswith("_created")
+    }
+
+    rows = set(re.findall(r"^\| `(farthing_\w+)` \|", CHAPTER.read_text(), re.MULTILINE))
+    assert rows == named

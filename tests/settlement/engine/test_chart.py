@@ -248,7 +248,7 @@ def test_what_an_agent_is_told_it_has_left_is_what_a_hold_can_draw_on() -> None:
     treasury.grace(2 * DOLLAR)
     treasury.grant_credit(4 * DOLLAR)
     treasury.grant_credit(8 * DOLLAR, "promotional")
-    question = StandingOf(principal_id=treasury.trade.agent.principal_id)
+    question: Any = StandingOf(principal_id=treasury.trade.agent.principal_id)
     before = answer(treasury.room.state, question, treasury.room.now_us)
     treasury.trade.held(14)
     after = answer(treasury.room.state, question, treasury.room.now_us)

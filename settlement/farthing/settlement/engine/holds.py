@@ -334,9 +334,8 @@ def _short(state: State, agreement: Agreement, units: int) -> Refusal | None:
     available = account.available_units
     if account.debits_posted > _NEARLY_FULL:
         return refuse(Code.AMOUNT_OVERFLOW, path="amount")
-    if units <= available:
-        return None
-    available += state.grace_units.get(name, 0)
+    if units > available and state.grace_units:
+        available += state.grace_units.get(name, 0)
     if units <= available:
         return None
     return refuse(

@@ -10,7 +10,7 @@ LINES = broken_lines()
 
 
 def test_thirty_different_lines_are_listed() -> None:
-    assert len({(line.file, line.old) for line in LINES}) == len(LINES) == 30
+    assert len({(line.file, line.old) for line in LINES}) == len(LINES) >= 30
 
 
 @pytest.mark.parametrize("line", LINES, ids=lambda line: f"{line.test_name}-{line.old[:20]}")

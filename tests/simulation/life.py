@@ -38,6 +38,8 @@ __all__ = ["Told", "live"]
 ORIGIN: Final = "simulated/journal"
 SIGNER: Final = signing_key("simulated journal")
 STEPS: Final = 32
+# Batches that a handful of commands may take.
+TRIES: Final = 200
 # Refusals of who speaks, given before anything else is looked at.
 SPEAKERS: Final = frozenset(
     {Code.PROOF_EXPIRED, Code.PROOF_REPLAYED, Code.KEY_REVOKED, Code.REGISTRATION_PENDING}
@@ -296,11 +298,13 @@ class _Life:
         self.told.commands += len(commands)
         self.market.sent += [each for each in commands if each.by.principal_id != PLATFORM]
         self.asked |= {_scope(command) for command in commands}
-        while (answered := self._batch(commands)) is not None:
+        for _ in range(TRIES):
+            answered = self._batch(commands)
             # Nobody may have been told: what was due can fill a batch by itself.
             commands = commands[answered:]
-            if not commands:
+            if answered is None or not commands:
                 return
+        need(self.stormy, "commands wait for ever")
 
     def _batch(self, commands: list[Command]) -> int | None:
         """One batch: what is told must be what is stored. How many were told of; None: crashed."""
@@ -308,6 +312,7 @@ class _Life:
         assert stepper is not None
         known = {scope for scope in map(_scope, commands) if scope in self.books.outcomes}
         spoke = {command.by.key_thumbprint for command in commands if self._speaks(command)}
+        used = {_proof(command) for command in commands} & self.books.burnt
         replies: list[Outcome | Refused] = []
         stopped = False
         try:
@@ -329,6 +334,8 @@ class _Life:
         self._check_asked(before)
         for command, reply in zip(commands, replies, strict=False):
             self._check_reply(command, reply, before)
+            again = isinstance(reply, Outcome) and _proof(command) in used
+            need(not again, "a proof that was used is taken again")
             if isinstance(reply, Refused) and _scope(command) in known:
                 # The same key has the same answer for ever, or names the conflict.
                 last = {*SPEAKERS, Code.IDEMPOTENCY_CONFLICT, Code.UNAVAILABLE}
@@ -489,6 +496,10 @@ def _scope(command: Command) -> tuple[str, str, str]:
     by = command.by
     who = by.key_thumbprint if command.operation in NEWCOMERS else by.principal_id
     return who, command.operation, command.idempotency_key
+
+
+def _proof(command: Command) -> tuple[str, str]:
+    return command.by.key_thumbprint, command.by.proof_jti
 
 
 def _word(reply: Outcome | Refused) -> str:

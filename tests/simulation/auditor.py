@@ -155,8 +155,7 @@ class Auditor:
         if name.split(":")[1] not in MAY_GO_NEGATIVE:
             grace = self.things["grace"].get(name, {})
             lent = min(int(grace.get("granted_units", 0)), int(grace.get("chosen_units", 0)))
-            # Grace that was taken back binds what comes next, not what is owed already.
-            need(self.available(name) >= 0 or lent or grace, f"{name} is overdrawn")
+            need(self.available(name) + lent >= 0, f"{name} is overdrawn")
 
     def _sums(self, record: Json) -> None:
         """What the things promise is what the accounts hold."""

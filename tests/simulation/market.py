@@ -12,7 +12,15 @@ from farthing.protocol.contracts import Acceptance as AcceptanceDocument
 from farthing.protocol.contracts import DeliveryRecord, QuoteDocument
 from farthing.protocol.ids import derive_id
 from farthing.protocol.messages import accounts as money_in
-from farthing.protocol.messages import agents, agreements, authority, charges, disputes, holds
+from farthing.protocol.messages import (
+    agents,
+    agreements,
+    authority,
+    charges,
+    disputes,
+    holds,
+    treasury,
+)
 from farthing.protocol.messages import listings as offers
 from farthing.protocol.rating import parse_card, rate
 from farthing.protocol.signatures import Typ
@@ -63,6 +71,8 @@ class Market(Crowd):
         for party in self.buyers:
             for asset in ("USD", "JPY", "XTS"):
                 rest.append(self.grant(party, asset, 10**9, 10**9))
+        if self.chance.random() < 0.5:
+            rest.append(self.partner())
         rest += [self.publish(vendor, 0) for vendor in self.vendors]
         return [newcomers, approvals, rest]
 
@@ -110,6 +120,41 @@ class Market(Crowd):
             idempotency_key=self._id(),
         )
         return self._ask(self.treasurer.caller(), money_in.FUND_ACCOUNT, ask)
+
+    def credit(self) -> Command:
+        """A credit lot, spent before money."""
+        expires_in_us = self.chance.choice((0, 5 * SECOND_US, 700 * SECOND_US, DAY_US))
+        kind: Any = self.chance.choice(("bought", "promotional"))
+        ask = treasury.GrantCredit(
+            organisation_id=self.chance.choice(self.operators).principal_id,
+            amount=money(self.chance.choice((1, 10**6, 10**8)), self._asset()),
+            kind=kind,
+            priority=self.chance.choice((1, 100)),
+            expires_at=format_time(self.now_us + expires_in_us) if expires_in_us else "",
+            idempotency_key=self._id(),
+        )
+        return self._ask(self.treasurer.caller(), treasury.GRANT_CREDIT, ask)
+
+    def grace(self) -> Command:
+        """How far an operator may be below zero, by the treasurer or by itself."""
+        operator = self.chance.choice(self.operators)
+        ask = treasury.SetGrace(
+            organisation_id=operator.principal_id,
+            amount=money(self.chance.choice((0, 10**6, 10**9)), self._asset()),
+            idempotency_key=self._id(),
+        )
+        by = self.chance.choice((operator, self.treasurer, self.treasurer))
+        return self._ask(by.caller(), treasury.SET_GRACE, ask)
+
+    def partner(self) -> Command:
+        """Who shares in what is agreed from now on."""
+        ask = treasury.SetPartner(
+            subject_id=self.chance.choice(self.vendors).principal_id,
+            partner_id=self.chance.choice((*self.operators, *self.vendors)).principal_id,
+            ppm=self.chance.choice((0, 1, 50_000, 333_333, 1_000_000)),
+            idempotency_key=self._id(),
+        )
+        return self._ask(self.admin.caller(), treasury.SET_PARTNER, ask)
 
     def grant_any(self) -> Command | None:
         buyer = self.chance.choice(self.buyers)
@@ -398,6 +443,9 @@ _DRAW_WEIGHTS: Final[dict[Callable[[Market], Command | None], int]] = {
     Market.evidence: 5,
     Market.fund_any: 4,
     Market.grant_any: 6,
+    Market.credit: 3,
+    Market.grace: 2,
+    Market.partner: 3,
     Market.publish_any: 2,
     Market.freeze: 3,
     Market.rotate: 3,

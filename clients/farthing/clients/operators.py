@@ -129,6 +129,7 @@ class Newcomer:
             principal=registration.principal_id,
             http=mine.http,
             timeout_s=mine.timeout_s,
+            transport=mine.transport,
             clock=mine.clock,
             entropy=mine.entropy,
             sleep=mine.sleep,

@@ -1,7 +1,8 @@
 """The connection to a platform: `call(operation, ask) -> answer`, signed, typed, safely repeated.
 
-Boundary: one operation at a time, over MCP or as plain HTTP. A call is repeated only where repeating cannot do a
-thing twice: it reads, or it carries an idempotency key, which stays while the proof is new.
+Boundary: one operation at a time, over MCP or as plain HTTP. A call is repeated only where
+repeating cannot do a thing twice: it reads, or it carries an idempotency key, which stays while the
+proof is new.
 """
 
 import asyncio
@@ -27,6 +28,7 @@ from farthing.protocol.wire import ROOT, Effect, Operation, document_of
 
 __all__ = ["Connection", "Reply", "new_key", "platform_url"]
 
+Transport = Literal["mcp", "http"]
 Ask = TypeVar("Ask")
 Answer = TypeVar("Answer")
 
@@ -72,7 +74,7 @@ class Connection:
         principal: str = "",
         http: httpx2.AsyncClient | None = None,
         timeout_s: float = 30,
-        transport: Literal["mcp", "http"] = "mcp",
+        transport: Transport = "mcp",
         clock: Clock = now_us,
         entropy: Entropy = random_bytes,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
@@ -83,6 +85,7 @@ class Connection:
         self.clock = clock
         self.entropy = entropy
         self.timeout_s = timeout_s
+        self.transport: Transport = transport
         self.http = http or httpx2.AsyncClient()
         self._owns_http = http is None
         self.sleep = sleep

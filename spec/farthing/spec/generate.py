@@ -1,5 +1,4 @@
-"""Writes the JSON Schemas that are made from the code: one file per operation, the error shape,
-and the OpenAPI document.
+"""Writes the schemas that are made from the code: per operation, of a refusal, OpenAPI of it all.
 
 Boundary: reads `farthing.protocol` alone and writes below `schemas/`. The schemas of documents that
 vendors write (listing, rate card, terms) are written by hand and are never touched.

@@ -137,7 +137,7 @@ def _read(
     response = _json(reply, headers)
     tag = hashlib.sha256(response.body).hexdigest()
     response.headers["etag"] = f'"{tag}"'
-    cursor = getattr(reply.answer, "next_cursor", "")
+    cursor = getattr(reply.answer, "cursor", "")
     if cursor:
         query = urlencode({**arguments, "cursor": cursor})
         response.headers["link"] = f'<{market.issuer}{operation.path}?{query}>; rel="next"'

@@ -1,0 +1,178 @@
+"""The whole OpenAPI document against the server: nothing fails, and nothing answers undocumented.
+
+Asks are made from the document by schemathesis, good ones and bad ones, and sent signed by whoever
+may call the operation, and by nobody.
+"""
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import httpx2
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, Phase, Verbosity, given, settings
+from hypothesis import strategies as st
+from schemathesis import GenerationMode
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    negative_data_rejection,
+    response_headers_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+
+from farthing.clients.signing import RequestSigner
+from farthing.clients.transport import Connection
+from farthing.protocol.messages.http import query_members
+from farthing.protocol.messages.openapi import openapi
+from farthing.protocol.messages.operations import OPERATIONS
+from farthing.protocol.wire import Role
+from tests.papers import signing_key
+from tests.server.listening import held
+from tests.serving import Serving, Shop, serving
+
+EXAMPLES = 6
+CHECKS = [
+    not_a_server_error,
+    status_code_conformance,
+    content_type_conformance,
+    response_headers_conformance,
+    response_schema_conformance,
+]
+# Who signs is up to the test: a proof that is taken away would be put back.
+SCHEMA = schemathesis.openapi.from_dict({
+    **openapi(),
+    "paths": {
+        path: {
+            method: {name: part for name, part in about.items() if name != "security"}
+            for method, about in methods.items()
+        }
+        for path, methods in openapi()["paths"].items()
+    },
+})  # fmt: skip
+EXCHANGES = [
+    pytest.param(SCHEMA[path][method.upper()], id=f"{method} {path}")
+    for path, methods in openapi()["paths"].items()
+    for method in methods
+]
+
+
+class Place(NamedTuple):
+    runner: asyncio.Runner
+    server: Serving
+    callers: dict[Role, Connection]
+    things: dict[str, str]
+
+    def send(self, case: Any, by: Connection | None) -> httpx2.Response:
+        given = case.as_transport_kwargs(base_url=self.server.service.issuer)
+        request = httpx2.Request(
+            given["method"],
+            given["url"],
+            params=given.get("params") or None,
+            headers={**(given.get("headers") or {}), "host": "127.0.0.1:8321"},
+            json=given.get("json"),
+            content=given.get("data"),
+        )
+        auth = None
+        if by is not None:
+            assert by.signer is not None
+            auth = RequestSigner(by.signer, principal=by.principal, audience=by.url)
+        return self.runner.run(self.server.http.send(request, auth=auth))
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    with asyncio.Runner() as runner:
+        context = held(serving(tmp_path_factory.mktemp("market")))
+        server = runner.run(context.__aenter__())
+        shop = runner.run(Shop.opened(server))
+        agreement, hold = runner.run(_bought(shop))
+        yield Place(
+            runner,
+            server,
+            {
+                Role.BUYER: shop.buyer.connection,
+                Role.OPERATOR: shop.operator.connection,
+                Role.VENDOR: shop.vendor.connection,
+                Role.TREASURER: server.treasurer.connection,
+                Role.ADMIN: server.admin.connection,
+                Role.NEWCOMER: server.connect(signing_key("Newcomer")),
+            },
+            {"listing_id": shop.listing_id, "agreement_id": agreement, "hold_id": hold},
+        )
+        runner.run(context.__aexit__(None, None, None))
+
+
+async def _bought(shop: Shop) -> tuple[str, str]:
+    agreement = await shop.buyer.accept(await shop.buyer.quote(shop.listing_id, {"page": 2}))
+    placed = await shop.buyer.hold(agreement.agreement_id, {"page": 2}, {"pdf": "x"})
+    return agreement.agreement_id, placed.answer.hold_id
+
+
+def bounded(test: Any) -> Any:
+    return settings(
+        max_examples=EXAMPLES,
+        deadline=None,
+        database=None,
+        derandomize=True,
+        phases=[Phase.generate],
+        verbosity=Verbosity.quiet,
+        suppress_health_check=list(HealthCheck),
+    )(test)
+
+
+@pytest.mark.parametrize("exchange", EXCHANGES)
+def test_every_ask_of_the_document_is_answered_as_documented(place: Place, exchange: Any) -> None:
+    operation = OPERATIONS[exchange.path.removeprefix("/v1/")]
+    roles = sorted(operation.roles & place.callers.keys())
+
+    @bounded
+    @given(
+        case=exchange.as_strategy(generation_mode=GenerationMode.POSITIVE),
+        role=st.sampled_from([*roles, *roles, None]),
+        is_real=st.booleans(),
+    )
+    def good(case: Any, role: Role | None, is_real: bool) -> None:  # noqa: FBT001  # hypothesis
+        if is_real:
+            ask = case.body if exchange.method.upper() == "POST" else case.query
+            ask.update({name: place.things[name] for name in ask.keys() & place.things.keys()})
+        response = place.send(case, place.callers[role] if role else None)
+        case.validate_response(response, checks=CHECKS)
+
+    good()
+
+
+# A GET that asks for nothing can be asked in no wrong way.
+BENDABLE = [
+    each
+    for each in EXCHANGES
+    if not str(each.id).startswith("get") or query_members(str(each.id).rpartition("/")[2])
+]
+
+
+@pytest.mark.parametrize("exchange", BENDABLE)
+def test_no_ask_that_the_document_forbids_is_taken(place: Place, exchange: Any) -> None:
+    operation = OPERATIONS[exchange.path.removeprefix("/v1/")]
+    role = min(operation.roles & place.callers.keys(), default=None)
+
+    @bounded
+    @given(case=exchange.as_strategy(generation_mode=GenerationMode.NEGATIVE))
+    def bad(case: Any) -> None:
+        response = place.send(case, place.callers[role] if role else None)
+        case.validate_response(response, checks=[*CHECKS, negative_data_rejection])
+
+    bad()
+
+
+def test_nothing_that_was_sent_left_the_books_unbalanced(place: Place) -> None:
+    url = f"{place.server.service.issuer}/v1/get_trial_balance"
+    by = place.callers[Role.TREASURER]
+    assert by.signer is not None
+    auth = RequestSigner(by.signer, principal=by.principal, audience=by.url)
+
+    answer = place.runner.run(place.server.http.get(url, auth=auth)).json()
+
+    assert answer["balanced"] is True

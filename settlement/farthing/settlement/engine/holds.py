@@ -6,7 +6,8 @@ capture rates from the hold's own position: equal input, equal amount. Source: s
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import cast
+from functools import lru_cache
+from typing import NamedTuple, cast
 
 from msgspec.structs import replace
 
@@ -29,7 +30,7 @@ from farthing.protocol.messages.holds import Charge as ChargeView
 from farthing.protocol.messages.holds import Hold as HoldAnswer
 from farthing.protocol.money import format_units, share_ppm
 from farthing.protocol.rating import (
-    Rating,
+    RateCard,
     RatingCode,
     RatingError,
     line_document,
@@ -149,7 +150,7 @@ def place(state: State, call: Call) -> Draft | Refusal:
         moved=tuple(_aside(Movement.PENDING, hold)),
         counted=_counted(hold, units),
         changed=(change("hold", hold.hold_id, hold), *lots.held(state, drawn)),
-        decided={"lines": [line_document(line) for line in rating.lines]},
+        decided={"lines": rating.lines},
     )
 
 
@@ -202,7 +203,7 @@ def capture(state: State, call: Call) -> Draft | Refusal:
             _advanced(state, agreement, delivery.usage),
             *lots.ended(state, hold.drawn, charge.drawn),
         ),
-        decided={"lines": [line_document(line) for line in rating.lines]},
+        decided={"lines": rating.lines},
     )
 
 
@@ -309,22 +310,38 @@ def _hold_answer(record: Record, lines: tuple[LineView, ...]) -> HoldAnswer:
     )
 
 
+class _Price(NamedTuple):
+    """What usage costs, and its lines as records hold them."""
+
+    total_units: int
+    lines: list[Json]
+
+
 def _rate(
     state: State,
     agreement: Agreement,
     position: Mapping[str, int],
     usage: Mapping[str, int],
     path: str = "workload",
-) -> Rating | Refusal:
+) -> _Price | Refusal:
     if not usage:
         return refuse(Code.USAGE_INVALID, path=path)
+    card = state.cards[agreement.rate_card_sha256]
     try:
-        rating = rate(state.cards[agreement.rate_card_sha256], position, usage)
+        return _price(card, tuple(position.items()), tuple(usage.items()))
     except RatingError as error:
         if error.code is RatingCode.AMOUNT_OVERFLOW:
             return refuse(Code.AMOUNT_OVERFLOW, path=path)
         return refuse(Code.USAGE_INVALID, path=path, message=str(error))
-    return rating
+
+
+# A capture of what was held, and holds beside each other, ask the same again.
+@lru_cache(maxsize=4096)
+def _price(
+    card: RateCard, position: tuple[tuple[str, int], ...], usage: tuple[tuple[str, int], ...]
+) -> _Price:
+    rating = rate(card, dict(position), dict(usage))
+    return _Price(rating.total_units, [line_document(line) for line in rating.lines])
 
 
 def _short(state: State, agreement: Agreement, units: int) -> Refusal | None:

@@ -7,6 +7,7 @@ give the same state. Source: spec/journal.md.
 import heapq
 from collections import defaultdict, deque
 from dataclasses import dataclass, field
+from functools import lru_cache
 from hashlib import sha256
 from typing import cast
 
@@ -100,6 +101,7 @@ class State:
     payouts: Shelf[str, Payout] = field(default_factory=Shelf)
 
 
+@lru_cache(maxsize=4096)  # asked for by the decision, and again when its record is applied
 def scope_of(principal_or_key: str, operation: str, key: str) -> bytes:
     """What an idempotency key is remembered under: 16 bytes for (principal, operation, key)."""
     return sha256(f"{principal_or_key}\n{operation}\n{key}".encode()).digest()[:16]

@@ -39,7 +39,7 @@ from farthing.settlement.journal.frames import (
     question_in,
     write_answer,
 )
-from farthing.settlement.journal.shelf import Shelf
+from farthing.settlement.journal.pages import PageReader
 from farthing.settlement.journal.stepper import Limits, Stepper, unavailable
 
 __all__ = ["EngineServer", "no_background"]
@@ -117,7 +117,7 @@ class EngineServer(Generic[State]):
         self._stop_by_ns: int | None = None
         self._due_at_ns: int | None = None
         self._kept_seq = 0
-        self._shelf = Shelf(stepper.stored_page)
+        self._pages = PageReader(stepper.stored_page)
 
     def listen(self) -> None:
         """Make the socket, for the owner alone; one that was left behind is replaced.
@@ -138,7 +138,7 @@ class EngineServer(Generic[State]):
         listener.settimeout(0)
         self._listener = listener
         self._selector.register(listener, selectors.EVENT_READ, self._accept)
-        self._selector.register(self._shelf, selectors.EVENT_READ, self._take_pages)
+        self._selector.register(self._pages, selectors.EVENT_READ, self._take_pages)
         self._kept_seq = self._stepper.recent.last_seq
         self._look_ahead()
 
@@ -166,7 +166,7 @@ class EngineServer(Generic[State]):
             self._close_listener()
             for peer in tuple(self._peers):
                 self._drop(peer)
-            self._shelf.close()
+            self._pages.close()
             self._selector.close()
 
     def _turn(self) -> None:
@@ -345,14 +345,14 @@ class EngineServer(Generic[State]):
         if page is None:
             # Old records are read beside the loop: somebody who lags must hold up nobody.
             del peer.follows[id_]
-            self._shelf.fetch((peer, id_), after_seq)
+            self._pages.fetch((peer, id_), after_seq)
         elif page:
             del peer.follows[id_]
             peer.told.append(_page(id_, [committed.data for committed in page]))
 
     def _take_pages(self, mask: int) -> None:
         del mask
-        for (peer, id_), records in self._shelf.taken():
+        for (peer, id_), records in self._pages.taken():
             if not peer.is_open:
                 continue
             if isinstance(records, FarthingError):

@@ -12,13 +12,13 @@ from typing import Any
 from farthing.protocol.errors import FarthingError
 from farthing.settlement.engine.commands import Committed
 
-__all__ = ["Shelf"]
+__all__ = ["PageReader"]
 
 # Whom a page is for, as the loop named it, and the records or why there are none.
 Fetched = tuple[Any, list[bytes] | FarthingError]
 
 
-class Shelf:
+class PageReader:
     """Reads stored pages. Who asks again only after an answer can queue no more than one.
 
     Args:

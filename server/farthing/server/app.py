@@ -99,14 +99,7 @@ def build(
     )
     feed = Feed(engine)
     mcp = mcp_door(market, feed)
-    doors = [
-        mcp.route,
-        event_route(market, feed),
-        *webhook_routes(market),
-        *routes(market, keyring.jwks(), lambda: engine.healthy),
-        *operator_routes(market, lambda: engine.healthy),
-        *api_routes(market),
-    ]
+    doors = [mcp.route, event_route(market, feed), *_routes(market, keyring, engine)]
 
     @asynccontextmanager
     async def running() -> AsyncIterator[None]:
@@ -130,6 +123,22 @@ def build(
         running=running,
         stop_streams=feed.close,
     )
+
+
+def _routes(
+    market: Market, keyring: Keyring, engine: RemoteEngine | Writer[State]
+) -> list[BaseRoute]:
+    """The doors that need nothing to be running but the engine."""
+
+    def healthy() -> bool:
+        return engine.healthy
+
+    return [
+        *webhook_routes(market),
+        *routes(market, keyring.jwks(), healthy),
+        *operator_routes(market, healthy),
+        *api_routes(market),
+    ]
 
 
 def _admission(

@@ -6,7 +6,6 @@ may call the operation, and by nobody.
 
 import asyncio
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import httpx2

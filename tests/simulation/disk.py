@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 from typing import Any, Final
+from unittest.mock import patch
 
 from farthing.settlement.journal.index import Index
 from farthing.settlement.journal.sqlite import SqliteStore
@@ -401,9 +402,19 @@ def plugged(*, indexed: bool = False) -> Iterator[Drive]:
     memory = Path("/dev/shm")  # noqa: S108  # quicker than a disk, and as good: the disk is simulated
     folder = Path(tempfile.mkdtemp(dir=memory if memory.is_dir() else None)).resolve()
     drive = shim.drives[f"{folder}/"] = Drive(folder, indexed=indexed)
+    system_fsync = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        path = Path(f"/proc/self/fd/{descriptor}").resolve()
+        known = path.parent == folder and path.name in drive._files  # noqa: SLF001
+        if known and drive.synced(path.name) != _OK:
+            raise OSError("the disk does not answer")
+        system_fsync(descriptor)
+
     shim.begin()
     try:
-        yield drive
+        with patch.object(os, "fsync", fsync):
+            yield drive
     finally:
         shim.end()
         del shim.drives[f"{folder}/"]

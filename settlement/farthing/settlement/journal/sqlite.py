@@ -211,7 +211,11 @@ class SqliteStore:
             # of it may succeed without having written (PostgreSQL's "fsyncgate", 2018). Writing it
             # on into the database file is what shows that it lasts.
             busy, found, moved = self._writing.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-        except sqlite3.Error as error:
+            # The log is cut to nothing, but not yet on the disk: the old one, with a hole where the
+            # sync failed, could come back with the power and take back what was just written on.
+            with self.path.with_name(f"{self.path.name}-wal").open("rb+") as log:
+                os.fsync(log.fileno())
+        except (sqlite3.Error, OSError) as error:
             raise Unreadable(f"{self.path}: {error}") from error
         if busy or found != moved:
             raise Unreadable(f"{self.path}: readers keep the log from being written through")

@@ -266,6 +266,7 @@ async def test_what_writes_or_has_structure_is_not_asked_by_get(place: Place) ->
             response = await place.send("GET", operation.path)
             assert response.status_code == 405, name
             assert response.headers["allow"] == "POST"
+            assert "Allow" in response.json()["message"]
         else:
             assert operation.effect is Effect.READS
 

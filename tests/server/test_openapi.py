@@ -59,6 +59,10 @@ EXCHANGES = [
 ]
 
 
+# Headers that HTTP itself defines for any response, which no description repeats.
+OF_HTTP = {"cache-control", "content-length", "content-type", "date", "vary"}
+
+
 class Place(NamedTuple):
     runner: asyncio.Runner
     server: Serving
@@ -140,6 +144,8 @@ def test_every_ask_of_the_document_is_answered_as_documented(place: Place, excha
             ask.update({name: place.things[name] for name in ask.keys() & place.things.keys()})
         response = place.send(case, place.callers[role] if role else None)
         case.validate_response(response, checks=CHECKS)
+        told = exchange.definition.raw["responses"][str(response.status_code)].get("headers", {})
+        assert set(response.headers) - OF_HTTP <= {name.lower() for name in told}
 
     good()
 

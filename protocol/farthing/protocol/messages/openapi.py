@@ -29,6 +29,9 @@ _OF_WRITES: Final = (
     Code.STALE,
 )  # fmt: skip
 _TEXT: Final = {"type": "string"}
+_UNAUTHORIZED: Final = 401
+# Told with every answer and refusal to who has shown no proof, once its address is metered.
+_METERED: Final = ("RateLimit", "RateLimit-Policy")
 
 
 @cache
@@ -124,14 +127,14 @@ def _idempotency_key() -> dict[str, Any]:
 
 def _responses(operation: AnyOperation, answer: dict[str, Any], *, is_get: bool) -> dict[str, Any]:
     """The answer and every refusal by its status."""
-    shown = {"Request-Id": _header("Request-Id")}
+    names = ["Request-Id", *_METERED]
     if is_get:
-        shown |= {name: _header(name) for name in ("ETag", "Link")}
+        names += ["ETag", "Link"]
     elif operation.effect is not Effect.READS:
-        shown["Idempotent-Replayed"] = _header("Idempotent-Replayed")
+        names += ["Farthing-Seq", "Idempotent-Replayed"]
     answered = {
         "description": "The answer.",
-        "headers": shown,
+        "headers": _shown(*names),
         "content": {"application/json": {"schema": answer}},
     }
     codes = {*_AT_THE_DOOR, *operation.codes}
@@ -143,8 +146,12 @@ def _responses(operation: AnyOperation, answer: dict[str, Any], *, is_get: bool)
         codes.add(Code.PAYLOAD_TOO_LARGE)
     responses: dict[str, Any] = {"200": answered}
     if is_get:
-        responses["304"] = {"description": "The caller has this answer."}
-    return responses | {"421": _refused("The server has another name.")} | _by_status(codes)
+        responses["304"] = {
+            "description": "The caller has this answer.",
+            "headers": _shown("Request-Id", "ETag", *_METERED),
+        }
+    misdirected = _refused("The server has another name.", 421)
+    return responses | {"421": misdirected} | _by_status(codes)
 
 
 def _by_status(codes: Iterable[Code]) -> dict[str, Any]:
@@ -152,15 +159,20 @@ def _by_status(codes: Iterable[Code]) -> dict[str, Any]:
     for code in sorted(codes, key=lambda code: code.precedence):
         found.setdefault(status_of(code), []).append(code)
     return {
-        str(status): _refused(f"Refused: {', '.join(code.value for code in found[status])}.")
+        str(status): _refused(
+            f"Refused: {', '.join(code.value for code in found[status])}.", status
+        )
         for status in sorted(found)
     }
 
 
-def _refused(says: str) -> dict[str, Any]:
+def _refused(says: str, status: int) -> dict[str, Any]:
+    names = ["Request-Id", "Retry-After", *_METERED]
+    if status == _UNAUTHORIZED:
+        names.append("WWW-Authenticate")
     return {
         "description": says,
-        "headers": {"Request-Id": _header("Request-Id"), "Retry-After": _header("Retry-After")},
+        "headers": _shown(*names),
         "content": {"application/problem+json": {"schema": {"$ref": f"{_COMPONENTS}Problem"}}},
     }
 
@@ -183,16 +195,20 @@ def _problem() -> dict[str, Any]:
     }
 
 
-def _header(name: str) -> dict[str, str]:
-    return {"$ref": f"#/components/headers/{name}"}
+def _shown(*names: str) -> dict[str, dict[str, str]]:
+    return {name: {"$ref": f"#/components/headers/{name}"} for name in names}
 
 
 def _headers() -> dict[str, Any]:
     says = {
         "ETag": "The digest of this answer.",
+        "Farthing-Seq": "The journal record that the answer of a write comes from.",
         "Idempotent-Replayed": "`true` where the answer was given before under the same key.",
         "Link": 'The next page, `rel="next"` (RFC 8288), where there is one.',
+        "RateLimit": "What is left to an address that has shown no proof (IETF draft).",
+        "RateLimit-Policy": "The allowance of such an address (IETF draft).",
         "Request-Id": "What the server's log knows the call by.",
         "Retry-After": "Seconds to wait before the next try.",
+        "WWW-Authenticate": "Where to learn how to sign (RFC 9728).",
     }
     return {name: {"description": text, "schema": _TEXT} for name, text in says.items()}

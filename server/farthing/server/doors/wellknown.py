@@ -4,6 +4,7 @@ Boundary: asks dispatch like every other door. Source: spec/transport-mcp.md.
 """
 
 from collections.abc import Callable
+from http import HTTPStatus
 from typing import Final, cast
 
 import orjson
@@ -92,7 +93,10 @@ def routes(
 async def no_such_page(request: Request, error: Exception) -> Response:
     """What the router says where there is nothing, or not by this method, in the one shape."""
     assert isinstance(error, HTTPException)
-    refusal = refuse(Code.NOT_FOUND, path="url", message="There is nothing at this URL.")
+    text = "There is nothing at this URL."
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        text = "This URL takes another method: see Allow."
+    refusal = refuse(Code.NOT_FOUND, path="url", message=text)
     response = problem(refusal, request_id_of(request.scope), status=error.status_code)
     response.headers.update(error.headers or {})
     return response

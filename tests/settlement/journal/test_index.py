@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from farthing.settlement.journal import index as module
 from farthing.settlement.journal.index import Index
-from farthing.settlement.journal.store import Unreadable
 
 
 def key(number: int) -> bytes:
@@ -27,11 +26,6 @@ def opened(path: Path, identity: str = "journal", recent_max: int = 8) -> Iterat
         yield index
     finally:
         index.close()
-
-
-def add_for_ever(index: Index) -> None:
-    for seq in range(1_000, 3_000):
-        index.add([(key(seq), seq)], seq)
 
 
 def filled(path: Path, count: int, recent_max: int = 8) -> int:
@@ -135,18 +129,30 @@ def test_a_damaged_index_is_made_anew(damage: str, tmp_path: Path) -> None:
     index.close()
 
 
-def test_a_changed_row_is_found_and_the_index_is_not_believed_again(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "DELETE FROM run_{number:d} WHERE key = :key",
+        "UPDATE run_{number:d} SET seq = x'0000000000000009' WHERE key = :key",
+        "UPDATE about SET through_seq = through_seq + 1",
+        "DELETE FROM run WHERE number = {number:d}",
+        "UPDATE run SET level = level + 1 WHERE number = {number:d}",
+        "UPDATE filter SET after_seq = 7",
+    ],
+)
+@pytest.mark.parametrize("filters", ["kept", "lost"])
+def test_a_changed_row_is_found_before_anything_is_answered(
+    damage: str, filters: str, tmp_path: Path
+) -> None:
     path = tmp_path / "index"
     filled(path, 200)
     with closing(sqlite3.connect(path / "runs.sqlite")) as connection:
         (number,) = connection.execute("SELECT min(number) FROM run").fetchone()
-        connection.execute(f"DELETE FROM run_{number:d} WHERE key = ?", (key(5),))  # noqa: S608
+        damaged = connection.execute(damage.format(number=number), {"key": key(5)}).rowcount
         connection.commit()
-    index = Index(path, recent_max=1)
-    index.open("journal")
-    with pytest.raises(Unreadable):
-        add_for_ever(index)
-    index.close()
+    assert damaged == 1
+    if filters == "lost":
+        (path / "filter-0").unlink()
     index = Index(path)
     assert index.open("journal") == 0
     index.close()

@@ -84,13 +84,14 @@ def life(folder: Path, process: BaseProcess, rows: int) -> list[Row]:
     store = SqliteStore(folder / "journal.sqlite")
     keys = (signing_key("journal").public,)
     began = time.perf_counter()
-    seq = recover(store, MACHINE, origin=ORIGIN, keys=keys).chain.seq
+    found = recover(store, MACHINE, origin=ORIGIN, keys=keys)
+    seq, tail = found.chain.seq, found.chain.seq - found.snapshot_seq
     quick_s = time.perf_counter() - began
     began = time.perf_counter()
     recover(store, MACHINE, origin=ORIGIN)  # without keys no snapshot is believed
     whole_s = time.perf_counter() - began
     return [
-        Row(name=f"recovery after a snapshot, {seq:,} records", unit="s", value=quick_s, target=10),
+        Row(name=f"recovery, snapshot and {tail:,} records", unit="s", value=quick_s, target=10),
         Row(
             name="recovery fully verified, a million records",
             unit="s",

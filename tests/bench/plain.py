@@ -3,6 +3,7 @@
 No mapper, no pool, no thread: what somebody who knows SQLite would write, as durable as ours.
 """
 
+import asyncio
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -40,6 +41,8 @@ class Plain:
 
     async def hold(self, key: str, agreement_id: str, pages: int) -> None:
         """Place one hold, durable when this returns."""
+        # The others have their turn: whoever calls waits for those before.
+        await asyncio.sleep(0)
         run = self._connection.execute
         run("BEGIN IMMEDIATE")
         if run("SELECT seq FROM journal WHERE key = ?", (key,)).fetchone() is not None:

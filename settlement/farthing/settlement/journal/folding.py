@@ -18,6 +18,10 @@ logger = logging.getLogger(__name__)
 # again, which is ten times faster than letting a file grow.
 _FOLD_BYTES: Final = 16 * 1024 * 1024
 _FOLD: Final = "PRAGMA wal_checkpoint(PASSIVE)"
+# A log that reads on end have kept from being begun again; then the writer waits for them a little.
+_LOG_BYTES_MAX: Final = 64 * 1024 * 1024
+_PATIENCE_MS: Final = 100
+_BEGIN_AGAIN: Final = "PRAGMA wal_checkpoint(RESTART)"
 
 
 class LogFolder:
@@ -41,9 +45,10 @@ class LogFolder:
         self._bytes += size_bytes
         if self._folded.is_set():
             # The thread has folded all but what was committed meanwhile. With that too the log is
-            # begun again from its start by the next commit; readers cannot hold this up.
+            # begun again from its start by the next commit, unless somebody is reading it.
             self._folded.clear()
-            self._fold(writing)
+            if self._fold(writing) > _LOG_BYTES_MAX:
+                self._begin_again(writing)
         elif self._bytes >= _FOLD_BYTES and not self._wanted.is_set():
             self._bytes = 0
             self._wanted.set()
@@ -57,16 +62,32 @@ class LogFolder:
     def _run(self) -> None:
         connection = self._connect()
         try:
-            while self._wanted.wait() and not self._closing:
+            while True:
+                self._wanted.wait()
+                # Taken back before the look at `_closing`, so that a close meanwhile is not missed.
+                self._wanted.clear()
+                if self._closing:
+                    return
                 self._fold(connection)
                 self._folded.set()
-                self._wanted.clear()
         finally:
             connection.close()
 
-    def _fold(self, connection: sqlite3.Connection) -> None:
+    def _fold(self, connection: sqlite3.Connection, how: str = _FOLD) -> int:
+        """The size of the log in bytes."""
         try:
-            connection.execute(_FOLD)
+            (page_bytes,) = connection.execute("PRAGMA page_size").fetchone()
+            _, pages, _ = connection.execute(how).fetchone()
         except sqlite3.Error:
             # What was committed is in the log. A full or failing disk is told to whoever commits.
             logger.warning("the log could not be folded", exc_info=True)
+            return 0
+        return int(pages * page_bytes)
+
+    def _begin_again(self, writing: sqlite3.Connection) -> None:
+        (patience_ms,) = writing.execute("PRAGMA busy_timeout").fetchone()
+        writing.execute(f"PRAGMA busy_timeout={_PATIENCE_MS:d}")
+        try:
+            self._fold(writing, _BEGIN_AGAIN)
+        finally:
+            writing.execute(f"PRAGMA busy_timeout={patience_ms:d}")

@@ -169,9 +169,7 @@ def ids_shown(caller: Caller, entry: Entry) -> dict[str, str]:
 
 def _is_party(caller: Caller, record: Record) -> bool:
     """Whether a record, which can only be proven whole, may be shown to a caller."""
-    owners = {
-        split_account(name)[0] for each in record.moved for name in (each.debit, each.credit)
-    }
+    owners = {split_account(name)[0] for each in record.moved for name in (each.debit, each.credit)}
     if caller.organisation_id == PLATFORM:
         return PLATFORM in owners
     trades = [change.after for change in record.changed if change.noun in _TRADES]

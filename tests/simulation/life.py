@@ -29,7 +29,7 @@ from tests.construction import EPOCH_US
 from tests.papers import signing_key
 from tests.simulation.auditor import NEWCOMERS, Auditor, Finding, leaf, need, root_of
 from tests.simulation.market import Market
-from tests.simulation.memories import journal_until, memory_of
+from tests.simulation.memories import journal_until, memory_of, proof_of, scope_of
 from tests.simulation.rules import judge
 from tests.simulation.weather import Place, PowerCut
 
@@ -297,7 +297,7 @@ class _Life:
         """Commands in as many batches as it takes; none of them is a step for time alone."""
         self.told.commands += len(commands)
         self.market.sent += [each for each in commands if each.by.principal_id != PLATFORM]
-        self.asked |= {_scope(command) for command in commands}
+        self.asked |= {scope_of(command) for command in commands}
         for _ in range(TRIES):
             answered = self._batch(commands)
             # Nobody may have been told: what was due can fill a batch by itself.
@@ -310,9 +310,9 @@ class _Life:
         """One batch: what is told must be what is stored. How many were told of; None: crashed."""
         stepper, before = self.stepper, self.books.seq
         assert stepper is not None
-        known = {scope for scope in map(_scope, commands) if scope in self.books.outcomes}
+        known = {scope for scope in map(scope_of, commands) if scope in self.books.outcomes}
         spoke = {command.by.key_thumbprint for command in commands if self._speaks(command)}
-        used = {_proof(command) for command in commands} & self.books.burnt
+        used = {proof_of(command) for command in commands} & self.books.burnt
         replies: list[Outcome | Refused] = []
         stopped = False
         try:
@@ -334,12 +334,12 @@ class _Life:
         self._check_asked(before)
         for command, reply in zip(commands, replies, strict=False):
             self._check_reply(command, reply, before)
-            again = isinstance(reply, Outcome) and _proof(command) in used
+            again = isinstance(reply, Outcome) and proof_of(command) in used
             need(not again, "a proof that was used is taken again")
-            if isinstance(reply, Refused) and _scope(command) in known:
+            if isinstance(reply, Refused) and scope_of(command) in known:
                 # The same key has the same answer for ever, or names the conflict.
                 last = {*SPEAKERS, Code.IDEMPOTENCY_CONFLICT, Code.UNAVAILABLE}
-                need(reply.code in last, f"{_scope(command)} is answered in a second way")
+                need(reply.code in last, f"{scope_of(command)} is answered in a second way")
             if isinstance(reply, Refused) and reply.code is Code.KEY_REVOKED:
                 in_force = command.by.key_thumbprint in spoke and self._speaks(command)
                 need(not in_force, "a key that is in force is refused")
@@ -356,7 +356,7 @@ class _Life:
         return mine and key["status"] == "active"
 
     def _check_reply(self, command: Command, reply: Outcome | Refused, before: int) -> None:
-        books, scope = self.books, _scope(command)
+        books, scope = self.books, scope_of(command)
         seq = books.outcomes.get(scope)
         same = seq is not None and (
             books.records[seq - 1]["request"]["sha256"] == command.request_sha256
@@ -490,16 +490,6 @@ def _shut(stepper: Stepper[State]) -> None:
         stepper.close()
     except FarthingError:
         return
-
-
-def _scope(command: Command) -> tuple[str, str, str]:
-    by = command.by
-    who = by.key_thumbprint if command.operation in NEWCOMERS else by.principal_id
-    return who, command.operation, command.idempotency_key
-
-
-def _proof(command: Command) -> tuple[str, str]:
-    return command.by.key_thumbprint, command.by.proof_jti
 
 
 def _word(reply: Outcome | Refused) -> str:

@@ -1,14 +1,16 @@
-"""States and journals as values that can be compared: what memory should be after a record."""
+"""What can be compared: memory and journal as they should be after a record, and who asked what."""
 
 from typing import Any
 
+from farthing.settlement.engine.commands import Command
 from farthing.settlement.engine.packing import pack
 from farthing.settlement.engine.state import State, waits
 from farthing.settlement.journal.memory import MemoryStore
 from farthing.settlement.journal.store import Batch
 from farthing.settlement.machine import MACHINE
+from tests.simulation.auditor import NEWCOMERS
 
-__all__ = ["journal_until", "memory_of"]
+__all__ = ["journal_until", "memory_of", "proof_of", "scope_of"]
 
 
 def memory_of(state: State) -> dict[str, Any]:
@@ -36,3 +38,15 @@ def journal_until(batches: list[Batch], through_seq: int) -> MemoryStore:
         store.commit(batch)
     store.close()
     return store
+
+
+def scope_of(command: Command) -> tuple[str, str, str]:
+    """Whose key it carries, as the auditor files its outcome."""
+    by = command.by
+    who = by.key_thumbprint if command.operation in NEWCOMERS else by.principal_id
+    return who, command.operation, command.idempotency_key
+
+
+def proof_of(command: Command) -> tuple[str, str]:
+    """The proof it uses up."""
+    return command.by.key_thumbprint, command.by.proof_jti

@@ -93,7 +93,7 @@ def test_a_ruling_can_be_made_again_from_its_record() -> None:
     record = disputed(trade, trade.captured(10))
     ruled = answered(trade, dispute_of(record), "c" * 64, fits=True)
     assert ruled.decided is not None
-    case = Case.from_document(ruled.decided["case"])  # type: ignore[arg-type]
+    case = Case.from_document(ruled.decided["case"])
     card = trade.room.state.cards[case.card_sha256]
     assert rules.decide(Reason.NOT_DELIVERED, case, card).document() == ruled.decided["ruling"]
 

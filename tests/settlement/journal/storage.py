@@ -104,6 +104,12 @@ class Faulty:
     def record(self, seq: int) -> bytes | None:
         return self._store.record(seq)
 
+    def snapshot(self) -> bytes | None:
+        return self._store.snapshot()
+
+    def keep_snapshot(self, data: bytes) -> None:
+        self._store.keep_snapshot(data)
+
     def reopen(self) -> None:
         if self.unreadable is not None:
             raise self.unreadable

@@ -174,6 +174,12 @@ class Drive:
     def batches(self, after_seq: int = 0) -> list[Batch]:
         return list(SqliteStore(self.path).batches(after_seq))
 
+    def scrap(self) -> None:
+        """Let go of all that was written; SQLite may know the drive for longer."""
+        self.is_off = True
+        self._files.clear()
+        self._image = None
+
     # The disk
 
     def opened(self, name: str) -> None:
@@ -417,5 +423,5 @@ def plugged(*, indexed: bool = False) -> Iterator[Drive]:
             yield drive
     finally:
         shim.end()
-        del shim.drives[f"{folder}/"]
+        shim.drives.pop(f"{folder}/").scrap()
         shutil.rmtree(folder, ignore_errors=True)

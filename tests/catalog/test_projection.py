@@ -7,7 +7,7 @@ from sqlalchemy import create_engine, func, select, text
 
 from farthing.catalog.cards import CardShelf
 from farthing.catalog.projection import rows
-from farthing.catalog.tables import LISTING, LISTING_HEAD, LISTING_TAG
+from farthing.catalog.tables import LISTING, LISTING_HEAD, LISTING_TAG, METADATA, TABLES
 from farthing.protocol.canonical import document_sha256
 from farthing.protocol.rating import card_document
 from farthing.protocol.records import Record, parse_record, record_bytes
@@ -45,6 +45,13 @@ def test_a_row_is_a_function_of_the_record_as_it_is_stored() -> None:
     record = version(7, 1)
     stored, _ = parse_record(record_bytes(record, "0" * 64))
     assert list(rows(7, stored)) == list(rows(7, record))
+
+
+def test_every_table_that_records_write_is_in_the_one_list() -> None:
+    written = {table for table, _ in rows(7, version(7, 1))}
+
+    assert written <= set(TABLES)
+    assert set(TABLES) == set(METADATA.tables.values())
 
 
 def test_a_record_of_something_else_makes_no_rows() -> None:

@@ -29,6 +29,7 @@ __all__ = [
     "LISTING_TAG",
     "METADATA",
     "RATE_CARD",
+    "TABLES",
     "TEXT_COLUMNS",
 ]
 
@@ -103,6 +104,9 @@ RATE_CARD: Final = Table(
     Column("body", LargeBinary, nullable=False),
 )
 """Every published rate card by hash: canonical bytes."""
+
+TABLES: Final = tuple(METADATA.sorted_tables)
+"""All of them, for whoever keeps or audits what the projection writes."""
 
 TEXT_COLUMNS: Final = ("name", "summary", "tag_words", "example_requests")
 

@@ -14,7 +14,7 @@ from typing import IO, Final
 
 import orjson
 
-from farthing.catalog.tables import METADATA as CATALOG
+from farthing.catalog.tables import TABLES
 from farthing.identity.keyring import Keyring, Purpose, open_keyring
 from farthing.protocol.audit import AuditFindings
 from farthing.protocol.bundles import BundleFindings, bundle_lines, described, verify_bundle
@@ -129,7 +129,7 @@ def _database(path: Path, keys: _Keys) -> tuple[bool, list[str]]:
         origin=keys.origin,
         keys=keys.journal,
         quote_keys=keys.quotes,
-        tables=tuple(CATALOG.sorted_tables),
+        tables=TABLES,
         rows=projected,
     )
     lines = [*_journal(findings.journal, keys.origin), *_tables(findings)]

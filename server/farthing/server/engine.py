@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 from sqlalchemy import Table
 
 from farthing.catalog import projection
-from farthing.catalog.tables import METADATA as CATALOG
+from farthing.catalog.tables import TABLES
 from farthing.identity.keyring import Keyring, Purpose, UnusableKeys, open_keyring
 from farthing.protocol.errors import FarthingError, Unverified
 from farthing.protocol.records import Record
@@ -202,7 +202,7 @@ def _obey(server: EngineServer[State]) -> None:
 
 
 def _store(settings: Settings) -> SqliteStore:
-    return SqliteStore(settings.database_path, tables=tuple(CATALOG.sorted_tables))
+    return SqliteStore(settings.database_path, tables=TABLES)
 
 
 def _limits(settings: Settings) -> Limits:

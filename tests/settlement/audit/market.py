@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from farthing.catalog.tables import METADATA as CATALOG
+from farthing.catalog.tables import TABLES
 from farthing.protocol.canonical import sha256_hex
 from farthing.protocol.merkle import Tree, leaf_hash
 from farthing.protocol.records import Record, parse_record
@@ -17,9 +17,7 @@ from farthing.settlement.tables import KEPT_TABLES, PERSONAL
 from tests.protocol.bundling import batches
 from tests.protocol.evidence_market import JOURNAL_KEY, ORIGIN, QUOTE_KEY
 
-__all__ = ["TABLES", "audited", "sealed", "written"]
-
-TABLES = tuple(CATALOG.sorted_tables)
+__all__ = ["audited", "sealed", "written"]
 
 
 def sealed(records: list[bytes]) -> Iterator[Batch]:

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from farthing.catalog.tables import TABLES
 from farthing.protocol.faults import FaultKind
 from farthing.protocol.records import Record, parse_record
 from farthing.server.engine import projected
@@ -22,7 +23,7 @@ from farthing.settlement.machine import MACHINE
 from tests.papers import signing_key
 from tests.protocol.bundling import traded
 from tests.protocol.evidence_market import JOURNAL_KEY, ORIGIN
-from tests.settlement.audit.market import TABLES, audited, sealed, written
+from tests.settlement.audit.market import audited, sealed, written
 
 TOLD = traded()
 RECORDS = TOLD.trade.room.journal

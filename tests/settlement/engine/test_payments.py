@@ -6,6 +6,8 @@ from hypothesis import strategies as st
 
 from farthing.protocol.errors import Code
 from farthing.protocol.ledger import imbalances
+from farthing.protocol.messages.agents import FREEZE, UNFREEZE, Freeze, Unfreeze
+from farthing.protocol.wire import Role
 from tests.construction import Trade
 from tests.settlement.engine.treasurer import DOLLAR, Treasury
 
@@ -79,6 +81,27 @@ def test_a_payout_is_set_aside_sent_and_paid() -> None:
     treasury.event(payout_id, "failed", "evt_2")
     account = treasury.room.state.accounts[f"{vendor.principal_id}:vendor_payable:USD"]
     assert (account.debits_posted, account.debits_pending) == (before, 0)
+
+
+def test_nothing_is_paid_out_to_who_is_frozen_until_the_freeze_is_lifted() -> None:
+    treasury = earned()
+    vendor, admin = treasury.trade.vendor, treasury.room.staff(Role.ADMIN)
+    units = treasury.trade.balance(vendor, "vendor_payable") // 2
+    before, late = (treasury.payout(units).changed[0].id for _ in range(2))
+    treasury.ask(treasury.treasurer, "send_payout", payout_id=before)
+    named = {"principal_id": vendor.principal_id, "reason": "fraud?"}
+    freeze = Freeze(**named, idempotency_key=treasury.room.key())
+    treasury.room.done(admin, FREEZE, freeze)
+
+    assert treasury.payout(1).code is Code.FROZEN
+    sent = treasury.ask(treasury.treasurer, "send_payout", payout_id=late)
+    assert sent.code is Code.FROZEN
+    # What had left before is said to have left.
+    assert treasury.event(before, "paid", "evt_1").moved
+
+    unfreeze = Unfreeze(**named, idempotency_key=treasury.room.key())
+    treasury.room.done(admin, UNFREEZE, unfreeze)
+    assert treasury.ask(treasury.treasurer, "send_payout", payout_id=late).refused is None
 
 
 def test_a_payout_that_failed_is_the_vendors_again() -> None:

@@ -50,6 +50,15 @@ def frozen(case: Case) -> object:
     return case.trade.room.done(case.trade.operator, FREEZE, ask)
 
 
+def vendor_frozen(case: Case) -> object:
+    ask = Freeze(
+        principal_id=case.trade.vendor.principal_id,
+        reason="",
+        idempotency_key=case.trade.room.key(),
+    )
+    return case.trade.room.done(case.trade.room.staff(Role.ADMIN), FREEZE, ask)
+
+
 def ended(case: Case) -> object:
     return case.trade.room.capture(case.trade.vendor, case.hold_id, 1)
 
@@ -238,6 +247,7 @@ TABLE: tuple[tuple[Callable[[Case], Any], tuple[Wrong, ...], Code], ...] = (
     (top_up, (full, most), Code.AMOUNT_OVERFLOW),
     (top_up, (closed,), Code.ACCOUNT_CLOSED),
     (payout, (nothing,), Code.INVALID_AMOUNT),
+    (payout, (vendor_frozen, in_euros), Code.FROZEN),
     (payout, (in_euros,), Code.ACCOUNT_UNKNOWN),
     (payout, (paid_out, most), Code.INSUFFICIENT_FUNDS),
     (close, (unknown_owner, no_account), Code.NOT_FOUND),

@@ -365,6 +365,7 @@ REQUEST_PAYOUT = Operation(
     codes=(
         Code.INVALID_ARGUMENT,
         Code.INVALID_AMOUNT,
+        Code.FROZEN,
         Code.ACCOUNT_UNKNOWN,
         Code.INSUFFICIENT_FUNDS,
     ),
@@ -377,7 +378,7 @@ SEND_PAYOUT = Operation(
     answer=PayoutView,
     effect=Effect.WRITES,
     roles=_TREASURER,
-    codes=(Code.NOT_FOUND, Code.PAYMENT_RESOLVED, Code.PROCESSOR_FAILED),
+    codes=(Code.NOT_FOUND, Code.FROZEN, Code.PAYMENT_RESOLVED, Code.PROCESSOR_FAILED),
 )
 CONFIRM_PAYOUT = Operation(
     name="confirm_payout",

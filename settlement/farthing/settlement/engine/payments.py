@@ -30,6 +30,7 @@ from farthing.protocol.wire import money
 from farthing.settlement.engine.accounts import available_units, is_full, transfer
 from farthing.settlement.engine.commands import PLATFORM
 from farthing.settlement.engine.drafts import Call, Draft, change
+from farthing.settlement.engine.principals import is_frozen
 from farthing.settlement.engine.state import State
 from farthing.settlement.engine.things import Payout, TopUp
 
@@ -154,6 +155,8 @@ def request_payout(state: State, call: Call) -> Draft | Refusal:
     units, asset = body.amount.units, body.amount.asset
     if units <= 0:
         return refuse(Code.INVALID_AMOUNT, path="amount.amount")
+    if is_frozen(state, call.organisation_id):
+        return refuse(Code.FROZEN)
     kind = AccountKind(body.account)
     name = account_name(call.organisation_id, kind, asset)
     if name not in state.accounts:
@@ -193,6 +196,8 @@ def send_payout(state: State, call: Call) -> Draft | Refusal:
     payout = state.payouts.get(body.payout_id)
     if payout is None:
         return refuse(Code.NOT_FOUND, path="payout_id")
+    if is_frozen(state, payout.organisation_id):
+        return refuse(Code.FROZEN, path="payout_id")
     if payout.status != "requested":
         return refuse(Code.PAYMENT_RESOLVED, path="payout_id")
     return Draft(changed=(change("payout", payout.payout_id, replace(payout, status="sent")),))

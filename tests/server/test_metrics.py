@@ -1,6 +1,9 @@
 """What is told to those who keep the server running: ready or not, and figures."""
 
+import asyncio
+import os
 import re
+import signal
 from pathlib import Path
 
 import httpx2
@@ -10,8 +13,14 @@ from prometheus_client.parser import text_string_to_metric_families
 from farthing.protocol.errors import Code, Refused
 from farthing.protocol.messages.operations import OPERATIONS
 from farthing.server.metrics import OK, Metrics
+from farthing.server.siblings import Siblings, on_one_page
+from farthing.settlement.journal.sockets import owners_socket
+from tests.processes import ServerProcess, free_port
 from tests.serving import Serving, Shop, serving
 
+# A connection of its own for each scrape, so that any front end may get it.
+ONE_EACH = httpx2.Limits(max_keepalive_connections=0)
+NAMED = {"operation", "code"}
 CHAPTER = Path(__file__).resolve().parents[2] / "spec" / "transport-http.md"
 
 
@@ -21,10 +30,21 @@ async def get(server: Serving, path: str, **headers: str) -> httpx2.Response:
 
 
 def samples(page: str) -> dict[tuple[str, ...], float]:
+    """What the first front end counted, by its name and labels."""
     return {
-        (sample.name, *(value for name, value in sorted(sample.labels.items()) if name != "le")): (
+        (sample.name, *(value for name, value in sorted(sample.labels.items()) if name in NAMED)): (
             sample.value
         )
+        for family in text_string_to_metric_families(page)
+        for sample in family.samples
+        if sample.labels["front_end"] == "1"
+    }
+
+
+def front_ends(page: str) -> set[tuple[str, str]]:
+    """Whose samples a page has, by metric."""
+    return {
+        (family.name, sample.labels["front_end"])
         for family in text_string_to_metric_families(page)
         for sample in family.samples
     }
@@ -84,6 +104,68 @@ async def test_ready_is_told_under_any_name_and_only_while_it_is_true(tmp_path: 
     assert (ready.status_code, ready.json()) == (200, {"status": "ready"})
     assert (stopped.status_code, stopped.json()) == (503, {"status": "not_ready"})
     assert samples(page.text)["farthing_engine_healthy",] == 0
+
+
+def counted(number: int) -> bytes:
+    metrics = Metrics(number)
+    for _ in range(number):
+        with metrics.call("get_tree_head"):
+            pass
+    return metrics.page(seq=number, healthy=True)
+
+
+async def test_whichever_front_end_is_asked_tells_the_figures_of_all(tmp_path: Path) -> None:
+    address = tmp_path / "engine.sock"
+    first, second, third = (
+        Siblings(number=number, count=3, address=address) for number in (1, 2, 3)
+    )
+
+    async def page() -> bytes:
+        return counted(2)
+
+    async with second.telling(page):
+        # A socket that a killed process left behind is nobody's.
+        owners_socket(address.with_name(f"{address.name}.3")).close()
+        by_first, by_third = await first.pages(), await third.pages()
+        mode = address.with_name(f"{address.name}.2").stat().st_mode & 0o777
+    ended = await first.pages()
+
+    assert [len(by_first), len(by_third), ended] == [1, 1, []]
+    whole = on_one_page((counted(1), *by_first)).decode()
+    families = list(text_string_to_metric_families(whole))
+    assert len(families) == len({family.name for family in families})
+    calls = {
+        sample.labels["front_end"]: sample.value
+        for family in families
+        for sample in family.samples
+        if sample.name == "farthing_calls_total"
+    }
+    assert calls == {"1": 1, "2": 2}
+    assert mode == 0o600
+
+
+async def test_a_page_alone_stays_as_it_is() -> None:
+    assert on_one_page((page := counted(1),)) == page
+
+
+async def test_every_scrape_of_a_server_with_workers_has_the_same_series(tmp_path: Path) -> None:
+    server = ServerProcess(tmp_path, free_port(), workers=2)
+    facts = await server.start()
+    try:
+        async with httpx2.AsyncClient(limits=ONE_EACH) as http:
+            url = f"{facts['issuer']}/metrics"
+            before = [front_ends((await http.get(url)).text) for _ in range(6)]
+            pids = server.front_end_pids
+            os.kill(pids[1], signal.SIGKILL)
+            await asyncio.to_thread(server.replaced, pids[1])
+            after = [front_ends((await http.get(url)).text) for _ in range(6)]
+    finally:
+        server.stop()
+
+    healthy = "farthing_engine_healthy"
+    assert {(healthy, "1"), (healthy, "2")} <= before[0]
+    assert [*before, *after] == [before[0]] * 12
+    assert list(tmp_path.glob("*.sock*")) == []
 
 
 def test_the_chapter_names_every_metric() -> None:

@@ -4,6 +4,7 @@ import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypedDict
 
@@ -24,15 +25,17 @@ from farthing.server.adapters.manual import processors_of
 from farthing.server.doors.admission import Admission
 from farthing.server.doors.http_api import api_routes
 from farthing.server.doors.mcp import mcp_door
-from farthing.server.doors.metrics import operator_routes
+from farthing.server.doors.metrics import figures_of, operator_routes
 from farthing.server.doors.streams import Feed, event_route
 from farthing.server.doors.webhooks import webhook_routes
 from farthing.server.doors.wellknown import no_such_page, routes
 from farthing.server.engine import genesis_of, keyring_of, now_us, projected, writer_of
 from farthing.server.followers.history import following_history
 from farthing.server.market import Market
+from farthing.server.metrics import Metrics
 from farthing.server.ports import PaymentProcessor
 from farthing.server.settings import InvalidSetting, Settings
+from farthing.server.siblings import Siblings
 from farthing.settlement.engine.questions import FiguresNow, KeyOf
 from farthing.settlement.engine.state import State
 from farthing.settlement.journal.remote import RemoteEngine
@@ -65,7 +68,7 @@ def build(
     clock: Callable[[], int] = now_us,
     entropy: Callable[[int], bytes] = os.urandom,
     remote: RemoteEngine | None = None,
-    follows: bool = True,
+    siblings: Siblings | None = None,
 ) -> Service:
     """Put a server together. Nothing is opened for writing until it runs.
 
@@ -75,8 +78,9 @@ def build(
         clock: microseconds since 1970 UTC.
         entropy: random bytes of a length.
         remote: the engine in a process of its own; else it runs on a thread of this one.
-        follows: whether this is the one front end that keeps the statement lines.
+        siblings: which front end this is, and the others; the first keeps the statement lines.
     """
+    siblings = siblings or Siblings()
     issuer = settings.issuer(port)
     keyring = keyring_of(settings, issuer, entropy)
     if remote is not None:
@@ -95,11 +99,12 @@ def build(
         cards=CardShelf(),
         vocabulary=load(),
         processors=_processors(settings, issuer),
+        metrics=Metrics(siblings.number),
         **_keys(keyring),
     )
     feed = Feed(engine)
     mcp = mcp_door(market, feed)
-    doors = [mcp.route, event_route(market, feed), *_routes(market, keyring, engine)]
+    doors = [mcp.route, event_route(market, feed), *_routes(market, keyring, engine, siblings)]
 
     @asynccontextmanager
     async def running() -> AsyncIterator[None]:
@@ -109,10 +114,12 @@ def build(
             await engine.open()
             if remote is None:
                 await _begin(market, keyring, settings)
-            if follows:
+            if siblings.number == 1:
                 await stack.enter_async_context(following_history(engine, settings.reports_path))
             await stack.enter_async_context(mcp.running())
             await stack.enter_async_context(feed.running())
+            told = partial(figures_of, market, lambda: engine.healthy)
+            await stack.enter_async_context(siblings.telling(told))
             yield
 
     return Service(
@@ -126,7 +133,7 @@ def build(
 
 
 def _routes(
-    market: Market, keyring: Keyring, engine: RemoteEngine | Writer[State]
+    market: Market, keyring: Keyring, engine: RemoteEngine | Writer[State], siblings: Siblings
 ) -> list[BaseRoute]:
     """The doors that need nothing to be running but the engine."""
 
@@ -136,7 +143,7 @@ def _routes(
     return [
         *webhook_routes(market),
         *routes(market, keyring.jwks(), healthy),
-        *operator_routes(market, healthy),
+        *operator_routes(market, healthy, siblings),
         *api_routes(market),
     ]
 

@@ -16,6 +16,7 @@ import uvicorn
 
 from farthing.server.app import Service, build
 from farthing.server.settings import Settings
+from farthing.server.siblings import Siblings
 from farthing.settlement.journal.remote import RemoteEngine
 
 __all__ = ["GRACE_S", "run_front"]
@@ -32,7 +33,7 @@ def run_front(
     listener: socket.socket,
     address: Path,
     *,
-    follows: bool,
+    number: int,
     ready: Callable[[str], None],
 ) -> int:
     """Serve callers from this process until SIGTERM or SIGINT.
@@ -41,7 +42,7 @@ def run_front(
         settings: the configuration.
         listener: the socket that calls arrive at, shared with the other front ends.
         address: where the engine's socket lies.
-        follows: whether this is the one front end that keeps the followed tables.
+        number: which of the front ends this is, from 1.
         ready: told "" once calls are taken.
 
     Returns:
@@ -49,7 +50,8 @@ def run_front(
     """
     engine = RemoteEngine(address, in_flight_max=settings.queue_max)
     port = listener.getsockname()[1]
-    service = build(settings, port=port, remote=engine, follows=follows)
+    siblings = Siblings(number=number, count=settings.workers, address=address)
+    service = build(settings, port=port, remote=engine, siblings=siblings)
     config = uvicorn.Config(
         service.app,
         lifespan="off",

@@ -1,7 +1,8 @@
 """What this process counts of itself, in the form that Prometheus reads.
 
-Boundary: numbers only. Labels are names of operations and codes, both closed lists, so that what
-callers send never makes a new series. Source: spec/transport-http.md#metrics.
+Boundary: numbers only. Labels are the front end's number and names of operations and codes, all
+closed lists, so that what callers send never makes a new series.
+Source: spec/transport-http.md#metrics.
 """
 
 import time
@@ -19,13 +20,15 @@ __all__ = ["OK", "Metrics"]
 
 OK: Final = "ok"
 _UNKNOWN: Final = "unknown"
+_FRONT_END: Final = "front_end"
 _BUCKETS_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 
 
 @dataclass(slots=True)
 class Metrics:
-    """The figures of one front end, in a registry of its own."""
+    """The figures of one front end, in a registry of its own; every sample names it."""
 
+    front_end: int = 1
     _registry: CollectorRegistry = field(default_factory=CollectorRegistry)
     _calls: Counter = field(init=False)
     _took_s: Histogram = field(init=False)
@@ -38,27 +41,34 @@ class Metrics:
         self._calls = Counter(
             "farthing_calls",
             "Calls of operations through every door, by how they ended.",
-            ("operation", "code"),
+            (_FRONT_END, "operation", "code"),
             registry=registry,
         )
         self._took_s = Histogram(
             "farthing_call_duration_seconds",
             "How long calls of operations took.",
-            ("operation",),
+            (_FRONT_END, "operation"),
             buckets=_BUCKETS_S,
             registry=registry,
         )
         self._in_flight = Gauge(
             "farthing_calls_in_flight",
             "Calls that are being answered, waiting for the engine included.",
+            (_FRONT_END,),
             registry=registry,
-        )
+        ).labels(self.front_end)
         self._seq = Gauge(
-            "farthing_journal_seq", "The newest record of the journal.", registry=registry
-        )
+            "farthing_journal_seq",
+            "The newest record of the journal.",
+            (_FRONT_END,),
+            registry=registry,
+        ).labels(self.front_end)
         self._healthy = Gauge(
-            "farthing_engine_healthy", "1 while the engine takes commands.", registry=registry
-        )
+            "farthing_engine_healthy",
+            "1 while the engine takes commands.",
+            (_FRONT_END,),
+            registry=registry,
+        ).labels(self.front_end)
 
     @contextmanager
     def call(self, name: str) -> Iterator[None]:
@@ -75,11 +85,11 @@ class Metrics:
             raise
         finally:
             self._in_flight.dec()
-            self._calls.labels(operation, code).inc()
-            self._took_s.labels(operation).observe(time.perf_counter() - started)
+            self._calls.labels(self.front_end, operation, code).inc()
+            self._took_s.labels(self.front_end, operation).observe(time.perf_counter() - started)
 
     def page(self, *, seq: int | None, healthy: bool) -> bytes:
-        """The page that is scraped; `seq` is None where the engine does not say."""
+        """This front end's figures; `seq` is None where the engine does not say."""
         if seq is not None:
             self._seq.set(seq)
         self._healthy.set(healthy)

@@ -27,7 +27,8 @@ __all__ = ["serve"]
 _BACKLOG: Final = 2048
 # Beyond what a process gives itself to end.
 _SPARE_S: Final = 5
-# What every system takes as the path of a socket; Linux takes 107 bytes, macOS 103.
+# What every system takes as the path of a socket, with a front end's number behind it; Linux takes
+# 107 bytes, macOS 103.
 _ADDRESS_BYTES_MAX: Final = 100
 ENGINE: Final = "engine"
 FRONT_END: Final = "front end"
@@ -71,13 +72,13 @@ def serve(settings: Settings, *, ready_file: Path | None = None) -> None:
             def front(number: int, ready: Ready) -> int:
                 from farthing.server.front import run_front  # noqa: PLC0415  # as in `_load`
 
-                return run_front(settings, listener, address, follows=number == 0, ready=ready)
+                return run_front(settings, listener, address, number=number, ready=ready)
 
             Supervisor(
                 first=Job(name=ENGINE, run=engine, grace_s=DRAIN_S + _SPARE_S),
                 others=tuple(
                     Job(name=FRONT_END, run=partial(front, number), grace_s=DRAIN_S + _SPARE_S)
-                    for number in range(settings.workers)
+                    for number in range(1, settings.workers + 1)
                 ),
                 between=_load,
                 changed=changed,

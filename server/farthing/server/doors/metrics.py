@@ -17,9 +17,10 @@ from starlette.routing import Route
 from farthing.protocol.errors import FarthingError
 from farthing.server.doors.admission import READY
 from farthing.server.market import Market
+from farthing.server.siblings import Siblings, on_one_page
 from farthing.settlement.engine.questions import FiguresNow
 
-__all__ = ["METRICS", "operator_routes"]
+__all__ = ["METRICS", "figures_of", "operator_routes"]
 
 METRICS: Final = "/metrics"
 _ANSWER_S_MAX: Final = 2
@@ -27,7 +28,14 @@ _ANSWER_S_MAX: Final = 2
 _BY_PROXY: Final = ("forwarded", "x-forwarded-for", "x-real-ip")
 
 
-def operator_routes(market: Market, is_healthy: Callable[[], bool]) -> list[Route]:
+async def figures_of(market: Market, is_healthy: Callable[[], bool]) -> bytes:
+    """The figures of this front end alone."""
+    return market.metrics.page(seq=await _seq(market), healthy=is_healthy())
+
+
+def operator_routes(
+    market: Market, is_healthy: Callable[[], bool], siblings: Siblings
+) -> list[Route]:
     """`/readyz` and `/metrics`."""
 
     async def ready(request: Request) -> Response:
@@ -39,7 +47,8 @@ def operator_routes(market: Market, is_healthy: Callable[[], bool]) -> list[Rout
     async def figures(request: Request) -> Response:
         if any(name in request.headers for name in _BY_PROXY):
             raise HTTPException(404)
-        page = market.metrics.page(seq=await _seq(market), healthy=is_healthy())
+        own, others = await asyncio.gather(figures_of(market, is_healthy), siblings.pages())
+        page = on_one_page((own, *others))
         return Response(page, media_type=CONTENT_TYPE_PLAIN_0_0_4)
 
     return [Route(READY, ready), Route(METRICS, figures)]

@@ -40,6 +40,7 @@ from farthing.settlement.journal.frames import (
     write_answer,
 )
 from farthing.settlement.journal.pages import PageReader
+from farthing.settlement.journal.sockets import owners_socket
 from farthing.settlement.journal.stepper import Limits, Stepper, unavailable
 
 __all__ = ["EngineServer", "no_background"]
@@ -55,7 +56,6 @@ _PEERS_MAX: Final = 64
 # Followers of one front end.
 _FOLLOWS_MAX: Final = 1_000
 _PAGE_BYTES_MAX: Final = 1024 * 1024
-_BACKLOG: Final = 64
 _RETRY_AFTER_S: Final = 1
 # Background work is done when nothing came for this long, and after so many records at the latest.
 _IDLE_MS: Final = 50
@@ -127,16 +127,7 @@ class EngineServer(Generic[State]):
         Raises:
             OSError: the socket cannot be made there.
         """
-        self._address.unlink(missing_ok=True)
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        old = os.umask(0o177)
-        try:
-            listener.bind(str(self._address))
-        finally:
-            os.umask(old)
-        listener.listen(_BACKLOG)
-        listener.settimeout(0)
-        self._listener = listener
+        self._listener = listener = owners_socket(self._address)
         self._selector.register(listener, selectors.EVENT_READ, self._accept)
         self._selector.register(self._pages, selectors.EVENT_READ, self._take_pages)
         self._kept_seq = self._stepper.recent.last_seq

@@ -10,13 +10,25 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
-__all__ = ["Auditor", "Finding", "Json", "leaf", "need", "root_of"]
+__all__ = [
+    "Auditor",
+    "Finding",
+    "Json",
+    "answered",
+    "leaf",
+    "need",
+    "net_of",
+    "one_of",
+    "root_of",
+    "total",
+]
 
 Json = dict[str, Any]
 
 PLATFORM: Final = "platform"
 # Whose idempotency keys are the signing key's own.
 NEWCOMERS: Final = frozenset({"enrol_organisation", "register_agent"})
+_WAITING: Final = frozenset({"open", "pending", "needs_evidence", "requested", "sent"})
 MAY_GO_NEGATIVE: Final = frozenset({"external_clearing", "promotion"})
 
 
@@ -60,7 +72,8 @@ class Auditor:
         self.spent: dict[tuple[str, str], int] = defaultdict(int)
         self.changed_at_us: dict[str, int] = {}
         # What waits for time: noun to id.
-        self.waiting: dict[str, dict[str, Json]] = {"hold": {}, "charge": {}, "dispute": {}}
+        nouns = ("hold", "charge", "dispute", "top_up", "payout")
+        self.waiting: dict[str, dict[str, Json]] = {noun: {} for noun in nouns}
 
     @property
     def seq(self) -> int:
@@ -130,7 +143,7 @@ class Auditor:
             self.things[noun][change["id"]] = after
             self.changed_at_us[change["id"]] = record["at_us"]
             if noun in self.waiting:
-                waits = after["status"] in {"open", "pending", "needs_evidence"}
+                waits = after["status"] in _WAITING
                 if waits:
                     self.waiting[noun][change["id"]] = after
                 else:
@@ -163,6 +176,9 @@ class Auditor:
         for owner, kind, asset in sorted(tuple(name.split(":")) for name in touched):
             if kind in {"prepaid", "deferred_revenue", "promotional_credit"}:
                 self._held(owner, asset)
+                self._announced(owner, asset)
+            elif kind in {"vendor_payable", "partner_payable"}:
+                self._leaving(owner, kind, asset)
             elif kind == "dispute_escrow":
                 self._escrowed(asset)
             elif kind == "vendor_pending":
@@ -178,6 +194,24 @@ class Auditor:
             if (hold["operator_id"], hold["asset"]) == (operator, asset)
         )
         need(pending == owed, f"{pending} set aside for {operator}, open holds come to {owed}")
+
+    def _announced(self, operator: str, asset: str) -> None:
+        owed = sum(
+            int(top_up["amount_units"])
+            for top_up in self.waiting["top_up"].values()
+            if (top_up["organisation_id"], top_up["asset"]) == (operator, asset)
+        )
+        found = self.accounts.get(f"{operator}:prepaid:{asset}", [0, 0, 0, 0])[2]
+        need(found == owed, f"{found} to come for {operator}, its top-ups come to {owed}")
+
+    def _leaving(self, owner: str, kind: str, asset: str) -> None:
+        owed = sum(
+            int(payout["amount_units"])
+            for payout in self.waiting["payout"].values()
+            if (payout["organisation_id"], payout["kind"], payout["asset"]) == (owner, kind, asset)
+        )
+        found = self.accounts[f"{owner}:{kind}:{asset}"][0]
+        need(found == owed, f"{found} on its way to {owner}, its payouts come to {owed}")
 
     def _escrowed(self, asset: str) -> None:
         kinds = ("held_net_units", "held_fee_units", "held_partner_units")
@@ -198,6 +232,23 @@ class Auditor:
         )
         found = self.posted(f"{vendor}:vendor_pending:{asset}")
         need(found == owed, f"{found} pending for {vendor}, its charges come to {owed}")
+
+
+def answered(record: Json, expected: str) -> None:
+    """The record is the refusal that is expected; an empty one is none."""
+    found = record.get("refused", {}).get("code", "")
+    need(found == expected, f"answered {found or 'yes'}, where it is {expected or 'yes'}")
+
+
+def one_of(record: Json, noun: str) -> Json:
+    """The only thing of a noun that a record changes, as it is afterwards."""
+    (found,) = [each["after"] for each in record["changed"] if each["noun"] == noun]
+    return dict(found)
+
+
+def total(record: Json, movement: str) -> int:
+    """The units of all transfers of one movement in a record."""
+    return sum(int(m["units"]) for m in record.get("moved", ()) if m["movement"] == movement)
 
 
 def net_of(charge: Json) -> int:

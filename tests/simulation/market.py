@@ -11,7 +11,6 @@ from farthing.protocol.canonical import Json, document_sha256
 from farthing.protocol.contracts import Acceptance as AcceptanceDocument
 from farthing.protocol.contracts import DeliveryRecord, QuoteDocument
 from farthing.protocol.ids import derive_id
-from farthing.protocol.messages import accounts as money_in
 from farthing.protocol.messages import (
     agents,
     agreements,
@@ -19,7 +18,6 @@ from farthing.protocol.messages import (
     charges,
     disputes,
     holds,
-    treasury,
 )
 from farthing.protocol.messages import listings as offers
 from farthing.protocol.rating import parse_card, rate
@@ -32,7 +30,8 @@ from farthing.settlement.engine.disputes import Examined
 from farthing.settlement.engine.holds import Capture
 from tests.construction import ISSUER, publishing
 from tests.papers import card_document, listing_document, public_jwk, signing_key, terms_document
-from tests.simulation.parties import ARGS, ASSETS, BODY, Crowd, Party, signed
+from tests.simulation.parties import ARGS, ASSETS, BODY, Party, signed
+from tests.simulation.treasury import Treasury
 
 __all__ = ["Market"]
 
@@ -53,8 +52,8 @@ TIERS: Final[tuple[tuple[dict[str, Json], ...], ...]] = (
 
 
 @dataclass(slots=True)
-class Market(Crowd):
-    """A crowd that trades."""
+class Market(Treasury):
+    """A crowd with money that trades."""
 
     def settlers(self) -> list[list[Command]]:
         """The first parties, in batches that need one another."""
@@ -107,54 +106,6 @@ class Market(Crowd):
         if choice < 0.8:
             return self.enrol(self.chance.choice(("operator", "vendor")))
         return self.register(self.chance.choice(self.operators))
-
-    def fund_any(self) -> Command:
-        units = self.chance.choice((1, 999, 10**6, 10**9, 2**62))
-        return self.fund(self.chance.choice(self.operators), self._asset(), units)
-
-    def fund(self, operator: Party, asset: str, units: int) -> Command:
-        ask = money_in.FundAccount(
-            organisation_id=operator.principal_id,
-            amount=money(units, asset),
-            reference="simulated",
-            idempotency_key=self._id(),
-        )
-        return self._ask(self.treasurer.caller(), money_in.FUND_ACCOUNT, ask)
-
-    def credit(self) -> Command:
-        """A credit lot, spent before money."""
-        expires_in_us = self.chance.choice((0, 5 * SECOND_US, 700 * SECOND_US, DAY_US))
-        kind: Any = self.chance.choice(("bought", "promotional"))
-        ask = treasury.GrantCredit(
-            organisation_id=self.chance.choice(self.operators).principal_id,
-            amount=money(self.chance.choice((1, 10**6, 10**8)), self._asset()),
-            kind=kind,
-            priority=self.chance.choice((1, 100)),
-            expires_at=format_time(self.now_us + expires_in_us) if expires_in_us else "",
-            idempotency_key=self._id(),
-        )
-        return self._ask(self.treasurer.caller(), treasury.GRANT_CREDIT, ask)
-
-    def grace(self) -> Command:
-        """How far an operator may be below zero, by the treasurer or by itself."""
-        operator = self.chance.choice(self.operators)
-        ask = treasury.SetGrace(
-            organisation_id=operator.principal_id,
-            amount=money(self.chance.choice((0, 10**6, 10**9)), self._asset()),
-            idempotency_key=self._id(),
-        )
-        by = self.chance.choice((operator, self.treasurer, self.treasurer))
-        return self._ask(by.caller(), treasury.SET_GRACE, ask)
-
-    def partner(self) -> Command:
-        """Who shares in what is agreed from now on."""
-        ask = treasury.SetPartner(
-            subject_id=self.chance.choice(self.vendors).principal_id,
-            partner_id=self.chance.choice((*self.operators, *self.vendors)).principal_id,
-            ppm=self.chance.choice((0, 1, 50_000, 333_333, 1_000_000)),
-            idempotency_key=self._id(),
-        )
-        return self._ask(self.admin.caller(), treasury.SET_PARTNER, ask)
 
     def grant_any(self) -> Command | None:
         buyer = self.chance.choice(self.buyers)
@@ -446,6 +397,11 @@ _DRAW_WEIGHTS: Final[dict[Callable[[Market], Command | None], int]] = {
     Market.credit: 3,
     Market.grace: 2,
     Market.partner: 3,
+    Market.top_up: 3,
+    Market.payout: 10,
+    Market.word: 8,
+    Market.event: 5,
+    Market.close: 1,
     Market.publish_any: 2,
     Market.freeze: 3,
     Market.rotate: 3,

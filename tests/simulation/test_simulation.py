@@ -18,11 +18,13 @@ LOT = 50
 FEW = 40
 # What a hundred lives must have met, or they are not what they were.
 OPERATIONS = frozenset({
-    "accept_terms", "approve_registration", "capture_hold", "close_evidence", "enrol_organisation",
-    "expire_hold", "freeze", "fund_account", "initiate_dispute", "place_hold", "publish_listing",
-    "refund_charge", "register_agent", "release_hold", "revoke_authority", "revoke_key",
-    "rotate_key", "set_authority", "settle_charge", "submit_evidence", "terminate_agreement",
-    "unfreeze", "withdraw_listing",
+    "accept_terms", "approve_registration", "capture_hold", "close_account", "close_evidence",
+    "confirm_payout", "confirm_top_up", "create_top_up", "enrol_organisation", "expire_hold",
+    "expire_top_up", "fail_top_up", "freeze", "fund_account", "initiate_dispute", "place_hold",
+    "process_event", "publish_listing", "refund_charge", "register_agent", "release_hold",
+    "request_payout", "revoke_authority", "revoke_key", "rotate_key", "send_payout",
+    "set_authority", "settle_charge", "submit_evidence", "terminate_agreement", "unfreeze",
+    "withdraw_listing",
 })  # fmt: skip
 REFUSALS = frozenset({
     "capture_hold:capture_exceeds_hold", "capture_hold:hold_expired", "capture_hold:hold_resolved",
@@ -31,7 +33,8 @@ REFUSALS = frozenset({
     "place_hold:authority_missing", "place_hold:budget_exceeded", "place_hold:frozen",
     "place_hold:insufficient_funds", "place_hold:key_revoked",
     "place_hold:per_call_limit_exceeded", "place_hold:proof_expired", "place_hold:proof_replayed",
-    "place_hold:unavailable", "refund_charge:refund_exceeds_charge",
+    "place_hold:unavailable", "refund_charge:refund_exceeds_charge", "request_payout:frozen",
+    "request_payout:insufficient_funds",
     "submit_evidence:dispute_decided",
 })  # fmt: skip
 

@@ -172,6 +172,7 @@ def test_what_was_forgotten_is_told_and_proven_like_what_was_not(tmp_path: Path)
     for noun, things in (("hold", room.state.holds), ("charge", room.state.charges)):
         for thing_id, thing in things.items():
             assert engine.answer(Lookup(noun=noun, id=thing_id)) == thing
+            assert engine.answer(Lookup(noun="payout", id=thing_id)) is None
         assert engine.answer(Lookup(noun=noun, id="none")) is None
     for _, command, decision in room.told:
         if isinstance(decision, Record) and decision.request is not None:

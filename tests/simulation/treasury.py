@@ -1,0 +1,159 @@
+"""What a simulated treasurer does, and who has money coming and going: commands drawn by chance.
+
+Boundary: makes commands as the doors, and a processor's webhook, would. Whether they may be done is
+for others to say.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from farthing.protocol.messages import accounts as money_in
+from farthing.protocol.messages import treasury
+from farthing.protocol.times import DAY_US, SECOND_US, format_time
+from farthing.protocol.wire import Operation, money
+from farthing.settlement.engine.commands import Command, platform_command
+from farthing.settlement.engine.payments import Processed
+from tests.simulation.parties import Crowd, Party
+
+__all__ = ["Treasury"]
+
+
+@dataclass(slots=True)
+class Treasury(Crowd):
+    """A crowd with money."""
+
+    def fund_any(self) -> Command:
+        units = self.chance.choice((1, 999, 10**6, 10**9, 2**62))
+        return self.fund(self.chance.choice(self.operators), self._asset(), units)
+
+    def fund(self, operator: Party, asset: str, units: int) -> Command:
+        ask = money_in.FundAccount(
+            organisation_id=operator.principal_id,
+            amount=money(units, asset),
+            reference="simulated",
+            idempotency_key=self._id(),
+        )
+        return self._ask(self.treasurer.caller(), money_in.FUND_ACCOUNT, ask)
+
+    def credit(self) -> Command:
+        """A credit lot, spent before money."""
+        expires_in_us = self.chance.choice((0, 5 * SECOND_US, 700 * SECOND_US, DAY_US))
+        kind: Any = self.chance.choice(("bought", "promotional"))
+        ask = treasury.GrantCredit(
+            organisation_id=self.chance.choice(self.operators).principal_id,
+            amount=money(self.chance.choice((1, 10**6, 10**8)), self._asset()),
+            kind=kind,
+            priority=self.chance.choice((1, 100)),
+            expires_at=format_time(self.now_us + expires_in_us) if expires_in_us else "",
+            idempotency_key=self._id(),
+        )
+        return self._ask(self.treasurer.caller(), treasury.GRANT_CREDIT, ask)
+
+    def grace(self) -> Command:
+        """How far an operator may be below zero, by the treasurer or by itself."""
+        operator = self.chance.choice(self.operators)
+        ask = treasury.SetGrace(
+            organisation_id=operator.principal_id,
+            amount=money(self.chance.choice((0, 10**6, 10**9)), self._asset()),
+            idempotency_key=self._id(),
+        )
+        by = self.chance.choice((operator, self.treasurer, self.treasurer))
+        return self._ask(by.caller(), treasury.SET_GRACE, ask)
+
+    def partner(self) -> Command:
+        """Who shares in what is agreed from now on."""
+        ask = treasury.SetPartner(
+            subject_id=self.chance.choice(self.vendors).principal_id,
+            partner_id=self.chance.choice((*self.operators, *self.vendors)).principal_id,
+            ppm=self.chance.choice((0, 1, 50_000, 333_333, 1_000_000)),
+            idempotency_key=self._id(),
+        )
+        return self._ask(self.admin.caller(), treasury.SET_PARTNER, ask)
+
+    def top_up(self) -> Command:
+        """Money that an operator says is coming."""
+        ask = treasury.CreateTopUp(
+            amount=money(self.chance.choice((0, 1, 10**6, 10**9)), self._asset()),
+            idempotency_key=self._id(),
+        )
+        operator = self.chance.choice(self.operators)
+        return self._ask(operator.caller(), treasury.CREATE_TOP_UP, ask)
+
+    def payout(self) -> Command | None:
+        """Money that a vendor or partner wants, of what it has or a little more."""
+        kinds = ("vendor_payable", "partner_payable")
+        earned = [name for name in self.books.accounts if name.split(":")[1] in kinds]
+        full = [name for name in earned if self.books.available(name)]
+        if self.chance.random() < 0.9:
+            if not full:
+                return None
+            name = self.chance.choice(full)
+            owner, kind, asset = name.split(":")
+            party = self._of((*self.vendors, *self.operators), owner)
+            available = self.books.available(name)
+        else:
+            party, kind = self.chance.choice(self.vendors), self.chance.choice(kinds)
+            asset, available = self._asset(), 1
+        units = self.chance.choice((available, available, available // 2, 1, available + 1))
+        account: Any = kind
+        ask = treasury.RequestPayout(
+            amount=money(min(units, 2**62), asset), account=account, idempotency_key=self._id()
+        )
+        return self._ask(party.caller(), treasury.REQUEST_PAYOUT, ask)
+
+    def word(self) -> Command | None:
+        """What the treasurer says became of a top-up or payout."""
+        noun = "payout" if self.books.waiting["payout"] else "top_up"
+        if self.chance.random() < 0.3:
+            noun = self.chance.choice(("top_up", "payout"))
+        payment = self._any(noun, waiting=0.8)
+        if payment is None:
+            return None
+        asks: tuple[tuple[Operation[Any, Any], Any], ...] = (
+            (treasury.CONFIRM_TOP_UP, treasury.ConfirmTopUp),
+            (treasury.FAIL_TOP_UP, treasury.FailTopUp),
+        )
+        if noun == "payout":
+            asks = (
+                (treasury.SEND_PAYOUT, treasury.SendPayout),
+                (treasury.SEND_PAYOUT, treasury.SendPayout),
+                (treasury.CONFIRM_PAYOUT, treasury.ConfirmPayout),
+                (treasury.FAIL_PAYOUT, treasury.FailPayout),
+            )
+        operation, ask = self.chance.choice(asks)
+        named = {f"{noun}_id": payment[f"{noun}_id"], "idempotency_key": self._id()}
+        return self._ask(self.treasurer.caller(), operation, ask(**named))
+
+    def event(self) -> Command | None:
+        """What a processor says: twice, late, of another amount, or of what it does not know."""
+        noun = self.chance.choice(("top_up", "payout"))
+        payment = self._any(noun, waiting=0.6)
+        if payment is None:
+            return None
+        outcome: Literal["paid", "failed"] = "paid" if self.chance.random() < 0.7 else "failed"
+        units = int(payment["amount_units"]) + (self.chance.random() < 0.05)
+        body = Processed(
+            payment_id=payment[f"{noun}_id"],
+            event_id=f"evt_{self._id()}",
+            reference=f"ref_{self._id()}",
+            outcome=outcome,
+            asset=payment["asset"],
+            units=str(units),
+        )
+        return platform_command("process_event", body)
+
+    def close(self) -> Command | None:
+        """An account closed, where it is empty."""
+        kinds = ("prepaid", "vendor_payable", "partner_payable")
+        names = [name for name in self.books.accounts if name.split(":")[1] in kinds]
+        if not names:
+            return None
+        # Mostly one that can be closed; and not for long, or a market has nowhere to trade.
+        empty = [name for name in names if not any(self.books.accounts[name][0::2])]
+        empty = [name for name in empty if not self.books.posted(name)]
+        owner, kind, asset = self.chance.choice(empty or names).split(":")
+        account: Any = kind
+        ask = treasury.CloseAccount(
+            organisation_id=owner, account=account, asset=asset, idempotency_key=self._id()
+        )
+        return self._ask(self.treasurer.caller(), treasury.CLOSE_ACCOUNT, ask)

@@ -1,0 +1,208 @@
+"""What may become of top-ups, payouts and accounts, said a second time for the auditor of a life.
+
+Boundary: imports nothing from farthing.
+"""
+
+from collections.abc import Callable
+from typing import Final
+
+from tests.simulation.auditor import Auditor, Json, answered, need, one_of, total
+from tests.simulation.prices import units_of
+
+__all__ = ["RULES", "open_for_business"]
+
+_SENT: Final = frozenset({"requested", "sent"})
+
+
+def open_for_business(books: Auditor, record: Json) -> None:
+    """Nothing begins on an account that was closed, neither money in nor what is to be paid."""
+    if "refused" in record or record["operation"] not in _BEGINNINGS:
+        return
+    for moved in record.get("moved", ()):
+        for side in ("debit", "credit"):
+            need(moved[side] not in books.things["closure"], f"{moved[side]} was closed")
+
+
+def _fund(books: Auditor, record: Json) -> None:
+    del books
+    if "refused" not in record:
+        units = _asked_units(record)
+        need(total(record, "post") == units, "another amount is funded than was paid in")
+
+
+def _create_top_up(books: Auditor, record: Json) -> None:
+    del books
+    if "refused" not in record:
+        units, top_up = _asked_units(record), one_of(record, "top_up")
+        need(top_up["organisation_id"] == record["by"]["organisation_id"], "another's top-up")
+        need(total(record, "pending") == int(top_up["amount_units"]) == units, "another amount")
+        need(total(record, "post") == 0, "money is there before it has come")
+
+
+def _confirm_top_up(books: Auditor, record: Json) -> None:
+    top_up = _known(books, record, "top_up")
+    if top_up is not None:
+        answered(record, "payment_resolved" if top_up["status"] == "posted" else "")
+        _came(record, top_up)
+
+
+def _fail_top_up(books: Auditor, record: Json) -> None:
+    top_up = _known(books, record, "top_up")
+    if top_up is not None:
+        answered(record, "" if top_up["status"] == "pending" else "payment_resolved")
+        _given_up(record, top_up)
+
+
+def _expire_top_up(books: Auditor, record: Json) -> None:
+    top_up = books.things["top_up"][record["asked"]["top_up_id"]]
+    need(top_up["expires_at_us"] <= record["at_us"], "a top-up expired before its time")
+    _given_up(record, top_up)
+
+
+def _request_payout(books: Auditor, record: Json) -> None:
+    owner, asked = record["by"]["organisation_id"], record["asked"]
+    asset, units = asked["amount"]["asset"], _asked_units(record)
+    name = f"{owner}:{asked.get('account', 'vendor_payable')}:{asset}"
+    if _frozen(books, owner):
+        expected = "frozen"
+    elif name not in books.accounts:
+        expected = "account_unknown"
+    else:
+        expected = "insufficient_funds" if units > books.available(name) else ""
+    answered(record, expected)
+    if not expected:
+        payout = one_of(record, "payout")
+        need(payout["organisation_id"] == owner, "another's payout")
+        need(total(record, "pending") == int(payout["amount_units"]) == units, "another amount")
+
+
+def _send_payout(books: Auditor, record: Json) -> None:
+    payout = _known(books, record, "payout")
+    if payout is None:
+        return
+    if _frozen(books, payout["organisation_id"]):
+        answered(record, "frozen")
+    else:
+        answered(record, "" if payout["status"] == "requested" else "payment_resolved")
+    need(not record.get("moved"), "money moves before the processor has said so")
+
+
+def _confirm_payout(books: Auditor, record: Json) -> None:
+    payout = _known(books, record, "payout")
+    if payout is not None:
+        answered(record, "" if payout["status"] in _SENT else "payment_resolved")
+        _left(record, payout)
+
+
+def _fail_payout(books: Auditor, record: Json) -> None:
+    payout = _known(books, record, "payout")
+    if payout is not None:
+        answered(record, "" if payout["status"] in _SENT else "payment_resolved")
+        _given_up(record, payout)
+
+
+def _process_event(books: Auditor, record: Json) -> None:
+    said = record["asked"]
+    answered(record, "")
+    payment_id, outcome = said["payment_id"], said["outcome"]
+    top_up = books.things["top_up"].get(payment_id)
+    payout = books.things["payout"].get(payment_id)
+    payment = top_up or payout
+    if payment is None or (payment["asset"], payment["amount_units"]) != (
+        said["asset"],
+        said["units"],
+    ):
+        need(not record.get("changed"), "an event of something else is taken for this")
+    elif top_up is not None and outcome == "paid" and top_up["status"] != "posted":
+        _came(record, top_up)
+    elif payout is not None and outcome == "paid" and payout["status"] in _SENT:
+        _left(record, payout)
+    elif payout is not None and outcome == "paid" and payout["status"] == "failed":
+        name = f"{payout['organisation_id']}:{payout['kind']}:{payout['asset']}"
+        if int(payout["amount_units"]) <= books.available(name):
+            _left(record, payout)
+        else:
+            need(not record.get("changed"), "somebody is overdrawn by what left after all")
+    elif outcome == "failed" and payment["status"] in {"pending", *_SENT}:
+        _given_up(record, payment)
+    else:
+        need(not record.get("changed"), "what was decided is decided again")
+
+
+def _close_account(books: Auditor, record: Json) -> None:
+    asked = record["asked"]
+    owner, asset = asked["organisation_id"], asked["asset"]
+    name = f"{owner}:{asked['account']}:{asset}"
+    kinds = {asked["account"]}
+    if asked["account"] == "prepaid":
+        kinds |= {"deferred_revenue", "promotional_credit"}
+    if name not in books.accounts:
+        expected = "account_unknown"
+    else:
+        in_use = (
+            books.posted(each) or books.accounts[each][0] or books.accounts[each][2]
+            for each in (f"{owner}:{kind}:{asset}" for kind in kinds)
+            if each in books.accounts
+        )
+        expected = "account_in_use" if any(in_use) else ""
+    answered(record, expected)
+    if not expected:
+        need(one_of(record, "closure")["account"] == name, "another account is closed")
+
+
+RULES: Final[dict[str, Callable[[Auditor, Json], None]]] = {
+    "close_account": _close_account,
+    "confirm_payout": _confirm_payout,
+    "confirm_top_up": _confirm_top_up,
+    "create_top_up": _create_top_up,
+    "expire_top_up": _expire_top_up,
+    "fail_payout": _fail_payout,
+    "fail_top_up": _fail_top_up,
+    "fund_account": _fund,
+    "process_event": _process_event,
+    "request_payout": _request_payout,
+    "send_payout": _send_payout,
+}
+_BEGINNINGS: Final = frozenset({"create_top_up", "fund_account", "place_hold"})
+
+
+def _known(books: Auditor, record: Json, noun: str) -> Json | None:
+    found = books.things[noun].get(record["asked"][f"{noun}_id"])
+    need(record["by"].get("role") == "treasurer", "not the treasurer's word")
+    if found is None:
+        answered(record, "not_found")
+    return found
+
+
+def _frozen(books: Auditor, organisation_id: str) -> bool:
+    return bool(books.things["principal"][organisation_id].get("frozen_by"))
+
+
+def _came(record: Json, top_up: Json) -> None:
+    _moved(record, one_of(record, "top_up") if "changed" in record else {}, top_up, "posted")
+
+
+def _left(record: Json, payout: Json) -> None:
+    _moved(record, one_of(record, "payout") if "changed" in record else {}, payout, "paid")
+
+
+def _moved(record: Json, after: Json, before: Json, status: str) -> None:
+    """Money that has moved is posted whole, and no longer pending."""
+    if "refused" in record:
+        return
+    units = int(before["amount_units"])
+    waited = before["status"] in {"pending", *_SENT}
+    need(after.get("status") == status, f"what has moved is {after.get('status')}")
+    need(total(record, "post") == units, "another amount is posted than moved")
+    need(total(record, "void") == (units if waited else 0), "what was pending stays so")
+
+
+def _given_up(record: Json, payment: Json) -> None:
+    if "refused" not in record:
+        need(total(record, "void") == int(payment["amount_units"]), "another amount is given up")
+        need(total(record, "post") == 0, "money moves with what is given up")
+
+
+def _asked_units(record: Json) -> int:
+    amount = record["asked"]["amount"]
+    return int(units_of(amount["amount"], amount["asset"]))

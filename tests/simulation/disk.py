@@ -2,7 +2,8 @@
 
 Boundary: a VFS registered with the very SQLite library that Python uses. It passes everything on to
 the system's own and notes what has been synced; from that it makes images of what a disk could
-hold after the power went: any subset of the sectors of what was written since.
+hold after the power went: any subset of the sectors of what was written since. Where only the
+process is killed, the next one finds all that was written, and the disk holds no more than before.
 """
 
 import _sqlite3
@@ -34,6 +35,8 @@ _NAME: Final = b"farthing-simulated"
 # The index's folder, and how few keys it keeps in memory, so that a short life fills runs.
 _KEYS: Final = "keys"
 _KEYS_MAX: Final = 5
+# How often a process is killed just when a sync has failed.
+_KILLED: Final = 0.3
 
 
 class _Vfs(ctypes.Structure):
@@ -121,6 +124,8 @@ class Drive:
         self._files: dict[str, _File] = {}
         self._image: dict[str, bytes] | None = None
         self._chance = Random(0)
+        # Whether what the machine had not yet written is lost, or only the process ended.
+        self._is_dark = True
         # How many more writes until `_fault`, and how many times that then happens.
         self._left = -1
         self._fault = ""
@@ -138,13 +143,14 @@ class Drive:
                 path.parent.mkdir(exist_ok=True)
                 path.write_bytes(data)
             self._image = None
-            self._files.clear()
+            if self._is_dark:
+                self._files.clear()
         self.is_off = False
         index = Index(self.folder / _KEYS, recent_max=_KEYS_MAX) if self.indexed else Index(None)
         return SqliteStore(self.path, busy_timeout_s=0), index
 
     def threaten(self, chance: Random) -> str:
-        fault = chance.choice(("cut", "cut", "cut", "error", "error", "full", "busy"))
+        fault = chance.choice(("cut", "cut", "cut", "kill", "error", "error", "full", "busy"))
         self._chance = chance
         match fault:
             case "busy":
@@ -156,6 +162,10 @@ class Drive:
             case _:
                 self._fault, self._left = fault, chance.choice((0, 1, 2, 5, 9, 14, 20, 40))
         return f"{fault} after {self._left}"
+
+    def fail(self, chance: Random, *, after: int) -> None:
+        """Let a write or a sync fail after so many; with a sync, the process may be killed."""
+        self._chance, self._fault, self._left = chance, "error", after
 
     def calm(self) -> None:
         self._left, self._full = -1, False
@@ -216,6 +226,9 @@ class Drive:
             # the disk or is not, and no later sync of the file changes that.
             file.since = [op for op in file.since if self._chance.random() < 0.5]
             file.settle()
+            if self._chance.random() < _KILLED:
+                # Nobody is left who knows that it failed.
+                self._kill()
             return _IOERR_FSYNC
         if self.is_off:
             return _IOERR
@@ -236,11 +249,23 @@ class Drive:
             return False
         if self._fault == "cut":
             self._cut()
+        if self._fault == "kill":
+            self._kill()
         return True
 
     def _size(self, name: str) -> int:
         path = self.folder / name
         return path.stat().st_size if path.exists() else 0
+
+    def _kill(self) -> None:
+        """End the process alone: the next finds what the machine's memory holds of the files."""
+        self.is_off, self._is_dark = True, False
+        found = sorted(path for path in self.folder.rglob("*") if path.is_file())
+        self._image = {
+            str(path.relative_to(self.folder)): path.read_bytes()
+            for path in found
+            if not path.name.endswith("-shm")
+        }
 
     def _cut(self) -> None:
         chance = self._chance
@@ -248,7 +273,7 @@ class Drive:
         image = {}
         # What a thread has come to by now is not to change what is drawn for the rest.
         aside = Random(chance.getrandbits(32))
-        self.is_off = True
+        self.is_off = self._is_dark = True
         files = sorted(self._files.copy().items())
         for name, file in files:
             dice = aside if name.startswith(_KEYS) else chance
@@ -408,18 +433,30 @@ def plugged(*, indexed: bool = False) -> Iterator[Drive]:
     memory = Path("/dev/shm")  # noqa: S108  # quicker than a disk, and as good: the disk is simulated
     folder = Path(tempfile.mkdtemp(dir=memory if memory.is_dir() else None)).resolve()
     drive = shim.drives[f"{folder}/"] = Drive(folder, indexed=indexed)
-    system_fsync = os.fsync
+    system_fsync, system_pwrite = os.fsync, os.pwrite
 
-    def fsync(descriptor: int) -> None:
+    def named(descriptor: int) -> str:
         path = Path(f"/proc/self/fd/{descriptor}").resolve()
         known = path.parent == folder and path.name in drive._files  # noqa: SLF001
-        if known and drive.synced(path.name) != _OK:
+        return path.name if known else ""
+
+    def fsync(descriptor: int) -> None:
+        name = named(descriptor)
+        if name and drive.synced(name) != _OK:
             raise OSError("the disk does not answer")
         system_fsync(descriptor)
 
+    def pwrite(descriptor: int, data: bytes, offset: int) -> int:
+        if name := named(descriptor):
+            code, data = drive.wrote(name, offset, data)
+            if code != _OK:
+                system_pwrite(descriptor, data, offset)
+                raise OSError("the disk does not answer")
+        return system_pwrite(descriptor, data, offset)
+
     shim.begin()
     try:
-        with patch.object(os, "fsync", fsync):
+        with patch.object(os, "fsync", fsync), patch.object(os, "pwrite", pwrite):
             yield drive
     finally:
         shim.end()

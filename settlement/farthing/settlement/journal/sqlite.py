@@ -13,6 +13,7 @@ from threading import Lock
 from typing import Final
 
 from sqlalchemy import URL, NullPool, Table, create_engine
+from sqlalchemy.exc import DBAPIError
 
 from farthing.settlement.journal.folding import LogFolder
 from farthing.settlement.journal.lock import FileLock
@@ -40,6 +41,7 @@ __all__ = [
 SCHEMA_VERSION: Final = 1
 BUSY_TIMEOUT_S: Final = 5
 _EXPIRED_BODIES_MAX: Final = 100
+_CHUNK_BYTES: Final = 1024 * 1024
 
 # Errors after which SQLite promises that the transaction left nothing behind, and which pass.
 _REFUSALS: Final = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
@@ -136,12 +138,13 @@ class SqliteStore:
         with ExitStack() as undo:
             undo.callback(self.close)
             try:
+                _write_log_again(self.path)
                 self._writing = self._connect()
                 epoch = self._prepare(self._writing)
                 self._folder = LogFolder(lambda: _connect(self.path))
-            except sqlite3.Error as error:
+                self._create_tables()
+            except (sqlite3.Error, DBAPIError, OSError) as error:
                 raise Unreadable(f"{self.path}: {error}") from error
-            self._create_tables()
             undo.pop_all()
         return epoch
 
@@ -206,14 +209,14 @@ class SqliteStore:
     def reopen(self) -> None:
         try:
             self._disconnect()
+            _write_log_again(self.path)
             self._writing = self._connect()
-            # What was found in the log may be in no more than the page cache, and a second fsync
-            # of it may succeed without having written (PostgreSQL's "fsyncgate", 2018). Writing it
-            # on into the database file is what shows that it lasts.
+            # Readers may see to it that the log is believed up to the batch that failed and no
+            # further; were the rest left there, the next start would believe it after all.
             busy, found, moved = self._writing.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
             # The log is cut to nothing, but not yet on the disk: the old one, with a hole where the
             # sync failed, could come back with the power and take back what was just written on.
-            with self.path.with_name(f"{self.path.name}-wal").open("rb+") as log:
+            with _log_path(self.path).open("rb+") as log:
                 os.fsync(log.fileno())
         except (sqlite3.Error, OSError) as error:
             raise Unreadable(f"{self.path}: {error}") from error
@@ -311,6 +314,32 @@ class SqliteStore:
 
 def _snapshot_path(path: Path) -> Path:
     return path.with_name(f"{path.name}-snapshot")
+
+
+def _write_log_again(path: Path) -> None:
+    """Make sure that the disk holds the log that is found, before anybody believes it.
+
+    Where a sync has failed, in this process or in one that was killed, the log may be in no more
+    than the page cache, marked as written: every later sync of it succeeds and writes nothing
+    (PostgreSQL's "fsyncgate", 2018). What is then acknowledged on top of it, or written on into
+    the database file, would lose its footing with the power. The same bytes written once more are
+    the system's to write again. Only whoever has the lock writes here; who reads finds no change.
+    """
+    try:
+        descriptor = os.open(_log_path(path), os.O_RDWR)
+    except FileNotFoundError:
+        return
+    try:
+        at = 0
+        while data := os.pread(descriptor, _CHUNK_BYTES, at):
+            at += os.pwrite(descriptor, data, at)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _log_path(path: Path) -> Path:
+    return path.with_name(f"{path.name}-wal")
 
 
 def connect_reading(path: Path) -> sqlite3.Connection:

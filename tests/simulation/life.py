@@ -14,12 +14,11 @@ from typing import Any, Final
 
 from farthing.protocol.audit import verify_journal
 from farthing.protocol.errors import Code, FarthingError, Refused
-from farthing.protocol.merkle import leaf_hash, verify_inclusion
 from farthing.protocol.records import read_record, record_bytes
 from farthing.protocol.replay.rulebook import Rulebook
 from farthing.protocol.times import DAY_US, SECOND_US
 from farthing.settlement.engine.commands import PLATFORM, Command, Outcome
-from farthing.settlement.engine.questions import AllAccounts, Books, Lookup, Proof, ProofOf
+from farthing.settlement.engine.questions import AllAccounts, Books
 from farthing.settlement.engine.state import State, evolve
 from farthing.settlement.journal.recovery import recover
 from farthing.settlement.journal.stepper import Limits, Stepper, no_rows
@@ -27,6 +26,7 @@ from farthing.settlement.journal.store import CommitRefused, Unreadable
 from farthing.settlement.machine import MACHINE
 from tests.construction import EPOCH_US
 from tests.papers import signing_key
+from tests.simulation.asking import ask_a_few
 from tests.simulation.auditor import NEWCOMERS, Auditor, Finding, leaf, need, root_of
 from tests.simulation.market import Market
 from tests.simulation.memories import journal_until, memory_of, proof_of, scope_of
@@ -182,7 +182,7 @@ class _Life:
             self._check_prefix()
         if chance.random() < 0.6:
             self._calm()
-        self._check_answers()
+        self._ask()
 
     def end(self) -> None:
         """In fair weather the service goes on, and the whole journal is sound."""
@@ -399,37 +399,9 @@ class _Life:
             scope = (who, record["operation"], record["request"]["key"])
             need(scope in self.asked, f"nobody asked for {scope}")
 
-    def _check_answers(self) -> None:
-        """A few questions: what memory says is what the journal says."""
-        stepper, books, chance = self.stepper, self.books, self.chance
-        assert stepper is not None
-        if chance.random() < 0.5:
-            noun = chance.choice(("hold", "charge", "dispute"))
-            things = books.things[noun]
-            if things:
-                thing_id = chance.choice(list(things))
-                answer = stepper.answer(Lookup(noun=noun, id=thing_id))
-                if self._answered(answer):
-                    need(answer is not None, f"{thing_id} is not known any more")
-                    document = answer.document()  # type: ignore[attr-defined]
-                    need(document == things[thing_id], f"{thing_id} is told otherwise")
-        if chance.random() < 0.2:
-            seq = chance.randint(1, books.seq)
-            proof = stepper.answer(ProofOf(seq=seq))
-            if self._answered(proof):
-                assert isinstance(proof, Proof)
-                need(proof.record == books.lines[seq - 1], f"record {seq} is proven otherwise")
-                root = root_of([leaf(data) for data in books.lines])
-                proven = verify_inclusion(
-                    leaf_hash(proof.record), seq - 1, books.seq, proof.path, root
-                )
-                need(proven and proof.tree_size == books.seq, f"record {seq} is not proven")
-
-    def _answered(self, answer: object) -> bool:
-        if isinstance(answer, Refused):
-            need(answer.code is Code.UNAVAILABLE and self.excused, f"a question: {answer.code}")
-            return False
-        return True
+    def _ask(self) -> None:
+        assert self.stepper is not None
+        ask_a_few(self.stepper, self.books, self.chance, excused=self.excused)
 
     def _check_memory(self) -> None:
         """Memory equals disk, by the auditor's books and by the engine's own replay."""

@@ -107,7 +107,7 @@ async def test_a_body_of_another_kind_is_refused(desk: Desk) -> None:
             tool="get_balance",
             headers={"content-type": "text/plain"},
         )
-        assert (answer.code, answer.path) == ("malformed", "content-type")
+        assert (answer.status, answer.code, answer.path) == (415, "malformed", "content-type")
 
 
 async def test_a_call_that_awaits_no_answer_does_nothing(desk: Desk) -> None:

@@ -129,7 +129,7 @@ async def test_the_largest_body_is_read(wire: Wire) -> None:
 async def test_a_body_of_another_kind_is_refused(wire: Wire, kind: str) -> None:
     response = await wire.send(CALL, headers={"content-type": kind})
 
-    assert (response.status_code, response.json()["code"]) == (400, Code.MALFORMED)
+    assert (response.status_code, response.json()["code"]) == (415, Code.MALFORMED)
     assert response.json()["path"] == "content-type"
 
 

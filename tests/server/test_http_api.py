@@ -271,6 +271,43 @@ async def test_what_writes_or_has_structure_is_not_asked_by_get(place: Place) ->
             assert operation.effect is Effect.READS
 
 
+@pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", ""])
+async def test_an_ask_of_another_kind_is_415_and_nothing_happens(place: Place, kind: str) -> None:
+    before = await place.records()
+    ask = fund(place, "t" * 22)
+    response = await place.send(
+        "POST", "/v1/fund_account", ask, by=place.treasurer, content_type=kind
+    )
+
+    assert is_problem(response, 415, Code.MALFORMED)
+    assert response.json()["path"] == "content-type"
+    assert await place.records() == before
+
+
+@pytest.mark.parametrize(
+    "accept",
+    ["text/html", "application/json;q=0, */*", "application/*;q=0.0", "application/problem+json"],
+)
+async def test_who_takes_no_json_is_told_406_and_nothing_happens(place: Place, accept: str) -> None:
+    before = await place.records()
+    ask = fund(place, "a" * 22)
+    written = await place.send("POST", "/v1/fund_account", ask, by=place.treasurer, accept=accept)
+    read = await place.send("GET", "/v1/get_tree_head", accept=accept)
+
+    for response in (written, read):
+        assert is_problem(response, 406, Code.MALFORMED)
+        assert response.json()["path"] == "accept"
+    assert await place.records() == before
+
+
+@pytest.mark.parametrize(
+    "accept",
+    ["", "*/*", "text/html, Application/*; q=0.1", "*/*;q=0, application/json", "text/html,*/*"],
+)
+async def test_who_takes_json_among_others_is_answered(place: Place, accept: str) -> None:
+    assert (await place.send("GET", "/v1/get_tree_head", accept=accept)).status_code == 200
+
+
 async def test_a_newcomer_registers_with_the_key_that_its_body_names(place: Place) -> None:
     key = signing_key("A newcomer over HTTP")
     newcomer = place.server.connect(key)
@@ -313,7 +350,8 @@ async def test_every_operation_is_described_with_every_status_of_its_codes() -> 
 
     assert {path.removeprefix("/v1/") for path in paths} == set(OPERATIONS)
     for name, operation in OPERATIONS.items():
-        for method in paths[f"/v1/{name}"].values():
+        path = paths[f"/v1/{name}"]
+        for method in (path[each] for each in ("get", "post") if each in path):
             assert {str(status_of(code)) for code in operation.codes} <= set(method["responses"])
 
 

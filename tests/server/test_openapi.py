@@ -41,24 +41,31 @@ CHECKS = [
     response_headers_conformance,
     response_schema_conformance,
 ]
+
+
+def methods_of(item: dict[str, Any]) -> list[tuple[str, Any]]:
+    return [(name, about) for name, about in item.items() if name != "description"]
+
+
 # Who signs is up to the test: a proof that is taken away would be put back.
 SCHEMA = schemathesis.openapi.from_dict({
     **openapi(),
     "paths": {
         path: {
             method: {name: part for name, part in about.items() if name != "security"}
-            for method, about in methods.items()
+            for method, about in methods_of(item)
         }
-        for path, methods in openapi()["paths"].items()
+        for path, item in openapi()["paths"].items()
     },
 })  # fmt: skip
 EXCHANGES = [
     pytest.param(SCHEMA[path][method.upper()], id=f"{method} {path}")
-    for path, methods in openapi()["paths"].items()
-    for method in methods
+    for path, item in openapi()["paths"].items()
+    for method, _ in methods_of(item)
 ]
 
 
+METHODS = {"GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"}
 # Headers that HTTP itself defines for any response, which no description repeats.
 OF_HTTP = {"cache-control", "content-length", "content-type", "date", "vary"}
 
@@ -115,6 +122,13 @@ async def _bought(shop: Shop) -> tuple[str, str]:
     return agreement.agreement_id, placed.answer.hold_id
 
 
+def carries_only(response: httpx2.Response, told: dict[str, Any]) -> bool:
+    """Whether every header of an answer is described."""
+    named = told.get("$ref", "").rpartition("/")[2]
+    headers = (openapi()["components"]["responses"][named] if named else told)["headers"]
+    return set(response.headers) - OF_HTTP <= {name.lower() for name in headers}
+
+
 def bounded(test: Any) -> Any:
     return settings(
         max_examples=EXAMPLES,
@@ -144,10 +158,25 @@ def test_every_ask_of_the_document_is_answered_as_documented(place: Place, excha
             ask.update({name: place.things[name] for name in ask.keys() & place.things.keys()})
         response = place.send(case, place.callers[role] if role else None)
         case.validate_response(response, checks=CHECKS)
-        told = exchange.definition.raw["responses"][str(response.status_code)].get("headers", {})
-        assert set(response.headers) - OF_HTTP <= {name.lower() for name in told}
+        told = exchange.definition.raw["responses"][str(response.status_code)]
+        assert carries_only(response, told)
 
     good()
+
+
+@pytest.mark.parametrize("path", openapi()["paths"])
+def test_a_method_that_is_not_described_is_answered_as_documented(place: Place, path: str) -> None:
+    described = {name.upper() for name, _ in methods_of(openapi()["paths"][path])}
+    told = openapi()["components"]["responses"]["WrongMethod"]
+    for method in METHODS - described:
+        url = f"{place.server.service.issuer}{path}"
+        response = place.runner.run(place.server.http.request(method, url))
+
+        assert response.status_code == 405
+        assert set(response.headers["allow"].split(", ")) - {"HEAD"} == described
+        assert carries_only(response, told)
+        assert response.headers["content-type"] in told["content"]
+        assert response.json()["code"] == "not_found"
 
 
 # A GET that asks for nothing can be asked in no wrong way.

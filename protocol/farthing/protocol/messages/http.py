@@ -51,11 +51,15 @@ _STATUS: Final = {
     Code.PROCESSOR_FAILED: 502,
     Code.INTERNAL_ERROR: 500,
 }
+# The header at fault of a request that is malformed: HTTP has a status of its own for each.
+_STATUS_OF_HEADER: Final = {"accept": 406, "content-type": 415, "host": 421}
 _SCALARS: Final = frozenset({"string", "integer"})
 
 
-def status_of(code: Code) -> int:
-    """The HTTP status of a refusal."""
+def status_of(code: Code, path: str = "") -> int:
+    """The HTTP status of a refusal; `path` is what is at fault, which may be a header."""
+    if code is Code.MALFORMED and path in _STATUS_OF_HEADER:
+        return _STATUS_OF_HEADER[path]
     judged = code.precedence >= Code.REGISTRATION_PENDING.precedence
     return _STATUS.get(code, _NO if judged else _REFUSED)
 

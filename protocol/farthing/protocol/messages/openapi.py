@@ -6,6 +6,7 @@ it. Source: spec/transport-http.md.
 
 from collections.abc import Iterable
 from functools import cache
+from http import HTTPStatus
 from typing import Any, Final
 
 from pydantic import TypeAdapter
@@ -19,6 +20,7 @@ from farthing.protocol.wire import Effect
 __all__ = ["openapi"]
 
 _COMPONENTS: Final = "#/components/schemas/"
+_SHARED: Final = "#/components/responses/"
 _AT_THE_DOOR: Final = (
     Code.MALFORMED, Code.DUPLICATE_KEY, Code.PROOF_INVALID, Code.PROOF_EXPIRED, Code.UNKNOWN_KEY,
     Code.KEY_REVOKED, Code.NOT_PERMITTED, Code.RATE_LIMITED, Code.OVERLOADED, Code.UNAVAILABLE,
@@ -29,7 +31,11 @@ _OF_WRITES: Final = (
     Code.STALE,
 )  # fmt: skip
 _TEXT: Final = {"type": "string"}
-_UNAUTHORIZED: Final = 401
+# A path item has no place for the answer to a method that it does not have.
+_OTHER_METHODS: Final = f"Any other method is answered 405: `{_SHARED}WrongMethod`."
+_OF_HEADERS: Final = {
+    "accept": "WrongAccept", "content-type": "WrongContentType", "host": "WrongHost",
+}  # fmt: skip
 # Told with every answer and refusal to who has shown no proof, once its address is metered.
 _METERED: Final = ("RateLimit", "RateLimit-Policy")
 
@@ -65,6 +71,7 @@ def openapi() -> dict[str, Any]:
         "components": {
             "schemas": {**shared["$defs"], "Problem": _problem()},
             "headers": _headers(),
+            "responses": _everywhere(),
             "securitySchemes": {
                 "proof": {
                     "type": "http",
@@ -88,7 +95,7 @@ def _path(
         "x-effect": operation.effect.value,
     }
     body = {"required": True, "content": {"application/json": {"schema": ask}}}
-    methods: dict[str, Any] = {}
+    methods: dict[str, Any] = {"description": _OTHER_METHODS}
     if query_members(operation.name) is not None:
         methods["get"] = {
             "operationId": f"{operation.name}_by_get",
@@ -150,8 +157,11 @@ def _responses(operation: AnyOperation, answer: dict[str, Any], *, is_get: bool)
             "description": "The caller has this answer.",
             "headers": _shown("Request-Id", "ETag", *_METERED),
         }
-    misdirected = _refused("The server has another name.", 421)
-    return responses | {"421": misdirected} | _by_status(codes)
+    for header, name in _OF_HEADERS.items():
+        if header != "content-type" or not is_get:
+            status = status_of(Code.MALFORMED, header)
+            responses[str(status)] = {"$ref": f"{_SHARED}{name}"}
+    return responses | _by_status(codes)
 
 
 def _by_status(codes: Iterable[Code]) -> dict[str, Any]:
@@ -166,9 +176,23 @@ def _by_status(codes: Iterable[Code]) -> dict[str, Any]:
     }
 
 
+def _everywhere() -> dict[str, Any]:
+    """What is answered alike whatever the operation."""
+    wrong = {
+        name: _refused(
+            f"Refused: malformed; `path` is `{header}`.", status_of(Code.MALFORMED, header)
+        )
+        for header, name in _OF_HEADERS.items()
+    }
+    text = "Refused: not_found; the URL takes other methods."
+    return {**wrong, "WrongMethod": _refused(text, HTTPStatus.METHOD_NOT_ALLOWED)}
+
+
 def _refused(says: str, status: int) -> dict[str, Any]:
     names = ["Request-Id", "Retry-After", *_METERED]
-    if status == _UNAUTHORIZED:
+    if status == HTTPStatus.METHOD_NOT_ALLOWED:
+        names.append("Allow")
+    if status == HTTPStatus.UNAUTHORIZED:
         names.append("WWW-Authenticate")
     return {
         "description": says,
@@ -201,6 +225,7 @@ def _shown(*names: str) -> dict[str, dict[str, str]]:
 
 def _headers() -> dict[str, Any]:
     says = {
+        "Allow": "The methods that the URL takes.",
         "ETag": "The digest of this answer.",
         "Farthing-Seq": "The journal record that the answer of a write comes from.",
         "Idempotent-Replayed": "`true` where the answer was given before under the same key.",

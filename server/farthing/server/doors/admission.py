@@ -219,11 +219,11 @@ class Admission:
         host, origin = (_value(headers, name).lower() for name in (b"host", b"origin"))
         if host not in self._hosts:
             refusal = refuse(Code.MALFORMED, path="host", message="This server has another name.")
-            return problem(refusal, request_id_of(scope), status=421)
+            return problem(refusal, request_id_of(scope))
         if origin and not self._is_ours(origin):
             text = "Pages of other origins cannot call this server."
             refusal = refuse(Code.NOT_PERMITTED, path="origin", message=text)
-            return problem(refusal, request_id_of(scope), status=403)
+            return problem(refusal, request_id_of(scope))
         return None
 
     def _is_ours(self, origin: str) -> bool:

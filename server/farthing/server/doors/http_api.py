@@ -35,6 +35,11 @@ _QUERY_MEMBERS_MAX: Final = 32
 # A tag may be weak or strong in the question: for a GET both mean the same (RFC 9110, 13.1.2).
 _TAG: Final = re.compile(r'(?:W/)?"([\x21\x23-\x7e]*)"', re.ASCII)
 
+_JSON: Final = "application/json"
+# What has room for it, most specific first.
+_RANGES: Final = (_JSON, "application/*", "*/*")
+_NOUGHT: Final = re.compile(r"q=0(\.0*)?", re.ASCII)
+
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 
@@ -44,7 +49,7 @@ def api_routes(market: Market) -> list[Route]:
 
     async def described(request: Request) -> Response:
         del request
-        return Response(document, media_type="application/json")
+        return Response(document, media_type=_JSON)
 
     return [
         Route(OPENAPI, described),
@@ -58,6 +63,7 @@ def _route(market: Market, operation: AnyOperation) -> Route:
 
     async def endpoint(request: Request) -> Response:
         try:
+            _answerable(request)
             if request.method == "POST":
                 arguments = await _of_body(request)
             else:
@@ -73,6 +79,25 @@ def _route(market: Market, operation: AnyOperation) -> Route:
         return _read(market, operation, request, reply, arguments)
 
     return Route(operation.path, endpoint, methods=methods, name=operation.name)
+
+
+def _answerable(request: Request) -> None:
+    """Refuse who could not read the answer, before anything is done (RFC 9110, 12.5.1)."""
+    if not _takes_json(",".join(request.headers.getlist("accept"))):
+        text = f"Answers are {_JSON}."
+        raise Refused(refuse(Code.MALFORMED, path="accept", message=text))
+
+
+def _takes_json(accept: str) -> bool:
+    """Whether an `Accept` has room for JSON; the most specific range decides."""
+    weights: dict[str, str] = {}
+    for stated in accept.split(","):
+        kind, *parameters = (part.strip().lower() for part in stated.split(";"))
+        if kind:
+            weight = next((each for each in parameters if each.startswith("q=")), "q=1")
+            weights[kind] = weight
+    named = next((each for each in _RANGES if each in weights), None)
+    return not weights if named is None else _NOUGHT.fullmatch(weights[named]) is None
 
 
 async def _of_body(request: Request) -> Mapping[str, object]:
@@ -150,4 +175,4 @@ def _read(
 
 def _json(reply: Reply, headers: Mapping[str, str]) -> Response:
     body = orjson.dumps(document_of(reply.answer))
-    return Response(body, headers=dict(headers), media_type="application/json")
+    return Response(body, headers=dict(headers), media_type=_JSON)

@@ -52,10 +52,10 @@ def problem(
     Args:
         refusal: what is refused.
         request_id: the request's id.
-        status: the HTTP status, where it is not the code's own.
+        status: the HTTP status, where it is not the refusal's own.
         resource_metadata: the URL of the metadata that a 401 points to.
     """
-    status = status or status_of(refusal.code)
+    status = status or status_of(refusal.code, refusal.path)
     shape = {
         "type": f"urn:farthing:error:{refusal.code.value}",
         "title": refusal.code.says,

@@ -137,7 +137,8 @@ def test_the_books_can_be_taken_out(market: Market, form: str) -> None:
 
     assert out.stat().st_size > 0
     again = run("audit", "export", market.database, "--out", str(out), "--format", form)
-    assert (again.code, out.stat().st_size > 0) == (1, True)
+    assert (again.code, out.stat().st_size > 0) == (2, True)
+    assert "name a new file" in again.err
 
 
 def test_nothing_is_left_of_an_export_that_failed(
@@ -152,6 +153,25 @@ def test_nothing_is_left_of_an_export_that_failed(
     assert ran.code == 1
     assert "farthing[export]" in ran.err
     assert not out.exists()
+
+
+def test_where_there_is_no_database_the_command_asks_for_its_folder(tmp_path: Path) -> None:
+    nowhere = ("--data-dir", str(tmp_path))
+    for words in (("audit", "verify"), ("audit", "export", "--out", "x"), ("backup", "x")):
+        ran = run(*words, *nowhere)
+
+        assert ran.code == 2
+        assert "there is no database" in ran.err
+
+
+@pytest.mark.parametrize("text", ["foo", "A" * 42, ""])
+def test_what_is_no_thumbprint_is_said_and_nothing_judged(tmp_path: Path, text: str) -> None:
+    bundle = tmp_path / "bundle"
+    bundle.touch()
+
+    ran = run("audit", "verify", str(bundle), "--trust", text)
+
+    assert (ran.code, ran.out) == (2, "")
 
 
 def test_a_pin_is_for_a_bundle(market: Market) -> None:

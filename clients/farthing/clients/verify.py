@@ -69,7 +69,7 @@ def _lines(findings: Findings) -> Iterator[str]:
     yield f"journal key: {findings.journal_key}"
     for heading, sayings in (
         ("proved", findings.proved),
-        ("not provable from this pack", findings.not_provable),
+        ("not provable from this file", findings.not_provable),
         ("bytes not covered", findings.not_covered or ("none",)),
     ):
         yield f"{heading}:"

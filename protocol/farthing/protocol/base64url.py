@@ -7,7 +7,9 @@ signature would have many spellings; here each byte string has exactly one.
 import base64
 import binascii
 
-__all__ = ["InvalidBase64", "decode", "encode"]
+__all__ = ["InvalidBase64", "decode", "encode", "is_sha256"]
+
+_SHA256_BYTES = 32
 
 
 class InvalidBase64(ValueError):
@@ -32,3 +34,11 @@ def decode(text: str) -> bytes:
     if encode(data) != text:
         raise InvalidBase64("not the one spelling of these bytes")
     return data
+
+
+def is_sha256(text: str) -> bool:
+    """Whether a text spells a SHA-256, as the thumbprint of a key does (RFC 7638)."""
+    try:
+        return len(decode(text)) == _SHA256_BYTES
+    except InvalidBase64:
+        return False

@@ -172,7 +172,7 @@ class _Reader:
 
     def open(self) -> None:
         """Read the first line."""
-        header = _read_object(self._next(), "the first line")
+        header = _read_object(self._next(), "not a bundle: the first line")
         if header.get("bundle") != BUNDLE_SCHEMA:
             raise Unverified(f"not a bundle: the first line does not say {BUNDLE_SCHEMA}")
         try:

@@ -11,8 +11,9 @@ from typing import Annotated, Never
 
 import typer
 
+from farthing.protocol.base64url import is_sha256
 from farthing.protocol.errors import FarthingError
-from farthing.server.settings import InvalidSetting, load_settings
+from farthing.server.settings import InvalidSetting, Settings, load_settings
 
 __all__ = ["commands"]
 
@@ -21,6 +22,20 @@ PANEL = "Server"
 commands = typer.Typer(no_args_is_help=True)
 audit = typer.Typer(no_args_is_help=True, help="Verify a journal, and take its books out.")
 commands.add_typer(audit, name="audit", rich_help_panel=PANEL)
+
+
+def _new_file(path: Path) -> Path:
+    if path.exists():
+        raise typer.BadParameter(f"{path} is there already; name a new file")
+    return path
+
+
+def _thumbprints(texts: list[str] | None) -> list[str]:
+    for text in texts or ():
+        if not is_sha256(text):
+            raise typer.BadParameter(f"{text} is not the thumbprint of a key")
+    return texts or []
+
 
 DataDir = Annotated[
     Path | None, typer.Option("--data-dir", help="Where the database and the keys lie.")
@@ -62,7 +77,9 @@ def serve(  # noqa: PLR0917  # options, each given by name
 
 @commands.command(rich_help_panel=PANEL, epilog="Example: farthing backup market.backup")
 def backup(
-    target: Annotated[Path, typer.Argument(help="The file to write; it must not exist.")],
+    target: Annotated[
+        Path, typer.Argument(help="The file to write; it must not exist.", callback=_new_file)
+    ],
     data_dir: DataDir = None,
 ) -> None:
     """Copy the database to a file, also while the server runs."""
@@ -70,14 +87,16 @@ def backup(
         from farthing.settlement.journal import backup as backups  # noqa: PLC0415  # as above
 
         settings = load_settings({"data_dir": data_dir})
-        made = backups.backup(settings.database_path, target)
+        made = backups.backup(_own_database(settings), target)
         typer.echo(f"Backed up {made.last_seq} records to {made.path}.")
         typer.echo(f"Keep the keys folder {settings.keys_dir} as well: a restore needs it.")
 
 
 @commands.command(rich_help_panel=PANEL, epilog="Example: farthing restore market.backup")
 def restore(
-    source: Annotated[Path, typer.Argument(help="A file that `farthing backup` wrote.")],
+    source: Annotated[
+        Path, typer.Argument(help="A file that `farthing backup` wrote.", exists=True)
+    ],
     data_dir: DataDir = None,
 ) -> None:
     """Put a backup in place of a stopped server's database, and say what was lost."""
@@ -106,6 +125,7 @@ def verify(
         typer.Option(
             metavar="THUMBPRINT",
             help="For a bundle: the journal's key as you learnt it elsewhere; repeat for more.",
+            callback=_thumbprints,
         ),
     ] = None,
     data_dir: DataDir = None,
@@ -118,7 +138,7 @@ def verify(
         from farthing.server.auditing import audited  # noqa: PLC0415  # as above
 
         settings = load_settings({"data_dir": data_dir})
-        holds, lines = audited(settings, file or settings.database_path, keys, trust or ())
+        holds, lines = audited(settings, file or _own_database(settings), keys, trust or ())
         for line in lines:
             typer.echo(line)
     if not holds:
@@ -134,7 +154,9 @@ def export(
         typer.Argument(help="A database or backup; else the data directory's.", exists=True),
     ] = None,
     *,
-    out: Annotated[Path, typer.Option(help="The file to write; it must not exist.")],
+    out: Annotated[
+        Path, typer.Option(help="The file to write; it must not exist.", callback=_new_file)
+    ],
     form: Annotated[
         str, typer.Option("--format", help="jsonl, csv, parquet, hledger or beancount.")
     ] = "jsonl",
@@ -157,7 +179,7 @@ def export(
             raise typer.BadParameter(f"one of {', '.join(Form)}", param_hint="--format")
         settings = load_settings({"data_dir": data_dir})
         written = exported(
-            settings, database or settings.database_path, BUNDLE if bundle else form, out, keys
+            settings, database or _own_database(settings), BUNDLE if bundle else form, out, keys
         )
         for line in written:
             typer.echo(line)
@@ -170,6 +192,16 @@ def verifier() -> None:
         from farthing.server.auditing import verifier as source  # noqa: PLC0415  # as above
 
         typer.echo(source(), nl=False)
+
+
+def _own_database(settings: Settings) -> Path:
+    """The data directory's database, for a command that reads it."""
+    if not settings.database_path.exists():
+        raise typer.BadParameter(
+            f"there is no database at {settings.database_path}; name its folder",
+            param_hint="--data-dir",
+        )
+    return settings.database_path
 
 
 @contextmanager

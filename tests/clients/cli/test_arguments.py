@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from farthing.clients.cli.arguments import money_of, object_of, workload_of
+from farthing.clients.cli.arguments import money_of, object_of, time_of, workload_of
 from farthing.protocol.wire import Money, Usage
 
 
@@ -64,3 +64,22 @@ def test_an_object_comes_from_the_words_or_from_a_file(tmp_path: Path) -> None:
 def test_what_is_no_object_of_the_protocol_is_a_usage_error(text: str) -> None:
     with pytest.raises(typer.BadParameter):
         object_of(text, "JSON")
+
+
+@pytest.mark.parametrize(
+    ("typed", "sent"),
+    [
+        ("", ""),
+        ("2026-11-21", "2026-11-21T00:00:00.000000Z"),
+        ("2026-11-21T09:30:00Z", "2026-11-21T09:30:00.000000Z"),
+        ("2026-11-21T09:30:00.5+02:00", "2026-11-21T07:30:00.500000Z"),
+    ],
+)
+def test_a_time_is_typed_as_people_write_it(typed: str, sent: str) -> None:
+    assert time_of(typed) == sent
+
+
+@pytest.mark.parametrize("typed", ["yesterday", "2026-11-21T09:30:00", "2026-02-30", "0001-01-01T"])
+def test_what_is_no_time_is_said_before_anything_is_sent(typed: str) -> None:
+    with pytest.raises(typer.BadParameter):
+        time_of(typed)

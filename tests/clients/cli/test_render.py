@@ -10,6 +10,7 @@ from rich.console import Console
 from farthing.clients.cli.render import as_json, clean, facts, shown_refusal, table, vendor_words
 from farthing.protocol.errors import Code, NextAction, Refusal, Refused, refuse
 from farthing.protocol.messages.accounts import Funding
+from farthing.protocol.messages.treasury import TopUps
 from farthing.protocol.wire import Money
 
 
@@ -86,6 +87,14 @@ def test_money_is_shown_to_the_last_digit() -> None:
     )
 
     assert "9223372036.854775807 USD" in out.getvalue()
+
+
+def test_an_answer_with_nothing_in_it_says_so() -> None:
+    console, out = screen()
+
+    facts(console, TopUps(top_ups=()))
+
+    assert out.getvalue() == "None.\n"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,12 +1,16 @@
 """The commands about accounts against a real `farthing serve`."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
-import typer
+from pydantic import TypeAdapter
 
-from farthing.clients.cli.statements import time_of
+from farthing.clients.cli.statements import check_view
+from farthing.protocol.errors import Unverified
+from farthing.protocol.messages.statements import RecordView
+from farthing.protocol.records import parse_record
 from tests.clients.cli.running import Ran, Server, answer, run, serving
 
 
@@ -71,6 +75,27 @@ def test_a_line_opens_to_a_record_that_is_verified(market: Market) -> None:
     assert market.run("record", "1").code == 1
 
 
+def test_a_record_that_is_shown_otherwise_than_it_is_proven_is_not_believed(
+    market: Market,
+) -> None:
+    seq = market.answer("statement")["lines"][0]["seq"]
+    view = TypeAdapter(RecordView).validate_json(market.run("record", str(seq), "--json").out)
+    record, _ = parse_record(view.receipt.record.encode())
+    (posting,) = view.postings
+
+    check_view(view, seq, record)
+    for lie in (
+        replace(view, postings=(posting | {"units": "1"},)),
+        replace(view, postings=()),
+        replace(view, operation="grant_credit"),
+        replace(view, recorded_at=view.recorded_at.replace("2", "1")),
+    ):
+        with pytest.raises(Unverified, match="otherwise"):
+            check_view(lie, seq, record)
+    with pytest.raises(Unverified, match="another record"):
+        check_view(view, seq + 1, record)
+
+
 def test_balances_of_earlier_moments_are_shown(market: Market) -> None:
     line = market.answer("statement")["lines"][1]
     at_seq = market.answer("balance", "--at-seq", str(line["seq"]))
@@ -80,22 +105,3 @@ def test_balances_of_earlier_moments_are_shown(market: Market) -> None:
     assert at_seq["accounts"] == at["accounts"]
     assert at["accounts"][0]["posted"]["amount"] == "12"
     assert "0 USD" in shown.out
-
-
-@pytest.mark.parametrize(
-    ("typed", "sent"),
-    [
-        ("", ""),
-        ("2026-11-21", "2026-11-21T00:00:00.000000Z"),
-        ("2026-11-21T09:30:00Z", "2026-11-21T09:30:00.000000Z"),
-        ("2026-11-21T09:30:00.5+02:00", "2026-11-21T07:30:00.500000Z"),
-    ],
-)
-def test_a_time_is_typed_as_people_write_it(typed: str, sent: str) -> None:
-    assert time_of(typed) == sent
-
-
-@pytest.mark.parametrize("typed", ["yesterday", "2026-11-21T09:30:00", "2026-02-30", "0001-01-01T"])
-def test_what_is_no_time_is_said_before_anything_is_sent(typed: str) -> None:
-    with pytest.raises(typer.BadParameter):
-        time_of(typed)

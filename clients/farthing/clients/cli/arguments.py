@@ -1,19 +1,21 @@
-"""What a person types, read into what the wire carries: amounts, workloads, documents.
+"""What a person types, read into what the wire carries: amounts, times, workloads, documents.
 
 Boundary: a mistake is a usage error, found before anything is sent.
 """
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from farthing.protocol import base64url
+from farthing.protocol.base64url import is_sha256
 from farthing.protocol.canonical import InvalidJson, Json, parse_json
 from farthing.protocol.money import InvalidAmount, parse_units
 from farthing.protocol.wire import Money, Usage
 
 __all__ = [
+    "TIME_FORM",
     "AssetOption",
     "ChargeArgument",
     "JsonFileArgument",
@@ -22,11 +24,13 @@ __all__ = [
     "money_of",
     "object_of",
     "thumbprint_of",
+    "time_of",
     "workload_of",
 ]
 
+TIME_FORM = "as 2026-11-21 or 2026-11-21T09:30:00Z"
+
 _FILE_BYTES_MAX = 1024 * 1024
-_THUMBPRINT_BYTES = 32
 
 ChargeArgument = Annotated[
     str, typer.Argument(metavar="CHARGE", help="The charge's id, chg_…", show_default=False)
@@ -74,6 +78,24 @@ def money_of(amount: str, asset: str, name: str = "amount") -> Money:
     return Money(amount=text, asset=asset)
 
 
+def time_of(text: str) -> str:
+    """A time as typed, in the form of the wire; a day is its first instant in UTC.
+
+    Raises:
+        typer.BadParameter: It is no time, or says no zone.
+    """
+    if not text:
+        return ""
+    try:
+        at = datetime.fromisoformat(text if "T" in text else f"{text}T00:00:00Z")
+        if at.tzinfo is None:
+            raise typer.BadParameter(f"{text}: say the zone, as in 2026-11-21T09:30:00Z")
+        at = at.astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise typer.BadParameter(f"{text} is no time: write it {TIME_FORM}") from None
+    return at.isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"
+
+
 def workload_of(pairs: list[str] | None) -> tuple[Usage, ...]:
     """A workload from `meter=quantity` texts.
 
@@ -117,11 +139,7 @@ def thumbprint_of(text: str) -> str:
     Raises:
         typer.BadParameter: It is no SHA-256 in base64url.
     """
-    try:
-        fits = len(base64url.decode(text)) in {0, _THUMBPRINT_BYTES}
-    except base64url.InvalidBase64:
-        fits = False
-    if not fits:
+    if text and not is_sha256(text):
         raise typer.BadParameter(f"{text} is not the thumbprint of a key")
     return text
 

@@ -3,6 +3,7 @@
 Boundary: reads; a file is written only where it is named. Verifying needs no platform at all.
 """
 
+from collections.abc import Iterable
 from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, cast
@@ -30,9 +31,10 @@ from farthing.protocol.messages.charges import (
 from farthing.protocol.messages.operations import OPERATIONS, AnyOperation
 from farthing.protocol.messages.trails import GET_OUTCOME, GetOutcome
 from farthing.protocol.rating import InvalidLine, Line, parse_line
+from farthing.protocol.records import Record
 from farthing.protocol.wire import Effect, document_of, money
 
-__all__ = ["check_receipt", "commands"]
+__all__ = ["commands", "postings_table", "proven_record"]
 
 PANEL = "Audit"
 
@@ -58,7 +60,9 @@ def receipts(session: Session, charge: ChargeArgument, *, out: OutOption = None)
     receipt = session.call(GET_RECEIPT, GetReceipt(charge_id=charge))
     keys = session.pinned_keys()
     if keys is not None:
-        check_receipt(receipt, keys)
+        record = proven_record(receipt, keys)
+        if all(change.id != charge for change in record.changed):
+            raise Unverified(f"the receipt is of another record than that of {charge}")
     if out is None:
         session.show(receipt, _receipt)
         return
@@ -230,19 +234,41 @@ def _operation(name: str) -> AnyOperation:
     return operation
 
 
-def check_receipt(receipt: Receipt, keys: dict[str, Any]) -> None:
-    """Require that one of the pinned keys signed the tree head, and that the record is under it."""
+def proven_record(receipt: Receipt, keys: dict[str, Any]) -> Record:
+    """The record of a receipt, under a tree head that one of the pinned keys signed.
+
+    Raises:
+        Unverified: it is under none.
+    """
     from farthing.protocol.receipts import verify_receipt  # noqa: PLC0415 - loads cryptography
 
     faults = []
     for key in keys.values():
         try:
-            verify_receipt(receipt, key)
+            return verify_receipt(receipt, key).record
         except Unverified as error:
             faults.append(str(error))
-        else:
-            return
     raise Unverified(f"the receipt under the pinned keys: {'; '.join(faults)}")
+
+
+def postings_table(console: Console, postings: Iterable[dict[str, object]]) -> None:
+    """Show postings as they are in a record, each read strictly.
+
+    Raises:
+        Unverified: one has not their form.
+    """
+    try:
+        read = [Transfer.from_document(cast("dict[str, Json]", each)) for each in postings]
+    except (KeyError, ValueError) as error:
+        raise Unverified(f"a posting: {error}") from None
+    table(
+        console,
+        ("movement", "debit", "credit", "amount"),
+        (
+            (each.movement.value, each.debit, each.credit, _amount(each.units, each.asset))
+            for each in read
+        ),
+    )
 
 
 def _explanation(console: Console, answer: Explanation) -> None:
@@ -265,11 +291,7 @@ def _explanation(console: Console, answer: Explanation) -> None:
     asset = charge.amount.asset
     titles = ("rule", "meter", "from", "to", "price", "amount")
     table(console, titles, [each for line in _lines(answer) for each in _shown_line(line, asset)])
-    postings = (
-        (each.movement.value, each.debit, each.credit, _amount(each.units, each.asset))
-        for each in _postings(answer)
-    )
-    table(console, ("movement", "from", "to", "amount"), postings)
+    postings_table(console, answer.postings)
 
 
 def _lines(answer: Explanation) -> list[Line]:
@@ -298,13 +320,6 @@ def _shown_line(line: Line, asset: str) -> list[tuple[str, ...]]:
     ]
     ends = (str(line.from_quantity), str(line.to_quantity), line.rounding.value)
     return [*tiers, (line.rule_id, line.meter, *ends, _amount(line.amount_units, asset))]
-
-
-def _postings(answer: Explanation) -> list[Transfer]:
-    try:
-        return [Transfer.from_document(cast("dict[str, Json]", each)) for each in answer.postings]
-    except (KeyError, ValueError) as error:
-        raise Unverified(f"a posting of the charge: {error}") from None
 
 
 def _amount(units: int, asset: str) -> str:

@@ -147,6 +147,8 @@ def facts(console: Console, answer: object) -> None:
             lists.append((label, value))
         elif (text := _text(value)) != "":
             lines.append((label, text))
+    if not lines and not lists:
+        notice(console, "None.")
     rows(console, lines)
     for label, found in lists:
         things(console, label, found)

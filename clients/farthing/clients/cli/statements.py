@@ -1,18 +1,18 @@
 """What everybody who has accounts reads of them: balances, statements, the record behind a line.
 
-Boundary: one call of the platform a command; times are read into what the wire carries.
+Boundary: one call of the platform a command.
 """
 
-from datetime import UTC, datetime
 from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
 
-from farthing.clients.cli.arguments import AssetOption
-from farthing.clients.cli.audit import check_receipt
+from farthing.clients.cli.arguments import TIME_FORM, AssetOption, time_of
+from farthing.clients.cli.audit import postings_table, proven_record
 from farthing.clients.cli.render import amount, heading, rows, table
 from farthing.clients.cli.session import Session, command
+from farthing.protocol.errors import Unverified
 from farthing.protocol.messages.accounts import GET_BALANCE, AccountBalance, Balances, GetBalance
 from farthing.protocol.messages.statements import (
     GET_RECORD,
@@ -23,31 +23,14 @@ from farthing.protocol.messages.statements import (
     RecordView,
     Statement,
 )
+from farthing.protocol.records import Record
+from farthing.protocol.times import format_time
 
-__all__ = ["commands"]
+__all__ = ["check_view", "commands"]
 
 PANEL = "Trade"
-_TIME = "as 2026-11-21 or 2026-11-21T09:30:00Z"
 
 commands = typer.Typer()
-
-
-def time_of(text: str) -> str:
-    """A time as typed, in the form of the wire; a day is its first instant in UTC.
-
-    Raises:
-        typer.BadParameter: It is no time, or says no zone.
-    """
-    if not text:
-        return ""
-    try:
-        at = datetime.fromisoformat(text if "T" in text else f"{text}T00:00:00Z")
-        if at.tzinfo is None:
-            raise typer.BadParameter(f"{text}: say the zone, as in 2026-11-21T09:30:00Z")
-        at = at.astimezone(UTC)
-    except (ValueError, OverflowError):
-        raise typer.BadParameter(f"{text} is no time: write it {_TIME}") from None
-    return at.isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"
 
 
 @command(commands, "balance", example="farthing balance --at 2026-11-21", panel=PANEL)
@@ -55,7 +38,8 @@ def balance(
     session: Session,
     *,
     at: Annotated[
-        str, typer.Option(parser=time_of, metavar="TIME", help=f"As recorded up to then, {_TIME}.")
+        str,
+        typer.Option(parser=time_of, metavar="TIME", help=f"As recorded up to then, {TIME_FORM}."),
     ] = "",
     at_seq: Annotated[int, typer.Option(min=0, help="As recorded up to this record.")] = 0,
     effective_at: Annotated[
@@ -88,7 +72,7 @@ def statement(
         typer.Option(help="Which time the period is of, and the lines are ordered by."),
     ] = "recorded",
     since: Annotated[
-        str, typer.Option(parser=time_of, metavar="TIME", help=f"The begin, included, {_TIME}.")
+        str, typer.Option(parser=time_of, metavar="TIME", help=f"The begin, included, {TIME_FORM}.")
     ] = "",
     until: Annotated[
         str, typer.Option(parser=time_of, metavar="TIME", help="The end, not included.")
@@ -125,8 +109,27 @@ def record(
     answer = session.call(GET_RECORD, GetRecord(seq=seq))
     keys = session.pinned_keys()
     if keys is not None:
-        check_receipt(answer.receipt, keys)
+        check_view(answer, seq, proven_record(answer.receipt, keys))
     session.show(answer, _record)
+
+
+def check_view(view: RecordView, seq: int, proven: Record) -> None:
+    """Require that what is shown of a record is what the proven record says.
+
+    Args:
+        view: what the platform shows.
+        seq: the record that was asked for.
+        proven: the record of the view's receipt.
+
+    Raises:
+        Unverified: it is another record, or shown otherwise.
+    """
+    if not seq == view.seq == view.receipt.seq == proven.seq:
+        raise Unverified(f"another record was given than record {seq}")
+    shown = view.operation, view.recorded_at, list(view.postings)
+    postings = [each.document() for each in proven.moved]
+    if shown != (proven.operation, format_time(proven.at_us), postings):
+        raise Unverified(f"record {seq} is shown otherwise than it is proven")
 
 
 def _balances(console: Console, answer: Balances) -> None:
@@ -172,9 +175,7 @@ def _record(console: Console, answer: RecordView) -> None:
         ("proven by", f"{len(answer.receipt.proof)} hashes"),
     )
     rows(console, told)
-    titles = ("movement", "debit", "credit", "units", "asset")
-    lines = ([str(each.get(name, "")) for name in titles] for each in answer.postings)
-    table(console, titles, lines, title="postings")
+    postings_table(console, answer.postings)
 
 
 def _figures(balance: AccountBalance) -> tuple[str, str, str]:

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from farthing.clients.cli import operate
-from farthing.clients.cli.arguments import money_of
+from farthing.clients.cli.arguments import TIME_FORM, money_of, time_of
 from farthing.clients.cli.session import IdempotencyOption, Session, command
 from farthing.protocol.messages.treasury import (
     CLOSE_ACCOUNT,
@@ -202,8 +202,9 @@ def grant_credit(
     expires: Annotated[
         str,
         typer.Option(
+            parser=time_of,
             metavar="TIME",
-            help="When it ends, as 2027-01-31T00:00:00.000000Z; else it does not.",
+            help=f"When it ends, {TIME_FORM}; else it does not.",
             show_default=False,
         ),
     ] = "",

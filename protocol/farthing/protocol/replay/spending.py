@@ -118,9 +118,9 @@ class Spending:
         _hold(sorted(map(repr, voided)) == sorted(map(repr, aside)), "it is not voided whole")
         payers = {each.debit for each in opened.aside}
         posted_units = sum(
-            each.units - (each.units if each.credit in payers else 0)
+            each.units
             for each in record.moved
-            if each.movement is Movement.POST and each.debit in payers
+            if each.movement is Movement.POST and each.debit in payers and each.credit not in payers
         )
         charged_units = 0
         if record.operation == "capture_hold":

@@ -6,25 +6,11 @@ from typing import Any
 
 import orjson
 
-from farthing.clients.signing import RequestSigner
 from farthing.clients.tools import PROTOCOL_VERSION
 from farthing.clients.transport import Connection
 from tests.server.listening import META
 
-__all__ = ["asked", "signed", "subscribed"]
-
-
-def signed(connection: Connection) -> Any:
-    """What signs the requests of a connection."""
-    if connection.signer is None:
-        return None
-    return RequestSigner(
-        connection.signer,
-        principal=connection.principal,
-        audience=connection.url,
-        clock=connection.clock,
-        entropy=connection.entropy,
-    )
+__all__ = ["asked", "subscribed"]
 
 
 def rpc(method: str, params: dict[str, Any]) -> tuple[bytes, dict[str, str]]:
@@ -43,9 +29,8 @@ def rpc(method: str, params: dict[str, Any]) -> tuple[bytes, dict[str, str]]:
 async def asked(connection: Connection, method: str, params: dict[str, Any]) -> Any:
     """The result or the error of one request."""
     body, headers = rpc(method, params)
-    auth = signed(connection)
-    response = await connection.http.post(
-        f"{connection.url}/mcp", content=body, headers=headers, auth=auth
+    response = await connection.http.request(
+        "POST", f"{connection.url}/mcp", content=body, headers=headers, auth=connection.auth
     )
     answer = response.json()
     return answer["result"] if "result" in answer else answer["error"]
@@ -55,7 +40,6 @@ async def asked(connection: Connection, method: str, params: dict[str, Any]) -> 
 async def subscribed(connection: Connection, params: dict[str, Any]) -> AsyncIterator[Any]:
     """The messages of a `subscriptions/listen`."""
     body, headers = rpc("subscriptions/listen", params)
-    auth = signed(connection)
     url = f"{connection.url}/mcp"
 
     async def messages(response: Any) -> AsyncIterator[Any]:
@@ -64,7 +48,7 @@ async def subscribed(connection: Connection, params: dict[str, Any]) -> AsyncIte
                 yield orjson.loads(line.removeprefix("data: "))
 
     async with connection.http.stream(
-        "POST", url, content=body, headers=headers, auth=auth
+        "POST", url, content=body, headers=headers, auth=connection.auth
     ) as response:
         assert response.headers["content-type"] == "text/event-stream"
         yield messages(response)

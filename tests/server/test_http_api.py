@@ -44,12 +44,7 @@ class Place(NamedTuple):
         if method == "POST":
             content = body if isinstance(body, bytes) else orjson.dumps(body)
             named = {"content-type": "application/json", **named}
-        auth = None
-        if by is not None:
-            assert by.signer is not None
-            auth = RequestSigner(
-                by.signer, principal=by.principal, audience=by.url, clock=self.server.clock
-            )
+        auth = None if by is None else by.auth
         url = f"{self.server.service.issuer}{target}"
         return await self.server.http.request(
             method, url, content=content, headers=named, auth=auth

@@ -25,7 +25,6 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from farthing.clients.signing import RequestSigner
 from farthing.clients.transport import Connection
 from farthing.protocol.messages.http import query_members
 from farthing.protocol.messages.openapi import openapi
@@ -89,10 +88,7 @@ class Place(NamedTuple):
             json=given.get("json"),
             content=given.get("data"),
         )
-        auth = None
-        if by is not None:
-            assert by.signer is not None
-            auth = RequestSigner(by.signer, principal=by.principal, audience=by.url)
+        auth = None if by is None else by.auth
         return self.runner.run(self.server.http.send(request, auth=auth))
 
 
@@ -230,9 +226,7 @@ def test_a_member_that_no_ask_has_is_refused_as_documented(place: Place, exchang
 def test_nothing_that_was_sent_left_the_books_unbalanced(place: Place) -> None:
     url = f"{place.server.service.issuer}/v1/get_trial_balance"
     by = place.callers[Role.TREASURER]
-    assert by.signer is not None
-    auth = RequestSigner(by.signer, principal=by.principal, audience=by.url)
 
-    answer = place.runner.run(place.server.http.get(url, auth=auth)).json()
+    answer = place.runner.run(place.server.http.get(url, auth=by.auth)).json()
 
     assert answer["balanced"] is True

@@ -21,7 +21,7 @@ from farthing.settlement.engine.commands import Committed
 from farthing.settlement.engine.questions import Figures
 from tests.server.listening import listening
 from tests.serving import Shop
-from tests.subscribing import asked, signed, subscribed
+from tests.subscribing import asked, subscribed
 
 WAIT_S = 20
 
@@ -320,6 +320,6 @@ async def test_many_changes_of_one_balance_wait_as_one() -> None:
 @asynccontextmanager
 async def opened(connection: Connection, headers: dict[str, str]) -> AsyncIterator[Any]:
     url = f"{connection.url}/v1/events"
-    auth = signed(connection)
+    auth = connection.auth
     async with connection.http.stream("GET", url, headers=headers, auth=auth) as response:
         yield response

@@ -13,7 +13,6 @@ import httpx2
 import orjson
 from pydantic import TypeAdapter, ValidationError
 
-from farthing.clients.signing import RequestSigner
 from farthing.clients.transport import Connection
 from farthing.protocol.errors import Code, Refusal, Refused, Unreachable, Unverified, refuse
 from farthing.protocol.messages.accounts import GET_BALANCE, Balances, GetBalance
@@ -123,7 +122,7 @@ class AccountHolder:
         url = f"{mine.url}/v1/events"
         try:
             async with mine.http.stream(
-                "GET", url, headers=headers, auth=_auth(mine), timeout=timeout
+                "GET", url, headers=headers, auth=mine.auth, timeout=timeout
             ) as response:
                 if not response.is_success:
                     raise _refused(await response.aread())
@@ -141,18 +140,6 @@ async def _data(response: httpx2.Response) -> AsyncGenerator[str, None]:
     async for line in response.aiter_lines():
         if line.startswith("data: "):
             yield line.removeprefix("data: ")
-
-
-def _auth(connection: Connection) -> RequestSigner | None:
-    if connection.signer is None:
-        return None
-    return RequestSigner(
-        connection.signer,
-        principal=connection.principal,
-        audience=connection.url,
-        clock=connection.clock,
-        entropy=connection.entropy,
-    )
 
 
 def _refused(body: bytes) -> Refused:

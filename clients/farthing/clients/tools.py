@@ -5,23 +5,20 @@ buyer's affair. The official SDK's client opens a session where one POST does, a
 the bytes that are signed.
 """
 
-import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-import httpx2
 import orjson
 from mcp.shared.inbound import encode_header_value, mcp_param_headers, x_mcp_header_map
 
-from farthing.protocol.canonical import InvalidJson, LooseJson, parse_json
+from farthing.clients.posting import JsonObject, Poster, json_object
+from farthing.protocol.canonical import LooseJson
 from farthing.protocol.errors import Code, Refusal, Refused, Unreachable, refuse
 
-__all__ = ["PROTOCOL_VERSION", "Endpoint", "JsonObject", "ToolResult"]
+__all__ = ["PROTOCOL_VERSION", "Endpoint", "ToolResult"]
 
 PROTOCOL_VERSION: Final = "2026-07-28"
-RESULT_BYTES_MAX: Final = 64 * 1024 * 1024
-_DEPTH_MAX: Final = 64
 _PAGES_MAX: Final = 100
 _ENVELOPE: Final = {
     "io.modelcontextprotocol/protocolVersion": PROTOCOL_VERSION,
@@ -38,8 +35,6 @@ _NOT_RUN: Final = {
     -32022: Code.MALFORMED,
 }
 
-JsonObject = dict[str, LooseJson]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToolResult:
@@ -52,28 +47,8 @@ class ToolResult:
     content: list[LooseJson] = field(default_factory=list)
 
 
-class Endpoint:
-    """One MCP server.
-
-    Args:
-        http: The client whose connections are used.
-        url: Where the server takes its POSTs.
-        timeout_s: How long one exchange may take, from the first byte to the last.
-        auth: Signs each request.
-    """
-
-    def __init__(
-        self,
-        http: httpx2.AsyncClient,
-        url: str,
-        *,
-        timeout_s: float,
-        auth: httpx2.Auth | None = None,
-    ) -> None:
-        self.url = url
-        self._http = http
-        self._timeout_s = timeout_s
-        self._auth = auth
+class Endpoint(Poster):
+    """One MCP server, at the URL where it takes its POSTs."""
 
     async def call_tool(
         self,
@@ -137,41 +112,17 @@ class Endpoint:
         self, method: str, params: Mapping[str, object], headers: Mapping[str, str]
     ) -> JsonObject:
         body = orjson.dumps({"jsonrpc": "2.0", "id": 1, "method": method, "params": params})
-        request = self._http.build_request(
-            "POST",
-            self.url,
-            content=body,
-            headers={
+        answered = await self._post(
+            body,
+            {
                 "accept": "application/json, text/event-stream",
-                "content-type": "application/json",
                 "mcp-protocol-version": PROTOCOL_VERSION,
                 "mcp-method": method,
                 **headers,
             },
-            timeout=self._timeout_s,
         )
-        try:
-            # The client's own timeouts are between bytes: a server that drips would never end.
-            async with asyncio.timeout(self._timeout_s):
-                status, kind, data = await self._exchange(request)
-        except (httpx2.HTTPError, TimeoutError) as error:
-            raise Unreachable(f"{self.url} did not answer: {type(error).__name__}") from error
-        return self._result(status, _reply(kind, data))
-
-    async def _exchange(self, request: httpx2.Request) -> tuple[int, str, bytes]:
-        response = await self._http.send(
-            request, auth=self._auth, stream=True, follow_redirects=False
-        )
-        data = bytearray()
-        try:
-            async for chunk in response.aiter_bytes():
-                data += chunk
-                if len(data) > RESULT_BYTES_MAX:
-                    raise Unreachable(f"{self.url} answers with more than {RESULT_BYTES_MAX} bytes")
-        finally:
-            await response.aclose()
-        kind: str = response.headers.get("content-type", "")
-        return response.status_code, kind, bytes(data)
+        kind = answered.headers.get("content-type", "")
+        return self._result(answered.status, _reply(kind, answered.data))
 
     def _result(self, status: int, reply: JsonObject | None) -> JsonObject:
         if reply is None:
@@ -199,22 +150,14 @@ class Endpoint:
 
 def _reply(kind: str, data: bytes) -> JsonObject | None:
     if kind.partition(";")[0].strip().lower() != "text/event-stream":
-        return _object(data)
+        return json_object(data)
     # A slow tool may be answered as a stream of events; the reply is the one that is no progress.
     for event in data.replace(b"\r\n", b"\n").split(b"\n\n"):
         lines = [line[5:].strip() for line in event.split(b"\n") if line.startswith(b"data:")]
-        reply = _object(b"\n".join(lines)) if lines else None
+        reply = json_object(b"\n".join(lines)) if lines else None
         if reply is not None and "id" in reply:
             return reply
     return None
-
-
-def _object(raw: bytes) -> JsonObject | None:
-    try:
-        value = parse_json(raw, allow_float=True, allow_null=True, depth_max=_DEPTH_MAX)
-    except InvalidJson:
-        return None
-    return value if isinstance(value, dict) else None
 
 
 def _texts(blocks: list[LooseJson]) -> list[str]:

@@ -18,8 +18,9 @@ from pydantic import TypeAdapter, ValidationError
 
 from farthing.clients.clock import Clock, Entropy, now_us, random_bytes
 from farthing.clients.http_api import HttpEndpoint
+from farthing.clients.posting import JsonObject
 from farthing.clients.signing import RequestSigner
-from farthing.clients.tools import Endpoint, JsonObject, ToolResult
+from farthing.clients.tools import Endpoint, ToolResult
 from farthing.protocol import base64url
 from farthing.protocol.errors import Code, Refusal, Refused, Unreachable, Unverified, refuse
 from farthing.protocol.keys import InvalidKey, PublicKey, Signer
@@ -89,20 +90,14 @@ class Connection:
         self.http = http or httpx2.AsyncClient()
         self._owns_http = http is None
         self.sleep = sleep
-        auth = (
-            None
-            if signer is None
-            else RequestSigner(
-                signer,
-                principal=self.principal,
-                audience=self.url,
-                clock=clock,
-                entropy=entropy,
+        self.auth: RequestSigner | None = None
+        if signer is not None:
+            self.auth = RequestSigner(
+                signer, principal=self.principal, audience=self.url, clock=clock, entropy=entropy
             )
-        )
-        self._endpoint = Endpoint(self.http, f"{self.url}/mcp", timeout_s=timeout_s, auth=auth)
+        self._endpoint = Endpoint(self.http, f"{self.url}/mcp", timeout_s=timeout_s, auth=self.auth)
         self._calls: Endpoint | HttpEndpoint = (
-            HttpEndpoint(self.http, self.url, timeout_s=timeout_s, auth=auth)
+            HttpEndpoint(self.http, self.url, timeout_s=timeout_s, auth=self.auth)
             if transport == "http"
             else self._endpoint
         )

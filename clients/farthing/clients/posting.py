@@ -1,0 +1,97 @@
+"""One POST and its whole answer: bounded in time and in size, signed, nowhere else redirected.
+
+Boundary: bytes over HTTP; what they mean, `tools` and `http_api` know, each for its own envelope.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import httpx2
+
+from farthing.protocol.canonical import InvalidJson, LooseJson, parse_json
+from farthing.protocol.errors import Unreachable
+
+__all__ = ["RESULT_BYTES_MAX", "Answered", "JsonObject", "Poster", "json_object"]
+
+RESULT_BYTES_MAX: Final = 64 * 1024 * 1024
+_DEPTH_MAX: Final = 64
+
+JsonObject = dict[str, LooseJson]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answered:
+    """What came back."""
+
+    status: int
+    headers: Mapping[str, str]
+    data: bytes
+
+
+class Poster:
+    """One place that takes POSTs.
+
+    Args:
+        http: The client whose connections are used.
+        url: Where the place is.
+        timeout_s: How long one exchange may take, from the first byte to the last.
+        auth: Signs each request.
+    """
+
+    def __init__(
+        self,
+        http: httpx2.AsyncClient,
+        url: str,
+        *,
+        timeout_s: float,
+        auth: httpx2.Auth | None = None,
+    ) -> None:
+        self.url = url
+        self._http = http
+        self._timeout_s = timeout_s
+        self._auth = auth
+
+    async def _post(self, content: bytes, headers: Mapping[str, str], path: str = "") -> Answered:
+        """Send JSON to the place, or to a path below it.
+
+        Raises:
+            Unreachable: No answer, or one that is too long.
+        """
+        request = self._http.build_request(
+            "POST",
+            f"{self.url}{path}",
+            content=content,
+            headers={"content-type": "application/json", **headers},
+            timeout=self._timeout_s,
+        )
+        try:
+            # The client's own timeouts are between bytes: a server that drips would never end.
+            async with asyncio.timeout(self._timeout_s):
+                return await self._exchange(request)
+        except (httpx2.HTTPError, TimeoutError) as error:
+            raise Unreachable(f"{self.url} did not answer: {type(error).__name__}") from error
+
+    async def _exchange(self, request: httpx2.Request) -> Answered:
+        response = await self._http.send(
+            request, auth=self._auth, stream=True, follow_redirects=False
+        )
+        data = bytearray()
+        try:
+            async for chunk in response.aiter_bytes():
+                data += chunk
+                if len(data) > RESULT_BYTES_MAX:
+                    raise Unreachable(f"{self.url} answers with more than {RESULT_BYTES_MAX} bytes")
+        finally:
+            await response.aclose()
+        return Answered(status=response.status_code, headers=response.headers, data=bytes(data))
+
+
+def json_object(raw: bytes) -> JsonObject | None:
+    """The object that bytes are as JSON; None where they are none."""
+    try:
+        value = parse_json(raw, allow_float=True, allow_null=True, depth_max=_DEPTH_MAX)
+    except InvalidJson:
+        return None
+    return value if isinstance(value, dict) else None

@@ -10,9 +10,9 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, TypedDict
 from urllib.parse import urlsplit
 
 from sqlalchemy import Table
@@ -21,6 +21,7 @@ from farthing.catalog import projection
 from farthing.catalog.tables import TABLES
 from farthing.identity.keyring import Keyring, Purpose, UnusableKeys, open_keyring
 from farthing.protocol.errors import FarthingError, Unverified
+from farthing.protocol.keys import PublicKey, Signer
 from farthing.protocol.records import Record
 from farthing.protocol.wire import Role
 from farthing.server.settings import Settings
@@ -33,7 +34,7 @@ from farthing.settlement.engine.state import State
 from farthing.settlement.journal.index import Index
 from farthing.settlement.journal.service import EngineServer
 from farthing.settlement.journal.sqlite import SqliteStore
-from farthing.settlement.journal.stepper import Limits, Stepper
+from farthing.settlement.journal.stepper import Limits, RowsOf, Stepper
 from farthing.settlement.journal.store import DatabaseInUse
 from farthing.settlement.journal.writer import Writer
 from farthing.settlement.machine import MACHINE
@@ -88,17 +89,7 @@ def projected(record: Record) -> Iterable[tuple[Table, Mapping[str, str | int | 
 
 def writer_of(settings: Settings, keyring: Keyring, clock: Callable[[], int]) -> Writer[State]:
     """The engine on a thread of this process, for tests and tools."""
-    return Writer(
-        _store(settings),
-        MACHINE,
-        signer=keyring[Purpose.JOURNAL],
-        origin=keyring.origin,
-        now_us=clock,
-        rows=projected,
-        earlier_keys=keyring.retired[Purpose.JOURNAL],
-        limits=_limits(settings),
-        index=_index(settings),
-    )
+    return Writer(_store(settings), MACHINE, **_parts(settings, keyring, clock))
 
 
 def genesis_of(figures: Figures, keyring: Keyring, settings: Settings) -> Command | None:
@@ -162,17 +153,7 @@ def run_engine(
 
 def _opened(settings: Settings, keyring: Keyring) -> Stepper[State]:
     """The engine, recovered and begun."""
-    stepper = Stepper(
-        _store(settings),
-        MACHINE,
-        signer=keyring[Purpose.JOURNAL],
-        origin=keyring.origin,
-        now_us=now_us,
-        rows=projected,
-        earlier_keys=keyring.retired[Purpose.JOURNAL],
-        limits=_limits(settings),
-        index=_index(settings),
-    )
+    stepper = Stepper(_store(settings), MACHINE, **_parts(settings, keyring, now_us))
     stepper.open()
     with contextlib.ExitStack() as undo:
         undo.callback(stepper.close)
@@ -199,6 +180,29 @@ def _obey(server: EngineServer[State]) -> None:
         server.stop(drain_s=DRAIN_S)
 
     server.watch(told, terminated)
+
+
+class _Parts(TypedDict):
+    signer: Signer
+    origin: str
+    now_us: Callable[[], int]
+    rows: RowsOf
+    earlier_keys: Sequence[PublicKey]
+    limits: Limits
+    index: Index
+
+
+def _parts(settings: Settings, keyring: Keyring, clock: Callable[[], int]) -> _Parts:
+    """What an engine is made of beside its store and its law, on a thread or in a process."""
+    return {
+        "signer": keyring[Purpose.JOURNAL],
+        "origin": keyring.origin,
+        "now_us": clock,
+        "rows": projected,
+        "earlier_keys": keyring.retired[Purpose.JOURNAL],
+        "limits": _limits(settings),
+        "index": _index(settings),
+    }
 
 
 def _store(settings: Settings) -> SqliteStore:

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from typing import Final, cast
 
 from farthing.protocol.audit import AuditFindings, verify_head, verify_journal
-from farthing.protocol.canonical import InvalidJson, Json, canonical_bytes, parse_json, sha256_hex
+from farthing.protocol.canonical import Json, canonical_bytes, sha256_hex
 from farthing.protocol.errors import Unverified
-from farthing.protocol.evidence import Trust
+from farthing.protocol.evidence import Trust, read_object
 from farthing.protocol.faults import Fault, FaultKind
 from farthing.protocol.keys import InvalidKey, PublicKey
 from farthing.protocol.ledger import Account, AccountKind, apply
@@ -172,7 +172,7 @@ class _Reader:
 
     def open(self) -> None:
         """Read the first line."""
-        header = _read_object(self._next(), "not a bundle: the first line")
+        header = read_object(self._next(), "not a bundle: the first line")
         if header.get("bundle") != BUNDLE_SCHEMA:
             raise Unverified(f"not a bundle: the first line does not say {BUNDLE_SCHEMA}")
         try:
@@ -190,7 +190,7 @@ class _Reader:
         """The records, in order; heads and end are kept."""
         while line := self._next():
             if line.startswith((b'{"accounts":', b'{"head":')):
-                self._keep(_read_object(line, f"line {self.number}"))
+                self._keep(read_object(line, f"line {self.number}"))
             else:
                 if self.end is not None:
                     raise Unverified(f"line {self.number}: something follows the end")
@@ -328,14 +328,3 @@ def _counters(accounts: Mapping[str, Account]) -> JsonObject:
 
 def _line(document: JsonObject) -> bytes:
     return canonical_bytes(document) + b"\n"
-
-
-def _read_object(line: bytes, where: str) -> JsonObject:
-    try:
-        document = parse_json(line)
-        same = isinstance(document, dict) and canonical_bytes(document) == line
-    except InvalidJson as error:
-        raise Unverified(f"{where} is not JSON: {error.reason}") from error
-    if not same:
-        raise Unverified(f"{where} is not an object in canonical form")
-    return cast("JsonObject", document)

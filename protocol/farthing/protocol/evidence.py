@@ -24,7 +24,7 @@ from farthing.protocol.replay.story import Story
 from farthing.protocol.signatures import InvalidSignature, read_header
 from farthing.protocol.wire import document_of
 
-__all__ = ["PACK_SCHEMA", "Findings", "Trust", "gather", "verify"]
+__all__ = ["PACK_SCHEMA", "Findings", "Trust", "gather", "read_object", "verify"]
 
 PACK_SCHEMA: Final = "farthing-evidence/1"
 
@@ -173,7 +173,7 @@ def _read_receipts(files: Mapping[str, bytes], key: PublicKey) -> list[Proven]:
 
 
 def _read_receipt(name: str, data: bytes) -> Receipt:
-    document = _read_json(name, data)
+    document = read_object(data, name)
     if document.keys() != _RECEIPT_MEMBERS:
         raise Unverified(f"{name} is not a receipt")
     seq, proof = document["seq"], document["proof"]
@@ -193,7 +193,7 @@ def _read_receipt(name: str, data: bytes) -> Receipt:
 
 def _read_keys(files: Mapping[str, bytes]) -> _Keys:
     data = files.get(_KEYS, b"")
-    document = _read_json(_KEYS, data)
+    document = read_object(data, _KEYS)
     try:
         keys = _Keys(_read_key(document["journal"]), _read_key(document["quotes"]))
     except (KeyError, TypeError) as error:
@@ -229,14 +229,15 @@ def _check_files(
         raise Unverified(f"{_MANIFEST} is not the one that the other files give")
 
 
-def _read_json(name: str, data: bytes) -> JsonObject:
+def read_object(data: bytes, where: str) -> JsonObject:
+    """An object that stands in canonical form; `Unverified` says where it does not."""
     try:
         document = parse_json(data)
         same = isinstance(document, dict) and canonical_bytes(document) == data
     except InvalidJson as error:
-        raise Unverified(f"{name} is not JSON: {error.reason}") from error
+        raise Unverified(f"{where} is not JSON: {error.reason}") from error
     if not same:
-        raise Unverified(f"{name} is not an object in canonical form")
+        raise Unverified(f"{where} is not an object in canonical form")
     return cast("JsonObject", document)
 
 

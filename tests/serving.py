@@ -24,7 +24,8 @@ from farthing.protocol.ids import derive_id
 from farthing.protocol.keys import Signer
 from farthing.protocol.messages.agreements import Agreement
 from farthing.protocol.wire import Money, Role
-from farthing.server.app import Service, build, now_us
+from farthing.server.app import Service, build
+from farthing.server.engine import now_us
 from farthing.server.settings import Settings
 from farthing.settlement.engine import things
 from farthing.settlement.engine.questions import Lookup

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from farthing.clients.verify import exit_code, report, verify_file
+from farthing.clients.verify import report, verify_file
 from farthing.protocol.evidence import Findings, Trust, gather
 from farthing.protocol.packs import PACK_BYTES_MAX
 from tests.protocol.bundling import bundled
@@ -25,25 +25,25 @@ def test_a_genuine_pack_is_verified_from_its_file(path: Path) -> None:
 
     assert findings.charge_id == TOLD.charge_id
     assert findings.trust is Trust.PINNED
-    assert exit_code(findings) == 0
+    assert findings.verified
 
 
 def test_without_a_thumbprint_the_report_says_integrity_only(path: Path) -> None:
     findings = verify_file(path)
 
-    assert exit_code(findings) == 0
+    assert findings.verified
     assert report(findings).startswith("VERIFIED (integrity only)")
 
 
 def test_an_empty_set_of_thumbprints_trusts_nobody(path: Path) -> None:
-    assert exit_code(verify_file(path, frozenset())) == 1
+    assert not verify_file(path, frozenset()).verified
 
 
 def test_a_changed_file_is_rejected_and_the_report_says_why(path: Path) -> None:
     path.write_bytes(PACK[:-1] + b"\x01")
     findings = verify_file(path, PINNED)
 
-    assert exit_code(findings) == 1
+    assert not findings.verified
     assert report(findings) == f"REJECTED: {findings.bad}"
 
 
@@ -51,7 +51,7 @@ def test_a_file_larger_than_a_pack_is_rejected_unread(path: Path) -> None:
     with path.open("r+b") as file:
         file.truncate(100 * PACK_BYTES_MAX)
 
-    assert exit_code(verify_file(path, PINNED)) == 1
+    assert not verify_file(path, PINNED).verified
 
 
 def test_a_file_that_is_not_there_is_no_verdict(tmp_path: Path) -> None:
@@ -74,10 +74,10 @@ def test_the_bundle_of_a_whole_journal_is_verified_too(tmp_path: Path) -> None:
     findings = verify_file(path, PINNED)
     lines = report(findings).splitlines()
 
-    assert exit_code(findings) == 0
+    assert findings.verified
     assert lines[0] == "VERIFIED (pinned): a whole journal"
     assert {f"  - {each}" for each in (*findings.proved, *findings.not_provable)} <= set(lines)
-    assert exit_code(verify_file(path, frozenset())) == 1
+    assert not verify_file(path, frozenset()).verified
     path.write_bytes(path.read_bytes().replace(b'"units":"', b'"units":"9', 1))
     assert report(verify_file(path, PINNED)).startswith("REJECTED: record at record ")
 

@@ -2,31 +2,18 @@
 
 Boundary: reads one file and writes none; what holds is decided by `farthing.protocol.evidence`, and
 of the bundle of a whole journal by `farthing.protocol.bundles`.
-The command exits 0 where everything holds, 1 where something does not, 2 where there is no file
-to judge. Without a pinned thumbprint it can only say that a pack agrees with itself: that is still
-exit 0, and the findings say so in their first line.
+Without a pinned thumbprint it can only say that a pack agrees with itself, and the findings say so
+in their first line.
 """
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
 
 from farthing.protocol.bundles import BUNDLE_MARK, BundleFindings, verify_bundle
 from farthing.protocol.evidence import Findings, verify
 from farthing.protocol.packs import PACK_BYTES_MAX
 
-__all__ = [
-    "EXIT_REJECTED",
-    "EXIT_UNREADABLE",
-    "EXIT_VERIFIED",
-    "exit_code",
-    "report",
-    "verify_file",
-]
-
-EXIT_VERIFIED: Final = 0
-EXIT_REJECTED: Final = 1
-EXIT_UNREADABLE: Final = 2
+__all__ = ["report", "verify_file"]
 
 
 def verify_file(path: Path, trust: frozenset[str] | None = None) -> Findings:
@@ -38,7 +25,7 @@ def verify_file(path: Path, trust: frozenset[str] | None = None) -> Findings:
             pinned. An empty set trusts nobody, so that a mistyped option cannot pass for a pin.
 
     Raises:
-        OSError: there is no such file, or it cannot be read; the command exits 2.
+        OSError: there is no such file, or it cannot be read.
     """
     with path.open("rb") as file:
         if file.read(len(BUNDLE_MARK)) == BUNDLE_MARK:
@@ -48,11 +35,6 @@ def verify_file(path: Path, trust: frozenset[str] | None = None) -> Findings:
         # One byte more than a pack may have: a larger file is refused without being read whole.
         data = file.read(PACK_BYTES_MAX + 1)
     return verify(data, trust)
-
-
-def exit_code(findings: Findings) -> int:
-    """What the command exits with."""
-    return EXIT_VERIFIED if findings.verified else EXIT_REJECTED
 
 
 def report(findings: Findings) -> str:

@@ -29,7 +29,7 @@ from farthing.server.doors.metrics import figures_of, operator_routes
 from farthing.server.doors.streams import Feed, event_route
 from farthing.server.doors.webhooks import webhook_routes
 from farthing.server.doors.wellknown import no_such_page, routes
-from farthing.server.engine import genesis_of, keyring_of, now_us, projected, writer_of
+from farthing.server.engine import genesis_of, keyring_of, now_us, writer_of
 from farthing.server.followers.history import following_history
 from farthing.server.market import Market
 from farthing.server.metrics import Metrics
@@ -43,7 +43,7 @@ from farthing.settlement.journal.writer import Writer
 from farthing.settlement.port import Engine
 from farthing.settlement.reports.reads import Reports
 
-__all__ = ["Service", "build", "keyring_of", "now_us", "projected"]
+__all__ = ["Service", "build"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

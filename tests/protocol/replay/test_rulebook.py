@@ -127,6 +127,7 @@ BROKEN: list[tuple[str, int, Forge, FaultKind]] = [
     ("a key that speaks for nobody", seq_of("fund_account"), by(key_thumbprint="x"), FaultKind.KEY),
     ("another house", seq_of("place_hold"), by(organisation_id="org_x"), FaultKind.KEY),
     ("no proof", seq_of("place_hold"), by(proof_jti="", proof_expires_at_us=0), FaultKind.KEY),
+    ("a refusal with no proof", REFUSED, by(proof_jti="", proof_expires_at_us=0), FaultKind.KEY),
     ("nobody", seq_of("fund_account"), by(principal_id=""), FaultKind.KEY),
     ("a retired key", last_of("capture_hold"),
      by(key_thumbprint=first("rotate_key").by.key_thumbprint), FaultKind.KEY),

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from farthing.clients.cli.arguments import ChargeArgument, object_of, thumbprint_of
 from farthing.clients.cli.render import amount, heading, rows, screen, table
-from farthing.clients.cli.session import Session, command
+from farthing.clients.cli.session import Exit, Session, command
 from farthing.clients.files import write_whole
 from farthing.protocol.canonical import Json, canonical_bytes, sha256_hex
 from farthing.protocol.errors import Unverified
@@ -127,14 +127,14 @@ def verify(
     Exit 0: everything holds. Exit 1: something does not. Without --trust the file can only be
     shown to agree with itself, and the verdict says "integrity only".
     """
-    from farthing.clients.verify import exit_code, report, verify_file  # noqa: PLC0415 - as above
+    from farthing.clients.verify import report, verify_file  # noqa: PLC0415 - as above
 
     findings = verify_file(pack, None if trust is None else frozenset(trust))
     if session.as_json:
         session.print_json({"verified": findings.verified, **document_of(findings)})
     else:
         typer.echo(report(findings))
-    raise typer.Exit(exit_code(findings))
+    raise typer.Exit(Exit.OK if findings.verified else Exit.REFUSED)
 
 
 @command(

@@ -78,6 +78,8 @@ class Rulebook:
                 raise RuleBroken(FaultKind.IDEMPOTENCY, "an idempotency key is used twice")
             self._asked.add(scope)
         if not by.proof_jti:
+            if by.principal_id != PLATFORM:
+                raise RuleBroken(FaultKind.KEY, "nobody's proof stands behind it")
             return
         while self._burnt_until and self._burnt_until[0][0] < record.at_us:
             self._burnt.discard(heapq.heappop(self._burnt_until)[1])
@@ -180,15 +182,12 @@ def _changes_nothing(record: Record) -> None:
 
 
 def _moves_one_asset(record: Record) -> None:
-    """A transfer's own asset is that of both its accounts; the platform alone needs no proof."""
+    """A transfer's own asset is that of both its accounts."""
     for transfer in record.moved:
         assets = {split_account(name)[2] for name in (transfer.debit, transfer.credit)}
         if assets != {transfer.asset}:
             why = f"moves {transfer.asset} between accounts of {', '.join(sorted(assets))}"
             raise RuleBroken(FaultKind.LEDGER, why)
-    by = record.by
-    if by.principal_id != PLATFORM and not by.proof_jti:
-        raise RuleBroken(FaultKind.KEY, "nobody's proof stands behind it")
 
 
 def _unsigned(why: str) -> RuleBroken:

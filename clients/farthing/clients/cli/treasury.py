@@ -1,6 +1,7 @@
-"""What the treasurer does: money in and out, credit, grace, the books.
+"""Money in and out, credit, grace, the books: what the treasurer does, and what it is asked for.
 
-Boundary: one call of the platform a command; each needs the treasurer's key.
+Boundary: one call of the platform a command. An operator announces money and a vendor asks for its
+own; all else needs the treasurer's key.
 """
 
 from typing import Annotated, Literal
@@ -14,23 +15,27 @@ from farthing.protocol.messages.treasury import (
     CLOSE_ACCOUNT,
     CONFIRM_PAYOUT,
     CONFIRM_TOP_UP,
+    CREATE_TOP_UP,
     FAIL_PAYOUT,
     FAIL_TOP_UP,
     GRANT_CREDIT,
     LIST_CREDIT_LOTS,
     LIST_PAYOUTS,
     LIST_TOP_UPS,
+    REQUEST_PAYOUT,
     SEND_PAYOUT,
     SET_GRACE,
     CloseAccount,
     ConfirmPayout,
     ConfirmTopUp,
+    CreateTopUp,
     FailPayout,
     FailTopUp,
     GrantCredit,
     ListCreditLots,
     ListPayouts,
     ListTopUps,
+    RequestPayout,
     SendPayout,
     SetGrace,
 )
@@ -40,9 +45,7 @@ __all__ = ["commands"]
 _KEY = "--key farthing-data/keys/treasurer.jwk"
 
 commands = typer.Typer()
-treasury = typer.Typer(
-    no_args_is_help=True, help="Money in and out, credit, grace, the books (treasurer)."
-)
+treasury = typer.Typer(no_args_is_help=True, help="Money in and out, credit, grace, the books.")
 commands.add_typer(treasury, name="treasury", rich_help_panel=operate.PANEL)
 
 OrganisationArgument = Annotated[
@@ -69,6 +72,9 @@ PayoutArgument = Annotated[
 ReferenceOption = Annotated[
     str, typer.Option(help="What it is booked under outside, such as the wire's number.")
 ]
+ProcessorOption = Annotated[
+    Literal["manual", "stripe"], typer.Option(help="Who moves the money: the treasurer, or Stripe.")
+]
 LimitOption = Annotated[int, typer.Option(min=1, max=100, help="How many at most.")]
 
 command(
@@ -79,6 +85,24 @@ command(
 command(treasury, "trial-balance", example=f"farthing treasury trial-balance --at-seq 1000 {_KEY}")(
     operate.trial_balance
 )
+
+
+@command(treasury, "create-top-up", example="farthing treasury create-top-up 20 USD")
+def create_top_up(
+    session: Session,
+    amount: AmountArgument,
+    asset: AssetArgument,
+    *,
+    processor: ProcessorOption = "manual",
+    idempotency_key: IdempotencyOption = "",
+) -> None:
+    """Announce money for the operator's prepaid account; the answer says where it is paid."""
+    ask = CreateTopUp(
+        amount=money_of(amount, asset),
+        processor=processor,
+        idempotency_key=idempotency_key or session.new_key(),
+    )
+    session.show(session.call(CREATE_TOP_UP, ask))
 
 
 @command(treasury, "top-ups", example=f"farthing treasury top-ups {_KEY}")
@@ -126,6 +150,32 @@ def fail_top_up(
         idempotency_key=idempotency_key or session.new_key(),
     )
     session.show(session.call(FAIL_TOP_UP, ask))
+
+
+@command(treasury, "request-payout", example="farthing treasury request-payout 12.5 USD")
+def request_payout(
+    session: Session,
+    amount: AmountArgument,
+    asset: AssetArgument,
+    *,
+    account: Annotated[
+        Literal["vendor_payable", "partner_payable"], typer.Option(help="The account it leaves.")
+    ] = "vendor_payable",
+    processor: ProcessorOption = "manual",
+    destination: Annotated[
+        str, typer.Option(help="Whom the processor knows you by, such as a connected account.")
+    ] = "",
+    idempotency_key: IdempotencyOption = "",
+) -> None:
+    """Ask for money that was earned for good; the treasurer lets it go."""
+    ask = RequestPayout(
+        amount=money_of(amount, asset),
+        account=account,
+        processor=processor,
+        destination=destination,
+        idempotency_key=idempotency_key or session.new_key(),
+    )
+    session.show(session.call(REQUEST_PAYOUT, ask))
 
 
 @command(treasury, "payouts", example=f"farthing treasury payouts {_KEY}")

@@ -1,0 +1,96 @@
+"""The treasury's commands against a real `farthing serve`."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.clients.cli.running import Ran, Server, answer, run, serving
+
+
+class Market:
+    """A served market with one operator, and the treasurer's key."""
+
+    def __init__(self, server: Server, home: str) -> None:
+        self.server = server
+        self.own = ("--home", home)
+        self.treasurer = ("--key", server.treasurer_key)
+
+    def run(self, *words: str) -> Ran:
+        return run("treasury", *words, FARTHING_URL=self.server.url)
+
+    def answer(self, *words: str) -> Any:
+        return answer("treasury", *words, FARTHING_URL=self.server.url)
+
+
+@pytest.fixture(scope="module")
+def market(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Market]:
+    root = tmp_path_factory.mktemp("treasury")
+    with serving(root / "data") as server:
+        market = Market(server, str(root / "operator"))
+        at = {"FARTHING_URL": server.url}
+        enrol = ("enrol", "--kind", "operator", "--name", "Acme", *market.own)
+        operator = answer(*enrol, "--trust", server.journal_thumbprint, **at)
+        answer("approve", operator["principal_id"], "--key", server.admin_key, **at)
+        yield market
+
+
+@pytest.fixture
+def operator_id(market: Market) -> str:
+    whoami = answer("whoami", *market.own, FARTHING_URL=market.server.url)
+    return str(whoami["organisation_id"])
+
+
+def test_a_top_up_is_announced_by_the_operator_and_confirmed_by_the_treasurer(
+    market: Market,
+) -> None:
+    announced = market.answer("create-top-up", "20", "USD", *market.own)
+    confirm = ("confirm-top-up", announced["top_up_id"], "--reference", "wire-42")
+    confirmed = market.answer(*confirm, *market.treasurer)
+    (listed,) = market.answer("top-ups", *market.own)["top_ups"]
+
+    assert (announced["status"], confirmed["status"]) == ("pending", "posted")
+    assert (listed["top_up_id"], listed["reference"]) == (announced["top_up_id"], "wire-42")
+
+
+def test_a_list_with_nothing_in_it_says_so(market: Market) -> None:
+    assert market.run("payouts", *market.treasurer).out == "None.\n"
+
+
+def test_a_credit_lot_ends_at_a_time_as_people_write_it(market: Market, operator_id: str) -> None:
+    grant = ("grant-credit", operator_id, "10", "CRD", "--kind", "promotional")
+    lot = market.answer(*grant, "--expires", "2099-01-31", *market.treasurer)
+    (listed,) = market.answer("credit-lots", *market.own)["lots"]
+
+    assert lot["expires_at"] == "2099-01-31T00:00:00.000000Z"
+    assert listed["lot_id"] == lot["lot_id"]
+    assert market.run(*grant, "--expires", "soon", *market.treasurer).code == 2
+
+
+def test_an_operator_chooses_less_grace_than_the_treasurer_granted(
+    market: Market, operator_id: str
+) -> None:
+    granted = market.answer("set-grace", operator_id, "5", "USD", *market.treasurer)
+    chosen = market.answer("set-grace", operator_id, "2", "USD", *market.own)
+
+    assert granted["in_force"]["amount"] == "5"
+    assert chosen["in_force"]["amount"] == "2"
+
+
+def test_what_was_not_earned_is_not_paid_out(market: Market) -> None:
+    asked = market.run("request-payout", "1", "USD", *market.own, "--account", "partner_payable")
+
+    assert asked.code == 1
+    assert "Refused: account_unknown" in asked.err
+
+
+def test_an_account_with_money_in_it_is_not_closed(market: Market, operator_id: str) -> None:
+    answer(
+        *("fund", operator_id, "1", "EUR", "--reference", "wire", *market.treasurer),
+        FARTHING_URL=market.server.url,
+    )
+
+    closed = market.run("close-account", operator_id, "prepaid", "EUR", *market.treasurer)
+
+    assert closed.code == 1
+    assert "Refused: account_in_use" in closed.err

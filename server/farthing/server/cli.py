@@ -209,6 +209,9 @@ def _stopping() -> Iterator[None]:
     """End the command with one line where something that can go wrong did."""
     try:
         yield
+    except BrokenPipeError:
+        # Whoever read the output has seen enough; typer ends the command in silence.
+        raise
     except (FarthingError, InvalidSetting, OSError) as error:
         _stop(error)
 

@@ -17,13 +17,14 @@ from farthing.protocol.errors import Broken
 from farthing.protocol.faults import FaultKind
 from farthing.protocol.ledger import fold
 from farthing.protocol.money import ASSETS
-from farthing.protocol.records import parse_record
+from farthing.protocol.records import Record, parse_record
 from farthing.settlement.audit import exports
 from farthing.settlement.audit.exports import ExportUnavailable, Form, export
 from farthing.settlement.audit.plain_text import leaves
 from farthing.settlement.audit.postings import COLUMNS, Entry, amount_of, entries
 from farthing.settlement.journal.memory import MemoryStore
 from farthing.settlement.journal.sqlite import SqliteStore
+from farthing.settlement.reports.lines import fold_lines
 from tests.protocol.bundling import traded, treasured
 from tests.protocol.evidence_market import ORIGIN
 from tests.settlement.audit.market import written
@@ -87,6 +88,27 @@ def test_csv_has_a_row_for_each_posting(database: Path) -> None:
         scale = ASSETS[row["asset"]].scale
         assert Decimal(row["amount"]) == Decimal(int(row["units"])).scaleb(-scale)
         assert len(row["amount"].partition(".")[2]) == scale
+
+
+def test_a_row_names_its_statement_lines_and_what_is_behind_them(database: Path) -> None:
+    rows = list(csv.DictReader(io.StringIO(exported(database, Form.CSV).decode(), newline="")))
+    lines = [
+        (
+            str(line.seq),
+            line.line // 2,
+            " ".join(f"{noun}:{id_}" for noun, id_ in entry.ids.items()),
+        )
+        for entry, of_record in fold_lines(map(read, RECORDS), {}, {})
+        for line in of_record
+        if line.side == "debit"
+    ]
+
+    assert [(row["seq"], int(row["transfer"]), row["ids"]) for row in rows] == lines
+    assert any(row["ids"].startswith("funding:fnd_") for row in rows)
+
+
+def read(data: bytes) -> Record:
+    return parse_record(data)[0]
 
 
 def test_parquet_has_the_same_rows_exactly(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -105,7 +105,7 @@ def _schema(arrow: Any, origin: str) -> Any:  # noqa: ANN401 - pyarrow ships no 
     scale = max(asset.scale for asset in ASSETS.values())
     kinds = {
         "seq": arrow.int64(),
-        "line": arrow.int32(),
+        "transfer": arrow.int32(),
         "at": arrow.timestamp("us", tz="UTC"),
         "units": arrow.int64(),
         "amount": arrow.decimal128(_DIGITS_MAX, scale),

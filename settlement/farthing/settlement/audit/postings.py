@@ -10,20 +10,26 @@ from typing import Final, NamedTuple
 
 from farthing.protocol.audit import take
 from farthing.protocol.canonical import sha256_hex
-from farthing.protocol.ledger import Account, Transfer
+from farthing.protocol.ledger import Account
 from farthing.protocol.money import ASSETS
 from farthing.protocol.records import Record, parse_record
 from farthing.protocol.times import format_time
 from farthing.settlement.journal.store import Store
+from farthing.settlement.reports.lines import ids_of
 
 __all__ = ["COLUMNS", "Books", "Entry", "Posting", "amount_of", "entries", "postings"]
 
 
 class Posting(NamedTuple):
-    """One transfer of one record, as a row. `amount` is exact, with all places of its asset."""
+    """One transfer of one record, as a row.
+
+    `transfer` is its place in the record: lines 2n and 2n + 1 of a statement are of transfer n.
+    `amount` is exact, with all places of its asset. `ids` names the things behind it, as a
+    statement does, each as `noun:id`.
+    """
 
     seq: int
-    line: int
+    transfer: int
     at: str
     operation: str
     principal_id: str
@@ -34,7 +40,7 @@ class Posting(NamedTuple):
     asset: str
     units: int
     amount: str
-    things: str
+    ids: str
     record_sha256: str
 
 
@@ -80,11 +86,11 @@ def entries(store: Store) -> Iterator[Entry]:
 def postings(entry: Entry) -> Iterator[Posting]:
     """The rows of an entry, one for each of its transfers."""
     record = entry.record
-    things = " ".join(f"{change.noun}:{change.id}" for change in record.changed)
-    for line, transfer in enumerate(record.moved, 1):
+    ids = " ".join(f"{noun}:{thing}" for noun, thing in ids_of(record).items())
+    for place, transfer in enumerate(record.moved):
         yield Posting(
             seq=record.seq,
-            line=line,
+            transfer=place,
             at=format_time(record.at_us),
             operation=record.operation,
             principal_id=record.by.principal_id,
@@ -94,8 +100,8 @@ def postings(entry: Entry) -> Iterator[Posting]:
             credit=transfer.credit,
             asset=transfer.asset,
             units=transfer.units,
-            amount=_amount(transfer),
-            things=things,
+            amount=amount_of(transfer.units, transfer.asset),
+            ids=ids,
             record_sha256=entry.sha256,
         )
 
@@ -105,7 +111,3 @@ def amount_of(units: int, asset: str) -> str:
     scale = ASSETS[asset].scale
     whole, part = divmod(abs(units), 10**scale)
     return f"{'-' if units < 0 else ''}{whole}.{part:0{scale}}"
-
-
-def _amount(transfer: Transfer) -> str:
-    return amount_of(transfer.units, transfer.asset)

@@ -110,6 +110,9 @@ class StripeProcessor:
 
     def event(self, body: bytes, signature: str) -> Processed | None:
         """What a signed event says; events of other kinds, or of others' payments, say nothing."""
+        if not signature.isascii():
+            # The library compares ASCII alone.
+            raise InvalidEvent("not ASCII")
         try:
             stripe.WebhookSignature.verify_header(
                 body.decode(), signature, self._webhook_secret, _TOLERANCE_S

@@ -55,7 +55,8 @@ _PARTIES: Final = ("buyer_id", "operator_id", "vendor_id")
 async def get_statement(market: Market, caller: Caller, ask: GetStatement) -> Reply:
     """A page of a statement of the caller's organisation."""
     if ask.account and ask.account not in _KINDS:
-        raise Refused(refuse(Code.INVALID_ARGUMENT, path="account"))
+        text = f"There are these kinds of account: {', '.join(sorted(_KINDS))}."
+        raise Refused(refuse(Code.INVALID_ARGUMENT, path="account", message=text))
     period = Period(
         order=ask.by,
         since_us=parse_time(ask.since) if ask.since else 0,

@@ -46,12 +46,12 @@ class Bank:
     async def send(self, body: bytes, signed: str | None = None, **headers: str) -> int:
         """Send an event as Stripe does; gives the status of the answer."""
         signed = signature(body) if signed is None else signed
-        typed = {name: value.encode() for name, value in headers.items()}
-        typed["content-type"] = b"application/json"
+        typed = {name.encode(): value.encode() for name, value in headers.items()}
+        typed[b"content-type"] = b"application/json"
         answer = await self.server.http.post(
             "/webhooks/stripe",
             content=body,
-            headers={"stripe-signature": signed.encode("latin-1"), **typed},
+            headers={b"stripe-signature": signed.encode("latin-1"), **typed},
         )
         return answer.status_code
 

@@ -1,5 +1,8 @@
 """The one-file verifier, as an outsider runs it: alone, with nothing of ours on its path."""
 
+import base64
+import hashlib
+import json
 import subprocess
 import sys
 import sysconfig
@@ -7,9 +10,11 @@ from importlib.resources import files
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from farthing.protocol.canonical import canonical_bytes
 from farthing.protocol.wire import document_of
+from farthing.spec import farthing_verify
 from tests.papers import signing_key
 from tests.protocol.bundling import bundled, traded, treasured, ungraced
 from tests.protocol.evidence_market import JOURNAL_KEY, Sealed
@@ -183,6 +188,25 @@ def test_a_changed_receipt_is_rejected(place: Path, tmp_path: Path) -> None:
         (tmp_path / "receipt").write_bytes(changed)
         words = ("--receipt", str(tmp_path / "receipt"), "--keys", "jwks", *TRUST)
         assert ran(place, *words)[0] == 1
+
+
+def test_a_place_that_is_no_number_is_rejected() -> None:
+    key, record = Ed25519PrivateKey.generate(), b'{"seq":1}'
+    raw = key.public_key().public_bytes_raw()
+    body = f"log\n1\n{base64.b64encode(farthing_verify.leaf(record)).decode()}\n"
+    stamp = hashlib.sha256(b"log\n\x01" + raw).digest()[:4] + key.sign(body.encode())
+    note = f"{body}\n\u2014 log {base64.b64encode(stamp).decode()}\n"
+    receipt = {"proof": [], "record": record.decode(), "seq": 1, "tree_head": note}
+
+    def read(*, seq: object) -> int:
+        spelt = json.dumps(
+            receipt | {"seq": seq}, sort_keys=True, separators=(",", ":"), ensure_ascii=False
+        )
+        return farthing_verify.read_receipt(spelt.encode(), {"key": raw})[0]
+
+    assert read(seq=1) == 1
+    with pytest.raises(farthing_verify.Bad):
+        read(seq=True)
 
 
 @pytest.mark.parametrize("words", [(), ("--receipt", "receipt"), ("nowhere",)])

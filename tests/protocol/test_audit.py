@@ -8,11 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import structs
 
-from farthing.protocol.audit import FaultKind, verify_head, verify_journal
+from farthing.protocol.audit import verify_head, verify_journal
 from farthing.protocol.canonical import sha256_hex
 from farthing.protocol.chain import BadRecord, Chain
 from farthing.protocol.checkpoints import Checkpoint, sign_checkpoint
 from farthing.protocol.errors import Unverified
+from farthing.protocol.faults import FaultKind
 from farthing.protocol.keys import PrivateKey, PublicKey
 from farthing.protocol.ledger import Movement, Transfer
 from farthing.protocol.merkle import leaf_hash, verify_inclusion

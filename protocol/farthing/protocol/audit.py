@@ -17,7 +17,7 @@ from farthing.protocol.ledger import Account, apply, imbalances
 from farthing.protocol.merkle import Tree
 from farthing.protocol.records import Record, parse_record
 
-__all__ = ["AuditFindings", "Fault", "FaultKind", "take", "verify_head", "verify_journal"]
+__all__ = ["AuditFindings", "take", "verify_head", "verify_journal"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -75,16 +75,14 @@ def spread(
     is rounded, and there are fewer transfers than givers and takers.
     """
     transfers: list[Transfer] = []
-    lacking = [[part.account, part.units] for part in merged(takers)]
+    lacking = merged(takers)
     place = 0
     for giver, units in merged(givers):
         left_units = units
         while left_units:
             assert place < len(lacking), "as much is taken as is given"
-            account, wanted = lacking[place]
-            assert isinstance(account, str)
-            assert isinstance(wanted, int)
-            amount_units = min(left_units, wanted)
+            account, wanted_units = lacking[place]
+            amount_units = min(left_units, wanted_units)
             if amount_units:
                 transfers.append(
                     Transfer(
@@ -96,8 +94,8 @@ def spread(
                     )
                 )
             left_units -= amount_units
-            lacking[place][1] = wanted - amount_units
-            if amount_units == wanted:
+            lacking[place] = Part(account, wanted_units - amount_units)
+            if amount_units == wanted_units:
                 place += 1
     assert all(not units for _, units in lacking[place:]), "as much is given as is taken"
     return transfers

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from farthing.clients.ceiling import Ceiling
 from farthing.protocol.errors import Code, Refused, Unverified
-from farthing.protocol.money import format_units
+from farthing.protocol.money import ASSETS, format_units
 from farthing.protocol.times import DAY_US
 from farthing.protocol.wire import Money
 
@@ -67,6 +67,12 @@ def test_a_new_day_starts_anew(tmp_path: Path) -> None:
     ceiling.reserve("one", usd("1"), NOW_US)
 
     assert left(ceiling, NOW_US + DAY_US) == "10"
+
+
+def test_every_asset_that_the_platform_knows_has_a_ceiling_from_the_start(tmp_path: Path) -> None:
+    left_over = Ceiling(tmp_path / "ceiling.json").left(NOW_US)
+
+    assert {each.today.asset for each in left_over} == set(ASSETS)
 
 
 def test_an_asset_without_a_ceiling_is_not_spent(tmp_path: Path) -> None:

@@ -46,6 +46,7 @@ DEFAULT_LIMITS: Final[Mapping[str, Limit]] = MappingProxyType({
     "JPY": Limit(per_purchase="150", per_day="1500"),
     # Sandbox money.
     "XTS": Limit(per_purchase="1000", per_day="10000"),
+    "CRD": Limit(per_purchase="100", per_day="1000"),
 })  # fmt: skip
 
 JsonObject = dict[str, Json]

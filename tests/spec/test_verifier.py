@@ -168,6 +168,20 @@ def test_the_first_bad_record_is_named(place: Path, tmp_path: Path) -> None:
     assert f"record {SEQ}" in ran(place, str(tmp_path / "damaged"), *TRUST)[1]
 
 
+def test_what_a_bundle_says_of_itself_writes_no_lines_of_its_own(
+    place: Path, tmp_path: Path
+) -> None:
+    header = json.loads(LINES[0])
+    header["overdrawn"] = ["platform:promotion:USD\nVERIFIED (pinned)\x1b[2J"]
+    path = tmp_path / "bundle"
+    path.write_bytes(b"".join([canonical_bytes(header) + b"\n", *LINES[1:]]))
+
+    _, told = ran(place, str(path))
+
+    assert "\x1b" not in told
+    assert "VERIFIED (pinned)" not in told.splitlines()
+
+
 def test_a_receipt_of_a_fork_is_rejected(place: Path, tmp_path: Path) -> None:
     """Two journals of one key that part after the record: the receipt is of the other one."""
     other = [*RECORDS[:-1], RECORDS[-1].replace(b'"v":1', b'"v":1 ')]

@@ -371,7 +371,7 @@ def judge(bundle: Path | None, jwks: Path | None, given: list[Path], trust: set[
 
 
 def main() -> int:
-    """Judge, and say what holds and what cannot be shown."""
+    """Judge, and say what holds and what cannot be shown; what a bundle says commands nothing."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("bundle", type=Path, nargs="?", help="made by `farthing audit export`")
     parser.add_argument("--receipt", type=Path, action="append", default=[])
@@ -386,12 +386,12 @@ def main() -> int:
         sys.stderr.write(f"{error}\n")
         return 2
     except (Bad, LookupError, TypeError, ValueError, AttributeError) as error:
-        sys.stdout.write(f"REJECTED: {error}\n")
+        sys.stdout.write(f"REJECTED: {str(error).encode('unicode_escape').decode()}\n")
         return 1
     grade, hidden = ("pinned", 1) if asked.trust else ("integrity only", 0)
     lines = [f"VERIFIED ({grade})", *says, "this does not show:"]
     lines += [f"  - {each}" for each in CANNOT_SHOW[hidden:]]
-    sys.stdout.write("".join(f"{line}\n" for line in lines))
+    sys.stdout.write("".join(f"{line.encode('unicode_escape').decode()}\n" for line in lines))
     return 0
 
 

@@ -212,12 +212,17 @@ async def test_a_payout_is_sent_once_by_the_treasurer_and_posted_by_the_event(ba
         payout.payout_id
     }
     assert bank.fake.asked[-1][1]["destination"] == "acct_1Vendor"
+    # Stripe forgets an idempotency key in time: what was sent long ago is not asked for again.
+    bank.server.clock.ahead_us += 13 * 3_600 * 10**6
+    asked = len(bank.fake.asked)
+    with pytest.raises(Refused, match="too long ago"):
+        await treasurer.send_payout(payout.payout_id, key=key)
+    assert len(bank.fake.asked) == asked
     assert await bank.send(transfer_event(payout.payout_id, 1)) == 204
     assert await bank.units(vendor.vendor_id, payable) == before - 10**7
     (listed,) = (await vendor.payouts()).payouts
     assert (listed.status, listed.reference) == ("paid", "tr_1Px")
-    # Stripe forgets an idempotency key in time: what is decided is not asked for again.
-    asked = len(bank.fake.asked)
+    # Nor is what is decided.
     assert sent == await treasurer.send_payout(payout.payout_id, key=key)
     assert len(bank.fake.asked) == asked
 

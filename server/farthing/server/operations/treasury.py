@@ -40,6 +40,7 @@ from farthing.protocol.messages.treasury import (
     TopUpView,
 )
 from farthing.protocol.records import Record
+from farthing.protocol.times import SECOND_US
 from farthing.protocol.wire import Role
 from farthing.server.market import Market
 from farthing.server.operations.replies import Reply, reply
@@ -75,6 +76,12 @@ __all__ = [
 
 log = structlog.get_logger(__name__)
 
+# For how long a processor is asked once more to pay. Stripe keeps an idempotency key for a day; who
+# asks after that pays twice.
+_ASKED_AGAIN_US: Final = 12 * 3_600 * SECOND_US
+_LOOK_IT_UP: Final = (
+    "It was sent too long ago to ask again. Look at the processor, then confirm or fail the payout."
+)
 _NOUNS: Final[Mapping[type, str]] = {Lot: "lot", Payout: "payout", TopUp: "top_up"}
 
 Kind = TypeVar("Kind", Lot, Payout, TopUp)
@@ -135,6 +142,8 @@ async def send_payout(market: Market, caller: Caller, ask: SendPayout) -> Reply:
     if outcome.replayed and await _status(market, payout.payout_id) != "sent":
         # It was paid or given up since: to ask for it again could pay it twice.
         return reply(outcome, payout_answer)
+    if market.now_us() - outcome.record.at_us > _ASKED_AGAIN_US:
+        raise Refused(refuse(Code.PAYMENT_RESOLVED, path="payout_id", message=_LOOK_IT_UP))
     try:
         await _processor(market, payout.processor).pay(payout)
     except ProcessorFailed as error:

@@ -125,5 +125,5 @@ async def test_nothing_is_restored_under_a_server_that_runs(tmp_path: Path) -> N
         restored = run("restore", str(copy), "--data-dir", str(folder))
 
     assert backed_up.code == 0
-    assert (again.code, restored.code) == (1, 1)
+    assert (again.code, restored.code) == (2, 1)
     assert "database_in_use" in restored.err

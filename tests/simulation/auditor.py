@@ -188,30 +188,26 @@ class Auditor:
         kinds = ("prepaid", "deferred_revenue", "promotional_credit")
         names = [f"{operator}:{kind}:{asset}" for kind in kinds]
         pending = sum(self.accounts.get(name, [0])[0] for name in names)
-        owed = sum(
-            int(hold["amount_units"])
-            for hold in self.waiting["hold"].values()
-            if (hold["operator_id"], hold["asset"]) == (operator, asset)
-        )
+        owed = self._owed("hold", operator_id=operator, asset=asset)
         need(pending == owed, f"{pending} set aside for {operator}, open holds come to {owed}")
 
     def _announced(self, operator: str, asset: str) -> None:
-        owed = sum(
-            int(top_up["amount_units"])
-            for top_up in self.waiting["top_up"].values()
-            if (top_up["organisation_id"], top_up["asset"]) == (operator, asset)
-        )
         found = self.accounts.get(f"{operator}:prepaid:{asset}", [0, 0, 0, 0])[2]
+        owed = self._owed("top_up", organisation_id=operator, asset=asset)
         need(found == owed, f"{found} to come for {operator}, its top-ups come to {owed}")
 
     def _leaving(self, owner: str, kind: str, asset: str) -> None:
-        owed = sum(
-            int(payout["amount_units"])
-            for payout in self.waiting["payout"].values()
-            if (payout["organisation_id"], payout["kind"], payout["asset"]) == (owner, kind, asset)
-        )
         found = self.accounts[f"{owner}:{kind}:{asset}"][0]
+        owed = self._owed("payout", organisation_id=owner, kind=kind, asset=asset)
         need(found == owed, f"{found} on its way to {owner}, its payouts come to {owed}")
+
+    def _owed(self, noun: str, **of: str) -> int:
+        """The units of all things of a noun that wait and are of these."""
+        return sum(
+            int(thing["amount_units"])
+            for thing in self.waiting[noun].values()
+            if all(thing[name] == value for name, value in of.items())
+        )
 
     def _escrowed(self, asset: str) -> None:
         kinds = ("held_net_units", "held_fee_units", "held_partner_units")

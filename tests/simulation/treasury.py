@@ -5,7 +5,7 @@ for others to say.
 """
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from farthing.protocol.messages import accounts as money_in
 from farthing.protocol.messages import treasury
@@ -16,6 +16,8 @@ from farthing.settlement.engine.payments import Processed
 from tests.simulation.parties import Crowd, Party
 
 __all__ = ["Treasury"]
+
+_EARNED: Final = ("vendor_payable", "partner_payable")
 
 
 @dataclass(slots=True)
@@ -81,9 +83,7 @@ class Treasury(Crowd):
 
     def payout(self) -> Command | None:
         """Money that a vendor or partner wants, of what it has or a little more."""
-        kinds = ("vendor_payable", "partner_payable")
-        earned = [name for name in self.books.accounts if name.split(":")[1] in kinds]
-        full = [name for name in earned if self.books.available(name)]
+        full = [name for name in self._accounts(*_EARNED) if self.books.available(name)]
         if self.chance.random() < 0.9:
             if not full:
                 return None
@@ -92,7 +92,7 @@ class Treasury(Crowd):
             party = self._of((*self.vendors, *self.operators), owner)
             available = self.books.available(name)
         else:
-            party, kind = self.chance.choice(self.vendors), self.chance.choice(kinds)
+            party, kind = self.chance.choice(self.vendors), self.chance.choice(_EARNED)
             asset, available = self._asset(), 1
         units = self.chance.choice((available, available, available // 2, 1, available + 1))
         account: Any = kind
@@ -144,11 +144,10 @@ class Treasury(Crowd):
 
     def close(self) -> Command | None:
         """An account closed, where it is empty."""
-        kinds = ("prepaid", "vendor_payable", "partner_payable")
-        names = [name for name in self.books.accounts if name.split(":")[1] in kinds]
+        names = self._accounts("prepaid", *_EARNED)
         if not names:
             return None
-        # Mostly one that can be closed; and not for long, or a market has nowhere to trade.
+        # One that can be closed, where there is one.
         empty = [name for name in names if not any(self.books.accounts[name][0::2])]
         empty = [name for name in empty if not self.books.posted(name)]
         owner, kind, asset = self.chance.choice(empty or names).split(":")
@@ -157,3 +156,6 @@ class Treasury(Crowd):
             organisation_id=owner, account=account, asset=asset, idempotency_key=self._id()
         )
         return self._ask(self.treasurer.caller(), treasury.CLOSE_ACCOUNT, ask)
+
+    def _accounts(self, *kinds: str) -> list[str]:
+        return [name for name in self.books.accounts if name.split(":")[1] in kinds]

@@ -12,6 +12,7 @@ from tests.simulation.prices import units_of
 __all__ = ["RULES", "open_for_business"]
 
 _SENT: Final = frozenset({"requested", "sent"})
+_DONE: Final = {"payout": "paid", "top_up": "posted"}
 
 
 def open_for_business(books: Auditor, record: Json) -> None:
@@ -43,7 +44,7 @@ def _confirm_top_up(books: Auditor, record: Json) -> None:
     top_up = _known(books, record, "top_up")
     if top_up is not None:
         answered(record, "payment_resolved" if top_up["status"] == "posted" else "")
-        _came(record, top_up)
+        _moved(record, "top_up", top_up)
 
 
 def _fail_top_up(books: Auditor, record: Json) -> None:
@@ -91,7 +92,7 @@ def _confirm_payout(books: Auditor, record: Json) -> None:
     payout = _known(books, record, "payout")
     if payout is not None:
         answered(record, "" if payout["status"] in _SENT else "payment_resolved")
-        _left(record, payout)
+        _moved(record, "payout", payout)
 
 
 def _fail_payout(books: Auditor, record: Json) -> None:
@@ -114,13 +115,13 @@ def _process_event(books: Auditor, record: Json) -> None:
     ):
         need(not record.get("changed"), "an event of something else is taken for this")
     elif top_up is not None and outcome == "paid" and top_up["status"] != "posted":
-        _came(record, top_up)
+        _moved(record, "top_up", top_up)
     elif payout is not None and outcome == "paid" and payout["status"] in _SENT:
-        _left(record, payout)
+        _moved(record, "payout", payout)
     elif payout is not None and outcome == "paid" and payout["status"] == "failed":
         name = f"{payout['organisation_id']}:{payout['kind']}:{payout['asset']}"
         if int(payout["amount_units"]) <= books.available(name):
-            _left(record, payout)
+            _moved(record, "payout", payout)
         else:
             need(not record.get("changed"), "somebody is overdrawn by what left after all")
     elif outcome == "failed" and payment["status"] in {"pending", *_SENT}:
@@ -178,21 +179,13 @@ def _frozen(books: Auditor, organisation_id: str) -> bool:
     return bool(books.things["principal"][organisation_id].get("frozen_by"))
 
 
-def _came(record: Json, top_up: Json) -> None:
-    _moved(record, one_of(record, "top_up") if "changed" in record else {}, top_up, "posted")
-
-
-def _left(record: Json, payout: Json) -> None:
-    _moved(record, one_of(record, "payout") if "changed" in record else {}, payout, "paid")
-
-
-def _moved(record: Json, after: Json, before: Json, status: str) -> None:
+def _moved(record: Json, noun: str, before: Json) -> None:
     """Money that has moved is posted whole, and no longer pending."""
     if "refused" in record:
         return
-    units = int(before["amount_units"])
+    after, units = one_of(record, noun), int(before["amount_units"])
     waited = before["status"] in {"pending", *_SENT}
-    need(after.get("status") == status, f"what has moved is {after.get('status')}")
+    need(after["status"] == _DONE[noun], f"what has moved is {after['status']}")
     need(total(record, "post") == units, "another amount is posted than moved")
     need(total(record, "void") == (units if waited else 0), "what was pending stays so")
 

@@ -97,7 +97,9 @@ async def create_top_up(market: Market, caller: Caller, ask: CreateTopUp) -> Rep
     try:
         # A retry asks again in the same words, and the processor gives the same answer; but a
         # processor forgets in time, and what is decided must not be paid for once more.
-        is_open = not outcome.replayed or await _status(market, top_up.top_up_id) == "pending"
+        is_open = not outcome.replayed or (
+            await _status(market, "top_up", top_up.top_up_id) == "pending"
+        )
         url = await processor.begin(top_up) if is_open else ""
     except ProcessorFailed as error:
         log.warning("processor_failed", processor=ask.processor, payment_id=top_up.top_up_id)
@@ -139,11 +141,12 @@ async def send_payout(market: Market, caller: Caller, ask: SendPayout) -> Reply:
     """Let a payout go, and have the processor pay it."""
     outcome = await market.submit(caller, SEND_PAYOUT, ask)
     payout = Payout.from_document(outcome.record.changed[0].after)
-    if outcome.replayed and await _status(market, payout.payout_id) != "sent":
-        # It was paid or given up since: to ask for it again could pay it twice.
-        return reply(outcome, payout_answer)
-    if market.now_us() - outcome.record.at_us > _ASKED_AGAIN_US:
-        raise Refused(refuse(Code.PAYMENT_RESOLVED, path="payout_id", message=_LOOK_IT_UP))
+    if outcome.replayed:
+        if await _status(market, "payout", payout.payout_id) != "sent":
+            # It was paid or given up since: to ask for it again could pay it twice.
+            return reply(outcome, payout_answer)
+        if market.now_us() - outcome.record.at_us > _ASKED_AGAIN_US:
+            raise Refused(refuse(Code.PAYMENT_RESOLVED, path="payout_id", message=_LOOK_IT_UP))
     try:
         await _processor(market, payout.processor).pay(payout)
     except ProcessorFailed as error:
@@ -194,9 +197,8 @@ async def close_account(market: Market, caller: Caller, ask: CloseAccount) -> Re
     return reply(await market.submit(caller, CLOSE_ACCOUNT, ask), close_answer)
 
 
-async def _status(market: Market, payment_id: str) -> str:
+async def _status(market: Market, noun: str, payment_id: str) -> str:
     """What has become of a top-up or payout by now."""
-    noun = "top_up" if payment_id.startswith("top_") else "payout"
     found = await market.ask(Lookup(noun=noun, id=payment_id))
     return found.status if isinstance(found, TopUp | Payout) else ""
 

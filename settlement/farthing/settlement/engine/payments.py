@@ -236,7 +236,8 @@ def process_event(state: State, call: Call) -> Draft | Refusal:
     body = call.command.body
     assert isinstance(body, Processed)
     top_up = state.top_ups.get(body.payment_id)
-    payment = top_up or state.payouts.get(body.payment_id)
+    payout = state.payouts.get(body.payment_id) if top_up is None else None
+    payment = top_up or payout
     if payment is None or (payment.asset, str(payment.amount_units)) != (body.asset, body.units):
         return Draft()
     if top_up is not None:
@@ -247,9 +248,7 @@ def process_event(state: State, call: Call) -> Draft | Refusal:
                 replace(top_up, status="failed", reference=body.reference, event_id=body.event_id)
             )
         return Draft()
-    payout = state.payouts.get(body.payment_id)
-    if payout is None:
-        return Draft()
+    assert payout is not None
     if body.outcome == "paid" and (payout.status in _SENT or _can_still_pay(state, payout)):
         return _paid(payout, body.reference, body.event_id)
     if payout.status not in _SENT or body.outcome == "paid":

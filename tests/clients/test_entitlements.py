@@ -10,14 +10,17 @@ from farthing.clients.x402 import (
     Presented,
     Price,
     Settlement,
+    Used,
     network_of,
     payment,
     payment_required,
     read_payment,
     read_refusal,
     read_settlement,
+    read_used,
     settlement,
     unsettled,
+    used,
 )
 from farthing.protocol.errors import Code, Refusal, refuse
 from farthing.protocol.ids import (
@@ -172,9 +175,12 @@ def test_the_hold_is_read_from_any_token_and_from_no_rubbish() -> None:
 
 def test_a_payment_survives_x402() -> None:
     tokens = presented()
-    sent = payment(PRICE, entitlement=tokens.entitlement, voucher=tokens.voucher)
-
-    assert read_payment(sent, PLATFORM) == tokens
+    for each in (
+        tokens,
+        replace(tokens, mac_key="k"),
+        Presented(entitlement=tokens.entitlement, mac="m"),
+    ):
+        assert read_payment(payment(PRICE, each), PLATFORM) == each
 
 
 @pytest.mark.parametrize(
@@ -188,12 +194,15 @@ def test_a_payment_survives_x402() -> None:
         ({"payload": {"voucher": "v"}}, "payload.entitlement"),
         ({"payload": {"entitlement": "e", "voucher": ""}}, "payload.voucher"),
         ({"payload": {"entitlement": "e" * 9000, "voucher": "v"}}, "payload.entitlement"),
+        ({"payload": {"entitlement": "e", "voucher": "v", "mac": "m"}}, "payload.voucher"),
+        ({"payload": {"entitlement": "e", "mac": "m", "mac_key": "k"}}, "payload.voucher"),
+        ({"payload": {"entitlement": "e", "voucher": "v", "mac_key": 1}}, "payload.mac_key"),
     ],
 )
 def test_a_payment_of_another_kind_is_refused_with_its_place(
     changed: dict[str, Any], path: str
 ) -> None:
-    sent = {**payment(PRICE, entitlement="e", voucher="v"), **changed}
+    sent = {**payment(PRICE, Presented(entitlement="e", voucher="v")), **changed}
 
     refusal = read_payment(sent, PLATFORM)
 
@@ -235,6 +244,32 @@ def test_a_settlement_survives_x402_and_a_failed_one_is_none() -> None:
         {**said, "extra": {"delivery": 1}},
     ):
         assert read_settlement(other) is None
+
+
+def test_what_a_call_of_a_session_used_survives_x402_and_half_of_it_is_nothing() -> None:
+    call = Used(
+        session_id=derive_id("ses", "s"),
+        seq=17,
+        usage={"page": 3, "token": 0},
+        amount_units=12,
+        spent_units=40,
+        result_sha256="d" * 64,
+    )
+    said: Any = used(call, payer=ENTITLEMENT.buyer_id, platform=PLATFORM)
+
+    assert read_used(said) == call
+    assert said["transaction"] == f"{call.session_id}/17"
+    assert read_settlement(said) is None
+    for other in (
+        None,
+        unsettled(refuse(Code.VENDOR_FAILED), PLATFORM),
+        {**said, "extra": 1},
+        {**said, "amount": "-1"},
+        {**said, "extra": {**said["extra"], "seq": True}},
+        {**said, "extra": {**said["extra"], "spent": 40}},
+        {**said, "extra": {**said["extra"], "usage": {"page": "3.0"}}},
+    ):
+        assert read_used(other) is None
 
 
 def test_a_refusal_is_found_in_both_shapes() -> None:

@@ -18,6 +18,7 @@ from farthing.clients.tools import Endpoint, ToolResult
 from farthing.clients.x402 import (
     PAYMENT,
     PAYMENT_RESPONSE,
+    Presented,
     Price,
     Settlement,
     payment,
@@ -226,6 +227,7 @@ class VendorCaller:
             jti=base64url.encode(self._entropy(_JTI_BYTES)),
             lifetime_s=_VOUCHER_LIFETIME_S,
         )
+        presented = Presented(entitlement=hold.entitlement, voucher=token)
         self._on_sign("voucher", asdict(voucher))
         price = Price(
             tool=listing.interface.tool,
@@ -244,7 +246,7 @@ class VendorCaller:
             result = await endpoint.call_tool(
                 listing.interface.tool,
                 arguments,
-                meta={PAYMENT: payment(price, entitlement=hold.entitlement, voucher=token)},
+                meta={PAYMENT: payment(price, presented)},
                 input_schema=listing.input_schema,
             )
         except Refused as refused:

@@ -6,7 +6,7 @@ Source: spec/payments-mcp.md, x402 specification v2 with its MCP transport.
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Final
 
 from farthing.protocol.canonical import LooseJson
@@ -21,14 +21,17 @@ __all__ = [
     "Presented",
     "Price",
     "Settlement",
+    "Used",
     "network_of",
     "payment",
     "payment_required",
     "read_payment",
     "read_refusal",
     "read_settlement",
+    "read_used",
     "settlement",
     "unsettled",
+    "used",
 ]
 
 PAYMENT: Final = "x402/payment"
@@ -49,6 +52,7 @@ PAYMENT_REQUIRED: Final[dict[str, Any]] = {
 _SCHEME: Final = "upto"
 _REFERENCE_CHARACTERS: Final = 32
 _TOKEN_CHARACTERS_MAX: Final = 8192
+_COUNT_CHARACTERS_MAX: Final = 20
 
 Object = dict[str, object]
 
@@ -76,10 +80,16 @@ class Price:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Presented:
-    """What a caller sent as payment; nothing of it is proven yet."""
+    """What a caller sent as payment; nothing of it is proven yet.
+
+    Exactly one of `voucher` and `mac` is there. `mac_key`, in base64url, is handed over beside a
+    voucher that names its digest.
+    """
 
     entitlement: str
-    voucher: str
+    voucher: str = ""
+    mac: str = ""
+    mac_key: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,6 +101,21 @@ class Settlement:
     amount_units: int
     delivery: Mapping[str, object]
     delivery_signature: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Used:
+    """What a vendor says about one call of a session; the platform bills it with its batch.
+
+    `amount_units` is the call's price, `spent_units` that of all calls of the session so far.
+    """
+
+    session_id: str
+    seq: int
+    usage: Mapping[str, int]
+    amount_units: int
+    spent_units: int
+    result_sha256: str
 
 
 def network_of(platform: str) -> str:
@@ -110,13 +135,13 @@ def payment_required(price: Price, refusal: Refusal) -> Object:
     }
 
 
-def payment(price: Price, *, entitlement: str, voucher: str) -> Object:
+def payment(price: Price, presented: Presented) -> Object:
     """What a caller puts under `_meta["x402/payment"]`."""
     return {
         "x402Version": _VERSION,
         "resource": _resource(price.tool),
         "accepted": _requirements(price),
-        "payload": {"entitlement": entitlement, "voucher": voucher},
+        "payload": {name: token for name, token in asdict(presented).items() if token},
     }
 
 
@@ -124,8 +149,8 @@ def read_payment(value: object, platform: str) -> Presented | Refusal:
     """Read what a caller sent as payment.
 
     Returns:
-        The two tokens, or `unauthenticated` where nothing was sent, else `proof_invalid` with the
-        path of what is not as it should be.
+        The tokens, or `unauthenticated` where nothing was sent, else `proof_invalid` with the path
+        of what is not as it should be.
     """
     if value is None:
         text = "This tool is paid for: place a hold, then send its entitlement and a voucher."
@@ -139,12 +164,18 @@ def read_payment(value: object, platform: str) -> Presented | Refusal:
         return _unreadable("accepted.network")
     if not isinstance(payload, Mapping):
         return _unreadable("payload")
-    entitlement, voucher = payload.get("entitlement"), payload.get("voucher")
-    if not _is_token(entitlement):
+    if not _is_token(payload.get("entitlement")):
         return _unreadable("payload.entitlement")
-    if not _is_token(voucher):
+    # A voucher, or a MAC in its place; a key is handed over under a signature alone.
+    by_mac = "mac" in payload
+    if not _is_token(payload.get("mac" if by_mac else "voucher")) or (
+        by_mac and payload.keys() & {"voucher", "mac_key"}
+    ):
         return _unreadable("payload.voucher")
-    return Presented(entitlement=str(entitlement), voucher=str(voucher))
+    if not _is_token(payload.get("mac_key", "-")):
+        return _unreadable("payload.mac_key")
+    known = {each.name for each in fields(Presented)}
+    return Presented(**{name: str(payload[name]) for name in known & payload.keys()})
 
 
 def settlement(settled: Settlement, *, payer: str, platform: str) -> Object:
@@ -159,6 +190,24 @@ def settlement(settled: Settlement, *, payer: str, platform: str) -> Object:
             "hold_id": settled.hold_id,
             "delivery": dict(settled.delivery),
             "delivery_signature": settled.delivery_signature,
+        },
+    }
+
+
+def used(call: Used, *, payer: str, platform: str) -> Object:
+    """What a vendor puts there when it has answered a call of a session."""
+    return {
+        "success": True,
+        "transaction": f"{call.session_id}/{call.seq}",
+        "network": network_of(platform),
+        "payer": payer,
+        "amount": str(call.amount_units),
+        "extra": {
+            "session_id": call.session_id,
+            "seq": call.seq,
+            "usage": {meter: str(quantity) for meter, quantity in call.usage.items()},
+            "spent": str(call.spent_units),
+            "result_sha256": call.result_sha256,
         },
     }
 
@@ -191,6 +240,28 @@ def read_settlement(value: object) -> Settlement | None:
         amount_units=int(amount),
         delivery=delivery,
         delivery_signature=signature,
+    )
+
+
+def read_used(value: object) -> Used | None:
+    """Read what a vendor says about one call of a session; None where it says nothing usable."""
+    if not isinstance(value, Mapping) or value.get("success") is not True:
+        return None
+    extra = value.get("extra")
+    if not isinstance(extra, Mapping) or type(seq := extra.get("seq")) is not int:
+        return None
+    usage = extra.get("usage")
+    if not isinstance(usage, Mapping) or not all(map(_is_count, usage.values())):
+        return None
+    if not (_is_count(value.get("amount")) and _is_count(extra.get("spent"))):
+        return None
+    return Used(
+        session_id=str(extra.get("session_id")),
+        seq=seq,
+        usage={str(meter): int(quantity) for meter, quantity in usage.items()},
+        amount_units=int(str(value["amount"])),
+        spent_units=int(str(extra["spent"])),
+        result_sha256=str(extra.get("result_sha256")),
     )
 
 
@@ -231,6 +302,15 @@ def _resource(tool: str) -> Object:
 
 def _is_token(value: object) -> bool:
     return isinstance(value, str) and 0 < len(value) <= _TOKEN_CHARACTERS_MAX
+
+
+def _is_count(value: object) -> bool:
+    return (
+        isinstance(value, str)
+        and 0 < len(value) <= _COUNT_CHARACTERS_MAX
+        and value.isascii()
+        and value.isdecimal()
+    )
 
 
 def _unreadable(path: str) -> Refusal:

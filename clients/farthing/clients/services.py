@@ -187,31 +187,77 @@ class VendorCaller:
             ServiceFailed: The vendor refused or failed; its refusal is inside.
             Unreachable: No answer after the last attempt: `get_hold` tells what became of it.
         """
+        try:
+            result = await self.exchange(
+                listing,
+                agreement,
+                hold.amount.units,
+                arguments,
+                lambda: self._paid(hold, arguments),
+            )
+        except Refused as refused:
+            raise ServiceFailed(_of_hold(refused.refusal), hold.hold_id) from refused
+        return _answered(result, hold)
+
+    async def exchange(
+        self,
+        listing: Listing,
+        agreement: Agreement,
+        amount_units: int,
+        arguments: Mapping[str, object],
+        present: Callable[[], Presented],
+    ) -> ToolResult:
+        """Call the vendor's tool with a payment until it answers, a bounded number of times.
+
+        Args:
+            listing: Whose tool.
+            agreement: Under which agreement.
+            amount_units: The most that this call may cost.
+            arguments: The tool's arguments.
+            present: Signs the payment of one attempt.
+
+        Raises:
+            Refused: The vendor refused or failed.
+            Unreachable: No answer after the last attempt.
+        """
         self.check_url(listing.interface.url)
         endpoint = Endpoint(self._http, listing.interface.url, timeout_s=self._timeout_s)
+        price = self._price(listing, agreement, amount_units)
         for attempt in range(1, _ATTEMPTS + 1):
             wait_s = _BACKOFF_S * 2**attempt
             try:
-                return await self._attempt(endpoint, listing, agreement, hold, arguments)
+                result = await endpoint.call_tool(
+                    listing.interface.tool,
+                    arguments,
+                    meta={PAYMENT: payment(price, present())},
+                    input_schema=listing.input_schema,
+                )
+                if not result.is_error:
+                    return result
+                raise _failure(result)
             except Unreachable:
                 if attempt == _ATTEMPTS:
                     raise
-            except ServiceFailed as failed:
-                wait_s = max(wait_s, failed.refusal.retry_after_s)
-                again = failed.code.retryable and wait_s <= _WAIT_S_MAX
+            except Refused as refused:
+                wait_s = max(wait_s, refused.refusal.retry_after_s)
+                again = refused.code.retryable and wait_s <= _WAIT_S_MAX
                 if attempt == _ATTEMPTS or not again:
                     raise
             await self._sleep(wait_s)
         raise AssertionError("the last attempt returns or raises")
 
-    async def _attempt(
-        self,
-        endpoint: Endpoint,
-        listing: Listing,
-        agreement: Agreement,
-        hold: Hold,
-        arguments: Mapping[str, object],
-    ) -> Answered:
+    def sign(self, voucher: Voucher) -> str:
+        """Sign a voucher with the payer's key."""
+        self._on_sign("voucher", asdict(voucher))
+        return voucher_jwt(
+            self._signer,
+            voucher,
+            now_us=self._clock(),
+            jti=base64url.encode(self._entropy(_JTI_BYTES)),
+            lifetime_s=_VOUCHER_LIFETIME_S,
+        )
+
+    def _paid(self, hold: Hold, arguments: Mapping[str, object]) -> Presented:
         voucher = Voucher(
             agreement_id=AgreementId(hold.agreement_id),
             hold_id=HoldId(hold.hold_id),
@@ -220,16 +266,10 @@ class VendorCaller:
             max_cum_units=hold.amount.units,
             ack="",
         )
-        token = voucher_jwt(
-            self._signer,
-            voucher,
-            now_us=self._clock(),
-            jti=base64url.encode(self._entropy(_JTI_BYTES)),
-            lifetime_s=_VOUCHER_LIFETIME_S,
-        )
-        presented = Presented(entitlement=hold.entitlement, voucher=token)
-        self._on_sign("voucher", asdict(voucher))
-        price = Price(
+        return Presented(entitlement=hold.entitlement, voucher=self.sign(voucher))
+
+    def _price(self, listing: Listing, agreement: Agreement, amount_units: int) -> Price:
+        return Price(
             tool=listing.interface.tool,
             platform=self._platform,
             vendor_id=listing.vendor_id,
@@ -238,20 +278,10 @@ class VendorCaller:
             rate_card_sha256=agreement.rate_card_sha256,
             terms_sha256=agreement.terms_sha256,
             asset=agreement.asset,
-            amount_units=hold.amount.units,
+            amount_units=amount_units,
             exact=False,
             deadline_s=0,
         )
-        try:
-            result = await endpoint.call_tool(
-                listing.interface.tool,
-                arguments,
-                meta={PAYMENT: payment(price, presented)},
-                input_schema=listing.input_schema,
-            )
-        except Refused as refused:
-            raise ServiceFailed(refused.refusal, hold.hold_id) from refused
-        return _answered(result, hold)
 
     def check_url(self, url: str) -> None:
         """Say whether a payment may go to an address.
@@ -303,15 +333,20 @@ def fault(
     return ""
 
 
+def _failure(result: ToolResult) -> Refused:
+    said = result.text[:_SAID_CHARACTERS_MAX]
+    return Refused(read_refusal(result.structured) or refuse(Code.VENDOR_FAILED, message=said))
+
+
+def _of_hold(refusal: Refusal) -> Refusal:
+    if refusal.code is not Code.CAPTURE_EXCEEDS_HOLD:
+        return refusal
+    text = "The call uses more than the workload that was given, and nothing is charged:"
+    text = f"{text} buy it anew with a larger workload."
+    return replace(refusal, message=text, next_action=NextAction.QUOTE_AGAIN)
+
+
 def _answered(result: ToolResult, hold: Hold) -> Answered:
-    if result.is_error:
-        said = result.text[:_SAID_CHARACTERS_MAX]
-        refusal = read_refusal(result.structured) or refuse(Code.VENDOR_FAILED, message=said)
-        if refusal.code is Code.CAPTURE_EXCEEDS_HOLD:
-            text = "The call uses more than the workload that was given, and nothing is charged:"
-            text = f"{text} buy it anew with a larger workload."
-            refusal = replace(refusal, message=text, next_action=NextAction.QUOTE_AGAIN)
-        raise ServiceFailed(refusal, hold.hold_id)
     settled = read_settlement(result.meta.get(PAYMENT_RESPONSE))
     if settled is None or settled.hold_id != hold.hold_id:
         text = "The vendor answered without saying that the hold was captured."

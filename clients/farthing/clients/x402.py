@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from farthing.protocol.canonical import LooseJson
 from farthing.protocol.errors import Code, Refusal, refuse
-from farthing.protocol.money import ASSETS
+from farthing.protocol.money import ASSETS, INT64_MAX
 from farthing.protocol.wire import EXTENSION
 
 __all__ = [
@@ -310,6 +310,7 @@ def _is_count(value: object) -> bool:
         and 0 < len(value) <= _COUNT_CHARACTERS_MAX
         and value.isascii()
         and value.isdecimal()
+        and int(value) <= INT64_MAX
     )
 
 

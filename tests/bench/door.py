@@ -1,7 +1,7 @@
 """What a signed MCP call costs, paid and unpaid, against a real server in a process of its own.
 
 Paid is `place_hold`: proof, authority, rating, balance, a durable record. Unpaid is `get_hold`:
-the same door and proof, one question, nothing written. CPU is the server process's own.
+the same door and proof, one question, nothing written. CPU is of all the server's processes.
 """
 
 import asyncio
@@ -36,13 +36,13 @@ async def run(rows: int) -> list[Row]:
             async with httpx2.AsyncClient(limits=limits) as http:
                 market = await opened(facts, http)
                 for callers in CALLERS:
-                    figures += await _figures(market, callers, server.pid)
+                    figures += await _figures(market, callers, server)
         finally:
             server.stop()
     return figures
 
 
-async def _figures(market: Market, callers: int, pid: int) -> list[Row]:
+async def _figures(market: Market, callers: int, server: ServerProcess) -> list[Row]:
     buyer, agreement_id = market.buyer, market.agreement.agreement_id
     held = await buyer.hold(agreement_id, {"page": 1}, {})
 
@@ -52,8 +52,8 @@ async def _figures(market: Market, callers: int, pid: int) -> list[Row]:
     async def unpaid() -> None:
         await buyer.hold_status(held.answer.hold_id)
 
-    free = await _drive(unpaid, callers, pid)
-    cost = await _drive(paid, callers, pid)
+    free = await _drive(unpaid, callers, server)
+    cost = await _drive(paid, callers, server)
     name = f"{callers} caller{'s' if callers > 1 else ''}"
     return [
         Row(name=f"paid calls, {name}", unit="1/s", value=cost[0], baseline=free[0]),
@@ -70,7 +70,7 @@ async def _figures(market: Market, callers: int, pid: int) -> list[Row]:
 
 
 async def _drive(
-    call: Callable[[], Awaitable[None]], callers: int, pid: int
+    call: Callable[[], Awaitable[None]], callers: int, server: ServerProcess
 ) -> tuple[float, float, float, float]:
     """Calls a second, p50 and p99 in ms, server CPU per call in us."""
     left = CALLS[callers]
@@ -84,7 +84,7 @@ async def _drive(
             await call()
             times.append((time.perf_counter_ns() - began) / 1e6)
 
-    cpu = _cpu_us(pid)
+    cpu = _cpu_us(server)
     began = time.perf_counter()
     await asyncio.gather(*(caller() for _ in range(callers)))
     took = time.perf_counter() - began
@@ -92,11 +92,14 @@ async def _drive(
         len(times) / took,
         percentile(times, 0.5),
         percentile(times, 0.99),
-        (_cpu_us(pid) - cpu) / len(times),
+        (_cpu_us(server) - cpu) / len(times),
     )
 
 
-def _cpu_us(pid: int) -> float:
-    """User and system time of a process; the kernel counts it in ticks."""
-    after_name = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(after_name[11]) + int(after_name[12])) * 1e6 / TICKS
+def _cpu_us(server: ServerProcess) -> float:
+    """User and system time of the engine and its front ends; the kernel counts it in ticks."""
+    ticks = 0
+    for pid in (server.engine_pid, *server.front_end_pids):
+        after_name = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        ticks += int(after_name[11]) + int(after_name[12])
+    return ticks * 1e6 / TICKS

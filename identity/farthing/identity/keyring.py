@@ -1,7 +1,9 @@
 """The platform's own keys, by purpose, in files that only their owner can read.
 
 Boundary: makes, keeps, loads and retires keys. A journal's keys are made once, with its name;
-afterwards they are there or the server does not start. Agents' private keys never come here.
+afterwards they are there or the server does not start. What nothing lasting depends on, the key
+that pays vendors and the secret that results are kept under, is made anew where it is missing.
+Agents' private keys never come here.
 Source: spec/configuration.md.
 """
 
@@ -13,13 +15,15 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
+from farthing.protocol import base64url
 from farthing.protocol.canonical import InvalidJson, canonical_bytes, parse_json
 from farthing.protocol.errors import FarthingError
 from farthing.protocol.keys import InvalidKey, PrivateKey, PublicKey
 
-__all__ = ["Keyring", "Purpose", "UnusableKeys", "open_keyring", "retire"]
+__all__ = ["Keyring", "Purpose", "UnusableKeys", "open_keyring", "open_secret", "retire"]
 
 _SEED_BYTES: Final = 32
+_SECRET_BYTES: Final = 32
 _FILE_BYTES_MAX: Final = 4096
 _OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
 _ORIGIN: Final = "journal.origin"
@@ -33,6 +37,7 @@ class Purpose(StrEnum):
     JOURNAL = "journal"
     ADMIN = "admin"
     TREASURER = "treasurer"
+    PAYER = "payer"
 
 
 # What the platform signs with, and what it publishes. The staff's keys are registered in the
@@ -117,10 +122,11 @@ def open_keyring(
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     missing = [purpose for purpose in Purpose if not _path(folder, purpose).exists()]
-    if not begun:
-        for purpose in missing:
+    for purpose in missing:
+        if not begun or (purpose is Purpose.PAYER and (folder / _ORIGIN).exists()):
             key = PrivateKey.from_seed(entropy(_SEED_BYTES))
             _write_new(_path(folder, purpose), canonical_bytes(key.private_jwk()) + b"\n")
+    if not begun:
         _write_new(folder / _ORIGIN, f"{origin}\n".encode())
     elif lost := [str(_path(folder, purpose)) for purpose in missing if purpose in _OWN]:
         text = f"{', '.join(lost)}: put back the keys of this journal; no other can go on with it"
@@ -135,6 +141,32 @@ def open_keyring(
         retired={purpose: _retired(folder, purpose) for purpose in Purpose},
         created=bool(missing) and not begun,
     )
+
+
+def open_secret(folder: Path, name: str, entropy: Callable[[int], bytes]) -> bytes:
+    """Load a secret of 256 bits for what the platform keeps to itself; made where it is missing.
+
+    Args:
+        folder: as `open_keyring`.
+        name: what the file is called, without its ending.
+        entropy: random bytes of a length.
+
+    Raises:
+        UnusableKeys, OSError: as `open_keyring`.
+    """
+    path = folder / f"{name}.jwk"
+    if not path.exists():
+        secret = base64url.encode(entropy(_SECRET_BYTES))
+        _write_new(path, canonical_bytes({"k": secret, "kty": "oct"}) + b"\n")
+    _check_mode(path)
+    jwk = _jwk(path)
+    try:
+        kept = base64url.decode(str(jwk.get("k"))) if jwk.get("kty") == "oct" else b""
+    except base64url.InvalidBase64:
+        kept = b""
+    if len(kept) != _SECRET_BYTES:
+        raise UnusableKeys(f"{path} holds no secret")
+    return kept
 
 
 def retire(folder: Path, purpose: Purpose, entropy: Callable[[int], bytes]) -> PublicKey:
@@ -174,12 +206,16 @@ def _origin(folder: Path) -> str:
 
 
 def _private(path: Path) -> PrivateKey:
-    if path.stat().st_mode & _OTHERS:
-        raise UnusableKeys(f"{path} can be read by others; make it yours alone: chmod 600 {path}")
+    _check_mode(path)
     try:
         return PrivateKey.from_jwk(_jwk(path))
     except InvalidKey as error:
         raise UnusableKeys(f"{path} holds no private key: {error}") from None
+
+
+def _check_mode(path: Path) -> None:
+    if path.stat().st_mode & _OTHERS:
+        raise UnusableKeys(f"{path} can be read by others; make it yours alone: chmod 600 {path}")
 
 
 def _retired(folder: Path, purpose: Purpose) -> tuple[PublicKey, ...]:

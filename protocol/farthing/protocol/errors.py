@@ -94,6 +94,7 @@ class Code(StrEnum):
     NOT_DISPUTABLE = "not_disputable"
     # A vendor's tool or the road to it.
     VENDOR_FAILED = "vendor_failed"
+    RESULT_EXPIRED = "result_expired"
     LOCAL_LIMIT_EXCEEDED = "local_limit_exceeded"
     PROCESSOR_FAILED = "processor_failed"
     # Farthing's own fault.
@@ -201,6 +202,7 @@ _SAYS: dict[Code, str] = {
     Code.NOT_DISPUTABLE: "The charge cannot be disputed for this reason.",
     Code.DISPUTE_DECIDED: "The dispute has been decided already.",
     Code.VENDOR_FAILED: "The vendor's tool did not deliver.",
+    Code.RESULT_EXPIRED: "The result is no longer kept; its digest is.",
     Code.LOCAL_LIMIT_EXCEEDED: "The amount is above the ceiling kept on this machine.",
     Code.PROCESSOR_FAILED: "The payment processor did not do what it was asked.",
     Code.INTERNAL_ERROR: "Something went wrong on the server; nothing is known to have happened.",
@@ -210,8 +212,8 @@ _RETRYABLE = frozenset({
     Code.PROCESSOR_FAILED, Code.INTERNAL_ERROR,
 })  # fmt: skip
 _FORGOTTEN = frozenset({
-    Code.REGISTRATION_PENDING, Code.VENDOR_FAILED, Code.LOCAL_LIMIT_EXCEEDED,
-    Code.PROCESSOR_FAILED, Code.INTERNAL_ERROR,
+    Code.REGISTRATION_PENDING, Code.VENDOR_FAILED, Code.RESULT_EXPIRED,
+    Code.LOCAL_LIMIT_EXCEEDED, Code.PROCESSOR_FAILED, Code.INTERNAL_ERROR,
 })  # fmt: skip
 _PRECEDENCE = {code: place for place, code in enumerate(Code)}
 _NEXT: dict[Code, NextAction] = {
@@ -249,6 +251,7 @@ _NEXT: dict[Code, NextAction] = {
     Code.KEY_EXPIRED: NextAction.NEW_KEY,
     Code.LOCAL_LIMIT_EXCEEDED: NextAction.CONTACT_OPERATOR,
     Code.VENDOR_FAILED: NextAction.USE_OTHER_VENDOR,
+    Code.RESULT_EXPIRED: NextAction.NEW_KEY,
 }
 
 

@@ -35,6 +35,8 @@ __all__ = ["replay_charge"]
 
 _Follow = Callable[[Story, Record], None]
 
+# A call that the platform makes begins with a hold like every other.
+_SAME: Final = {"call_service": "place_hold"}
 # Each of these stands once, in this order; keys may begin and end anywhere between.
 _TRADE: Final[Mapping[str, _Follow]] = {
     "publish_listing": follow_publication,
@@ -79,7 +81,7 @@ def replay_charge(records: Iterable[Record], quote_key: PublicKey) -> Story:
 
 
 def _follow(story: Story, record: Record, awaited: list[str]) -> None:
-    operation = record.operation
+    operation = _SAME.get(record.operation, record.operation)
     require(record.refused is None, record, "it is a refusal")
     if operation in KEY_OPERATIONS:
         story.keys.learn(record)

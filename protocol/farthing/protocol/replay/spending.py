@@ -18,7 +18,13 @@ from farthing.protocol.times import utc_day
 
 __all__ = ["Spending"]
 
-_ENDS = {"capture_hold": "captured", "release_hold": "released", "expire_hold": "expired"}
+_PLACES = {"place_hold", "call_service"}
+_ENDS = {
+    "abandon_hold": "released",
+    "capture_hold": "captured",
+    "expire_hold": "expired",
+    "release_hold": "released",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +36,7 @@ class _Open:
     day: str
     expires_at_us: int
     aside: tuple[Transfer, ...]
+    placed_by: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +64,9 @@ class Spending:
 
     def follow(self, record: Record) -> None:
         """Judge the next record, and learn from it. Raises `RuleBroken`."""
-        if record.operation == "place_hold":
+        if record.operation in _PLACES:
             self._place(record)
-        elif record.operation in _ENDS:
+        elif record.operation in _ENDS and not _came_too_late(record):
             self._end(record)
         else:
             self._leave(record)
@@ -101,7 +108,12 @@ class Spending:
             sum(each.units for each in record.moved) == amount_units, "it sets another amount aside"
         )
         self._holds[hold_id] = _Open(
-            amount_units, grant.grant_id, day, integer(hold, "expires_at_us"), record.moved
+            amount_units,
+            grant.grant_id,
+            day,
+            integer(hold, "expires_at_us"),
+            record.moved,
+            record.operation,
         )
 
     def _end(self, record: Record) -> None:
@@ -111,6 +123,8 @@ class Spending:
         if opened is None:
             raise RuleBroken(FaultKind.HOLD, "it ended before, or was never placed")
         _hold(hold["status"] == _ENDS[record.operation], "its end has another name")
+        if record.operation == "abandon_hold":
+            _hold(opened.placed_by == "call_service", "it is given back for no call of its own")
         overdue = record.at_us >= opened.expires_at_us
         _hold(overdue == (record.operation == "expire_hold"), "it ends at the wrong time")
         voided = tuple(each for each in record.moved if each.movement is Movement.VOID)
@@ -199,6 +213,12 @@ class Spending:
 
     def _is_frozen(self, principal_id: str) -> bool:
         return not self._frozen.isdisjoint({principal_id, self._houses.get(principal_id, "")})
+
+
+def _came_too_late(record: Record) -> bool:
+    """Whether the platform gave a hold back that had ended: such a record does nothing at all."""
+    does = record.moved or record.counted or record.changed
+    return record.operation == "abandon_hold" and not does
 
 
 def _the(record: Record, noun: str) -> tuple[str, JsonObject]:

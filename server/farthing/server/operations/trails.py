@@ -44,6 +44,7 @@ __all__ = ["get_consistency_proof", "get_outcome", "get_tree_head"]
 _ANSWERS: Final[Mapping[str, Callable[[Record], object]]] = {
     "accept_terms": agreement_answer,
     "approve_registration": registration_answer,
+    "call_service": place_answer,
     "capture_hold": capture_answer,
     "close_account": close_answer,
     "confirm_payout": payout_answer,

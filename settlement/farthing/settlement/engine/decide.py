@@ -23,6 +23,7 @@ from farthing.settlement.engine import (
     lots,
     payments,
     principals,
+    services,
     treasury,
 )
 from farthing.settlement.engine.commands import PLATFORM, Command, Seen
@@ -36,6 +37,7 @@ Decision = Callable[[State, Call], Draft | Refusal]
 _DECISIONS: Final[Mapping[str, Decision]] = {
     "accept_terms": agreements.accept,
     "approve_registration": principals.approve,
+    "call_service": services.call,
     "capture_hold": holds.capture,
     "close_account": treasury.close,
     "confirm_payout": payments.confirm_payout,
@@ -68,6 +70,7 @@ _DECISIONS: Final[Mapping[str, Decision]] = {
 }
 _PLATFORMS: Final[Mapping[str, Decision]] = {
     genesis.GENESIS: genesis.genesis,
+    "abandon_hold": services.abandon,
     "close_evidence": disputes.close_evidence,
     "expire_hold": holds.expire,
     "expire_lot": lots.expire,

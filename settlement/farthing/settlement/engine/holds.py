@@ -55,6 +55,7 @@ __all__ = [
     "capture_answer",
     "charge_view",
     "expire",
+    "give_back",
     "hold_view",
     "lines_view",
     "place",
@@ -129,7 +130,9 @@ def place(state: State, call: Call) -> Draft | Refusal:
         return first_of(reasons)
     assert grant is not None
     hold = Hold(
-        hold_id=derive_id("hld", call.principal_id, "place_hold", call.command.idempotency_key),
+        hold_id=derive_id(
+            "hld", call.principal_id, call.command.operation, call.command.idempotency_key
+        ),
         agreement_id=agreement.agreement_id,
         buyer_id=agreement.buyer_id,
         operator_id=agreement.operator_id,
@@ -212,7 +215,7 @@ def release(state: State, call: Call) -> Draft | Refusal:
     body = call.command.body
     assert isinstance(body, ReleaseHold)
     hold = _payees_open_hold(state, call, body.hold_id)
-    return hold if isinstance(hold, Refusal) else _give_back(state, hold, "released")
+    return hold if isinstance(hold, Refusal) else give_back(state, hold, "released")
 
 
 def expire(state: State, call: Call) -> Draft | Refusal:
@@ -222,11 +225,23 @@ def expire(state: State, call: Call) -> Draft | Refusal:
     hold = state.holds[body.hold_id]
     assert hold.status == "open"
     assert hold.expires_at_us <= call.now_us
-    return _give_back(state, hold, "expired")
+    return give_back(state, hold, "expired")
+
+
+def give_back(state: State, hold: Hold, status: str) -> Draft:
+    """The end of a hold of which nothing is captured."""
+    return Draft(
+        moved=tuple(_aside(Movement.VOID, hold)),
+        counted=_counted(hold, -hold.amount_units),
+        changed=(
+            change("hold", hold.hold_id, replace(hold, status=status)),
+            *lots.ended(state, hold.drawn),
+        ),
+    )
 
 
 def place_answer(record: Record) -> HoldAnswer:
-    """The answer of `place_hold`, from the record alone; the entitlement is added when sent."""
+    """What a record set aside, from it alone; the entitlement is added when sent."""
     return _hold_answer(record, lines_view(record))
 
 
@@ -440,17 +455,6 @@ def _advanced(state: State, agreement: Agreement, usage: Mapping[str, int]) -> C
         position[meter] = position.get(meter, 0) + quantity
     after: dict[str, Json] = {meter: str(quantity) for meter, quantity in position.items()}
     return Change(noun="position", id=agreement.agreement_id, after=after)
-
-
-def _give_back(state: State, hold: Hold, status: str) -> Draft:
-    return Draft(
-        moved=tuple(_aside(Movement.VOID, hold)),
-        counted=_counted(hold, -hold.amount_units),
-        changed=(
-            change("hold", hold.hold_id, replace(hold, status=status)),
-            *lots.ended(state, hold.drawn),
-        ),
-    )
 
 
 def _aside(movement: Movement, hold: Hold) -> list[Transfer]:

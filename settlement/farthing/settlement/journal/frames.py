@@ -31,6 +31,7 @@ from farthing.settlement.engine.listings import Publishing
 from farthing.settlement.engine.lots import ExpireLot
 from farthing.settlement.engine.payments import ExpireTopUp, Processed
 from farthing.settlement.engine.principals import Named
+from farthing.settlement.engine.services import AbandonHold, ServiceCall
 
 __all__ = [
     "BODIES",
@@ -172,7 +173,9 @@ class _NotFiled(_Message, frozen=True, tag=2):
 # What the engine is given where it is not the ask itself: what a planner made of it, and the
 # platform's own commands.
 _PLANNED: Final[Mapping[str, Any]] = {
+    "abandon_hold": AbandonHold,
     "accept_terms": Acceptance,
+    "call_service": ServiceCall,
     "capture_hold": Capture,
     "close_evidence": CloseEvidence,
     "enrol_organisation": Named[EnrolOrganisation],

@@ -52,9 +52,11 @@ class _Facilitator:
     """Says yes to everything."""
 
     async def verify(self, *args: object, **named: object) -> VerifyResponse:
+        del args, named
         return VerifyResponse(is_valid=True, payer="0x" + "33" * 20)
 
     async def settle(self, *args: object, **named: object) -> SettleResponse:
+        del args, named
         return SettleResponse(success=True, transaction="0x" + "55" * 32, network=_NETWORK)
 
     def get_supported(self) -> SupportedResponse:
@@ -77,6 +79,7 @@ class _Exact:
     def enhance_payment_requirements(
         self, requirements: PaymentRequirements, kind: SupportedKind, extensions: list[str]
     ) -> PaymentRequirements:
+        del kind, extensions
         return requirements
 
 
@@ -89,6 +92,7 @@ def sold_by_x402(
     server.initialize()
 
     async def handler(arguments: dict[str, Any], context: object) -> MCPToolResult:
+        del context
         result = work(arguments)
         return MCPToolResult(
             content=[{"type": "text", "text": str(result)}], structured_content=result

@@ -19,7 +19,7 @@ from typing import Any, Final, cast
 from farthing.clients.files import FILE_MODE, make_directory
 from farthing.protocol.canonical import Json, canonical_bytes, parse_json
 
-__all__ = ["CallBook", "Called", "Keeper", "SessionInUse", "Stage", "read_calls"]
+__all__ = ["CallBook", "Called", "Keeper", "SessionInUse", "Stage", "read_book"]
 
 _VERSION: Final = 1
 _COLUMNS: Final = (
@@ -113,9 +113,7 @@ class CallBook:
     def document(self) -> dict[str, Json] | None:
         """The book as it was last kept, None in a new file."""
         with self._guard:
-            row = self._db.execute("SELECT document FROM book WHERE id = 1").fetchone()
-        document = parse_json(row[0]) if row else None
-        return document if isinstance(document, dict) else None
+            return _document(self._db)
 
     def write(self, calls: list[Called], document: Mapping[str, Json]) -> None:
         """Keep calls and the book that they lead to, all or nothing."""
@@ -188,15 +186,23 @@ class Keeper:
             raise
 
 
-def read_calls(path: Path) -> tuple[Called, ...]:
-    """The calls in a session's file, whoever has it open; nothing where there is no file."""
-    if not path.exists():
-        return ()
+def read_book(path: Path) -> tuple[dict[str, Json], tuple[Called, ...]]:
+    """What a session's file holds, whoever has it open: the book as last kept, and its calls.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+    """
+    path.stat()
     db = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
     try:
-        return _calls(db, tuple(Stage))
+        return _document(db) or {}, _calls(db, tuple(Stage))
     finally:
         db.close()
+
+
+def _document(db: sqlite3.Connection) -> dict[str, Json] | None:
+    row = db.execute("SELECT document FROM book WHERE id = 1").fetchone()
+    return cast("dict[str, Json]", parse_json(row[0])) if row else None
 
 
 def _calls(db: sqlite3.Connection, stages: tuple[Stage, ...]) -> tuple[Called, ...]:

@@ -67,6 +67,11 @@ class Home:
         return self.path / "spool.sqlite"
 
     @property
+    def books_path(self) -> Path:
+        """The folder of its spend sessions' books."""
+        return self.path / "sessions"
+
+    @property
     def ceiling_path(self) -> Path:
         return self.path / "ceiling.json"
 

@@ -3,24 +3,20 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import orjson
 import pytest
 
 from farthing.clients.transport import Connection
-from farthing.identity.callers import Caller
 from farthing.protocol.errors import Code, Refused
 from farthing.protocol.messages.statements import BalanceEvent
-from farthing.protocol.records import Change, Record, Signer
-from farthing.protocol.wire import Money, Role
-from farthing.server.doors.streams import Feed, Patient, Watcher
-from farthing.settlement.engine.commands import Committed
-from farthing.settlement.engine.questions import Figures
+from farthing.protocol.wire import Money
+from farthing.server.doors.streams import Patient
 from tests.server.listening import listening
-from tests.serving import Shop
+from tests.serving import Shop, serving
 from tests.subscribing import asked, subscribed
 
 WAIT_S = 20
@@ -134,6 +130,66 @@ async def test_a_principal_has_eight_streams_at_most(tmp_path: Path) -> None:
             await stream.aclose()
 
 
+async def test_a_slow_reader_is_given_nothing_once_its_key_has_ended(tmp_path: Path) -> None:
+    async with listening(tmp_path) as server:
+        shop = await Shop.opened(server)
+        for amount in ("2", "3", "4"):
+            await server.treasurer.fund(shop.operator.connection.principal, usd(amount), "more")
+        agent = shop.buyer.connection
+        assert agent.signer is not None
+        taken, may_go_on, sent = asyncio.Event(), asyncio.Event(), list[bytes]()
+
+        async def send(message: Any) -> None:
+            if message["type"] == "http.response.body":
+                sent.append(message["body"])
+                taken.set()
+                await may_go_on.wait()
+
+        async def receive() -> Any:
+            await asyncio.Event().wait()
+
+        streaming = asyncio.ensure_future(server.service.app(signed_get(agent), receive, send))
+        async with asyncio.timeout(WAIT_S):
+            await taken.wait()
+            async with aclosing(shop.operator.balance_events()) as other:
+                await next_of(other)
+                await shop.operator.revoke_key(agent.principal, agent.signer.thumbprint)
+                await server.treasurer.fund(shop.operator.connection.principal, usd("5"), "more")
+                # What is told of the funding is told after the revocation.
+                await next_of(other)
+                may_go_on.set()
+                await streaming
+
+        assert [bool(each) for each in sent] == [True, False]
+
+
+def signed_get(connection: Connection) -> Any:
+    url = f"{connection.url}/v1/events"
+    assert connection.auth is not None
+    request = next(connection.auth.auth_flow(httpx2.Request("GET", url)))
+    headers = [(name.lower(), value) for name, value in request.headers.raw]
+    return {
+        "type": "http",
+        "method": "GET",
+        "path": "/v1/events",
+        "raw_path": b"/v1/events",
+        "query_string": b"",
+        "headers": [*headers, (b"last-event-id", b"0")],
+        "client": ("127.0.0.1", 1),
+        "asgi": {"version": "3.0"},
+    }
+
+
+async def test_who_asks_for_the_head_of_a_stream_holds_none(tmp_path: Path) -> None:
+    async with serving(tmp_path) as server, asyncio.timeout(WAIT_S):
+        operator = await server.organisation("operator", "Operator One")
+        for _ in range(9):
+            url, auth = f"{operator.url}/v1/events", operator.auth
+            response = await operator.http.request("HEAD", url, auth=auth)
+            assert response.status_code == 200
+            assert response.headers["content-type"] == "text/event-stream"
+
+
 async def test_a_balance_is_a_resource_and_its_changes_a_subscription(tmp_path: Path) -> None:
     async with listening(tmp_path) as server:
         shop = await Shop.opened(server)
@@ -196,94 +252,6 @@ async def test_open_streams_do_not_keep_a_server_from_stopping(tmp_path: Path) -
         assert refused.value.code is Code.UNAVAILABLE
 
 
-class Quiet:
-    """An engine whose journal a test writes."""
-
-    def __init__(self) -> None:
-        self.records: asyncio.Queue[Any] = asyncio.Queue()
-
-    async def ask(self, question: object) -> Figures:
-        del question
-        return Figures(fee_ppm=0, seq=0, at_us=0)
-
-    async def follow(self, after_seq: int) -> AsyncIterator[Committed]:
-        del after_seq
-        while True:
-            yield await self.records.get()
-
-
-@asynccontextmanager
-async def feeding(**limits: int) -> AsyncIterator[tuple[Quiet, Feed]]:
-    engine = Quiet()
-    feed = Feed(engine, **limits)  # type: ignore[arg-type]
-    async with feed.running():
-        yield engine, feed
-
-
-OWNER = Caller(
-    principal_id="org_a", organisation_id="org_a", role=Role.OPERATOR, key_thumbprint="key-a"
-)
-
-
-async def test_all_streams_together_are_bounded() -> None:
-    async with feeding(streams_max=2, per_caller_max=2) as (_, feed):
-        third = replace(OWNER, principal_id="agt_c")
-        with (
-            feed.watch(OWNER),
-            feed.watch(replace(OWNER, principal_id="agt_b")),
-            pytest.raises(Refused) as refused,
-            feed.watch(third),
-        ):
-            pass
-        with feed.watch(OWNER), feed.watch(OWNER):
-            pass
-
-    assert refused.value.code is Code.OVERLOADED
-
-
-async def test_an_organisation_and_its_agents_share_a_bound() -> None:
-    async with feeding(per_owner_max=2) as (_, feed):
-        other = replace(OWNER, principal_id="org_b", organisation_id="org_b")
-        third = replace(OWNER, principal_id="agt_c")
-        with (
-            feed.watch(OWNER),
-            feed.watch(replace(OWNER, principal_id="agt_b")),
-            feed.watch(other),
-            pytest.raises(Refused) as refused,
-            feed.watch(third),
-        ):
-            pass
-
-    assert refused.value.code is Code.RATE_LIMITED
-
-
-async def test_the_journal_is_followed_only_while_somebody_watches() -> None:
-    async with feeding() as (engine, feed):
-        for _ in range(3):
-            with feed.watch(OWNER) as watcher:
-                assert await watcher.wait(WAIT_S)
-                watcher.woken.clear()
-                ends = Record(
-                    seq=1,
-                    at_us=1,
-                    operation="revoke_key",
-                    by=Signer(),
-                    asked={},
-                    changed=(Change(noun="key", id="key-a", after={"status": "revoked"}),),
-                )
-                engine.records.put_nowait(Following(ends))
-                assert await watcher.wait(WAIT_S)
-                assert watcher.closed
-
-
-class Following:
-    """A record as followers get it, with no bytes."""
-
-    def __init__(self, record: Record) -> None:
-        self.record = record
-        self.seq = record.seq
-
-
 async def test_a_reader_that_takes_nothing_is_left_alone() -> None:
     sent: list[Any] = []
 
@@ -304,17 +272,6 @@ async def test_a_reader_that_takes_nothing_is_left_alone() -> None:
     await Patient(streaming, write_s_max=0.01)({"path": "/", "type": "http"}, nothing, stuck)
 
     assert [each.get("body") for each in sent] == [None, b"1"]
-
-
-async def test_many_changes_of_one_balance_wait_as_one() -> None:
-    watcher = Watcher(OWNER)
-    for _ in range(1000):
-        watcher.touched.add("org_a:prepaid:USD")
-        watcher.woken.set()
-
-    assert await watcher.wait(WAIT_S)
-    assert watcher.touched == {"org_a:prepaid:USD"}
-    assert not watcher.woken.is_set()
 
 
 @asynccontextmanager

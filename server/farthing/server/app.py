@@ -26,10 +26,11 @@ from farthing.server.doors.admission import Admission
 from farthing.server.doors.http_api import api_routes
 from farthing.server.doors.mcp import mcp_door
 from farthing.server.doors.metrics import figures_of, operator_routes
-from farthing.server.doors.streams import Feed, event_route
+from farthing.server.doors.streams import event_route
 from farthing.server.doors.webhooks import webhook_routes
 from farthing.server.doors.wellknown import no_such_page, routes
 from farthing.server.engine import genesis_of, keyring_of, now_us, writer_of
+from farthing.server.followers.feed import Feed
 from farthing.server.followers.history import following_history
 from farthing.server.market import Market
 from farthing.server.metrics import Metrics

@@ -35,7 +35,8 @@ from farthing.server.dispatch import dispatch
 from farthing.server.doors.admission import BODY_BYTES_MAX, caller_of, request_id_of
 from farthing.server.doors.render import refused_result, result
 from farthing.server.doors.resources import BalanceResources
-from farthing.server.doors.streams import Feed, Patient
+from farthing.server.doors.streams import Patient
+from farthing.server.followers.feed import Feed
 from farthing.server.market import Market
 
 __all__ = ["McpDoor", "mcp_door", "tools_for"]

@@ -37,7 +37,8 @@ from farthing.protocol.messages.statements import GET_STATEMENT, Statement
 from farthing.protocol.wire import document_of
 from farthing.server.dispatch import dispatch
 from farthing.server.doors.admission import caller_of
-from farthing.server.doors.streams import HEARTBEAT_S, Feed, check_watcher, watching
+from farthing.server.doors.streams import HEARTBEAT_S, check_watcher, watching
+from farthing.server.followers.feed import Feed
 from farthing.server.market import Market
 
 __all__ = ["BalanceResources"]

@@ -1,16 +1,14 @@
-"""Balance changes as they happen: server-sent events, and the MCP door's subscription streams.
+"""Balance changes as they happen, as server-sent events; and what every stream of a door keeps to.
 
-Boundary: tells that something changed and reads what it is like every other caller; decides
-nothing. Streams are bounded in number, in what waits for a slow reader (nothing does), and in how
-long a reader may take. Source: spec/statements.md.
+Boundary: told by the feed that something changed, it reads what it is like every other caller;
+decides nothing. Nothing waits for a slow reader, and how long one may take is bounded.
+Source: spec/statements.md.
 """
 
 import asyncio
-from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
-from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
-from dataclasses import dataclass, field
-from typing import Final, cast
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from contextlib import aclosing, contextmanager
+from typing import Final
 
 import orjson
 import structlog
@@ -21,214 +19,36 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from farthing.identity.callers import Caller
 from farthing.protocol.errors import Code, Refused, refuse
-from farthing.protocol.ledger import split_account
 from farthing.protocol.messages.statements import GET_STATEMENT, BalanceEvent
-from farthing.protocol.records import Record
 from farthing.protocol.times import format_time
 from farthing.protocol.wire import document_of
 from farthing.server.dispatch import dispatch
 from farthing.server.doors.admission import caller_of, request_id_of
 from farthing.server.doors.render import problem
+from farthing.server.followers.feed import AGAIN_S, Feed, Watcher
 from farthing.server.market import Market
 from farthing.server.operations.replies import balance_of
 from farthing.server.operations.statements import ids_shown
-from farthing.settlement.engine.commands import Committed
 from farthing.settlement.engine.questions import Figures, FiguresNow
-from farthing.settlement.port import Engine
 from farthing.settlement.reports.lines import Line
 from farthing.settlement.reports.reads import View
 from farthing.settlement.reports.statements import balances_at, records_of
 
-__all__ = [
-    "EVENTS",
-    "PER_CALLER_MAX",
-    "STREAMS_MAX",
-    "Feed",
-    "Patient",
-    "Watcher",
-    "check_watcher",
-    "event_route",
-    "watching",
-]
+__all__ = ["EVENTS", "HEARTBEAT_S", "Patient", "check_watcher", "event_route", "watching"]
 
 log = structlog.get_logger(__name__)
 
 EVENTS: Final = "/v1/events"
-STREAMS_MAX: Final = 1000
-PER_CALLER_MAX: Final = 8
-PER_OWNER_MAX: Final = 64
 HEARTBEAT_S: Final = 15
 WRITE_S_MAX: Final = 30
-# A stream reads again no sooner than this after it has read: what happens meanwhile is one reading.
-_PAUSE_S: Final = 0.05
-# How long before a stream that could not catch up, or a feed that lost the engine, tries again.
-_AGAIN_S: Final = 1.0
+_HEADERS: Final[Mapping[str, str]] = {
+    "content-type": "text/event-stream",
+    "cache-control": "no-store",
+    # Proxies that would collect a stream before they pass it on.
+    "x-accel-buffering": "no",
+}
 _LINES_MAX: Final = 400
 _SEQ_DIGITS_MAX: Final = 15
-
-
-@dataclass(slots=True, eq=False)
-class Watcher:
-    """An open stream: woken when an account of its owner moved, closed when its key ends.
-
-    Args:
-        caller: whose stream.
-        woken: set when there is something to read.
-        touched: the accounts that moved since it was last emptied; all of one owner, so bounded.
-        closed: whether the stream must end.
-    """
-
-    caller: Caller
-    woken: asyncio.Event = field(default_factory=asyncio.Event)
-    touched: set[str] = field(default_factory=set)
-    closed: bool = False
-
-    @property
-    def owner(self) -> str:
-        """Whose accounts are watched."""
-        return self.caller.organisation_id
-
-    def close(self) -> None:
-        """Let the stream end."""
-        self.closed = True
-        self.woken.set()
-
-    async def wait(self, seconds: float) -> bool:
-        """Wait for something to happen, and say whether it did; a moment passes between two."""
-        await asyncio.sleep(0 if self.closed else _PAUSE_S)
-        with suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self.woken.wait()
-        happened = self.woken.is_set()
-        if not self.closed:
-            self.woken.clear()
-        return happened
-
-
-class Feed:
-    """Follows the journal's end while anybody watches, once for all of this process's streams.
-
-    Args:
-        engine: whose journal.
-        streams_max: how many streams may be open at once.
-        per_caller_max: how many of one principal.
-        per_owner_max: how many of one organisation with all of its agents.
-    """
-
-    def __init__(
-        self,
-        engine: Engine,
-        *,
-        streams_max: int = STREAMS_MAX,
-        per_caller_max: int = PER_CALLER_MAX,
-        per_owner_max: int = PER_OWNER_MAX,
-    ) -> None:
-        self._engine = engine
-        self._streams_max = streams_max
-        self._per_caller_max = per_caller_max
-        self._per_owner_max = per_owner_max
-        self._watchers: set[Watcher] = set()
-        self._by_owner: dict[str, set[Watcher]] = {}
-        self._callers: Counter[str] = Counter()
-        self._following: asyncio.Task[None] | None = None
-        self._open = False
-
-    @asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
-        """Streams can be opened until the block ends, which ends those that are open."""
-        self._open = True
-        try:
-            yield
-        finally:
-            self.close()
-            if (following := self._following) is not None:
-                following.cancel()
-                await asyncio.wait({following})
-
-    def close(self) -> None:
-        """Open no more streams, and let the open ones end."""
-        self._open = False
-        for watcher in self._watchers:
-            watcher.close()
-
-    @contextmanager
-    def watch(self, caller: Caller) -> Iterator[Watcher]:
-        """Watch the accounts of a caller's organisation.
-
-        Raises:
-            Refused: `rate_limited` beyond those of the caller or its organisation, `overloaded`
-                beyond those of all.
-        """
-        if not self._open:
-            raise Refused(refuse(Code.UNAVAILABLE))
-        if self._callers[caller.principal_id] >= self._per_caller_max:
-            text = f"{self._per_caller_max} streams of yours are open."
-            raise Refused(refuse(Code.RATE_LIMITED, message=text, retry_after_s=int(_AGAIN_S)))
-        of_owner = len(self._by_owner.get(caller.organisation_id, ()))
-        if of_owner >= self._per_owner_max:
-            text = f"{self._per_owner_max} streams of your organisation are open."
-            raise Refused(refuse(Code.RATE_LIMITED, message=text, retry_after_s=int(_AGAIN_S)))
-        if len(self._watchers) >= self._streams_max:
-            raise Refused(refuse(Code.OVERLOADED, retry_after_s=int(_AGAIN_S)))
-        watcher = Watcher(caller)
-        self._watchers.add(watcher)
-        self._by_owner.setdefault(watcher.owner, set()).add(watcher)
-        self._callers[caller.principal_id] += 1
-        if self._following is None or self._following.done():
-            self._following = asyncio.create_task(self._follow())
-        try:
-            yield watcher
-        finally:
-            self._forget(watcher)
-
-    def _forget(self, watcher: Watcher) -> None:
-        self._watchers.discard(watcher)
-        self._by_owner[watcher.owner].discard(watcher)
-        if not self._by_owner[watcher.owner]:
-            del self._by_owner[watcher.owner]
-        self._callers[watcher.caller.principal_id] -= 1
-        if not self._callers[watcher.caller.principal_id]:
-            del self._callers[watcher.caller.principal_id]
-        if not self._watchers and self._following is not None:
-            self._following.cancel()
-            self._following = None
-
-    async def _follow(self) -> None:
-        seq = -1
-        while self._open:
-            try:
-                if seq < 0:
-                    seq = (await self._engine.ask(FiguresNow())).seq
-                # What happened before, each watcher finds by reading.
-                for watcher in self._watchers:
-                    watcher.woken.set()
-                following = cast("AsyncGenerator[Committed, None]", self._engine.follow(seq))
-                async with aclosing(following):
-                    async for committed in following:
-                        seq = committed.seq
-                        self._tell(committed.record)
-                break
-            except Refused as refused:
-                log.warning("feed_interrupted", code=refused.code.value)
-                await asyncio.sleep(_AGAIN_S)
-        # The engine has ended: nothing more will happen.
-        for watcher in self._watchers:
-            watcher.close()
-
-    def _tell(self, record: Record) -> None:
-        for name in {name for each in record.moved for name in (each.debit, each.credit)}:
-            for watcher in self._by_owner.get(split_account(name)[0], ()):
-                watcher.touched.add(name)
-                watcher.woken.set()
-        ended = {
-            change.id
-            for change in record.changed
-            if change.noun == "key" and change.after.get("status") != "active"
-        }
-        if ended:
-            for watcher in self._watchers:
-                if watcher.caller.key_thumbprint in ended:
-                    watcher.close()
 
 
 class _SlowReader(Exception):
@@ -277,6 +97,9 @@ def event_route(market: Market, feed: Feed) -> Route:
             with watching(feed, caller) as watcher:
                 await check_watcher(market, watcher)
                 _check_place(after_seq, await market.ask(FiguresNow()))
+                if request.method == "HEAD":
+                    await Response(headers=_HEADERS)(scope, receive, send)
+                    return
                 await _stream(_events(market, watcher, after_seq), receive, send)
         except Refused as refused:
             await _refusal(market, refused, request)(scope, receive, send)
@@ -330,18 +153,8 @@ def _last_event_id(request: Request) -> int:
 
 async def _stream(chunks: AsyncGenerator[bytes, None], receive: Receive, send: Send) -> None:
     """Send until there is no more, or nobody is there."""
-    await send(
-        {
-            "type": "http.response.start",
-            "status": 200,
-            "headers": [
-                (b"content-type", b"text/event-stream"),
-                (b"cache-control", b"no-store"),
-                # Proxies that would collect a stream before they pass it on.
-                (b"x-accel-buffering", b"no"),
-            ],
-        }
-    )
+    headers = [(name.encode(), value.encode()) for name, value in _HEADERS.items()]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
 
     async def write() -> None:
         async with aclosing(chunks):
@@ -375,10 +188,12 @@ async def _events(market: Market, watcher: Watcher, after_seq: int) -> AsyncGene
         except Refused:  # the engine is away
             chunks, behind = [], True
         for chunk in chunks:
+            if watcher.closed:  # while a slow reader took what is before it
+                return
             yield chunk
         if chunks and behind:
             continue
-        if not await watcher.wait(_AGAIN_S if behind else HEARTBEAT_S) and not behind:
+        if not await watcher.wait(AGAIN_S if behind else HEARTBEAT_S) and not behind:
             yield b": still here\n\n"
 
 

@@ -227,7 +227,7 @@ def test_a_network_is_a_caip_2_name_of_the_platform() -> None:
 def test_a_settlement_survives_x402_and_a_failed_one_is_none() -> None:
     settled = Settlement(
         charge_id="chg_x",
-        hold_id=ENTITLEMENT.hold_id,
+        hold_id=str(ENTITLEMENT.hold_id),
         amount_units=12,
         delivery={"schema": "farthing-delivery/1"},
         delivery_signature="s",

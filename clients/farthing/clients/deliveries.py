@@ -101,7 +101,7 @@ class Deliveries:
 
         The work goes on when the caller goes away: it asks again and finds it done.
         """
-        hold_id = work.paid.entitlement.hold_id
+        hold_id = work.paid.hold_id
         flight = self._flights.get(hold_id)
         if flight is None:
             flight = asyncio.create_task(self._obtain(work))
@@ -131,7 +131,7 @@ class Deliveries:
         await asyncio.to_thread(self._spool.close)
 
     async def _obtain(self, work: Work) -> Entry | Refusal:
-        hold_id = work.paid.entitlement.hold_id
+        hold_id = work.paid.hold_id
         entry = await self.find(hold_id)
         if entry is None:
             return await self._produce(work)
@@ -152,7 +152,7 @@ class Deliveries:
 
     async def _produce(self, work: Work) -> Entry | Refusal:
         entitlement = work.paid.entitlement
-        hold_id, now_us = entitlement.hold_id, self._clock()
+        hold_id, now_us = work.paid.hold_id, self._clock()
         await asyncio.to_thread(
             self._spool.begin,
             hold_id,
@@ -184,8 +184,9 @@ class Deliveries:
 
     async def _deliver(self, work: Work, produced: Produced) -> Entry | Refusal:
         entitlement, now_us = work.paid.entitlement, self._clock()
+        hold_id = work.paid.hold_id
         delivery = DeliveryRecord(
-            hold_id=entitlement.hold_id,
+            hold_id=hold_id,
             agreement_id=entitlement.agreement_id,
             vendor_id=entitlement.vendor_id,
             listing_id=entitlement.listing_id,
@@ -198,14 +199,14 @@ class Deliveries:
         signed = sign_delivery(self._vendor.signer, delivery)
         await asyncio.to_thread(
             self._spool.deliver,
-            entitlement.hold_id,
+            hold_id,
             result=produced.result,
             content=produced.content,
             delivery=signed.document,
             signature=signed.signature,
             now_us=now_us,
         )
-        entry = await self.find(entitlement.hold_id)
+        entry = await self.find(hold_id)
         assert entry is not None
         return await self._capture(entry)
 

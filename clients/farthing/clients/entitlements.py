@@ -10,6 +10,7 @@ from farthing.clients.x402 import PAYMENT, Presented
 from farthing.protocol import base64url
 from farthing.protocol.canonical import InvalidJson, parse_json
 from farthing.protocol.errors import Code, Refusal, refuse
+from farthing.protocol.ids import HoldId
 from farthing.protocol.proofs import (
     Entitlement,
     ProofError,
@@ -30,6 +31,12 @@ class Paid:
 
     entitlement: Entitlement
     voucher: Voucher
+
+    @property
+    def hold_id(self) -> HoldId:
+        """The hold that this pays from."""
+        assert self.entitlement.hold_id is not None, "a session's payment is no hold's"
+        return self.entitlement.hold_id
 
     @property
     def cap_units(self) -> int:
@@ -74,6 +81,8 @@ def check_payment(
         )
     except ProofError as error:
         return _refusal("entitlement", error.reason, Code.HOLD_EXPIRED)
+    if entitlement.hold_id is None:
+        return refuse(Code.PROOF_INVALID, path=f"{PAYMENT}.payload.entitlement.hold_id")
     if entitlement.issuer != platform:
         return _refusal("entitlement", ProofFault.WRONG_SUBJECT, Code.PROOF_INVALID)
     if entitlement.listing_id != listing_id:

@@ -200,7 +200,7 @@ class Seller:
             args_sha256 = _digest(sent, payable.listing.limits.input_bytes_max)
             paid = await self._paid(payable, deliveries, presented, args_sha256)
             schema = await self._output_schema(payable, paid.entitlement.agreement_id)
-            if await deliveries.find(paid.entitlement.hold_id) is None:
+            if await deliveries.find(paid.hold_id) is None:
                 _check_room(payable, deliveries)
         except Refused as refused:
             return unpaid(price, refused.refusal)

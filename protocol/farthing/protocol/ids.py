@@ -17,6 +17,7 @@ __all__ = [
     "OrganisationId",
     "PrincipalId",
     "QuoteId",
+    "SessionId",
     "derive_id",
     "id_pattern",
     "split_id",
@@ -30,6 +31,7 @@ ListingId = NewType("ListingId", str)
 QuoteId = NewType("QuoteId", str)
 AgreementId = NewType("AgreementId", str)
 HoldId = NewType("HoldId", str)
+SessionId = NewType("SessionId", str)
 
 _ALPHABET: Final = "0123456789abcdefghjkmnpqrstvwxyz"
 # Two letters at a time: an id is made several times on every paid call.

@@ -1,9 +1,9 @@
 """The three short-lived JWTs of a trade, made and checked: request, entitlement, voucher.
 
 A request JWT proves one HTTP call to the platform, an entitlement tells a vendor what it may
-believe about a hold, a voucher is what the payer signs towards the vendor. A claim that is not
-expected is refused, as is a missing one. Whether a proof was used before, and whether its key may
-still act, is judged in the engine. See spec/proofs.md.
+believe about a hold or a session, a voucher is what the payer signs towards the vendor. A claim
+that is not expected is refused, as is a missing one. Whether a proof was used before, and whether
+its key may still act, is judged in the engine. See spec/proofs.md.
 """
 
 import base64
@@ -11,22 +11,33 @@ import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Final
 
 from farthing.protocol.canonical import Json, JsonLike
-from farthing.protocol.ids import AgreementId, HoldId, ListingId, OrganisationId, PrincipalId
-from farthing.protocol.keys import InvalidKey, PublicKey, Signer
-from farthing.protocol.money import ASSETS, INT64_MAX
-from farthing.protocol.signatures import (
-    InvalidSignature,
-    KeyOf,
-    SignatureFault,
-    Typ,
-    read_header,
-    sign_compact,
-    verify_compact,
+from farthing.protocol.claims import (
+    SHA256,
+    SKEW_S,
+    ProofError,
+    ProofFault,
+    check_life,
+    confirmed_key,
+    instant_us,
+    life,
+    text_claim,
+    units_claim,
+    verified_claims,
 )
+from farthing.protocol.ids import (
+    AgreementId,
+    HoldId,
+    ListingId,
+    OrganisationId,
+    PrincipalId,
+    SessionId,
+)
+from farthing.protocol.keys import PublicKey, Signer
+from farthing.protocol.money import ASSETS
+from farthing.protocol.signatures import KeyOf, Typ, read_header, sign_compact
 from farthing.protocol.times import SECOND_US
 
 __all__ = [
@@ -43,70 +54,29 @@ __all__ = [
     "check_voucher",
     "content_digest",
     "entitlement_jwt",
+    "read_voucher",
     "request_jwt",
     "voucher_jwt",
 ]
 
 REQUEST_LIFETIME_S_MAX: Final = 60
 VOUCHER_LIFETIME_S_MAX: Final = 3600
-SKEW_S: Final = 5
-"""How far a signer's clock may run ahead. Nothing is added at the end of a life: a used proof need
-be remembered only until the `exp` it carries."""
 
-_TEXT: Final = re.compile(r"[\x21-\x7e]{1,2048}")
 _JTI: Final = re.compile(r"[\x21-\x7e]{1,128}")
-_SHA256: Final = re.compile(r"[0-9a-f]{64}")
-_UNITS: Final = re.compile(r"0|[1-9][0-9]{0,18}")
 
 _REQUEST_CLAIMS: Final = frozenset(
     {"iss", "sub", "aud", "iat", "exp", "jti", "htm", "htu", "content_digest"}
 )
 _ENTITLEMENT_CLAIMS: Final = frozenset(
-    {"iss", "sub", "aud", "iat", "exp", "cnf", "hold_id", "agreement_id", "listing_id"}
+    {"iss", "sub", "aud", "iat", "exp", "cnf", "agreement_id", "listing_id"}
     | {"cap_units", "asset", "card_sha256"}
 )
 _VOUCHER_CLAIMS: Final = frozenset(
-    {"aud", "iat", "exp", "jti", "hold_id", "args_sha256", "seq", "max_cum_units", "ack"}
+    {"aud", "iat", "exp", "jti", "args_sha256", "seq", "max_cum_units", "ack"}
 )
-
-
-class ProofFault(StrEnum):
-    """Why a proof is refused."""
-
-    MALFORMED = "malformed"
-    WRONG_TYP = "wrong_typ"
-    UNKNOWN_KEY = "unknown_key"
-    BAD_SIGNATURE = "bad_signature"
-    WRONG_SUBJECT = "wrong_subject"
-    WRONG_AUD = "wrong_aud"
-    LIFETIME = "lifetime"
-    NOT_YET_VALID = "not_yet_valid"
-    EXPIRED = "expired"
-    WRONG_METHOD = "wrong_method"
-    WRONG_URL = "wrong_url"
-    BODY_MISMATCH = "body_mismatch"
-    OVER_CAP = "over_cap"
-
-
-class ProofError(ValueError):
-    """The token does not prove what is asked of it."""
-
-    def __init__(self, reason: ProofFault) -> None:
-        super().__init__(reason.value)
-        self.reason = reason
-
-
-# A header that tries to choose its algorithm is a bad signature, one that tries anything else is
-# malformed: whoever made such a token knows why.
-_OF_SIGNATURE: Final = {
-    SignatureFault.MALFORMED: ProofFault.MALFORMED,
-    SignatureFault.HEADER: ProofFault.MALFORMED,
-    SignatureFault.WRONG_ALG: ProofFault.BAD_SIGNATURE,
-    SignatureFault.WRONG_TYP: ProofFault.WRONG_TYP,
-    SignatureFault.UNKNOWN_KEY: ProofFault.UNKNOWN_KEY,
-    SignatureFault.BAD_SIGNATURE: ProofFault.BAD_SIGNATURE,
-    SignatureFault.CLAIMS: ProofFault.MALFORMED,
-}
+_HOLD: Final = frozenset({"hold_id"})
+_SESSION: Final = frozenset({"session_id"})
+_BLOCK: Final = _SESSION | {"per_call_units", "unsigned_units"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,14 +96,17 @@ class RequestProof:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entitlement:
-    """What the platform lets a vendor believe about a hold.
+    """What the platform lets a vendor believe about a hold or a session, one of the two.
 
     Work done for the payer's vouchers before `expires_at_us` is covered up to `cap_units` of the
-    asset. With `args_sha256` the hold is for one call with exactly these arguments. The expiry
-    travels in whole seconds, rounded down, so that an entitlement never outlives its hold.
+    asset, in a session up to `per_call_units` a call. With `args_sha256` a hold is for one call
+    with exactly these arguments. `unsigned_units` is what a session may owe on MACs beyond its
+    last signed voucher, 0 where none are taken. The expiry travels in whole seconds, rounded down,
+    so that an entitlement never outlives what it is for.
     """
 
-    hold_id: HoldId
+    hold_id: HoldId | None = None
+    session_id: SessionId | None = None
     agreement_id: AgreementId
     listing_id: ListingId
     vendor_id: OrganisationId
@@ -145,23 +118,28 @@ class Entitlement:
     expires_at_us: int
     issuer: str
     args_sha256: str | None = None
+    per_call_units: int = 0
+    unsigned_units: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Voucher:
     """What the payer signs towards the vendor: this call, up to this much altogether.
 
-    `seq` counts the calls under a hold from 1. `max_cum_units` is the most the payer owes for all
-    of them so far, this one included. `ack` is the digest chain of the answers received, empty
-    before the first.
+    `seq` counts the calls under a hold or a session from 1. `max_cum_units` is the most the payer
+    owes for all of them so far, this one included. `ack` is the digest chain of the answers
+    received, empty before the first. `mac_sha256` is the digest of the key of a session's MACs,
+    where one is handed over beside the voucher.
     """
 
     agreement_id: AgreementId
-    hold_id: HoldId
+    hold_id: HoldId | None = None
+    session_id: SessionId | None = None
     args_sha256: str
     seq: int
     max_cum_units: int
     ack: str
+    mac_sha256: str | None = None
 
 
 def request_jwt(
@@ -200,7 +178,7 @@ def request_jwt(
         "htm": method,
         "htu": url,
         "content_digest": content_digest(body),
-        **_life(now_us, lifetime_s, REQUEST_LIFETIME_S_MAX),
+        **life(now_us, lifetime_s, REQUEST_LIFETIME_S_MAX),
     }
     return sign_compact(signer, Typ.REQUEST, claims)
 
@@ -222,21 +200,21 @@ def check_request(
     Raises:
         ProofError: With the reason.
     """
-    claims = _verified(token, Typ.REQUEST, key_of, _REQUEST_CLAIMS)
-    subject = _text(claims, "sub")
+    claims = verified_claims(token, Typ.REQUEST, key_of, _REQUEST_CLAIMS)
+    subject = text_claim(claims, "sub")
     proof = RequestProof(
         principal=PrincipalId(subject),
         thumbprint=read_header(token).kid,
-        jti=_text(claims, "jti", _JTI),
-        issued_at_us=_instant_us(claims, "iat"),
-        expires_at_us=_instant_us(claims, "exp"),
+        jti=text_claim(claims, "jti", _JTI),
+        issued_at_us=instant_us(claims, "iat"),
+        expires_at_us=instant_us(claims, "exp"),
     )
-    aud, htm, htu, digest = (_text(claims, n) for n in ("aud", "htm", "htu", "content_digest"))
-    if _text(claims, "iss") != subject:
+    aud, htm, htu, digest = (text_claim(claims, n) for n in ("aud", "htm", "htu", "content_digest"))
+    if text_claim(claims, "iss") != subject:
         raise ProofError(ProofFault.WRONG_SUBJECT)
     if aud != audience:
         raise ProofError(ProofFault.WRONG_AUD)
-    _check_life(proof.issued_at_us, proof.expires_at_us, now_us, REQUEST_LIFETIME_S_MAX)
+    check_life(proof.issued_at_us, proof.expires_at_us, now_us, REQUEST_LIFETIME_S_MAX)
     if htm != method:
         raise ProofError(ProofFault.WRONG_METHOD)
     if htu != url:
@@ -255,14 +233,17 @@ def entitlement_jwt(signer: Signer, entitlement: Entitlement, now_us: int) -> st
         "iat": now_us // SECOND_US,
         "exp": entitlement.expires_at_us // SECOND_US,
         "cnf": {"jwk": dict(entitlement.payer_jwk)},
-        "hold_id": entitlement.hold_id,
+        **_subject(entitlement),
         "agreement_id": entitlement.agreement_id,
         "listing_id": entitlement.listing_id,
         "cap_units": str(entitlement.cap_units),
         "asset": entitlement.asset,
         "card_sha256": entitlement.card_sha256,
     }
-    if entitlement.args_sha256 is not None:
+    if entitlement.session_id is not None:
+        claims["per_call_units"] = str(entitlement.per_call_units)
+        claims["unsigned_units"] = str(entitlement.unsigned_units)
+    elif entitlement.args_sha256 is not None:
         claims["args_sha256"] = entitlement.args_sha256
     return sign_compact(signer, Typ.ENTITLEMENT, claims)
 
@@ -273,28 +254,37 @@ def check_entitlement(token: str, *, key_of: KeyOf, vendor_id: str, now_us: int)
     Raises:
         ProofError: With the reason.
     """
-    claims = _verified(
-        token, Typ.ENTITLEMENT, key_of, _ENTITLEMENT_CLAIMS, optional=frozenset({"args_sha256"})
+    claims = verified_claims(
+        token, Typ.ENTITLEMENT, key_of, _ENTITLEMENT_CLAIMS, _HOLD | _BLOCK | {"args_sha256"}
     )
+    hold_id, session_id = _read_subject(claims)
+    is_block = session_id is not None
+    if claims.keys() & _BLOCK != (_BLOCK if is_block else set()) or (
+        is_block and "args_sha256" in claims
+    ):
+        raise ProofError(ProofFault.MALFORMED)
     entitlement = Entitlement(
-        hold_id=HoldId(_text(claims, "hold_id")),
-        agreement_id=AgreementId(_text(claims, "agreement_id")),
-        listing_id=ListingId(_text(claims, "listing_id")),
-        vendor_id=OrganisationId(PrincipalId(_text(claims, "aud"))),
-        buyer_id=PrincipalId(_text(claims, "sub")),
-        payer_jwk=_confirmed_key(claims["cnf"]).jwk(),
-        cap_units=_units(claims, "cap_units"),
-        asset=_text(claims, "asset"),
-        card_sha256=_text(claims, "card_sha256", _SHA256),
-        expires_at_us=_instant_us(claims, "exp"),
-        issuer=_text(claims, "iss"),
-        args_sha256=_text(claims, "args_sha256", _SHA256) if "args_sha256" in claims else None,
+        hold_id=hold_id,
+        session_id=session_id,
+        agreement_id=AgreementId(text_claim(claims, "agreement_id")),
+        listing_id=ListingId(text_claim(claims, "listing_id")),
+        vendor_id=OrganisationId(PrincipalId(text_claim(claims, "aud"))),
+        buyer_id=PrincipalId(text_claim(claims, "sub")),
+        payer_jwk=confirmed_key(claims["cnf"]).jwk(),
+        cap_units=units_claim(claims, "cap_units"),
+        asset=text_claim(claims, "asset"),
+        card_sha256=text_claim(claims, "card_sha256", SHA256),
+        expires_at_us=instant_us(claims, "exp"),
+        issuer=text_claim(claims, "iss"),
+        args_sha256=_optional_digest(claims, "args_sha256"),
+        per_call_units=units_claim(claims, "per_call_units") if is_block else 0,
+        unsigned_units=units_claim(claims, "unsigned_units") if is_block else 0,
     )
     if entitlement.asset not in ASSETS:
         raise ProofError(ProofFault.MALFORMED)
     if entitlement.vendor_id != vendor_id:
         raise ProofError(ProofFault.WRONG_AUD)
-    _check_life(_instant_us(claims, "iat"), entitlement.expires_at_us, now_us, None)
+    check_life(instant_us(claims, "iat"), entitlement.expires_at_us, now_us, None)
     return entitlement
 
 
@@ -307,20 +297,23 @@ def voucher_jwt(signer: Signer, voucher: Voucher, *, now_us: int, jti: str, life
     claims: dict[str, JsonLike] = {
         "aud": voucher.agreement_id,
         "jti": jti,
-        "hold_id": voucher.hold_id,
+        **_subject(voucher),
         "args_sha256": voucher.args_sha256,
         "seq": voucher.seq,
         "max_cum_units": str(voucher.max_cum_units),
         "ack": voucher.ack,
-        **_life(now_us, lifetime_s, VOUCHER_LIFETIME_S_MAX),
+        **life(now_us, lifetime_s, VOUCHER_LIFETIME_S_MAX),
     }
+    if voucher.mac_sha256 is not None:
+        assert voucher.session_id is not None, "only a session has MACs"
+        claims["mac_sha256"] = voucher.mac_sha256
     return sign_compact(signer, Typ.VOUCHER, claims)
 
 
 def check_voucher(
     token: str, *, entitlement: Entitlement, args_sha256: str, now_us: int
 ) -> Voucher:
-    """Check a voucher against the entitlement the platform gave for the hold.
+    """Check a voucher against the entitlement the platform gave for the hold or session.
 
     Args:
         token: What the payer sent.
@@ -332,31 +325,14 @@ def check_voucher(
         ProofError: With the reason. That `seq` and `max_cum_units` only ever grow is for the
             vendor, who saw the last voucher, to check.
     """
-    payer = PublicKey.from_jwk(entitlement.payer_jwk)
-    claims = _verified(
-        token,
-        Typ.VOUCHER,
-        lambda kid: payer if kid == payer.thumbprint else None,
-        _VOUCHER_CLAIMS,
-    )
-    seq, ack = claims["seq"], claims["ack"]
-    if type(seq) is not int or seq < 1:
-        raise ProofError(ProofFault.MALFORMED)
-    _text(claims, "jti", _JTI)
-    voucher = Voucher(
-        agreement_id=AgreementId(_text(claims, "aud")),
-        hold_id=HoldId(_text(claims, "hold_id")),
-        args_sha256=_text(claims, "args_sha256", _SHA256),
-        seq=seq,
-        max_cum_units=_units(claims, "max_cum_units"),
-        ack="" if ack == "" else _text(claims, "ack", _SHA256),
-    )
-    issued_at_us, expires_at_us = _instant_us(claims, "iat"), _instant_us(claims, "exp")
-    if voucher.hold_id != entitlement.hold_id:
+    claims = _voucher_claims(token, PublicKey.from_jwk(entitlement.payer_jwk))
+    voucher = _voucher(claims)
+    issued_at_us, expires_at_us = instant_us(claims, "iat"), instant_us(claims, "exp")
+    if (voucher.hold_id, voucher.session_id) != (entitlement.hold_id, entitlement.session_id):
         raise ProofError(ProofFault.WRONG_SUBJECT)
     if voucher.agreement_id != entitlement.agreement_id:
         raise ProofError(ProofFault.WRONG_AUD)
-    _check_life(issued_at_us, expires_at_us, now_us, VOUCHER_LIFETIME_S_MAX)
+    check_life(issued_at_us, expires_at_us, now_us, VOUCHER_LIFETIME_S_MAX)
     if now_us >= entitlement.expires_at_us:
         raise ProofError(ProofFault.EXPIRED)
     if voucher.args_sha256 != args_sha256:
@@ -368,75 +344,70 @@ def check_voucher(
     return voucher
 
 
+def read_voucher(token: str, payer: PublicKey, agreement_id: str) -> Voucher:
+    """Read a voucher for settlement, later: what counts is that this payer signed it.
+
+    Neither its time nor its arguments are judged, nor the hold or session it is for: compare that
+    with what is settled.
+
+    Raises:
+        ProofError: `malformed`, a fault of the signature, or `wrong_aud`.
+    """
+    claims = _voucher_claims(token, payer)
+    voucher = _voucher(claims)
+    if voucher.agreement_id != agreement_id:
+        raise ProofError(ProofFault.WRONG_AUD)
+    return voucher
+
+
 def content_digest(body: bytes) -> str:
     """Digest a body in the form of an RFC 9530 Content-Digest member."""
     return f"sha-256=:{base64.b64encode(hashlib.sha256(body).digest()).decode()}:"
 
 
-def _verified(
-    token: str,
-    typ: Typ,
-    key_of: KeyOf,
-    expected: frozenset[str],
-    optional: frozenset[str] = frozenset(),
-) -> dict[str, Json]:
-    try:
-        claims = verify_compact(token, typ, key_of)
-    except InvalidSignature as fault:
-        raise ProofError(_OF_SIGNATURE[fault.reason]) from None
-    if not expected <= claims.keys() <= expected | optional:
+def _voucher_claims(token: str, payer: PublicKey) -> dict[str, Json]:
+    def key_of(kid: str) -> PublicKey | None:
+        return payer if kid == payer.thumbprint else None
+
+    optional = _HOLD | _SESSION | {"mac_sha256"}
+    return verified_claims(token, Typ.VOUCHER, key_of, _VOUCHER_CLAIMS, optional)
+
+
+def _voucher(claims: Mapping[str, Json]) -> Voucher:
+    hold_id, session_id = _read_subject(claims)
+    seq, ack = claims["seq"], claims["ack"]
+    if type(seq) is not int or seq < 1 or (hold_id is not None and "mac_sha256" in claims):
         raise ProofError(ProofFault.MALFORMED)
-    return claims
+    for name in ("iat", "exp"):
+        instant_us(claims, name)
+    text_claim(claims, "jti", _JTI)
+    return Voucher(
+        agreement_id=AgreementId(text_claim(claims, "aud")),
+        hold_id=hold_id,
+        session_id=session_id,
+        args_sha256=text_claim(claims, "args_sha256", SHA256),
+        seq=seq,
+        max_cum_units=units_claim(claims, "max_cum_units"),
+        ack="" if ack == "" else text_claim(claims, "ack", SHA256),
+        mac_sha256=_optional_digest(claims, "mac_sha256"),
+    )
 
 
-def _life(now_us: int, lifetime_s: int, lifetime_s_max: int) -> dict[str, int]:
-    if not 1 <= lifetime_s <= lifetime_s_max:
-        raise ProofError(ProofFault.LIFETIME)
-    issued_at_s = now_us // SECOND_US
-    return {"iat": issued_at_s, "exp": issued_at_s + lifetime_s}
+def _subject(of: Entitlement | Voucher) -> dict[str, str]:
+    assert (of.hold_id is None) is not (of.session_id is None), "a hold or a session"
+    if of.session_id is not None:
+        return {"session_id": of.session_id}
+    assert of.hold_id is not None
+    return {"hold_id": of.hold_id}
 
 
-def _check_life(
-    issued_at_us: int, expires_at_us: int, now_us: int, lifetime_s_max: int | None
-) -> None:
-    lifetime_us = expires_at_us - issued_at_us
-    if lifetime_us <= 0 or (
-        lifetime_s_max is not None and lifetime_us > lifetime_s_max * SECOND_US
-    ):
-        raise ProofError(ProofFault.LIFETIME)
-    if issued_at_us > now_us + SKEW_S * SECOND_US:
-        raise ProofError(ProofFault.NOT_YET_VALID)
-    if now_us >= expires_at_us:
-        raise ProofError(ProofFault.EXPIRED)
-
-
-def _text(claims: Mapping[str, Json], name: str, pattern: re.Pattern[str] = _TEXT) -> str:
-    value = claims[name]
-    if not isinstance(value, str) or pattern.fullmatch(value) is None:
+def _read_subject(claims: Mapping[str, Json]) -> tuple[HoldId | None, SessionId | None]:
+    if ("hold_id" in claims) is ("session_id" in claims):
         raise ProofError(ProofFault.MALFORMED)
-    return value
+    if "hold_id" in claims:
+        return HoldId(text_claim(claims, "hold_id")), None
+    return None, SessionId(text_claim(claims, "session_id"))
 
 
-def _units(claims: Mapping[str, Json], name: str) -> int:
-    units = int(_text(claims, name, _UNITS))
-    if units > INT64_MAX:
-        raise ProofError(ProofFault.MALFORMED)
-    return units
-
-
-def _instant_us(claims: Mapping[str, Json], name: str) -> int:
-    seconds = claims[name]
-    # JSON's true is an int to Python: the exact type is asked for.
-    if type(seconds) is not int or seconds < 0:
-        raise ProofError(ProofFault.MALFORMED)
-    return seconds * SECOND_US
-
-
-def _confirmed_key(cnf: Json) -> PublicKey:
-    jwk = cnf.get("jwk") if isinstance(cnf, dict) and len(cnf) == 1 else None
-    if not isinstance(jwk, dict):
-        raise ProofError(ProofFault.MALFORMED)
-    try:
-        return PublicKey.from_jwk(jwk)
-    except InvalidKey:
-        raise ProofError(ProofFault.MALFORMED) from None
+def _optional_digest(claims: Mapping[str, Json], name: str) -> str | None:
+    return text_claim(claims, name, SHA256) if name in claims else None

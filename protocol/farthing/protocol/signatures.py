@@ -61,6 +61,7 @@ class Typ(StrEnum):
     ACCEPTANCE = "farthing-acceptance+json"
     LISTING = "farthing-listing+json"
     DELIVERY = "farthing-delivery+json"
+    USAGE = "farthing-usage+json"
     SNAPSHOT = "farthing-snapshot+json"
     ROTATION = "farthing-rotation+json"
 

@@ -38,6 +38,7 @@ __all__ = [
     "PrincipalRef",
     "Quantity",
     "Role",
+    "SessionRef",
     "Sha256",
     "Slug",
     "Text",
@@ -71,6 +72,7 @@ PrincipalRef = Annotated[str, Field(pattern=r"^(agt|org|stf)_[0-7][0-9a-hjkmnp-t
 ListingRef = Annotated[str, Field(pattern=id_pattern("lst"))]
 AgreementRef = Annotated[str, Field(pattern=id_pattern("agr"))]
 HoldRef = Annotated[str, Field(pattern=id_pattern("hld"))]
+SessionRef = Annotated[str, Field(pattern=id_pattern("ses"))]
 ChargeRef = Annotated[str, Field(pattern=id_pattern("chg"))]
 DisputeRef = Annotated[str, Field(pattern=id_pattern("dsp"))]
 IdempotencyKey = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{16,128}$")]

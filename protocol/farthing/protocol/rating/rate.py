@@ -31,6 +31,8 @@ __all__ = [
     "RatingError",
     "line_document",
     "parse_line",
+    "price_at",
+    "quantity_after",
     "rate",
 ]
 
@@ -147,7 +149,7 @@ def rate(card: RateCard | CompiledCard, position: Position, usage: Mapping[str, 
         if dimension is None:
             raise RatingError(RatingCode.UNKNOWN_METER, meter)
         start = position.get(meter, 0)
-        end = _end(start, usage[meter], meter)
+        end = quantity_after(start, usage[meter], meter)
         line = _line(compiled.card.card_sha256, dimension, start, end)
         lines.append(line)
         total_units += line.amount_units
@@ -192,7 +194,8 @@ def parse_line(document: Json) -> Line:
     return line
 
 
-def _end(start: int, quantity: int, meter: str) -> int:
+def quantity_after(start: int, quantity: int, meter: str) -> int:
+    """Where a meter stands after a quantity; `invalid_quantity` where that is nowhere."""
     # `type is int`, because True is an int to isinstance and no quantity.
     if type(start) is int and type(quantity) is int and start >= 0 and quantity >= 0:
         end = start + quantity
@@ -204,10 +207,10 @@ def _end(start: int, quantity: int, meter: str) -> int:
 def _line(sha256: str, dimension: CompiledDimension, start: int, end: int) -> Line:
     last = bisect_left(dimension.ends, end)
     first = min(bisect_right(dimension.ends, start), last)
-    after_units = _price(dimension, last, end)
+    after_units = price_at(dimension, last, end)
     if after_units > INT64_MAX:
         raise RatingError(RatingCode.AMOUNT_OVERFLOW, dimension.meter)
-    before_units = _price(dimension, first, start) if start else 0
+    before_units = price_at(dimension, first, start) if start else 0
     assert 0 <= before_units <= after_units, "prices never fall as usage grows"
     return Line(
         sha256,
@@ -221,7 +224,7 @@ def _line(sha256: str, dimension: CompiledDimension, start: int, end: int) -> Li
     )
 
 
-def _price(dimension: CompiledDimension, tier: int, quantity: int) -> int:
+def price_at(dimension: CompiledDimension, tier: int, quantity: int) -> int:
     """The rounded price in units of the first `quantity`, the last of it lying in `tier`."""
     exact = dimension.before[tier] + (quantity - dimension.starts[tier]) * dimension.rates[tier]
     if dimension.denominator == 1:

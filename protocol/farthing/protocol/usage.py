@@ -1,0 +1,356 @@
+"""Usage events: one metered call of a session each, in the shape of CloudEvents 1.0.
+
+Boundary: the shape of an event and of a batch, and the words for what becomes of them. Digests and
+quantities only: a member that could carry content is unknown, and so refused. A batch is its
+canonical bytes, for they are what the vendor signs; whether an event is billed is judged by the
+engine. Source: spec/metering.md.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import lru_cache
+from typing import Final
+
+import msgspec
+
+from farthing.protocol.canonical import (
+    INTEGER_MAX,
+    InvalidJson,
+    Json,
+    canonical_bytes,
+    parse_json,
+)
+from farthing.protocol.documents import DIGEST, SLUG, DocumentError, Fault, Fields
+from farthing.protocol.ids import SessionId
+from farthing.protocol.rating.card import QUANTITY_MAX
+from farthing.protocol.times import SECOND_US, format_time, parse_time
+from farthing.protocol.wire import ROOT
+
+__all__ = [
+    "BATCH_BYTES_MAX",
+    "BATCH_EVENTS_MAX",
+    "BILLED",
+    "METERS_MAX",
+    "Columns",
+    "UsageEvent",
+    "UsageFault",
+    "UsageOutcome",
+    "batch_bytes",
+    "event_document",
+    "read_batch",
+]
+
+BATCH_EVENTS_MAX: Final = 1000
+BATCH_BYTES_MAX: Final = 600_000
+METERS_MAX: Final = 20
+
+_SPECVERSION: Final = "1.0"
+_TYPE: Final = f"{ROOT}.usage.v1"
+_METER_CHARACTERS_MAX: Final = 64
+_ID: Final = re.compile(r"[1-9][0-9]{0,15}")
+_QUANTITY: Final = re.compile(r"0|[1-9][0-9]{0,15}")
+_HEX: Final = re.compile(r"[0-9a-f]*")
+_DIGEST_CHARACTERS: Final = 64
+_TO_SECOND: Final = len("2026-11-21T11:22:33.")
+_MICROSECONDS: Final = re.compile(r"[0-9]{6}Z")
+
+
+class UsageOutcome(StrEnum):
+    """How a metered call ended."""
+
+    SUCCEEDED = "succeeded"
+    FAILED_VENDOR = "failed_vendor"
+    """The vendor could not deliver."""
+    FAILED_BUYER = "failed_buyer"
+    """What the buyer sent could not be worked on."""
+    RETRIED = "retried"
+    """Given up for another call in its place."""
+    TIMED_OUT = "timed_out"
+
+
+BILLED: Final = frozenset({UsageOutcome.SUCCEEDED})
+"""The terms' clause `refunds.undelivered: not_charged` says that nothing else is."""
+
+_OUTCOMES: Final = tuple(UsageOutcome)
+_PLACES: Final = {outcome.value: place for place, outcome in enumerate(_OUTCOMES)}
+
+
+class UsageFault(StrEnum):
+    """Why an event of an accepted batch is rejected, in order of precedence."""
+
+    DUPLICATE = "duplicate"
+    """Its number was taken before."""
+    OUT_OF_WINDOW = "out_of_window"
+    """Its number is too far behind the highest one taken, or ahead of it."""
+    BEFORE_SESSION = "before_session"
+    """Its time is before the session was opened."""
+    AFTER_END = "after_end"
+    """Its time is after the session had ended."""
+    IN_FUTURE = "in_future"
+    """Its time has not come."""
+    FROZEN = "frozen"
+    """Its time is after the buyer was frozen."""
+    UNKNOWN_METER = "unknown_meter"
+    """It uses a meter that the rate card has no price for."""
+    OVER_ALLOWANCE = "over_allowance"
+    """The agreement's allowance for a meter is used up."""
+    OVER_PER_CALL = "over_per_call"
+    """It costs more than the session lets one call cost."""
+    OVER_CAP = "over_cap"
+    """The session's money is used up."""
+    BEYOND_VOUCHER = "beyond_voucher"
+    """No voucher that settlement has seen covers its number, or the sum with it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UsageEvent:
+    """One call, metered by the vendor.
+
+    `seq` is the call's number in its session, `usage` the quantities by meter in their smallest
+    unit. A result there is only of a call that succeeded.
+    """
+
+    seq: int
+    at_us: int
+    usage: Mapping[str, int]
+    outcome: UsageOutcome
+    args_sha256: str
+    result_sha256: str = ""
+
+
+class Columns(msgspec.Struct, frozen=True, kw_only=True):
+    """A batch as settlement reads it: one place for each event, in the batch's order.
+
+    `outcomes` are places in `UsageOutcome`; `usage` has, by meter, 0 where an event has none of it.
+    The digests are not here: nothing is judged by them, and the signed text has them.
+    """
+
+    seqs: tuple[int, ...]
+    at_us: tuple[int, ...]
+    outcomes: tuple[int, ...]
+    usage: dict[str, tuple[int, ...]]
+
+    def usage_of(self, place: int) -> dict[str, int]:
+        """What one event used, without the meters it used nothing of."""
+        return {meter: each[place] for meter, each in self.usage.items() if each[place]}
+
+    def is_billed(self, place: int) -> bool:
+        """Whether an event's outcome is one that is billed."""
+        return _OUTCOMES[self.outcomes[place]] in BILLED
+
+
+def event_document(session_id: str, event: UsageEvent) -> dict[str, Json]:
+    """The CloudEvent of a call: `source` and `id` together name it."""
+    data: dict[str, Json] = {
+        "args_sha256": event.args_sha256,
+        "outcome": event.outcome.value,
+        "usage": {meter: str(quantity) for meter, quantity in event.usage.items()},
+    }
+    if event.outcome is UsageOutcome.SUCCEEDED:
+        data["result_sha256"] = event.result_sha256
+    return {
+        "specversion": _SPECVERSION,
+        "type": _TYPE,
+        "source": _source(session_id),
+        "id": str(event.seq),
+        "time": format_time(event.at_us),
+        "data": data,
+    }
+
+
+def batch_bytes(session_id: str, events: Sequence[UsageEvent]) -> bytes:
+    """The bytes of a batch, which its vendor signs: canonical JSON, an array of events."""
+    assert 1 <= len(events) <= BATCH_EVENTS_MAX, "a batch has a bound"
+    return canonical_bytes([event_document(session_id, event) for event in events])
+
+
+def read_batch(data: bytes, session_id: SessionId) -> Columns:
+    """Read a batch of one session's events.
+
+    Args:
+        data: The bytes that the vendor signed.
+        session_id: The only session its events may be of.
+
+    Raises:
+        DocumentError: For the first event that is none, with a path such as
+            `batch.17.data.usage`; at `batch` where it is no canonical JSON array, or too large.
+    """
+    if len(data) > BATCH_BYTES_MAX:
+        raise DocumentError("batch", Fault.OUT_OF_RANGE)
+    columns = _read_quickly(data, _source(session_id))
+    return _read(data, _source(session_id)) if columns is None else columns
+
+
+# The members in the order of canonical JSON: what is read can be written again byte for byte.
+class _Data(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    args_sha256: str
+    outcome: str
+    usage: dict[str, str]
+    result_sha256: str = ""
+
+
+class _Event(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    data: _Data
+    id: str
+    source: str
+    specversion: str
+    time: str
+    type: str
+
+
+_DECODER: Final = msgspec.json.Decoder(list[_Event])
+_ENCODER: Final = msgspec.json.Encoder(order="sorted")
+
+
+def _read_quickly(data: bytes, source: str) -> Columns | None:
+    # A typed reader takes a member given twice, spaces and escapes; writing what it read shows
+    # whether there were any. None stands for whatever is wrong: `_read` says what.
+    try:
+        events = _DECODER.decode(data)
+    except msgspec.MsgspecError:
+        return None
+    if not 1 <= len(events) <= BATCH_EVENTS_MAX or _ENCODER.encode(events) != data:
+        return None
+    seqs: list[int] = []
+    at_us: list[int] = []
+    outcomes: list[int] = []
+    digests: list[str] = []
+    usage: dict[str, list[int]] = {}
+    for place, event in enumerate(events):
+        if event.source != source or event.specversion != _SPECVERSION or event.type != _TYPE:
+            return None
+        details = event.data
+        outcome = _PLACES.get(details.outcome)
+        has_result = details.result_sha256 != ""
+        if outcome is None or has_result != (outcome == 0) or _ID.fullmatch(event.id) is None:
+            return None
+        if len(details.usage) > METERS_MAX:
+            return None
+        digests.append(details.args_sha256)
+        if has_result:
+            digests.append(details.result_sha256)
+        for meter, quantity in details.usage.items():
+            if _QUANTITY.fullmatch(quantity) is None:
+                return None
+            column = usage.get(meter)
+            if column is None:
+                column = usage[meter] = [0] * len(events)
+            column[place] = int(quantity)
+        seqs.append(int(event.id))
+        at_us.append(_instant_us(event.time))
+        outcomes.append(outcome)
+    if not _are_digests(digests) or not all(map(_is_meter, usage)):
+        return None
+    if max(seqs) > INTEGER_MAX or min(at_us) < 1:
+        return None
+    if any(max(column) > QUANTITY_MAX for column in usage.values()):
+        return None
+    return _columns(seqs, at_us, outcomes, usage)
+
+
+def _read(data: bytes, source: str) -> Columns:
+    """The same, one event after the other, with the place of what is wrong."""
+    try:
+        events = parse_json(data)
+        is_canonical = canonical_bytes(events) == data
+    except InvalidJson:
+        raise DocumentError("batch", Fault.INVALID_FORM) from None
+    if not isinstance(events, list):
+        raise DocumentError("batch", Fault.WRONG_TYPE)
+    if not 1 <= len(events) <= BATCH_EVENTS_MAX:
+        raise DocumentError("batch", Fault.WRONG_COUNT)
+    seqs: list[int] = []
+    at_us: list[int] = []
+    outcomes: list[int] = []
+    usage: dict[str, list[int]] = {}
+    for place, each in enumerate(events):
+        fields = Fields(each, f"batch.{place}")
+        for name, value in (("specversion", _SPECVERSION), ("type", _TYPE), ("source", source)):
+            if fields.value(name) != value:
+                raise DocumentError(fields.at(name), Fault.UNKNOWN_VALUE)
+        seqs.append(_integer(fields, "id", _ID, INTEGER_MAX))
+        at_us.append(_time(fields))
+        details = fields.fields("data")
+        outcomes.append(_PLACES[_details(details).value])
+        _add_usage(details, place, len(events), usage)
+        details.end()
+        fields.end()
+    if not is_canonical:
+        raise DocumentError("batch", Fault.INVALID_FORM)
+    return _columns(seqs, at_us, outcomes, usage)
+
+
+def _details(details: Fields) -> UsageOutcome:
+    details.text("args_sha256", length_max=_DIGEST_CHARACTERS, form=DIGEST)
+    outcome = details.member("outcome", UsageOutcome)
+    if outcome is UsageOutcome.SUCCEEDED:
+        details.text("result_sha256", length_max=_DIGEST_CHARACTERS, form=DIGEST)
+    return outcome
+
+
+def _add_usage(details: Fields, place: int, count: int, usage: dict[str, list[int]]) -> None:
+    meters, names = details.fields("usage"), details.mapping("usage")
+    if len(names) > METERS_MAX:
+        raise DocumentError(meters.path, Fault.WRONG_COUNT)
+    for meter in names:
+        if not _is_meter(meter):
+            raise DocumentError(meters.at(meter), Fault.INVALID_FORM)
+        quantity = _integer(meters, meter, _QUANTITY, QUANTITY_MAX)
+        usage.setdefault(meter, [0] * count)[place] = quantity
+
+
+def _integer(fields: Fields, name: str, form: re.Pattern[str], at_most: int) -> int:
+    number = int(fields.text(name, length_max=len(str(INTEGER_MAX)), form=form))
+    if number > at_most:
+        raise DocumentError(fields.at(name), Fault.OUT_OF_RANGE)
+    return number
+
+
+def _time(fields: Fields) -> int:
+    at_us = _instant_us(fields.text("time", length_max=len("2026-11-21T11:22:33.123456Z")))
+    if at_us < 1:
+        raise DocumentError(fields.at("time"), Fault.INVALID_FORM)
+    return at_us
+
+
+def _columns(
+    seqs: list[int], at_us: list[int], outcomes: list[int], usage: Mapping[str, list[int]]
+) -> Columns:
+    return Columns(
+        seqs=tuple(seqs),
+        at_us=tuple(at_us),
+        outcomes=tuple(outcomes),
+        usage={meter: tuple(usage[meter]) for meter in sorted(usage)},
+    )
+
+
+def _source(session_id: str) -> str:
+    return f"urn:farthing:{session_id}"
+
+
+def _are_digests(texts: Sequence[str]) -> bool:
+    lengths = set(map(len, texts))
+    return lengths == {_DIGEST_CHARACTERS} and _HEX.fullmatch("".join(texts)) is not None
+
+
+# A batch has few meters and few seconds: each is looked at once.
+@lru_cache(maxsize=1024)
+def _is_meter(name: str) -> bool:
+    return len(name) <= _METER_CHARACTERS_MAX and SLUG.fullmatch(name) is not None
+
+
+@lru_cache(maxsize=4096)
+def _second_us(text: str) -> int:
+    try:
+        return parse_time(f"{text}000000Z")
+    except ValueError:
+        return -SECOND_US
+
+
+def _instant_us(text: str) -> int:
+    """The instant of a time on the wire after 1970; below 1 where it is none."""
+    if _MICROSECONDS.fullmatch(text, _TO_SECOND) is None:
+        return 0
+    return _second_us(text[:_TO_SECOND]) + int(text[_TO_SECOND:-1])

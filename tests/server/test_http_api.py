@@ -217,6 +217,53 @@ async def test_a_key_in_the_header_is_the_one_that_is_signed(place: Place) -> No
 
 
 @pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("idempotency-key", ("y" * 22, KEY)),
+        ("idempotency-key", ("y" * 22, "y" * 22)),
+        ("content-type", ("application/json", "text/plain")),
+        ("host", ("127.0.0.1:8321", "evil.example")),
+        ("origin", ("http://127.0.0.1:8321", "https://evil.example")),
+        ("content-length", ("", "0")),
+    ],
+)
+async def test_what_is_stated_twice_is_refused_whichever_comes_first(
+    place: Place, name: str, values: tuple[str, str]
+) -> None:
+    before = await place.records()
+    content = orjson.dumps(fund(place, "y" * 22))
+    given = {"host": "127.0.0.1:8321", "content-type": "application/json"}
+    values = tuple(value or str(len(content)) for value in values)  # type: ignore[assignment]
+    for ordered in (values, values[::-1]):
+        headers = [*((key, value) for key, value in given.items() if key != name)]
+        headers += [(name, value) for value in ordered]
+        url = f"{place.treasurer.url}/v1/fund_account"
+        response = await place.server.http.post(
+            url, content=content, headers=headers, auth=place.treasurer.auth
+        )
+
+        assert response.json()["code"] == Code.MALFORMED
+        assert response.json()["path"] == name
+    assert await place.records() == before
+
+
+async def test_a_path_is_signed_as_it_is_sent(place: Place) -> None:
+    by = place.buyer
+    assert by.signer is not None
+    signer = RequestSigner(by.signer, principal=by.principal, audience=by.url)
+    request = next(signer.auth_flow(httpx2.Request("GET", f"{by.url}/v1/get_balance")))
+    proof = request.headers["authorization"]
+
+    signed = await place.send("GET", "/v1/get%5Fbalance", by=by)
+    other = await place.send("GET", "/v1/get%5Fbalance", authorization=proof)
+    folded = await place.send("GET", "/v1/get_balance%3Flimit=1", authorization=proof)
+
+    assert signed.status_code == 200
+    assert is_problem(other, 401, Code.PROOF_INVALID)
+    assert is_problem(folded, 401, Code.PROOF_INVALID)
+
+
+@pytest.mark.parametrize(
     ("target", "code"),
     [
         ("/v1/get_consistency_proof?first_size=1&first_size=1", Code.DUPLICATE_KEY),

@@ -61,7 +61,7 @@ class RequestSigner(httpx2.Auth):
             audience=self._audience,
             method=request.method,
             # As the platform publishes it: httpx drops a default port, the audience may name it.
-            url=f"{self._audience}{request.url.path}{_query(request)}",
+            url=f"{self._audience}{_target(request)}",
             body=request.content,
             now_us=self._clock(),
             jti=base64url.encode(self._entropy(_JTI_BYTES)),
@@ -71,7 +71,7 @@ class RequestSigner(httpx2.Auth):
         yield request
 
 
-def _query(request: httpx2.Request) -> str:
-    """The query as it is sent: it is part of what a read asks."""
-    query = request.url.query.decode("ascii")
-    return f"?{query}" if query else ""
+def _target(request: httpx2.Request) -> str:
+    """The path with its query, which is part of what a read asks, both as they are sent."""
+    path, _, query = request.url.raw_path.decode("ascii").partition("?")
+    return f"{path}?{query}" if query else path

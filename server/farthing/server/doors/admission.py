@@ -57,6 +57,8 @@ _MINUTE_S: Final = 60
 _MINUTE_US: Final = _MINUTE_S * 1_000_000
 _SIZE_DIGITS_MAX: Final = 12
 _PATH_LOGGED_MAX: Final = 200
+# Judged by their one value: where there are two, the next who reads may take the other.
+_ONCE: Final = (b"content-length", b"content-type", b"host", b"idempotency-key", b"origin")
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -201,7 +203,7 @@ class Admission:
             await self._app(scope, receive, answer)
             return
         headers: Headers = scope["headers"]
-        refused = self._misdirected(scope, headers)
+        refused = _ambiguous(scope, headers) or self._misdirected(scope, headers)
         body = b""
         if refused is None:
             try:
@@ -289,6 +291,16 @@ class Admission:
             raise Refused(refuse(Code.MALFORMED, message=text)) from None
 
 
+def _ambiguous(scope: Scope, headers: Headers) -> Response | None:
+    """Refuse what states twice what can be so only once."""
+    names = [name for name, _ in headers]
+    twice = next((name.decode() for name in _ONCE if names.count(name) > 1), "")
+    if not twice:
+        return None
+    refusal = refuse(Code.MALFORMED, path=twice, message="The header is there more than once.")
+    return problem(refusal, request_id_of(scope))
+
+
 async def _whole(headers: Headers, receive: Receive, bytes_max: int) -> bytes:
     too_large = Refused(refuse(Code.PAYLOAD_TOO_LARGE, required=str(bytes_max)))
     stated = _value(headers, b"content-length") or "0"
@@ -310,9 +322,10 @@ async def _whole(headers: Headers, receive: Receive, bytes_max: int) -> bytes:
 
 
 def _target(scope: Scope) -> str:
-    """The path with its query, which is part of what a read asks and so of what is signed."""
+    """The path with its query, as they were sent and signed; a path that is decoded may hold `?`."""
+    path = scope.get("raw_path", scope["path"].encode()).decode("latin-1")
     query = scope.get("query_string", b"").decode("latin-1")
-    return f"{scope['path']}?{query}" if query else str(scope["path"])
+    return f"{path}?{query}" if query else path
 
 
 def _read_by(scope: Scope) -> str:

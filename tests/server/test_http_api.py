@@ -237,9 +237,9 @@ async def test_what_is_stated_twice_is_refused_whichever_comes_first(
     for ordered in (values, values[::-1]):
         headers = [*((key, value) for key, value in given.items() if key != name)]
         headers += [(name, value) for value in ordered]
-        url = f"{place.treasurer.url}/v1/fund_account"
-        response = await place.server.http.post(
-            url, content=content, headers=headers, auth=place.treasurer.auth
+        url, auth = f"{place.treasurer.url}/v1/fund_account", place.treasurer.auth
+        response = await place.server.http.request(
+            "POST", url, content=content, headers=headers, auth=auth
         )
 
         assert response.json()["code"] == Code.MALFORMED

@@ -322,7 +322,7 @@ async def _whole(headers: Headers, receive: Receive, bytes_max: int) -> bytes:
 
 
 def _target(scope: Scope) -> str:
-    """The path with its query, as they were sent and signed; a path that is decoded may hold `?`."""
+    """The path with its query, as sent and signed: once decoded, a path may hold a `?`."""
     path = scope.get("raw_path", scope["path"].encode()).decode("latin-1")
     query = scope.get("query_string", b"").decode("latin-1")
     return f"{path}?{query}" if query else path

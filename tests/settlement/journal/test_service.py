@@ -4,7 +4,8 @@ import asyncio
 import os
 import socket
 import stat
-from contextlib import aclosing
+from collections.abc import Iterator
+from contextlib import aclosing, contextmanager
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -314,6 +315,39 @@ async def test_garbage_ends_its_own_connection_alone(garbage: bytes) -> None:
 
     assert ended
     assert isinstance(outcome, Outcome)
+
+
+def test_who_says_nothing_is_dropped_and_whoever_has_said_hello_is_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(service, "_PEERS_MAX", 2)
+    with served() as engine, raw(engine.address) as greeted:
+        replies = _replies(greeted)
+        greeted.send(submit_of(1, engine.hold()))
+        first = next(replies)
+        monkeypatch.setattr(service, "_HELLO_S", 0.01)
+        for _ in range(3):
+            with _silent(engine.address) as connection:
+                assert connection.has_ended
+        greeted.send(submit_of(2, engine.hold()))
+        told = [first, next(replies)]
+
+    assert all(isinstance(reply, Done) for reply in told)
+
+
+def test_who_has_not_said_hello_is_given_no_memory() -> None:
+    with served() as engine, _silent(engine.address) as connection:
+        connection.sock.sendall((FRAME_BYTES_MAX // 2).to_bytes(4, "big"))
+
+        assert connection.has_ended
+
+
+@contextmanager
+def _silent(address: Path) -> Iterator[Raw]:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+        sock.settimeout(10)
+        sock.connect(str(address))
+        yield Raw(sock)
 
 
 def test_another_protocol_and_another_user_are_not_served() -> None:

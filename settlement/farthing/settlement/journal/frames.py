@@ -344,9 +344,14 @@ def replies_in(frame: bytes) -> list[Reply]:
 
 
 class Splitter:
-    """Frames out of a stream of bytes, however they are cut."""
+    """Frames out of a stream of bytes, however they are cut.
 
-    def __init__(self) -> None:
+    Args:
+        frame_bytes_max: the largest frame that is taken; it may be raised between two frames.
+    """
+
+    def __init__(self, frame_bytes_max: int = FRAME_BYTES_MAX) -> None:
+        self.frame_bytes_max = frame_bytes_max
         self._buffer = bytearray()
 
     def feed(self, data: bytes) -> Iterator[bytes]:
@@ -360,7 +365,7 @@ class Splitter:
         start = 0
         while len(buffer) - start >= _LENGTH_BYTES:
             size = int.from_bytes(buffer[start : start + _LENGTH_BYTES], "big")
-            if size > FRAME_BYTES_MAX:
+            if size > self.frame_bytes_max:
                 raise BadFrame(f"a frame of {size} bytes")
             end = start + _LENGTH_BYTES + size
             if len(buffer) < end:

@@ -5,23 +5,22 @@ does all commands as one batch, and writes one frame to each front end. No async
 turns memory equals disk. Source: spec/design/09-engine-process.md.
 """
 
-import contextlib
-import errno
 import logging
 import os
 import selectors
 import socket
-import struct
 import time
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final, Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 from farthing.protocol.errors import Code, FarthingError, Refusal, Refused, refuse
 from farthing.settlement.engine.commands import Command, Outcome
 from farthing.settlement.engine.questions import RecordAt
+from farthing.settlement.journal.entrance import Entrance
 from farthing.settlement.journal.frames import (
+    FRAME_BYTES_MAX,
     PROTOCOL,
     Ask,
     BadFrame,
@@ -40,7 +39,6 @@ from farthing.settlement.journal.frames import (
     write_answer,
 )
 from farthing.settlement.journal.pages import PageReader
-from farthing.settlement.journal.sockets import owners_socket
 from farthing.settlement.journal.stepper import Limits, Stepper, unavailable
 
 __all__ = ["EngineServer", "no_background"]
@@ -53,6 +51,9 @@ _READ_BYTES: Final = 1024 * 1024
 # Above a front end that reads at all; one that does not is dropped before memory is.
 _OUT_BYTES_MAX: Final = 128 * 1024 * 1024
 _PEERS_MAX: Final = 64
+# What a connection may send before it has said hello, and how long it may take to.
+_HELLO_BYTES_MAX: Final = 64
+_HELLO_S: Final = 10
 # Followers of one front end.
 _FOLLOWS_MAX: Final = 1_000
 _PAGE_BYTES_MAX: Final = 1024 * 1024
@@ -62,7 +63,6 @@ _IDLE_MS: Final = 50
 _BACKGROUND_RECORDS: Final = 50_000
 # How long what is written at the very end may take to be read.
 _FLUSH_S: Final = 2
-_UCRED: Final = struct.Struct("3i")
 
 
 def no_background() -> None:
@@ -74,8 +74,9 @@ class _Peer:
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
-        self.splitter = Splitter()
+        self.splitter = Splitter(_HELLO_BYTES_MAX)
         self.greeted = False
+        self.greet_by_ns = time.monotonic_ns() + _HELLO_S * 1_000_000_000
         self.told: list[bytes] = []
         self.out: deque[memoryview] = deque()
         self.out_bytes = 0
@@ -106,13 +107,18 @@ class EngineServer(Generic[State]):
         background: Callable[[], None] = no_background,
     ) -> None:
         self._stepper = stepper
-        self._address = address
         self._limits = Limits() if limits is None else limits
-        self._uid = os.getuid() if uid is None else uid
         self._background = background
         self._selector = selectors.DefaultSelector()
-        self._listener: socket.socket | None = None
+        self._entrance = Entrance(
+            address,
+            uid=os.getuid() if uid is None else uid,
+            selector=self._selector,
+            enter=self._take_peer,
+        )
         self._peers: set[_Peer] = set()
+        # Who has not said hello, in the order in which they came; some have by now.
+        self._strangers: deque[_Peer] = deque()
         self._commands: deque[tuple[_Peer, int, Command]] = deque()
         self._stop_by_ns: int | None = None
         self._due_at_ns: int | None = None
@@ -127,8 +133,7 @@ class EngineServer(Generic[State]):
         Raises:
             OSError: the socket cannot be made there.
         """
-        self._listener = listener = owners_socket(self._address)
-        self._selector.register(listener, selectors.EVENT_READ, self._accept)
+        self._entrance.open()
         self._selector.register(self._pages, selectors.EVENT_READ, self._take_pages)
         self._kept_seq = self._stepper.recent.last_seq
         self._look_ahead()
@@ -140,7 +145,7 @@ class EngineServer(Generic[State]):
     def stop(self, *, drain_s: int) -> None:
         """End `run` once every front end has gone, or after so long; what was sent is done."""
         self._stop_by_ns = time.monotonic_ns() + drain_s * 1_000_000_000
-        self._close_listener()
+        self._entrance.close()
 
     def run(self) -> None:
         """Serve until told to stop.
@@ -154,7 +159,7 @@ class EngineServer(Generic[State]):
                 self._turn()
             self._finish()
         finally:
-            self._close_listener()
+            self._entrance.close()
             for peer in tuple(self._peers):
                 self._drop(peer)
             self._pages.close()
@@ -165,6 +170,7 @@ class EngineServer(Generic[State]):
         events = self._selector.select(self._wait_s())
         for key, mask in events:
             key.data(mask)
+        self._watch_the_door()
         if self._commands:
             # Answers wait for no disk.
             self._write()
@@ -179,7 +185,10 @@ class EngineServer(Generic[State]):
         if self._commands:
             return 0
         now_ns = time.monotonic_ns()
-        ends_ns = [end_ns for end_ns in (self._due_at_ns, self._stop_by_ns) if end_ns is not None]
+        ends = (self._due_at_ns, self._stop_by_ns, self._entrance.again_at_ns)
+        ends_ns = [end_ns for end_ns in ends if end_ns is not None]
+        if self._strangers:
+            ends_ns.append(self._strangers[0].greet_by_ns)
         if self._stepper.recent.last_seq != self._kept_seq:
             ends_ns.append(now_ns + _IDLE_MS * 1_000_000)
         return max(min(ends_ns) - now_ns, 0) / 1_000_000_000 if ends_ns else None
@@ -237,25 +246,30 @@ class EngineServer(Generic[State]):
             logger.exception("a standing beyond 64 bits, with record %d", reply.seq)
             return bytes_of(Done(id=id_, record=data, replayed=reply.replayed, standing=None))
 
-    def _accept(self, mask: int) -> None:
-        del mask
-        assert self._listener is not None
-        try:
-            sock, _ = self._listener.accept()
-        except OSError as error:
-            if error.errno not in {errno.EAGAIN, errno.ECONNABORTED}:
-                logger.exception("a connection could not be taken")
+    def _watch_the_door(self) -> None:
+        """Take connections where it is time again, and let go of who never says hello."""
+        if not self._strangers and self._entrance.again_at_ns is None:
             return
-        uid = _uid_of(sock)
-        if uid not in {None, self._uid} or len(self._peers) >= _PEERS_MAX:
-            logger.warning(
-                "a connection of user %s was refused, %d are open", uid, len(self._peers)
-            )
+        now_ns = time.monotonic_ns()
+        self._entrance.look(now_ns)
+        while self._strangers:
+            first = self._strangers[0]
+            if first.is_open and not first.greeted:
+                if now_ns < first.greet_by_ns:
+                    break
+                logger.warning("a connection that says nothing is dropped")
+                self._drop(first)
+            self._strangers.popleft()
+
+    def _take_peer(self, sock: socket.socket) -> None:
+        if len(self._peers) >= _PEERS_MAX:
+            logger.warning("a connection was refused, %d are open", len(self._peers))
             sock.close()
             return
         sock.settimeout(0)
         peer = _Peer(sock)
         self._peers.add(peer)
+        self._strangers.append(peer)
         self._selector.register(sock, selectors.EVENT_READ, lambda mask: self._serve(peer, mask))
         hello = Hello(protocol=PROTOCOL, restored_at_us=self._stepper.restored_at_us)
         peer.told.append(bytes_of(hello))
@@ -289,6 +303,7 @@ class EngineServer(Generic[State]):
                 if peer.greeted or message != Hello(protocol=PROTOCOL):
                     raise BadFrame("another protocol is spoken")
                 peer.greeted = True
+                peer.splitter.frame_bytes_max = FRAME_BYTES_MAX
             elif isinstance(message, Submit):
                 self._take_command(peer, message)
             elif isinstance(message, Ask):
@@ -408,14 +423,6 @@ class EngineServer(Generic[State]):
             self._kept_seq = self._stepper.recent.last_seq
             self._background()
 
-    def _close_listener(self) -> None:
-        if self._listener is not None:
-            self._selector.unregister(self._listener)
-            self._listener.close()
-            self._listener = None
-            with contextlib.suppress(OSError):
-                self._address.unlink(missing_ok=True)
-
 
 def _page(id_: int, records: list[bytes]) -> bytes:
     """As many records as fit a page; the follower asks for what is left."""
@@ -434,12 +441,3 @@ def _refused(id_: int, refusal: Refusal) -> bytes:
 
 def _overloaded() -> Refusal:
     return refuse(Code.OVERLOADED, retry_after_s=_RETRY_AFTER_S)
-
-
-def _uid_of(sock: socket.socket) -> int | None:
-    """The user at the other end, where the system tells; else the mode of the socket's file."""
-    option: Any = getattr(socket, "SO_PEERCRED", None)
-    if option is None:
-        return None
-    _, uid, _ = _UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, option, _UCRED.size))
-    return int(uid)

@@ -231,13 +231,13 @@ def read_settlement(value: object) -> Settlement | None:
         return None
     delivery, amount = extra.get("delivery"), value.get("amount")
     texts = (value.get("transaction"), extra.get("hold_id"), extra.get("delivery_signature"))
-    if not isinstance(delivery, Mapping) or not isinstance(amount, str) or not amount.isdecimal():
+    if not isinstance(delivery, Mapping) or not _is_count(amount):
         return None
     charge_id, hold_id, signature = (each if isinstance(each, str) else "" for each in texts)
     return Settlement(
         charge_id=charge_id,
         hold_id=hold_id,
-        amount_units=int(amount),
+        amount_units=int(str(amount)),
         delivery=delivery,
         delivery_signature=signature,
     )

@@ -19,9 +19,12 @@ from farthing.catalog.cards import CardShelf
 from farthing.catalog.vocabulary import load
 from farthing.identity.authentication import Authenticator
 from farthing.identity.directory import Directory, Found
-from farthing.identity.keyring import Keyring, Purpose
+from farthing.identity.keyring import Keyring, Purpose, open_secret
 from farthing.protocol.keys import Signer
 from farthing.server.adapters.manual import processors_of
+from farthing.server.adapters.outbound import Outbound
+from farthing.server.adapters.results import Results
+from farthing.server.adapters.vendors import McpVendors
 from farthing.server.doors.admission import Admission
 from farthing.server.doors.http_api import api_routes
 from farthing.server.doors.mcp import mcp_door
@@ -30,6 +33,7 @@ from farthing.server.doors.streams import event_route
 from farthing.server.doors.webhooks import webhook_routes
 from farthing.server.doors.wellknown import no_such_page, routes
 from farthing.server.engine import genesis_of, keyring_of, now_us, writer_of
+from farthing.server.flights import Flights
 from farthing.server.followers.feed import Feed
 from farthing.server.followers.history import following_history
 from farthing.server.market import Market
@@ -70,6 +74,7 @@ def build(
     entropy: Callable[[int], bytes] = os.urandom,
     remote: RemoteEngine | None = None,
     siblings: Siblings | None = None,
+    outbound: Outbound | None = None,
 ) -> Service:
     """Put a server together. Nothing is opened for writing until it runs.
 
@@ -80,12 +85,13 @@ def build(
         entropy: random bytes of a length.
         remote: the engine in a process of its own; else it runs on a thread of this one.
         siblings: which front end this is, and the others; the first keeps the statement lines.
+        outbound: the way to vendors; else the one that the settings say.
     """
     siblings = siblings or Siblings()
     issuer = settings.issuer(port)
     keyring = keyring_of(settings, issuer, entropy)
     if remote is not None:
-        keyring = keyring.only(Purpose.PLATFORM)
+        keyring = keyring.only(Purpose.PLATFORM, Purpose.PAYER)
     engine = remote or writer_of(settings, keyring, clock)
     reading = _reading(settings)
     reports = Reports(settings.reports_path, engine)
@@ -101,6 +107,12 @@ def build(
         vocabulary=load(),
         processors=_processors(settings, issuer),
         metrics=Metrics(siblings.number),
+        flights=_flights(settings, clock, entropy),
+        vendors=McpVendors(
+            outbound or Outbound(local=settings.is_local(port)),
+            answer_bytes_max=settings.vendor_answer_bytes_max,
+        ),
+        vendor_timeout_s=settings.vendor_timeout_s,
         **_keys(keyring),
     )
     feed = Feed(engine)
@@ -110,13 +122,15 @@ def build(
     @asynccontextmanager
     async def running() -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
-            for disposed in (reading.dispose, reports.dispose, engine.close):
-                stack.push_async_callback(disposed)
+            closing = (reading.dispose, reports.dispose, engine.close, market.vendors.aclose)
+            for closed in closing:
+                stack.push_async_callback(closed)
             await engine.open()
             if remote is None:
                 await _begin(market, keyring, settings)
             if siblings.number == 1:
                 await stack.enter_async_context(following_history(engine, settings.reports_path))
+            await stack.enter_async_context(market.flights.running())
             await stack.enter_async_context(mcp.running())
             await stack.enter_async_context(feed.running())
             told = partial(figures_of, market, lambda: engine.healthy)
@@ -171,6 +185,26 @@ def _admission(
     )
 
 
+def _flights(
+    settings: Settings, clock: Callable[[], int], entropy: Callable[[int], bytes]
+) -> Flights:
+    """The calls that the platform makes, in the file that all front ends share."""
+    results = Results(
+        settings.results_path,
+        secret=open_secret(settings.keys_dir, "results", entropy),
+        entropy=entropy,
+        bytes_max=settings.results_bytes_max,
+    )
+    return Flights(
+        results,
+        holder=entropy(16).hex(),
+        now_us=clock,
+        wait_s=settings.service_wait_s,
+        kept_s=settings.results_kept_s,
+        flights_max=settings.service_calls_max,
+    )
+
+
 def _processors(settings: Settings, issuer: str) -> Mapping[str, PaymentProcessor]:
     """Who brings money in and takes it out; raises `InvalidSetting` where a secret is no secret."""
     names = (settings.stripe_key_file, settings.stripe_webhook_secret_file)
@@ -202,6 +236,7 @@ def _processors(settings: Settings, issuer: str) -> Mapping[str, PaymentProcesso
 
 class _Keys(TypedDict):
     signer: Signer
+    payer: Signer
     quote_keys: tuple[Mapping[str, str], ...]
     origin: str
     journal_jwk: Mapping[str, str]
@@ -212,6 +247,7 @@ def _keys(keyring: Keyring) -> _Keys:
     quoting = (*keyring.retired[Purpose.PLATFORM], keyring.public(Purpose.PLATFORM))
     return {
         "signer": keyring[Purpose.PLATFORM],
+        "payer": keyring[Purpose.PAYER],
         "quote_keys": tuple(key.jwk() for key in quoting),
         "origin": keyring.origin,
         "journal_jwk": keyring.public(Purpose.JOURNAL).jwk(),

@@ -20,8 +20,9 @@ from farthing.protocol.errors import Code, Refused, refuse
 from farthing.protocol.keys import Signer
 from farthing.protocol.wire import Operation, document_of
 from farthing.server.adapters.manual import processors_of
+from farthing.server.flights import Flights
 from farthing.server.metrics import Metrics
-from farthing.server.ports import PaymentProcessor
+from farthing.server.ports import PaymentProcessor, VendorCaller
 from farthing.settlement.engine.commands import Command, Kept, Outcome, Question
 from farthing.settlement.port import Engine
 from farthing.settlement.reports.reads import Reports
@@ -53,6 +54,10 @@ class Market:
         reports: statement lines, for reading.
         cards: the shelf of rate cards that searches price with.
         vocabulary: the capability tags in force.
+        flights: the calls of vendors' tools that the platform makes.
+        vendors: who makes them.
+        vendor_timeout_s: how long one attempt may take.
+        payer: the platform's key for the vouchers that it pays them with.
         processors: who brings money in and takes it out, by name.
         metrics: what this process counts of itself.
     """
@@ -70,6 +75,10 @@ class Market:
     reports: Reports
     cards: CardShelf
     vocabulary: Vocabulary
+    flights: Flights
+    vendors: VendorCaller
+    vendor_timeout_s: int
+    payer: Signer
     processors: Mapping[str, PaymentProcessor] = field(default_factory=processors_of)
     metrics: Metrics = field(default_factory=Metrics)
 

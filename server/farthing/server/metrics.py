@@ -6,7 +6,7 @@ Source: spec/transport-http.md#metrics.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final
@@ -35,6 +35,7 @@ class Metrics:
     _in_flight: Gauge = field(init=False)
     _seq: Gauge = field(init=False)
     _healthy: Gauge = field(init=False)
+    _services: Counter = field(init=False)
 
     def __post_init__(self) -> None:
         registry = self._registry
@@ -69,6 +70,24 @@ class Metrics:
             (_FRONT_END,),
             registry=registry,
         ).labels(self.front_end)
+        self._services = Counter(
+            "farthing_service_calls",
+            "Calls of vendors' tools that were asked for, by what was answered.",
+            (_FRONT_END, "ending"),
+            registry=registry,
+        )
+
+    @contextmanager
+    def service_call(self) -> Iterator[Callable[[str], None]]:
+        """Count one asking for a vendor's call: as what it is told to be, or by its refusal."""
+        told = ["gone"]
+        try:
+            yield lambda ending: told.insert(0, ending)
+        except Refused as refused:
+            told.insert(0, refused.code.value)
+            raise
+        finally:
+            self._services.labels(self.front_end, told[0]).inc()
 
     @contextmanager
     def call(self, name: str) -> Iterator[None]:

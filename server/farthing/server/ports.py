@@ -1,14 +1,30 @@
 """What the server needs of the world outside: ports, each a protocol with its duties.
 
-Boundary: no implementation; those are in `adapters`. Source: spec/ledger.md.
+Boundary: no implementation; those are in `adapters`. Source: spec/ledger.md, spec/services.md.
 """
 
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Protocol
 
+from farthing.protocol.canonical import LooseJson
+from farthing.protocol.errors import Refusal
 from farthing.settlement.engine.payments import Processed
 from farthing.settlement.engine.things import Payout, TopUp
 
-__all__ = ["InvalidEvent", "PaymentProcessor", "ProcessorFailed"]
+__all__ = [
+    "Delivered",
+    "InvalidEvent",
+    "NotSent",
+    "PaidCall",
+    "PaymentProcessor",
+    "ProcessorFailed",
+    "Progress",
+    "VendorCaller",
+    "VendorFailed",
+    "VendorLost",
+    "VendorRefused",
+]
 
 
 class ProcessorFailed(Exception):
@@ -56,4 +72,78 @@ class PaymentProcessor(Protocol):
         Raises:
             InvalidEvent: it is not the processor's.
         """
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PaidCall:
+    """One call of a vendor's tool; `payment` is what pays for it, in x402's form."""
+
+    url: str
+    tool: str
+    arguments: Mapping[str, LooseJson]
+    input_schema: Mapping[str, object]
+    payment: Mapping[str, object]
+    timeout_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivered:
+    """What a vendor answered; nothing of it is believed."""
+
+    hold_id: str
+    result: LooseJson
+    content: tuple[LooseJson, ...]
+
+
+class NotSent(Exception):
+    """The call never left: the vendor cannot have taken it. `again`: a moment later it may."""
+
+    again = True
+
+
+class VendorLost(Exception):
+    """The call left, and no whole answer came: whether it was done is not known."""
+
+
+class VendorFailed(Exception):
+    """An answer came that is none, and another one would be no better."""
+
+
+class VendorRefused(Exception):
+    """The vendor said no, with a refusal of its own."""
+
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__(refusal.code.value)
+        self.refusal = refusal
+
+
+Progress = Callable[[float, float | None, str], None]
+"""Told of a call's progress: how far, of how much if that is known, and the vendor's own words."""
+
+
+class VendorCaller(Protocol):
+    """Who calls vendors' tools.
+
+    It makes one attempt for each call of it, follows nowhere, and keeps nothing.
+    """
+
+    def check(self, url: str) -> None:
+        """Judge an address before anything is held for it.
+
+        Raises:
+            NotSent: it is none to send a payment to.
+        """
+        ...
+
+    async def call(self, call: PaidCall, progress: Progress) -> Delivered:
+        """Call a tool once, and pass on what it says of its progress.
+
+        Raises:
+            NotSent, VendorLost, VendorFailed, VendorRefused: as each says.
+        """
+        ...
+
+    async def aclose(self) -> None:
+        """Let go of what is open."""
         ...

@@ -22,6 +22,7 @@ _NUMBER: Final = re.compile(r"0|[1-9][0-9]{0,11}")
 _WHOLE_PPM: Final = 1_000_000
 _PORT_MAX: Final = 65_535
 _WORKERS_MAX: Final = 32
+_BYTES_MIN: Final = 65_536
 _PORTS: Final = {"http": 80, "https": 443}
 _ORIGIN: Final = re.compile(
     r"(?P<scheme>https?)://(?P<host>[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?|\[[0-9a-f:]+\])"
@@ -54,6 +55,12 @@ class Settings:
         stripe_webhook_secret_file: the file of the secret that Stripe signs its events with.
         stripe_return_url: where Checkout sends a payer afterwards; empty means the public URL.
         stripe_api_url: another place of Stripe's API, such as a fake's; empty means Stripe's own.
+        vendor_timeout_s: how long one attempt to call a vendor's tool may take.
+        vendor_answer_bytes_max: the most that a vendor may answer to the platform.
+        service_wait_s: how long one `call_service` waits before it says to ask again.
+        service_calls_max: vendors' tools that one front end calls at once.
+        results_kept_s: how long the result of a `call_service` can be asked for again.
+        results_bytes_max: how large the file of results may become before no call is begun.
     """
 
     data_dir: Path = Path("farthing-data")
@@ -71,6 +78,12 @@ class Settings:
     stripe_webhook_secret_file: str = ""
     stripe_return_url: str = ""
     stripe_api_url: str = ""
+    vendor_timeout_s: int = 120
+    vendor_answer_bytes_max: int = 4_194_304
+    service_wait_s: int = 25
+    service_calls_max: int = 256
+    results_kept_s: int = 86_400
+    results_bytes_max: int = 1_073_741_824
 
     def __post_init__(self) -> None:
         if self.enrolment not in {"approved", "open"}:
@@ -81,6 +94,7 @@ class Settings:
             raise InvalidSetting(f"port: 0 to {_PORT_MAX}")
         if min(self.queue_max, self.anonymous_per_minute) < 1:
             raise InvalidSetting("queue_max and anonymous_per_minute: at least 1")
+        self._check_services()
         if not 1 <= self.workers <= _WORKERS_MAX:
             raise InvalidSetting(f"workers: 1 to {_WORKERS_MAX}")
         if self.log_level not in {"debug", "info", "warning", "error"}:
@@ -103,6 +117,13 @@ class Settings:
         return self.data_dir / "reports.sqlite"
 
     @property
+    def results_path(self) -> Path:
+        """The file of the calls that the platform makes; its front ends share it."""
+        if self.database_url:
+            return self.database_path.with_suffix(".results.sqlite")
+        return self.data_dir / "results.sqlite"
+
+    @property
     def keys_dir(self) -> Path:
         """The folder of the platform's keys."""
         return self.data_dir / "keys"
@@ -112,6 +133,10 @@ class Settings:
         if self.public_url:
             return self.public_url.rstrip("/")
         return f"http://{_bracketed(self.host)}:{port}"
+
+    def is_local(self, port: int) -> bool:
+        """Whether the server is reached by loopback alone."""
+        return urlsplit(self.issuer(port)).hostname in _LOOPBACK
 
     def hosts(self, port: int) -> frozenset[str]:
         """The `Host` values that reach this server, against DNS rebinding."""
@@ -123,6 +148,14 @@ class Settings:
         if self.host in _LOOPBACK:
             hosts |= {f"{_bracketed(name)}:{port}" for name in _LOOPBACK}
         return frozenset(hosts)
+
+    def _check_services(self) -> None:
+        names = ("vendor_timeout_s", "service_wait_s", "service_calls_max", "results_kept_s")
+        if min(getattr(self, name) for name in names) < 1:
+            raise InvalidSetting(f"{', '.join(names)}: at least 1")
+        if min(self.vendor_answer_bytes_max, self.results_bytes_max) < _BYTES_MIN:
+            text = f"vendor_answer_bytes_max, results_bytes_max: at least {_BYTES_MIN}"
+            raise InvalidSetting(text)
 
     def _check_database(self) -> None:
         if not self.database_url:

@@ -14,6 +14,7 @@ from farthing.protocol.messages import (
     disputes,
     holds,
     listings,
+    services,
     statements,
     trails,
     treasury,
@@ -28,8 +29,8 @@ AnyOperation = Operation[Any, Any]
 OPERATIONS: Final[Mapping[str, AnyOperation]] = MappingProxyType({
     operation.name: operation
     for noun in (
-        catalog, listings, agreements, holds, charges, disputes, accounts, statements, agents,
-        authority, treasury, trails,
+        catalog, listings, agreements, holds, services, charges, disputes, accounts, statements,
+        agents, authority, treasury, trails,
     )
     for name in sorted(vars(noun))
     if isinstance(operation := vars(noun)[name], Operation)

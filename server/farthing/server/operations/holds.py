@@ -6,6 +6,7 @@ from farthing.identity.callers import Caller
 from farthing.protocol.canonical import Json
 from farthing.protocol.contracts import read_delivery
 from farthing.protocol.ids import AgreementId, HoldId, ListingId, OrganisationId, PrincipalId
+from farthing.protocol.keys import PublicKey
 from farthing.protocol.messages.holds import (
     CAPTURE_HOLD,
     PLACE_HOLD,
@@ -31,14 +32,17 @@ from farthing.settlement.engine.holds import (
 from farthing.settlement.engine.questions import Lookup
 from farthing.settlement.engine.things import Agreement, Hold
 
-__all__ = ["capture_hold", "get_hold", "place_hold", "release_hold"]
+__all__ = ["capture_hold", "entitlement_of", "get_hold", "place_hold", "release_hold"]
 
 
 async def place_hold(market: Market, caller: Caller, ask: PlaceHold) -> Reply:
     """Set money aside, and say so to the vendor in a signed entitlement."""
     outcome = await market.submit(caller, PLACE_HOLD, ask)
     hold = Hold.from_document(outcome.record.changed[0].after)
-    entitlement = await _entitlement(market, outcome.record, hold)
+    agreement = await market.ask(Lookup(noun="agreement", id=hold.agreement_id))
+    assert isinstance(agreement, Agreement)
+    payer = await public_key(market, outcome.record.by.key_thumbprint)
+    entitlement = entitlement_of(market, agreement, hold, payer, outcome.record.at_us)
 
     def with_entitlement(record: Record) -> HoldAnswer:
         return replace(place_answer(record), entitlement=entitlement)
@@ -78,11 +82,18 @@ async def get_hold(market: Market, caller: Caller, ask: GetHold) -> Reply:
     return Reply(answer=hold_view(await own(market, caller, Hold, "hold_id", ask.hold_id)))
 
 
-async def _entitlement(market: Market, record: Record, hold: Hold) -> str:
-    """The entitlement of a hold: signed as of its record, so a replay gives the same text."""
-    agreement = await market.ask(Lookup(noun="agreement", id=hold.agreement_id))
-    assert isinstance(agreement, Agreement)
-    payer = await public_key(market, record.by.key_thumbprint)
+def entitlement_of(
+    market: Market, agreement: Agreement, hold: Hold, payer: PublicKey, at_us: int
+) -> str:
+    """The entitlement of a hold: signed as of its record, so a replay gives the same text.
+
+    Args:
+        market: the composition.
+        agreement: what the hold is placed under.
+        hold: the hold.
+        payer: whose vouchers the vendor is to take.
+        at_us: when the hold was placed.
+    """
     entitlement = Entitlement(
         hold_id=HoldId(hold.hold_id),
         agreement_id=AgreementId(hold.agreement_id),
@@ -97,4 +108,4 @@ async def _entitlement(market: Market, record: Record, hold: Hold) -> str:
         expires_at_us=hold.expires_at_us,
         issuer=market.issuer,
     )
-    return entitlement_jwt(market.signer, entitlement, record.at_us)
+    return entitlement_jwt(market.signer, entitlement, at_us)

@@ -1,0 +1,250 @@
+"""One flight for each call that the platform makes, whoever asks for it and however often.
+
+Boundary: who makes a call, who waits for it, and what is kept of it; what is done on the way, the
+operation says. Front ends share the file of calls; a flight that ends with its front end is taken
+up by whoever asks next. Source: spec/services.md#one-flight.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Final
+
+from farthing.protocol.errors import Code, FarthingError, Refused, refuse
+from farthing.protocol.times import SECOND_US
+from farthing.server.adapters.results import Results
+from farthing.server.ports import Progress
+
+__all__ = ["Flights", "Fly", "Landed", "Listener", "listening"]
+
+log = logging.getLogger(__name__)
+
+_HELD_S: Final = 5
+_HOLD_ON_S: Final = 1.0
+_LOOK_S: Final = 0.1
+_RETRY_S: Final = 1
+_SWEEP_S: Final = 60
+_TOLD_MAX: Final = 16
+_TELL_S: Final = 1
+
+Listener = Callable[[float, float | None, str], Awaitable[None]]
+"""Told how far a call is, of how much if that is known, and the vendor's own words on it."""
+_Told = asyncio.Queue[tuple[float, float | None, str] | None]
+
+_LISTENER: ContextVar[Listener | None] = ContextVar("listener", default=None)
+
+Fly = Callable[[int, Progress], Awaitable[bytes]]
+"""Makes the call, given how often somebody set out before; gives what is kept of its end."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Landed:
+    """How a call ended, and whether it had ended before it was asked for."""
+
+    ending: bytes
+    replayed: bool
+
+
+@dataclass(slots=True)
+class _Flight:
+    task: "asyncio.Task[bytes]"
+    told: list[_Told] = field(default_factory=list)
+
+    def tell(self, done: float, total: float | None, said: str) -> None:
+        """Tell all who listen; who is slow misses some."""
+        for queue in self.told:
+            _put(queue, (done, total, said))
+
+
+@contextmanager
+def listening(listener: Listener) -> Iterator[None]:
+    """Have whatever is asked in the block tell its progress."""
+    token = _LISTENER.set(listener)
+    try:
+        yield
+    finally:
+        _LISTENER.reset(token)
+
+
+class Flights:
+    """The flights of one front end.
+
+    Args:
+        results: the file of calls.
+        holder: names this front end's life; no other ever has the same.
+        now_us: the clock.
+        wait_s: how long one asking waits for a call that is on its way.
+        kept_s: how long what a call came to can be asked for.
+        flights_max: how many calls are made at once.
+    """
+
+    def __init__(
+        self,
+        results: Results,
+        *,
+        holder: str,
+        now_us: Callable[[], int],
+        wait_s: float,
+        kept_s: int,
+        flights_max: int,
+    ) -> None:
+        self._results = results
+        self._holder = holder
+        self._now_us = now_us
+        self._wait_s = wait_s
+        self.kept_s = kept_s
+        self._kept_us = kept_s * SECOND_US
+        self._flights_max = flights_max
+        self._flights: dict[str, _Flight] = {}
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Keep the file open, and erase in it what is past its time."""
+        await self._results.open()
+        sweeping = asyncio.create_task(self._sweep())
+        try:
+            yield
+        finally:
+            tasks = [sweeping, *(flight.task for flight in self._flights.values())]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await self._results.close()
+
+    @property
+    def in_flight(self) -> int:
+        """How many calls are on their way from here."""
+        return len(self._flights)
+
+    async def check_room(self, hold_id: str) -> bool:
+        """Refuse what could not be begun; gives whether anybody has set out for it before.
+
+        Raises:
+            Refused: `overloaded`.
+        """
+        if hold_id in self._flights or await self._results.is_known(hold_id):
+            return True
+        if len(self._flights) >= self._flights_max or await self._results.is_full():
+            raise Refused(refuse(Code.OVERLOADED, retry_after_s=_RETRY_S))
+        return False
+
+    async def obtain(self, hold_id: str, expires_at_us: int, fly: Fly) -> Landed:
+        """What a call came to: made now, or before, or by another that is on the way.
+
+        Args:
+            hold_id: whose call.
+            expires_at_us: when its hold ends.
+            fly: makes it.
+
+        Raises:
+            Refused: `unavailable` where it is still on its way; whatever `fly` raises.
+        """
+        loop = asyncio.get_running_loop()
+        until_s = loop.time() + self._wait_s
+        while True:
+            flight = self._flights.get(hold_id)
+            if flight is None:
+                claim = await self._results.claim(
+                    hold_id,
+                    holder=self._holder,
+                    now_us=self._now_us(),
+                    held_until_us=self._now_us() + _HELD_S * SECOND_US,
+                    expires_at_us=expires_at_us + self._kept_us,
+                )
+                if claim.ended is not None:
+                    return Landed(ending=claim.ended, replayed=True)
+                if claim.mine:
+                    flight = self._begin(hold_id, partial(fly, claim.flights))
+            if flight is not None:
+                return await self._wait_for(flight, until_s - loop.time())
+            if loop.time() >= until_s:
+                raise _on_its_way()
+            await asyncio.sleep(_LOOK_S)
+
+    def _begin(self, hold_id: str, fly: Callable[[Progress], Awaitable[bytes]]) -> _Flight:
+        flight = _Flight(asyncio.create_task(self._fly(hold_id, fly)))
+        self._flights[hold_id] = flight
+        flight.task.add_done_callback(partial(self._landed, hold_id))
+        return flight
+
+    async def _wait_for(self, flight: _Flight, rest_s: float) -> Landed:
+        try:
+            async with _told_by(flight), asyncio.timeout(max(rest_s, 0)):
+                # The flight goes on when nobody waits any more: who asks again finds it.
+                return Landed(ending=await asyncio.shield(flight.task), replayed=False)
+        except TimeoutError:
+            raise _on_its_way() from None
+
+    async def _fly(self, hold_id: str, fly: Callable[[Progress], Awaitable[bytes]]) -> bytes:
+        holding = asyncio.create_task(self._hold_on(hold_id))
+        ended = False
+        try:
+            ending = await fly(self._flights[hold_id].tell)
+            await self._results.end(hold_id, ending, self._now_us() + self._kept_us)
+            ended = True
+            return ending
+        finally:
+            holding.cancel()
+            await asyncio.gather(holding, return_exceptions=True)
+            if not ended:
+                await self._results.hold_on(hold_id, self._holder, 0)
+
+    async def _hold_on(self, hold_id: str) -> None:
+        while True:
+            await asyncio.sleep(_HOLD_ON_S)
+            held_until_us = self._now_us() + _HELD_S * SECOND_US
+            await self._results.hold_on(hold_id, self._holder, held_until_us)
+
+    async def _sweep(self) -> None:
+        while True:
+            with suppress(Refused):  # said in the log already
+                while await self._results.forget(self._now_us()):
+                    pass
+            await asyncio.sleep(_SWEEP_S)
+
+    def _landed(self, hold_id: str, task: "asyncio.Task[bytes]") -> None:
+        del self._flights[hold_id]
+        if not task.cancelled() and (error := task.exception()) is not None:
+            told = error if isinstance(error, FarthingError) else type(error).__name__
+            log.warning("the call of hold %s: %s", hold_id, told)
+
+
+@asynccontextmanager
+async def _told_by(flight: _Flight) -> AsyncIterator[None]:
+    """Tell the one who listens here, in a task of its own: no flight waits for a reader."""
+    listener = _LISTENER.get()
+    if listener is None:
+        yield
+        return
+    queue: _Told = asyncio.Queue(_TOLD_MAX)
+    flight.told.append(queue)
+    telling = asyncio.create_task(_tell(queue, listener))
+    try:
+        yield
+        _put(queue, None)
+        await asyncio.wait({telling}, timeout=_TELL_S)
+    finally:
+        flight.told.remove(queue)
+        telling.cancel()
+        # What became of a reader that went away concerns nobody else.
+        await asyncio.gather(telling, return_exceptions=True)
+
+
+async def _tell(queue: _Told, listener: Listener) -> None:
+    while (told := await queue.get()) is not None:
+        await listener(*told)
+
+
+def _put(queue: _Told, told: tuple[float, float | None, str] | None) -> None:
+    if queue.full():
+        queue.get_nowait()
+    queue.put_nowait(told)
+
+
+def _on_its_way() -> Refused:
+    text = "The vendor is still at work on this call: ask again with the same key."
+    return Refused(refuse(Code.UNAVAILABLE, message=text, retry_after_s=_RETRY_S))

@@ -1,0 +1,313 @@
+"""From a hold to the known end of the call that it is for.
+
+Boundary: the vendor is called, and what it says is held against the journal: a call has been paid
+for when the hold was captured, and came to nothing when it was released or expired. Nothing else
+ends one, so that whoever goes on after a crash comes to the same end. Source: spec/services.md.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Final, cast
+
+import orjson
+
+from farthing.protocol import base64url
+from farthing.protocol.canonical import InvalidJson, Json, LooseJson, canonical_bytes, sha256_hex
+from farthing.protocol.errors import Code, NextAction, Refusal, Refused, refuse
+from farthing.protocol.ids import AgreementId, HoldId
+from farthing.protocol.listing import Listing
+from farthing.protocol.proofs import Voucher, voucher_jwt
+from farthing.protocol.schemas import violation
+from farthing.protocol.times import SECOND_US
+from farthing.protocol.x402 import Presented, Price, payment
+from farthing.server.market import Market
+from farthing.server.ports import (
+    Delivered,
+    NotSent,
+    PaidCall,
+    Progress,
+    VendorFailed,
+    VendorLost,
+    VendorRefused,
+)
+from farthing.settlement.engine.commands import platform_command
+from farthing.settlement.engine.questions import Lookup
+from farthing.settlement.engine.services import AbandonHold
+from farthing.settlement.engine.things import Agreement, Charge, Hold
+
+__all__ = ["Ending", "Errand", "charge_of", "gone", "hold_now", "make"]
+
+_VOUCHER_LIFETIME_S: Final = 300
+_JTI_BYTES: Final = 16
+_UNSENT_MAX: Final = 3
+_AFTER_CAPTURE_MAX: Final = 5
+_BACKOFF_S: Final = 0.25
+_BACKOFF_S_MAX: Final = 5.0
+# How long after its end a hold may be open because the engine has not come to it.
+_OVERDUE_S: Final = 30
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Errand:
+    """A call that is to be made under a hold.
+
+    Args:
+        hold: as it was placed.
+        agreement: what it is placed under.
+        listing: the version that was agreed on.
+        arguments: the tool's.
+        entitlement: what the platform tells the vendor of the hold; its payer is the platform.
+    """
+
+    hold: Hold
+    agreement: Agreement
+    listing: Listing
+    arguments: Mapping[str, LooseJson]
+    entitlement: str
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether the vendor may be called again where it is not known what it did."""
+        return self.listing.idempotent or not self.listing.side_effects
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ending:
+    """How a call ended: with what came, or with a refusal."""
+
+    result: LooseJson = None
+    content: tuple[LooseJson, ...] = ()
+    refusal: Refusal | None = None
+
+    def to_bytes(self) -> bytes:
+        """What is kept of it."""
+        if self.refusal is not None:
+            return orjson.dumps({"refusal": self.refusal.document()})
+        return orjson.dumps({"result": self.result, "content": self.content})
+
+    @classmethod
+    def from_bytes(cls, kept: bytes) -> "Ending":
+        """The ending that `to_bytes` wrote."""
+        document = orjson.loads(kept)
+        if "refusal" in document:
+            return cls(refusal=Refusal.from_document(document["refusal"]))
+        return cls(result=document["result"], content=tuple(document["content"]))
+
+
+async def make(market: Market, errand: Errand, flights: int, progress: Progress) -> bytes:
+    """Make a call, or learn what became of it.
+
+    Args:
+        market: the composition.
+        errand: the call.
+        flights: how often somebody set out for it before; it may have reached the vendor.
+        progress: told of the vendor's progress.
+
+    Returns:
+        The ending, as it is kept.
+
+    Raises:
+        Refused: `unavailable`: the end is not known yet; ask again.
+    """
+    was_sent, unsent, wait_s, after_capture = flights > 0, 0, _BACKOFF_S, 0
+    while not was_sent or errand.repeatable:
+        hold = await hold_now(market, errand.hold.hold_id)
+        if hold.status == "captured" and was_sent and after_capture < _AFTER_CAPTURE_MAX:
+            # The vendor works for a hold once and gives what it has kept.
+            after_capture += 1
+        elif hold.status != "open" or hold.expires_at_us <= market.now_us():
+            break
+        try:
+            delivered = await market.vendors.call(_paid_call(market, errand), progress)
+        except NotSent as error:
+            unsent += 1
+            if not was_sent and (unsent == _UNSENT_MAX or not error.again):
+                return (await _failed(market, errand, str(error))).to_bytes()
+        except VendorLost:
+            was_sent = True
+        except VendorFailed as failed:
+            return (await _failed(market, errand, str(failed))).to_bytes()
+        except VendorRefused as refused:
+            was_sent = True
+            if not refused.refusal.code.retryable:
+                return (await _failed(market, errand, refusal=refused.refusal)).to_bytes()
+            wait_s = max(wait_s, min(refused.refusal.retry_after_s, _BACKOFF_S_MAX))
+        else:
+            return (await _judged(market, errand, delivered)).to_bytes()
+        await asyncio.sleep(wait_s)
+        wait_s = min(wait_s * 2, _BACKOFF_S_MAX)
+    return (await _learnt(market, errand)).to_bytes()
+
+
+async def hold_now(market: Market, hold_id: str) -> Hold:
+    """A hold as it is."""
+    hold = await market.ask(Lookup(noun="hold", id=hold_id))
+    assert isinstance(hold, Hold)
+    return hold
+
+
+async def charge_of(market: Market, hold: Hold) -> Charge:
+    """The charge of a hold that was captured."""
+    charge = await market.ask(Lookup(noun="charge", id=hold.charge_id))
+    assert isinstance(charge, Charge)
+    return charge
+
+
+async def gone(market: Market, hold: Hold) -> Refusal:
+    """What is left to say of a call whose result is not here: the journal's word on its hold."""
+    if not hold.charge_id:
+        return _nothing_charged()
+    charge = await charge_of(market, hold)
+    return refuse(
+        Code.RESULT_EXPIRED,
+        path=hold.charge_id,
+        remaining=charge.result_sha256,
+        message=f"{Code.RESULT_EXPIRED.says} The call was charged as {hold.charge_id}.",
+    )
+
+
+async def _judged(market: Market, errand: Errand, delivered: Delivered) -> Ending:
+    """What an answer is worth, by what was captured for it."""
+    hold = await hold_now(market, errand.hold.hold_id)
+    if hold.status != "captured" or delivered.hold_id != hold.hold_id:
+        return await _failed(market, errand, "The vendor answered without capturing the hold.")
+    if found := _fault(errand, await charge_of(market, hold), delivered.result):
+        return Ending(refusal=_charged(hold, found))
+    return Ending(result=delivered.result, content=_beside(delivered))
+
+
+async def _failed(
+    market: Market, errand: Errand, why: str = "", refusal: Refusal | None = None
+) -> Ending:
+    """The end of a call that the vendor failed: its hold is given back at once.
+
+    A vendor that has captured and says that it failed is found out here.
+    """
+    code = refusal.code if refusal else Code.VENDOR_FAILED
+    body = AbandonHold(hold_id=errand.hold.hold_id, reason=code.value)
+    if (await hold_now(market, body.hold_id)).status == "open":
+        await market.engine.submit(platform_command("abandon_hold", body))
+    hold = await hold_now(market, body.hold_id)
+    said = f"{code.value}: {refusal.message}" if refusal else why
+    if hold.charge_id:
+        return Ending(refusal=_charged(hold, said))
+    failed = _nothing_charged(said)
+    if refusal is not None and code is not Code.VENDOR_FAILED:
+        failed = replace(failed, reasons=(code,))
+    if code is Code.CAPTURE_EXCEEDS_HOLD:
+        failed = replace(failed, next_action=NextAction.QUOTE_AGAIN)
+    return Ending(refusal=failed)
+
+
+async def _learnt(market: Market, errand: Errand) -> Ending:
+    """The end of a call that may not be made again: whatever its hold comes to."""
+    wait_s = _BACKOFF_S
+    while True:
+        hold = await hold_now(market, errand.hold.hold_id)
+        if hold.status != "open":
+            return Ending(refusal=await gone(market, hold))
+        if market.now_us() > hold.expires_at_us + _OVERDUE_S * SECOND_US:
+            raise Refused(refuse(Code.UNAVAILABLE, retry_after_s=1))
+        await asyncio.sleep(wait_s)
+        wait_s = min(wait_s * 2, 1.0)
+
+
+def _fault(errand: Errand, charge: Charge, result: LooseJson) -> str:
+    """What is wrong with a result beside what was charged for; empty when nothing is.
+
+    The delivery record of the charge was judged when it was captured.
+    """
+    try:
+        received_sha256 = sha256_hex(canonical_bytes(cast("Json", result)))
+    except InvalidJson as error:
+        return f"the result has no digest: {error.reason.value}"
+    if received_sha256 != charge.result_sha256:
+        return f"the result is {received_sha256} and not {charge.result_sha256}"
+    if found := violation(errand.listing.output_schema, result):
+        return f"the result does not fit the output schema at {found.path or '.'}: {found.keyword}"
+    return ""
+
+
+def _charged(hold: Hold, found: str) -> Refusal:
+    text = f"The call was charged as {hold.charge_id}, and yet: {found}. Dispute it: not_delivered."
+    refusal = refuse(Code.DELIVERY_INVALID, path=hold.charge_id, message=text)
+    return replace(refusal, next_action=NextAction.NONE)
+
+
+def _nothing_charged(why: str = "") -> Refusal:
+    says = f"{Code.VENDOR_FAILED.says} Nothing is charged."
+    return refuse(Code.VENDOR_FAILED, message=f"{says} ({why})" if why else says)
+
+
+def _beside(delivered: Delivered) -> tuple[LooseJson, ...]:
+    """The content beside a result: what only repeats it is left out, as is what no answer holds."""
+    blocks = [block for block in delivered.content if not _repeats(block, delivered.result)]
+    return tuple(_in_alphabet(block) for block in blocks)
+
+
+def _repeats(block: LooseJson, result: LooseJson) -> bool:
+    text = block.get("text") if isinstance(block, dict) else None
+    if not isinstance(text, str):
+        return False
+    try:
+        return bool(orjson.loads(text) == result)
+    except orjson.JSONDecodeError:
+        return False
+
+
+def _in_alphabet(value: LooseJson) -> LooseJson:
+    """Content without the fractions and nulls that annotations may hold and answers do not."""
+    if isinstance(value, dict):
+        return {
+            name: _in_alphabet(each)
+            for name, each in value.items()
+            if each is not None and not isinstance(each, float)
+        }
+    if isinstance(value, list):
+        return [
+            _in_alphabet(each) for each in value if each is not None and not isinstance(each, float)
+        ]
+    return value
+
+
+def _paid_call(market: Market, errand: Errand) -> PaidCall:
+    """The call as it is made now: each attempt has a voucher of its own."""
+    hold, agreement, interface = errand.hold, errand.agreement, errand.listing.interface
+    now_us = market.now_us()
+    voucher = voucher_jwt(
+        market.payer,
+        Voucher(
+            agreement_id=AgreementId(hold.agreement_id),
+            hold_id=HoldId(hold.hold_id),
+            args_sha256=hold.args_sha256,
+            seq=1,
+            max_cum_units=hold.amount_units,
+            ack="",
+        ),
+        now_us=now_us,
+        jti=base64url.encode(market.entropy(_JTI_BYTES)),
+        lifetime_s=_VOUCHER_LIFETIME_S,
+    )
+    price = Price(
+        tool=interface.tool,
+        platform=market.issuer,
+        vendor_id=hold.vendor_id,
+        listing_id=agreement.listing_id,
+        listing_sha256=agreement.listing_sha256,
+        rate_card_sha256=agreement.rate_card_sha256,
+        terms_sha256=agreement.terms_sha256,
+        asset=hold.asset,
+        amount_units=hold.amount_units,
+        exact=False,
+        deadline_s=agreement.delivery_deadline_s,
+    )
+    rest_s = max((hold.expires_at_us - now_us) / SECOND_US, 1.0)
+    return PaidCall(
+        url=interface.url,
+        tool=interface.tool,
+        arguments=errand.arguments,
+        input_schema=errand.listing.input_schema,
+        payment=payment(price, Presented(entitlement=errand.entitlement, voucher=voucher)),
+        timeout_s=min(rest_s, market.vendor_timeout_s),
+    )

@@ -1,0 +1,205 @@
+"""A market whose vendor is reached over a real port: what the platform calls when it calls tools.
+
+`selling` gives the platform in this process, a buyer with an agreement, and a vendor's server that
+a test can make fail, wait, or answer with whatever it likes.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import uvicorn
+from mcp.server import MCPServer
+from mcp.server.mcpserver import Context
+from mcp.server.mcpserver.exceptions import ToolError
+from pydantic import BaseModel
+from starlette.types import Receive, Scope, Send
+
+from farthing.clients.buyers import Buyer
+from farthing.clients.documents import Offer, usage_of
+from farthing.clients.operators import Operator
+from farthing.clients.paid import Seller
+from farthing.clients.transport import Reply
+from farthing.clients.vendors import Vendor
+from farthing.protocol.canonical import Json
+from farthing.protocol.messages.agreements import Agreement
+from farthing.protocol.messages.services import CALL_SERVICE, CallService, ServiceResult
+from farthing.protocol.wire import Money
+from tests.papers import card_document, listing_document, terms_document
+from tests.serving import Serving, serving
+
+__all__ = ["PDF", "Desk", "Selling", "selling", "usd"]
+
+PDF: dict[str, object] = {"pdf": "one|two"}
+KEY = "call-service-key-1"
+
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+
+class PageTexts(BaseModel):
+    pages: list[str]
+
+
+@dataclass(slots=True)
+class Desk:
+    """What a test does to the vendor's tool, and what it did."""
+
+    runs: int = 0
+    requests: int = 0
+    fail: str = ""
+    slow: bool = False
+    progress: bool = False
+    started: asyncio.Event = field(default_factory=asyncio.Event)
+    go: asyncio.Event = field(default_factory=asyncio.Event)
+    instead: App | None = None
+    lose_replies: int = 0
+
+
+@dataclass(slots=True, kw_only=True)
+class Selling:
+    """The market, its buyer with an agreement, and the vendor."""
+
+    serving: Serving
+    operator: Operator
+    buyer: Buyer
+    vendor: Vendor
+    agreement: Agreement
+    desk: Desk
+
+    async def call(
+        self, arguments: dict[str, object] = PDF, *, key: str = KEY, pages: int = 3
+    ) -> Reply[ServiceResult]:
+        """Ask the platform once to make the call."""
+        ask = CallService(
+            agreement_id=self.agreement.agreement_id,
+            workload=usage_of({"page": pages}),
+            arguments=arguments,
+            idempotency_key=key,
+        )
+        return await self.buyer.connection.send(CALL_SERVICE, ask)
+
+    async def balance(self) -> tuple[str, str]:
+        """What the operator can spend, and what is held of it."""
+        accounts = (await self.operator.balance()).accounts
+        prepaid = next(each for each in accounts if each.account == "prepaid")
+        return prepaid.available.amount, prepaid.held.amount
+
+
+@asynccontextmanager
+async def selling(
+    tmp_path: Path,
+    *,
+    listing: dict[str, Json] | None = None,
+    url: str = "",
+    json_response: bool = True,
+    **serve: Any,
+) -> AsyncIterator[Selling]:
+    """A market with one vendor on a port of this machine."""
+    desk = Desk()
+    async with AsyncExitStack() as stack:
+        server = await stack.enter_async_context(serving(tmp_path / "platform", **serve))
+        operator = await server.organisation("operator", "Operator One")
+        agent = await server.agent(operator, "Agent One")
+        vendor = Vendor(await server.organisation("vendor", "Vendor One"))
+        await server.treasurer.fund(operator.principal, usd("1"), "test")
+        await Operator(operator).set_authority(
+            agent.principal, per_call_max=usd("0.5"), per_day_max=usd("1")
+        )
+        web = _Web(desk)
+        port = await stack.enter_async_context(web.serving())
+        where = url or f"http://127.0.0.1:{port}/mcp"
+        document = listing_document(
+            vendor.vendor_id, card_document(), terms_document(), url=where
+        ) | (listing or {})
+        offer = Offer.bind(document, card_document(), terms_document())
+        published = await vendor.publish(offer)
+        seller = Seller(
+            vendor,
+            platform_keys=await vendor.connection.platform_keys(),
+            spool=tmp_path / "vendor" / "spool.sqlite",
+            offer=lambda _: offer,
+        )
+        web.app = await stack.enter_async_context(_shop(seller, desk, json_response=json_response))
+        buyer = Buyer(agent)
+        agreement = await buyer.accept(await buyer.quote(published.listing_id, {"page": 1}))
+        yield Selling(
+            serving=server,
+            operator=Operator(operator),
+            buyer=buyer,
+            vendor=vendor,
+            agreement=agreement,
+            desk=desk,
+        )
+
+
+@asynccontextmanager
+async def _shop(seller: Seller, desk: Desk, *, json_response: bool) -> AsyncIterator[App]:
+    mcp: MCPServer[Any] = MCPServer("pdf", lifespan=seller.lifespan, log_level="CRITICAL")
+
+    @mcp.tool()
+    @seller.paid(listing="pdf-text", meter={"page": lambda result: len(result.pages)})
+    async def extract_text(pdf: str, ctx: Context[Any, Any]) -> PageTexts:
+        desk.runs += 1
+        if desk.progress:
+            await ctx.report_progress(1, 2, "half\x1b[2J done")
+        desk.started.set()
+        if desk.slow:
+            await desk.go.wait()
+        if desk.fail:
+            raise ToolError(desk.fail)
+        return PageTexts(pages=pdf.split("|"))
+
+    app = mcp.streamable_http_app(json_response=json_response)
+    async with app.router.lifespan_context(app):
+        yield app
+
+
+class _Web:
+    """The vendor's port: its own application, or what a test puts in its place."""
+
+    def __init__(self, desk: Desk) -> None:
+        self.desk = desk
+        self.app: App | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        self.desk.requests += 1
+        if self.desk.instead is not None:
+            await self.desk.instead(scope, receive, send)
+            return
+        assert self.app is not None
+        if self.desk.lose_replies:
+            self.desk.lose_replies -= 1
+            await self.app(scope, receive, _nowhere)
+            raise ConnectionError("the reply is lost")
+        await self.app(scope, receive, send)
+
+    @asynccontextmanager
+    async def serving(self) -> AsyncIterator[int]:
+        config = uvicorn.Config(
+            self, port=0, log_config=None, lifespan="off", timeout_graceful_shutdown=1
+        )
+        server = uvicorn.Server(config)
+        server.install_signal_handlers = lambda: None  # type: ignore[attr-defined,method-assign]
+        task = asyncio.create_task(server.serve())
+        async with asyncio.timeout(10):
+            while not server.started:  # noqa: ASYNC110 # it says so nowhere else
+                await asyncio.sleep(0.01)
+        try:
+            yield server.servers[0].sockets[0].getsockname()[1]
+        finally:
+            server.should_exit = True
+            await task
+
+
+async def _nowhere(message: object) -> None:
+    del message
+
+
+def usd(amount: str) -> Money:
+    return Money(amount=amount, asset="USD")

@@ -47,7 +47,7 @@ CLOCKS = {
 }
 
 # SQL lives where tables are declared, in the stores of the journal, in the text match of search and
-# in a vendor's spool.
+# in what a vendor and a buyer keep.
 SQL = re.compile(
     r"\s*(SELECT\s|INSERT\s+(INTO|OR)\s|UPDATE\s+\w+\s+SET\s|DELETE\s+FROM\s|REPLACE\s+INTO\s"
     r"|(CREATE|DROP|ALTER)\s+(TABLE|INDEX|UNIQUE|VIRTUAL|TRIGGER|VIEW)\b"
@@ -57,7 +57,7 @@ SQL_MODULES = re.compile(
     r"settlement/farthing/settlement/journal/(sqlite|postgres|upserts|index|folding)\.py"
     r"|\w+/farthing/\w+/(\w+/)*tables\.py"
     r"|catalog/farthing/catalog/text\.py"
-    r"|clients/farthing/clients/spool\.py"
+    r"|clients/farthing/clients/(callbooks|spool|sqlite_file|usage_spool)\.py"
 )
 
 # The outermost doors, where whatever else goes wrong is logged and answered.

@@ -4,22 +4,28 @@ Boundary: one SQLite file of one process, committed to disk before a call return
 every hold as it was left; what was being worked for then is marked as interrupted.
 """
 
-import fcntl
-import os
 import sqlite3
-import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Final, cast
 
-from farthing.clients.files import FILE_MODE, make_directory
+from farthing.clients.sqlite_file import SqliteFile
 from farthing.protocol.canonical import Json, canonical_bytes, parse_json
 
 __all__ = ["Entry", "Spool", "SpoolInUse", "State"]
 
-_VERSION: Final = 1
+_TABLES: Final = """
+CREATE TABLE IF NOT EXISTS work (
+    hold_id TEXT PRIMARY KEY, args_sha256 TEXT NOT NULL, state TEXT NOT NULL,
+    agreement_id TEXT NOT NULL, payer TEXT NOT NULL, deadline_us INTEGER NOT NULL,
+    at_us INTEGER NOT NULL, result BLOB NOT NULL DEFAULT x'',
+    content BLOB NOT NULL DEFAULT x'', delivery BLOB NOT NULL DEFAULT x'7b7d',
+    signature TEXT NOT NULL DEFAULT '', charge_id TEXT NOT NULL DEFAULT '',
+    amount_units INTEGER NOT NULL DEFAULT 0, refusal BLOB NOT NULL DEFAULT x'7b7d'
+) STRICT;
+"""
 
 
 class SpoolInUse(RuntimeError):
@@ -80,6 +86,8 @@ class Entry:
 class Spool:
     """The file. Every method blocks until what it says is on disk; call it from a thread.
 
+    `file` is shared with `UsageSpool`.
+
     Args:
         path: The file, made if it is not there.
 
@@ -88,34 +96,10 @@ class Spool:
     """
 
     def __init__(self, path: Path) -> None:
-        make_directory(path.parent)
-        self._guard = threading.Lock()
-        self._lock = os.open(path.with_name(f"{path.name}.lock"), os.O_RDWR | os.O_CREAT, FILE_MODE)
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(self._lock)
-            raise SpoolInUse(f"{path} is in use by another process") from None
-        path.touch(mode=FILE_MODE)
-        self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-        self._db.row_factory = sqlite3.Row
-        self._db.execute("PRAGMA journal_mode = WAL")
-        self._db.execute("PRAGMA synchronous = FULL")
-        (version,) = self._db.execute("PRAGMA user_version").fetchone()
-        if version not in {0, _VERSION}:
-            raise ValueError(f"{path} is of another version of this program: {version}")
-        self._db.execute(
-            "CREATE TABLE IF NOT EXISTS work ("
-            " hold_id TEXT PRIMARY KEY, args_sha256 TEXT NOT NULL, state TEXT NOT NULL,"
-            " agreement_id TEXT NOT NULL, payer TEXT NOT NULL, deadline_us INTEGER NOT NULL,"
-            " at_us INTEGER NOT NULL, result BLOB NOT NULL DEFAULT x'',"
-            " content BLOB NOT NULL DEFAULT x'', delivery BLOB NOT NULL DEFAULT x'7b7d',"
-            " signature TEXT NOT NULL DEFAULT '', charge_id TEXT NOT NULL DEFAULT '',"
-            " amount_units INTEGER NOT NULL DEFAULT 0, refusal BLOB NOT NULL DEFAULT x'7b7d'"
-            ") STRICT"
-        )
-        self._db.execute(f"PRAGMA user_version = {_VERSION}")
-        self._do(
+        in_use = SpoolInUse(f"{path} is in use by another process")
+        self.file = SqliteFile(path, in_use=in_use)
+        self.file.make(_TABLES)
+        self.file.do(
             "UPDATE work SET state = ? WHERE state = ?",
             State.INTERRUPTED.value,
             State.WORKING.value,
@@ -123,17 +107,19 @@ class Spool:
 
     def find(self, hold_id: str) -> Entry | None:
         """The work for a hold."""
-        rows = self._do("SELECT * FROM work WHERE hold_id = ?", hold_id)
+        rows = self.file.do("SELECT * FROM work WHERE hold_id = ?", hold_id)
         return _entry(rows[0]) if rows else None
 
     def uncaptured(self) -> list[Entry]:
         """Everything that is delivered and not captured yet, oldest first."""
-        rows = self._do("SELECT * FROM work WHERE state = ? ORDER BY at_us", State.DELIVERED.value)
+        rows = self.file.do(
+            "SELECT * FROM work WHERE state = ? ORDER BY at_us", State.DELIVERED.value
+        )
         return [_entry(row) for row in rows]
 
     def of_charge(self, charge_id: str) -> Entry | None:
         """The work that a charge is for."""
-        rows = self._do("SELECT * FROM work WHERE charge_id = ?", charge_id)
+        rows = self.file.do("SELECT * FROM work WHERE charge_id = ?", charge_id)
         return _entry(rows[0]) if rows else None
 
     def begin(
@@ -147,7 +133,7 @@ class Spool:
         now_us: int,
     ) -> None:
         """The work for a hold begins, for the first time or again after an interruption."""
-        self._do(
+        self.file.do(
             "INSERT INTO work"
             " (hold_id, args_sha256, state, agreement_id, payer, deadline_us, at_us)"
             " VALUES (?, ?, ?, ?, ?, ?, ?)"
@@ -172,7 +158,7 @@ class Spool:
         now_us: int,
     ) -> None:
         """The work is done: result and signed record are kept from now on."""
-        self._do(
+        self.file.do(
             "UPDATE work SET state = ?, result = ?, content = ?, delivery = ?, signature = ?,"
             " at_us = ? WHERE hold_id = ?",
             State.DELIVERED.value,
@@ -186,7 +172,7 @@ class Spool:
 
     def capture(self, hold_id: str, *, charge_id: str, amount_units: int) -> None:
         """The money is captured."""
-        self._do(
+        self.file.do(
             "UPDATE work SET state = ?, charge_id = ?, amount_units = ? WHERE hold_id = ?",
             State.CAPTURED.value,
             charge_id,
@@ -196,7 +182,7 @@ class Spool:
 
     def drop(self, hold_id: str, refusal: Mapping[str, object], now_us: int) -> None:
         """Nothing will be charged for a hold; its result, if there was one, is forgotten."""
-        self._do(
+        self.file.do(
             "UPDATE work SET state = ?, refusal = ?, result = x'', content = x'', at_us = ?"
             " WHERE hold_id = ?",
             State.DROPPED.value,
@@ -207,7 +193,7 @@ class Spool:
 
     def forget(self, before_us: int) -> None:
         """Forget what is settled and was done before an instant."""
-        self._do(
+        self.file.do(
             "DELETE FROM work WHERE at_us < ? AND state IN (?, ?)",
             before_us,
             State.CAPTURED.value,
@@ -216,13 +202,7 @@ class Spool:
 
     def close(self) -> None:
         """Close the file and let another process have it."""
-        with self._guard:
-            self._db.close()
-            os.close(self._lock)
-
-    def _do(self, statement: str, *values: str | int | bytes) -> list[sqlite3.Row]:
-        with self._guard:
-            return self._db.execute(statement, values).fetchall()
+        self.file.close()
 
 
 def _entry(row: sqlite3.Row) -> Entry:

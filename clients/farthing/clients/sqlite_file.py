@@ -1,0 +1,75 @@
+"""A small SQLite file that one process has open, its commits on disk when they return.
+
+Boundary: opening, locking, writing; what stands in it is its owner's. Every method blocks: call it
+from a thread.
+"""
+
+import fcntl
+import os
+import sqlite3
+import threading
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Final
+
+from farthing.clients.files import FILE_MODE, make_directory
+
+__all__ = ["SqliteFile", "Value"]
+
+Value = str | int | bytes
+
+_VERSION: Final = 1
+
+
+class SqliteFile:
+    """The file, made if it is not there.
+
+    Args:
+        path: Where it lies.
+        in_use: Raised where another process has it open.
+
+    Raises:
+        ValueError: It is of another version of this program.
+    """
+
+    def __init__(self, path: Path, *, in_use: Exception) -> None:
+        make_directory(path.parent)
+        self._guard = threading.Lock()
+        self._lock = os.open(path.with_name(f"{path.name}.lock"), os.O_RDWR | os.O_CREAT, FILE_MODE)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(self._lock)
+            raise in_use from None
+        path.touch(mode=FILE_MODE)
+        self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        self._db.row_factory = sqlite3.Row
+        self._db.execute("PRAGMA journal_mode = WAL")
+        self._db.execute("PRAGMA synchronous = FULL")
+        (version,) = self._db.execute("PRAGMA user_version").fetchone()
+        if version not in {0, _VERSION}:
+            raise ValueError(f"{path} is of another version of this program: {version}")
+        self._db.execute(f"PRAGMA user_version = {_VERSION}")
+
+    def make(self, tables: str) -> None:
+        """Execute the statements that make tables, where they are missing."""
+        with self._guard:
+            self._db.executescript(tables)
+
+    def do(self, statement: str, *values: Value) -> list[sqlite3.Row]:
+        """Execute one statement; a change is on disk when this returns."""
+        with self._guard:
+            return self._db.execute(statement, values).fetchall()
+
+    def write(self, steps: Iterable[tuple[str, Sequence[Sequence[Value]]]]) -> None:
+        """Execute statements, each with many rows of values, all or nothing."""
+        with self._guard, self._db:
+            self._db.execute("BEGIN IMMEDIATE")
+            for statement, rows in steps:
+                self._db.executemany(statement, rows)
+
+    def close(self) -> None:
+        """Close the file and let another process have it."""
+        with self._guard:
+            self._db.close()
+            os.close(self._lock)

@@ -1,0 +1,354 @@
+"""What a vendor must not forget of sessions: each call with its result, and the batches made of it.
+
+Boundary: tables beside the holds' in one SQLite file. Every method blocks until what it says is on
+disk; many calls share one `write`. What a number means is the law's `VoucherDesk`.
+Source: spec/payments-mcp.md, spec/metering.md.
+"""
+
+import sqlite3
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Final, cast
+
+from farthing.clients.sqlite_file import SqliteFile, Value
+from farthing.protocol.canonical import Json, canonical_bytes, parse_json
+from farthing.protocol.sequences import WINDOW
+from farthing.protocol.usage import UsageEvent, UsageOutcome
+
+__all__ = [
+    "BatchState",
+    "KeptBatch",
+    "KeptCall",
+    "KeptSession",
+    "Rejected",
+    "Row",
+    "Settled",
+    "UsageSpool",
+]
+
+_TABLES: Final = """
+CREATE TABLE IF NOT EXISTS session (
+    session_id TEXT PRIMARY KEY, payer TEXT NOT NULL, ends_at_us INTEGER NOT NULL,
+    at_us INTEGER NOT NULL, document BLOB NOT NULL
+) STRICT;
+CREATE TABLE IF NOT EXISTS call (
+    session_id TEXT NOT NULL, seq INTEGER NOT NULL, args_sha256 TEXT NOT NULL,
+    at_us INTEGER NOT NULL, place INTEGER NOT NULL, outcome TEXT NOT NULL, usage BLOB NOT NULL,
+    amount_units INTEGER NOT NULL, spent_units INTEGER NOT NULL, result_sha256 TEXT NOT NULL,
+    result BLOB NOT NULL, content BLOB NOT NULL, refusal BLOB NOT NULL,
+    batch INTEGER NOT NULL DEFAULT 0, rejected TEXT NOT NULL DEFAULT '',
+    PRIMARY KEY (session_id, seq)
+) STRICT;
+CREATE INDEX IF NOT EXISTS unreported ON call (session_id, place) WHERE batch = 0;
+CREATE INDEX IF NOT EXISTS by_batch ON call (batch) WHERE batch <> 0;
+CREATE INDEX IF NOT EXISTS by_rejection ON call (at_us) WHERE rejected <> '';
+CREATE TABLE IF NOT EXISTS batch (
+    number INTEGER PRIMARY KEY, session_id TEXT NOT NULL, text TEXT NOT NULL,
+    signature TEXT NOT NULL, voucher TEXT NOT NULL, key TEXT NOT NULL, place INTEGER NOT NULL,
+    at_us INTEGER NOT NULL, state TEXT NOT NULL, reason TEXT NOT NULL DEFAULT '',
+    charge_id TEXT NOT NULL DEFAULT ''
+) STRICT;
+CREATE INDEX IF NOT EXISTS by_state ON batch (state, number);
+"""
+_PUT_SESSION: Final = "INSERT OR REPLACE INTO session VALUES (?, ?, ?, ?, ?)"
+# A call that is put again has ended: no batch has taken it before.
+_PUT_CALL: Final = (
+    "INSERT OR REPLACE INTO call VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, '')"
+)
+_PUT_BATCH: Final = (
+    "INSERT INTO batch (number, session_id, text, signature, voucher, key, place, at_us, state)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
+_SETTLE: Final = "UPDATE batch SET state = ?, reason = ?, charge_id = ?, at_us = ? WHERE number = ?"
+_REJECT: Final = "UPDATE call SET rejected = ? WHERE session_id = ? AND seq = ?"
+_TAKE: Final = (
+    "UPDATE call SET batch = ? WHERE session_id = ? AND batch = 0 AND place BETWEEN 1 AND ?"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeptSession:
+    """A session as its desk was when it was last written.
+
+    Args:
+        session_id, payer: which, and whose.
+        ends_at_us: when its entitlement ends.
+        at_us: when it was last written.
+        document: the desk's own, with the voucher that settles it.
+    """
+
+    session_id: str
+    payer: str
+    ends_at_us: int
+    at_us: int
+    document: Mapping[str, Json]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeptCall:
+    """One call of a session.
+
+    Args:
+        session_id, seq, args_sha256: which call.
+        at_us: when it was taken.
+        place: its place among the session's events, from 1; 0 while it is being worked for.
+        outcome: how it ended; None while it is being worked for.
+        usage, amount_units: what it used, and what that costs.
+        spent_units: what the session's calls cost so far, this one included.
+        result_sha256, result, content: what was delivered, where something was.
+        refusal: why nothing was, where nothing was.
+        batch: the number of the batch that reports it, 0 before there is one.
+        rejected: why settlement did not take its event; empty where it did, or was not asked yet.
+    """
+
+    session_id: str
+    seq: int
+    args_sha256: str
+    at_us: int
+    place: int = 0
+    outcome: UsageOutcome | None = None
+    usage: Mapping[str, int] = field(default_factory=dict)
+    amount_units: int = 0
+    spent_units: int = 0
+    result_sha256: str = ""
+    result: bytes = b""
+    content: bytes = b""
+    refusal: Mapping[str, object] = field(default_factory=dict)
+    batch: int = 0
+    rejected: str = ""
+
+    @property
+    def event(self) -> UsageEvent:
+        """What is reported of it."""
+        assert self.outcome is not None, "an event is of a call that has ended"
+        return UsageEvent(
+            seq=self.seq,
+            at_us=self.at_us,
+            usage=self.usage,
+            outcome=self.outcome,
+            args_sha256=self.args_sha256,
+            result_sha256=self.result_sha256,
+        )
+
+
+class BatchState(StrEnum):
+    """How far a batch has come."""
+
+    WAITING = "waiting"
+    """It is sent until the platform has answered."""
+    TAKEN = "taken"
+    REFUSED = "refused"
+    """The platform took none of it, and never will."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeptBatch:
+    """A batch as it was made, once: sent again it is the same, byte for byte.
+
+    Args:
+        number: Its own; batches of a session are sent in this order.
+        session_id: Whose events.
+        text, signature: The batch, and the vendor's signature of it.
+        voucher: The payer's signature that covers it.
+        key: The idempotency key under which it is reported.
+        place: That of its last event; it takes all before that no other batch has.
+        at_us: When it was made.
+    """
+
+    number: int
+    session_id: str
+    text: str
+    signature: str
+    voucher: str
+    key: str
+    place: int
+    at_us: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settled:
+    """What became of a batch: `reason` where it was refused, `charge_id` where it was billed."""
+
+    number: int
+    state: BatchState
+    at_us: int
+    reason: str = ""
+    charge_id: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rejected:
+    """The event of one call that settlement did not take."""
+
+    session_id: str
+    seq: int
+    reason: str
+
+
+Row = KeptSession | KeptCall | KeptBatch | Settled | Rejected
+
+
+class UsageSpool:
+    """The tables.
+
+    Args:
+        file: Open, and closed by somebody else.
+    """
+
+    def __init__(self, file: SqliteFile) -> None:
+        self._file = file
+        file.make(_TABLES)
+
+    def write(self, rows: Sequence[Row]) -> None:
+        """Write what many callers noted, all or nothing; of a session the last of several."""
+        sessions = {row.session_id: row for row in rows if isinstance(row, KeptSession)}
+        calls = [row for row in rows if isinstance(row, KeptCall)]
+        batches = [row for row in rows if isinstance(row, KeptBatch)]
+        settled = [row for row in rows if isinstance(row, Settled)]
+        rejected = [row for row in rows if isinstance(row, Rejected)]
+        self._file.write((
+            (_PUT_SESSION, [_session_values(each) for each in sessions.values()]),
+            (_PUT_CALL, [_call_values(each) for each in calls]),
+            (_PUT_BATCH, [_batch_values(each) for each in batches]),
+            (_TAKE, [(each.number, each.session_id, each.place) for each in batches]),
+            (_SETTLE, [_settled_values(each) for each in settled]),
+            (_REJECT, [(each.reason, each.session_id, each.seq) for each in rejected]),
+        ))  # fmt: skip
+
+    def session(self, session_id: str) -> KeptSession | None:
+        """A session's desk as last written."""
+        rows = self._file.do("SELECT * FROM session WHERE session_id = ?", session_id)
+        return _session(rows[0]) if rows else None
+
+    def call(self, session_id: str, seq: int) -> KeptCall | None:
+        """A call by its number."""
+        rows = self._file.do("SELECT * FROM call WHERE session_id = ? AND seq = ?", session_id, seq)
+        return _call(rows[0]) if rows else None
+
+    def numbers(self, session_id: str) -> dict[int, int]:
+        """The highest numbers of a session that were taken, a window's worth, with their price."""
+        rows = self._file.do(
+            "SELECT seq, amount_units FROM call WHERE session_id = ? ORDER BY seq DESC LIMIT ?",
+            session_id,
+            WINDOW,
+        )
+        return {row["seq"]: row["amount_units"] for row in rows}
+
+    def unfinished(self, session_id: str) -> list[KeptCall]:
+        """The calls of a session that were being worked for when the process ended."""
+        rows = self._file.do(
+            "SELECT * FROM call WHERE session_id = ? AND batch = 0 AND place = 0", session_id
+        )
+        return [_call(row) for row in rows]
+
+    def unreported(self, session_id: str) -> list[KeptCall]:
+        """The calls of a session that no batch has taken, in the order of their events."""
+        rows = self._file.do(
+            "SELECT * FROM call WHERE session_id = ? AND batch = 0 AND place > 0 ORDER BY place",
+            session_id,
+        )
+        return [_call(row) for row in rows]
+
+    def undrained(self) -> list[str]:
+        """The sessions of which something is still to be reported."""
+        rows = self._file.do(
+            "SELECT session_id FROM call WHERE batch = 0"
+            " UNION SELECT session_id FROM batch WHERE state = ?",
+            BatchState.WAITING.value,
+        )
+        return [row["session_id"] for row in rows]
+
+    def waiting(self, session_id: str) -> list[KeptBatch]:
+        """The batches of a session that the platform has not answered, in their order."""
+        rows = self._file.do(
+            "SELECT number, session_id, text, signature, voucher, key, place, at_us FROM batch"
+            " WHERE state = ? AND session_id = ? ORDER BY number",
+            BatchState.WAITING.value,
+            session_id,
+        )
+        return [KeptBatch(**dict(row)) for row in rows]
+
+    def last_batch(self) -> int:
+        """The highest number that a batch has."""
+        (row,) = self._file.do("SELECT coalesce(max(number), 0) AS number FROM batch")
+        return int(row["number"])
+
+    def rejected(self, limit: int) -> list[KeptCall]:
+        """The calls whose events settlement did not take, newest first."""
+        rows = self._file.do(
+            "SELECT * FROM call WHERE rejected <> '' ORDER BY at_us DESC LIMIT ?", limit
+        )
+        return [_call(row) for row in rows]
+
+    def forget(self, before_us: int) -> None:
+        """Forget what was reported and answered before an instant, and sessions long over."""
+        waiting = BatchState.WAITING.value
+        self._file.do(
+            "DELETE FROM call WHERE batch IN"
+            " (SELECT number FROM batch WHERE state <> ? AND at_us < ?)",
+            waiting,
+            before_us,
+        )
+        self._file.do("DELETE FROM batch WHERE state <> ? AND at_us < ?", waiting, before_us)
+        self._file.do(
+            "DELETE FROM session WHERE ends_at_us < ? AND NOT EXISTS"
+            " (SELECT 1 FROM call WHERE call.session_id = session.session_id)",
+            before_us,
+        )
+
+
+def _session_values(row: KeptSession) -> tuple[Value, ...]:
+    document = canonical_bytes(row.document)
+    return (row.session_id, row.payer, row.ends_at_us, row.at_us, document)
+
+
+def _call_values(row: KeptCall) -> tuple[Value, ...]:
+    return (
+        row.session_id,
+        row.seq,
+        row.args_sha256,
+        row.at_us,
+        row.place,
+        row.outcome.value if row.outcome else "",
+        canonical_bytes({meter: str(quantity) for meter, quantity in row.usage.items()}),
+        row.amount_units,
+        row.spent_units,
+        row.result_sha256,
+        row.result,
+        row.content,
+        canonical_bytes(cast("dict[str, Json]", dict(row.refusal))),
+    )
+
+
+def _batch_values(row: KeptBatch) -> tuple[Value, ...]:
+    return (
+        row.number,
+        row.session_id,
+        row.text,
+        row.signature,
+        row.voucher,
+        row.key,
+        row.place,
+        row.at_us,
+        BatchState.WAITING.value,
+    )
+
+
+def _settled_values(row: Settled) -> tuple[Value, ...]:
+    return (row.state.value, row.reason, row.charge_id, row.at_us, row.number)
+
+
+def _session(row: sqlite3.Row) -> KeptSession:
+    members = dict(row)
+    members["document"] = parse_json(members["document"])
+    return KeptSession(**members)
+
+
+def _call(row: sqlite3.Row) -> KeptCall:
+    members = dict(row)
+    members["outcome"] = UsageOutcome(members["outcome"]) if members["outcome"] else None
+    usage = cast("dict[str, str]", parse_json(members["usage"]))
+    members["usage"] = {meter: int(quantity) for meter, quantity in usage.items()}
+    members["refusal"] = parse_json(members["refusal"])
+    return KeptCall(**members)

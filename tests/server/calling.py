@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import httpx2
 import uvicorn
 from mcp.server import MCPServer
 from mcp.server.mcpserver import Context

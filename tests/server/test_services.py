@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from tests.server.calling import PDF, selling
+from tests.server.calling import selling
 
 
 async def test_one_ask_gives_the_result_its_charge_and_its_receipt(tmp_path: Path) -> None:

@@ -23,6 +23,12 @@ TAKEN: dict[str, tuple[str, object]] = {
     "stripe_key_file": ("/run/key", "/run/key"),
     "stripe_return_url": ("https://example.com", "https://example.com"),
     "stripe_webhook_secret_file": ("/run/secret", "/run/secret"),
+    "vendor_timeout_s": ("7", 7),
+    "vendor_answer_bytes_max": ("65536", 65_536),
+    "service_wait_s": ("1", 1),
+    "service_calls_max": ("1", 1),
+    "results_kept_s": ("60", 60),
+    "results_bytes_max": ("65536", 65_536),
 }
 
 
@@ -100,6 +106,12 @@ def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
         ("workers", "0", "workers"),
         ("workers", "33", "workers"),
         ("log_level", "loud", "log_level"),
+        ("vendor_timeout_s", "0", "vendor_timeout_s"),
+        ("service_wait_s", "0", "service_wait_s"),
+        ("service_calls_max", "0", "service_calls_max"),
+        ("results_kept_s", "0", "results_kept_s"),
+        ("vendor_answer_bytes_max", "65535", "vendor_answer_bytes_max"),
+        ("results_bytes_max", "65535", "results_bytes_max"),
         ("database_url", "postgresql://market", "PostgreSQL"),
         ("database_url", "postgresql+asyncpg://market", "PostgreSQL"),
         ("database_url", "sqlite:///:memory:", "file"),

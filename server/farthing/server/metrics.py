@@ -36,6 +36,7 @@ class Metrics:
     _seq: Gauge = field(init=False)
     _healthy: Gauge = field(init=False)
     _services: Counter = field(init=False)
+    _services_in_flight: Gauge = field(init=False)
 
     def __post_init__(self) -> None:
         registry = self._registry
@@ -76,6 +77,12 @@ class Metrics:
             (_FRONT_END, "ending"),
             registry=registry,
         )
+        self._services_in_flight = Gauge(
+            "farthing_service_calls_in_flight",
+            "Vendors' tools that are being called.",
+            (_FRONT_END,),
+            registry=registry,
+        ).labels(self.front_end)
 
     @contextmanager
     def service_call(self) -> Iterator[Callable[[str], None]]:
@@ -107,8 +114,9 @@ class Metrics:
             self._calls.labels(self.front_end, operation, code).inc()
             self._took_s.labels(self.front_end, operation).observe(time.perf_counter() - started)
 
-    def page(self, *, seq: int | None, healthy: bool) -> bytes:
+    def page(self, *, seq: int | None, healthy: bool, services_in_flight: int = 0) -> bytes:
         """This front end's figures; `seq` is None where the engine does not say."""
+        self._services_in_flight.set(services_in_flight)
         if seq is not None:
             self._seq.set(seq)
         self._healthy.set(healthy)

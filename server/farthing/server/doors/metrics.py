@@ -30,7 +30,11 @@ _BY_PROXY: Final = ("forwarded", "x-forwarded-for", "x-real-ip")
 
 async def figures_of(market: Market, is_healthy: Callable[[], bool]) -> bytes:
     """The figures of this front end alone."""
-    return market.metrics.page(seq=await _seq(market), healthy=is_healthy())
+    return market.metrics.page(
+        seq=await _seq(market),
+        healthy=is_healthy(),
+        services_in_flight=market.flights.in_flight,
+    )
 
 
 def operator_routes(

@@ -65,6 +65,7 @@ class Results:
         self._entropy = entropy
         self._bytes_max = bytes_max
         self._lock = Lock()
+        self._closed = False
         # One connection that stays: SQLite folds its log whenever the last one closes.
         self._engine = create_engine(
             URL.create("sqlite", database=str(path)),
@@ -163,12 +164,22 @@ class Results:
 
     async def close(self) -> None:
         """Close the file."""
-        await asyncio.to_thread(self._engine.dispose)
+
+        def dispose() -> None:
+            # Whoever was cancelled may have left a thread at work.
+            with self._lock:
+                self._closed = True
+                self._engine.dispose()
+
+        await asyncio.to_thread(dispose)
 
     async def _run(self, work: Callable[[Connection], T]) -> T:
         def run() -> T:
-            with self._lock, self._engine.begin() as conn:
-                return work(conn)
+            with self._lock:
+                if self._closed:
+                    raise Refused(refuse(Code.UNAVAILABLE, retry_after_s=1))
+                with self._engine.begin() as conn:
+                    return work(conn)
 
         try:
             return await asyncio.to_thread(run)

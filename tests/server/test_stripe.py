@@ -108,6 +108,27 @@ async def test_a_top_up_is_paid_at_checkout_and_posted_by_the_signed_event(bank:
     assert await bank.records() == records
 
 
+async def test_the_treasurer_sees_what_was_paid_twice(bank: Bank) -> None:
+    organisation_id = bank.shop.operator.connection.principal
+    top_up = await bank.shop.operator.create_top_up(FIVE, processor="stripe")
+    before = await bank.prepaid()
+    first = session_event(top_up.top_up_id)
+    second = first.replace(b"cs_", b"cs_again_")
+    assert second != first
+    for body in (first, second):
+        assert await bank.send(body) == 204
+    records = await bank.records()
+    for body in (first, second):
+        assert await bank.send(body) == 204
+    assert await bank.records() == records
+    (again, *_) = (await bank.server.treasurer.top_ups(organisation_id)).top_ups
+
+    assert again.top_up_id != top_up.top_up_id
+    assert (again.status, again.amount) == ("pending", FIVE)
+    assert again.reference.startswith("cs_again_")
+    assert await bank.prepaid() == before + 5 * 10**9
+
+
 async def test_the_same_ask_again_opens_the_same_session(bank: Bank) -> None:
     key = bank.shop.operator.connection.new_key()
     bank.fake.broken = True

@@ -116,6 +116,12 @@ def _process_event(books: Auditor, record: Json) -> None:
         need(not record.get("changed"), "an event of something else is taken for this")
     elif top_up is not None and outcome == "paid" and top_up["status"] != "posted":
         _moved(record, "top_up", top_up)
+    elif top_up is not None and outcome == "paid" and record.get("changed"):
+        again = one_of(record, "top_up")
+        need(again["reference"] == said["reference"] != top_up["reference"], "paid once, had twice")
+        need(again["status"] == "pending", "what nobody has judged is decided")
+        need(total(record, "pending") == int(top_up["amount_units"]), "another amount")
+        need(total(record, "post") == total(record, "void") == 0, "what is decided moves again")
     elif payout is not None and outcome == "paid" and payout["status"] in _SENT:
         _moved(record, "payout", payout)
     elif payout is not None and outcome == "paid" and payout["status"] == "failed":

@@ -52,6 +52,28 @@ def test_a_top_up_that_nobody_pays_ends_and_money_that_comes_later_is_still_take
     assert prepaid(treasury) == 6 * DOLLAR
 
 
+@pytest.mark.parametrize(
+    ("operation", "units"), [("confirm_top_up", 11 * DOLLAR), ("fail_top_up", 6 * DOLLAR)]
+)
+def test_a_second_payment_of_a_top_up_waits_for_the_treasurer(operation: str, units: int) -> None:
+    treasury = market()
+    top_up_id = treasury.top_up(5 * DOLLAR)
+    treasury.event(top_up_id, "paid", "evt_1")
+    (change,) = treasury.event(top_up_id, "paid", "evt_2").changed
+    told_twice = treasury.event(top_up_id, "paid", "evt_2")
+    before = prepaid(treasury)
+    decided = treasury.ask(treasury.treasurer, operation, top_up_id=change.id, reference="seen")
+    told_late = treasury.event(top_up_id, "paid", "evt_2")
+
+    assert change.after["status"] == "pending"
+    assert change.after["reference"] == "ref_evt_2"
+    assert before == 6 * DOLLAR
+    assert (told_twice.changed, told_late.changed) == ((), ())
+    assert decided.refused is None
+    assert prepaid(treasury) == units
+    assert not imbalances(treasury.room.state.accounts)
+
+
 @given(st.lists(st.sampled_from(["paid", "failed", "day"]), max_size=8))
 def test_in_whatever_order_events_come_money_that_came_is_there_once(said: list[str]) -> None:
     treasury = market()

@@ -18,7 +18,7 @@ from farthing.server.doors.render import problem
 from farthing.server.market import Market
 from farthing.server.ports import InvalidEvent, PaymentProcessor
 from farthing.settlement.engine.commands import platform_command
-from farthing.settlement.engine.payments import Processed
+from farthing.settlement.engine.payments import Processed, paid_again_id
 from farthing.settlement.engine.questions import Lookup
 from farthing.settlement.engine.things import Payout, TopUp
 
@@ -57,7 +57,7 @@ async def _received(
     log.info("event", processor=name, event_id=said.event_id, payment_id=said.payment_id)
     if known is None or known.processor != name:
         log.warning("event_of_nothing", processor=name, event_id=said.event_id)
-    elif known.status not in _DONE:
+    elif await _is_news(market, known, said):
         try:
             await _process(market, said)
         except Refused as refused:
@@ -70,6 +70,16 @@ async def _process(market: Market, said: Processed) -> None:
     outcome = await market.engine.submit(platform_command("process_event", said))
     if not outcome.record.changed:
         log.warning("event_without_effect", event_id=said.event_id, payment_id=said.payment_id)
+
+
+async def _is_news(market: Market, known: TopUp | Payout, said: Processed) -> bool:
+    """Whether it may change something: what is decided can still be paid for once more."""
+    if known.status not in _DONE:
+        return True
+    if isinstance(known, Payout) or said.outcome != "paid" or said.reference == known.reference:
+        return False
+    log.warning("paid_again", payment_id=said.payment_id, reference=said.reference)
+    return await _known(market, paid_again_id(said.payment_id, said.reference)) is None
 
 
 async def _known(market: Market, payment_id: str) -> TopUp | Payout | None:

@@ -43,6 +43,7 @@ __all__ = [
     "expire_top_up",
     "fail_payout",
     "fail_top_up",
+    "paid_again_id",
     "payout_answer",
     "payout_view",
     "process_event",
@@ -54,6 +55,8 @@ __all__ = [
 
 # How long a top-up waits for its money; what is paid later is still taken.
 _TOP_UP_LIFETIME_US = DAY_US
+# How long a payment that came twice waits for the treasurer, who decides it later too.
+_PAID_AGAIN_LIFETIME_US = 30 * DAY_US
 _SENT = {"requested", "sent"}
 
 
@@ -230,8 +233,9 @@ def fail_payout(state: State, call: Call) -> Draft | Refusal:
 def process_event(state: State, call: Call) -> Draft | Refusal:
     """What the processor says; the platform's own command, so it is never refused.
 
-    An event of something that has been decided changes nothing, but for one: money that came or
-    left after its top-up or payout was given up has moved, and is posted where it can be.
+    An event of something that has been decided changes nothing, but for two: money that came or
+    left after its top-up or payout was given up has moved, and is posted where it can be; and
+    money that came again for a top-up is a top-up of its own, for the treasurer to decide.
     """
     body = call.command.body
     assert isinstance(body, Processed)
@@ -241,13 +245,7 @@ def process_event(state: State, call: Call) -> Draft | Refusal:
     if payment is None or (payment.asset, str(payment.amount_units)) != (body.asset, body.units):
         return Draft()
     if top_up is not None:
-        if body.outcome == "paid" and top_up.status != "posted":
-            return _posted(top_up, body.reference, body.event_id)
-        if body.outcome == "failed" and top_up.status == "pending":
-            return _voided(
-                replace(top_up, status="failed", reference=body.reference, event_id=body.event_id)
-            )
-        return Draft()
+        return _said_of_top_up(state, call, top_up, body)
     assert payout is not None
     if body.outcome == "paid" and (payout.status in _SENT or _can_still_pay(state, payout)):
         return _paid(payout, body.reference, body.event_id)
@@ -256,6 +254,11 @@ def process_event(state: State, call: Call) -> Draft | Refusal:
     return _returned(
         replace(payout, status="failed", reference=body.reference, event_id=body.event_id)
     )
+
+
+def paid_again_id(top_up_id: str, reference: str) -> str:
+    """The id of the top-up that another payment of one makes; told twice, it is one."""
+    return derive_id("top", top_up_id, "process_event", reference)
 
 
 def top_up_answer(record: Record) -> TopUpView:
@@ -301,6 +304,40 @@ def _posted(top_up: TopUp, reference: str, event_id: str) -> Draft:
     return Draft(
         moved=(*voided, *_inward(Movement.POST, top_up)),
         changed=(change("top_up", top_up.top_up_id, after),),
+    )
+
+
+def _said_of_top_up(state: State, call: Call, top_up: TopUp, said: Processed) -> Draft:
+    if said.outcome == "failed":
+        failed = replace(top_up, status="failed", reference=said.reference, event_id=said.event_id)
+        return _voided(failed) if top_up.status == "pending" else Draft()
+    if top_up.status == "posted":
+        return _paid_again(state, call, top_up, said)
+    return _posted(top_up, said.reference, said.event_id)
+
+
+def _paid_again(state: State, call: Call, top_up: TopUp, said: Processed) -> Draft:
+    """Nobody can tell here whether it is more money, or the same under another name."""
+    again_id = paid_again_id(top_up.top_up_id, said.reference)
+    prepaid = account_name(top_up.organisation_id, AccountKind.PREPAID, top_up.asset)
+    if (
+        said.reference == top_up.reference
+        or state.top_ups.get(again_id) is not None
+        or is_full(state, prepaid, _clearing(top_up.asset), top_up.amount_units)
+    ):
+        return Draft()
+    again = replace(
+        top_up,
+        top_up_id=again_id,
+        status="pending",
+        reference=said.reference,
+        event_id=said.event_id,
+        expires_at_us=call.now_us + _PAID_AGAIN_LIFETIME_US,
+        seq=call.seq,
+    )
+    return Draft(
+        moved=tuple(_inward(Movement.PENDING, again)),
+        changed=(change("top_up", again_id, again),),
     )
 
 

@@ -1,27 +1,24 @@
 """What a buyer must not forget of a session: which numbers it gave out, what it has acknowledged.
 
-Boundary: one SQLite file of one session, open in one process at a time. Many calls share one
-commit: whoever waits is told when what it noted is on disk. What a number means is the law's
+Boundary: one file of one session, open in one process at a time. What a number means is the law's
 `SpendBook`. Source: spec/sessions.md.
 """
 
-import asyncio
-import fcntl
-import os
 import sqlite3
-import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final, cast
 
-from farthing.clients.files import FILE_MODE, make_directory
+from farthing.clients.sqlite_file import SqliteFile, Value
 from farthing.protocol.canonical import Json, canonical_bytes, parse_json
 
-__all__ = ["CallBook", "Called", "Keeper", "SessionInUse", "Stage", "read_book"]
+__all__ = ["CallBook", "Called", "Document", "SessionInUse", "Stage", "read_book"]
 
-_VERSION: Final = 1
+Document = Mapping[str, Json]
+
 _COLUMNS: Final = (
     *("seq", "args_sha256", "stage", "place", "usage"),
     *("units", "said_units", "result_sha256", "fault"),
@@ -32,9 +29,12 @@ CREATE TABLE IF NOT EXISTS call (
     place INTEGER NOT NULL, usage BLOB NOT NULL, units INTEGER NOT NULL,
     said_units INTEGER NOT NULL, result_sha256 TEXT NOT NULL, fault TEXT NOT NULL
 ) STRICT;
-CREATE INDEX IF NOT EXISTS by_stage ON call (stage);
 CREATE TABLE IF NOT EXISTS book (id INTEGER PRIMARY KEY, document BLOB NOT NULL) STRICT;
 """
+
+
+_THE_BOOK: Final = "SELECT document FROM book WHERE id = 1"
+_ALL_CALLS: Final = "SELECT * FROM call ORDER BY seq"
 
 
 class SessionInUse(RuntimeError):
@@ -92,132 +92,72 @@ class CallBook:
     """
 
     def __init__(self, path: Path) -> None:
-        make_directory(path.parent)
-        self._guard = threading.Lock()
-        self._lock = os.open(path.with_name(f"{path.name}.lock"), os.O_RDWR | os.O_CREAT, FILE_MODE)
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(self._lock)
-            raise SessionInUse(f"{path.stem} is in use by another process") from None
-        path.touch(mode=FILE_MODE)
-        self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-        self._db.execute("PRAGMA journal_mode = WAL")
-        self._db.execute("PRAGMA synchronous = FULL")
-        (version,) = self._db.execute("PRAGMA user_version").fetchone()
-        if version not in {0, _VERSION}:
-            raise ValueError(f"{path} is of another version of this program: {version}")
-        self._db.executescript(_TABLES)
-        self._db.execute(f"PRAGMA user_version = {_VERSION}")
+        in_use = SessionInUse(f"{path.stem} is in use by another process")
+        self._file = SqliteFile(path, in_use=in_use)
+        self._file.make(_TABLES)
 
-    def document(self) -> dict[str, Json] | None:
+    def document(self) -> Document | None:
         """The book as it was last kept, None in a new file."""
-        with self._guard:
-            return _document(self._db)
+        return _document(self._file.do(_THE_BOOK))
 
-    def write(self, calls: list[Called], document: Mapping[str, Json]) -> None:
-        """Keep calls and the book that they lead to, all or nothing."""
-        with self._guard, self._db:
-            self._db.execute("BEGIN IMMEDIATE")
-            self._db.executemany(
-                "INSERT OR REPLACE INTO call VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", map(_row, calls)
-            )
-            self._db.execute(
-                "INSERT OR REPLACE INTO book VALUES (1, ?)", (canonical_bytes(document),)
-            )
+    def write(self, notes: Sequence[Called | Document]) -> None:
+        """Keep calls, and the last of the books among them, all or nothing."""
+        calls = [_row(each) for each in notes if isinstance(each, Called)]
+        books = [each for each in notes if not isinstance(each, Called)]
+        self._file.write((
+            ("INSERT OR REPLACE INTO call VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", calls),
+            (
+                "INSERT OR REPLACE INTO book VALUES (1, ?)",
+                [(canonical_bytes(each),) for each in books[-1:]],
+            ),
+        ))  # fmt: skip
 
     def find(self, seq: int) -> Called | None:
         """A call by its number."""
-        with self._guard:
-            row = self._db.execute("SELECT * FROM call WHERE seq = ?", (seq,)).fetchone()
-        return _called(row) if row else None
+        found = _calls(self._file.do("SELECT * FROM call WHERE seq = ?", seq))
+        return found[0] if found else None
 
-    def calls(self, *stages: Stage) -> tuple[Called, ...]:
-        """The calls of some stages, by number."""
-        with self._guard:
-            return _calls(self._db, stages)
+    def calls(self) -> tuple[Called, ...]:
+        """All calls, by number."""
+        return _calls(self._file.do(_ALL_CALLS))
+
+    def answered(self) -> int:
+        """How many calls were answered and acknowledged."""
+        (row,) = self._file.do("SELECT count(*) FROM call WHERE place > 0")
+        return int(row[0])
 
     def close(self) -> None:
         """Close the file and let another process have it."""
-        with self._guard:
-            self._db.close()
-            os.close(self._lock)
+        self._file.close()
 
 
-class Keeper:
-    """Writes what is noted, many calls in one commit: one commit is the next one's waiting room.
-
-    Args:
-        book: The file.
-        document: Gives the book as it stands, with all that is noted.
-    """
-
-    def __init__(self, book: CallBook, document: Callable[[], Mapping[str, Json]]) -> None:
-        self._book = book
-        self._document = document
-        self._noted: dict[int, Called] = {}
-        self._writing: asyncio.Task[None] | None = None
-        self._waiting: asyncio.Task[None] | None = None
-
-    def note(self, *calls: Called) -> None:
-        """Have calls written with the next commit."""
-        self._noted.update((each.seq, each) for each in calls)
-
-    async def kept(self) -> None:
-        """Wait until everything noted so far is on disk.
-
-        Raises:
-            OSError, sqlite3.Error: It is not; it stays noted.
-        """
-        if self._waiting is None:
-            self._waiting = asyncio.create_task(self._write(self._writing))
-        # A caller that goes away must not take the others' commit with it.
-        await asyncio.shield(self._waiting)
-
-    async def _write(self, before: asyncio.Task[None] | None) -> None:
-        if before is not None:
-            await asyncio.wait([before])
-        self._writing, self._waiting = self._waiting, None
-        noted, self._noted = self._noted, {}
-        try:
-            await asyncio.to_thread(self._book.write, list(noted.values()), self._document())
-        except BaseException:
-            self._noted = noted | self._noted
-            raise
-
-
-def read_book(path: Path) -> tuple[dict[str, Json], tuple[Called, ...]]:
+def read_book(path: Path) -> tuple[Document, tuple[Called, ...]]:
     """What a session's file holds, whoever has it open: the book as last kept, and its calls.
 
     Raises:
         FileNotFoundError: There is no such file.
     """
     path.stat()
-    db = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
-    try:
-        return _document(db) or {}, _calls(db, tuple(Stage))
-    finally:
-        db.close()
+    with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as db:
+        book = _document(db.execute(_THE_BOOK).fetchall())
+        return book or {}, _calls(db.execute(_ALL_CALLS).fetchall())
 
 
-def _document(db: sqlite3.Connection) -> dict[str, Json] | None:
-    row = db.execute("SELECT document FROM book WHERE id = 1").fetchone()
-    return cast("dict[str, Json]", parse_json(row[0])) if row else None
+def _document(rows: Sequence[Sequence[Any]]) -> Document | None:
+    return cast("Document", parse_json(rows[0][0])) if rows else None
 
 
-def _calls(db: sqlite3.Connection, stages: tuple[Stage, ...]) -> tuple[Called, ...]:
-    marks = ", ".join("?" * len(stages))
-    rows = db.execute(f"SELECT * FROM call WHERE stage IN ({marks}) ORDER BY seq", stages)  # noqa: S608 - marks alone
-    return tuple(_called(row) for row in rows)
+def _calls(rows: Sequence[Sequence[Any]]) -> tuple[Called, ...]:
+    return tuple(map(_called, rows))
 
 
-def _row(called: Called) -> tuple[object, ...]:
+def _row(called: Called) -> tuple[Value, ...]:
     usage = canonical_bytes({meter: str(each) for meter, each in called.usage.items()})
     members = {**asdict(called), "stage": called.stage.value, "usage": usage}
     return tuple(members[name] for name in _COLUMNS)
 
 
-def _called(row: tuple[Any, ...]) -> Called:
+def _called(row: Sequence[Any]) -> Called:
     members = dict(zip(_COLUMNS, row, strict=True))
     usage = cast("dict[str, str]", parse_json(members["usage"]))
     members["usage"] = {meter: int(quantity) for meter, quantity in usage.items()}

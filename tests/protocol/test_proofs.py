@@ -24,6 +24,7 @@ from farthing.protocol.proofs import (
     check_voucher,
     content_digest,
     entitlement_jwt,
+    read_voucher,
     request_jwt,
     voucher_jwt,
 )
@@ -48,7 +49,8 @@ PLATFORMS = registry(VECTORS["entitlement"]["registry"])
 
 
 def entitlement_of(document: dict[str, Any]) -> Entitlement:
-    return Entitlement(**(document | {"cap_units": int(document["cap_units"])}))
+    names = document.keys() & {"cap_units", "per_call_units", "unsigned_units"}
+    return Entitlement(**(document | {name: int(document[name]) for name in names}))
 
 
 def voucher_of(document: dict[str, Any]) -> Voucher:
@@ -56,7 +58,7 @@ def voucher_of(document: dict[str, Any]) -> Voucher:
 
 
 ENTITLEMENTS = [entitlement_of(document) for document in VECTORS["voucher"]["entitlements"]]
-CALL, SESSION = ENTITLEMENTS
+CALL = ENTITLEMENTS[0]
 VOUCHER = voucher_of(VECTORS["voucher"]["accepted"][0]["voucher"])
 
 
@@ -129,6 +131,23 @@ def test_a_forged_voucher_is_refused_for_its_reason(case: dict[str, Any]) -> Non
             args_sha256=case["args_sha256"],
             now_us=case.get("now_us", NOW_US),
         )
+    assert refused.value.reason == case["reason"]
+
+
+SETTLED = VECTORS["voucher"]["settled"]
+PAYER = KEYS[SETTLED["payer"]].public
+
+
+@pytest.mark.parametrize("case", cases(SETTLED["accepted"]))
+def test_a_voucher_settles_whenever_it_is_read(case: dict[str, Any]) -> None:
+    voucher = read_voucher(case["token"], PAYER, SETTLED["agreement_id"])
+    assert voucher == voucher_of(case["voucher"])
+
+
+@pytest.mark.parametrize("case", cases(SETTLED["refused"]))
+def test_what_the_payer_did_not_sign_settles_nothing(case: dict[str, Any]) -> None:
+    with pytest.raises(ProofError) as refused:
+        read_voucher(case["token"], PAYER, SETTLED["agreement_id"])
     assert refused.value.reason == case["reason"]
 
 

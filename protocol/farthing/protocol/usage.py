@@ -296,7 +296,7 @@ def _add_usage(details: Fields, place: int, count: int, usage: dict[str, list[in
         raise DocumentError(meters.path, Fault.WRONG_COUNT)
     for meter in names:
         if not _is_meter(meter):
-            raise DocumentError(meters.at(meter), Fault.INVALID_FORM)
+            raise DocumentError(meters.path, Fault.INVALID_FORM)
         quantity = _integer(meters, meter, _QUANTITY, QUANTITY_MAX)
         usage.setdefault(meter, [0] * count)[place] = quantity
 

@@ -65,6 +65,22 @@ class Bank:
         """What the operator can spend."""
         return await self.units(self.shop.operator.connection.principal, AccountKind.PREPAID)
 
+    async def earned(self) -> int:
+        """Have the vendor earn ten pages; gives what it can be paid out."""
+        shop = self.shop
+        before = await self.units(shop.vendor.vendor_id, AccountKind.VENDOR_PAYABLE)
+        quote = await shop.buyer.quote(shop.listing_id, {"page": 10})
+        agreement = await shop.buyer.accept(quote)
+        hold = await shop.buyer.hold(agreement.agreement_id, {"page": 10}, {"call": "1"})
+        await shop.captured(agreement, hold.answer.hold_id, {"page": 10}, "b" * 64)
+        self.server.clock.ahead_us += 86_400 * 10**6
+        while (
+            units := await self.units(shop.vendor.vendor_id, AccountKind.VENDOR_PAYABLE)
+        ) == before:
+            # The writer settles by itself, as soon as its clock says so.
+            await shop.operator.balance()
+        return units
+
     async def records(self) -> int:
         """The journal's length."""
         return (await self.server.service.market.ask(FiguresNow())).seq
@@ -205,16 +221,8 @@ async def test_amounts_that_stripe_cannot_move_are_refused_before_anything_is_wr
 
 
 async def test_a_payout_is_sent_once_by_the_treasurer_and_posted_by_the_event(bank: Bank) -> None:
-    vendor = bank.shop.vendor
-    quote = await bank.shop.buyer.quote(bank.shop.listing_id, {"page": 10})
-    agreement = await bank.shop.buyer.accept(quote)
-    hold = await bank.shop.buyer.hold(agreement.agreement_id, {"page": 10}, {"call": "1"})
-    await bank.shop.captured(agreement, hold.answer.hold_id, {"page": 10}, "b" * 64)
-    bank.server.clock.ahead_us += 86_400 * 10**6
-    payable = AccountKind.VENDOR_PAYABLE
-    while not (before := await bank.units(vendor.vendor_id, payable)):
-        # The writer settles by itself, as soon as its clock says so.
-        await bank.shop.operator.balance()
+    vendor, payable = bank.shop.vendor, AccountKind.VENDOR_PAYABLE
+    before = await bank.earned()
     cent = Money(amount="0.01", asset="USD")
     with pytest.raises(Refused) as refused:
         await vendor.request_payout(cent, processor="stripe", destination="elsewhere")
@@ -246,6 +254,28 @@ async def test_a_payout_is_sent_once_by_the_treasurer_and_posted_by_the_event(ba
     # Nor is what is decided.
     assert sent == await treasurer.send_payout(payout.payout_id, key=key)
     assert len(bank.fake.asked) == asked
+
+
+async def test_who_was_frozen_meanwhile_is_not_paid_by_a_retry(bank: Bank) -> None:
+    vendor, treasurer, admin = bank.shop.vendor, bank.server.treasurer, bank.server.admin
+    await bank.earned()
+    cent = Money(amount="0.01", asset="USD")
+    payout = await vendor.request_payout(cent, processor="stripe", destination="acct_1Vendor")
+    key = treasurer.connection.new_key()
+    bank.fake.broken = True
+    with pytest.raises(Refused) as unanswered:
+        await treasurer.send_payout(payout.payout_id, key=key)
+    bank.fake.broken = False
+    await admin.freeze(vendor.vendor_id, "fraud?")
+    asked = len(bank.fake.asked)
+    with pytest.raises(Refused) as frozen:
+        await treasurer.send_payout(payout.payout_id, key=key)
+    assert len(bank.fake.asked) == asked
+    await admin.unfreeze(vendor.vendor_id, "no fraud")
+    await treasurer.send_payout(payout.payout_id, key=key)
+
+    assert (unanswered.value.code, frozen.value.code) == (Code.PROCESSOR_FAILED, Code.FROZEN)
+    assert len(bank.fake.asked) == asked + 1
 
 
 async def test_a_retry_of_a_paid_top_up_opens_no_other_session(bank: Bank) -> None:

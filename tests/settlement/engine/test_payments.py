@@ -139,6 +139,39 @@ def test_a_payout_that_failed_is_the_vendors_again() -> None:
     assert treasury.trade.balance(vendor, "vendor_payable") == 0
 
 
+def test_a_payout_that_its_processor_may_still_pay_is_not_given_back_by_hand() -> None:
+    treasury = earned()
+    vendor = treasury.trade.vendor
+    before = treasury.trade.balance(vendor, "vendor_payable")
+    payout_id = treasury.payout(before, processor="stripe").changed[0].id
+    treasury.ask(treasury.treasurer, "send_payout", payout_id=payout_id)
+    failing = {"payout_id": payout_id, "reference": "x"}
+
+    at_once = treasury.ask(treasury.treasurer, "fail_payout", **failing)
+    treasury.room.advance(12 * 3_600)
+    while_asked = treasury.ask(treasury.treasurer, "fail_payout", **failing)
+    treasury.room.advance(600)
+    assert treasury.trade.balance(vendor, "vendor_payable") == 0
+    after = treasury.ask(treasury.treasurer, "fail_payout", **failing)
+
+    assert (at_once.code, while_asked.code) == (Code.PAYMENT_RESOLVED, Code.PAYMENT_RESOLVED)
+    assert at_once.refusal.required == while_asked.refusal.required
+    assert after.refused is None
+    assert treasury.trade.balance(vendor, "vendor_payable") == before
+
+
+def test_a_payout_that_no_processor_was_asked_for_is_given_back_at_once() -> None:
+    treasury = earned()
+    by_hand, unsent = (
+        treasury.payout(1, processor=processor).changed[0].id for processor in ("manual", "stripe")
+    )
+    treasury.ask(treasury.treasurer, "send_payout", payout_id=by_hand)
+
+    for payout_id in (by_hand, unsent):
+        failed = treasury.ask(treasury.treasurer, "fail_payout", payout_id=payout_id)
+        assert failed.refused is None
+
+
 def test_money_that_left_after_all_overdraws_nobody() -> None:
     treasury = earned()
     vendor = treasury.trade.vendor

@@ -40,7 +40,6 @@ from farthing.protocol.messages.treasury import (
     TopUpView,
 )
 from farthing.protocol.records import Record
-from farthing.protocol.times import SECOND_US
 from farthing.protocol.wire import Role
 from farthing.server.market import Market
 from farthing.server.operations.replies import Reply, reply
@@ -48,13 +47,14 @@ from farthing.server.ports import PaymentProcessor, ProcessorFailed
 from farthing.settlement.engine.commands import PLATFORM
 from farthing.settlement.engine.lots import lot_answer, lot_view
 from farthing.settlement.engine.payments import (
+    ASKED_AGAIN_US,
     payout_answer,
     payout_view,
     top_up_answer,
     top_up_view,
 )
 from farthing.settlement.engine.questions import Lookup, Things
-from farthing.settlement.engine.things import Lot, Payout, TopUp
+from farthing.settlement.engine.things import Lot, Payout, Principal, TopUp
 from farthing.settlement.engine.treasury import close_answer, grace_answer, partner_answer
 
 __all__ = [
@@ -76,9 +76,6 @@ __all__ = [
 
 log = structlog.get_logger(__name__)
 
-# For how long a processor is asked once more to pay. Stripe keeps an idempotency key for a day; who
-# asks after that pays twice.
-_ASKED_AGAIN_US: Final = 12 * 3_600 * SECOND_US
 _LOOK_IT_UP: Final = (
     "It was sent too long ago to ask again. Look at the processor, then confirm or fail the payout."
 )
@@ -145,8 +142,11 @@ async def send_payout(market: Market, caller: Caller, ask: SendPayout) -> Reply:
         if await _status(market, "payout", payout.payout_id) != "sent":
             # It was paid or given up since: to ask for it again could pay it twice.
             return reply(outcome, payout_answer)
-        if market.now_us() - outcome.record.at_us > _ASKED_AGAIN_US:
+        if market.now_us() - outcome.record.at_us > ASKED_AGAIN_US:
             raise Refused(refuse(Code.PAYMENT_RESOLVED, path="payout_id", message=_LOOK_IT_UP))
+        vendor = await market.ask(Lookup(noun="principal", id=payout.organisation_id))
+        if isinstance(vendor, Principal) and vendor.frozen_by:
+            raise Refused(refuse(Code.FROZEN, path="payout_id"))
     try:
         await _processor(market, payout.processor).pay(payout)
     except ProcessorFailed as error:

@@ -25,7 +25,7 @@ from farthing.protocol.messages.treasury import (
 )
 from farthing.protocol.money import format_units
 from farthing.protocol.records import Record
-from farthing.protocol.times import DAY_US, format_time
+from farthing.protocol.times import DAY_US, SECOND_US, format_time
 from farthing.protocol.wire import money
 from farthing.settlement.engine.accounts import available_units, is_full, transfer
 from farthing.settlement.engine.commands import PLATFORM
@@ -35,6 +35,7 @@ from farthing.settlement.engine.state import State
 from farthing.settlement.engine.things import Payout, TopUp
 
 __all__ = [
+    "ASKED_AGAIN_US",
     "ExpireTopUp",
     "Processed",
     "confirm_payout",
@@ -58,6 +59,13 @@ _TOP_UP_LIFETIME_US = DAY_US
 # How long a payment that came twice waits for the treasurer, who decides it later too.
 _PAID_AGAIN_LIFETIME_US = 30 * DAY_US
 _SENT = {"requested", "sent"}
+# For how long a processor may be asked once more to pay. Stripe keeps an idempotency key for a day;
+# who asks after that pays twice.
+ASKED_AGAIN_US = 12 * 3_600 * SECOND_US
+# How long the last of these asks may take to have its effect.
+_ASKING_US = 600 * SECOND_US
+# The processor that is asked for nothing: the treasurer alone knows what it has done.
+_BY_HAND = "manual"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -203,7 +211,8 @@ def send_payout(state: State, call: Call) -> Draft | Refusal:
         return refuse(Code.FROZEN, path="payout_id")
     if payout.status != "requested":
         return refuse(Code.PAYMENT_RESOLVED, path="payout_id")
-    return Draft(changed=(change("payout", payout.payout_id, replace(payout, status="sent")),))
+    sent = replace(payout, status="sent", sent_at_us=call.now_us)
+    return Draft(changed=(change("payout", payout.payout_id, sent),))
 
 
 def confirm_payout(state: State, call: Call) -> Draft | Refusal:
@@ -219,7 +228,7 @@ def confirm_payout(state: State, call: Call) -> Draft | Refusal:
 
 
 def fail_payout(state: State, call: Call) -> Draft | Refusal:
-    """The money has not left: it is the organisation's again."""
+    """The money has not left, and nobody asks for it any more: it is the organisation's again."""
     body = call.command.body
     assert isinstance(body, FailPayout)
     payout = state.payouts.get(body.payout_id)
@@ -227,6 +236,13 @@ def fail_payout(state: State, call: Call) -> Draft | Refusal:
         return refuse(Code.NOT_FOUND, path="payout_id")
     if payout.status not in _SENT:
         return refuse(Code.PAYMENT_RESOLVED, path="payout_id")
+    if payout.sent_at_us and payout.processor != _BY_HAND:
+        # What its organisation had again, and the processor paid after all, would be paid twice.
+        ends_at_us = payout.sent_at_us + ASKED_AGAIN_US + _ASKING_US
+        if call.now_us < ends_at_us:
+            text = "The processor may still be asked for it; it can be failed later."
+            required = format_time(ends_at_us)
+            return refuse(Code.PAYMENT_RESOLVED, path="payout_id", required=required, message=text)
     return _returned(replace(payout, status="failed", reference=body.reference))
 
 

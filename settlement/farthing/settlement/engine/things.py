@@ -307,6 +307,7 @@ class Payout(Thing, frozen=True, kw_only=True):
     status: str
     processor: str
     destination: str
+    sent_at_us: int = 0
     reference: str = ""
     event_id: str = ""
     seq: int
@@ -318,6 +319,7 @@ _SPARSE: Final[Mapping[str, tuple[str, ...]]] = {
     "Charge": ("tail", "drawn"),
     "Dispute": ("held_partner_units",),
     "Hold": ("drawn",),
+    "Payout": ("sent_at_us",),
 }
 
 

@@ -70,6 +70,8 @@ class Code(StrEnum):
     AGREEMENT_ENDED = "agreement_ended"
     HOLD_RESOLVED = "hold_resolved"
     HOLD_EXPIRED = "hold_expired"
+    SESSION_CLOSED = "session_closed"
+    SESSION_CLOSED = "session_closed"
     DELIVERY_INVALID = "delivery_invalid"
     USAGE_INVALID = "usage_invalid"
     AMOUNT_OVERFLOW = "amount_overflow"
@@ -193,6 +195,7 @@ _SAYS: dict[Code, str] = {
     Code.AMOUNT_OVERFLOW: "The amount does not fit the ledger.",
     Code.HOLD_RESOLVED: "The hold has been captured or released already.",
     Code.HOLD_EXPIRED: "The hold has expired.",
+    Code.SESSION_CLOSED: "The spend session is closed, or its time is over.",
     Code.CAPTURE_EXCEEDS_HOLD: "The usage costs more than the hold.",
     Code.USAGE_INVALID: "The usage does not fit the rate card.",
     Code.DELIVERY_INVALID: "The delivery record does not fit the hold or does not verify.",
@@ -246,6 +249,7 @@ _NEXT: dict[Code, NextAction] = {
     Code.TERMS_CHANGED: NextAction.QUOTE_AGAIN,
     Code.AGREEMENT_ENDED: NextAction.QUOTE_AGAIN,
     Code.HOLD_EXPIRED: NextAction.NEW_KEY,
+    Code.SESSION_CLOSED: NextAction.NEW_KEY,
     Code.CAPTURE_EXCEEDS_HOLD: NextAction.REDUCE,
     Code.IDEMPOTENCY_CONFLICT: NextAction.NEW_KEY,
     Code.KEY_EXPIRED: NextAction.NEW_KEY,

@@ -71,7 +71,6 @@ class Code(StrEnum):
     HOLD_RESOLVED = "hold_resolved"
     HOLD_EXPIRED = "hold_expired"
     SESSION_CLOSED = "session_closed"
-    SESSION_CLOSED = "session_closed"
     DELIVERY_INVALID = "delivery_invalid"
     USAGE_INVALID = "usage_invalid"
     AMOUNT_OVERFLOW = "amount_overflow"

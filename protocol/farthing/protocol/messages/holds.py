@@ -19,6 +19,7 @@ from farthing.protocol.wire import (
 )
 
 __all__ = [
+    "AUTHORITY_CODES",
     "CAPTURE_HOLD",
     "GET_HOLD",
     "PLACE_HOLD",
@@ -31,7 +32,7 @@ __all__ = [
     "ReleaseHold",
 ]
 
-_AUTHORITY_CODES = (
+AUTHORITY_CODES = (
     Code.FROZEN,
     Code.AUTHORITY_MISSING,
     Code.AUTHORITY_EXPIRED,
@@ -146,7 +147,7 @@ PLACE_HOLD = Operation(
         Code.NOT_FOUND,
         Code.AGREEMENT_ENDED,
         Code.USAGE_INVALID,
-        *_AUTHORITY_CODES,
+        *AUTHORITY_CODES,
         Code.INSUFFICIENT_FUNDS,
         Code.AMOUNT_OVERFLOW,
     ),

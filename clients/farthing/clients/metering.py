@@ -56,15 +56,18 @@ class Meters:
             raise ValueError(f"the rate card {card.card_id} also has {', '.join(missing)}")
         self._readings = {name: _reading(name, meter, signature) for name, meter in meters.items()}
 
+    @property
+    def need_result(self) -> bool:
+        """Whether what a call uses is known only when it is done."""
+        return any(reading.needs_result for reading in self._readings.values())
+
     def before(self, arguments: Mapping[str, object]) -> dict[str, int] | None:
         """What the call will use, None where a meter needs the result.
 
         Args:
             arguments: The tool's arguments as Python values, by name.
         """
-        if any(reading.needs_result for reading in self._readings.values()):
-            return None
-        return self._read(arguments)
+        return None if self.need_result else self._read(arguments)
 
     def after(self, arguments: Mapping[str, object], result: object) -> dict[str, int]:
         """What the call used.

@@ -7,7 +7,7 @@
     @farthing.paid(listing="pdf-text", meter={"page": lambda result: len(result.pages)})
     async def extract_text(pdf: str) -> PageTexts: ...
 
-Boundary: between the MCP SDK and `deliveries`. Source: spec/payments-mcp.md.
+Boundary: between the MCP SDK and `counter`. Source: spec/payments-mcp.md.
 """
 
 import asyncio
@@ -15,26 +15,25 @@ import functools
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 from mcp.server.mcpserver import Context
 from mcp_types import CallToolResult
 
-from farthing.clients.deliveries import Deliveries, Work
-from farthing.clients.documents import Offer, arguments_bytes
-from farthing.clients.entitlements import Paid, check_payment, claimed_hold
+from farthing.clients.counter import Counter, Sold, Unpaid
+from farthing.clients.documents import Offer
 from farthing.clients.home import Home, default_home
 from farthing.clients.metering import Meter
 from farthing.clients.payable import Payable, delivered, failed, unpaid
 from farthing.clients.spool import Spool
+from farthing.clients.usage_spool import KeptCall
 from farthing.clients.vendors import Vendor
-from farthing.clients.x402 import PAYMENT, Presented, read_payment
-from farthing.protocol.canonical import Json, document_sha256, sha256_hex
-from farthing.protocol.errors import Code, Refusal, Refused, Unreachable, Unverified, refuse
+from farthing.clients.x402 import PAYMENT
+from farthing.protocol.errors import Refusal, Unverified
 from farthing.protocol.keys import PublicKey
 from farthing.protocol.messages.disputes import Dispute
-from farthing.protocol.money import INT64_MAX
 from farthing.protocol.wire import EXTENSION
 
 __all__ = ["Seller"]
@@ -65,7 +64,7 @@ class Seller:
         self._platform_keys = platform_keys
         self._spool_path = spool
         self._offer = offer
-        self._deliveries: Deliveries | None = None
+        self._counter: Counter | None = None
         self._opening = asyncio.Lock()
 
     @classmethod
@@ -152,26 +151,30 @@ class Seller:
         finally:
             await self.close()
 
-    async def open(self) -> Deliveries:
-        """Open the spool and capture what a crash left; done by the first paid call at the latest.
+    async def open(self) -> Counter:
+        """Open the spool and go on with what a crash left; the first paid call does at the latest.
 
         Raises:
             SpoolInUse: Another process has it open.
         """
         async with self._opening:
-            if self._deliveries is None:
+            if self._counter is None:
                 spool = await asyncio.to_thread(Spool, self._spool_path)
-                deliveries = Deliveries(self.vendor, spool)
-                await deliveries.settle()
-                self._deliveries = deliveries
-            return self._deliveries
+                counter = Counter(self.vendor, self._platform_keys, spool)
+                await counter.open()
+                self._counter = counter
+            return self._counter
 
     async def close(self) -> None:
-        """Close the spool and the connections."""
-        if self._deliveries is not None:
-            await self._deliveries.close()
-            self._deliveries = None
+        """Report what can be reported at once, and close the spool and the connections."""
+        if self._counter is not None:
+            await self._counter.close()
+            self._counter = None
         await self.vendor.connection.aclose()
+
+    async def rejected_usage(self, limit: int = 50) -> list[KeptCall]:
+        """The calls of sessions that settlement did not take, with the reason, newest first."""
+        return await (await self.open()).sessions.rejected(limit)
 
     async def answer_dispute(self, dispute_id: str) -> Dispute:
         """Answer a dispute with the body that was delivered, from the spool.
@@ -179,7 +182,7 @@ class Seller:
         Raises:
             Unverified: It is not there: nothing was delivered by this process's home.
         """
-        deliveries = await self.open()
+        deliveries = (await self.open()).deliveries
         dispute = await self.vendor.dispute_status(dispute_id)
         entry = await deliveries.of_charge(dispute.charge_id)
         if entry is None:
@@ -191,81 +194,15 @@ class Seller:
     ) -> CallToolResult:
         params = context.request_context.params or {}
         meta, sent = params.get("_meta") or {}, params.get("arguments") or {}
-        price = payable.price(str(params.get("name", "")), self.platform)
-        deliveries = await self.open()
-        try:
-            presented = read_payment(meta.get(PAYMENT), self.platform)
-            if isinstance(presented, Refusal):
-                return unpaid(price, presented)
-            args_sha256 = _digest(sent, payable.listing.limits.input_bytes_max)
-            paid = await self._paid(payable, deliveries, presented, args_sha256)
-            schema = await self._output_schema(payable, paid.entitlement.agreement_id)
-            if await deliveries.find(paid.hold_id) is None:
-                _check_room(payable, deliveries)
-        except Refused as refused:
-            return unpaid(price, refused.refusal)
-        # Under an older card the price is the platform's to work out.
-        is_current = paid.entitlement.card_sha256 == payable.card.card_sha256
-        cap_units = paid.cap_units if is_current else INT64_MAX
-        outcome = await deliveries.obtain(
-            Work(
-                paid=paid,
-                args_sha256=args_sha256,
-                output_schema_sha256=document_sha256(schema),
-                repeatable=payable.listing.idempotent or not payable.listing.side_effects,
-                run=functools.partial(payable.run, arguments, schema, cap_units),
-            )
+        counter = self._counter or await self.open()
+        outcome = await counter.sell(
+            payable, sent, meta.get(PAYMENT), partial(payable.run, arguments)
         )
-        if isinstance(outcome, Refusal):
-            return failed(outcome, self.platform)
-        return delivered(outcome, self.platform)
-
-    async def _paid(
-        self,
-        payable: Payable,
-        deliveries: Deliveries,
-        presented: Presented,
-        args_sha256: str,
-    ) -> Paid:
-        entry = await deliveries.find(claimed_hold(presented))
-        paid = check_payment(
-            presented,
-            platform_key_of=self._platform_keys.get,
-            platform=self.platform,
-            vendor_id=self.vendor.vendor_id,
-            listing_id=payable.listing.listing_id,
-            args_sha256=args_sha256,
-            now_us=self.vendor.connection.clock(),
-            done_at_us=entry.done_at_us if entry and entry.args_sha256 == args_sha256 else None,
-        )
-        if isinstance(paid, Refusal):
-            raise Refused(paid)
-        return paid
-
-    async def _output_schema(self, payable: Payable, agreement_id: str) -> Mapping[str, Json]:
-        # The first version of a listing is the only one that there can be an agreement on.
-        if payable.listing.version == 1:
-            return payable.listing.output_schema
-        if agreement_id not in payable.output_schemas:
-            try:
-                agreement = await self.vendor.agreement(agreement_id)
-                document = await self.vendor.document(agreement.listing_sha256)
-            except Unreachable as error:
-                text = "Which version was agreed on cannot be asked now."
-                raise Refused(refuse(Code.UNAVAILABLE, message=text)) from error
-            payable.output_schemas[agreement_id] = cast(
-                "dict[str, Json]", document["output_schema"]
-            )
-        return payable.output_schemas[agreement_id]
-
-
-def _digest(sent: Mapping[str, object], bytes_max: int) -> str:
-    data = arguments_bytes(sent)
-    if len(data) > bytes_max:
-        raise Refused(refuse(Code.PAYLOAD_TOO_LARGE, path="arguments", required=str(bytes_max)))
-    return sha256_hex(data)
-
-
-def _check_room(payable: Payable, deliveries: Deliveries) -> None:
-    if deliveries.working >= payable.listing.limits.concurrency_max:
-        raise Refused(refuse(Code.OVERLOADED, retry_after_s=1))
+        match outcome:
+            case Sold():
+                return delivered(outcome)
+            case Unpaid(refusal=refusal):
+                price = payable.price(str(params.get("name", "")), self.platform)
+                return unpaid(price, refusal)
+            case Refusal():
+                return failed(outcome, self.platform)

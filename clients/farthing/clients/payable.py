@@ -19,34 +19,28 @@ from mcp_types import CallToolResult, TextContent
 from pydantic import BaseModel, GetJsonSchemaHandler, PydanticUserError, RootModel
 from pydantic_core import CoreSchema
 
+from farthing.clients.counter import Sold
 from farthing.clients.deliveries import Produced, Undeliverable
-from farthing.clients.documents import Offer, result_bytes
-from farthing.clients.metering import Meter, Meters, least_units
-from farthing.clients.spool import Entry
+from farthing.clients.documents import Offer
+from farthing.clients.metering import Meter
+from farthing.clients.wares import Ware
 from farthing.clients.x402 import (
     PAYMENT_REQUIRED,
     PAYMENT_RESPONSE,
     Price,
-    Settlement,
     payment_required,
-    settlement,
     unsettled,
 )
 from farthing.protocol.canonical import Json
-from farthing.protocol.errors import Code, Refusal, Refused, refuse
-from farthing.protocol.listing import parse_listing
+from farthing.protocol.errors import Code, Refusal, refuse
 from farthing.protocol.messages.shapes import REFUSAL
-from farthing.protocol.money import format_units
-from farthing.protocol.rating import START, parse_card, price_of
-from farthing.protocol.schemas import violation
-from farthing.protocol.terms import parse_terms
 
 __all__ = ["Payable", "delivered", "failed", "unpaid"]
 
 _CONTEXT: Final = "farthing_context"
 
 
-class Payable:
+class Payable(Ware):
     """A tool under its offer.
 
     Args:
@@ -59,15 +53,11 @@ class Payable:
     """
 
     def __init__(self, fn: Callable[..., Any], offer: Offer, meters: Mapping[str, Meter]) -> None:
+        own = inspect.signature(fn, eval_str=True)
+        super().__init__(offer, meters, own)
         self.fn = fn
-        self.offer = offer
-        self.listing = parse_listing(dict(offer.listing))
-        self.card = parse_card(dict(offer.rate_card))
-        self.terms = parse_terms(dict(offer.terms))
         self.own_context = find_context_parameter(fn)
         self.context_name = self.own_context or _CONTEXT
-        own = inspect.signature(fn, eval_str=True)
-        self.meters = Meters(meters, own, self.card)
         self._metadata = func_metadata(
             fn, skip_names=[self.own_context] if self.own_context else []
         )
@@ -76,29 +66,6 @@ class Payable:
         self.returns = Annotated[CallToolResult, _answered(self._metadata.output_model)]
         signature = own if self.own_context else _with_context(own)
         self.signature = signature.replace(return_annotation=self.returns)
-        # By agreement: one may be bound to an older version of the listing.
-        self.output_schemas: dict[str, Mapping[str, Json]] = {}
-
-    def price(self, tool: str, platform: str) -> Price:
-        """What the tool asks for, told to somebody who has not paid.
-
-        No meter is read: that may be work, and nobody has paid for it.
-        """
-        fixed = self.meters.fixed()
-        usage = self.meters.smallest() if fixed is None else fixed
-        return Price(
-            tool=tool,
-            platform=platform,
-            vendor_id=self.listing.vendor_id,
-            listing_id=self.listing.listing_id,
-            listing_sha256=self.listing.listing_sha256,
-            rate_card_sha256=self.listing.rate_card_sha256,
-            terms_sha256=self.listing.terms_sha256,
-            asset=self.card.asset,
-            amount_units=price_of(self.card, START, usage),
-            exact=fixed is not None,
-            deadline_s=self.terms.delivery.deadline_s,
-        )
 
     async def run(
         self, arguments: Mapping[str, object], schema: Mapping[str, Json], cap_units: int
@@ -114,41 +81,20 @@ class Payable:
             Undeliverable: The tool failed as foreseen, or its result cannot be sold.
         """
         plain = {name: each for name, each in arguments.items() if name != self.own_context}
-        await self._check_cap(plain, cap_units)
+        await self.check_cap(plain, cap_units)
         value = await self._invoke(arguments)
         converted = self._metadata.convert_result(value)
         if not isinstance(converted, CallToolResult):
             raise TypeError(f"{self.fn.__name__} asks for more input: what is paid for is whole")
         if converted.is_error:
             raise Undeliverable(refuse(Code.VENDOR_FAILED, message=_text(converted)))
-        try:
-            result = result_bytes(converted.structured_content)
-        except Refused as refused:
-            text = f"The vendor's result cannot be signed: {refused.refusal.message}"
-            raise Undeliverable(refuse(Code.VENDOR_FAILED, message=text)) from None
-        if found := violation(schema, converted.structured_content):
-            text = f"The vendor's result does not fit its schema at {found.path or '.'}."
-            raise Undeliverable(refuse(Code.VENDOR_FAILED, message=text))
-        usage = await anyio.to_thread.run_sync(self.meters.after, plain, value)
         content = [
             block.model_dump(mode="json", by_alias=True, exclude_none=True)
             for block in converted.content
         ]
-        return Produced(result=result, content=orjson.dumps(content), usage=usage)
-
-    async def _check_cap(self, arguments: Mapping[str, object], cap_units: int) -> None:
-        """Refuse, before the work, what is known to cost more than can be captured."""
-        usage = await anyio.to_thread.run_sync(self.meters.before, arguments)
-        if usage is None or (least := least_units(self.card, usage)) <= cap_units:
-            return
-        refusal = refuse(
-            Code.CAPTURE_EXCEEDS_HOLD,
-            path="arguments",
-            required=format_units(least, self.card.asset),
-            remaining=format_units(cap_units, self.card.asset),
-            asset=self.card.asset,
+        return await self.produced(
+            schema, converted.structured_content, plain, value, orjson.dumps(content)
         )
-        raise Undeliverable(refusal)
 
     async def _invoke(self, arguments: Mapping[str, object]) -> object:
         try:
@@ -182,19 +128,12 @@ def failed(refusal: Refusal, platform: str) -> CallToolResult:
     )
 
 
-def delivered(entry: Entry, platform: str) -> CallToolResult:
-    """The answer to a paid call: the kept result, and what was captured for it."""
-    settled = Settlement(
-        charge_id=entry.charge_id,
-        hold_id=entry.hold_id,
-        amount_units=entry.amount_units,
-        delivery=entry.delivery,
-        delivery_signature=entry.signature,
-    )
+def delivered(sold: Sold) -> CallToolResult:
+    """The answer to a paid call: the kept result, and what was charged for it."""
     return CallToolResult.model_validate({
-        "content": orjson.loads(entry.content),
-        "structuredContent": orjson.loads(entry.result),
-        "_meta": {PAYMENT_RESPONSE: settlement(settled, payer=entry.payer, platform=platform)},
+        "content": orjson.loads(sold.content),
+        "structuredContent": orjson.loads(sold.result),
+        "_meta": {PAYMENT_RESPONSE: sold.response},
     })  # fmt: skip
 
 

@@ -57,7 +57,8 @@ _PUT_CALL: Final = (
     "INSERT OR REPLACE INTO call VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, '')"
 )
 _PUT_BATCH: Final = (
-    "INSERT INTO batch (number, session_id, text, signature, voucher, key, place, at_us, state)"
+    "INSERT OR REPLACE INTO batch"
+    " (number, session_id, text, signature, voucher, key, place, at_us, state)"
     " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 _SETTLE: Final = "UPDATE batch SET state = ?, reason = ?, charge_id = ?, at_us = ? WHERE number = ?"
@@ -145,6 +146,8 @@ class BatchState(StrEnum):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeptBatch:
     """A batch as it was made, once: sent again it is the same, byte for byte.
+
+    Only where its vendor's key was replaced before it arrived is it signed again.
 
     Args:
         number: Its own; batches of a session are sent in this order.

@@ -58,6 +58,19 @@ from farthing.protocol.messages.listings import (
     PublishListing,
     WithdrawListing,
 )
+from farthing.protocol.messages.sessions import (
+    CLOSE_SESSION,
+    GET_SESSION,
+    LIST_SESSIONS,
+    REPORT_USAGE,
+    CloseSession,
+    GetSession,
+    ListSessions,
+    ReportUsage,
+    Session,
+    Sessions,
+    UsageReport,
+)
 from farthing.protocol.messages.treasury import (
     LIST_PAYOUTS,
     REQUEST_PAYOUT,
@@ -170,6 +183,47 @@ class Vendor(AccountHolder):
     async def hold_status(self, hold_id: str) -> HoldView:
         """What became of a hold."""
         return await self.connection.call(GET_HOLD, GetHold(hold_id=hold_id))
+
+    async def report_usage(
+        self, session_id: str, batch: str, signature: str, voucher: str, *, key: str
+    ) -> UsageReport:
+        """Report calls of a session in a signed batch; under its key it is billed once.
+
+        Args:
+            session_id: Which session.
+            batch: The exact text that is signed.
+            signature: The vendor's detached signature of it.
+            voucher: The payer's that covers it.
+            key: Idempotency key; the same for the same batch.
+
+        Raises:
+            Refused: `session_closed`, `signature_invalid`, and so on: none of it is billed.
+        """
+        return await self.connection.call(
+            REPORT_USAGE,
+            ReportUsage(
+                session_id=session_id,
+                batch=batch,
+                batch_signature=signature,
+                voucher=voucher,
+                idempotency_key=key,
+            ),
+        )
+
+    async def session_status(self, session_id: str) -> Session:
+        """Where a session stands in settlement."""
+        return await self.connection.call(GET_SESSION, GetSession(session_id=session_id))
+
+    async def sessions(self, limit: int = 50) -> Sessions:
+        """The sessions with the vendor, newest first."""
+        return await self.connection.call(LIST_SESSIONS, ListSessions(limit=limit))
+
+    async def close_session(self, session_id: str, *, key: str = "") -> Session:
+        """End a session at once: nothing more of it is billed, and the rest goes back."""
+        return await self.connection.call(
+            CLOSE_SESSION,
+            CloseSession(session_id=session_id, idempotency_key=key or f"close-{session_id}"),
+        )
 
     async def refund(
         self, charge_id: str, amount: Money, reason: str = "", *, key: str = ""

@@ -50,6 +50,8 @@ PAYMENT_REQUIRED: Final[dict[str, Any]] = {
 """JSON Schema: enough to tell it from a result."""
 # Authorise up to a maximum, settle what was used: what a hold and its capture are.
 _SCHEME: Final = "upto"
+# What a payment may be drawn on: one call's hold, or a spend session.
+_TAKES: Final = ("hold", "session")
 _REFERENCE_CHARACTERS: Final = 32
 _TOKEN_CHARACTERS_MAX: Final = 8192
 _COUNT_CHARACTERS_MAX: Final = 20
@@ -62,7 +64,7 @@ class Price:
     """What a tool asks for, as far as it can be known before the work.
 
     `exact` says that every call costs `amount_units` under a new agreement; otherwise it is the
-    price of the smallest use.
+    price of the smallest use. `url` is where a service that is no MCP tool is called.
     """
 
     tool: str
@@ -76,6 +78,7 @@ class Price:
     amount_units: int
     exact: bool
     deadline_s: int
+    url: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,7 +132,7 @@ def payment_required(price: Price, refusal: Refusal) -> Object:
     return {
         "x402Version": _VERSION,
         "error": refusal.code.value,
-        "resource": _resource(price.tool),
+        "resource": {"url": price.url or f"mcp://tool/{price.tool}"},
         "accepts": [_requirements(price)],
         "extensions": {EXTENSION: refusal.document()},
     }
@@ -139,7 +142,7 @@ def payment(price: Price, presented: Presented) -> Object:
     """What a caller puts under `_meta["x402/payment"]`."""
     return {
         "x402Version": _VERSION,
-        "resource": _resource(price.tool),
+        "resource": {"url": price.url or f"mcp://tool/{price.tool}"},
         "accepted": _requirements(price),
         "payload": {name: token for name, token in asdict(presented).items() if token},
     }
@@ -287,6 +290,7 @@ def _requirements(price: Price) -> Object:
         "extra": {
             "scale": ASSETS[price.asset].scale,
             "amountIs": "exact" if price.exact else "minimum",
+            "takes": list(_TAKES),
             "platform": price.platform,
             "listing_id": price.listing_id,
             "listing_sha256": price.listing_sha256,
@@ -294,10 +298,6 @@ def _requirements(price: Price) -> Object:
             "terms_sha256": price.terms_sha256,
         },
     }
-
-
-def _resource(tool: str) -> Object:
-    return {"url": f"mcp://tool/{tool}"}
 
 
 def _is_token(value: object) -> bool:

@@ -1,0 +1,272 @@
+"""Usage reported to the platform: batches made once, signed, sent until they are answered.
+
+Boundary: what has happened and is in the spool, on its way to settlement. A batch is on disk before
+it is sent, and sent again it is the same; one of a session is out at a time, for the platform rates
+events in their order. Source: spec/metering.md, spec/payments-mcp.md.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Coroutine
+from contextlib import suppress
+from typing import Any, Final, NamedTuple
+
+from farthing.clients.commits import Commits
+from farthing.clients.usage_spool import BatchState, KeptBatch, Rejected, Row, Settled
+from farthing.clients.vendors import Vendor
+from farthing.protocol.canonical import sha256_hex
+from farthing.protocol.errors import Code, Refused, Unreachable
+from farthing.protocol.messages.sessions import UsageReport
+from farthing.protocol.signatures import Typ, read_header, sign_detached
+from farthing.protocol.usage import BATCH_BYTES_MAX, UsageEvent, batch_bytes
+
+__all__ = ["Metered", "Reporter", "Signed", "UsageQueue"]
+
+log = logging.getLogger(__name__)
+
+_EVENTS_MAX: Final = 500
+_EVERY_S: Final = 1.0
+_BACKOFF_S: Final = 0.25
+_BACKOFF_S_MAX: Final = 60.0
+_CLOSING_S: Final = 5.0
+
+
+class Signed(NamedTuple):
+    """A signed voucher, and what it covers: calls up to a number, at most so much altogether."""
+
+    token: str = ""
+    seq: int = 0
+    units: int = 0
+
+
+class Metered(NamedTuple):
+    """An event in its place among those of its session, and what it is billed at."""
+
+    place: int
+    event: UsageEvent
+    units: int
+
+
+class UsageQueue:
+    """What is to be reported of one session.
+
+    Args:
+        session_id: Which session.
+        ends_at_us: When it ends; what no signature covers by then is reported without.
+        reported_units: What the calls in its batches cost.
+        voucher: The payer's best signature.
+    """
+
+    def __init__(
+        self,
+        session_id: str,
+        ends_at_us: int,
+        reported_units: int = 0,
+        voucher: Signed = Signed(),  # noqa: B008 - a value
+    ) -> None:
+        self.session_id = session_id
+        self.ends_at_us = ends_at_us
+        self.reported_units = reported_units
+        self.voucher = voucher
+        self.events: deque[Metered] = deque()
+        self.waiting: deque[KeptBatch] = deque()
+        self.is_full = asyncio.Event()
+
+    def add(self, metered: Metered) -> None:
+        """One more event, in its place."""
+        self.events.append(metered)
+        if len(self.events) >= _EVENTS_MAX:
+            self.is_full.set()
+
+    def due(self, now_us: int) -> list[Metered]:
+        """The next events that a batch takes: what the voucher covers; at the end all."""
+        found: list[Metered] = []
+        units, is_over = self.reported_units, now_us >= self.ends_at_us
+        for each in self.events:
+            units += each.units
+            is_covered = each.event.seq <= self.voucher.seq and units <= self.voucher.units
+            if len(found) == _EVENTS_MAX or not (is_covered or is_over):
+                break
+            found.append(each)
+        return found
+
+    def take(self, metered: list[Metered]) -> None:
+        """These, the first, are in a batch now."""
+        for each in metered:
+            self.reported_units += each.units
+            assert self.events.popleft() is each, "a batch takes the first events"
+        self.is_full.clear()
+
+
+class Reporter:
+    """Reports one vendor's usage.
+
+    Args:
+        vendor: Signs and sends.
+        commits: Writes the spool.
+        last_batch: The highest number that a batch of the spool has.
+    """
+
+    def __init__(self, vendor: Vendor, commits: Commits[Row], last_batch: int) -> None:
+        self._vendor = vendor
+        self._commits = commits
+        self._last_batch = last_batch
+        self._clock = vendor.connection.clock
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+
+    def wake(self, queue: UsageQueue) -> None:
+        """Have reported what a queue holds, soon."""
+        if queue.session_id in self._tasks:
+            return
+        if queue.waiting or queue.due(self._clock()):
+            task = asyncio.create_task(self._drain(queue))
+            self._tasks[queue.session_id] = task
+            task.add_done_callback(lambda _: self._ended(queue))
+
+    async def close(self, queues: list[UsageQueue]) -> None:
+        """Report what can be reported within a moment; the rest waits in the spool."""
+        tasks = list(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_CLOSING_S):
+                await asyncio.gather(*map(self._flush, queues), return_exceptions=True)
+
+    async def _drain(self, queue: UsageQueue) -> None:
+        while queue.waiting or queue.due(self._clock()):
+            if not queue.waiting:
+                await self._until_full(queue)
+                await self._make(queue)
+            wait_s = _BACKOFF_S
+            while (asked_s := await self._send(queue)) is not None:
+                await self._vendor.connection.sleep(max(wait_s, min(asked_s, _BACKOFF_S_MAX)))
+                wait_s = min(wait_s * 2, _BACKOFF_S_MAX)
+
+    async def _flush(self, queue: UsageQueue) -> None:
+        while queue.waiting or queue.due(self._clock()):
+            if not queue.waiting:
+                await self._make(queue)
+            if await self._send(queue) is not None:
+                return
+
+    async def _until_full(self, queue: UsageQueue) -> None:
+        waits: tuple[Coroutine[Any, Any, object], ...] = (queue.is_full.wait(), self._pause())
+        tasks = [asyncio.create_task(each) for each in waits]
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in tasks:
+                task.cancel()
+
+    async def _pause(self) -> None:
+        await self._vendor.connection.sleep(_EVERY_S)
+
+    async def _make(self, queue: UsageQueue) -> None:
+        """Make the next batch, and have it on disk."""
+        if not (metered := queue.due(self._clock())):
+            return
+        while len(text := _text(queue.session_id, metered)) > BATCH_BYTES_MAX:
+            metered = metered[: len(metered) // 2]
+        self._last_batch += 1
+        queue.waiting.append(self._signed(
+            self._last_batch,
+            queue.session_id,
+            text.decode(),
+            queue.voucher.token,
+            metered[-1].place,
+        ))  # fmt: skip
+        queue.take(metered)
+        await self._commits.kept()
+
+    def _signed(
+        self, number: int, session_id: str, text: str, voucher: str, place: int
+    ) -> KeptBatch:
+        """A batch under the vendor's key of now, to be on disk with the next commit."""
+        signer = self._vendor.signer
+        batch = KeptBatch(
+            number=number,
+            session_id=session_id,
+            text=text,
+            signature=sign_detached(signer, Typ.USAGE, text.encode()),
+            voucher=voucher,
+            key=f"usage-{sha256_hex(f'{signer.thumbprint}{text}'.encode())}",
+            place=place,
+            at_us=self._clock(),
+        )
+        self._commits.note(batch)
+        return batch
+
+    async def _send(self, queue: UsageQueue) -> int | None:
+        """Send the first batch that waits.
+
+        Returns:
+            None where it is answered for good, else how many seconds to wait at least.
+        """
+        batch = queue.waiting[0]
+        # What is sent is on disk, also where writing it failed at first.
+        await self._commits.kept()
+        try:
+            report = await self._vendor.report_usage(
+                batch.session_id, batch.text, batch.signature, batch.voucher, key=batch.key
+            )
+        except Unreachable as error:
+            log.warning("usage of %s waits: %s", batch.session_id, error)
+            return 0
+        except Refused as refused:
+            if not refused.code.remembered:
+                log.warning("usage of %s waits: %s", batch.session_id, refused)
+                return refused.refusal.retry_after_s
+            if refused.code is Code.SIGNATURE_INVALID and self._is_of_an_older_key(batch):
+                queue.waiting[0] = self._signed(
+                    batch.number, batch.session_id, batch.text, batch.voucher, batch.place
+                )
+                return 0
+            self._refused(batch, refused.code)
+        else:
+            self._taken(batch, report)
+        queue.waiting.popleft()
+        await self._commits.kept()
+        return None
+
+    def _is_of_an_older_key(self, batch: KeptBatch) -> bool:
+        return read_header(batch.signature).kid != self._vendor.signer.thumbprint
+
+    def _taken(self, batch: KeptBatch, report: UsageReport) -> None:
+        for event in report.rejected:
+            log.warning("call %s of %s is not billed: %s", event.id, batch.session_id, event.reason)
+            self._commits.note(
+                Rejected(session_id=batch.session_id, seq=int(event.id), reason=event.reason)
+            )
+        self._commits.note(
+            Settled(
+                number=batch.number,
+                state=BatchState.TAKEN,
+                at_us=self._clock(),
+                charge_id=report.charge_id,
+            )
+        )
+
+    def _refused(self, batch: KeptBatch, code: Code) -> None:
+        log.error("a whole batch of %s is not taken: %s", batch.session_id, code.value)
+        self._commits.note(
+            Settled(
+                number=batch.number,
+                state=BatchState.REFUSED,
+                at_us=self._clock(),
+                reason=code.value,
+            )
+        )
+
+    def _ended(self, queue: UsageQueue) -> None:
+        task = self._tasks.pop(queue.session_id)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("usage of %s stays in the spool: %r", queue.session_id, error)
+        elif not task.cancelled():
+            # An event may have come between the task's last look and its end.
+            self.wake(queue)
+
+
+def _text(session_id: str, metered: list[Metered]) -> bytes:
+    return batch_bytes(session_id, [each.event for each in metered])

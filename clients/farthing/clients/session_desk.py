@@ -1,0 +1,304 @@
+"""One spend session at its vendor's: each call runs once, many at a time, none beyond what is owed.
+
+Boundary: calls whose payment was checked (`entitlements`). What is owed is counted by the law's
+`VoucherDesk`, an answer is given when call and event are in the spool, and `reporter` takes the
+event from there. Source: spec/sessions.md, spec/payments-mcp.md.
+"""
+
+import asyncio
+import logging
+import sqlite3
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Final
+
+from farthing.clients.commits import Commits
+from farthing.clients.deliveries import Produced, Undeliverable
+from farthing.clients.entitlements import Vouched
+from farthing.clients.reporter import Metered, Reporter, Signed, UsageQueue
+from farthing.clients.usage_spool import KeptCall, KeptSession, Row, UsageSpool
+from farthing.clients.vendors import Vendor
+from farthing.protocol.canonical import Json, sha256_hex
+from farthing.protocol.errors import Code, Refusal, Refused, refuse
+from farthing.protocol.money import format_units
+from farthing.protocol.proofs import Entitlement
+from farthing.protocol.rating import RatingError
+from farthing.protocol.rating.running import Running
+from farthing.protocol.sequences import WINDOW
+from farthing.protocol.times import SECOND_US
+from farthing.protocol.usage import UsageFault, UsageOutcome
+from farthing.protocol.vouchers import VoucherDesk
+from farthing.protocol.x402 import PAYMENT
+
+__all__ = ["CallWork", "SessionDesk", "Tools"]
+
+log = logging.getLogger(__name__)
+
+# Settlement takes reports for five minutes after a session's end.
+_AFTER_END_S: Final = 240
+_BUYERS_FAULT: Final = frozenset({Code.INVALID_ARGUMENT, Code.CAPTURE_EXCEEDS_HOLD})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tools:
+    """What the desks of one vendor share."""
+
+    vendor: Vendor
+    spool: UsageSpool
+    commits: Commits[Row]
+    reporter: Reporter
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallWork:
+    """A call that waits to be done.
+
+    Args:
+        vouched: Its payment, checked.
+        args_sha256: The digest of its arguments.
+        repeatable: Whether it may be done again after it was interrupted.
+        deadline_s: How long it may take.
+        check_room: Raises `Refused` where no more work can be taken now.
+        run: Does it; raises `Undeliverable` where it fails as foreseen.
+    """
+
+    vouched: Vouched
+    args_sha256: str
+    repeatable: bool
+    deadline_s: int
+    check_room: Callable[[], None]
+    run: Callable[[], Awaitable[Produced]]
+
+
+class SessionDesk:
+    """The desk.
+
+    Args:
+        entitlement: What the platform said about the session.
+        counts: What is owed.
+        running: What calls cost from here on.
+        queue: What is to be reported.
+        place: That of the session's last event.
+        mac_key: The key that the payer handed over last; empty where it did not.
+        tools: What it writes and reports with.
+    """
+
+    def __init__(
+        self,
+        entitlement: Entitlement,
+        counts: VoucherDesk,
+        running: Running,
+        queue: UsageQueue,
+        *,
+        place: int,
+        mac_key: bytes,
+        tools: Tools,
+    ) -> None:
+        assert entitlement.session_id is not None, "a session's entitlement"
+        self.session_id = entitlement.session_id
+        self.entitlement = entitlement
+        self.queue = queue
+        self.mac_key = mac_key
+        self._counts = counts
+        self._running = running
+        self._place = place
+        self._tools = tools
+        self._clock = tools.vendor.connection.clock
+        self._flights: dict[int, tuple[str, asyncio.Task[KeptCall]]] = {}
+
+    @property
+    def working(self) -> int:
+        """How many calls are being worked for."""
+        return len(self._flights)
+
+    def extend(self, entitlement: Entitlement) -> None:
+        """The platform says more: the session was topped up."""
+        if entitlement.cap_units > self._counts.cap_units:
+            self.entitlement = entitlement
+            self._counts.cap_units = entitlement.cap_units
+            self._tools.commits.draft(self.row)
+
+    async def obtain(self, work: CallWork) -> KeptCall:
+        """The ended call, however often it is asked for; it goes on when the caller goes away.
+
+        Raises:
+            Refused: `proof_invalid`: this payment does not cover this call, or another call has
+                its number; `overloaded`.
+        """
+        seq = work.vouched.voucher.seq
+        self._hear(work.vouched)
+        flight = self._flights.get(seq)
+        if flight is None:
+            kept = await self._kept(seq)
+            if kept is not None:
+                _check_same(kept.args_sha256, work)
+                return kept
+            self._admit(work)
+            task = asyncio.create_task(self._carry_out(work))
+            self._flights[seq] = flight = work.args_sha256, task
+            task.add_done_callback(partial(self._landed, seq))
+        _check_same(flight[0], work)
+        return await asyncio.shield(flight[1])
+
+    async def close(self) -> None:
+        """Stop what is being worked for; nothing is billed for it."""
+        tasks = [task for _, task in self._flights.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def row(self) -> KeptSession:
+        """The desk as it stands, for the spool."""
+        token, seq, units = self.queue.voucher
+        document: dict[str, Json] = {
+            "counts": self._counts.document(),
+            "position": {meter: str(each) for meter, each in self._running.position.items()},
+            "voucher": {"token": token, "seq": seq, "units": str(units)},
+            "mac_key": self.mac_key.hex(),
+            "place": self._place,
+        }
+        return KeptSession(
+            session_id=self.session_id,
+            payer=self.entitlement.buyer_id,
+            ends_at_us=self.entitlement.expires_at_us,
+            at_us=self._clock(),
+            document=document,
+        )
+
+    async def give_up(self, call: KeptCall) -> None:
+        """End a call that was interrupted and may not be done twice."""
+        text = "The work was interrupted and may not be done twice; nothing is charged."
+        refusal = refuse(Code.VENDOR_FAILED, message=text)
+        await self._failed(call, refusal, UsageOutcome.FAILED_VENDOR)
+
+    def _hear(self, vouched: Vouched) -> None:
+        if vouched.mac_key:
+            self.mac_key = vouched.mac_key
+        voucher = vouched.voucher
+        if vouched.token and self._counts.note(voucher):
+            self.queue.voucher = Signed(vouched.token, voucher.seq, voucher.max_cum_units)
+            self._tools.commits.draft(self.row)
+            self._tools.reporter.wake(self.queue)
+
+    async def _kept(self, seq: int) -> KeptCall | None:
+        # The window knows every number that was taken: one that was not is looked up nowhere.
+        fault = self._counts.window.fault(seq)
+        if fault is None:
+            return None
+        kept = await asyncio.to_thread(self._tools.spool.call, self.session_id, seq)
+        if kept is None and fault is UsageFault.DUPLICATE:
+            raise _not_kept()
+        return kept
+
+    def _admit(self, work: CallWork) -> None:
+        voucher = work.vouched.voucher
+        work.check_room()
+        # Settlement has the same window, over the calls in the order in which they end.
+        if self._flights and voucher.seq - min(self._flights) >= WINDOW:
+            raise Refused(refuse(Code.OVERLOADED, retry_after_s=1))
+        refusal = self._counts.admit(voucher, signed=bool(work.vouched.token))
+        if refusal is not None:
+            which = "voucher" if work.vouched.token else "mac"
+            raise Refused(replace(refusal, path=f"{PAYMENT}.payload.{which}.{refusal.path}"))
+
+    async def _carry_out(self, work: CallWork) -> KeptCall:
+        call = KeptCall(
+            session_id=self.session_id,
+            seq=work.vouched.voucher.seq,
+            args_sha256=work.args_sha256,
+            at_us=self._clock(),
+        )
+        if not work.repeatable:
+            self._tools.commits.note(call)
+            await self._tools.commits.kept()
+        produced: Produced | None = None
+        ended: KeptCall | None = None
+        refusal, outcome = refuse(Code.VENDOR_FAILED), UsageOutcome.FAILED_VENDOR
+        try:
+            left_s = (self.entitlement.expires_at_us - call.at_us) / SECOND_US + _AFTER_END_S
+            async with asyncio.timeout(min(work.deadline_s, left_s)):
+                produced = await work.run()
+        except Undeliverable as failed:
+            refusal = failed.refusal
+            if refusal.code in _BUYERS_FAULT:
+                outcome = UsageOutcome.FAILED_BUYER
+        except TimeoutError:
+            text = "The work took longer than the terms allow."
+            refusal = refuse(Code.VENDOR_FAILED, message=text)
+            outcome = UsageOutcome.TIMED_OUT
+        finally:
+            # Whatever else the tool raised goes on its way, but the call has ended.
+            if produced is None:
+                ended = await self._failed(call, refusal, outcome)
+        return ended or await self._delivered(call, produced)
+
+    async def _delivered(self, call: KeptCall, produced: Produced | None) -> KeptCall:
+        assert produced is not None, "a call that did not fail"
+        try:
+            units = self._running.price(produced.usage)
+        except RatingError as error:
+            text = f"The session's rate card has no price for this: {error}."
+            refusal = refuse(Code.VENDOR_FAILED, message=text)
+            return await self._failed(call, refusal, UsageOutcome.FAILED_VENDOR)
+        if units > self._counts.per_call_units:
+            refusal = self._too_dear(units)
+            return await self._failed(call, refusal, UsageOutcome.FAILED_BUYER)
+        self._running.take()
+        self._counts.settle(call.seq, units)
+        return await self._ended(
+            replace(
+                call,
+                outcome=UsageOutcome.SUCCEEDED,
+                usage=produced.usage,
+                amount_units=units,
+                spent_units=self._counts.spent_units,
+                result_sha256=sha256_hex(produced.result),
+                result=produced.result,
+                content=produced.content,
+            )
+        )
+
+    async def _failed(self, call: KeptCall, refusal: Refusal, outcome: UsageOutcome) -> KeptCall:
+        self._counts.drop(call.seq)
+        return await self._ended(replace(call, outcome=outcome, refusal=refusal.document()))
+
+    async def _ended(self, call: KeptCall) -> KeptCall:
+        self._place += 1
+        call = replace(call, place=self._place)
+        self.queue.add(Metered(call.place, call.event, call.amount_units))
+        self._tools.commits.note(call)
+        self._tools.commits.draft(self.row)
+        try:
+            await self._tools.commits.kept()
+        except (OSError, sqlite3.Error) as error:
+            log.exception("call %s of %s is not on disk yet", call.seq, self.session_id)
+            raise _not_kept() from error
+        self._tools.reporter.wake(self.queue)
+        return call
+
+    def _too_dear(self, units: int) -> Refusal:
+        asset = self.entitlement.asset
+        return refuse(
+            Code.CAPTURE_EXCEEDS_HOLD,
+            path="per_call",
+            required=format_units(units, asset),
+            remaining=format_units(self._counts.per_call_units, asset),
+            asset=asset,
+            message="The usage costs more than the session lets one call cost.",
+        )
+
+    def _landed(self, seq: int, flight: asyncio.Task[KeptCall]) -> None:
+        del self._flights[seq]
+        if not flight.cancelled() and (error := flight.exception()) is not None:
+            log.warning("the work for call %s of %s failed: %r", seq, self.session_id, error)
+
+
+def _not_kept() -> Refused:
+    text = "The work is done, but not kept yet; ask again for its result."
+    return Refused(refuse(Code.UNAVAILABLE, message=text, retry_after_s=1))
+
+
+def _check_same(args_sha256: str, work: CallWork) -> None:
+    if args_sha256 != work.args_sha256:
+        raise Refused(refuse(Code.PROOF_INVALID, path="arguments"))

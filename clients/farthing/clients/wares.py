@@ -1,0 +1,137 @@
+"""What is sold: an offer, how its use is metered, what it costs, and whether a result may be sold.
+
+Boundary: what is known of a service when it is declared, whatever way it is called. How an MCP tool
+runs is `payable`, how a route of an application does `middleware`. Source: spec/payments-mcp.md.
+"""
+
+import inspect
+from collections.abc import Mapping
+
+import anyio.to_thread
+
+from farthing.clients.deliveries import Produced, Undeliverable
+from farthing.clients.documents import Offer, result_bytes
+from farthing.clients.metering import Meter, Meters, least_units
+from farthing.clients.x402 import Price
+from farthing.protocol.canonical import Json
+from farthing.protocol.errors import Code, Refused, refuse
+from farthing.protocol.listing import parse_listing
+from farthing.protocol.money import format_units
+from farthing.protocol.rating import START, parse_card, price_of
+from farthing.protocol.schemas import violation
+from farthing.protocol.terms import parse_terms
+
+__all__ = ["Ware"]
+
+
+class Ware:
+    """A service under its offer.
+
+    Args:
+        offer: The published offer.
+        meters: How each meter of the rate card is read.
+        signature: What the meters are named after.
+
+    Raises:
+        ValueError: The meters fit neither card nor service.
+    """
+
+    def __init__(
+        self, offer: Offer, meters: Mapping[str, Meter], signature: inspect.Signature
+    ) -> None:
+        self.offer = offer
+        self.listing = parse_listing(dict(offer.listing))
+        self.card = parse_card(dict(offer.rate_card))
+        self.terms = parse_terms(dict(offer.terms))
+        self.meters = Meters(meters, signature, self.card)
+        # By agreement: one may be bound to an older version of the listing.
+        self.output_schemas: dict[str, Mapping[str, Json]] = {}
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether its work may be done again after it was interrupted."""
+        return self.listing.idempotent or not self.listing.side_effects
+
+    def price(self, tool: str, platform: str, url: str = "") -> Price:
+        """What it asks for, told to somebody who has not paid.
+
+        No meter is read: that may be work, and nobody has paid for it.
+
+        Args:
+            tool: Its name as an MCP tool.
+            platform: The platform's public URL.
+            url: Where it was called, where it is no MCP tool.
+        """
+        fixed = self.meters.fixed()
+        usage = self.meters.smallest() if fixed is None else fixed
+        return Price(
+            tool=tool,
+            platform=platform,
+            vendor_id=self.listing.vendor_id,
+            listing_id=self.listing.listing_id,
+            listing_sha256=self.listing.listing_sha256,
+            rate_card_sha256=self.listing.rate_card_sha256,
+            terms_sha256=self.listing.terms_sha256,
+            asset=self.card.asset,
+            amount_units=price_of(self.card, START, usage),
+            exact=fixed is not None,
+            deadline_s=self.terms.delivery.deadline_s,
+            url=url,
+        )
+
+    async def check_cap(self, values: Mapping[str, object], cap_units: int) -> None:
+        """Refuse, before the work, what is known to cost more than can be had.
+
+        Args:
+            values: What the meters are named after.
+            cap_units: The most that can be had.
+
+        Raises:
+            Undeliverable: `capture_exceeds_hold`.
+        """
+        if self.meters.need_result:
+            return
+        usage = await anyio.to_thread.run_sync(self.meters.before, values)
+        if usage is None or (least := least_units(self.card, usage)) <= cap_units:
+            return
+        refusal = refuse(
+            Code.CAPTURE_EXCEEDS_HOLD,
+            path="arguments",
+            required=format_units(least, self.card.asset),
+            remaining=format_units(cap_units, self.card.asset),
+            asset=self.card.asset,
+        )
+        raise Undeliverable(refusal)
+
+    async def produced(
+        self,
+        schema: Mapping[str, Json],
+        structured: object,
+        values: Mapping[str, object],
+        value: object,
+        content: bytes,
+    ) -> Produced:
+        """What is delivered, with what it used.
+
+        Args:
+            schema: What the result is sold under.
+            structured: The result as JSON.
+            values: What the meters are named after.
+            value: The result as they are given it.
+            content: What goes to the buyer beside it.
+
+        Raises:
+            Undeliverable: The result cannot be sold.
+        """
+        try:
+            result = result_bytes(structured)
+        except Refused as refused:
+            text = f"The vendor's result cannot be signed: {refused.refusal.message}"
+            raise Undeliverable(refuse(Code.VENDOR_FAILED, message=text)) from None
+        if found := violation(schema, structured):
+            text = f"The vendor's result does not fit its schema at {found.path or '.'}."
+            raise Undeliverable(refuse(Code.VENDOR_FAILED, message=text))
+        usage = self.meters.fixed()
+        if usage is None:
+            usage = await anyio.to_thread.run_sync(self.meters.after, values, value)
+        return Produced(result=result, content=content, usage=usage)

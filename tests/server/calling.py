@@ -11,30 +11,34 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import orjson
 import uvicorn
 from mcp.server import MCPServer
 from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.exceptions import ToolError
-from pydantic import BaseModel
+from pydantic import BaseModel, TypeAdapter
 from starlette.types import Receive, Scope, Send
 
 from farthing.clients.buyers import Buyer
-from farthing.clients.documents import Offer, usage_of
+from farthing.clients.documents import Offer
 from farthing.clients.operators import Operator
 from farthing.clients.paid import Seller
-from farthing.clients.transport import Reply
+from farthing.clients.tools import Endpoint
+from farthing.clients.transport import REPLAYED, Reply
 from farthing.clients.vendors import Vendor
 from farthing.protocol.canonical import Json
+from farthing.protocol.errors import Refusal, Refused
 from farthing.protocol.messages.agreements import Agreement
-from farthing.protocol.messages.services import CALL_SERVICE, CallService, ServiceResult
+from farthing.protocol.messages.services import CALL_SERVICE, ServiceResult
 from farthing.protocol.wire import Money
 from tests.papers import card_document, listing_document, terms_document
 from tests.serving import Serving, serving
 
-__all__ = ["PDF", "Desk", "Selling", "selling", "usd"]
+__all__ = ["KEY", "PDF", "Desk", "Selling", "selling", "usd"]
 
 PDF: dict[str, object] = {"pdf": "one|two"}
 KEY = "call-service-key-1"
+ANSWER = TypeAdapter(ServiceResult)
 
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
@@ -70,16 +74,30 @@ class Selling:
     desk: Desk
 
     async def call(
-        self, arguments: dict[str, object] = PDF, *, key: str = KEY, pages: int = 3
+        self,
+        arguments: dict[str, object] = PDF,
+        *,
+        key: str = KEY,
+        pages: int = 3,
+        meta: dict[str, object] | None = None,
     ) -> Reply[ServiceResult]:
-        """Ask the platform once to make the call."""
-        ask = CallService(
-            agreement_id=self.agreement.agreement_id,
-            workload=usage_of({"page": pages}),
-            arguments=arguments,
-            idempotency_key=key,
+        """Ask the platform to make the call, once."""
+        connection = self.buyer.connection
+        endpoint = Endpoint(
+            connection.http, f"{connection.url}/mcp", timeout_s=30, auth=connection.auth
         )
-        return await self.buyer.connection.send(CALL_SERVICE, ask)
+        asked = {
+            "agreement_id": self.agreement.agreement_id,
+            "workload": [{"meter": "page", "quantity": str(pages)}],
+            "arguments": arguments,
+            "idempotency_key": key,
+        }
+        result = await endpoint.call_tool(CALL_SERVICE.name, asked, meta=meta)
+        if result.is_error:
+            assert isinstance(result.structured, dict)
+            raise Refused(Refusal.from_document(result.structured))
+        answer = ANSWER.validate_json(orjson.dumps(result.structured))
+        return Reply(answer=answer, replayed=result.meta.get(REPLAYED) is True)
 
     async def balance(self) -> tuple[str, str]:
         """What the operator can spend, and what is held of it."""

@@ -50,6 +50,10 @@ class AddressRefused(NotSent):
     again = False
 
 
+class _NotOpen(httpcore2.ConnectError):
+    """A judgement, in the form that the pool lets through."""
+
+
 class Answering:
     """An answer that is being received: its status, its headers, its bytes up to a bound."""
 
@@ -83,6 +87,7 @@ class Outbound:
         local: whether the platform itself is on loopback: then loopback can be called too, in
             clear, and nothing else in clear.
         resolver: gives the addresses of a name, as texts.
+        network: connects to addresses, once they are judged.
         trusted: the authorities of certificates; those of the system unless told otherwise.
     """
 
@@ -91,6 +96,7 @@ class Outbound:
         *,
         local: bool = False,
         resolver: Resolve | None = None,
+        network: httpcore2.AsyncNetworkBackend | None = None,
         trusted: ssl.SSLContext | None = None,
     ) -> None:
         self._local = local
@@ -98,7 +104,9 @@ class Outbound:
             ssl_context=trusted or httpx2.create_ssl_context(trust_env=False),
             max_connections=_CONNECTIONS_MAX,
             max_keepalive_connections=0,
-            network_backend=_Pinned(resolver or resolve, local=local),
+            network_backend=_Pinned(
+                resolver or resolve, network or httpcore2.AnyIOBackend(), local=local
+            ),
         )
 
     def check(self, url: str) -> None:
@@ -157,8 +165,10 @@ class Outbound:
                 ) as response,
             ):
                 yield Answering(response, bytes_max)
+        except _NotOpen as error:
+            raise AddressRefused(_NOT_OPEN) from error
         except _BEFORE as error:
-            raise _refusal_in(error) or NotSent("The vendor's server is not there.") from error
+            raise NotSent("The vendor's server is not there.") from error
         except (*_AFTER, TimeoutError) as error:
             raise VendorLost(f"The vendor did not answer: {type(error).__name__}.") from error
 
@@ -170,10 +180,12 @@ class Outbound:
 class _Pinned(httpcore2.AsyncNetworkBackend):
     """Connects to an address that was judged, never to a name."""
 
-    def __init__(self, resolver: Resolve, *, local: bool) -> None:
+    def __init__(
+        self, resolver: Resolve, network: httpcore2.AsyncNetworkBackend, *, local: bool
+    ) -> None:
         self._resolve = resolver
         self._local = local
-        self._network = httpcore2.AnyIOBackend()
+        self._network = network
 
     async def connect_tcp(
         self,
@@ -207,7 +219,7 @@ class _Pinned(httpcore2.AsyncNetworkBackend):
         is_local = self._local and all(each.is_loopback for each in found)
         # One that is not open is enough: whoever gives out such a name means no good.
         if not found or not (is_local or all(map(is_open, found))):
-            raise httpcore2.ConnectError(host) from AddressRefused(_NOT_OPEN)
+            raise _NotOpen(host)
         return [str(each) for each in found]
 
 
@@ -249,11 +261,3 @@ def _literal(host: str) -> Address | None:
         return ipaddress.ip_address(host.strip("[]").partition("%")[0])
     except ValueError:
         return None
-
-
-def _refusal_in(error: BaseException) -> AddressRefused | None:
-    """The judgement that a failed connection goes back to."""
-    cause: BaseException | None = error
-    while cause is not None and not isinstance(cause, AddressRefused):
-        cause = cause.__cause__ or cause.__context__
-    return cause

@@ -163,7 +163,7 @@ def _result(reply: JsonObject) -> JsonObject:
     if isinstance(error, dict):
         for shape in (error.get("data"), error):
             if (refusal := read_refusal(shape)) is not None:
-                raise VendorRefused(refusal)
+                raise VendorRefused(_bounded(refusal))
         number, said = error.get("code"), error.get("message")
         if isinstance(number, int) and number in _NOT_RUN:
             text = _plain(said if isinstance(said, str) else "", _SAID_CHARACTERS_MAX)
@@ -176,7 +176,8 @@ def _delivered(result: JsonObject) -> Delivered:
     content = result.get("content")
     blocks = content if isinstance(content, list) else []
     if result.get("isError") is True:
-        raise VendorRefused(read_refusal(result.get("structuredContent")) or _said(blocks))
+        refusal = read_refusal(result.get("structuredContent"))
+        raise VendorRefused(_bounded(refusal) if refusal else _said(blocks))
     meta = result.get("_meta")
     settled = read_settlement(meta.get(PAYMENT_RESPONSE) if isinstance(meta, dict) else None)
     if settled is None:
@@ -185,6 +186,15 @@ def _delivered(result: JsonObject) -> Delivered:
         hold_id=settled.hold_id,
         result=result.get("structuredContent"),
         content=tuple(blocks),
+    )
+
+
+def _bounded(refusal: Refusal) -> Refusal:
+    """A vendor's refusal as far as it is passed on: its code, a few words, when to ask again."""
+    return refuse(
+        refusal.code,
+        message=_plain(refusal.message, _SAID_CHARACTERS_MAX),
+        retry_after_s=refusal.retry_after_s,
     )
 
 

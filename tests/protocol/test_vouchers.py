@@ -19,7 +19,7 @@ from farthing.protocol.documents import DocumentError
 from farthing.protocol.errors import Code, NextAction, Refusal
 from farthing.protocol.ids import AgreementId, SessionId
 from farthing.protocol.proofs import Entitlement, ProofError, ProofFault, Voucher
-from farthing.protocol.sequences import WINDOW
+from farthing.protocol.sequences import WINDOW, Window
 from farthing.protocol.vouchers import (
     MAC_KEY_BYTES,
     SpendBook,
@@ -187,9 +187,11 @@ class Hostile(RuleBasedStateMachine):
         self.signed: list[tuple[int, int]] = []
         self.billed: dict[int, int] = {}
         self.ran: set[int] = set()
+        self.settled = Window()
 
     @rule(
-        seq=st.integers(1, 30) | st.integers(1, 3 * WINDOW),
+        seq=st.integers(1, 30)
+        | st.integers(1, 4).flatmap(lambda each: st.integers(each * WINDOW - 3, each * WINDOW + 3)),
         max_cum_units=st.integers(0, CAP),
         is_signed=st.booleans(),
     )
@@ -201,7 +203,7 @@ class Hostile(RuleBasedStateMachine):
             assert seq not in self.ran
             self.ran.add(seq)
         else:
-            assert refusal.code is Code.PROOF_INVALID
+            assert refusal.code in {Code.PROOF_INVALID, Code.OVERLOADED}
 
     @precondition(lambda self: self.desk.in_flight)
     @rule(data=st.data(), units=amounts)
@@ -209,6 +211,10 @@ class Hostile(RuleBasedStateMachine):
         seq = data.draw(st.sampled_from(sorted(self.desk.in_flight)))
         self.desk.settle(seq, units)
         self.billed[seq] = units
+        # Settlement hears of the calls as they end, and takes each number.
+        taken = self.settled.take(seq)
+        assert taken is not None
+        self.settled = taken
 
     @invariant()
     def one_signed_voucher_pays_for_all_but_what_may_be_unsigned(self) -> None:
@@ -392,6 +398,17 @@ def test_macs_run_as_far_as_agreed_and_a_signature_frees_them() -> None:
     assert desk.note(voucher(3, CAP))
     assert desk.covers(3)
     assert desk.admit(voucher(4, CAP), signed=False) is None
+
+
+def test_a_call_waits_where_settlement_could_not_take_its_number() -> None:
+    desk = new_desk()
+    assert desk.admit(voucher(WINDOW, CAP)) is None
+    for seq in (WINDOW + 1, 2 * WINDOW):
+        refusal = desk.admit(voucher(seq, CAP))
+        assert refusal is not None
+        assert (refusal.code, refusal.path) == (Code.OVERLOADED, "seq")
+    desk.drop(WINDOW)
+    assert desk.admit(voucher(2 * WINDOW, CAP)) is None
 
 
 def test_a_stale_voucher_lowers_nothing() -> None:

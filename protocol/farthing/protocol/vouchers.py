@@ -18,7 +18,7 @@ from farthing.protocol.errors import Code, NextAction, Refusal, refuse
 from farthing.protocol.ids import AgreementId, SessionId
 from farthing.protocol.money import INT64_MAX
 from farthing.protocol.proofs import Entitlement, Voucher
-from farthing.protocol.sequences import Window
+from farthing.protocol.sequences import WINDOW, Window
 
 __all__ = [
     "MAC_KEY_BYTES",
@@ -224,6 +224,7 @@ class VoucherDesk:
         self.best_seq = 0
         self.best_units = 0
         self._authorised_units = 0
+        self._ended_top = 0
         self._in_flight: set[int] = set()
         self._unsigned = Unsigned()
 
@@ -267,12 +268,17 @@ class VoucherDesk:
         Returns:
             None, or `proof_invalid` with the path: `seq` where the number was taken or is out of
             the window, `max_cum_units` where the sum does not cover the call, `signature` where
-            a signed voucher is needed.
+            a signed voucher is needed; `overloaded` where other calls have to end first.
         """
         if signed:
             self.note(voucher)
         if self.window.fault(voucher.seq) is not None:
             return refuse(Code.PROOF_INVALID, path="seq")
+        # Settlement has the same window over the calls in the order in which they end, whichever
+        # of those that run that will be.
+        lowest = min(self._in_flight, default=voucher.seq)
+        if voucher.seq - lowest >= WINDOW or voucher.seq - self._ended_top > WINDOW:
+            return refuse(Code.OVERLOADED, path="seq", retry_after_s=1)
         self._authorised_units = max(self._authorised_units, voucher.max_cum_units)
         owed_units = self.owed_units + self.per_call_units
         if owed_units > min(self._authorised_units, self.cap_units):
@@ -293,13 +299,13 @@ class VoucherDesk:
         """A call that ran was answered, and costs this much."""
         assert seq in self._in_flight, "a call that runs"
         assert 0 <= units <= self.per_call_units, "no more than a call may cost"
-        self._in_flight.discard(seq)
+        self._end(seq)
         self.spent_units += units
         self._unsigned.settle(seq, units)
 
     def drop(self, seq: int) -> None:
         """A call that ran came to nothing that is billed; its number stays taken."""
-        self._in_flight.discard(seq)
+        self._end(seq)
         self._unsigned.settle(seq, 0)
 
     def covers(self, seq: int) -> bool:
@@ -314,6 +320,7 @@ class VoucherDesk:
             "unsigned_units": str(self.unsigned_units),
             "top": self.window.top,
             "seen": self.window.text,
+            "ended_top": self._ended_top,
             "spent_units": str(self.spent_units),
             "best_seq": self.best_seq,
             "best_units": str(self.best_units),
@@ -337,6 +344,7 @@ class VoucherDesk:
             unsigned_units=_units(fields, "unsigned_units"),
         )
         desk.window = Window.of(_seq(fields, "top"), fields.text("seen", length_max=1024))
+        desk._ended_top = _seq(fields, "ended_top")
         desk.spent_units = _units(fields, "spent_units")
         desk.best_seq = _seq(fields, "best_seq")
         desk.best_units = _units(fields, "best_units")
@@ -345,6 +353,10 @@ class VoucherDesk:
         desk._unsigned = Unsigned(_by_number(fields, "unsigned"))
         fields.end()
         return desk
+
+    def _end(self, seq: int) -> None:
+        self._in_flight.discard(seq)
+        self._ended_top = max(self._ended_top, seq)
 
 
 def mac_token(

@@ -6,12 +6,16 @@ Source: spec/contracts.md, spec/payments-mcp.md.
 """
 
 import asyncio
+import weakref
 from collections.abc import Awaitable, Callable, Mapping
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Final, Literal, cast
+from shutil import rmtree
+from tempfile import mkdtemp
+from typing import Any, Final, cast
 
+from farthing.clients.charges import Charged
 from farthing.clients.documents import arguments_sha256, sign_acceptance, usage_of
-from farthing.clients.files import write_whole
 from farthing.clients.purchases import (
     check_arguments,
     check_total,
@@ -27,6 +31,7 @@ from farthing.clients.services import (
     VendorCaller,
     fault,
 )
+from farthing.clients.spenders import Spender
 from farthing.clients.statements import AccountHolder
 from farthing.clients.transport import Connection, Reply
 from farthing.protocol import base64url
@@ -34,7 +39,6 @@ from farthing.protocol.canonical import Json, document_sha256
 from farthing.protocol.contracts import Acceptance, QuoteDocument, check_price, read_quote
 from farthing.protocol.documents import DocumentError
 from farthing.protocol.errors import Code, Refusal, Refused, Unreachable, Unverified, refuse
-from farthing.protocol.evidence import gather
 from farthing.protocol.keys import PublicKey, Signer
 from farthing.protocol.listing import Listing, parse_listing
 from farthing.protocol.messages.agreements import (
@@ -51,26 +55,6 @@ from farthing.protocol.messages.agreements import (
 )
 from farthing.protocol.messages.authority import GET_AUTHORITY, Authority, GetAuthority
 from farthing.protocol.messages.catalog import SEARCH_CATALOG, SearchAnswer, SearchCatalog
-from farthing.protocol.messages.charges import (
-    EXPLAIN_CHARGE,
-    GET_EVIDENCE,
-    GET_RECEIPT,
-    ExplainCharge,
-    Explanation,
-    GetEvidence,
-    GetReceipt,
-    Receipt,
-)
-from farthing.protocol.messages.disputes import (
-    GET_DISPUTE_STATUS,
-    INITIATE_DISPUTE,
-    PREVIEW_DISPUTE,
-    Dispute,
-    DisputePreview,
-    GetDisputeStatus,
-    InitiateDispute,
-    PreviewDispute,
-)
 from farthing.protocol.messages.holds import (
     GET_HOLD,
     PLACE_HOLD,
@@ -81,8 +65,7 @@ from farthing.protocol.messages.holds import (
 )
 from farthing.protocol.messages.listings import GET_DOCUMENT, GetDocument
 from farthing.protocol.messages.trails import GET_OUTCOME, GetOutcome, OutcomeView
-from farthing.protocol.rating import CardError, parse_card
-from farthing.protocol.receipts import verify_receipt
+from farthing.protocol.rating import CardError, RateCard, parse_card
 from farthing.protocol.wire import Money, Operation, money
 
 __all__ = ["Buyer"]
@@ -93,20 +76,20 @@ _AGREEMENTS_LOOKED_AT: Final = 200
 
 Quantities = Mapping[str, int]
 OnSign = Callable[[str, Mapping[str, object]], None]
-DisputeReason = Literal["not_delivered", "calculation_error"]
 
 
 def _nobody_told(kind: str, document: Mapping[str, object]) -> None:
     del kind, document
 
 
-class Buyer(AccountHolder):
+class Buyer(Spender, Charged, AccountHolder):
     """An agent that buys.
 
     Args:
         connection: The agent's connection, with its key and id.
         platform_keys: The platform's keys by thumbprint, pinned; without them those that it
             publishes are believed on first use.
+        books: Where the books of its spend sessions lie; without one they go with the process.
         vendor_timeout_s: How long one attempt of a vendor's tool may take.
         on_sign: Told of every document that is signed for somebody to judge, by kind and members.
     """
@@ -116,6 +99,7 @@ class Buyer(AccountHolder):
         connection: Connection,
         *,
         platform_keys: Mapping[str, PublicKey] | None = None,
+        books: Path | None = None,
         vendor_timeout_s: float = 120,
         on_sign: OnSign = _nobody_told,
     ) -> None:
@@ -123,7 +107,8 @@ class Buyer(AccountHolder):
         self._keys = platform_keys
         self._on_sign = on_sign
         self._documents: dict[str, dict[str, Json]] = {}
-        self._vendor = VendorCaller(
+        self._books = books
+        self.vendor_caller = VendorCaller(
             connection.http,
             self._signer,
             platform=connection.url,
@@ -282,7 +267,7 @@ class Buyer(AccountHolder):
 
         `expires_in_s` is how long the vendor has; by default, as long as the terms give it.
         """
-        listing = await self._listing(agreement.listing_sha256)
+        listing = await self.listing(agreement.listing_sha256)
         check_arguments(listing, arguments)
         held = await self.hold(
             agreement.agreement_id,
@@ -292,7 +277,7 @@ class Buyer(AccountHolder):
             key=f"{key}-hold" if key else "",
         )
         try:
-            answered = await self._vendor.call(listing, agreement, held.answer, arguments)
+            answered = await self.vendor_caller.call(listing, agreement, held.answer, arguments)
         except (ServiceFailed, Unreachable) as error:
             # The vendor's word is not the platform's: it may have captured all the same.
             view = await self.hold_status(held.answer.hold_id)
@@ -327,56 +312,14 @@ class Buyer(AccountHolder):
         """What the agent may spend, and what remains today."""
         return await self.connection.call(GET_AUTHORITY, GetAuthority())
 
-    async def explain(self, charge_id: str) -> Explanation:
-        """How a charge came about, line by line."""
-        return await self.connection.call(EXPLAIN_CHARGE, ExplainCharge(charge_id=charge_id))
-
-    async def receipt(self, charge_id: str) -> Receipt:
-        """The receipt of a charge, verified with the platform's key.
-
-        Raises:
-            Unverified: It does not verify, or is not of this charge.
-        """
-        receipt = await self.connection.call(GET_RECEIPT, GetReceipt(charge_id=charge_id))
-        faults: list[str] = []
-        for key in (await self.platform_keys()).values():
-            try:
-                record = verify_receipt(receipt, key).record
-            except Unverified as error:
-                faults.append(str(error))
-                continue
-            if not any(each.noun == "charge" and each.id == charge_id for each in record.changed):
-                raise Unverified(f"receipt {receipt.seq} is not of {charge_id}")
-            return receipt
-        raise Unverified(faults[0] if faults else "the platform publishes no key")
-
-    async def save_evidence(self, charge_id: str, path: Path) -> None:
-        """Write the evidence pack of a charge; `farthing verify` reads it with no server."""
-        evidence = await self.connection.call(GET_EVIDENCE, GetEvidence(charge_id=charge_id))
-        write_whole(path, gather(evidence))
-
-    async def preview_dispute(self, charge_id: str, reason: DisputeReason) -> DisputePreview:
-        """What a dispute would come to, without filing it."""
-        return await self.connection.call(
-            PREVIEW_DISPUTE, PreviewDispute(charge_id=charge_id, reason=reason)
-        )
-
-    async def dispute(self, charge_id: str, reason: DisputeReason, *, key: str = "") -> Dispute:
-        """File a dispute of a charge."""
-        return await self.connection.call(
-            INITIATE_DISPUTE,
-            InitiateDispute(
-                charge_id=charge_id,
-                reason=reason,
-                idempotency_key=key or self.connection.new_key(),
-            ),
-        )
-
-    async def dispute_status(self, dispute_id: str) -> Dispute:
-        """Where a dispute stands."""
-        return await self.connection.call(
-            GET_DISPUTE_STATUS, GetDisputeStatus(dispute_id=dispute_id)
-        )
+    @cached_property
+    def books(self) -> Path:
+        """The folder of its sessions' books, made for this process where none was named."""
+        if self._books is not None:
+            return self._books
+        folder = Path(mkdtemp(prefix="farthing-books-"))
+        weakref.finalize(self, rmtree, folder, ignore_errors=True)
+        return folder
 
     async def platform_keys(self) -> Mapping[str, PublicKey]:
         """The platform's keys: those pinned, else those it published when first asked."""
@@ -399,6 +342,20 @@ class Buyer(AccountHolder):
                 self._documents.pop(next(iter(self._documents)))
             self._documents[sha256] = document
         return self._documents[sha256]
+
+    async def listing(self, sha256: str) -> Listing:
+        """A published listing version, read strictly; raises as `document`."""
+        try:
+            return parse_listing(await self.document(sha256))
+        except DocumentError as error:
+            raise Unverified(f"the listing is none: {error}") from None
+
+    async def card(self, sha256: str) -> RateCard:
+        """A published rate card, read strictly; raises as `document`."""
+        try:
+            return parse_card(await self.document(sha256))
+        except CardError as error:
+            raise Unverified(f"the rate card is none: {error}") from None
 
     @property
     def _signer(self) -> Signer:
@@ -432,7 +389,7 @@ class Buyer(AccountHolder):
         else:
             quote = await self.quote(listing_id, workload, agreement_id=agreement.agreement_id)
         sha256 = agreement.listing_sha256 if agreement else str(quote.document["listing_sha256"])
-        check_arguments(await self._listing(sha256), arguments)
+        check_arguments(await self.listing(sha256), arguments)
         if judge is not None:
             await judge(quote)
         return agreement or await self.accept(quote, key=accept_key)
@@ -469,19 +426,10 @@ class Buyer(AccountHolder):
         signed = (document.sha256, money(document.total_units, document.asset), document.listing_id)
         if shown != signed or document.platform != self.connection.url:
             raise Unverified("the quote shows something else than what is signed")
-        try:
-            card = parse_card(await self.document(document.rate_card_sha256))
-        except CardError as error:
-            raise Unverified(f"the rate card is none: {error}") from None
+        card = await self.card(document.rate_card_sha256)
         if refusal := check_price(document, card):
             raise Unverified(f"the quote is not what the card gives: {refusal.path}")
         return document
-
-    async def _listing(self, sha256: str) -> Listing:
-        try:
-            return parse_listing(await self.document(sha256))
-        except DocumentError as error:
-            raise Unverified(f"the listing is none: {error}") from None
 
     async def _purchase(self, agreement: Agreement, hold: Hold, answered: Answered) -> Purchase:
         charge_id = answered.settlement.charge_id

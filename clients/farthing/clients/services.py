@@ -248,7 +248,8 @@ class VendorCaller:
 
     def sign(self, voucher: Voucher) -> str:
         """Sign a voucher with the payer's key."""
-        self._on_sign("voucher", asdict(voucher))
+        members = {name: each for name, each in asdict(voucher).items() if each is not None}
+        self._on_sign("voucher", members)
         return voucher_jwt(
             self._signer,
             voucher,

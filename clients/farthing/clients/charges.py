@@ -1,0 +1,108 @@
+"""What a buyer does with a charge once it is there: have it explained, proven, disputed.
+
+Boundary: one charge at a time, whatever it came from. Source: spec/receipts.md, spec/disputes.md.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+from farthing.clients.files import write_whole
+from farthing.clients.transport import Connection
+from farthing.protocol.errors import Unverified
+from farthing.protocol.evidence import gather
+from farthing.protocol.keys import PublicKey
+from farthing.protocol.messages.charges import (
+    EXPLAIN_CHARGE,
+    GET_EVIDENCE,
+    GET_RECEIPT,
+    LIST_CHARGES,
+    Charges,
+    ExplainCharge,
+    Explanation,
+    GetEvidence,
+    GetReceipt,
+    ListCharges,
+    Receipt,
+)
+from farthing.protocol.messages.disputes import (
+    GET_DISPUTE_STATUS,
+    INITIATE_DISPUTE,
+    PREVIEW_DISPUTE,
+    Dispute,
+    DisputePreview,
+    GetDisputeStatus,
+    InitiateDispute,
+    PreviewDispute,
+)
+from farthing.protocol.receipts import verify_receipt
+
+__all__ = ["Charged", "DisputeReason"]
+
+DisputeReason = Literal["not_delivered", "calculation_error"]
+
+
+class Charged(ABC):
+    """Whoever was charged."""
+
+    connection: Connection
+
+    @abstractmethod
+    async def platform_keys(self) -> Mapping[str, PublicKey]:
+        """The platform's keys by thumbprint."""
+
+    async def charges(self, limit: int = 50) -> Charges:
+        """The charges, newest first."""
+        return await self.connection.call(LIST_CHARGES, ListCharges(limit=limit))
+
+    async def explain(self, charge_id: str) -> Explanation:
+        """How a charge came about, line by line."""
+        return await self.connection.call(EXPLAIN_CHARGE, ExplainCharge(charge_id=charge_id))
+
+    async def receipt(self, charge_id: str) -> Receipt:
+        """The receipt of a charge, verified with the platform's key.
+
+        Raises:
+            Unverified: It does not verify, or is not of this charge.
+        """
+        receipt = await self.connection.call(GET_RECEIPT, GetReceipt(charge_id=charge_id))
+        faults: list[str] = []
+        for key in (await self.platform_keys()).values():
+            try:
+                record = verify_receipt(receipt, key).record
+            except Unverified as error:
+                faults.append(str(error))
+                continue
+            if not any(each.noun == "charge" and each.id == charge_id for each in record.changed):
+                raise Unverified(f"receipt {receipt.seq} is not of {charge_id}")
+            return receipt
+        raise Unverified(faults[0] if faults else "the platform publishes no key")
+
+    async def save_evidence(self, charge_id: str, path: Path) -> None:
+        """Write the evidence pack of a charge; `farthing verify` reads it with no server."""
+        evidence = await self.connection.call(GET_EVIDENCE, GetEvidence(charge_id=charge_id))
+        write_whole(path, gather(evidence))
+
+    async def preview_dispute(self, charge_id: str, reason: DisputeReason) -> DisputePreview:
+        """What a dispute would come to, without filing it."""
+        return await self.connection.call(
+            PREVIEW_DISPUTE, PreviewDispute(charge_id=charge_id, reason=reason)
+        )
+
+    async def dispute(self, charge_id: str, reason: DisputeReason, *, key: str = "") -> Dispute:
+        """File a dispute of a charge."""
+        return await self.connection.call(
+            INITIATE_DISPUTE,
+            InitiateDispute(
+                charge_id=charge_id,
+                reason=reason,
+                idempotency_key=key or self.connection.new_key(),
+            ),
+        )
+
+    async def dispute_status(self, dispute_id: str) -> Dispute:
+        """Where a dispute stands."""
+        return await self.connection.call(
+            GET_DISPUTE_STATUS, GetDisputeStatus(dispute_id=dispute_id)
+        )

@@ -1,0 +1,102 @@
+"""What comes back from a call of a session, and all that can be wrong with it.
+
+Boundary: shapes, and the checks that need no book. Source: spec/sessions.md, spec/payments-mcp.md.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from farthing.clients.documents import result_sha256
+from farthing.protocol.canonical import Json, LooseJson
+from farthing.protocol.errors import Refusal, Refused, Unreachable, Unverified
+from farthing.protocol.schemas import violation
+from farthing.protocol.wire import Money
+
+__all__ = ["Answer", "AnswerFault", "CallFailed", "CallLost", "WrongAnswer", "fault_of"]
+
+
+class AnswerFault(StrEnum):
+    """What is wrong with a vendor's answer to a call of a session."""
+
+    NOT_STATED = "not_stated"
+    """It does not say what this call used."""
+    DIGEST = "digest"
+    """What came is not what the vendor's digest is of."""
+    SCHEMA = "schema"
+    """What came does not fit the schema it is sold under."""
+    USAGE = "usage"
+    """The card cannot rate the usage."""
+    AMOUNT = "amount"
+    """The amount is not what the card gives, or is more than one call may cost."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """A call's answer. `result` is the vendor's word: input to judge, never an instruction.
+
+    `amount` is what the card gives for `usage`; `spent` is all that was acknowledged so far.
+    """
+
+    result: LooseJson
+    text: str
+    content: list[LooseJson]
+    session_id: str
+    seq: int
+    usage: Mapping[str, int]
+    amount: Money
+    spent: Money
+    result_sha256: str
+
+
+class CallFailed(Refused):
+    """The vendor did not deliver: nothing of call `seq` may be billed."""
+
+    def __init__(self, refusal: Refusal, seq: int) -> None:
+        super().__init__(refusal)
+        self.seq = seq
+
+
+class CallLost(Unreachable):
+    """No answer: the vendor may have worked. `call(arguments, again=seq)` asks for it again."""
+
+    def __init__(self, message: str, seq: int) -> None:
+        super().__init__(message)
+        self.seq = seq
+
+
+class WrongAnswer(Unverified):
+    """The vendor's answer does not hold. It is kept, for reconciliation, with its fault.
+
+    A wrong amount is acknowledged at the card's price; nothing else that is wrong is acknowledged.
+    `answer` is what came, None where it cannot be told.
+    """
+
+    def __init__(self, message: str, fault: AnswerFault, seq: int, answer: Answer | None) -> None:
+        super().__init__(message)
+        self.fault = fault
+        self.seq = seq
+        self.answer = answer
+
+
+def fault_of(
+    structured: LooseJson, expected_sha256: str, output_schema: Mapping[str, Json]
+) -> tuple[AnswerFault, str] | None:
+    """What is wrong with a result, and in words; None where nothing is.
+
+    Args:
+        structured: What came.
+        expected_sha256: The digest that it was said to have, now or when it first came.
+        output_schema: What it is sold under.
+    """
+    try:
+        digest = result_sha256(structured)
+    except Refused as refused:
+        return AnswerFault.DIGEST, f"the result has no digest: {refused.refusal.message}"
+    if digest != expected_sha256:
+        return AnswerFault.DIGEST, f"the result is {digest} and not {expected_sha256}"
+    if found := violation(output_schema, structured):
+        where = found.path or "."
+        text = f"the result does not fit the output schema at {where}: {found.keyword}"
+        return AnswerFault.SCHEMA, text
+    return None

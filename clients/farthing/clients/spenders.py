@@ -1,0 +1,216 @@
+"""Opening and resuming spend sessions: what a buyer does before and after their calls.
+
+Boundary: the buyer's asks about sessions, and where their books lie. The calls made through one are
+`sessions`. Source: spec/sessions.md.
+"""
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Final, Literal, cast
+
+from farthing.clients.callbooks import CallBook
+from farthing.clients.maclane import MacLane
+from farthing.clients.recounts import Recount
+from farthing.clients.services import VendorCaller
+from farthing.clients.sessions import SpendSession, Trade
+from farthing.clients.transport import Connection
+from farthing.protocol.canonical import Json
+from farthing.protocol.errors import Refused, Unreachable, Unverified
+from farthing.protocol.ids import AgreementId, SessionId
+from farthing.protocol.listing import Listing
+from farthing.protocol.messages.agreements import Agreement
+from farthing.protocol.messages.sessions import (
+    GET_SESSION,
+    LIST_SESSIONS,
+    OPEN_SESSION,
+    GetSession,
+    ListSessions,
+    OpenSession,
+    Session,
+    Sessions,
+)
+from farthing.protocol.rating import RateCard
+from farthing.protocol.vouchers import MAC_KEY_BYTES, SpendBook
+from farthing.protocol.wire import Money
+
+__all__ = ["FinalAction", "Spender", "book_path"]
+
+FinalAction = Literal["refuse", "top_up", "request_approval"]
+_LIFE_S: Final = 3600
+
+
+class Spender(ABC):
+    """What a buyer does with spend sessions."""
+
+    connection: Connection
+    vendor_caller: VendorCaller
+
+    @property
+    @abstractmethod
+    def books(self) -> Path:
+        """The folder of its sessions' books."""
+
+    @abstractmethod
+    async def agreement(self, agreement_id: str) -> Agreement:
+        """An agreement and its rating position."""
+
+    @abstractmethod
+    async def listing(self, sha256: str) -> Listing:
+        """A listing version by its hash."""
+
+    @abstractmethod
+    async def card(self, sha256: str) -> RateCard:
+        """A rate card by its hash."""
+
+    async def open_session(
+        self,
+        agreement_id: str,
+        *,
+        cap: Money,
+        per_call: Money,
+        expires_in_s: int = _LIFE_S,
+        low_water: Money | None = None,
+        final_action: FinalAction = "refuse",
+        unsigned: Money | None = None,
+        key: str = "",
+    ) -> SpendSession:
+        """Set money aside for many calls; `SpendSession.aclose` keeps it for another process.
+
+        Args:
+            agreement_id: Under which agreement.
+            cap: All that may be spent.
+            per_call: The most that one call may cost.
+            expires_in_s: How long calls can be made, at most a day.
+            low_water: At or below it `left.low` says so.
+            final_action: What is to be done when the cap is reached.
+            unsigned: How far the vendor may trust MACs beyond the last signature; None for never.
+            key: Idempotency key. The same key again is the same session and goes on with its book.
+
+        Raises:
+            Refused: No authority, no balance, the agreement has ended, and so on.
+            SessionInUse: Another process calls through it.
+        """
+        agreement = await self.agreement(agreement_id)
+        session = await self.connection.call(
+            OPEN_SESSION,
+            OpenSession(
+                agreement_id=agreement_id,
+                cap=cap,
+                per_call=per_call,
+                expires_in_s=expires_in_s,
+                low_water=low_water,
+                final_action=final_action,
+                unsigned=unsigned,
+                idempotency_key=key or self.connection.new_key(),
+            ),
+        )
+        return await self._with_book(session, agreement)
+
+    async def resume_session(self, session_id: str) -> SpendSession:
+        """Go on with a session, after a restart too.
+
+        Raises:
+            Refused: `not_found`.
+            SessionInUse: As `open_session`.
+            Unverified: Calls were made of which there is no book here.
+        """
+        session = await self.session_status(session_id)
+        return await self._with_book(session, await self.agreement(session.agreement_id))
+
+    @asynccontextmanager
+    async def session(
+        self,
+        agreement_id: str,
+        *,
+        cap: Money,
+        per_call: Money,
+        expires_in_s: int = _LIFE_S,
+        low_water: Money | None = None,
+        final_action: FinalAction = "refuse",
+        unsigned: Money | None = None,
+        key: str = "",
+    ) -> AsyncIterator[SpendSession]:
+        """A session for the length of a block, closed at its end; as `open_session`."""
+        opened = await self.open_session(
+            agreement_id,
+            cap=cap,
+            per_call=per_call,
+            expires_in_s=expires_in_s,
+            low_water=low_water,
+            final_action=final_action,
+            unsigned=unsigned,
+            key=key,
+        )
+        try:
+            yield opened
+        except BaseException:
+            # What broke the block off is what its caller must hear of.
+            with suppress(Refused, Unreachable):
+                await opened.close()
+            raise
+        else:
+            await opened.close()
+        finally:
+            await opened.aclose()
+
+    async def session_status(self, session_id: str) -> Session:
+        """The platform's view of a session."""
+        return await self.connection.call(GET_SESSION, GetSession(session_id=session_id))
+
+    async def sessions(self, limit: int = 50) -> Sessions:
+        """The buyer's sessions, newest first."""
+        return await self.connection.call(LIST_SESSIONS, ListSessions(limit=limit))
+
+    async def _with_book(self, session: Session, agreement: Agreement) -> SpendSession:
+        trade = Trade(
+            agreement=agreement,
+            listing=await self.listing(agreement.listing_sha256),
+            card=await self.card(session.rate_card_sha256),
+        )
+        file = await asyncio.to_thread(CallBook, book_path(self.books, session.session_id))
+        try:
+            return self._opened(session, trade, file, await asyncio.to_thread(file.document))
+        except BaseException:
+            file.close()
+            raise
+
+    def _opened(
+        self, session: Session, trade: Trade, file: CallBook, kept: Mapping[str, Json] | None
+    ) -> SpendSession:
+        if kept is None:
+            if session.voucher_seq or session.top_seq:
+                raise Unverified(f"calls were made through {session.session_id}, not from here")
+            position = {each.meter: int(each.quantity) for each in trade.agreement.position}
+            book = SpendBook(
+                agreement_id=AgreementId(session.agreement_id),
+                session_id=SessionId(session.session_id),
+                cap_units=session.cap.units,
+                per_call_units=session.per_call.units,
+            )
+            kept = {"drift": "0", "entitlement": ""}
+        else:
+            quantities = cast("dict[str, str]", kept["position"])
+            position = {meter: int(quantity) for meter, quantity in quantities.items()}
+            book = SpendBook.from_document(kept["book"])
+        return SpendSession(
+            session,
+            trade,
+            recount=Recount(trade.card, position, int(str(kept["drift"]))),
+            book=book,
+            file=file,
+            caller=self.vendor_caller,
+            connection=self.connection,
+            entitlement=session.entitlement or str(kept["entitlement"]),
+            lane=MacLane(
+                self.connection.entropy(MAC_KEY_BYTES),
+                session.unsigned.units if session.unsigned else 0,
+            ),
+        )
+
+
+def book_path(books: Path, session_id: str) -> Path:
+    """The file of a session's book."""
+    return books / f"{session_id}.sqlite"

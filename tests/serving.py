@@ -24,6 +24,7 @@ from farthing.protocol.ids import derive_id
 from farthing.protocol.keys import Signer
 from farthing.protocol.messages.agreements import Agreement
 from farthing.protocol.wire import Money, Role
+from farthing.server.adapters.outbound import Outbound
 from farthing.server.app import Service, build
 from farthing.server.engine import now_us
 from farthing.server.settings import Settings
@@ -163,7 +164,9 @@ class Shop:
 
 
 @asynccontextmanager
-async def serving(data_dir: Path, **settings: Any) -> AsyncIterator[Serving]:
+async def serving(
+    data_dir: Path, *, outbound: Outbound | None = None, **settings: Any
+) -> AsyncIterator[Serving]:
     """Run a server in this process until the block ends."""
     clock = Clock()
     service = build(
@@ -171,6 +174,7 @@ async def serving(data_dir: Path, **settings: Any) -> AsyncIterator[Serving]:
         port=PORT,
         clock=clock,
         entropy=os.urandom,
+        outbound=outbound,
     )
     async with service.running():
         transport = httpx2.ASGITransport(app=service.app)

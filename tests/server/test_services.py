@@ -16,6 +16,7 @@ from farthing.protocol.keys import PublicKey
 from farthing.protocol.messages.charges import LIST_CHARGES, ListCharges
 from farthing.protocol.messages.services import ServiceResult
 from farthing.protocol.receipts import verify_receipt
+from farthing.server.adapters.outbound import Outbound
 from farthing.settlement.engine.questions import FiguresNow, RecordAt
 from tests.server.calling import KEY, Selling, selling
 
@@ -271,7 +272,8 @@ async def test_arguments_that_the_tool_would_not_take_are_refused_before_anythin
 
 
 @pytest.mark.parametrize(
-    "url", ["http://vendor.example/mcp", "https://10.0.0.1/mcp", "http://169.254.169.254/mcp"]
+    "url",
+    ["https://10.0.0.1/mcp", "https://169.254.169.254/mcp", "https://[::ffff:192.168.0.1]/mcp"],
 )
 async def test_an_address_that_is_not_called_holds_no_money(tmp_path: Path, url: str) -> None:
     async with selling(tmp_path, url=url) as market:
@@ -280,6 +282,19 @@ async def test_an_address_that_is_not_called_holds_no_money(tmp_path: Path, url:
         assert (found.code, found.refusal.path) == (Code.VENDOR_FAILED, "interface.url")
         assert await market.balance() == NOTHING_HELD
         assert KEY not in await journal(market)
+
+
+async def test_a_name_that_resolves_inside_is_not_called_and_costs_nothing(tmp_path: Path) -> None:
+    async def resolver(host: str, port: int) -> list[str]:
+        del host, port
+        return ["10.0.0.1"]
+
+    outbound = Outbound(resolver=resolver)
+    async with selling(tmp_path, url="https://vendor.example/mcp", outbound=outbound) as market:
+        found = await refused(market)
+
+        assert found.code is Code.VENDOR_FAILED
+        assert await market.balance() == NOTHING_HELD
 
 
 async def test_a_vendor_that_is_not_there_costs_nothing(tmp_path: Path) -> None:

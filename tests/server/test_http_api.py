@@ -350,6 +350,31 @@ async def test_who_takes_json_among_others_is_answered(place: Place, accept: str
     assert (await place.send("GET", "/v1/get_tree_head", accept=accept)).status_code == 200
 
 
+async def test_who_is_no_agent_is_not_told_of_an_authority_that_it_cannot_have(
+    place: Place,
+) -> None:
+    shop, ask = place.shop, {"query": "text of pdf pages"}
+    said = {}
+    for role, by in {
+        "buyer": place.buyer,
+        "operator": shop.operator.connection,
+        "vendor": shop.vendor.connection,
+        "anyone": None,
+    }.items():
+        found = await place.send("POST", "/v1/search_catalog", ask, by=by)
+        (result,) = found.json()["results"]
+        purchasable = result["purchasable"]
+        said[role] = [each["code"] for each in purchasable.get("reasons", ())]
+        assert purchasable["ok"] is (role == "buyer")
+
+    assert said == {
+        "buyer": [],
+        "operator": ["not_permitted"],
+        "vendor": ["not_permitted"],
+        "anyone": ["unauthenticated"],
+    }
+
+
 async def test_a_newcomer_registers_with_the_key_that_its_body_names(place: Place) -> None:
     key = signing_key("A newcomer over HTTP")
     newcomer = place.server.connect(key)

@@ -54,6 +54,7 @@ class _Asking:
     standing: Standing
     cards: CardShelf
     now_us: int
+    barred: Refusal | None
 
     def price(self, listing_id: str, card_sha256: str) -> Rating | None:
         """What the workload costs this caller; None where it does not name every meter.
@@ -78,6 +79,7 @@ async def search(
     cards: CardShelf,
     vocabulary: Vocabulary,
     now_us: int,
+    barred: Refusal | None = None,
 ) -> SearchAnswer:
     """Find, price and rank listings for one caller.
 
@@ -88,6 +90,7 @@ async def search(
         cards: The shelf of rate cards; what is missing is put on it.
         vocabulary: What tags mean now.
         now_us: When the question is asked, for grants that expire.
+        barred: Why the caller, whoever sells, buys nothing at all.
 
     Raises:
         Refused: An argument cannot be applied.
@@ -95,7 +98,9 @@ async def search(
     need = need_of(ask, vocabulary)
     if isinstance(need, Refusal):
         raise Refused(need)
-    asking = _Asking(conn=conn, need=need, standing=standing, cards=cards, now_us=now_us)
+    asking = _Asking(
+        conn=conn, need=need, standing=standing, cards=cards, now_us=now_us, barred=barred
+    )
     priced = await _priced(asking, await _matching(asking))
     ranked = rank(priced.candidates)
     return SearchAnswer(
@@ -267,6 +272,8 @@ def _lines(rating: Rating | None, asset: str) -> tuple[Line, ...]:
 
 def _purchasable(asking: _Asking, offered: Offered) -> Purchasable:
     """Whether the caller's money and authority cover it; without a workload, authority alone."""
+    if asking.barred is not None:
+        return Purchasable(ok=False, reasons=(_reason(asking.barred),))
     purchase = Purchase(
         vendor_id=offered.vendor_id,
         tags=offered.tags,

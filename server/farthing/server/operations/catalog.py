@@ -3,7 +3,9 @@
 from farthing.catalog.search import search
 from farthing.identity.callers import Caller
 from farthing.protocol.authority.standing import NOBODY
+from farthing.protocol.errors import Code, Refusal, refuse
 from farthing.protocol.messages.catalog import SearchCatalog
+from farthing.protocol.messages.holds import PLACE_HOLD
 from farthing.server.market import Market
 from farthing.server.operations.replies import Reply
 from farthing.settlement.engine.questions import StandingOf
@@ -27,5 +29,15 @@ async def search_catalog(market: Market, caller: Caller, ask: SearchCatalog) -> 
                 cards=market.cards,
                 vocabulary=market.vocabulary,
                 now_us=market.now_us(),
+                barred=_barred(caller),
             )
         )
+
+
+def _barred(caller: Caller) -> Refusal | None:
+    """Why a caller who is no agent buys nothing, whatever it has: no grant is made out to it."""
+    if caller.role in PLACE_HOLD.roles:
+        return None
+    if not caller.principal_id:
+        return refuse(Code.UNAUTHENTICATED)
+    return refuse(Code.NOT_PERMITTED, required=", ".join(sorted(PLACE_HOLD.roles)))

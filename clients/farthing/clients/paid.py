@@ -90,6 +90,14 @@ class Seller:
         """The seller of the directory that `FARTHING_HOME` names; raises as `from_home`."""
         return cls.from_home(default_home(environment))
 
+    def offer(self, listing: str | Offer) -> Offer:
+        """The offer itself, whether it or its name is given.
+
+        Raises:
+            Unverified: There is none of this name.
+        """
+        return self._offer(listing) if isinstance(listing, str) else listing
+
     def paid(
         self, *, listing: str | Offer, meter: Mapping[str, Meter]
     ) -> Callable[[Tool], Callable[..., Awaitable[CallToolResult]]]:
@@ -104,7 +112,7 @@ class Seller:
             ValueError: The meters do not fit card and tool, or the tool's result is not typed.
             Unverified: There is no such offer.
         """
-        offer = self._offer(listing) if isinstance(listing, str) else listing
+        offer = self.offer(listing)
 
         def decorate(fn: Tool) -> Callable[..., Awaitable[CallToolResult]]:
             payable = Payable(fn, offer, meter)
@@ -130,7 +138,7 @@ class Seller:
 
     def advert(self, listing: str | Offer) -> dict[str, object]:
         """What to give `@mcp.tool(meta=...)`, so that a buyer knows the price before it calls."""
-        offer = self._offer(listing) if isinstance(listing, str) else listing
+        offer = self.offer(listing)
         return {
             EXTENSION: {
                 "platform": self.platform,
@@ -157,6 +165,8 @@ class Seller:
         Raises:
             SpoolInUse: Another process has it open.
         """
+        if self._counter is not None:
+            return self._counter
         async with self._opening:
             if self._counter is None:
                 spool = await asyncio.to_thread(Spool, self._spool_path)
@@ -194,7 +204,7 @@ class Seller:
     ) -> CallToolResult:
         params = context.request_context.params or {}
         meta, sent = params.get("_meta") or {}, params.get("arguments") or {}
-        counter = self._counter or await self.open()
+        counter = await self.open()
         outcome = await counter.sell(
             payable, sent, meta.get(PAYMENT), partial(payable.run, arguments)
         )

@@ -202,7 +202,7 @@ class _Web:
             self, port=0, log_config=None, lifespan="off", timeout_graceful_shutdown=1
         )
         server = uvicorn.Server(config)
-        server.install_signal_handlers = lambda: None  # type: ignore[attr-defined,method-assign]
+        server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
         task = asyncio.create_task(server.serve())
         async with asyncio.timeout(10):
             while not server.started:  # noqa: ASYNC110 # it says so nowhere else

@@ -18,7 +18,7 @@ from farthing.protocol.messages.services import ServiceResult
 from farthing.protocol.receipts import verify_receipt
 from farthing.server.adapters.outbound import Outbound
 from farthing.settlement.engine.questions import FiguresNow, RecordAt
-from tests.server.calling import KEY, Selling, selling
+from tests.server.calling import KEY, Selling, selling, usd
 
 ONCE: dict[str, Json] = {"idempotent": False, "side_effects": True}
 NOTHING_HELD = ("1", "0")
@@ -70,7 +70,7 @@ async def test_one_ask_gives_the_result_its_charge_and_its_receipt(tmp_path: Pat
         assert answer.delivery["result_sha256"] == answer.result_sha256
         assert answer.charge.amount.amount == "0.004"
         assert answer.standing is not None
-        assert answer.standing.balance.amount == "0.996"
+        assert answer.standing.balance == usd("0.996")
         assert await market.balance() == PAID
         key = PublicKey.from_jwk(market.serving.service.market.journal_jwk)
         assert verify_receipt(answer.receipt, key).record.operation == "capture_hold"

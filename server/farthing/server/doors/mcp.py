@@ -146,7 +146,7 @@ def _tool(operation: AnyOperation) -> Tool:
             # Every write carries an idempotency key: the same call twice is once.
             idempotent_hint=True,
             destructive_hint=operation.effect is Effect.MOVES_MONEY or operation.name in _ENDS,
-            open_world_hint=False,
+            open_world_hint=operation.name == CALL_SERVICE.name,
         ),
     )
 

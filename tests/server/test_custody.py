@@ -67,6 +67,21 @@ async def test_an_audit_trusts_no_other_key(tmp_path: Path) -> None:
     assert "Fault (head at record 1:" in ran.out
 
 
+@pytest.mark.parametrize("content", [b"", b"hello", b"PAR1\x00", b"\xff"])
+def test_what_holds_no_journal_is_not_taken_for_a_bundle_that_is_damaged(
+    tmp_path: Path, content: bytes
+) -> None:
+    file = tmp_path / "file"
+    file.write_bytes(content)
+
+    ran = run("audit", "verify", str(file))
+    folder = run("audit", "verify", str(tmp_path))
+
+    assert ran.code == 1
+    assert "neither a database nor a backup nor a bundle" in ran.err
+    assert folder.code == 2
+
+
 @pytest.mark.parametrize("content", ["", "{}", '{"keys": 1}', '{"keys": [{"kty": "RSA"}]}'])
 async def test_an_audit_takes_nothing_else_for_a_key_set(tmp_path: Path, content: str) -> None:
     await traded(tmp_path)

@@ -34,6 +34,8 @@ BUNDLE: Final = "bundle"
 
 _PUBLISHED: Final = ("kty", "crv", "x", "y", "kid", "alg")
 _DATABASE_MARK: Final = b"SQLite format 3\x00"
+# A bundle is lines of JSON objects.
+_BUNDLE_MARK: Final = b"{"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,11 +62,13 @@ def audited(
         FarthingError, OSError: something cannot be read.
     """
     with path.open("rb") as file:
-        is_database = file.read(len(_DATABASE_MARK)) == _DATABASE_MARK
-    if is_database:
+        mark = file.read(len(_DATABASE_MARK))
+    if mark == _DATABASE_MARK:
         if trust:
             raise Unverified("--trust is for a bundle; a database is judged by --keys")
         return _database(path, _keys_of(settings, SqliteStore(path), keys))
+    if not mark.startswith(_BUNDLE_MARK):
+        raise Unverified(f"{path} is no journal: neither a database nor a backup nor a bundle")
     trusted = frozenset(trust)
     if keys is not None:
         trusted |= {key.thumbprint for key in _key_set(keys)}

@@ -113,7 +113,11 @@ def verify(
     file: Annotated[
         Path | None,
         typer.Argument(
-            help="A database, a backup or a bundle; else the data directory's.", exists=True
+            metavar="DATABASE|BACKUP|BUNDLE",
+            help="What holds the journal; else the data directory's database.",
+            exists=True,
+            dir_okay=False,
+            show_default=False,
         ),
     ] = None,
     keys: Annotated[

@@ -22,6 +22,7 @@ def purchase_of(**other: Any) -> Purchase:
         tags=tuple(given_["tags"]),
         asset=given_["asset"],
         units=int(given_["units"]),
+        per_call_units=int(given_["per_call_units"]) if "per_call_units" in given_ else None,
     )
 
 

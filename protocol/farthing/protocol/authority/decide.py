@@ -18,7 +18,8 @@ __all__ = ["Purchase", "decide", "first_of"]
 class Purchase(msgspec.Struct, frozen=True, kw_only=True):
     """What somebody wants to buy: from whom, of which kind, for how much.
 
-    Nothing can be bought from a vendor that is frozen.
+    Nothing can be bought from a vendor that is frozen. `per_call_units` is what one call may cost
+    where many are paid for at once; otherwise a call costs it all.
     """
 
     vendor_id: str
@@ -26,6 +27,7 @@ class Purchase(msgspec.Struct, frozen=True, kw_only=True):
     asset: str
     units: int
     vendor_frozen: bool = False
+    per_call_units: int | None = None
 
 
 def decide(
@@ -52,12 +54,13 @@ def decide(
         reasons.append(refuse(Code.VENDOR_NOT_ALLOWED, path="vendor_id"))
     if not _capabilities_allowed(grant, purchase.tags):
         reasons.append(refuse(Code.CAPABILITY_NOT_ALLOWED, path="primary_tag"))
-    if purchase.units > grant.per_call_units_max:
+    per_call_units = purchase.units if purchase.per_call_units is None else purchase.per_call_units
+    if per_call_units > grant.per_call_units_max:
         reasons.append(
             refuse(
                 Code.PER_CALL_LIMIT_EXCEEDED,
                 path="amount",
-                required=format_units(purchase.units, purchase.asset),
+                required=format_units(per_call_units, purchase.asset),
                 remaining=format_units(grant.per_call_units_max, grant.asset),
                 asset=grant.asset,
             )

@@ -20,6 +20,7 @@ from farthing.protocol.faults import FaultKind, RuleBroken
 from farthing.protocol.keys import PublicKey
 from farthing.protocol.ledger import split_account
 from farthing.protocol.records import Record
+from farthing.protocol.replay.budgets import Budgets
 from farthing.protocol.replay.keys import KEY_OPERATIONS, PLATFORM, KeyHistory
 from farthing.protocol.replay.reading import fact, text_fact
 from farthing.protocol.replay.spending import Spending
@@ -39,7 +40,8 @@ class Rulebook:
     def __init__(self, quote_keys: Sequence[PublicKey] = ()) -> None:
         self._quote_keys = {key.thumbprint: key for key in quote_keys}
         self._keys = KeyHistory()
-        self._spending = Spending()
+        self._budgets = Budgets()
+        self._spending = Spending(self._budgets)
         # Sixteen bytes of a hash for each key: whoever wants two to meet must break SHA-256.
         self._asked: set[bytes] = set()
         self._burnt: set[tuple[str, str]] = set()
@@ -60,6 +62,7 @@ class Rulebook:
             _moves_one_asset(record)
             self._sign(record)
             self._spending.follow(record)
+            self._budgets.learn(record)
         except RuleBroken:
             raise
         except (LookupError, TypeError, ValueError) as error:

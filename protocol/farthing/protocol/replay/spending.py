@@ -1,20 +1,18 @@
-"""Authority and holds of a whole journal: every limit held at every moment, every hold ends once.
+"""Holds and charges of a whole journal: every hold is allowed and ends once, every charge adds up.
 
-Boundary: judges with the very function that decides (`authority.decide`), on counters that are
-counted anew from the records. Source: spec/authority.md, spec/holds.md, spec/audit.md.
+Boundary: who may spend is `budgets`, the charges of sessions begin in `sessions`.
+Source: spec/holds.md, spec/audit.md.
 """
 
-from collections import defaultdict
 from dataclasses import dataclass
 
-from farthing.protocol.authority.decide import Purchase, decide
-from farthing.protocol.authority.grant import Grant
 from farthing.protocol.faults import FaultKind, RuleBroken
 from farthing.protocol.ids import derive_id
 from farthing.protocol.ledger import Movement, Transfer
 from farthing.protocol.records import Record
+from farthing.protocol.replay.budgets import Allowed, Budgets
 from farthing.protocol.replay.reading import JsonObject, integer, member, units
-from farthing.protocol.times import utc_day
+from farthing.protocol.replay.sessions import SESSION_OPERATIONS
 
 __all__ = ["Spending"]
 
@@ -32,8 +30,7 @@ class _Open:
     """A hold that has not ended."""
 
     amount_units: int
-    grant_id: str
-    day: str
+    allowed: Allowed
     expires_at_us: int
     aside: tuple[Transfer, ...]
     placed_by: str
@@ -50,15 +47,14 @@ class _Charged:
 
 
 class Spending:
-    """Grants, counters, open holds and charges, as the records so far leave them."""
+    """Open holds and charges, as the records so far leave them.
 
-    def __init__(self) -> None:
-        """Before the first record nobody may spend."""
-        self._grants: dict[tuple[str, str], Grant] = {}
-        self._counters: dict[tuple[str, str], int] = defaultdict(int)
-        self._houses: dict[str, str] = {}
-        self._frozen: set[str] = set()
-        self._agreements: dict[str, JsonObject] = {}
+    Args:
+        budgets: Who may spend what; holds count against it.
+    """
+
+    def __init__(self, budgets: Budgets) -> None:
+        self._budgets = budgets
         self._holds: dict[str, _Open] = {}
         self._charges: dict[str, _Charged] = {}
 
@@ -69,8 +65,13 @@ class Spending:
         elif record.operation in _ENDS and not _came_too_late(record):
             self._end(record)
         else:
-            self._leave(record)
-        self._learn(record)
+            for change in record.changed:
+                _hold(change.noun != "hold", f"{record.operation} changes a hold")
+            if record.operation not in SESSION_OPERATIONS:
+                self._budgets.count(record)
+        for change in record.changed:
+            if change.noun == "charge":
+                self._charge(record, change.id, change.after)
 
     def _place(self, record: Record) -> None:
         buyer_id = record.by.principal_id
@@ -78,39 +79,19 @@ class Spending:
         key = record.request.key if record.request else ""
         _hold(hold_id == derive_id("hld", buyer_id, record.operation, key), "it has another id")
         _hold(hold_id not in self._holds, "it was placed before")
-        agreement = self._agreements.get(member(hold, "agreement_id"))
-        if agreement is None or agreement["buyer_id"] != buyer_id:
-            raise RuleBroken(FaultKind.HOLD, "it is placed under no agreement of the buyer")
-        _hold(agreement["status"] == "in_force", "the agreement has ended")
-        asset, amount_units = member(hold, "asset"), units(hold, "amount_units")
-        _hold(asset == agreement["asset"], "it is of another asset than the agreement")
-        day = utc_day(record.at_us)
-        grant = self._grants.get((buyer_id, asset))
-        reasons = decide(
-            grant,
-            Purchase(
-                vendor_id=member(agreement, "vendor_id"),
-                tags=_texts(agreement, "tags"),
-                asset=asset,
-                units=amount_units,
-                vendor_frozen=self._is_frozen(member(agreement, "vendor_id")),
-            ),
-            frozen=self._is_frozen(buyer_id),
-            spent_units=self._counters[grant.grant_id, day] if grant else 0,
-            now_us=record.at_us,
+        amount_units = units(hold, "amount_units")
+        agreement = self._budgets.agreement_of(
+            buyer_id, member(hold, "agreement_id"), asset=member(hold, "asset")
         )
-        if reasons or grant is None:
-            codes = ", ".join(reason.code.value for reason in reasons)
-            raise RuleBroken(FaultKind.AUTHORITY, f"the hold was not allowed: {codes}")
-        self._count(record, grant.grant_id, day, amount_units)
+        allowed = self._budgets.allow(record, agreement, amount_units)
+        self._budgets.count(record, (allowed, amount_units))
         _hold(all(each.movement is Movement.PENDING for each in record.moved), "it posts")
         _hold(
             sum(each.units for each in record.moved) == amount_units, "it sets another amount aside"
         )
         self._holds[hold_id] = _Open(
             amount_units,
-            grant.grant_id,
-            day,
+            allowed,
             integer(hold, "expires_at_us"),
             record.moved,
             record.operation,
@@ -144,49 +125,7 @@ class Spending:
             _hold(hold["charge_id"] == charge_id, "the hold names another charge")
         _hold(posted_units <= opened.amount_units, "more is posted than was held")
         _hold(posted_units == charged_units, "another amount is posted than was charged")
-        self._count(record, opened.grant_id, opened.day, charged_units - opened.amount_units)
-
-    def _leave(self, record: Record) -> None:
-        """Nothing else counts against a grant, or begins or ends a hold."""
-        if record.counted:
-            raise RuleBroken(FaultKind.AUTHORITY, "it counts against a grant")
-        for change in record.changed:
-            _hold(change.noun != "hold", f"{record.operation} changes a hold")
-
-    def _count(self, record: Record, grant_id: str, day: str, amount_units: int) -> None:
-        found = [(count.grant_id, count.day, count.units) for count in record.counted]
-        if found != ([(grant_id, day, amount_units)] if amount_units else []):
-            raise RuleBroken(FaultKind.AUTHORITY, "the grant is charged otherwise")
-        self._counters[grant_id, day] += amount_units
-        if self._counters[grant_id, day] < 0:
-            raise RuleBroken(FaultKind.AUTHORITY, "the grant's counter falls below zero")
-
-    def _learn(self, record: Record) -> None:
-        for change in record.changed:
-            after = change.after
-            match change.noun:
-                case "principal":
-                    self._houses[change.id] = member(after, "organisation_id")
-                    if after.get("frozen_by"):
-                        self._frozen.add(change.id)
-                    else:
-                        self._frozen.discard(change.id)
-                case "agreement":
-                    self._agreements[change.id] = after
-                case "grant":
-                    self._learn_grant(record, Grant.from_document(after))
-                case "charge":
-                    self._charge(record, change.id, after)
-                case _:
-                    pass
-
-    def _learn_grant(self, record: Record, grant: Grant) -> None:
-        house = self._houses.get(grant.agent_id)
-        if not grant.operator_id == house == record.by.organisation_id:
-            raise RuleBroken(FaultKind.AUTHORITY, "a grant is set by another than its operator")
-        if grant.grant_id != derive_id("gnt", grant.agent_id, grant.asset):
-            raise RuleBroken(FaultKind.AUTHORITY, "the grant has another id")
-        self._grants[grant.agent_id, grant.asset] = grant
+        self._budgets.count(record, (opened.allowed, charged_units - opened.amount_units))
 
     def _charge(self, record: Record, charge_id: str, after: JsonObject) -> None:
         """What is charged never changes; what is given back only grows, and never above it."""
@@ -197,8 +136,8 @@ class Spending:
             int(str(after.get("fee_returned_units", 0))),
         )
         before = self._charges.get(charge_id)
-        if (before is None) != (record.operation == "capture_hold"):
-            raise RuleBroken(FaultKind.CHARGE, "a charge begins otherwise than by a capture")
+        if (before is None) != (record.operation in {"capture_hold", "report_usage"}):
+            raise RuleBroken(FaultKind.CHARGE, "a charge begins otherwise than by a delivery")
         if before is not None:
             same = (before.amount_units, before.fee_units)
             if same != (charged.amount_units, charged.fee_units):
@@ -210,9 +149,6 @@ class Spending:
         if not 0 <= charged.fee_returned_units <= charged.fee_units <= charged.amount_units:
             raise RuleBroken(FaultKind.CHARGE, "the fee is more than the charge")
         self._charges[charge_id] = charged
-
-    def _is_frozen(self, principal_id: str) -> bool:
-        return not self._frozen.isdisjoint({principal_id, self._houses.get(principal_id, "")})
 
 
 def _came_too_late(record: Record) -> bool:
@@ -227,13 +163,6 @@ def _the(record: Record, noun: str) -> tuple[str, JsonObject]:
     if len(found) != 1:
         raise RuleBroken(FaultKind.HOLD, f"changes {len(found)} of the noun {noun}, not one")
     return found[0].id, found[0].after
-
-
-def _texts(document: JsonObject, name: str) -> tuple[str, ...]:
-    value = document[name]
-    if not isinstance(value, list):
-        raise TypeError(f"{name} is not a list")
-    return tuple(str(each) for each in value)
 
 
 def _voided(transfer: Transfer) -> Transfer:

@@ -1,0 +1,129 @@
+"""Who may spend how much under what, counted anew from the records.
+
+Boundary: grants, counters, freezes and agreements; judges with the very function that decides
+(`authority.decide`). What is bought is `spending` and `sessions`. Source: spec/authority.md.
+"""
+
+from collections import defaultdict
+from typing import NamedTuple
+
+from farthing.protocol.authority.decide import Purchase, decide
+from farthing.protocol.authority.grant import Grant
+from farthing.protocol.faults import FaultKind, RuleBroken
+from farthing.protocol.ids import derive_id
+from farthing.protocol.records import Record
+from farthing.protocol.replay.reading import JsonObject, member
+from farthing.protocol.times import utc_day
+
+__all__ = ["Allowed", "Budgets"]
+
+
+class Allowed(NamedTuple):
+    """The counter that a purchase counts against."""
+
+    grant_id: str
+    day: str
+
+
+class Budgets:
+    """Grants, counters and agreements, as the records so far leave them."""
+
+    def __init__(self) -> None:
+        """Before the first record nobody may spend."""
+        self.agreements: dict[str, JsonObject] = {}
+        self._grants: dict[tuple[str, str], Grant] = {}
+        self._counters: dict[tuple[str, str], int] = defaultdict(int)
+        self._houses: dict[str, str] = {}
+        self._frozen: set[str] = set()
+
+    def agreement_of(self, buyer_id: str, agreement_id: str, *, asset: str) -> JsonObject:
+        """The agreement in force that a buyer buys under. Raises `RuleBroken`."""
+        agreement = self.agreements.get(agreement_id)
+        if agreement is None or agreement["buyer_id"] != buyer_id:
+            raise RuleBroken(FaultKind.HOLD, "it is under no agreement of the buyer")
+        if agreement["status"] != "in_force":
+            raise RuleBroken(FaultKind.HOLD, "the agreement has ended")
+        if agreement["asset"] != asset:
+            raise RuleBroken(FaultKind.HOLD, "it is of another asset than the agreement")
+        return agreement
+
+    def allow(
+        self, record: Record, agreement: JsonObject, units: int, per_call_units: int | None = None
+    ) -> Allowed:
+        """Require that who asked may buy this now.
+
+        Args:
+            record: What was bought, and when.
+            agreement: Under which agreement.
+            units: What counts against the day.
+            per_call_units: What one call may cost, where that is less.
+
+        Raises:
+            RuleBroken: With every reason why not.
+        """
+        buyer_id, asset = record.by.principal_id, member(agreement, "asset")
+        day = utc_day(record.at_us)
+        grant = self._grants.get((buyer_id, asset))
+        reasons = decide(
+            grant,
+            Purchase(
+                vendor_id=member(agreement, "vendor_id"),
+                tags=_texts(agreement, "tags"),
+                asset=asset,
+                units=units,
+                vendor_frozen=self._is_frozen(member(agreement, "vendor_id")),
+                per_call_units=per_call_units,
+            ),
+            frozen=self._is_frozen(buyer_id),
+            spent_units=self._counters[grant.grant_id, day] if grant else 0,
+            now_us=record.at_us,
+        )
+        if reasons or grant is None:
+            codes = ", ".join(reason.code.value for reason in reasons)
+            raise RuleBroken(FaultKind.AUTHORITY, f"it was not allowed: {codes}")
+        return Allowed(grant.grant_id, day)
+
+    def count(self, record: Record, *expected: tuple[Allowed, int]) -> None:
+        """Require that a record counts exactly this, and count it."""
+        found = [(count.grant_id, count.day, count.units) for count in record.counted]
+        if found != [(*allowed, units) for allowed, units in expected if units]:
+            raise RuleBroken(FaultKind.AUTHORITY, "the grant is charged otherwise")
+        for allowed, units in expected:
+            self._counters[allowed] += units
+            if self._counters[allowed] < 0:
+                raise RuleBroken(FaultKind.AUTHORITY, "the grant's counter falls below zero")
+
+    def learn(self, record: Record) -> None:
+        """What a record says of grants, agreements and freezes. Raises `RuleBroken`."""
+        for change in record.changed:
+            match change.noun:
+                case "principal":
+                    self._houses[change.id] = member(change.after, "organisation_id")
+                    if change.after.get("frozen_by"):
+                        self._frozen.add(change.id)
+                    else:
+                        self._frozen.discard(change.id)
+                case "agreement":
+                    self.agreements[change.id] = change.after
+                case "grant":
+                    self._learn_grant(record, Grant.from_document(change.after))
+                case _:
+                    pass
+
+    def _learn_grant(self, record: Record, grant: Grant) -> None:
+        house = self._houses.get(grant.agent_id)
+        if not grant.operator_id == house == record.by.organisation_id:
+            raise RuleBroken(FaultKind.AUTHORITY, "a grant is set by another than its operator")
+        if grant.grant_id != derive_id("gnt", grant.agent_id, grant.asset):
+            raise RuleBroken(FaultKind.AUTHORITY, "the grant has another id")
+        self._grants[grant.agent_id, grant.asset] = grant
+
+    def _is_frozen(self, principal_id: str) -> bool:
+        return not self._frozen.isdisjoint({principal_id, self._houses.get(principal_id, "")})
+
+
+def _texts(document: JsonObject, name: str) -> tuple[str, ...]:
+    value = document[name]
+    if not isinstance(value, list):
+        raise TypeError(f"{name} is not a list")
+    return tuple(str(each) for each in value)

@@ -26,6 +26,8 @@ from mcp_types import (
 )
 from pydantic import ValidationError
 
+from farthing.clients.bridge_hints import hint, key_hint, next_step
+from farthing.clients.bridge_sessions import BridgeSessions
 from farthing.clients.bridge_tools import (
     LOCAL,
     PASSED_ON,
@@ -33,6 +35,8 @@ from farthing.clients.bridge_tools import (
     AcceptTermsHere,
     Bought,
     BridgeStatus,
+    CalledInSession,
+    CallInSession,
     CallService,
     GetBridgeStatus,
     Register,
@@ -48,6 +52,7 @@ from farthing.clients.clock import Clock, Entropy, now_us, random_bytes
 from farthing.clients.home import Home, Profile
 from farthing.clients.operators import Member, Newcomer
 from farthing.clients.services import NotDelivered, ServiceFailed
+from farthing.clients.session_answers import CallLost, WrongAnswer
 from farthing.clients.tools import ToolResult
 from farthing.clients.transport import Connection, new_key
 from farthing.protocol.errors import (
@@ -115,11 +120,16 @@ class Bridge:
         self._profile: Profile | None = None
         self._meeting = asyncio.Lock()
         self._quotes: OrderedDict[str, Quote] = OrderedDict()
+        self._sessions = BridgeSessions(self._buyer, self._ceiling, clock)
         self._local: Mapping[str, Handler] = {
             "register": self._register,
             "get_bridge_status": self._status,
             "accept_terms": self._accept_terms,
             "call_service": self._call_service,
+            "open_session": self._sessions.open,
+            "top_up_session": self._sessions.top_up,
+            "close_session": self._sessions.close,
+            "call_in_session": self._call_in_session,
         }
         assert self._local.keys() == LOCAL.keys()
 
@@ -170,6 +180,13 @@ class Bridge:
             is_final = refused.code.remembered or refused.code in _KEY_IS_SPENT
             refusal = await self._explained(refused.refusal)
             return self._refused(refusal, refused.request_id, key=key, is_final=is_final)
+        except CallLost as lost:
+            text = f"{lost}. Whether it was done is not known: call again with again={lost.seq}."
+            return self._refused(refuse(Code.UNAVAILABLE, path="again", message=text))
+        except WrongAnswer as wrong:
+            text = f"{wrong}. Kept as call {wrong.seq} of the session, for reconciliation."
+            refusal = refuse(Code.VENDOR_FAILED, path=wrong.fault.value, message=text)
+            return self._refused(refusal)
         except NotDelivered as found:
             text = f"{found}. Dispute {found.charge_id} for not_delivered."
             refusal = refuse(Code.VENDOR_FAILED, path=found.charge_id, message=text)
@@ -184,7 +201,8 @@ class Bridge:
             return self._refused(refusal, key=key)
 
     async def aclose(self) -> None:
-        """Close the connections."""
+        """Close the books and the connections."""
+        await self._sessions.aclose()
         await self._http.aclose()
 
     async def _pass_on(
@@ -224,7 +242,7 @@ class Bridge:
             principal_id=profile.principal_id,
             status=status,
             key_thumbprint=self._key.thumbprint,
-            next_step=_next_step(profile, status),
+            next_step=next_step(profile, status),
         )
 
     async def _status(self, ask: GetBridgeStatus) -> BridgeStatus:
@@ -237,7 +255,7 @@ class Bridge:
             key_file=str(self._home.key_path),
             principal_id=profile.principal_id,
             status=status,
-            next_step=_next_step(profile, status),
+            next_step=next_step(profile, status),
             ceiling_file=str(self._home.ceiling_path),
             ceiling=self._ceiling.left(self._clock()),
         )
@@ -296,6 +314,9 @@ class Bridge:
             signed=tuple(_SIGNED.get()),
         )
 
+    async def _call_in_session(self, ask: CallInSession) -> CalledInSession:
+        return await self._sessions.call(ask, _SIGNED.get())
+
     async def _place_hold(
         self, connection: Connection, arguments: Mapping[str, object]
     ) -> ToolResult:
@@ -335,6 +356,7 @@ class Bridge:
         return Buyer(
             self._connection(profile),
             platform_keys={key.thumbprint: key for key in keys},
+            books=self._home.books_path,
             on_sign=lambda kind, document: _SIGNED.get().append({"kind": kind, **document}),
         )
 
@@ -366,12 +388,13 @@ class Bridge:
         shape = refusal.document()
         if request_id:
             shape["request_id"] = request_id
-        hints = [self._hint(refusal)]
+        agent_id = self._profile.principal_id if self._profile else ""
+        hints = [hint(refusal, agent_id, self._home.ceiling_path)]
         if key:
             shape["idempotency_key"] = key
-            hints.append(_key_hint(key, is_final=is_final))
-        if hint := "\n".join(filter(None, hints)):
-            shape["hint"] = hint
+            hints.append(key_hint(key, is_final=is_final))
+        if text := "\n".join(filter(None, hints)):
+            shape["hint"] = text
         return CallToolResult(
             content=[TextContent(type="text", text=orjson.dumps(shape).decode())],
             structured_content=shape,
@@ -390,29 +413,6 @@ class Bridge:
             except Unreachable:
                 pass
         return refusal
-
-    def _hint(self, refusal: Refusal) -> str:
-        """What a person does about a refusal, as a command where there is one."""
-        profile = self._profile
-        agent_id = profile.principal_id if profile else ""
-        match refusal.code:
-            case Code.UNKNOWN_KEY | Code.UNAUTHENTICATED if not agent_id:
-                return "Call register with your operator's id (org_…) and a name for this agent."
-            case Code.REGISTRATION_PENDING:
-                return f"Your operator runs: farthing approve {agent_id}"
-            case Code.AUTHORITY_MISSING | Code.AUTHORITY_EXPIRED:
-                return (
-                    f"Your operator runs: farthing grants set {agent_id} "
-                    "--per-call AMOUNT --per-day AMOUNT"
-                )
-            case Code.PER_CALL_LIMIT_EXCEEDED | Code.BUDGET_EXCEEDED:
-                return f"Your operator can raise it: farthing grants set {agent_id}"
-            case Code.LOCAL_LIMIT_EXCEEDED if refusal.path == "amount":
-                return f"A person on this machine can raise it: {self._home.ceiling_path}"
-            case Code.INSUFFICIENT_FUNDS:
-                return "Your operator's balance needs topping up."
-            case _:
-                return ""
 
 
 def bridge_home(home: Home) -> Home:
@@ -439,22 +439,6 @@ async def serve(home: Home, url: str, *, trust: str = "") -> None:
             await server.run(read, write, server.create_initialization_options())
     finally:
         await bridge.aclose()
-
-
-def _key_hint(key: str, *, is_final: bool) -> str:
-    if is_final:
-        return f"This is final for idempotency_key={key}; to try anew, leave the key out."
-    return f"To go on with this very call, call again with idempotency_key={key}"
-
-
-def _next_step(profile: Profile, status: str) -> str:
-    match status:
-        case "active":
-            return "Ready. What may be spent: get_authority."
-        case "pending":
-            return f"A person at your operator runs: farthing approve {profile.principal_id}"
-        case _:
-            return "Call register with your operator's id (org_…) and a name for this agent."
 
 
 def _read(kind: type[T], arguments: Mapping[str, object]) -> T:

@@ -1,0 +1,59 @@
+"""What a person does about a refusal or next, as a command where there is one.
+
+Boundary: words for those who stand beside the model. Source: spec/bridge.md.
+"""
+
+from pathlib import Path
+
+from farthing.clients.home import Profile
+from farthing.protocol.errors import Code, Refusal
+
+__all__ = ["hint", "key_hint", "next_step"]
+
+
+def hint(refusal: Refusal, agent_id: str, ceiling: Path) -> str:
+    """The way on from a refusal; empty where the refusal says all.
+
+    Args:
+        refusal: What was said.
+        agent_id: Who was refused; empty before it is registered.
+        ceiling: The file of the local ceiling.
+    """
+    match refusal.code:
+        case Code.UNKNOWN_KEY | Code.UNAUTHENTICATED if not agent_id:
+            return "Call register with your operator's id (org_…) and a name for this agent."
+        case Code.REGISTRATION_PENDING:
+            return f"Your operator runs: farthing approve {agent_id}"
+        case Code.AUTHORITY_MISSING | Code.AUTHORITY_EXPIRED:
+            return (
+                f"Your operator runs: farthing grants set {agent_id} "
+                "--per-call AMOUNT --per-day AMOUNT"
+            )
+        case Code.PER_CALL_LIMIT_EXCEEDED | Code.BUDGET_EXCEEDED:
+            return f"Your operator can raise it: farthing grants set {agent_id}"
+        case Code.LOCAL_LIMIT_EXCEEDED if refusal.path == "amount":
+            return f"A person on this machine can raise it: {ceiling}"
+        case Code.LOCAL_LIMIT_EXCEEDED if refusal.path == "cap":
+            return "The session's cap is reached: top_up_session, or open another."
+        case Code.INSUFFICIENT_FUNDS:
+            return "Your operator's balance needs topping up."
+        case _:
+            return ""
+
+
+def key_hint(key: str, *, is_final: bool) -> str:
+    """Whether an idempotency key goes on with the call."""
+    if is_final:
+        return f"This is final for idempotency_key={key}; to try anew, leave the key out."
+    return f"To go on with this very call, call again with idempotency_key={key}"
+
+
+def next_step(profile: Profile, status: str) -> str:
+    """What comes next on the way to a first purchase."""
+    match status:
+        case "active":
+            return "Ready. What may be spent: get_authority."
+        case "pending":
+            return f"A person at your operator runs: farthing approve {profile.principal_id}"
+        case _:
+            return "Call register with your operator's id (org_…) and a name for this agent."

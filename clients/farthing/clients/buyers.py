@@ -14,7 +14,7 @@ from shutil import rmtree
 from tempfile import mkdtemp
 from typing import Any, Final, cast
 
-from farthing.clients.charges import Charged
+from farthing.clients.delegated import Delegating
 from farthing.clients.documents import arguments_sha256, sign_acceptance, usage_of
 from farthing.clients.purchases import (
     check_arguments,
@@ -82,7 +82,7 @@ def _nobody_told(kind: str, document: Mapping[str, object]) -> None:
     del kind, document
 
 
-class Buyer(Spender, Charged, AccountHolder):
+class Buyer(Spender, Delegating, AccountHolder):
     """An agent that buys.
 
     Args:

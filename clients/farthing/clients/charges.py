@@ -37,6 +37,7 @@ from farthing.protocol.messages.disputes import (
     PreviewDispute,
 )
 from farthing.protocol.receipts import verify_receipt
+from farthing.protocol.records import Record
 
 __all__ = ["Charged", "DisputeReason"]
 
@@ -67,6 +68,11 @@ class Charged(ABC):
             Unverified: It does not verify, or is not of this charge.
         """
         receipt = await self.connection.call(GET_RECEIPT, GetReceipt(charge_id=charge_id))
+        await self.proven(receipt, charge_id)
+        return receipt
+
+    async def proven(self, receipt: Receipt, charge_id: str) -> Record:
+        """The record that a receipt proves with the platform's key; raises as `receipt`."""
         faults: list[str] = []
         for key in (await self.platform_keys()).values():
             try:
@@ -76,7 +82,7 @@ class Charged(ABC):
                 continue
             if not any(each.noun == "charge" and each.id == charge_id for each in record.changed):
                 raise Unverified(f"receipt {receipt.seq} is not of {charge_id}")
-            return receipt
+            return record
         raise Unverified(faults[0] if faults else "the platform publishes no key")
 
     async def save_evidence(self, charge_id: str, path: Path) -> None:

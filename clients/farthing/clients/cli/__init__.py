@@ -12,7 +12,17 @@ from typing import Annotated
 
 import typer
 
-from farthing.clients.cli import audit, keys, operate, sell, spending, statements, trade, treasury
+from farthing.clients.cli import (
+    audit,
+    call,
+    keys,
+    operate,
+    sell,
+    spending,
+    statements,
+    trade,
+    treasury,
+)
 from farthing.clients.cli.session import DEFAULT_URL, Session, paragraphs
 
 __all__ = ["application", "main"]
@@ -48,7 +58,7 @@ def application(added: Iterable[EntryPoint] = ()) -> typer.Typer:
         epilog=_EXITS,
     )
     app.callback(help=paragraphs(_shared.__doc__ or ""))(_shared)
-    for room in (trade, spending, statements, operate, treasury, keys, sell, audit):
+    for room in (trade, call, spending, statements, operate, treasury, keys, sell, audit):
         app.add_typer(room.commands)
     for entry in added:
         try:

@@ -1,0 +1,82 @@
+"""Having the platform make a paid call: for a buyer who would rather not call vendors itself.
+
+Boundary: one ask, asked again while the vendor is at work, and its answer held against the proof.
+The content goes through the platform; who minds uses `Buyer.call_service`.
+Source: spec/services.md.
+"""
+
+from collections.abc import Mapping
+from typing import Final
+
+from farthing.clients.charges import Charged
+from farthing.clients.documents import result_sha256, usage_of
+from farthing.clients.services import NotDelivered
+from farthing.clients.transport import Reply
+from farthing.protocol.errors import Code, Refused
+from farthing.protocol.messages.services import CALL_SERVICE, CallService, ServiceResult
+from farthing.protocol.times import SECOND_US
+
+__all__ = ["Delegating"]
+
+_WAIT_S: Final = 600
+
+
+class Delegating(Charged):
+    """Whoever lets the platform call."""
+
+    async def have_called(
+        self,
+        agreement_id: str,
+        arguments: Mapping[str, object],
+        workload: Mapping[str, int],
+        *,
+        deliver_within_s: int = 0,
+        wait_s: int = _WAIT_S,
+        key: str = "",
+    ) -> Reply[ServiceResult]:
+        """Have the platform make one call of an agreement's tool, and wait for its end.
+
+        Args:
+            agreement_id: Under which agreement.
+            arguments: The tool's arguments; no fractions and no null, since they are digested.
+            workload: The most that may be used, by meter.
+            deliver_within_s: How long the vendor has; by default, as long as the terms give it.
+            wait_s: How long to ask again while the call is on its way.
+            key: Names the call. Under the same key nothing is done or charged twice.
+
+        Raises:
+            Refused: `vendor_failed` where nothing is charged, `delivery_invalid` where it was,
+                `result_expired` where only the digest is left; `unavailable` after `wait_s`.
+            NotDelivered: The answer is not what its receipt proves.
+        """
+        connection = self.connection
+        ask = CallService(
+            agreement_id=agreement_id,
+            workload=usage_of(workload),
+            arguments=dict(arguments),
+            deliver_within_s=deliver_within_s,
+            idempotency_key=key or connection.new_key(),
+        )
+        until_us = connection.clock() + wait_s * SECOND_US
+        while True:
+            try:
+                reply = await connection.send(CALL_SERVICE, ask)
+            except Refused as refused:
+                if refused.code is not Code.UNAVAILABLE or connection.clock() >= until_us:
+                    raise
+                await connection.sleep(max(refused.refusal.retry_after_s, 1))
+            else:
+                await self._check(reply.answer)
+                return reply
+
+    async def _check(self, answer: ServiceResult) -> None:
+        charge_id = answer.charge.charge_id
+        record = await self.proven(answer.receipt, charge_id)
+        after = next(each.after for each in record.changed if each.noun == "charge")
+        digests = {
+            str(after["result_sha256"]),
+            answer.result_sha256,
+            result_sha256(answer.untrusted_result),
+        }
+        if len(digests) > 1 or after["hold_id"] != answer.hold_id:
+            raise NotDelivered("the result is not the one that was charged for", charge_id)

@@ -77,6 +77,26 @@ def test_an_operator_chooses_less_grace_than_the_treasurer_granted(
     assert chosen["in_force"]["amount"] == "2"
 
 
+def test_the_admin_names_the_partner_of_a_vendor(market: Market, operator_id: str) -> None:
+    vendor = ("--home", f"{market.own[1]}-vendor")
+    at = {"FARTHING_URL": market.server.url}
+    trust = ("--trust", market.server.journal_thumbprint)
+    vendor_id = answer("enrol", "--kind", "vendor", "--name", "Shop", *vendor, *trust, **at)[
+        "principal_id"
+    ]
+    admin = ("--key", market.server.admin_key)
+    answer("approve", vendor_id, *admin, **at)
+
+    named = market.answer("set-partner", vendor_id, operator_id, "50000", *admin)
+    refused = market.run("set-partner", vendor_id, operator_id, "50000", *market.treasurer)
+    above = market.run("set-partner", vendor_id, operator_id, "1000001", *admin)
+
+    assert (named["subject_id"], named["partner_id"]) == (vendor_id, operator_id)
+    assert named["ppm"] == 50_000
+    assert (refused.code, above.code) == (1, 2)
+    assert "Refused: not_permitted" in refused.err
+
+
 def test_what_was_not_earned_is_not_paid_out(market: Market) -> None:
     asked = market.run("request-payout", "1", "USD", *market.own, "--account", "partner_payable")
 

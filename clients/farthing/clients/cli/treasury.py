@@ -1,7 +1,7 @@
-"""Money in and out, credit, grace, the books: what the treasurer does, and what it is asked for.
+"""Money in and out, credit, grace, partners: what the treasurer does, and what it is asked for.
 
-Boundary: one call of the platform a command. An operator announces money and a vendor asks for its
-own; all else needs the treasurer's key.
+Boundary: one call of the platform a command. An operator announces money, a vendor asks for its
+own and the admin names partners; all else needs the treasurer's key.
 """
 
 from typing import Annotated, Literal
@@ -25,6 +25,7 @@ from farthing.protocol.messages.treasury import (
     REQUEST_PAYOUT,
     SEND_PAYOUT,
     SET_GRACE,
+    SET_PARTNER,
     CloseAccount,
     ConfirmPayout,
     ConfirmTopUp,
@@ -38,14 +39,19 @@ from farthing.protocol.messages.treasury import (
     RequestPayout,
     SendPayout,
     SetGrace,
+    SetPartner,
 )
+from farthing.protocol.money import PPM
 
 __all__ = ["commands"]
 
 _KEY = "--key farthing-data/keys/treasurer.jwk"
+_ADMINS_KEY = "--key farthing-data/keys/admin.jwk"
 
 commands = typer.Typer()
-treasury = typer.Typer(no_args_is_help=True, help="Money in and out, credit, grace, the books.")
+treasury = typer.Typer(
+    no_args_is_help=True, help="Money in and out, credit, grace, partners, the books."
+)
 commands.add_typer(treasury, name="treasury", rich_help_panel=operate.PANEL)
 
 OrganisationArgument = Annotated[
@@ -301,6 +307,35 @@ def set_grace(
         idempotency_key=idempotency_key or session.new_key(),
     )
     session.show(session.call(SET_GRACE, ask))
+
+
+@command(
+    treasury,
+    "set-partner",
+    example=f"farthing treasury set-partner lst_… org_… 50000 {_ADMINS_KEY}",
+)
+def set_partner(
+    session: Session,
+    subject: Annotated[
+        str,
+        typer.Argument(metavar="VENDOR|LISTING", help="Whose trade: org_… or lst_…"),
+    ],
+    partner: Annotated[str, typer.Argument(metavar="ORG", help="Who brought it, org_…")],
+    ppm: Annotated[
+        int,
+        typer.Argument(metavar="PPM", min=0, max=PPM, help="Its share in millionths; 0 is none."),
+    ],
+    *,
+    idempotency_key: IdempotencyOption = "",
+) -> None:
+    """Name the partner of a vendor or a listing, for the agreements made from now on."""
+    ask = SetPartner(
+        subject_id=subject,
+        partner_id=partner,
+        ppm=ppm,
+        idempotency_key=idempotency_key or session.new_key(),
+    )
+    session.show(session.call(SET_PARTNER, ask))
 
 
 @command(

@@ -12,7 +12,6 @@ from farthing.protocol.ids import (
     InvalidId,
     derive_id,
     id_pattern,
-    split_id,
     typeid,
     uuid7_bytes,
 )
@@ -27,19 +26,27 @@ PREFIXES = st.from_regex(r"[a-z](?:[a-z_]{0,8}[a-z])?", fullmatch=True)
 def test_an_id_and_its_bytes_are_two_names_of_one_thing(case: dict[str, str]) -> None:
     raw = uuid.UUID(case["uuid"]).bytes
     assert typeid(case["prefix"], raw) == case["id"]
-    assert split_id(case["id"]) == (case["prefix"], raw)
+    assert re.search(id_pattern(case["prefix"]), case["id"])
 
 
 @pytest.mark.parametrize("case", cases(VECTORS["refused"]))
 def test_any_other_text_is_refused(case: dict[str, str]) -> None:
-    with pytest.raises(InvalidId):
-        split_id(case["id"])
+    prefix = case["id"].rpartition("_")[0]
+    try:
+        pattern = id_pattern(prefix)
+    except InvalidId:
+        return
+    # Python alone takes a newline before the end for the end.
+    assert not re.fullmatch(pattern, case["id"])
 
 
 @given(PREFIXES, RAW)
 def test_every_id_survives_the_wire_and_matches_its_pattern(prefix: str, raw: bytes) -> None:
     text = typeid(prefix, raw)
-    assert split_id(text) == (prefix, raw)
+    letters = "0123456789abcdefghjkmnpqrstvwxyz"
+    number = sum(letters.index(letter) << 5 * place for place, letter in enumerate(text[:-27:-1]))
+    assert text[:-26] == f"{prefix}_"
+    assert number.to_bytes(16) == raw
     assert re.search(id_pattern(prefix), text)
 
 
@@ -75,7 +82,7 @@ def test_a_prefix_is_lower_case_letters(prefix: str) -> None:
 def test_a_derived_id_repeats(case: dict[str, Any]) -> None:
     expected = uuid.UUID(case["uuid"])
     assert derive_id(case["prefix"], *case["parts"]) == case["id"]
-    assert split_id(case["id"]) == (case["prefix"], expected.bytes)
+    assert typeid(case["prefix"], expected.bytes) == case["id"]
     assert (expected.version, expected.variant) == (8, uuid.RFC_4122)
 
 
@@ -83,7 +90,7 @@ def test_a_derived_id_repeats(case: dict[str, Any]) -> None:
 def test_other_parts_make_another_id(one: list[str], other: list[str]) -> None:
     assume(one != other)
     assert derive_id("hld", *one) != derive_id("hld", *other)
-    assert split_id(derive_id("hld", *one))[1] != split_id(derive_id("chg", *one))[1]
+    assert derive_id("hld", *one)[-26:] != derive_id("chg", *one)[-26:]
 
 
 @pytest.mark.parametrize("case", VECTORS["uuid7"])

@@ -134,17 +134,9 @@ class Home:
         parts = {"listing": offer.listing, "rate_card": offer.rate_card, "terms": offer.terms}
         _write(self._offer_path(name), {key: dict(part) for key, part in parts.items()})
 
-    def connection(
-        self, profile: Profile, *, http: httpx2.AsyncClient | None = None, timeout_s: float = 30
-    ) -> Connection:
+    def connection(self, profile: Profile) -> Connection:
         """The principal's way to its platform."""
-        return Connection(
-            profile.url,
-            signer=self.key(),
-            principal=profile.principal_id,
-            http=http,
-            timeout_s=timeout_s,
-        )
+        return Connection(profile.url, signer=self.key(), principal=profile.principal_id)
 
     async def meet(
         self, url: str, trust: str = "", *, http: httpx2.AsyncClient | None = None

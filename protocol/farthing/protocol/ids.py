@@ -20,7 +20,6 @@ __all__ = [
     "SessionId",
     "derive_id",
     "id_pattern",
-    "split_id",
     "typeid",
     "uuid7_bytes",
 ]
@@ -37,18 +36,16 @@ _ALPHABET: Final = "0123456789abcdefghjkmnpqrstvwxyz"
 # Two letters at a time: an id is made several times on every paid call.
 _PAIRS: Final = tuple(first + second for first in _ALPHABET for second in _ALPHABET)
 _PAIR_SHIFTS: Final = tuple(range(120, -1, -10))
-_VALUES: Final = {letter: value for value, letter in enumerate(_ALPHABET)}
 _RAW_BYTES: Final = 16
 _ENTROPY_BYTES: Final = 10
 _MS_MAX: Final = 2**48 - 1
 # 26 letters carry 130 bits, the id has 128: the first letter never passes 7.
 _SUFFIX: Final = f"[0-7][{_ALPHABET}]{{25}}"
 _PREFIX: Final = re.compile(r"[a-z](?:[a-z_]{0,61}[a-z])?")
-_SUFFIX_ONLY: Final = re.compile(_SUFFIX)
 
 
 class InvalidId(ValueError):
-    """The text is not a TypeID, or the parts cannot make one."""
+    """The parts cannot make a TypeID."""
 
 
 def typeid(prefix: str, raw: bytes) -> str:
@@ -62,22 +59,6 @@ def typeid(prefix: str, raw: bytes) -> str:
         raise InvalidId("an id has sixteen bytes")
     number = int.from_bytes(raw)
     return f"{prefix}_" + "".join([_PAIRS[number >> shift & 1023] for shift in _PAIR_SHIFTS])
-
-
-def split_id(text: str) -> tuple[str, bytes]:
-    """Take a TypeID apart into its prefix and sixteen bytes.
-
-    Raises:
-        InvalidId: The text is not a TypeID in its one spelling.
-    """
-    prefix, _, suffix = text.rpartition("_")
-    _check_prefix(prefix)
-    if _SUFFIX_ONLY.fullmatch(suffix) is None:
-        raise InvalidId("not 26 letters of lower-case Crockford base32 below 2^128")
-    number = 0
-    for letter in suffix:
-        number = number << 5 | _VALUES[letter]
-    return prefix, number.to_bytes(_RAW_BYTES)
 
 
 def derive_id(prefix: str, *parts: str) -> str:

@@ -1,343 +1,35 @@
 """A spend session from its buyer's side, against the law alone: a vendor's desk and no platform."""
 
 import asyncio
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
 from farthing.clients.callbooks import SessionInUse, Stage
-from farthing.clients.documents import arguments_sha256, result_sha256
-from farthing.clients.services import VendorCaller
 from farthing.clients.session_answers import AnswerFault, CallFailed, CallLost, WrongAnswer
-from farthing.clients.sessions import SpendSession
-from farthing.clients.spenders import Spender
-from farthing.clients.tools import ToolResult
-from farthing.clients.transport import Connection
-from farthing.protocol import base64url
-from farthing.protocol.canonical import Json, sha256_hex
 from farthing.protocol.errors import (
     Code,
     NextAction,
-    Refusal,
     Refused,
-    Unreachable,
     Unverified,
     refuse,
 )
-from farthing.protocol.ids import derive_id
-from farthing.protocol.keys import PrivateKey
-from farthing.protocol.listing import Listing, parse_listing
-from farthing.protocol.messages.agreements import Agreement
-from farthing.protocol.messages.sessions import (
-    CLOSE_SESSION,
-    GET_SESSION,
-    OPEN_SESSION,
-    TOP_UP_SESSION,
-    Session,
-)
-from farthing.protocol.proofs import (
-    Entitlement,
-    Voucher,
-    check_entitlement,
-    check_voucher,
-    entitlement_jwt,
-    voucher_jwt,
-)
-from farthing.protocol.rating import RateCard, parse_card
-from farthing.protocol.rating.running import Running
-from farthing.protocol.times import SECOND_US, format_time
-from farthing.protocol.vouchers import VoucherDesk, ack_after, check_mac
-from farthing.protocol.wire import Money, money
-from farthing.protocol.x402 import PAYMENT_RESPONSE, Presented, Used, used
-from tests.papers import GRADUATED, card_document, listing_document, terms_document
-
-PLATFORM = "https://market.example"
-PLATFORM_KEY = PrivateKey.from_seed(bytes(range(32)))
-PAYER = PrivateKey.from_seed(bytes(32))
-VENDOR_ID = derive_id("org", "vendor")
-AGREEMENT_ID = derive_id("agr", "one")
-FLAT: tuple[dict[str, Json], ...] = ({"amount": "0.002", "per_quantity": "1"},)
-PAGE_UNITS = 2_000_000
-
-
-def usd(amount: str) -> Money:
-    return Money(amount=amount, asset="USD")
-
-
-@dataclass
-class Clock:
-    now_us: int = 1_795_176_000 * SECOND_US
-
-    def __call__(self) -> int:
-        return self.now_us
-
-
-@dataclass
-class Platform:
-    """Keeps one session, as the platform's answers show it; stands where a connection does."""
-
-    clock: Clock
-    session: Session | None = None
-    listing_id: str = ""
-    asked: list[str] = field(default_factory=list)
-
-    def new_key(self) -> str:
-        return f"key-number-{len(self.asked)}"
-
-    def entropy(self, count: int) -> bytes:
-        return bytes(count)
-
-    async def call(self, operation: Any, ask: Any) -> Session:
-        self.asked.append(operation.name)
-        match operation:
-            case _ if operation is OPEN_SESSION:
-                if self.session is None:
-                    self.session = self.opened(ask)
-                return self.session
-            case _ if operation is TOP_UP_SESSION:
-                cap = self.now.cap.units + ask.amount.units
-                self.session = self.entitled(
-                    replace(self.now, cap=money(cap, "USD"), remaining=money(cap, "USD"))
-                )
-            case _ if operation is CLOSE_SESSION:
-                self.session = replace(self.now, status="closing", entitlement="")
-            case _:
-                assert operation is GET_SESSION
-        return self.now
-
-    @property
-    def now(self) -> Session:
-        assert self.session is not None
-        return self.session
-
-    def opened(self, ask: Any) -> Session:
-        expires_us = self.clock() + ask.expires_in_s * SECOND_US
-        return self.entitled(
-            Session(
-                session_id=derive_id("ses", ask.idempotency_key),
-                agreement_id=ask.agreement_id,
-                status="open",
-                cap=ask.cap,
-                per_call=ask.per_call,
-                spent=usd("0"),
-                remaining=ask.cap,
-                calls=0,
-                rejected=0,
-                top_seq=0,
-                voucher_seq=0,
-                max_cum=usd("0"),
-                low_water=ask.low_water,
-                final_action=ask.final_action,
-                unsigned=ask.unsigned,
-                opened_at=format_time(self.clock()),
-                expires_at=format_time(expires_us),
-                closes_at="",
-                rate_card_sha256="c" * 64,
-            )
-        )
-
-    def entitled(self, session: Session) -> Session:
-        entitlement = Entitlement(
-            session_id=session.session_id,  # type: ignore[arg-type]
-            agreement_id=session.agreement_id,  # type: ignore[arg-type]
-            listing_id=self.listing_id,  # type: ignore[arg-type]
-            vendor_id=VENDOR_ID,  # type: ignore[arg-type]
-            buyer_id=derive_id("agt", "one"),  # type: ignore[arg-type]
-            payer_jwk=PAYER.public.jwk(),
-            cap_units=session.cap.units,
-            asset="USD",
-            card_sha256="c" * 64,
-            expires_at_us=self.clock() + 3600 * SECOND_US,
-            issuer=PLATFORM,
-            per_call_units=session.per_call.units,
-            unsigned_units=session.unsigned.units if session.unsigned else 0,
-        )
-        return replace(
-            session, entitlement=entitlement_jwt(PLATFORM_KEY, entitlement, self.clock())
-        )
-
-
-@dataclass
-class Vendor:
-    """A vendor that takes what the law takes; a test makes it lie, fail or go away."""
-
-    clock: Clock
-    running: Running
-    desk: VoucherDesk | None = None
-    kept: dict[int, tuple[str, ToolResult]] = field(default_factory=dict)
-    vouchers: list[Voucher] = field(default_factory=list)
-    macs: int = 0
-    runs: int = 0
-    key: bytes = b""
-    lose_answers: int = 0
-    refusal: Refusal | None = None
-    lie: Mapping[str, Any] = field(default_factory=dict)
-    result: Any = None
-    hold_back: asyncio.Event | None = None
-    full_house: int = 1
-    working: asyncio.Event = field(default_factory=asyncio.Event)
-
-    def sign(self, voucher: Voucher) -> str:
-        return voucher_jwt(
-            PAYER, voucher, now_us=self.clock(), jti=f"j{len(self.vouchers)}", lifetime_s=300
-        )
-
-    async def exchange(
-        self,
-        listing: Listing,
-        agreement: Agreement,
-        amount_units: int,
-        arguments: Mapping[str, object],
-        present: Callable[[], Presented],
-    ) -> ToolResult:
-        del listing, agreement, amount_units
-        presented, args_sha256 = present(), arguments_sha256(arguments)
-        entitlement = check_entitlement(
-            presented.entitlement,
-            key_of={PLATFORM_KEY.thumbprint: PLATFORM_KEY.public}.get,
-            vendor_id=VENDOR_ID,
-            now_us=self.clock(),
-        )
-        voucher = self.voucher(presented, entitlement, args_sha256)
-        desk = self.desk = self.desk or VoucherDesk(
-            cap_units=entitlement.cap_units,
-            per_call_units=entitlement.per_call_units,
-            unsigned_units=entitlement.unsigned_units,
-        )
-        desk.cap_units = entitlement.cap_units
-        if len(self.vouchers) >= self.full_house:
-            self.working.set()
-        if self.hold_back is not None:
-            await self.hold_back.wait()
-        if voucher.seq in self.kept:
-            if presented.voucher:
-                desk.note(voucher)
-            kept_sha256, result = self.kept[voucher.seq]
-            assert kept_sha256 == args_sha256
-            return self.answered(result)
-        if refusal := desk.admit(voucher, signed=bool(presented.voucher)):
-            raise Refused(refusal)
-        await asyncio.sleep(0)
-        if self.refusal is not None:
-            desk.drop(voucher.seq)
-            raise Refused(self.refusal)
-        self.runs += 1
-        result = self.worked(voucher, str(arguments["pdf"]).split("|"))
-        self.kept[voucher.seq] = args_sha256, result
-        return self.answered(result)
-
-    def voucher(self, presented: Presented, entitlement: Entitlement, args_sha256: str) -> Voucher:
-        if presented.mac:
-            if not self.key:
-                raise Refused(refuse(Code.PROOF_INVALID, path="mac"))
-            self.macs += 1
-            return check_mac(
-                presented.mac,
-                key=self.key,
-                entitlement=entitlement,
-                args_sha256=args_sha256,
-                now_us=self.clock(),
-            )
-        voucher = check_voucher(
-            presented.voucher,
-            entitlement=entitlement,
-            args_sha256=args_sha256,
-            now_us=self.clock(),
-        )
-        self.vouchers.append(voucher)
-        if presented.mac_key:
-            self.key = base64url.decode(presented.mac_key)
-            assert sha256_hex(self.key) == voucher.mac_sha256
-        return voucher
-
-    def worked(self, voucher: Voucher, pages: list[str]) -> ToolResult:
-        assert self.desk is not None
-        usage = {"page": len(pages)}
-        units = self.running.price(usage)
-        self.running.take()
-        self.desk.settle(voucher.seq, units)
-        result = self.result or {"pages": pages}
-        call = Used(
-            session_id=str(voucher.session_id),
-            seq=voucher.seq,
-            usage=usage,
-            amount_units=units,
-            spent_units=self.desk.spent_units,
-            result_sha256=result_sha256(result),
-        )
-        said = used(replace(call, **self.lie), payer=PAYER.thumbprint, platform=PLATFORM)
-        return ToolResult(
-            structured=result, text="", is_error=False, meta={PAYMENT_RESPONSE: cast("Any", said)}
-        )
-
-    def answered(self, result: ToolResult) -> ToolResult:
-        if self.lose_answers:
-            self.lose_answers -= 1
-            raise Unreachable("the answer is lost")
-        return result
-
-
-class Buyer(Spender):
-    def __init__(self, folder: Path, tiers: tuple[dict[str, Json], ...]) -> None:
-        self.clock = Clock()
-        card = card_document(tiers)
-        listing = listing_document(VENDOR_ID, card, terms_document())
-        self._listing = parse_listing(listing)
-        self._card = parse_card(card)
-        self.platform = Platform(self.clock, listing_id=self._listing.listing_id)
-        self.vendor = Vendor(self.clock, Running(self._card, {}))
-        self.connection = cast("Connection", self.platform)
-        self.vendor_caller = cast("VendorCaller", self.vendor)
-        self.folder = folder
-
-    @property
-    def books(self) -> Path:
-        return self.folder / "sessions"
-
-    async def agreement(self, agreement_id: str) -> Agreement:
-        return Agreement(
-            agreement_id=agreement_id,
-            status="in_force",
-            buyer_id="",
-            operator_id="",
-            vendor_id=VENDOR_ID,
-            listing_id=self._listing.listing_id,
-            listing_version=1,
-            listing_sha256="1" * 64,
-            rate_card_sha256="c" * 64,
-            terms_sha256="3" * 64,
-            asset="USD",
-            accepted_at="",
-            quote_sha256="",
-            acceptance_sha256="",
-        )
-
-    async def listing(self, sha256: str) -> Listing:
-        del sha256
-        return self._listing
-
-    async def card(self, sha256: str) -> RateCard:
-        del sha256
-        return self._card
-
-    async def opened(self, **more: Any) -> SpendSession:
-        terms: dict[str, Any] = {"cap": usd("0.1"), "per_call": usd("0.01"), **more}
-        return await self.open_session(AGREEMENT_ID, key="the-one-session-key", **terms)
+from farthing.protocol.times import SECOND_US
+from farthing.protocol.vouchers import ack_after
+from tests.clients.spending import AGREEMENT_ID, FLAT, PAGE_UNITS, StandInBuyer, pdf, usd
+from tests.papers import GRADUATED
 
 
 @pytest.fixture
-def buyer(tmp_path: Path) -> Buyer:
-    return Buyer(tmp_path, FLAT)
+def buyer(tmp_path: Path) -> StandInBuyer:
+    return StandInBuyer(tmp_path, FLAT)
 
 
-def pdf(pages: int) -> dict[str, object]:
-    return {"pdf": "|" * (pages - 1)}
-
-
-async def test_many_calls_run_at_once_and_each_costs_what_the_card_gives(buyer: Buyer) -> None:
+async def test_many_calls_run_at_once_and_each_costs_what_the_card_gives(
+    buyer: StandInBuyer,
+) -> None:
     async with buyer.session(AGREEMENT_ID, cap=usd("0.64"), per_call=usd("0.01")) as session:
         buyer.vendor.hold_back = asyncio.Event()
         calls = [asyncio.create_task(session.call(pdf(1 + n % 3))) for n in range(64)]
@@ -352,7 +44,7 @@ async def test_many_calls_run_at_once_and_each_costs_what_the_card_gives(buyer: 
     assert buyer.platform.asked == ["open_session", "close_session"]
 
 
-async def test_what_cannot_be_covered_waits_for_what_may_leave_room(buyer: Buyer) -> None:
+async def test_what_cannot_be_covered_waits_for_what_may_leave_room(buyer: StandInBuyer) -> None:
     async with buyer.session(AGREEMENT_ID, cap=usd("0.03"), per_call=usd("0.01")) as session:
         await asyncio.gather(*(session.call(pdf(1)) for _ in range(10)))
 
@@ -368,7 +60,7 @@ async def test_what_cannot_be_covered_waits_for_what_may_leave_room(buyer: Buyer
     ],
 )
 async def test_a_cap_that_is_reached_says_what_its_opener_wanted_then(
-    buyer: Buyer, final_action: Any, way_on: NextAction
+    buyer: StandInBuyer, final_action: Any, way_on: NextAction
 ) -> None:
     session = await buyer.opened(
         cap=usd("0.012"), per_call=usd("0.006"), low_water=usd("0.006"), final_action=final_action
@@ -388,7 +80,7 @@ async def test_a_cap_that_is_reached_says_what_its_opener_wanted_then(
     await session.aclose()
 
 
-async def test_after_a_top_up_calls_go_on_with_the_new_entitlement(buyer: Buyer) -> None:
+async def test_after_a_top_up_calls_go_on_with_the_new_entitlement(buyer: StandInBuyer) -> None:
     session = await buyer.opened(cap=usd("0.006"), per_call=usd("0.006"))
     await session.call(pdf(3))
     with pytest.raises(Refused):
@@ -402,7 +94,9 @@ async def test_after_a_top_up_calls_go_on_with_the_new_entitlement(buyer: Buyer)
     await session.aclose()
 
 
-async def test_an_answer_that_was_lost_is_asked_for_again_and_done_once(buyer: Buyer) -> None:
+async def test_an_answer_that_was_lost_is_asked_for_again_and_done_once(
+    buyer: StandInBuyer,
+) -> None:
     session = await buyer.opened()
     await session.call(pdf(1))
     buyer.vendor.lose_answers = 1
@@ -425,7 +119,7 @@ async def test_an_answer_that_was_lost_is_asked_for_again_and_done_once(buyer: B
     await session.aclose()
 
 
-async def test_a_restart_goes_on_and_never_gives_a_number_twice(buyer: Buyer) -> None:
+async def test_a_restart_goes_on_and_never_gives_a_number_twice(buyer: StandInBuyer) -> None:
     session = await buyer.opened()
     await session.call(pdf(1))
     buyer.vendor.lose_answers = 1
@@ -445,7 +139,7 @@ async def test_a_restart_goes_on_and_never_gives_a_number_twice(buyer: Buyer) ->
     await resumed.aclose()
 
 
-async def test_the_same_key_opens_the_same_session_with_its_book(buyer: Buyer) -> None:
+async def test_the_same_key_opens_the_same_session_with_its_book(buyer: StandInBuyer) -> None:
     session = await buyer.opened()
     await session.call(pdf(1))
     with pytest.raises(SessionInUse):
@@ -459,7 +153,7 @@ async def test_the_same_key_opens_the_same_session_with_its_book(buyer: Buyer) -
 
 
 async def test_calls_of_which_there_is_no_book_here_are_not_gone_on_with(
-    buyer: Buyer, tmp_path: Path
+    buyer: StandInBuyer, tmp_path: Path
 ) -> None:
     session = await buyer.opened()
     await session.aclose()
@@ -470,7 +164,7 @@ async def test_calls_of_which_there_is_no_book_here_are_not_gone_on_with(
         await buyer.resume_session(session.session_id)
 
 
-async def test_the_acknowledgements_are_the_chain_of_the_last_voucher(buyer: Buyer) -> None:
+async def test_the_acknowledgements_are_the_chain_of_the_last_voucher(buyer: StandInBuyer) -> None:
     session = await buyer.opened()
     await asyncio.gather(*(session.call(pdf(1 + n)) for n in range(3)))
     answered = sorted(await session.calls(Stage.ANSWERED), key=lambda each: each.place)
@@ -485,7 +179,9 @@ async def test_the_acknowledgements_are_the_chain_of_the_last_voucher(buyer: Buy
     await session.aclose()
 
 
-async def test_a_vendor_that_fails_is_not_paid_and_leaves_the_money_free(buyer: Buyer) -> None:
+async def test_a_vendor_that_fails_is_not_paid_and_leaves_the_money_free(
+    buyer: StandInBuyer,
+) -> None:
     session = await buyer.opened()
     buyer.vendor.refusal = refuse(Code.VENDOR_FAILED)
     with pytest.raises(CallFailed) as failed:
@@ -515,7 +211,7 @@ async def test_a_vendor_that_fails_is_not_paid_and_leaves_the_money_free(buyer: 
     ],
 )
 async def test_what_does_not_hold_is_an_error_and_is_kept(
-    buyer: Buyer, lie: dict[str, Any], fault: AnswerFault, spent: str
+    buyer: StandInBuyer, lie: dict[str, Any], fault: AnswerFault, spent: str
 ) -> None:
     session = await buyer.opened()
     buyer.vendor.lie = lie
@@ -532,7 +228,7 @@ async def test_what_does_not_hold_is_an_error_and_is_kept(
     await session.aclose()
 
 
-async def test_a_wrong_amount_comes_with_what_was_delivered(buyer: Buyer) -> None:
+async def test_a_wrong_amount_comes_with_what_was_delivered(buyer: StandInBuyer) -> None:
     session = await buyer.opened()
     buyer.vendor.lie = {"amount_units": PAGE_UNITS + 1}
 
@@ -546,7 +242,7 @@ async def test_a_wrong_amount_comes_with_what_was_delivered(buyer: Buyer) -> Non
     await session.aclose()
 
 
-async def test_a_result_that_is_not_as_sold_is_not_acknowledged(buyer: Buyer) -> None:
+async def test_a_result_that_is_not_as_sold_is_not_acknowledged(buyer: StandInBuyer) -> None:
     session = await buyer.opened()
     buyer.vendor.result = {"pages": 3}
 
@@ -563,7 +259,7 @@ async def test_a_result_that_is_not_as_sold_is_not_acknowledged(buyer: Buyer) ->
 async def test_tiers_are_crossed_in_the_vendor_s_order_and_the_sum_is_judged(
     tmp_path: Path,
 ) -> None:
-    buyer = Buyer(tmp_path, GRADUATED)
+    buyer = StandInBuyer(tmp_path, GRADUATED)
     session = await buyer.opened(cap=usd("1"), per_call=usd("0.04"))
     # The vendor works the first call off last: the amounts are those of its own order.
     buyer.vendor.hold_back = asyncio.Event()
@@ -585,7 +281,7 @@ async def test_tiers_are_crossed_in_the_vendor_s_order_and_the_sum_is_judged(
     await session.aclose()
 
 
-async def test_arguments_that_do_not_fit_take_no_number(buyer: Buyer) -> None:
+async def test_arguments_that_do_not_fit_take_no_number(buyer: StandInBuyer) -> None:
     session = await buyer.opened()
     with pytest.raises(Refused) as caught:
         await session.call({"pdf": 7})
@@ -595,7 +291,7 @@ async def test_arguments_that_do_not_fit_take_no_number(buyer: Buyer) -> None:
     await session.aclose()
 
 
-async def test_no_call_is_made_after_the_session_s_time(buyer: Buyer) -> None:
+async def test_no_call_is_made_after_the_session_s_time(buyer: StandInBuyer) -> None:
     session = await buyer.opened(expires_in_s=60)
     await session.call(pdf(1))
     buyer.clock.now_us += 60 * SECOND_US
@@ -608,7 +304,9 @@ async def test_no_call_is_made_after_the_session_s_time(buyer: Buyer) -> None:
     await session.aclose()
 
 
-async def test_what_breaks_the_block_off_is_heard_and_the_session_is_closed(buyer: Buyer) -> None:
+async def test_what_breaks_the_block_off_is_heard_and_the_session_is_closed(
+    buyer: StandInBuyer,
+) -> None:
     with pytest.raises(ZeroDivisionError):
         async with buyer.session(AGREEMENT_ID, cap=usd("0.1"), per_call=usd("0.01")):
             raise ZeroDivisionError
@@ -616,7 +314,7 @@ async def test_what_breaks_the_block_off_is_heard_and_the_session_is_closed(buye
     assert buyer.platform.asked[-1] == "close_session"
 
 
-async def test_one_signature_covers_many_calls_by_mac_up_to_the_bound(buyer: Buyer) -> None:
+async def test_one_signature_covers_many_calls_by_mac_up_to_the_bound(buyer: StandInBuyer) -> None:
     async with buyer.session(
         AGREEMENT_ID, cap=usd("0.5"), per_call=usd("0.002"), unsigned=usd("0.02")
     ) as session:
@@ -635,7 +333,7 @@ async def test_one_signature_covers_many_calls_by_mac_up_to_the_bound(buyer: Buy
     assert desk.covers(21)
 
 
-async def test_a_vendor_that_forgot_the_key_is_given_a_signature(buyer: Buyer) -> None:
+async def test_a_vendor_that_forgot_the_key_is_given_a_signature(buyer: StandInBuyer) -> None:
     session = await buyer.opened(unsigned=usd("0.05"))
     await session.call(pdf(1))
     await session.call(pdf(1))

@@ -247,13 +247,15 @@ class SpendSession:
         self._flying.add(voucher.seq)
         self._lane.began(voucher.seq, self._book.per_call_units)
         self._note(voucher, Stage.ASKED)
+        is_kept = False
         try:
             # The number is on disk before anybody else knows it.
             await self._commits.kept()
-        except BaseException:
-            self._failed(voucher)
-            self._land(voucher.seq)
-            raise
+            is_kept = True
+        finally:
+            if not is_kept:
+                self._failed(voucher)
+                self._land(voucher.seq)
         return voucher
 
     async def _repeated(self, seq: int, args_sha256: str) -> Voucher:

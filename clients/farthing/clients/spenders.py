@@ -7,7 +7,7 @@ Boundary: the buyer's asks about sessions, and where their books lie. The calls 
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import ExitStack, aclosing, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Final, Literal, cast
 
@@ -134,7 +134,7 @@ class Spender(ABC):
         key: str = "",
     ) -> AsyncIterator[SpendSession]:
         """A session for the length of a block, closed at its end; as `open_session`."""
-        opened = await self.open_session(
+        opening = self.open_session(
             agreement_id,
             cap=cap,
             per_call=per_call,
@@ -144,17 +144,15 @@ class Spender(ABC):
             unsigned=unsigned,
             key=key,
         )
-        try:
-            yield opened
-        except BaseException:
-            # What broke the block off is what its caller must hear of.
-            with suppress(Refused, Unreachable):
-                await opened.close()
-            raise
-        else:
-            await opened.close()
-        finally:
-            await opened.aclose()
+        is_whole = False
+        async with aclosing(await opening) as opened:
+            try:
+                yield opened
+                is_whole = True
+            finally:
+                # What broke the block off is what its caller must hear of.
+                with suppress(*(() if is_whole else (Refused, Unreachable))):
+                    await opened.close()
 
     async def session_status(self, session_id: str) -> Session:
         """The platform's view of a session."""
@@ -171,11 +169,11 @@ class Spender(ABC):
             card=await self.card(session.rate_card_sha256),
         )
         file = await asyncio.to_thread(CallBook, book_path(self.books, session.session_id))
-        try:
-            return self._opened(session, trade, file, await asyncio.to_thread(file.document))
-        except BaseException:
-            file.close()
-            raise
+        with ExitStack() as unless_opened:
+            unless_opened.callback(file.close)
+            opened = self._opened(session, trade, file, await asyncio.to_thread(file.document))
+            unless_opened.pop_all()
+        return opened
 
     def _opened(
         self, session: Session, trade: Trade, file: CallBook, kept: Mapping[str, Json] | None

@@ -4,7 +4,7 @@ Boundary: an offer is one JSON file of three documents; what is left out of it i
 there is only one right value. Source: spec/cli.md.
 """
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
@@ -19,7 +19,16 @@ from farthing.clients.cli.arguments import (
     money_of,
     object_of,
 )
-from farthing.clients.cli.render import UNTRUSTED, as_json, heading, rows, table, vendor_words
+from farthing.clients.cli.render import (
+    UNTRUSTED,
+    as_json,
+    heading,
+    rows,
+    screen,
+    table,
+    things,
+    vendor_words,
+)
 from farthing.clients.cli.session import Exit, IdempotencyOption, Session, command
 from farthing.protocol.canonical import Json
 from farthing.protocol.errors import Code, Refused
@@ -177,6 +186,33 @@ def refund(
         idempotency_key=idempotency_key or session.new_key(),
     )
     session.show(session.call(REFUND_CHARGE, ask))
+
+
+@command(commands, "usage", example="farthing usage --limit 20", panel=PANEL, offline=True)
+def usage(
+    session: Session,
+    *,
+    limit: Annotated[
+        int, typer.Option(min=1, max=1000, help="How many rejected calls at most.")
+    ] = 50,
+) -> None:
+    """Show what this home's spool holds of spend sessions, and what settlement did not take.
+
+    The vendor's server may be running. Units are those of the session's asset.
+    """
+    from farthing.clients.spooled import read_spool  # noqa: PLC0415 - loads sqlite
+
+    sessions, rejected = read_spool(session.home.spool_path, limit)
+    if session.as_json:
+        session.print_json(
+            {"sessions": list(map(asdict, sessions)), "rejected": list(map(asdict, rejected))}
+        )
+        return
+    if not sessions:
+        heading(screen(), "No calls of sessions.")
+    for label, found in (("sessions", sessions), ("rejected", rejected)):
+        if found:
+            things(screen(), label, found)
 
 
 def _offer(session: Session, file: Path) -> "Offer":

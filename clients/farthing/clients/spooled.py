@@ -1,0 +1,105 @@
+"""What a vendor's spool holds of sessions, for somebody who looks in from outside.
+
+Boundary: reads only, while the vendor's process has the file open too. Source: spec/sessions.md.
+"""
+
+import sqlite3
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, cast
+
+from farthing.clients.usage_spool import BatchState
+from farthing.protocol.canonical import parse_json
+
+__all__ = ["NotTaken", "Spooled", "read_spool"]
+
+_WAITING: Final = BatchState.WAITING.value
+_SESSIONS: Final = """
+SELECT call.session_id, count(*), coalesce(sum(call.batch = 0), 0),
+    coalesce(sum(batch.state = ?), 0), coalesce(sum(call.rejected <> ''), 0),
+    coalesce(sum(call.amount_units), 0)
+FROM call LEFT JOIN batch ON batch.number = call.batch
+WHERE call.place > 0 GROUP BY call.session_id ORDER BY min(call.at_us)
+"""
+_NOT_TAKEN: Final = """
+SELECT session_id, seq, rejected, outcome, usage, amount_units FROM call
+WHERE rejected <> '' ORDER BY at_us DESC LIMIT ?
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spooled:
+    """One session in the spool: its calls that have ended, by how far their events have come.
+
+    Args:
+        session_id: Which.
+        ended: All of them.
+        unsent: Those that no batch has taken.
+        unanswered: Those whose batch the platform has not answered.
+        rejected: Those that settlement did not take.
+        units: What they cost by the vendor's own count, in units of the session's asset.
+    """
+
+    session_id: str
+    ended: int
+    unsent: int
+    unanswered: int
+    rejected: int
+    units: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NotTaken:
+    """A call whose event settlement did not take, and why."""
+
+    session_id: str
+    seq: int
+    reason: str
+    outcome: str
+    usage: Mapping[str, int]
+    units: int
+
+
+def read_spool(path: Path, limit: int) -> tuple[tuple[Spooled, ...], tuple[NotTaken, ...]]:
+    """What is in a vendor's spool: its sessions, oldest first, and the newest rejected calls.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+    """
+    path.stat()
+    with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as db:
+        if not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'call'").fetchone():
+            return (), ()
+        sessions = db.execute(_SESSIONS, (_WAITING,)).fetchall()
+        not_taken = db.execute(_NOT_TAKEN, (limit,)).fetchall()
+    return (
+        tuple(
+            Spooled(
+                session_id=session_id,
+                ended=ended,
+                unsent=unsent,
+                unanswered=unanswered,
+                rejected=rejected,
+                units=units,
+            )
+            for session_id, ended, unsent, unanswered, rejected, units in sessions
+        ),
+        tuple(
+            NotTaken(
+                session_id=session_id,
+                seq=seq,
+                reason=reason,
+                outcome=outcome,
+                usage=_quantities(usage),
+                units=units,
+            )
+            for session_id, seq, reason, outcome, usage, units in not_taken
+        ),
+    )
+
+
+def _quantities(usage: bytes) -> dict[str, int]:
+    read = cast("dict[str, str]", parse_json(usage))
+    return {meter: int(quantity) for meter, quantity in read.items()}

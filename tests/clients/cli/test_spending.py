@@ -1,0 +1,123 @@
+"""Spend sessions from a terminal: what was kept of them here, and the platform's own view."""
+
+import json
+from pathlib import Path
+
+from farthing.clients.callbooks import CallBook, Called, Stage
+from farthing.clients.spool import Spool
+from farthing.clients.usage_spool import (
+    BatchState,
+    KeptBatch,
+    KeptCall,
+    KeptSession,
+    Rejected,
+    Settled,
+    UsageSpool,
+)
+from farthing.protocol.ids import derive_id
+from farthing.protocol.usage import UsageOutcome
+from tests.clients.cli.running import answer, run
+
+SESSION_ID = derive_id("ses", "one")
+
+
+def called(seq: int, stage: Stage, *, fault: str = "", said_units: int = 2_000_000) -> Called:
+    return Called(
+        seq=seq,
+        args_sha256="a" * 64,
+        stage=stage,
+        place=seq if stage is Stage.ANSWERED else 0,
+        usage={"page": 1},
+        units=2_000_000,
+        said_units=said_units,
+        result_sha256="b" * 64,
+        fault=fault,
+    )
+
+
+def kept(seq: int) -> KeptCall:
+    return KeptCall(
+        session_id=SESSION_ID,
+        seq=seq,
+        args_sha256="a" * 64,
+        at_us=seq,
+        place=seq,
+        outcome=UsageOutcome.SUCCEEDED,
+        usage={"page": 1},
+        amount_units=2_000_000,
+        spent_units=seq * 2_000_000,
+        result_sha256="b" * 64,
+    )
+
+
+def batch(number: int, place: int) -> KeptBatch:
+    return KeptBatch(
+        number=number,
+        session_id=SESSION_ID,
+        text="[]",
+        signature="s",
+        voucher="v",
+        key="k",
+        place=place,
+        at_us=number,
+    )
+
+
+def test_a_session_s_calls_are_listed_from_the_home_s_own_book_while_it_is_in_use(
+    tmp_path: Path,
+) -> None:
+    book = CallBook(tmp_path / "sessions" / f"{SESSION_ID}.sqlite")
+    book.write([
+        called(1, Stage.ANSWERED),
+        called(2, Stage.ANSWERED, fault="amount", said_units=2_000_001),
+        {"asset": "USD"},
+    ])  # fmt: skip
+
+    everything = answer("session", "calls", SESSION_ID, "--home", str(tmp_path))
+    wrong = answer("session", "calls", SESSION_ID, "--wrong", "--home", str(tmp_path))
+    shown = run("session", "calls", SESSION_ID, "--home", str(tmp_path))
+    unknown = run("session", "calls", derive_id("ses", "two"), "--home", str(tmp_path))
+    book.close()
+
+    assert [each["seq"] for each in everything] == ["1", "2"]
+    assert [(each["seq"], each["amount"], each["vendor says"]) for each in wrong] == [
+        ("2", "0.002", "0.002000001")
+    ]
+    assert "0.002000001" in shown.out
+    assert unknown.code == 2
+
+
+def test_what_a_vendor_s_spool_holds_is_shown_while_its_server_runs(tmp_path: Path) -> None:
+    home = str(tmp_path)
+    spool = Spool(tmp_path / "spool.sqlite")
+    before = run("usage", "--home", home)
+    usage = UsageSpool(spool.file)
+    nothing = run("usage", "--home", home)
+    session = KeptSession(session_id=SESSION_ID, payer="p", ends_at_us=9, at_us=1, document={})
+    usage.write([session, *map(kept, range(1, 7))])
+    usage.write([batch(1, 2)])
+    usage.write([
+        Settled(number=1, state=BatchState.TAKEN, at_us=2, charge_id="chg_x"),
+        Rejected(session_id=SESSION_ID, seq=2, reason="over_cap"),
+        batch(2, 5),
+    ])  # fmt: skip
+
+    ran = run("usage", "--home", home, "--json")
+    shown = run("usage", "--home", home)
+    spool.close()
+
+    assert before.out == nothing.out == "No calls of sessions.\n"
+    found = json.loads(ran.out)
+    assert found["sessions"] == [
+        {
+            "session_id": SESSION_ID,
+            "ended": 6,
+            "unsent": 1,
+            "unanswered": 3,
+            "rejected": 1,
+            "units": 12_000_000,
+        }
+    ]
+    assert [(each["seq"], each["reason"]) for each in found["rejected"]] == [(2, "over_cap")]
+    assert "over_cap" in shown.out
+    assert run("usage", "--home", str(tmp_path / "nowhere")).code == 2

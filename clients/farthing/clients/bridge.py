@@ -48,7 +48,7 @@ from farthing.clients.bridge_tools import (
 )
 from farthing.clients.buyers import Buyer
 from farthing.clients.ceiling import Ceiling
-from farthing.clients.clock import Clock, Entropy, now_us, random_bytes
+from farthing.clients.clock import Clock, now_us, random_bytes
 from farthing.clients.home import Home, Profile
 from farthing.clients.operators import Member, Newcomer
 from farthing.clients.services import NotDelivered, ServiceFailed
@@ -94,7 +94,7 @@ class Bridge:
         url: The platform.
         trust: A thumbprint that must be among the platform's keys; empty for trust on first use.
         http: Whose connections to use.
-        clock, entropy, sleep: The outside world.
+        clock, sleep: The outside world.
     """
 
     def __init__(
@@ -105,7 +105,6 @@ class Bridge:
         trust: str = "",
         http: httpx2.AsyncClient | None = None,
         clock: Clock = now_us,
-        entropy: Entropy = random_bytes,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
     ) -> None:
         self._home = home
@@ -113,7 +112,6 @@ class Bridge:
         self._trust = trust
         self._http = http or httpx2.AsyncClient()
         self._clock = clock
-        self._entropy = entropy
         self._sleep = sleep
         self._key = home.key()
         self._ceiling = Ceiling(home.ceiling_path)
@@ -164,7 +162,7 @@ class Bridge:
         key = ""
         if takes_key(name):
             # Made here, so that it can be told however the call ends.
-            given = asked.setdefault("idempotency_key", new_key(self._entropy))
+            given = asked.setdefault("idempotency_key", new_key(random_bytes))
             key = given if isinstance(given, str) else ""
         meta: dict[str, object] = {KEY_META: key} if key else {}
         try:
@@ -373,7 +371,6 @@ class Bridge:
             principal=profile.principal_id,
             http=self._http,
             clock=self._clock,
-            entropy=self._entropy,
             sleep=self._sleep,
         )
 

@@ -1,0 +1,305 @@
+"""A call is on its way once, whichever front end was asked, and its end is kept for its time."""
+
+import asyncio
+import os
+import sqlite3
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from farthing.protocol.errors import Code, Refused, refuse
+from farthing.server.adapters.results import Results
+from farthing.server.flights import Flights, listening
+from farthing.server.ports import Progress
+
+SECRET = bytes(range(32))
+SECOND_US = 1_000_000
+KEPT_S = 60
+HOLD_ENDS_US = 1_100 * SECOND_US
+
+
+@dataclass(slots=True)
+class Clock:
+    now_us: int = 1_000 * SECOND_US
+
+    def __call__(self) -> int:
+        return self.now_us
+
+
+@dataclass(slots=True)
+class Work:
+    """A call that a test lets end when it likes."""
+
+    ending: bytes = b"what came"
+    slow: bool = False
+    raises: BaseException | None = None
+    told: int = 0
+    flights: list[int] = field(default_factory=list)
+    started: asyncio.Event = field(default_factory=asyncio.Event)
+    go: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def __call__(self, flights: int, progress: Progress) -> bytes:
+        self.flights.append(flights)
+        self.started.set()
+        for number in range(self.told):
+            progress(number, self.told, "")
+        if self.slow:
+            await self.go.wait()
+        if self.raises is not None:
+            raise self.raises
+        return self.ending
+
+
+@dataclass(slots=True)
+class Server:
+    """Front ends that share one file."""
+
+    folder: Path
+    clock: Clock = field(default_factory=Clock)
+
+    def results(self, secret: bytes = SECRET, bytes_max: int = 10_000_000) -> Results:
+        return Results(
+            self.folder / "results.sqlite",
+            secret=secret,
+            entropy=os.urandom,
+            bytes_max=bytes_max,
+        )
+
+    @asynccontextmanager
+    async def front_end(
+        self, holder: str, *, wait_s: float = 5, flights_max: int = 10, secret: bytes = SECRET
+    ) -> AsyncIterator[Flights]:
+        flights = Flights(
+            self.results(secret),
+            holder=holder,
+            now_us=self.clock,
+            wait_s=wait_s,
+            kept_s=KEPT_S,
+            flights_max=flights_max,
+        )
+        async with flights.running():
+            yield flights
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Server:
+    return Server(tmp_path)
+
+
+async def ended(asked: Awaitable[object]) -> Code | None:
+    try:
+        await asked
+    except Refused as refused:
+        return refused.code
+    return None
+
+
+async def test_two_front_ends_make_one_call(server: Server) -> None:
+    work = Work(slow=True)
+    async with server.front_end("one") as one, server.front_end("two") as two:
+        asking = [
+            asyncio.create_task(each.obtain("hold", HOLD_ENDS_US, work)) for each in (one, one, two)
+        ]
+        await work.started.wait()
+        work.go.set()
+
+        landed = await asyncio.gather(*asking)
+
+    assert {each.ending for each in landed} == {b"what came"}
+    assert work.flights == [0]
+
+
+async def test_what_has_ended_is_told_again_after_a_restart(server: Server) -> None:
+    async with server.front_end("one") as flights:
+        first = await flights.obtain("hold", HOLD_ENDS_US, Work())
+    async with server.front_end("two") as flights:
+        second = await flights.obtain("hold", HOLD_ENDS_US, Work(ending=b"another"))
+
+    assert (first.ending, first.replayed) == (b"what came", False)
+    assert (second.ending, second.replayed) == (b"what came", True)
+
+
+async def test_while_another_is_on_the_way_nobody_else_sets_out(server: Server) -> None:
+    work = Work()
+    async with server.front_end("two", wait_s=0.2) as flights:
+        await claimed(server, "one", held_s=5)
+
+        assert await ended(flights.obtain("hold", HOLD_ENDS_US, work)) is Code.UNAVAILABLE
+        assert work.flights == []
+
+
+async def test_a_flight_that_fell_silent_is_taken_up_and_knows_of_the_first(server: Server) -> None:
+    work = Work()
+    async with server.front_end("two") as flights:
+        await claimed(server, "one", held_s=5)
+        server.clock.now_us += 6 * SECOND_US
+
+        landed = await flights.obtain("hold", HOLD_ENDS_US, work)
+
+    assert (landed.ending, landed.replayed) == (b"what came", False)
+    assert work.flights == [1]
+
+
+async def test_a_front_end_that_stops_lets_go_at_once(server: Server) -> None:
+    work, other = Work(slow=True), Work()
+    async with server.front_end("one") as one:
+        asking = asyncio.create_task(one.obtain("hold", HOLD_ENDS_US, work))
+        await work.started.wait()
+    await asyncio.gather(asking, return_exceptions=True)
+    async with server.front_end("two", wait_s=0.2) as two:
+        await two.obtain("hold", HOLD_ENDS_US, other)
+
+    assert other.flights == [1]
+
+
+async def test_a_flight_without_an_end_can_be_flown_again(server: Server) -> None:
+    lost = Work(raises=Refused(refuse(Code.UNAVAILABLE)))
+    work = Work()
+    async with server.front_end("one") as flights:
+        assert await ended(flights.obtain("hold", HOLD_ENDS_US, lost)) is Code.UNAVAILABLE
+        await flights.obtain("hold", HOLD_ENDS_US, work)
+
+    assert work.flights == [1]
+
+
+async def test_whoever_goes_away_leaves_the_flight_to_others(server: Server) -> None:
+    work = Work(slow=True)
+    async with server.front_end("one") as flights:
+        gone = asyncio.create_task(flights.obtain("hold", HOLD_ENDS_US, work))
+        await work.started.wait()
+        gone.cancel()
+        await asyncio.gather(gone, return_exceptions=True)
+        work.go.set()
+
+        landed = await flights.obtain("hold", HOLD_ENDS_US, Work())
+
+    assert landed.ending == b"what came"
+    assert work.flights == [0]
+
+
+async def test_after_its_time_an_end_is_erased_and_no_other_is_made(server: Server) -> None:
+    work = Work()
+    async with server.front_end("one") as flights:
+        await flights.obtain("hold", HOLD_ENDS_US, work)
+        server.clock.now_us += KEPT_S * SECOND_US
+
+        landed = await flights.obtain("hold", HOLD_ENDS_US, work)
+
+        assert (landed.ending, landed.replayed, work.flights) == (b"", True, [0])
+    results = server.results()
+    assert await results.forget(server.clock.now_us) == 1
+    assert not await results.is_known("hold")
+    await results.close()
+
+
+async def test_what_is_not_past_its_time_is_kept(server: Server) -> None:
+    async with server.front_end("one") as flights:
+        await flights.obtain("hold", HOLD_ENDS_US, Work())
+    results = server.results()
+
+    assert await results.forget(server.clock.now_us + (KEPT_S - 1) * SECOND_US) == 0
+    await results.close()
+
+
+async def test_an_end_can_be_read_with_the_secret_alone_and_for_its_own_hold(
+    server: Server,
+) -> None:
+    async with server.front_end("one") as flights:
+        await flights.obtain("hold", HOLD_ENDS_US, Work(ending=b"plain-to-see"))
+        await flights.obtain("other", HOLD_ENDS_US, Work(ending=b"another end"))
+    path = server.folder / "results.sqlite"
+    assert b"plain-to-see" not in path.read_bytes()
+
+    async with server.front_end("two", secret=bytes(32)) as flights:
+        assert (await flights.obtain("hold", HOLD_ENDS_US, Work())).ending == b""
+    with sqlite3.connect(path) as database:
+        database.execute(
+            "UPDATE service_call SET sealed ="
+            " (SELECT sealed FROM service_call WHERE hold_id = 'other') WHERE hold_id = 'hold'"
+        )
+    database.close()
+    async with server.front_end("three") as flights:
+        assert (await flights.obtain("hold", HOLD_ENDS_US, Work())).ending == b""
+        assert (await flights.obtain("other", HOLD_ENDS_US, Work())).ending == b"another end"
+
+
+async def test_the_same_end_is_never_encrypted_the_same(server: Server) -> None:
+    async with server.front_end("one") as flights:
+        for hold_id in ("one", "two"):
+            await flights.obtain(hold_id, HOLD_ENDS_US, Work())
+    with sqlite3.connect(server.folder / "results.sqlite") as database:
+        sealed = [row[0] for row in database.execute("SELECT sealed FROM service_call")]
+    database.close()
+
+    assert len({each[:12] for each in sealed}) == 2
+    assert len({each[12:] for each in sealed}) == 2
+
+
+async def test_no_more_is_begun_than_there_is_room_for(server: Server) -> None:
+    work = Work(slow=True)
+    async with server.front_end("one", flights_max=1) as flights:
+        asking = asyncio.create_task(flights.obtain("hold", HOLD_ENDS_US, work))
+        await work.started.wait()
+
+        assert await ended(flights.check_room("another")) is Code.OVERLOADED
+        assert await flights.check_room("hold")
+        work.go.set()
+        await asking
+        assert not await flights.check_room("another")
+
+
+async def test_who_listens_hears_and_who_is_slow_holds_nobody_up(server: Server) -> None:
+    heard: list[float] = []
+    stuck = asyncio.Event()
+
+    async def hear(done: float, total: float | None, said: str) -> None:
+        del total, said
+        heard.append(done)
+
+    async def never(done: float, total: float | None, said: str) -> None:
+        del done, total, said
+        await stuck.wait()
+
+    async with server.front_end("one") as flights:
+        work = Work(slow=True, told=0)
+        with listening(hear):
+            hearing = asyncio.create_task(flights.obtain("hold", HOLD_ENDS_US, telling(work)))
+        await work.started.wait()
+        with listening(never):
+            slow = asyncio.create_task(flights.obtain("hold", HOLD_ENDS_US, work))
+        await asyncio.sleep(0)
+        work.go.set()
+
+        assert (await hearing).ending == (await slow).ending
+
+    assert heard == list(range(10))
+
+
+def telling(work: Work) -> Callable[[int, Progress], Awaitable[bytes]]:
+    """The same work, which tells ten times once it may go on."""
+
+    async def fly(flights: int, progress: Progress) -> bytes:
+        ending = await work(flights, progress)
+        for number in range(10):
+            progress(number, None, "")
+        return ending
+
+    return fly
+
+
+async def claimed(server: Server, holder: str, *, held_s: int) -> None:
+    """Another front end has set out, and says nothing more."""
+    results = server.results()
+    await results.open()
+    claim = await results.claim(
+        "hold",
+        holder=holder,
+        now_us=server.clock(),
+        held_until_us=server.clock() + held_s * SECOND_US,
+        expires_at_us=HOLD_ENDS_US * 100,
+    )
+    assert claim.mine
+    await results.close()

@@ -38,7 +38,7 @@ __all__ = ["Market", "Shop", "opened"]
 _SELLS: Final[Mapping[str, tuple[str, ...]]] = {
     "pagewright": ("pdf-text",),
     "lightbox": ("image-resize",),
-    "plainword": ("text-analysis", "document-text", "translation"),
+    "plainword": ("text-analysis", "short-counts", "document-text", "translation"),
 }
 _VENDOR_TIMEOUT_S: Final = 40.0
 

@@ -107,13 +107,23 @@ def _promise(p50_ms: int, p95_ms: int) -> dict[str, Json]:
     }
 
 
-def _limits(content_bytes_max: int) -> dict[str, Json]:
+def _limits(content_bytes_max: int, concurrency_max: int = 2) -> dict[str, Json]:
     # As base64 the content is a third longer; the rest of the arguments is small.
-    return {"input_bytes_max": content_bytes_max * 4 // 3 + 64 * _KIB, "concurrency_max": 2}
+    return {
+        "input_bytes_max": content_bytes_max * 4 // 3 + 64 * _KIB,
+        "concurrency_max": concurrency_max,
+    }
 
 
 _TEXT: Final[dict[str, Json]] = {"type": "string"}
 _COUNT: Final[dict[str, Json]] = {"type": "integer", "minimum": 0}
+_COUNTS: Final[dict[str, Json]] = _object(
+    characters=_COUNT,
+    words=_COUNT,
+    sentences=_COUNT,
+    paragraphs=_COUNT,
+    syllables=_COUNT,
+)
 _BASE64: Final[dict[str, Json]] = {"type": "string", "contentEncoding": "base64"}
 _STRINGS: Final[dict[str, Json]] = {"type": "array", "items": {"type": "string"}}
 
@@ -190,13 +200,7 @@ OFFERS: Final[dict[str, Draft]] = {
             "interface": "analyse_text",
             "input_schema": _object(text=_TEXT),
             "output_schema": _object(
-                counts=_object(
-                    characters=_COUNT,
-                    words=_COUNT,
-                    sentences=_COUNT,
-                    paragraphs=_COUNT,
-                    syllables=_COUNT,
-                ),
+                counts=_COUNTS,
                 keywords={"type": "array", "items": _object(word=_TEXT, count=_COUNT)},
                 readability=_object(
                     reading_ease_milli={"type": "integer"}, grade_milli={"type": "integer"}
@@ -223,6 +227,33 @@ OFFERS: Final[dict[str, Draft]] = {
             "sla": _promise(300, 1500),
         },
         ({"amount": "0.00002", "per_quantity": "1000"},),
+    ),
+    "short-counts": Draft(
+        {
+            "name": "Counts of a short text",
+            "summary": "Counts the words, sentences and syllables of one short English text, many "
+            "texts at a time.",
+            "primary_tag": "text.analyse.readability",
+            "example_requests": ["how many words are in this line", "count these syllables"],
+            "not_for": ["languages other than English", "whole documents"],
+            "interface": "count_text",
+            "input_schema": _object(text=_TEXT),
+            "output_schema": _COUNTS,
+            "example": {
+                "input": {"text": "The farthing was small."},
+                "output": {
+                    "characters": 23,
+                    "words": 4,
+                    "sentences": 1,
+                    "paragraphs": 1,
+                    "syllables": 5,
+                },
+            },
+            "meters": _meter("character", "Unicode code points of the text that was sent"),
+            "limits": _limits(work_text.SHORT_CHARACTERS_MAX * 6, concurrency_max=64),
+            "sla": _promise(20, 200),
+        },
+        ({"amount": "0.0000002", "per_quantity": "1"},),
     ),
     "translation": Draft(
         {

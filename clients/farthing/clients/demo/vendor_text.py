@@ -4,6 +4,7 @@ Boundary: an ordinary MCP server; what makes its tools payable are the lines wit
 tool is dishonest, so that the demo can show what becomes of that.
 """
 
+from dataclasses import asdict
 from typing import Any
 
 from mcp.server import MCPServer
@@ -11,6 +12,7 @@ from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.exceptions import ToolError
 from pydantic import BaseModel
 
+from farthing.clients.demo import work_text
 from farthing.clients.demo.dishonest import take_the_money
 from farthing.clients.demo.outcomes import Unworkable
 from farthing.clients.demo.vendor_pdf import PageTexts
@@ -74,6 +76,17 @@ def shop(farthing: Seller, worker: Worker) -> MCPServer[Any]:
     async def analyse_text(text: str) -> Analysis:
         """Keywords, readability and a summary of an English text."""
         return Analysis.model_validate(await perform("analyse_text", {"text": text}))
+
+    @mcp.tool(meta=farthing.advert("short-counts"))
+    @farthing.paid(listing="short-counts", meter={"character": len_of_text})
+    async def count_text(text: str) -> Counts:
+        """The words, sentences and syllables of one short English text."""
+        # Short enough to be worked on here: no process is started for it.
+        try:
+            counts = work_text.analyse(text, characters_max=work_text.SHORT_CHARACTERS_MAX).counts
+        except Unworkable as error:
+            raise ToolError(str(error)) from error
+        return Counts(**asdict(counts))
 
     @mcp.tool(meta=farthing.advert("document-text"))
     @farthing.paid(listing="document-text", meter={"page": lambda result: len(result.pages)})

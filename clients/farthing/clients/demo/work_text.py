@@ -15,6 +15,7 @@ from farthing.protocol.money import Rounding, divide
 
 __all__ = [
     "CHARACTERS_MAX",
+    "SHORT_CHARACTERS_MAX",
     "STOPWORDS",
     "Analysis",
     "Counts",
@@ -24,6 +25,8 @@ __all__ = [
 ]
 
 CHARACTERS_MAX: Final = 1_000_000
+SHORT_CHARACTERS_MAX: Final = 2000
+"""A text that is worked on at once, beside others."""
 KEYWORD_LENGTH_MIN: Final = 3
 # Added to the length of a sentence before its score is divided by it: a sentence of three words
 # with one keyword should not beat a sentence of twenty with five.

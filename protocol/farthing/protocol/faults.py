@@ -23,6 +23,7 @@ class FaultKind(StrEnum):
     AUTHORITY = "authority"
     IDEMPOTENCY = "idempotency"
     HOLD = "hold"
+    SESSION = "session"
     CHARGE = "charge"
     BATCH = "batch"
     TABLE = "table"

@@ -33,6 +33,8 @@ __all__ = [
     "BATCH_EVENTS_MAX",
     "BILLED",
     "METERS_MAX",
+    "REPORT_WINDOW_US",
+    "SKEW_US",
     "Columns",
     "UsageEvent",
     "UsageFault",
@@ -45,6 +47,10 @@ __all__ = [
 BATCH_EVENTS_MAX: Final = 1000
 BATCH_BYTES_MAX: Final = 600_000
 METERS_MAX: Final = 20
+REPORT_WINDOW_US: Final = 300 * SECOND_US
+"""For how long after a session's end the calls from before it can be reported."""
+SKEW_US: Final = 5 * SECOND_US
+"""How far a vendor's clock may be off the platform's."""
 
 _SPECVERSION: Final = "1.0"
 _TYPE: Final = f"{ROOT}.usage.v1"

@@ -34,17 +34,19 @@ class Budgets:
         self._grants: dict[tuple[str, str], Grant] = {}
         self._counters: dict[tuple[str, str], int] = defaultdict(int)
         self._houses: dict[str, str] = {}
-        self._frozen: set[str] = set()
+        self._frozen_since_us: dict[str, int] = {}
 
-    def agreement_of(self, buyer_id: str, agreement_id: str, *, asset: str) -> JsonObject:
-        """The agreement in force that a buyer buys under. Raises `RuleBroken`."""
+    def agreement_of(
+        self, buyer_id: str, agreement_id: str, *, asset: str, kind: FaultKind
+    ) -> JsonObject:
+        """The agreement in force that a buyer buys under. Raises `RuleBroken` of the kind."""
         agreement = self.agreements.get(agreement_id)
         if agreement is None or agreement["buyer_id"] != buyer_id:
-            raise RuleBroken(FaultKind.HOLD, "it is under no agreement of the buyer")
+            raise RuleBroken(kind, "it is under no agreement of the buyer")
         if agreement["status"] != "in_force":
-            raise RuleBroken(FaultKind.HOLD, "the agreement has ended")
+            raise RuleBroken(kind, "the agreement has ended")
         if agreement["asset"] != asset:
-            raise RuleBroken(FaultKind.HOLD, "it is of another asset than the agreement")
+            raise RuleBroken(kind, "it is of another asset than the agreement")
         return agreement
 
     def allow(
@@ -93,6 +95,12 @@ class Budgets:
             if self._counters[allowed] < 0:
                 raise RuleBroken(FaultKind.AUTHORITY, "the grant's counter falls below zero")
 
+    def frozen_since_us(self, principal_id: str) -> int | None:
+        """Since when a principal or its organisation is frozen; None where neither is."""
+        both = (principal_id, self._houses.get(principal_id, ""))
+        found = [self._frozen_since_us[each] for each in both if each in self._frozen_since_us]
+        return min(found, default=None)
+
     def learn(self, record: Record) -> None:
         """What a record says of grants, agreements and freezes. Raises `RuleBroken`."""
         for change in record.changed:
@@ -100,9 +108,9 @@ class Budgets:
                 case "principal":
                     self._houses[change.id] = member(change.after, "organisation_id")
                     if change.after.get("frozen_by"):
-                        self._frozen.add(change.id)
+                        self._frozen_since_us.setdefault(change.id, record.at_us)
                     else:
-                        self._frozen.discard(change.id)
+                        self._frozen_since_us.pop(change.id, None)
                 case "agreement":
                     self.agreements[change.id] = change.after
                 case "grant":
@@ -119,7 +127,7 @@ class Budgets:
         self._grants[grant.agent_id, grant.asset] = grant
 
     def _is_frozen(self, principal_id: str) -> bool:
-        return not self._frozen.isdisjoint({principal_id, self._houses.get(principal_id, "")})
+        return self.frozen_since_us(principal_id) is not None
 
 
 def _texts(document: JsonObject, name: str) -> tuple[str, ...]:

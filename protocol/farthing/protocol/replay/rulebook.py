@@ -23,6 +23,7 @@ from farthing.protocol.records import Record
 from farthing.protocol.replay.budgets import Budgets
 from farthing.protocol.replay.keys import KEY_OPERATIONS, PLATFORM, KeyHistory
 from farthing.protocol.replay.reading import fact, text_fact
+from farthing.protocol.replay.sessions import Sessions
 from farthing.protocol.replay.spending import Spending
 from farthing.protocol.signatures import InvalidSignature, Typ, verify_detached
 
@@ -42,6 +43,7 @@ class Rulebook:
         self._keys = KeyHistory()
         self._budgets = Budgets()
         self._spending = Spending(self._budgets)
+        self._sessions = Sessions(self._budgets, self._keys)
         # Sixteen bytes of a hash for each key: whoever wants two to meet must break SHA-256.
         self._asked: set[bytes] = set()
         self._burnt: set[tuple[str, str]] = set()
@@ -62,6 +64,7 @@ class Rulebook:
             _moves_one_asset(record)
             self._sign(record)
             self._spending.follow(record)
+            self._sessions.follow(record)
             self._budgets.learn(record)
         except RuleBroken:
             raise

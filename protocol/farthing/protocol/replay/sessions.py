@@ -1,13 +1,450 @@
 """Spend sessions of a whole journal: set aside, billed from the signed batches, given back.
 
-Boundary: who may spend is `budgets`, what becomes of a charge later `spending`.
+Boundary: what each record makes of a session, its money and its charge; who may spend is `budgets`,
+what a batch comes to `metering`, and what becomes of a charge later `spending`.
 Source: spec/sessions.md, spec/metering.md, spec/audit.md.
 """
 
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from typing import Final
 
-__all__ = ["SESSION_OPERATIONS"]
+from farthing.protocol.canonical import Json
+from farthing.protocol.documents import DocumentError
+from farthing.protocol.faults import FaultKind, RuleBroken
+from farthing.protocol.ids import SessionId, derive_id
+from farthing.protocol.keys import PublicKey
+from farthing.protocol.ledger import AccountKind, Movement, Transfer, account_name
+from farthing.protocol.money import parse_units, share_ppm
+from farthing.protocol.proofs import ProofError, Voucher, read_voucher
+from farthing.protocol.rating import CompiledCard, compile_card, parse_card
+from farthing.protocol.records import Record
+from farthing.protocol.replay.budgets import Allowed, Budgets
+from farthing.protocol.replay.keys import PLATFORM, KeyHistory
+from farthing.protocol.replay.metering import Bounds, Judged, judge
+from farthing.protocol.replay.reading import (
+    JsonObject,
+    fact,
+    integer,
+    member,
+    quantities,
+    text_fact,
+    units,
+)
+from farthing.protocol.replay.shares import drawn_of, payer_parts, tail_of
+from farthing.protocol.sequences import Window
+from farthing.protocol.shares import Part, first_of, spread
+from farthing.protocol.signatures import InvalidSignature, Typ, verify_detached
+from farthing.protocol.times import SECOND_US
+from farthing.protocol.usage import REPORT_WINDOW_US, UsageFault, read_batch
+
+__all__ = ["SESSION_OPERATIONS", "Sessions"]
 
 SESSION_OPERATIONS: Final = frozenset(
     {"open_session", "top_up_session", "report_usage", "close_session", "expire_session"}
 )
+_LIFE_S: Final = 3600
+
+
+class Sessions:
+    """Sessions, cards and positions, as the records so far leave them.
+
+    Args:
+        budgets: Who may spend what; caps count against it.
+        keys: Who held which key when.
+    """
+
+    def __init__(self, budgets: Budgets, keys: KeyHistory) -> None:
+        self._budgets = budgets
+        self._keys = keys
+        self._live: dict[str, JsonObject] = {}
+        self._payers: dict[str, PublicKey] = {}
+        self._cards: dict[str, CompiledCard] = {}
+        self._positions: dict[str, dict[str, int]] = {}
+
+    def follow(self, record: Record) -> None:
+        """Judge the next record, and learn from it. Raises `RuleBroken`."""
+        match record.operation:
+            case "open_session":
+                self._open(record)
+            case "top_up_session":
+                self._top_up(record)
+            case "report_usage":
+                self._report(record)
+            case "close_session" | "expire_session":
+                self._end(record)
+            case _:
+                found = any(change.noun == "session" for change in record.changed)
+                _session(not found, f"{record.operation} changes a session")
+        self._learn(record)
+
+    def _open(self, record: Record) -> None:
+        buyer_id, asked = record.by.principal_id, record.asked
+        agreement = self._budgets.agreement_of(
+            buyer_id,
+            member(asked, "agreement_id"),
+            asset=_asset(asked, "cap"),
+            kind=FaultKind.SESSION,
+        )
+        cap_units, per_call_units = _amount(asked, "cap"), _amount(asked, "per_call")
+        allowed = self._budgets.allow(record, agreement, cap_units, per_call_units)
+        key = record.request.key if record.request else ""
+        session_id = derive_id("ses", buyer_id, record.operation, key)
+        _session(session_id not in self._payers, "it was opened before")
+        life_s = integer({"expires_in_s": _LIFE_S, **asked}, "expires_in_s")
+        session: JsonObject = {
+            "session_id": session_id,
+            "agreement_id": agreement["agreement_id"],
+            **{name: agreement[name] for name in ("buyer_id", "operator_id", "vendor_id")},
+            "asset": agreement["asset"],
+            "status": "open",
+            "cap_units": "0",
+            "per_call_units": str(per_call_units),
+            "low_water_units": str(_amount(asked, "low_water")),
+            "unsigned_units": str(_amount(asked, "unsigned")),
+            "final_action": asked.get("final_action", "refuse"),
+            "spent_units": "0",
+            "calls": 0,
+            "rejected": 0,
+            "top": 0,
+            "seen": "0",
+            "voucher_seq": 0,
+            "max_cum_units": "0",
+            "rate_card_sha256": agreement["rate_card_sha256"],
+            "payer_thumbprint": record.by.key_thumbprint,
+            "grant_id": allowed.grant_id,
+            "counted": {},
+            "opened_at_us": record.at_us,
+            "expires_at_us": record.at_us + life_s * SECOND_US,
+            "seq": record.seq,
+        }
+        payer = self._keys.keys_of(buyer_id)(record.by.key_thumbprint)
+        assert payer is not None, "who asks holds a key in force"
+        self._payers[session_id] = payer
+        self._set_aside(record, session, cap_units, allowed)
+
+    def _top_up(self, record: Record) -> None:
+        session = self._the_session(record)
+        _session(session["buyer_id"] == record.by.principal_id, "another tops it up")
+        agreement = self._budgets.agreement_of(
+            record.by.principal_id,
+            member(session, "agreement_id"),
+            asset=_asset(record.asked, "amount"),
+            kind=FaultKind.SESSION,
+        )
+        in_time = record.at_us < integer(session, "expires_at_us")
+        _session(session["status"] == "open" and in_time, "it is topped up when it is over")
+        amount_units = _amount(record.asked, "amount")
+        allowed = self._budgets.allow(
+            record, agreement, amount_units, units(session, "per_call_units")
+        )
+        self._set_aside(record, session, amount_units, allowed)
+
+    def _set_aside(
+        self, record: Record, session: JsonObject, amount_units: int, allowed: Allowed
+    ) -> None:
+        """What is set aside is pending, counts on this day, and is all that changes."""
+        _session(amount_units > 0, "nothing is set aside")
+        self._budgets.count(record, (allowed, amount_units))
+        after = _the(record, "session", member(session, "session_id"))
+        before_units = {each["lot_id"]: units(each, "amount_units") for each in drawn_of(session)}
+        drawn: list[JsonObject] = []
+        for each in drawn_of(after):
+            more_units = units(each, "amount_units") - before_units.pop(each["lot_id"], 0)
+            _session(more_units >= 0, "what it drew on a lot shrinks")
+            drawn.append({**each, "amount_units": str(more_units)})
+        _session(not before_units, "what it drew on a lot is gone")
+        counted = quantities(session["counted"])
+        counted[allowed.day] = counted.get(allowed.day, 0) + amount_units
+        expected: JsonObject = {
+            **session,
+            "cap_units": str(units(session, "cap_units") + amount_units),
+            "counted": {day: str(each) for day, each in counted.items()},
+        }
+        _follows(after, _with_drawn(expected, drawn_of(after)))
+        aside = payer_parts(
+            session, [each for each in drawn if each["amount_units"] != "0"], amount_units
+        )
+        _moves(record, _reserved(session, aside, Movement.PENDING))
+        self._live[member(session, "session_id")] = after
+
+    def _report(self, record: Record) -> None:
+        session = self._the_session(record)
+        _session(session["vendor_id"] == record.by.principal_id, "another than its vendor reports")
+        _session(record.at_us < _end_us(session) + REPORT_WINDOW_US, "it is reported too late")
+        voucher = self._voucher(record, session)
+        judged = self._judged(record, session, voucher)
+        decided: JsonObject = {
+            "amounts": [str(each) for each in judged.amounts],
+            "rejected": [[place, fault.value] for place, fault in judged.rejected],
+        }
+        _session(record.decided == decided, "its events are judged otherwise")
+        billed_units = judged.spent_units - units(session, "spent_units")
+        after = _the(record, "session", member(session, "session_id"))
+        drawn, used = _split_drawn(session, billed_units)
+        expected = {
+            **session,
+            "spent_units": str(judged.spent_units),
+            "calls": integer(session, "calls") + judged.calls,
+            "rejected": integer(session, "rejected") + len(judged.rejected),
+            "top": judged.window.top,
+            "seen": judged.window.text,
+            "voucher_seq": max(integer(session, "voucher_seq"), voucher.seq),
+            "max_cum_units": str(max(units(session, "max_cum_units"), voucher.max_cum_units)),
+        }
+        _follows(after, _with_drawn(expected, drawn))
+        self._budgets.count(record)
+        self._bill(record, session, judged, used)
+        self._live[member(session, "session_id")] = after
+
+    def _voucher(self, record: Record, session: JsonObject) -> Voucher:
+        session_id = member(session, "session_id")
+        try:
+            voucher = read_voucher(
+                text_fact(record, "voucher"),
+                self._payers[session_id],
+                member(session, "agreement_id"),
+            )
+        except ProofError as error:
+            raise _unsigned(f"the voucher: {error.reason}") from error
+        if voucher.session_id != session_id:
+            raise _unsigned("the voucher is of another session")
+        return voucher
+
+    def _judged(self, record: Record, session: JsonObject, voucher: Voucher) -> Judged:
+        data = text_fact(record, "usage").encode()
+        keys = self._keys.keys_of(record.by.principal_id)
+        try:
+            verify_detached(text_fact(record, "usage_signature"), Typ.USAGE, data, keys)
+            columns = read_batch(data, SessionId(member(session, "session_id")))
+        except (InvalidSignature, DocumentError) as error:
+            raise _unsigned(f"the batch: {error}") from error
+        return judge(
+            columns,
+            Bounds(
+                opened_at_us=integer(session, "opened_at_us"),
+                end_us=_end_us(session),
+                now_us=record.at_us,
+                frozen_since_us=self._budgets.frozen_since_us(member(session, "buyer_id")),
+                per_call_units=units(session, "per_call_units"),
+                cap_units=units(session, "cap_units"),
+                voucher_seq=max(integer(session, "voucher_seq"), voucher.seq),
+                max_cum_units=max(units(session, "max_cum_units"), voucher.max_cum_units),
+            ),
+            window=Window.of(integer(session, "top"), member(session, "seen")),
+            spent_units=units(session, "spent_units"),
+            card=self._cards[member(session, "rate_card_sha256")],
+            position=self._positions.get(member(session, "agreement_id"), {}),
+            not_allowed=_not_allowed(record),
+        )
+
+    def _bill(
+        self, record: Record, session: JsonObject, judged: Judged, used: list[JsonObject]
+    ) -> None:
+        """One charge for all that a batch bills, paid from what was set aside."""
+        agreement_id = member(session, "agreement_id")
+        moved = [change for change in record.changed if change.noun == "position"]
+        if judged.calls:
+            found = [(each.id, quantities(each.after)) for each in moved]
+            _session(found == [(agreement_id, judged.position)], "the position does not follow")
+        else:
+            _session(not moved, "the position moves for nothing")
+        billed_units = judged.spent_units - units(session, "spent_units")
+        charges = [change for change in record.changed if change.noun == "charge"]
+        if not billed_units:
+            _session(not charges, "a charge is made of nothing")
+            _moves(record, [])
+            return
+        agreement = self._budgets.agreements[agreement_id]
+        charge_id = derive_id("chg", member(session, "session_id"), str(record.seq))
+        charge = _the(record, "charge", charge_id)
+        fee_units = share_ppm(billed_units, integer(agreement, "fee_ppm"))
+        tail = tail_of(agreement, billed_units, fee_units)
+        expected: JsonObject = {
+            "charge_id": charge_id,
+            "hold_id": "",
+            "session_id": session["session_id"],
+            **{name: session[name] for name in ("agreement_id", "asset", "rate_card_sha256")},
+            **{name: session[name] for name in ("buyer_id", "operator_id", "vendor_id")},
+            "amount_units": str(billed_units),
+            "fee_units": str(fee_units),
+            "status": "pending",
+            "usage": {meter: str(quantity) for meter, quantity in judged.usage.items()},
+            "seq": record.seq,
+            **({} if tail is None else {"tail": tail}),
+        }
+        for name, value in expected.items():
+            _session(charge.get(name) == value, f"the charge's {name} does not follow")
+        _session(charge.get("drawn", []) == used, "the charge's drawn does not follow")
+        payers = payer_parts(session, used, billed_units)
+        partner_units = units(tail, "amount_units") if tail else 0
+        takers = [
+            Part(_vendor_pending(session), billed_units - fee_units - partner_units),
+            Part(_account(PLATFORM, AccountKind.PLATFORM_FEE, session), fee_units),
+        ]
+        if tail:
+            partner_id = member(tail, "partner_id")
+            takers.append(
+                Part(_account(partner_id, AccountKind.PARTNER_PENDING, session), partner_units)
+            )
+        posted = spread(payers, takers, member(session, "asset"))
+        _moves(record, [*_reserved(session, payers, Movement.VOID), *posted])
+
+    def _end(self, record: Record) -> None:
+        """An end leaves time to report, or gives all that is left back."""
+        session = self._the_session(record)
+        is_expiry = record.operation == "expire_session"
+        by = record.by.principal_id
+        over = record.at_us >= _end_us(session) + REPORT_WINDOW_US
+        if is_expiry:
+            _session(by == PLATFORM and over, "it expires at the wrong time")
+        elif by != session["vendor_id"]:
+            _session(by in (session["buyer_id"], session["operator_id"]), "a stranger closes it")
+            in_time = record.at_us < integer(session, "expires_at_us")
+            _session(session["status"] == "open" and in_time, "it is closed when it is over")
+            closing: JsonObject = {**session, "status": "closing", "ended_at_us": record.at_us}
+            after = _the(record, "session", member(session, "session_id"))
+            _follows(after, closing)
+            self._budgets.count(record)
+            _moves(record, [])
+            self._live[member(session, "session_id")] = after
+            return
+        self._give_back(record, session, "expired" if is_expiry else "closed")
+
+    def _give_back(self, record: Record, session: JsonObject, status: str) -> None:
+        left_units = units(session, "cap_units") - units(session, "spent_units")
+        if session["status"] == "closing":
+            status = "closed"
+        ended_at_us = min(record.at_us, _end_us(session))
+        after = _the(record, "session", member(session, "session_id"))
+        expected: JsonObject = {**session, "status": status, "ended_at_us": ended_at_us}
+        _follows(after, _with_drawn(expected, []))
+        counts: list[tuple[Allowed, int]] = []
+        rest_units = left_units
+        for day, day_units in sorted(quantities(session["counted"]).items(), reverse=True):
+            back_units = min(day_units, rest_units)
+            rest_units -= back_units
+            counts.append((Allowed(member(session, "grant_id"), day), -back_units))
+        self._budgets.count(record, *counts)
+        parts = payer_parts(session, drawn_of(session), left_units)
+        _moves(record, _reserved(session, parts, Movement.VOID))
+        del self._live[member(session, "session_id")]
+
+    def _the_session(self, record: Record) -> JsonObject:
+        session = self._live.get(member(record.asked, "session_id"))
+        if session is None:
+            raise RuleBroken(FaultKind.SESSION, "the session: it is over, or was never opened")
+        return session
+
+    def _learn(self, record: Record) -> None:
+        if record.operation == "publish_listing":
+            card = parse_card(fact(record, "rate_card"))
+            self._cards[card.card_sha256] = compile_card(card)
+        for change in record.changed:
+            if change.noun == "position":
+                self._positions[change.id] = quantities(change.after)
+
+
+def _the(record: Record, noun: str, thing_id: str) -> JsonObject:
+    """What the record leaves of the one thing of a noun that it changes."""
+    found = [change for change in record.changed if change.noun == noun]
+    _session([each.id for each in found] == [thing_id], f"it changes another {noun}")
+    return found[0].after
+
+
+def _follows(after: JsonObject, expected: JsonObject) -> None:
+    for name in sorted(after.keys() | expected.keys()):
+        _session(after.get(name) == expected.get(name), f"its {name} does not follow")
+
+
+def _moves(record: Record, expected: Iterable[Transfer]) -> None:
+    """Require the same money to go the same ways, in whatever parts."""
+    _session(_sums(record.moved) == _sums(expected), "its postings do not follow")
+
+
+def _sums(transfers: Iterable[Transfer]) -> Mapping[tuple[str, ...], int]:
+    sums: Counter[tuple[str, ...]] = Counter()
+    for each in transfers:
+        sums[each.movement.value, each.debit, each.credit, each.asset] += each.units
+    return sums
+
+
+def _reserved(session: JsonObject, parts: Iterable[Part], movement: Movement) -> list[Transfer]:
+    parts = list(parts)
+    taken = Part(_vendor_pending(session), sum(part.units for part in parts))
+    return spread(parts, [taken], member(session, "asset"), movement)
+
+
+def _split_drawn(
+    session: JsonObject, amount_units: int
+) -> tuple[list[JsonObject], list[JsonObject]]:
+    """What is left of the lots drawn on, and what an amount consumes of them, in their order."""
+    drawn = drawn_of(session)
+    total_units = sum(units(each, "amount_units") for each in drawn)
+    parts = [Part(member(each, "lot_id"), units(each, "amount_units")) for each in drawn]
+    taken = [part.units for part in first_of(parts, min(amount_units, total_units))]
+    left: list[JsonObject] = []
+    used: list[JsonObject] = []
+    for each, used_units in zip(drawn, taken, strict=True):
+        left_units = units(each, "amount_units") - used_units
+        if left_units:
+            left.append({**each, "amount_units": str(left_units)})
+        if used_units:
+            used.append({**each, "amount_units": str(used_units)})
+    return left, used
+
+
+def _with_drawn(session: JsonObject, drawn: list[JsonObject]) -> JsonObject:
+    rest = {name: value for name, value in session.items() if name != "drawn"}
+    return {**rest, "drawn": list[Json](drawn)} if drawn else rest
+
+
+def _not_allowed(record: Record) -> frozenset[int]:
+    """The events that an allowance forbids, in the record's own words."""
+    rejected = (record.decided or {}).get("rejected")
+    pairs = rejected if isinstance(rejected, list) else []
+    return frozenset(
+        each[0]
+        for each in pairs
+        if isinstance(each, list)
+        and each[1:] == [UsageFault.OVER_ALLOWANCE.value]
+        and isinstance(each[0], int)
+    )
+
+
+def _end_us(session: JsonObject) -> int:
+    """The last instant of which a call is covered."""
+    return integer({"ended_at_us": session["expires_at_us"], **session}, "ended_at_us")
+
+
+def _amount(asked: Mapping[str, Json], name: str) -> int:
+    money = asked.get(name)
+    if money is None:
+        return 0
+    if not isinstance(money, dict):
+        raise TypeError(f"{name} is no amount")
+    return parse_units(member(money, "amount"), member(money, "asset"))
+
+
+def _asset(asked: Mapping[str, Json], name: str) -> str:
+    money = asked[name]
+    if not isinstance(money, dict):
+        raise TypeError(f"{name} is no amount")
+    return member(money, "asset")
+
+
+def _account(owner: str, kind: AccountKind, session: JsonObject) -> str:
+    return account_name(owner, kind, member(session, "asset"))
+
+
+def _vendor_pending(session: JsonObject) -> str:
+    return _account(member(session, "vendor_id"), AccountKind.VENDOR_PENDING, session)
+
+
+def _unsigned(why: str) -> RuleBroken:
+    return RuleBroken(FaultKind.SIGNATURE, why)
+
+
+def _session(holds: bool, why: str) -> None:  # noqa: FBT001 - reads as a sentence
+    if not holds:
+        raise RuleBroken(FaultKind.SESSION, f"the session: {why}")

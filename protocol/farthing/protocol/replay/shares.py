@@ -4,10 +4,10 @@ Boundary: reads documents; the arithmetic is the law's (`protocol.shares`, `prot
 Source: spec/ledger.md.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from farthing.protocol.canonical import Json
-from farthing.protocol.ledger import AccountKind
+from farthing.protocol.ledger import AccountKind, account_name
 from farthing.protocol.money import PPM
 from farthing.protocol.refunds import Split, split_refund
 from farthing.protocol.replay.reading import JsonObject, integer, member, units
@@ -16,9 +16,11 @@ from farthing.protocol.shares import Part, partner_share
 
 __all__ = [
     "consumed",
+    "drawn_of",
     "in_escrow",
     "partner_of",
     "payees",
+    "payer_parts",
     "payers",
     "split_of",
     "tail_after",
@@ -66,7 +68,7 @@ def tail_after(charge: JsonObject, split: Split) -> dict[str, Json]:
 def consumed(hold: JsonObject, amount_units: int) -> list[Json]:
     """What a capture consumes of the lots that its hold drew, in the same order."""
     used: list[Json] = []
-    for each in _drawn(hold):
+    for each in drawn_of(hold):
         drawn_units = min(units(each, "amount_units"), amount_units)
         amount_units -= drawn_units
         if drawn_units:
@@ -76,16 +78,29 @@ def consumed(hold: JsonObject, amount_units: int) -> list[Json]:
 
 def payers(story: Story, thing: JsonObject) -> list[Part]:
     """Who pays a hold or paid a charge, in the order of consumption: lots, then money."""
+    return payer_parts(story.the_agreement(), drawn_of(thing), units(thing, "amount_units"))
+
+
+def payer_parts(house: JsonObject, drawn: Iterable[JsonObject], amount_units: int) -> list[Part]:
+    """Who pays an amount: the lots that it drew on, and money for the rest.
+
+    Args:
+        house: A thing that names the operator and the asset.
+        drawn: What is drawn on lots, in the order of consumption.
+        amount_units: The whole.
+    """
+    operator_id, asset = member(house, "operator_id"), member(house, "asset")
     parts: list[Part] = []
-    for each in _drawn(thing):
+    for each in drawn:
         kind = member(each, "kind")
         if kind not in _LOTS:
             raise ValueError("a lot lies on no such account")
-        parts.append(Part(story.account(AccountKind(kind)), units(each, "amount_units")))
-    rest_units = units(thing, "amount_units") - sum(part.units for part in parts)
+        account = account_name(operator_id, AccountKind(kind), asset)
+        parts.append(Part(account, units(each, "amount_units")))
+    rest_units = amount_units - sum(part.units for part in parts)
     if rest_units < 0:
         raise ValueError("more is drawn on lots than is held")
-    return [*parts, Part(story.account(AccountKind.PREPAID), rest_units)]
+    return [*parts, Part(account_name(operator_id, AccountKind.PREPAID, asset), rest_units)]
 
 
 def payees(story: Story, charge: JsonObject, split: Split) -> list[Part]:
@@ -127,7 +142,8 @@ def in_escrow(dispute: JsonObject) -> Split:
     )
 
 
-def _drawn(thing: JsonObject) -> list[JsonObject]:
+def drawn_of(thing: JsonObject) -> list[JsonObject]:
+    """What a thing drew on lots, in the order of consumption."""
     drawn = thing.get("drawn", [])
     if not isinstance(drawn, list):
         raise TypeError("what was drawn is a list")

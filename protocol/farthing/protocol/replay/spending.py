@@ -81,7 +81,10 @@ class Spending:
         _hold(hold_id not in self._holds, "it was placed before")
         amount_units = units(hold, "amount_units")
         agreement = self._budgets.agreement_of(
-            buyer_id, member(hold, "agreement_id"), asset=member(hold, "asset")
+            buyer_id,
+            member(hold, "agreement_id"),
+            asset=member(hold, "asset"),
+            kind=FaultKind.HOLD,
         )
         allowed = self._budgets.allow(record, agreement, amount_units)
         self._budgets.count(record, (allowed, amount_units))

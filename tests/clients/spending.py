@@ -170,6 +170,8 @@ class StandInVendor:
     vouchers: list[Voucher] = field(default_factory=list)
     macs: int = 0
     runs: int = 0
+    out: int = 0
+    working_max: int = 0
     key: bytes = b""
     lose_answers: int = 0
     refusal: Refusal | None = None
@@ -193,6 +195,16 @@ class StandInVendor:
         present: Callable[[], Presented],
     ) -> ToolResult:
         del listing, agreement, amount_units
+        self.out += 1
+        self.working_max = max(self.working_max, self.out)
+        try:
+            return await self.taken(arguments, present)
+        finally:
+            self.out -= 1
+
+    async def taken(
+        self, arguments: Mapping[str, object], present: Callable[[], Presented]
+    ) -> ToolResult:
         presented, args_sha256 = present(), arguments_sha256(arguments)
         entitlement = check_entitlement(
             presented.entitlement,
@@ -286,6 +298,7 @@ class StandInBuyer(Spender):
         self.clock = Clock()
         card = card_document(tiers)
         listing = listing_document(VENDOR_ID, card, terms_document())
+        listing["limits"] = {"input_bytes_max": 1000, "concurrency_max": 64}
         self._listing = parse_listing(listing)
         self._card = parse_card(card)
         self.platform = Platform(self.clock, listing_id=self._listing.listing_id)

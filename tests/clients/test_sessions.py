@@ -44,6 +44,14 @@ async def test_many_calls_run_at_once_and_each_costs_what_the_card_gives(
     assert buyer.platform.asked == ["open_session", "close_session"]
 
 
+async def test_no_more_calls_are_out_than_the_vendor_takes(buyer: StandInBuyer) -> None:
+    async with buyer.session(AGREEMENT_ID, cap=usd("1"), per_call=usd("0.01")) as session:
+        await asyncio.gather(*(session.call(pdf(1)) for _ in range(100)))
+
+    assert buyer.vendor.runs == 100
+    assert buyer.vendor.working_max == 64
+
+
 async def test_what_cannot_be_covered_waits_for_what_may_leave_room(buyer: StandInBuyer) -> None:
     async with buyer.session(AGREEMENT_ID, cap=usd("0.03"), per_call=usd("0.01")) as session:
         await asyncio.gather(*(session.call(pdf(1)) for _ in range(10)))

@@ -131,6 +131,8 @@ class SpendSession:
         # The highest number that was answered; its arguments where it was paid for by MAC.
         self._last: tuple[Voucher, Mapping[str, object] | None] | None = None
         self._landed = asyncio.Event()
+        # The vendor turns away what is beyond this.
+        self._room = asyncio.Semaphore(trade.listing.limits.concurrency_max)
 
     @property
     def session_id(self) -> str:
@@ -181,8 +183,14 @@ class SpendSession:
         """
         check_arguments(self._trade.listing, arguments)
         args_sha256 = arguments_sha256(arguments)
-        self._check_open()
-        voucher = await (self._repeated(again, args_sha256) if again else self._next(args_sha256))
+        async with self._room:
+            self._check_open()
+            voucher = await (
+                self._repeated(again, args_sha256) if again else self._next(args_sha256)
+            )
+            return await self._called(voucher, arguments)
+
+    async def _called(self, voucher: Voucher, arguments: Mapping[str, object]) -> Answer:
         seq = voucher.seq
         try:
             result = await self._exchange(voucher, arguments)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import orjson
 import uvicorn
 from mcp.server import MCPServer
@@ -34,7 +35,7 @@ from farthing.protocol.wire import Money
 from tests.papers import card_document, listing_document, terms_document
 from tests.serving import Serving, serving
 
-__all__ = ["KEY", "PDF", "Desk", "Selling", "selling", "usd"]
+__all__ = ["KEY", "PDF", "App", "Desk", "Selling", "selling", "usd"]
 
 PDF: dict[str, object] = {"pdf": "one|two"}
 KEY = "call-service-key-1"
@@ -72,6 +73,7 @@ class Selling:
     vendor: Vendor
     agreement: Agreement
     desk: Desk
+    asked: list[str] = field(default_factory=list)
 
     async def call(
         self,
@@ -143,7 +145,15 @@ async def selling(
         web.app = await stack.enter_async_context(_shop(seller, desk, json_response=json_response))
         buyer = Buyer(agent)
         agreement = await buyer.accept(await buyer.quote(published.listing_id, {"page": 1}))
+        asked: list[str] = []
+
+        async def note(request: httpx2.Request) -> None:
+            if request.headers.get("mcp-name") == CALL_SERVICE.name:
+                asked.append(str(request.url))
+
+        server.http.event_hooks["request"].append(note)
         yield Selling(
+            asked=asked,
             serving=server,
             operator=Operator(operator),
             buyer=buyer,

@@ -111,7 +111,8 @@ async def make(market: Market, errand: Errand, flights: int, progress: Progress)
         Refused: `unavailable`: the end is not known yet; ask again.
     """
     was_sent, unsent, wait_s, after_capture = flights > 0, 0, _BACKOFF_S, 0
-    while not was_sent or errand.repeatable:
+    may_call = not was_sent or errand.repeatable
+    while may_call:
         hold = await hold_now(market, errand.hold.hold_id)
         if hold.status == "captured" and was_sent and after_capture < _AFTER_CAPTURE_MAX:
             # The vendor works for a hold once and gives what it has kept.
@@ -125,7 +126,7 @@ async def make(market: Market, errand: Errand, flights: int, progress: Progress)
             if not was_sent and (unsent == _UNSENT_MAX or not error.again):
                 return (await _failed(market, errand, str(error))).to_bytes()
         except VendorLost:
-            was_sent = True
+            was_sent, may_call = True, errand.repeatable
         except VendorFailed as failed:
             return (await _failed(market, errand, str(failed))).to_bytes()
         except VendorRefused as refused:

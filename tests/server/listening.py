@@ -16,6 +16,7 @@ from farthing.clients.tools import PROTOCOL_VERSION
 from farthing.protocol.keys import PrivateKey
 from farthing.protocol.proofs import request_jwt
 from farthing.server.app import build
+from farthing.server.connections import BoundedConnection
 from farthing.server.settings import Settings
 from tests.serving import Clock, Serving
 
@@ -50,7 +51,9 @@ async def listening(data_dir: Path) -> AsyncIterator[Serving]:
         clock = Clock()
         port = listener.getsockname()[1]
         service = build(Settings(data_dir=data_dir), port=port, clock=clock)
-        config = uvicorn.Config(service.app, lifespan="off", log_config=None, ws="none")
+        config = uvicorn.Config(
+            service.app, lifespan="off", http=BoundedConnection, log_config=None, ws="none"
+        )
         server = Announcing(config)
         async with service.running(), httpx2.AsyncClient() as http:
             task = asyncio.create_task(server.serve(sockets=[listener]))

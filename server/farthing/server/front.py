@@ -15,6 +15,7 @@ from typing import Final
 import uvicorn
 
 from farthing.server.app import Service, build
+from farthing.server.connections import BoundedConnection
 from farthing.server.settings import Settings
 from farthing.server.siblings import Siblings
 from farthing.settlement.journal.remote import RemoteEngine
@@ -55,6 +56,7 @@ def run_front(
     config = uvicorn.Config(
         service.app,
         lifespan="off",
+        http=BoundedConnection,
         ws="none",
         log_config=None,
         access_log=False,

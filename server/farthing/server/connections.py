@@ -1,0 +1,86 @@
+"""A caller's connection, with the bounds that uvicorn leaves to a proxy in front of it.
+
+Boundary: bytes and time before a body; what a body may be, admission says. uvicorn's fast protocol
+keeps whatever comes as a head, and waits for the end of one for ever.
+Source: spec/transport-mcp.md#admission.
+"""
+
+from asyncio import TimerHandle, Transport
+from typing import Final
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+__all__ = ["HEAD_BYTES_MAX", "HEAD_S_MAX", "BoundedConnection"]
+
+HEAD_BYTES_MAX: Final = 64 * 1024
+HEAD_S_MAX: Final = 20
+
+
+class BoundedConnection(HttpToolsProtocol):
+    """Ends where a head, or trailers, are too large, or a head does not come in time."""
+
+    _head_bytes = 0
+    _late: TimerHandle | None = None
+
+    def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
+        """Begin to wait for a head."""
+        super().connection_made(transport)
+        self._wait_for_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Wait for nothing any more."""
+        self._stop_waiting()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Take what came; what of it is neither a whole head nor of a body is counted."""
+        self._head_bytes += len(data)
+        super().data_received(data)
+        if self._head_bytes <= HEAD_BYTES_MAX or self.transport.is_closing():
+            return
+        if self._is_answering():
+            self.transport.abort()
+        else:
+            self.send_400_response(f"A head has at most {HEAD_BYTES_MAX} bytes.")
+
+    def on_message_begin(self) -> None:
+        """A head begins."""
+        super().on_message_begin()
+        self._wait_for_head()
+
+    def on_headers_complete(self) -> None:
+        """A head is whole."""
+        self._head_bytes = 0
+        self._stop_waiting()
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """Some of a body: it is admission's to bound."""
+        self._head_bytes = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """A request is whole."""
+        self._head_bytes = 0
+        super().on_message_complete()
+
+    def _wait_for_head(self) -> None:
+        if self._late is None:
+            self._late = self.loop.call_later(HEAD_S_MAX, self._too_late)
+
+    def _stop_waiting(self) -> None:
+        if self._late is not None:
+            self._late.cancel()
+            self._late = None
+
+    def _too_late(self) -> None:
+        self._late = None
+        if self._is_answering():
+            # What comes next is not read meanwhile, so that it cannot be late.
+            self._wait_for_head()
+        elif not self.transport.is_closing():
+            self.transport.close()
+
+    def _is_answering(self) -> bool:
+        # There is no cycle before the first request.
+        return not getattr(self.cycle, "response_complete", True)

@@ -1,0 +1,110 @@
+"""Connections over a real socket: what is not yet a request is bounded, in bytes and in time."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+import pytest_asyncio
+
+from farthing.server import connections
+from tests.server.listening import held, listening
+from tests.serving import Serving
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+WAIT_S = 10
+MIB = 1024 * 1024
+HEALTH = b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n"
+POST = b"POST /v1/search_catalog HTTP/1.1\r\nhost: %b\r\ntransfer-encoding: chunked\r\n"
+
+Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Serving]:
+    async with held(listening(tmp_path_factory.mktemp("market"))) as server:
+        yield server
+
+
+@asynccontextmanager
+async def connected(server: Serving) -> AsyncIterator[Streams]:
+    port = int(server.service.issuer.rpartition(":")[2])
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        async with asyncio.timeout(WAIT_S):
+            yield reader, writer
+    finally:
+        writer.close()
+
+
+async def sent_before_the_end(streams: Streams, endless: bytes) -> int:
+    """How much of something without end is taken."""
+    reader, writer = streams
+    ended = asyncio.create_task(reader.read())
+    sent = 0
+    try:
+        while not ended.done() and sent < 16 * MIB:
+            writer.write(endless)
+            await writer.drain()
+            sent += len(endless)
+    except ConnectionError:
+        pass
+    finally:
+        ended.cancel()
+        await asyncio.wait({ended})
+    return sent
+
+
+@pytest.mark.parametrize(
+    ("begun", "endless"),
+    [
+        pytest.param(b"GET /", b"a" * MIB, id="a URL"),
+        pytest.param(HEALTH[:-2], b"x: %b\r\n" % (b"a" * MIB), id="header after header"),
+        pytest.param(HEALTH[:-2] + b"x: ", b"a" * MIB, id="one header"),
+        pytest.param(
+            POST % b"localhost" + b"\r\n0\r\n", b"x: %b\r\n" % (b"a" * MIB), id="trailers"
+        ),
+    ],
+)
+async def test_what_is_no_body_is_not_taken_without_end(
+    server: Serving, begun: bytes, endless: bytes
+) -> None:
+    async with connected(server) as streams:
+        streams[1].write(begun)
+
+        assert await sent_before_the_end(streams, endless) < 16 * MIB
+
+
+async def test_a_head_up_to_the_bound_is_taken_however_it_is_cut(server: Serving) -> None:
+    large = HEALTH[:-2] + b"x: " + b"a" * (connections.HEAD_BYTES_MAX - len(HEALTH) - 8)
+    async with connected(server) as (reader, writer):
+        for part in (large[:1], large[1:1000], large[1000:], b"\r\n\r", b"\n"):
+            writer.write(part)
+            await writer.drain()
+        status = await reader.readline()
+
+    assert status == b"HTTP/1.1 200 OK\r\n"
+
+
+@pytest.mark.parametrize("begun", [b"", b"GET / HT", HEALTH[:-2]])
+async def test_who_sends_no_whole_head_in_time_is_let_go(
+    server: Serving, monkeypatch: pytest.MonkeyPatch, begun: bytes
+) -> None:
+    monkeypatch.setattr(connections, "HEAD_S_MAX", 0.05)
+    async with connected(server) as (reader, writer):
+        writer.write(begun)
+
+        assert await reader.read() == b""
+
+
+async def test_a_second_head_has_its_own_time(
+    server: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with connected(server) as (reader, writer):
+        writer.write(HEALTH)
+        await reader.readuntil(b"}")
+        monkeypatch.setattr(connections, "HEAD_S_MAX", 0.05)
+        writer.write(HEALTH[:10])
+
+        assert await reader.read() == b""

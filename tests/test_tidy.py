@@ -57,7 +57,7 @@ SQL_MODULES = re.compile(
     r"settlement/farthing/settlement/journal/(sqlite|postgres|upserts|index|folding)\.py"
     r"|\w+/farthing/\w+/(\w+/)*tables\.py"
     r"|catalog/farthing/catalog/text\.py"
-    r"|clients/farthing/clients/(callbooks|spool|sqlite_file|usage_spool)\.py"
+    r"|clients/farthing/clients/(callbooks|spool|spooled|sqlite_file|usage_spool)\.py"
 )
 
 # The outermost doors, where whatever else goes wrong is logged and answered.

@@ -1,0 +1,233 @@
+"""The platform killed in the middle of a call that it makes: done once, paid once, told truly.
+
+Platform and vendor are real processes, killed -9 exactly where it hurts, and started again on what
+their files kept.
+"""
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import httpx2
+import orjson
+import pytest
+
+from farthing.clients.documents import Offer
+from farthing.clients.tools import Endpoint
+from farthing.protocol.canonical import LooseJson
+from farthing.protocol.errors import Unreachable
+from farthing.protocol.messages.agreements import Agreement
+from farthing.protocol.messages.services import CALL_SERVICE
+from tests.papers import card_document, listing_document, terms_document
+from tests.processes import ServerProcess, free_port
+from tests.remote import Market, opened
+from tests.vendor import VendorProcess
+
+RESULT = {"pages": ["one", "two"]}
+PRICE_UNITS = 4_000_000
+ASKS_MAX = 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scene:
+    platform: ServerProcess
+    market: Market
+    vendor: VendorProcess
+    folder: Path
+    agreements: dict[str, Agreement] = field(default_factory=dict)
+
+    @property
+    def runs(self) -> int:
+        """How often the work was done so far."""
+        path = self.folder / "runs"
+        return len(path.read_text().splitlines()) if path.exists() else 0
+
+    async def charged(self) -> list[int]:
+        """Every charge there is, in units."""
+        return [each.amount.units for each in (await self.market.vendor.charges()).charges]
+
+    async def held(self) -> int:
+        """What is set aside and not charged, in units."""
+        accounts = (await self.market.operator.balance()).accounts
+        return sum(each.held.units for each in accounts)
+
+    async def ask(self, tool: str, *, within_s: int = 0) -> dict[str, LooseJson]:
+        """One `call_service`, not repeated; a refusal is an answer too."""
+        connection = self.market.buyer.connection
+        endpoint = Endpoint(
+            connection.http, f"{connection.url}/mcp", timeout_s=60, auth=connection.auth
+        )
+        asked = {
+            "agreement_id": self.agreements[tool].agreement_id,
+            "workload": [{"meter": "page", "quantity": "3"}],
+            "arguments": {"pdf": "one|two"},
+            "deliver_within_s": within_s,
+            "idempotency_key": f"the-call-of-{tool}",
+        }
+        result = await endpoint.call_tool(CALL_SERVICE.name, asked)
+        assert isinstance(result.structured, dict)
+        return result.structured
+
+    async def ended(self, tool: str, *, within_s: int = 0) -> dict[str, LooseJson]:
+        """The same call, asked for until it has an end."""
+        for _ in range(ASKS_MAX):
+            try:
+                answer = await self.ask(tool, within_s=within_s)
+            except Unreachable:
+                answer = {"code": "unavailable"}
+            if answer.get("code") not in {"unavailable", "internal_error"}:
+                return answer
+            await asyncio.sleep(0.2)
+        raise AssertionError("the call has no end")
+
+    async def killed_at(self, place: str, tool: str, *, within_s: int = 0) -> None:
+        """Ask, and kill the platform, then the vendor, when the vendor has come to a place."""
+        await self.vendor.start(stand_still_at=place)
+        asking = asyncio.create_task(self.ask(tool, within_s=within_s))
+        await self.vendor.says(place)
+        self.platform.kill()
+        await self.vendor.kill()
+        with pytest.raises(Unreachable):
+            await asking
+        await self.platform.start()
+        await self.vendor.start()
+
+
+@asynccontextmanager
+async def scene(tmp_path: Path, *, workers: int = 1) -> AsyncIterator[Scene]:
+    platform = ServerProcess(tmp_path / "platform", free_port(), workers=workers)
+    platform.data_dir.mkdir()
+    folder = tmp_path / "vendor"
+    folder.mkdir()
+    vendor = VendorProcess({})
+    try:
+        facts = await platform.start()
+        async with httpx2.AsyncClient() as http:
+            market = await opened(facts, http)
+            port = free_port()
+            offers = {
+                tool: offer_of(market, tool, port, repeatable=tool == "extract_text")
+                for tool in ("extract_text", "extract_once")
+            }
+            agreements: dict[str, Agreement] = {}
+            for tool, offer in offers.items():
+                published = await market.vendor.publish(offer)
+                quote = await market.buyer.quote(published.listing_id, {"page": 1})
+                agreements[tool] = await market.buyer.accept(quote)
+            vendor.settings = {
+                "issuer": facts["issuer"],
+                "name": "Vendor One",
+                "principal": market.vendor.vendor_id,
+                "port": port,
+                "folder": str(folder),
+                "offers": {tool: asdict(offer) for tool, offer in offers.items()},
+            }
+            yield Scene(
+                platform=platform,
+                market=market,
+                vendor=vendor,
+                folder=folder,
+                agreements=agreements,
+            )
+    finally:
+        await vendor.kill()
+        platform.stop()
+
+
+def offer_of(market: Market, tool: str, port: int, *, repeatable: bool) -> Offer:
+    card, terms = card_document(), terms_document()
+    url = f"http://127.0.0.1:{port}/mcp"
+    listing = listing_document(market.vendor.vendor_id, card, terms, name=f"Pages {tool}", url=url)
+    listing["interface"] = {"kind": "mcp", "url": url, "tool": tool}
+    listing |= {"idempotent": repeatable, "side_effects": not repeatable}
+    return Offer.bind(listing, card, terms)
+
+
+async def test_killed_while_the_vendor_works_the_call_is_done_and_paid_once(
+    tmp_path: Path,
+) -> None:
+    async with scene(tmp_path) as market:
+        await market.killed_at("worked", "extract_text")
+        # Nothing was kept of the work, and it may be repeated.
+        answer = await market.ended("extract_text")
+
+        assert answer["untrusted_result"] == RESULT
+        assert market.runs == 2
+        assert await market.charged() == [PRICE_UNITS]
+        assert await market.held() == 0
+
+
+async def test_killed_after_the_capture_the_result_is_asked_for_and_not_made_again(
+    tmp_path: Path,
+) -> None:
+    async with scene(tmp_path) as market:
+        await market.killed_at("captured", "extract_text")
+        answer = await market.ended("extract_text")
+        again = await market.ended("extract_text")
+
+        assert answer["untrusted_result"] == again["untrusted_result"] == RESULT
+        assert market.runs == 1
+        assert await market.charged() == [PRICE_UNITS]
+
+
+async def test_what_may_not_be_repeated_is_not_and_its_charge_says_what_became_of_it(
+    tmp_path: Path,
+) -> None:
+    async with scene(tmp_path) as market:
+        await market.killed_at("captured", "extract_once")
+        answer = await market.ended("extract_once")
+
+        (charge,) = (await market.market.buyer.charges()).charges
+        assert (answer["code"], answer["path"]) == ("result_expired", charge.charge_id)
+        assert answer["remaining"] == charge.result_sha256
+        assert market.runs == 1
+
+
+async def test_what_may_not_be_repeated_and_was_not_captured_costs_nothing(tmp_path: Path) -> None:
+    async with scene(tmp_path) as market:
+        await market.killed_at("worked", "extract_once", within_s=4)
+        answer = await market.ended("extract_once", within_s=4)
+
+        assert answer["code"] == "vendor_failed"
+        assert market.runs == 1
+        assert await market.charged() == []
+        assert await market.held() == 0
+
+
+async def test_a_front_end_killed_in_the_middle_leaves_the_call_to_the_others(
+    tmp_path: Path,
+) -> None:
+    async with scene(tmp_path, workers=2) as market:
+        await market.vendor.start(stand_still_at="kept")
+        asking = asyncio.create_task(market.ask("extract_text"))
+        await market.vendor.says("kept")
+        for pid in market.platform.front_end_pids:
+            os.kill(pid, signal.SIGKILL)
+        with pytest.raises(Unreachable):
+            await asking
+        await market.vendor.kill()
+        await market.vendor.start()
+
+        answer = await market.ended("extract_text")
+
+        assert answer["untrusted_result"] == RESULT
+        assert market.runs == 1
+        assert await market.charged() == [PRICE_UNITS]
+
+
+async def test_asked_at_two_front_ends_at_once_it_is_one_call(tmp_path: Path) -> None:
+    async with scene(tmp_path, workers=2) as market:
+        await market.vendor.start()
+        answers = await asyncio.gather(*(market.ended("extract_once") for _ in range(8)))
+
+        assert (
+            len({orjson.dumps(each["charge"], option=orjson.OPT_SORT_KEYS) for each in answers})
+            == 1
+        )
+        assert all(each["untrusted_result"] == RESULT for each in answers)
+        assert market.runs == 1
+        assert await market.charged() == [PRICE_UNITS]

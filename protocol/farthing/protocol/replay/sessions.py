@@ -12,13 +12,21 @@ from typing import Final
 from farthing.protocol.canonical import Json
 from farthing.protocol.documents import DocumentError
 from farthing.protocol.faults import FaultKind, RuleBroken
-from farthing.protocol.ids import SessionId, derive_id
+from farthing.protocol.ids import SessionId
 from farthing.protocol.keys import PublicKey
-from farthing.protocol.ledger import AccountKind, Movement, Transfer, account_name
-from farthing.protocol.money import parse_units, share_ppm
+from farthing.protocol.ledger import Movement, Transfer
 from farthing.protocol.proofs import ProofError, Voucher, read_voucher
 from farthing.protocol.rating import CompiledCard, compile_card, parse_card
 from farthing.protocol.records import Record
+from farthing.protocol.replay.blocks import (
+    amount_of,
+    asset_of,
+    billed,
+    charged,
+    end_us,
+    opened,
+    reserved,
+)
 from farthing.protocol.replay.budgets import Allowed, Budgets
 from farthing.protocol.replay.keys import PLATFORM, KeyHistory
 from farthing.protocol.replay.metering import Bounds, Judged, judge
@@ -31,11 +39,10 @@ from farthing.protocol.replay.reading import (
     text_fact,
     units,
 )
-from farthing.protocol.replay.shares import drawn_of, payer_parts, tail_of
+from farthing.protocol.replay.shares import drawn_of, payer_parts
 from farthing.protocol.sequences import Window
-from farthing.protocol.shares import Part, first_of, spread
+from farthing.protocol.shares import Part, first_of
 from farthing.protocol.signatures import InvalidSignature, Typ, verify_detached
-from farthing.protocol.times import SECOND_US
 from farthing.protocol.usage import REPORT_WINDOW_US, UsageFault, read_batch
 
 __all__ = ["SESSION_OPERATIONS", "Sessions"]
@@ -43,7 +50,6 @@ __all__ = ["SESSION_OPERATIONS", "Sessions"]
 SESSION_OPERATIONS: Final = frozenset(
     {"open_session", "top_up_session", "report_usage", "close_session", "expire_session"}
 )
-_LIFE_S: Final = 3600
 
 
 class Sessions:
@@ -83,41 +89,14 @@ class Sessions:
         agreement = self._budgets.agreement_of(
             buyer_id,
             member(asked, "agreement_id"),
-            asset=_asset(asked, "cap"),
+            asset=asset_of(asked, "cap"),
             kind=FaultKind.SESSION,
         )
-        cap_units, per_call_units = _amount(asked, "cap"), _amount(asked, "per_call")
-        allowed = self._budgets.allow(record, agreement, cap_units, per_call_units)
-        key = record.request.key if record.request else ""
-        session_id = derive_id("ses", buyer_id, record.operation, key)
+        cap_units = amount_of(asked, "cap")
+        allowed = self._budgets.allow(record, agreement, cap_units, amount_of(asked, "per_call"))
+        session = opened(record, agreement)
+        session_id = member(session, "session_id")
         _session(session_id not in self._payers, "it was opened before")
-        life_s = integer({"expires_in_s": _LIFE_S, **asked}, "expires_in_s")
-        session: JsonObject = {
-            "session_id": session_id,
-            "agreement_id": agreement["agreement_id"],
-            **{name: agreement[name] for name in ("buyer_id", "operator_id", "vendor_id")},
-            "asset": agreement["asset"],
-            "status": "open",
-            "cap_units": "0",
-            "per_call_units": str(per_call_units),
-            "low_water_units": str(_amount(asked, "low_water")),
-            "unsigned_units": str(_amount(asked, "unsigned")),
-            "final_action": asked.get("final_action", "refuse"),
-            "spent_units": "0",
-            "calls": 0,
-            "rejected": 0,
-            "top": 0,
-            "seen": "0",
-            "voucher_seq": 0,
-            "max_cum_units": "0",
-            "rate_card_sha256": agreement["rate_card_sha256"],
-            "payer_thumbprint": record.by.key_thumbprint,
-            "grant_id": allowed.grant_id,
-            "counted": {},
-            "opened_at_us": record.at_us,
-            "expires_at_us": record.at_us + life_s * SECOND_US,
-            "seq": record.seq,
-        }
         payer = self._keys.keys_of(buyer_id)(record.by.key_thumbprint)
         assert payer is not None, "who asks holds a key in force"
         self._payers[session_id] = payer
@@ -129,12 +108,12 @@ class Sessions:
         agreement = self._budgets.agreement_of(
             record.by.principal_id,
             member(session, "agreement_id"),
-            asset=_asset(record.asked, "amount"),
+            asset=asset_of(record.asked, "amount"),
             kind=FaultKind.SESSION,
         )
         in_time = record.at_us < integer(session, "expires_at_us")
         _session(session["status"] == "open" and in_time, "it is topped up when it is over")
-        amount_units = _amount(record.asked, "amount")
+        amount_units = amount_of(record.asked, "amount")
         allowed = self._budgets.allow(
             record, agreement, amount_units, units(session, "per_call_units")
         )
@@ -165,13 +144,13 @@ class Sessions:
         aside = payer_parts(
             session, [each for each in drawn if each["amount_units"] != "0"], amount_units
         )
-        _moves(record, _reserved(session, aside, Movement.PENDING))
+        _moves(record, reserved(session, aside, Movement.PENDING))
         self._live[member(session, "session_id")] = after
 
     def _report(self, record: Record) -> None:
         session = self._the_session(record)
         _session(session["vendor_id"] == record.by.principal_id, "another than its vendor reports")
-        _session(record.at_us < _end_us(session) + REPORT_WINDOW_US, "it is reported too late")
+        _session(record.at_us < end_us(session) + REPORT_WINDOW_US, "it is reported too late")
         voucher = self._voucher(record, session)
         judged = self._judged(record, session, voucher)
         decided: JsonObject = {
@@ -223,7 +202,7 @@ class Sessions:
             columns,
             Bounds(
                 opened_at_us=integer(session, "opened_at_us"),
-                end_us=_end_us(session),
+                end_us=end_us(session),
                 now_us=record.at_us,
                 frozen_since_us=self._budgets.frozen_since_us(member(session, "buyer_id")),
                 per_call_units=units(session, "per_call_units"),
@@ -256,46 +235,21 @@ class Sessions:
             _moves(record, [])
             return
         agreement = self._budgets.agreements[agreement_id]
-        charge_id = derive_id("chg", member(session, "session_id"), str(record.seq))
-        charge = _the(record, "charge", charge_id)
-        fee_units = share_ppm(billed_units, integer(agreement, "fee_ppm"))
-        tail = tail_of(agreement, billed_units, fee_units)
-        expected: JsonObject = {
-            "charge_id": charge_id,
-            "hold_id": "",
-            "session_id": session["session_id"],
-            **{name: session[name] for name in ("agreement_id", "asset", "rate_card_sha256")},
-            **{name: session[name] for name in ("buyer_id", "operator_id", "vendor_id")},
-            "amount_units": str(billed_units),
-            "fee_units": str(fee_units),
-            "status": "pending",
-            "usage": {meter: str(quantity) for meter, quantity in judged.usage.items()},
-            "seq": record.seq,
-            **({} if tail is None else {"tail": tail}),
-        }
+        expected = charged(record, session, agreement, billed_units, judged.usage)
+        charge = _the(record, "charge", member(expected, "charge_id"))
         for name, value in expected.items():
             _session(charge.get(name) == value, f"the charge's {name} does not follow")
+        before = self._positions.get(agreement_id, {})
+        _session(quantities(charge["position"]) == before, "the charge's position does not follow")
         _session(charge.get("drawn", []) == used, "the charge's drawn does not follow")
-        payers = payer_parts(session, used, billed_units)
-        partner_units = units(tail, "amount_units") if tail else 0
-        takers = [
-            Part(_vendor_pending(session), billed_units - fee_units - partner_units),
-            Part(_account(PLATFORM, AccountKind.PLATFORM_FEE, session), fee_units),
-        ]
-        if tail:
-            partner_id = member(tail, "partner_id")
-            takers.append(
-                Part(_account(partner_id, AccountKind.PARTNER_PENDING, session), partner_units)
-            )
-        posted = spread(payers, takers, member(session, "asset"))
-        _moves(record, [*_reserved(session, payers, Movement.VOID), *posted])
+        _moves(record, billed(charge, used))
 
     def _end(self, record: Record) -> None:
         """An end leaves time to report, or gives all that is left back."""
         session = self._the_session(record)
         is_expiry = record.operation == "expire_session"
         by = record.by.principal_id
-        over = record.at_us >= _end_us(session) + REPORT_WINDOW_US
+        over = record.at_us >= end_us(session) + REPORT_WINDOW_US
         if is_expiry:
             _session(by == PLATFORM and over, "it expires at the wrong time")
         elif by != session["vendor_id"]:
@@ -315,7 +269,7 @@ class Sessions:
         left_units = units(session, "cap_units") - units(session, "spent_units")
         if session["status"] == "closing":
             status = "closed"
-        ended_at_us = min(record.at_us, _end_us(session))
+        ended_at_us = min(record.at_us, end_us(session))
         after = _the(record, "session", member(session, "session_id"))
         expected: JsonObject = {**session, "status": status, "ended_at_us": ended_at_us}
         _follows(after, _with_drawn(expected, []))
@@ -327,7 +281,7 @@ class Sessions:
             counts.append((Allowed(member(session, "grant_id"), day), -back_units))
         self._budgets.count(record, *counts)
         parts = payer_parts(session, drawn_of(session), left_units)
-        _moves(record, _reserved(session, parts, Movement.VOID))
+        _moves(record, reserved(session, parts, Movement.VOID))
         del self._live[member(session, "session_id")]
 
     def _the_session(self, record: Record) -> JsonObject:
@@ -369,12 +323,6 @@ def _sums(transfers: Iterable[Transfer]) -> Mapping[tuple[str, ...], int]:
     return sums
 
 
-def _reserved(session: JsonObject, parts: Iterable[Part], movement: Movement) -> list[Transfer]:
-    parts = list(parts)
-    taken = Part(_vendor_pending(session), sum(part.units for part in parts))
-    return spread(parts, [taken], member(session, "asset"), movement)
-
-
 def _split_drawn(
     session: JsonObject, amount_units: int
 ) -> tuple[list[JsonObject], list[JsonObject]]:
@@ -410,35 +358,6 @@ def _not_allowed(record: Record) -> frozenset[int]:
         and each[1:] == [UsageFault.OVER_ALLOWANCE.value]
         and isinstance(each[0], int)
     )
-
-
-def _end_us(session: JsonObject) -> int:
-    """The last instant of which a call is covered."""
-    return integer({"ended_at_us": session["expires_at_us"], **session}, "ended_at_us")
-
-
-def _amount(asked: Mapping[str, Json], name: str) -> int:
-    money = asked.get(name)
-    if money is None:
-        return 0
-    if not isinstance(money, dict):
-        raise TypeError(f"{name} is no amount")
-    return parse_units(member(money, "amount"), member(money, "asset"))
-
-
-def _asset(asked: Mapping[str, Json], name: str) -> str:
-    money = asked[name]
-    if not isinstance(money, dict):
-        raise TypeError(f"{name} is no amount")
-    return member(money, "asset")
-
-
-def _account(owner: str, kind: AccountKind, session: JsonObject) -> str:
-    return account_name(owner, kind, member(session, "asset"))
-
-
-def _vendor_pending(session: JsonObject) -> str:
-    return _account(member(session, "vendor_id"), AccountKind.VENDOR_PENDING, session)
 
 
 def _unsigned(why: str) -> RuleBroken:

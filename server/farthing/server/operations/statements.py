@@ -48,7 +48,7 @@ __all__ = [
 _RETRY_AFTER_S: Final = 1
 _KINDS: Final = frozenset(kind.value for kind in AccountKind)
 # What a trade is made of, and the members of its documents that name who is party to it.
-_TRADES: Final = frozenset({"hold", "charge", "dispute"})
+_TRADES: Final = frozenset({"hold", "session", "charge", "dispute"})
 _PARTIES: Final = ("buyer_id", "operator_id", "vendor_id")
 
 

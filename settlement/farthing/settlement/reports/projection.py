@@ -1,16 +1,18 @@
 """The read model's one writer: records in, rows and cursor out, in one transaction a batch.
 
 Boundary: blocking, called from a thread of the follower's. It holds nothing in memory between two
-batches, so that its memory does not grow with the market. Source: spec/statements.md.
+batches, so that its memory does not grow with the market.
+Source: spec/statements.md, spec/metering.md.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
 from typing import Any, Final
 
 import sqlalchemy
+from msgspec import structs
 from sqlalchemy import (
     URL,
     Connection,
@@ -27,6 +29,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from farthing.protocol.canonical import canonical_bytes, sha256_hex
 from farthing.protocol.ledger import Account, split_account
+from farthing.protocol.records import Record
 from farthing.settlement.engine.commands import Committed
 from farthing.settlement.journal.store import Row, Unreadable, Value
 from farthing.settlement.journal.upserts import Upserts
@@ -38,8 +41,11 @@ from farthing.settlement.reports.tables import (
     LINE,
     METADATA,
     PRAGMAS,
+    REJECTED,
+    REPORT,
     VERSION,
 )
+from farthing.settlement.reports.usage import fold_usage
 
 __all__ = ["BATCH_MAX", "Followed", "account_of", "counters_of"]
 
@@ -115,14 +121,8 @@ class Followed:
                 times_us = _times(connection, sorted(needs.seqs))
                 found = fold_lines(records, accounts, times_us)
                 if found:
-                    _write(
-                        connection,
-                        self._upserts,
-                        found=found,
-                        numbers=numbers,
-                        accounts=accounts,
-                        lags=lags,
-                    )
+                    self._put(connection, _line_rows(connection, found, numbers, accounts, lags))
+                self._put(connection, _usage_rows(records))
         except SQLAlchemyError as error:
             raise Unreadable(f"{self.path}: {error}") from error
 
@@ -133,6 +133,10 @@ class Followed:
             if self._engine is not None:
                 self._engine.dispose()
                 self._engine = None
+
+    def _put(self, connection: Connection, rows: Iterable[Row]) -> None:
+        for sql, some in self._upserts.statements(rows):
+            connection.exec_driver_sql(sql, [dict(row) for row in some])
 
     @contextmanager
     def _writing(self) -> Iterator[Connection]:
@@ -179,7 +183,7 @@ def _opened(engine: Engine) -> tuple[int, str]:
 
 
 def _clear(connection: Connection) -> None:
-    for table in (LINE, ENTRY, ACCOUNT, CURSOR):
+    for table in (LINE, ENTRY, ACCOUNT, REPORT, REJECTED, CURSOR):
         connection.execute(delete(table))
     connection.execute(insert(CURSOR).values(one=1, version=VERSION, seq=0, record_sha256=""))
 
@@ -201,15 +205,23 @@ def _times(connection: Connection, seqs: Sequence[int]) -> dict[int, int]:
     return {row.seq: row.at_us for row in connection.execute(columns)}
 
 
-def _write(
+def _usage_rows(records: Sequence[Record]) -> list[Row]:
+    reports, rejections = fold_usage(records)
+    rows: list[Row] = [(REPORT, structs.asdict(each)) for each in reports]
+    for each in rejections:
+        row = structs.asdict(each)
+        row |= row.pop("party")._asdict()
+        rows.append((REJECTED, row))
+    return rows
+
+
+def _line_rows(
     connection: Connection,
-    upserts: Upserts,
-    *,
     found: Sequence[tuple[Entry, list[Line]]],
     numbers: dict[str, int],
     accounts: Mapping[str, Account],
     lags: dict[str, int],
-) -> None:
+) -> list[Row]:
     last = connection.execute(select(func.max(ACCOUNT.c.number))).scalar() or 0
     rows: list[Row] = [(ENTRY, _entry_row(entry)) for entry, _ in found]
     for entry, lines in found:
@@ -228,8 +240,7 @@ def _write(
             "lag_us_max": lags[name],
         }
         rows.append((ACCOUNT, account | counters_of(accounts[name])))
-    for sql, some in upserts.statements(rows):
-        connection.exec_driver_sql(sql, [dict(row) for row in some])
+    return rows
 
 
 def _entry_row(entry: Entry) -> dict[str, Value]:

@@ -33,6 +33,7 @@ from farthing.settlement.reports.lines import (
 )
 from farthing.settlement.reports.projection import account_of
 from farthing.settlement.reports.tables import ACCOUNT, CURSOR, ENTRY, LINE, VERSION
+from farthing.settlement.reports.usage import Rejection, Report, fold_usage
 
 __all__ = ["TAIL_MAX", "Kept", "Reports", "View"]
 
@@ -152,6 +153,8 @@ class View:
     as_of_seq: int
     until_seq: int
     tail: list[Line] = field(default_factory=list)
+    reports: list[Report] = field(default_factory=list)
+    rejections: list[Rejection] = field(default_factory=list)
 
     @property
     def behind(self) -> bool:
@@ -162,17 +165,18 @@ class View:
         """Add the journal's next records, folded onto what the tables hold."""
         needs = needs_of(records)
         # In the one snapshot, an account's row is where its last line left it.
-        rows = await self._rows(select(ACCOUNT).where(ACCOUNT.c.name.in_(sorted(needs.accounts))))
+        rows = await self.rows(select(ACCOUNT).where(ACCOUNT.c.name.in_(sorted(needs.accounts))))
         accounts = {row.name: account_of(row) for row in rows}
         folded = fold_lines(records, accounts, await self._times(needs))
         self.tail = [line for _, lines in folded for line in lines]
+        self.reports, self.rejections = fold_usage(records)
         if records:
             self.as_of_seq = records[-1].seq
 
     async def accounts_of(self, owner: str) -> list[Kept]:
         """The accounts of an owner, by name."""
         stored = select(ACCOUNT).where(ACCOUNT.c.owner == owner)
-        found = {row.name: _kept(row) for row in await self._rows(stored)}
+        found = {row.name: _kept(row) for row in await self.rows(stored)}
         for line in self.tail:
             if split_account(line.account)[0] == owner:
                 before = found.get(line.account, Kept(name=line.account))
@@ -197,7 +201,7 @@ class View:
             .order_by(LINE.c.account, LINE.c.line)
         )
         # A record may move an account twice: its last line there is where it left it.
-        found = {row.owned: account_of(row) for row in await self._rows(stored)}
+        found = {row.owned: account_of(row) for row in await self.rows(stored)}
         found |= {line.account: line.after for line in self.tail if line.seq <= seq}
         return dict(sorted(found.items()))
 
@@ -215,7 +219,7 @@ class View:
             .order_by(ENTRY.c.at_us.desc(), ENTRY.c.seq.desc())
             .limit(1)
         )
-        rows = await self._rows(newest)
+        rows = await self.rows(newest)
         return int(rows[0].seq) if rows else 0
 
     async def at_seq(self, kept: Kept, seq: int) -> Account:
@@ -295,7 +299,7 @@ class View:
 
     async def _times(self, needs: Needs) -> dict[int, int]:
         columns = select(ENTRY.c.seq, ENTRY.c.at_us).where(ENTRY.c.seq.in_(sorted(needs.seqs)))
-        return {row.seq: row.at_us for row in await self._rows(columns)}
+        return {row.seq: row.at_us for row in await self.rows(columns)}
 
     async def _stored_last(self, number: int, seq: int) -> Account:
         newest = (
@@ -304,14 +308,15 @@ class View:
             .order_by(LINE.c.seq.desc(), LINE.c.line.desc())
             .limit(1)
         )
-        rows = await self._rows(newest)
+        rows = await self.rows(newest)
         return account_of(rows[0]) if rows else Account()
 
     async def _read(self, kept: Kept, query: Select[Any]) -> list[Line]:
-        rows = await self._rows(query) if kept.number else ()
+        rows = await self.rows(query) if kept.number else ()
         return [_line(row, kept.name) for row in rows]
 
-    async def _rows(self, query: Select[Any]) -> Sequence[Row[Any]]:
+    async def rows(self, query: Select[Any]) -> Sequence[Row[Any]]:
+        """What the tables hold; nothing where there is no file yet."""
         if self.connection is None:
             return ()
         found: Sequence[Row[Any]] = (await self.connection.execute(query)).all()

@@ -1,17 +1,27 @@
-"""The tables of the followed read model: statement lines, what they share, and how far they go.
+"""The tables of the followed read model: statement lines, reported usage, and how far they go.
 
 Boundary: declarations only. Every column is text, int64 or bytes; counters are text, because those
-of a lifetime go beyond int64. Source: spec/statements.md.
+of a lifetime go beyond int64. Source: spec/statements.md, spec/metering.md.
 """
 
 from typing import Final
 
 from sqlalchemy import BigInteger, Column, Index, MetaData, Table, Text
 
-__all__ = ["ACCOUNT", "CURSOR", "ENTRY", "LINE", "METADATA", "PRAGMAS", "VERSION"]
+__all__ = [
+    "ACCOUNT",
+    "CURSOR",
+    "ENTRY",
+    "LINE",
+    "METADATA",
+    "PRAGMAS",
+    "REJECTED",
+    "REPORT",
+    "VERSION",
+]
 
 # Raised when the same journal would make other rows: they are then made anew.
-VERSION: Final = 1
+VERSION: Final = 2
 METADATA: Final = MetaData()
 
 # The journal is the durable thing; what the log loses of these is followed again.
@@ -79,3 +89,39 @@ Index(
     LINE.c.seq,
     LINE.c.line,
 )
+
+REPORT: Final = Table(
+    "usage_report",
+    METADATA,
+    Column("seq", BigInteger, primary_key=True, autoincrement=False),
+    Column("at_us", BigInteger, nullable=False),
+    Column("session_id", Text, nullable=False),
+    Column("agreement_id", Text, nullable=False),
+    Column("charge_id", Text, nullable=False),
+    Column("call_min", BigInteger, nullable=False),
+    Column("call_max", BigInteger, nullable=False),
+    Column("events", BigInteger, nullable=False),
+    Column("rejected", BigInteger, nullable=False),
+)
+Index("usage_report_session", REPORT.c.session_id, REPORT.c.seq)
+
+# One row an event that was not taken, or a batch that could not be attributed.
+REJECTED: Final = Table(
+    "usage_rejected",
+    METADATA,
+    Column("seq", BigInteger, primary_key=True, autoincrement=False),
+    Column("place", BigInteger, primary_key=True, autoincrement=False),
+    Column("at_us", BigInteger, nullable=False),
+    Column("session_id", Text, nullable=False),
+    Column("agreement_id", Text, nullable=False),
+    Column("buyer_id", Text, nullable=False),
+    Column("operator_id", Text, nullable=False),
+    Column("vendor_id", Text, nullable=False),
+    Column("call", BigInteger, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("code", Text, nullable=False),
+    Column("events", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)
+for party in (REJECTED.c.buyer_id, REJECTED.c.operator_id, REJECTED.c.vendor_id):
+    Index(f"usage_{party.name.removesuffix('_id')}", party, REJECTED.c.seq, REJECTED.c.place)

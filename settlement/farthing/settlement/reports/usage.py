@@ -1,0 +1,145 @@
+"""Reported usage as rows: which batch holds which calls, and what was rejected, with the reason.
+
+Boundary: pure, one record at a time, as `lines` is. A batch that could not be attributed is a row
+of its own, known to nobody but who sent it. Source: spec/metering.md#what-was-rejected.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import Final, NamedTuple, cast
+
+import msgspec
+
+from farthing.protocol.canonical import Json
+from farthing.protocol.records import Record
+from farthing.protocol.usage import UsageFault
+
+__all__ = ["REASONS", "UNATTRIBUTED", "Party", "Rejection", "Report", "fold_usage", "ids_in"]
+
+_REPORT: Final = "report_usage"
+# In canonical bytes nothing but an event's own id is followed by its source.
+_ID: Final = re.compile(r'"id":"([0-9]+)","source"')
+
+UNATTRIBUTED: Final = "unattributed"
+"""Why the events of a refused batch count for nobody: no session of the sender's is proven."""
+
+REASONS: Final = (*(fault.value for fault in UsageFault), UNATTRIBUTED)
+
+
+class Party(NamedTuple):
+    """Who may see a row; for what is not attributed only `vendor_id`, who sent it."""
+
+    buyer_id: str
+    operator_id: str
+    vendor_id: str
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """A batch that was accepted, and the least and greatest call in it."""
+
+    seq: int
+    at_us: int
+    session_id: str
+    agreement_id: str
+    charge_id: str
+    call_min: int
+    call_max: int
+    events: int
+    rejected: int
+
+
+class Rejection(msgspec.Struct, frozen=True, kw_only=True):
+    """An event that was not taken; or a whole batch of `events`, then `call` is 0.
+
+    `code` is the refusal of a batch, empty for an event.
+    """
+
+    seq: int
+    place: int
+    at_us: int
+    session_id: str
+    agreement_id: str
+    party: Party
+    call: int
+    reason: str
+    code: str
+    events: int
+
+    @property
+    def key(self) -> tuple[int, int]:
+        """Its place in the journal."""
+        return self.seq, self.place
+
+
+def fold_usage(records: Iterable[Record]) -> tuple[list[Report], list[Rejection]]:
+    """What a stretch of records says of reported usage."""
+    reports: list[Report] = []
+    rejections: list[Rejection] = []
+    for record in records:
+        if record.operation != _REPORT:
+            continue
+        if record.refused is not None:
+            rejections.append(_unattributed(record, record.refused))
+            continue
+        session = next(each.after for each in record.changed if each.noun == "session")
+        charges = [each.id for each in record.changed if each.noun == "charge"]
+        calls = ids_in(record)
+        rejected = cast("list[list[Json]]", (record.decided or {})["rejected"])
+        reports.append(
+            Report(
+                seq=record.seq,
+                at_us=record.at_us,
+                session_id=str(session["session_id"]),
+                agreement_id=str(session["agreement_id"]),
+                charge_id=charges[0] if charges else "",
+                call_min=min(calls),
+                call_max=max(calls),
+                events=len(calls),
+                rejected=len(rejected),
+            )
+        )
+        party = Party(*(str(session[name]) for name in Party._fields))
+        rejections += _rejections(reports[-1], party, calls, rejected)
+    return reports, rejections
+
+
+def ids_in(record: Record) -> list[int]:
+    """The numbers of the calls of an accepted batch, in its order."""
+    return [int(each) for each in _ID.findall(str((record.facts or {})["usage"]))]
+
+
+def _rejections(
+    report: Report, party: Party, calls: Sequence[int], rejected: Iterable[list[Json]]
+) -> list[Rejection]:
+    return [
+        Rejection(
+            seq=report.seq,
+            place=cast("int", place),
+            at_us=report.at_us,
+            session_id=report.session_id,
+            agreement_id=report.agreement_id,
+            party=party,
+            call=calls[cast("int", place)],
+            reason=str(reason),
+            code="",
+            events=1,
+        )
+        for place, reason in rejected
+    ]
+
+
+def _unattributed(record: Record, refused: dict[str, object]) -> Rejection:
+    asked = cast("dict[str, Json]", record.asked)
+    events = asked.get("events", 0)
+    return Rejection(
+        seq=record.seq,
+        place=0,
+        at_us=record.at_us,
+        session_id=str(asked.get("session_id", "")),
+        agreement_id="",
+        party=Party("", "", record.by.principal_id),
+        call=0,
+        reason=UNATTRIBUTED,
+        code=str(refused["code"]),
+        events=events if isinstance(events, int) else 0,
+    )

@@ -62,6 +62,7 @@ _PUT_BATCH: Final = (
     " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 _SETTLE: Final = "UPDATE batch SET state = ?, reason = ?, charge_id = ?, at_us = ? WHERE number = ?"
+_REJECT_ALL: Final = "UPDATE call SET rejected = ? WHERE batch = ?"
 _REJECT: Final = "UPDATE call SET rejected = ? WHERE session_id = ? AND seq = ?"
 _TAKE: Final = (
     "UPDATE call SET batch = ? WHERE session_id = ? AND batch = 0 AND place BETWEEN 1 AND ?"
@@ -216,6 +217,7 @@ class UsageSpool:
             (_PUT_BATCH, [_batch_values(each) for each in batches]),
             (_TAKE, [(each.number, each.session_id, each.place) for each in batches]),
             (_SETTLE, [_settled_values(each) for each in settled]),
+            (_REJECT_ALL, [(each.reason, each.number) for each in settled if each.reason]),
             (_REJECT, [(each.reason, each.session_id, each.seq) for each in rejected]),
         ))  # fmt: skip
 

@@ -1,6 +1,7 @@
 """Connections over a real socket: what is not yet a request is bounded, in bytes and in time."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -96,6 +97,26 @@ async def test_who_sends_no_whole_head_in_time_is_let_go(
         writer.write(begun)
 
         assert await reader.read() == b""
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="the system has no such bound")
+async def test_an_answer_that_nobody_reads_does_not_wait_for_ever() -> None:
+    closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        del reader
+        writer.write(b"a" * 32 * MIB)
+        writer.close()
+        try:
+            await writer.wait_closed()
+        except OSError:
+            closed.set_result(None)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        connections.end_unread(listener, unread_s_max=0.2)
+        async with await asyncio.start_server(answer, sock=listener), asyncio.timeout(WAIT_S):
+            with socket.create_connection(listener.getsockname()):
+                await closed
 
 
 async def test_a_second_head_has_its_own_time(

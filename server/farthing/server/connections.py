@@ -1,19 +1,34 @@
 """A caller's connection, with the bounds that uvicorn leaves to a proxy in front of it.
 
-Boundary: bytes and time before a body; what a body may be, admission says. uvicorn's fast protocol
-keeps whatever comes as a head, and waits for the end of one for ever.
+Boundary: bytes and time before a body, and of an answer that nobody reads; what a body may be,
+admission says. uvicorn's fast protocol keeps whatever comes as a head, and waits for ever: for the
+end of one, and for an answer to be taken.
 Source: spec/transport-mcp.md#admission.
 """
 
+import socket
 from asyncio import TimerHandle, Transport
 from typing import Final
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-__all__ = ["HEAD_BYTES_MAX", "HEAD_S_MAX", "BoundedConnection"]
+__all__ = ["HEAD_BYTES_MAX", "HEAD_S_MAX", "UNREAD_S_MAX", "BoundedConnection", "end_unread"]
 
 HEAD_BYTES_MAX: Final = 64 * 1024
 HEAD_S_MAX: Final = 20
+UNREAD_S_MAX: Final = 60
+
+
+def end_unread(listener: socket.socket, *, unread_s_max: float = UNREAD_S_MAX) -> None:
+    """Have the system end connections whose other side takes nothing any more (RFC 5482).
+
+    Args:
+        listener: whose connections; those that it takes from now on inherit it.
+        unread_s_max: how long what was sent may wait to be taken.
+    """
+    option = getattr(socket, "TCP_USER_TIMEOUT", None)
+    if option is not None:
+        listener.setsockopt(socket.IPPROTO_TCP, option, int(unread_s_max * 1000))
 
 
 class BoundedConnection(HttpToolsProtocol):

@@ -15,7 +15,7 @@ from typing import Final
 import uvicorn
 
 from farthing.server.app import Service, build
-from farthing.server.connections import BoundedConnection
+from farthing.server.connections import BoundedConnection, end_unread
 from farthing.server.settings import Settings
 from farthing.server.siblings import Siblings
 from farthing.settlement.journal.remote import RemoteEngine
@@ -50,6 +50,7 @@ def run_front(
         The exit code.
     """
     engine = RemoteEngine(address, in_flight_max=settings.queue_max)
+    end_unread(listener)
     port = listener.getsockname()[1]
     siblings = Siblings(number=number, count=settings.workers, address=address)
     service = build(settings, port=port, remote=engine, siblings=siblings)

@@ -35,7 +35,7 @@ from farthing.protocol.wire import Money
 from tests.papers import card_document, listing_document, terms_document
 from tests.serving import Serving, serving
 
-__all__ = ["KEY", "PDF", "App", "Desk", "Selling", "selling", "usd"]
+__all__ = ["KEY", "PDF", "App", "Desk", "Selling", "answering", "selling", "usd"]
 
 PDF: dict[str, object] = {"pdf": "one|two"}
 KEY = "call-service-key-1"
@@ -100,6 +100,13 @@ class Selling:
             raise Refused(Refusal.from_document(result.structured))
         answer = ANSWER.validate_json(orjson.dumps(result.structured))
         return Reply(answer=answer, replayed=result.meta.get(REPLAYED) is True)
+
+    async def attempt(self, *, key: str = KEY) -> Reply[ServiceResult] | Refused:
+        """One ask, and what became of it."""
+        try:
+            return await self.call(key=key)
+        except Refused as refused:
+            return refused
 
     async def balance(self) -> tuple[str, str]:
         """What the operator can spend, and what is held of it."""
@@ -222,6 +229,18 @@ class _Web:
         finally:
             server.should_exit = True
             await task
+
+
+def answering(status: int, body: bytes, kind: str = "application/json") -> App:
+    """A vendor that answers every call with these bytes, and leads elsewhere if it is believed."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        del scope, receive
+        headers = [(b"content-type", kind.encode()), (b"location", b"http://127.0.0.1:1/mcp")]
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+    return app
 
 
 async def _nowhere(message: object) -> None:

@@ -6,19 +6,16 @@ from pathlib import Path
 import httpx2
 import orjson
 import pytest
-from starlette.types import Receive, Scope, Send
 
 from farthing.clients.documents import result_sha256
-from farthing.clients.transport import Reply
 from farthing.protocol.canonical import Json
 from farthing.protocol.errors import Code, Refused
 from farthing.protocol.keys import PublicKey
 from farthing.protocol.messages.charges import LIST_CHARGES, ListCharges
-from farthing.protocol.messages.services import ServiceResult
 from farthing.protocol.receipts import verify_receipt
 from farthing.server.adapters.outbound import Outbound
 from farthing.settlement.engine.questions import FiguresNow, RecordAt
-from tests.server.calling import KEY, Selling, selling, usd
+from tests.server.calling import KEY, Selling, answering, selling, usd
 
 ONCE: dict[str, Json] = {"idempotent": False, "side_effects": True}
 NOTHING_HELD = ("1", "0")
@@ -31,14 +28,6 @@ async def refused(market: Selling, **asked: object) -> Refused:
     return found.value
 
 
-async def attempt(market: Selling) -> Reply[ServiceResult] | Refused:
-    """One ask, and what became of it."""
-    try:
-        return await market.call()
-    except Refused as found:
-        return found
-
-
 async def journal(market: Selling) -> str:
     """Every record, as text."""
     figures = await market.serving.service.market.ask(FiguresNow())
@@ -47,16 +36,6 @@ async def journal(market: Selling) -> str:
         for seq in range(1, figures.seq + 1)
     ]
     return b"\n".join(each for each in found if each).decode()
-
-
-def answering(status: int, body: bytes, kind: str = "application/json") -> object:
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        del scope, receive
-        headers = [(b"content-type", kind.encode()), (b"location", b"http://127.0.0.1:1/mcp")]
-        await send({"type": "http.response.start", "status": status, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
-
-    return app
 
 
 async def test_one_ask_gives_the_result_its_charge_and_its_receipt(tmp_path: Path) -> None:
@@ -171,7 +150,7 @@ async def test_an_answer_that_is_none_gives_the_money_back_at_once(
     tmp_path: Path, status: int, body: bytes
 ) -> None:
     async with selling(tmp_path, vendor_answer_bytes_max=65_536) as market:
-        market.desk.instead = answering(status, body)  # type: ignore[assignment]
+        market.desk.instead = answering(status, body)
 
         found = await refused(market)
 
@@ -184,7 +163,7 @@ async def test_an_answer_that_is_none_gives_the_money_back_at_once(
 async def test_a_vendor_cannot_speak_with_the_platforms_codes(tmp_path: Path) -> None:
     async with selling(tmp_path) as market:
         body = b'{"jsonrpc":"2.0","id":1,"error":{"code":"key_revoked","message":"a\x1b[2J lie"}}'
-        market.desk.instead = answering(200, body.replace(b"\x1b", b"\\u001b"))  # type: ignore[assignment]
+        market.desk.instead = answering(200, body.replace(b"\x1b", b"\\u001b"))
 
         found = await refused(market)
 
@@ -222,7 +201,7 @@ async def test_where_it_may_not_be_repeated_a_lost_answer_is_not_asked_for_again
 async def test_a_call_that_takes_longer_than_one_ask_goes_on_without_it(tmp_path: Path) -> None:
     async with selling(tmp_path, service_wait_s=1) as market:
         market.desk.slow = True
-        asking = asyncio.create_task(attempt(market))
+        asking = asyncio.create_task(market.attempt())
         await market.desk.started.wait()
 
         found = await asking
@@ -237,7 +216,7 @@ async def test_a_call_that_takes_longer_than_one_ask_goes_on_without_it(tmp_path
 async def test_a_vendor_that_is_late_is_not_paid(tmp_path: Path) -> None:
     async with selling(tmp_path) as market:
         market.desk.slow = True
-        asking = asyncio.create_task(attempt(market))
+        asking = asyncio.create_task(market.attempt())
         await market.desk.started.wait()
         # The terms give it 60 seconds.
         market.serving.clock.ahead_us += 61_000_000

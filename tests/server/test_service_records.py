@@ -1,0 +1,88 @@
+"""What a call of the platform's leaves in the journal, an auditor and a buyer can follow."""
+
+from pathlib import Path
+
+import pytest
+
+from farthing.clients.verify import verify_file
+from farthing.protocol.faults import RuleBroken
+from farthing.protocol.records import Record, parse_record
+from farthing.protocol.replay.rulebook import Rulebook
+from farthing.server.app import Service
+from farthing.settlement.engine.commands import platform_command
+from farthing.settlement.engine.questions import FiguresNow, RecordAt
+from farthing.settlement.engine.services import AbandonHold
+from tests.server.calling import PDF, Selling, answering, selling
+
+FAILED = b'{"jsonrpc":"2.0","id":1,"result":{"content":[],"isError":true}}'
+
+
+async def records(market: Selling) -> list[Record]:
+    service: Service = market.serving.service
+    count = (await service.market.ask(FiguresNow())).seq
+    found = [await service.market.ask(RecordAt(seq=seq)) for seq in range(1, count + 1)]
+    return [parse_record(each)[0] for each in found if each]
+
+
+async def abandoned(market: Selling, hold_id: str) -> None:
+    command = platform_command("abandon_hold", AbandonHold(hold_id=hold_id, reason="vendor_failed"))
+    await market.serving.service.market.engine.submit(command)
+
+
+async def test_an_auditor_finds_nothing_against_calls_that_came_off_and_that_failed(
+    tmp_path: Path,
+) -> None:
+    async with selling(tmp_path) as market:
+        answer = (await market.call()).answer
+        market.desk.instead = answering(200, FAILED)
+        await market.attempt(key="one-that-fails-01")
+        # The hold has ended long ago: nothing happens.
+        await abandoned(market, answer.hold_id)
+
+        written = await records(market)
+
+    rulebook = Rulebook()
+    for record in written:
+        rulebook.follow(record)
+    operations = [record.operation for record in written]
+    assert operations[-5:] == [
+        "call_service", "capture_hold", "call_service", "abandon_hold", "abandon_hold",
+    ]  # fmt: skip
+    assert not written[-1].changed
+    assert not written[-1].moved
+    assert written[-2].changed[0].after["status"] == "released"
+
+
+async def test_a_platform_that_gives_back_a_buyers_own_hold_is_caught(tmp_path: Path) -> None:
+    async with selling(tmp_path) as market:
+        held = await market.buyer.hold(market.agreement.agreement_id, {"page": 3}, PDF)
+        await abandoned(market, held.answer.hold_id)
+
+        written = await records(market)
+
+    rulebook = Rulebook()
+    for record in written[:-1]:
+        rulebook.follow(record)
+    with pytest.raises(RuleBroken, match="no call of its own"):
+        rulebook.follow(written[-1])
+
+
+async def test_the_pack_of_such_a_charge_verifies_like_every_other(tmp_path: Path) -> None:
+    async with selling(tmp_path) as market:
+        charge = (await market.call()).answer.charge
+        pack = tmp_path / "charge.zip"
+
+        await market.buyer.save_evidence(charge.charge_id, pack)
+
+        findings = verify_file(pack)
+        assert findings.verified, findings.bad
+
+
+async def test_the_outcome_of_a_call_whose_reply_was_lost_names_its_hold(tmp_path: Path) -> None:
+    async with selling(tmp_path) as market:
+        answer = (await market.call(key="a-key-that-is-lost")).answer
+
+        outcome = await market.buyer.outcome("call_service", "a-key-that-is-lost")
+
+        assert outcome.answer is not None
+        assert outcome.answer["hold_id"] == answer.hold_id

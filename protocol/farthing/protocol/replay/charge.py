@@ -12,6 +12,7 @@ from farthing.protocol.keys import PublicKey
 from farthing.protocol.ledger import AccountKind, Movement, Transfer, fold, imbalances
 from farthing.protocol.money import format_units
 from farthing.protocol.records import Record
+from farthing.protocol.replay.billing import follow_report, follow_session
 from farthing.protocol.replay.keys import KEY_OPERATIONS, PLATFORM
 from farthing.protocol.replay.reading import member, require, units
 from farthing.protocol.replay.shares import payers
@@ -43,6 +44,11 @@ _TRADE: Final[Mapping[str, _Follow]] = {
     "accept_terms": follow_agreement,
     "place_hold": follow_hold,
     "capture_hold": follow_capture,
+}
+# A session's charge is billed by a report in a capture's place.
+_BY_SESSION: Final[Mapping[str, _Follow]] = {
+    "open_session": follow_session,
+    "report_usage": follow_report,
 }
 _TRAIL: Final[Mapping[str, _Follow]] = {
     "refund_charge": follow_refund,
@@ -90,8 +96,12 @@ def _follow(story: Story, record: Record, awaited: list[str]) -> None:
     if operation in _TRAIL and not awaited:
         _TRAIL[operation](story, record)
         return
+    if operation == "open_session" and awaited == ["place_hold", "capture_hold"]:
+        awaited[:] = _BY_SESSION
     require(bool(awaited) and operation == awaited[0], record, "it has no place here")
-    _TRADE[awaited.pop(0)](story, record)
+    follow = _BY_SESSION.get(operation) or _TRADE[operation]
+    awaited.pop(0)
+    follow(story, record)
 
 
 def _check_parties(story: Story) -> None:

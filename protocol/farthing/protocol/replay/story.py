@@ -32,8 +32,10 @@ class Offer:
 class Story:
     """The things of one charge, as the records replayed so far leave them.
 
-    The things of the engine stay documents: only what is checked is read. `moved` are all
-    transfers; `proved` says in sentences what holds.
+    The things of the engine stay documents: only what is checked is read. `hold` is what the charge
+    was paid from; where that is a session, the charge itself, for which all that it bills was set
+    aside. `payer` is the key of the session's vouchers. `moved` are all transfers; `proved` says in
+    sentences what holds.
     """
 
     quote_key: PublicKey
@@ -42,6 +44,8 @@ class Story:
     quote: QuoteDocument | None = None
     agreement: JsonObject | None = None
     hold: JsonObject | None = None
+    session: JsonObject | None = None
+    payer: PublicKey | None = None
     delivery: DeliveryRecord | None = None
     charge: JsonObject | None = None
     dispute: JsonObject | None = None
@@ -61,6 +65,10 @@ class Story:
     def the_hold(self) -> JsonObject:
         """The hold, which must have come before."""
         return _there(self.hold, "hold")
+
+    def the_session(self) -> JsonObject:
+        """The session, which must have been opened before."""
+        return _there(self.session, "session")
 
     def the_charge(self) -> JsonObject:
         """The charge, which must have come before."""

@@ -146,22 +146,19 @@ def _rule(
     """Decide again on the case as it must have been, and follow what the ruling leads to."""
     charge, agreement = story.the_charge(), story.the_agreement()
     require(dispute["status"] == "needs_evidence", record, "the dispute was decided before")
-    offer, delivery = story.the_offer(), story.delivery
-    assert delivery is not None, "a charge has a delivery record"
-    hold = story.the_hold()
     case = Case(
         charge_id=member(charge, "charge_id"),
         asset=_asset(charge),
         charged_units=_left_units(charge),
         card_sha256=member(agreement, "rate_card_sha256"),
         posted_card_sha256=member(charge, "rate_card_sha256"),
-        position=quantities(hold["position"]),
-        usage=delivery.usage,
-        result_sha256=delivery.result_sha256,
+        position=quantities(charge["position"]),
+        usage=quantities(charge["usage"]),
+        result_sha256=member(charge, "result_sha256"),
         evidence=evidence,
         evidence_overdue=overdue,
     )
-    ruling = rules.decide(Reason(member(dispute, "reason")), case, offer.card)
+    ruling = rules.decide(Reason(member(dispute, "reason")), case, story.the_offer().card)
     decided: JsonObject = {"case": case.document(), "ruling": ruling.document()}
     require(record.decided == decided, record, "the rule decides otherwise")
     _, dispute_change = changes(record, "charge", "dispute")

@@ -73,7 +73,7 @@ class Watcher:
 
 
 class Feed:
-    """Follows the journal's end while anybody watches, once for all of this process's streams.
+    """Follows the journal's end for whoever watches, once for all of this process's streams.
 
     Args:
         engine: whose journal.
@@ -159,9 +159,6 @@ class Feed:
         self._callers[watcher.caller.principal_id] -= 1
         if not self._callers[watcher.caller.principal_id]:
             del self._callers[watcher.caller.principal_id]
-        if not self._watchers and self._following is not None:
-            self._following.cancel()
-            self._following = None
 
     async def _follow(self) -> None:
         try:
@@ -189,6 +186,11 @@ class Feed:
                 following = cast("AsyncGenerator[Committed, None]", self._engine.follow(seq))
                 async with aclosing(following):
                     async for committed in following:
+                        # Who goes leaves the question for the next record to the one who comes:
+                        # each that is given up stays with the engine until there is one.
+                        if not self._watchers:
+                            self._following = None
+                            return
                         seq = committed.seq
                         self._tell(committed.record)
                 return

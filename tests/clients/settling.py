@@ -42,7 +42,18 @@ from farthing.protocol.vouchers import SpendBook, mac_token
 from farthing.protocol.wire import Usage, money
 from tests.papers import card_document, listing_document, signing_key, terms_document
 
-__all__ = ["FLAT", "PAGE_UNITS", "PLATFORM", "Clock", "Desk", "Payer", "Settlement", "Shop", "shop"]
+__all__ = [
+    "FLAT",
+    "PAGE_UNITS",
+    "PLATFORM",
+    "PLATFORM_KEY",
+    "Clock",
+    "Desk",
+    "Payer",
+    "Settlement",
+    "Shop",
+    "shop",
+]
 
 PLATFORM = "https://market.example"
 PLATFORM_KEY = PrivateKey.from_seed(bytes(range(32)))

@@ -159,6 +159,11 @@ class Seller:
         finally:
             await self.close()
 
+    @property
+    def is_open(self) -> bool:
+        """Whether the spool is open here."""
+        return self._counter is not None
+
     async def open(self) -> Counter:
         """Open the spool and go on with what a crash left; the first paid call does at the latest.
 

@@ -1,0 +1,274 @@
+"""Routes of an application that knows nothing of payments, paid for in the headers of HTTP."""
+
+import asyncio
+import base64
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import orjson
+import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+
+from farthing.clients.documents import result_sha256
+from farthing.clients.middleware import (
+    PAYMENT_REQUIRED,
+    PAYMENT_RESPONSE,
+    PAYMENT_SIGNATURE,
+    PaymentMiddleware,
+    Priced,
+)
+from farthing.clients.paid import Seller
+from farthing.clients.x402 import Presented, payment, read_used
+from farthing.protocol.canonical import sha256_hex
+from tests.clients.settling import PAGE_UNITS, PLATFORM, PLATFORM_KEY, Shop, shop
+
+PDF = {"pdf": "one|two"}
+URL = "http://vendor.example"
+
+
+@dataclass
+class Pages:
+    """The application: three routes, and what they did."""
+
+    runs: int = 0
+    answer: Response | None = None
+    go: asyncio.Event | None = None
+    working: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def extract(self, request: Request) -> Response:
+        self.runs += 1
+        body = await request.body()
+        self.working.set()
+        if self.go is not None:
+            await self.go.wait()
+        if self.answer is not None:
+            return self.answer
+        pdf = request.query_params.get("pdf") or orjson.loads(body)["pdf"]
+        return JSONResponse({"pages": pdf.split("|")}, headers={"x-engine": "plain"})
+
+    async def scan(self, request: Request) -> Response:
+        self.runs += 1
+        return JSONResponse({"pages": [sha256_hex(await request.body())]})
+
+    async def free(self, request: Request) -> Response:
+        del request
+        return PlainTextResponse("free")
+
+
+@dataclass
+class Site:
+    market: Shop
+    pages: Pages
+    seller: Seller
+    http: httpx2.AsyncClient
+
+    async def post(
+        self, paid: Presented | None, arguments: Any = PDF, *, content: bytes = b"", query: str = ""
+    ) -> httpx2.Response:
+        headers = {PAYMENT_SIGNATURE: self.signature(paid)} if paid else {}
+        if content:
+            return await self.http.post("/scan" + query, content=content, headers=headers)
+        return await self.http.post("/extract" + query, json=arguments, headers=headers)
+
+    def signature(self, paid: Presented) -> str:
+        price = self.market.ware.price("", PLATFORM, f"{URL}/extract")
+        return base64.b64encode(orjson.dumps(payment(price, paid))).decode()
+
+
+def said(response: httpx2.Response, header: str) -> Any:
+    return orjson.loads(base64.b64decode(response.headers[header]))
+
+
+@asynccontextmanager
+async def site(folder: Path) -> AsyncIterator[Site]:
+    async with shop(folder / "other") as market:
+        pages = Pages()
+        seller = Seller(
+            market.settlement,
+            platform_keys={PLATFORM_KEY.thumbprint: PLATFORM_KEY.public},
+            spool=folder / "spool.sqlite",
+            offer=lambda _: market.offer,
+        )
+        app = Starlette(
+            routes=[
+                Route("/extract", pages.extract, methods=["GET", "POST"]),
+                Route("/scan", pages.scan, methods=["POST"]),
+                Route("/free", pages.free),
+            ]
+        )
+        priced = Priced("pdf-text", {"page": lambda result: len(result["pages"])})
+        paid = PaymentMiddleware(
+            app, seller, {"POST /extract": priced, "GET /extract": priced, "POST /scan": priced}
+        )
+        transport = httpx2.ASGITransport(paid)
+        async with httpx2.AsyncClient(transport=transport, base_url=URL) as http:
+            try:
+                yield Site(market, pages, seller, http)
+            finally:
+                await seller.close()
+
+
+async def test_a_route_is_paid_for_in_headers_and_its_usage_is_reported(tmp_path: Path) -> None:
+    async with site(tmp_path) as place:
+        payer = place.market.payer()
+        response = await place.post(payer.signed(payer.voucher(PDF)))
+        await place.market.settled(1)
+
+        assert (response.status_code, response.headers["x-engine"]) == (200, "plain")
+        assert response.content == b'{"pages":["one","two"]}'
+        used = read_used(said(response, PAYMENT_RESPONSE))
+        assert used is not None
+        assert (used.seq, used.amount_units) == (1, 2 * PAGE_UNITS)
+        assert used.result_sha256 == sha256_hex(response.content) == result_sha256(response.json())
+
+
+async def test_a_route_that_is_not_paid_for_says_what_it_asks(tmp_path: Path) -> None:
+    async with site(tmp_path) as place:
+        response = await place.post(None)
+
+        required = said(response, PAYMENT_REQUIRED)
+        assert response.status_code == 402
+        assert response.json() == required
+        assert required["resource"] == {"url": f"{URL}/extract"}
+        (accepts,) = required["accepts"]
+        assert (accepts["amount"], accepts["extra"]["takes"]) == ("2000000", ["hold", "session"])
+        assert place.pages.runs == 0
+
+
+async def test_what_is_not_priced_is_served_as_before(tmp_path: Path) -> None:
+    async with site(tmp_path) as place:
+        response = await place.http.get("/free")
+
+        assert (response.status_code, response.text) == (200, "free")
+
+
+async def test_a_request_that_is_sent_again_is_answered_again_and_not_worked_on(
+    tmp_path: Path,
+) -> None:
+    async with site(tmp_path) as place:
+        payer = place.market.payer()
+        paid = payer.signed(payer.voucher(PDF))
+        first, again = await place.post(paid), await place.post(paid)
+
+        assert (first.content, first.headers) == (again.content, again.headers)
+        assert place.pages.runs == 1
+
+
+async def test_query_and_body_are_what_is_paid_for(tmp_path: Path) -> None:
+    async with site(tmp_path) as place:
+        payer = place.market.payer()
+        by_query = payer.signed(payer.voucher(PDF))
+        headers = {PAYMENT_SIGNATURE: place.signature(by_query)}
+        got = await place.http.get("/extract?pdf=one|two", headers=headers)
+        both = payer.signed(payer.voucher(PDF))
+        changed = await place.post(both, query="?lang=de")
+        raw: Any = {"body_sha256": sha256_hex(b"%PDF"), "lang": "de"}
+        scanned = await place.post(
+            payer.signed(payer.voucher(raw)), content=b"%PDF", query="?lang=de"
+        )
+        twice = await place.post(payer.signed(payer.voucher(PDF)), query="?pdf=x")
+
+        assert got.json() == {"pages": ["one", "two"]}
+        assert (changed.status_code, changed.json()["error"]) == (402, "proof_invalid")
+        assert scanned.json() == {"pages": [sha256_hex(b"%PDF")]}
+        assert (twice.status_code, twice.json()["path"]) == (400, "query.pdf")
+        assert place.pages.runs == 2
+
+
+@pytest.mark.parametrize("header", ["-", "e30=", "W10=", base64.b64encode(b"{").decode()])
+async def test_a_header_that_is_no_payment_pays_for_nothing(tmp_path: Path, header: str) -> None:
+    async with site(tmp_path) as place:
+        response = await place.http.post("/extract", json=PDF, headers={PAYMENT_SIGNATURE: header})
+
+        assert (response.status_code, response.json()["error"]) == (402, "proof_invalid")
+        assert place.pages.runs == 0
+
+
+@pytest.mark.parametrize(
+    ("answer", "status", "code", "outcome"),
+    [
+        (PlainTextResponse("no such page", 404), 400, "invalid_argument", "failed_buyer"),
+        (PlainTextResponse("the inside", 500), 502, "vendor_failed", "failed_vendor"),
+        (PlainTextResponse("text"), 502, "vendor_failed", "failed_vendor"),
+        (JSONResponse({"words": []}), 502, "vendor_failed", "failed_vendor"),
+        (JSONResponse({"pages": [0.5]}), 502, "vendor_failed", "failed_vendor"),
+    ],
+)
+async def test_an_answer_that_cannot_be_sold_is_not_billed(
+    tmp_path: Path, answer: Response, status: int, code: str, outcome: str
+) -> None:
+    async with site(tmp_path) as place:
+        payer = place.market.payer()
+        place.pages.answer = answer
+        response = await place.post(payer.signed(payer.voucher(PDF)))
+        await place.seller.close()
+
+        assert (response.status_code, response.json()["code"]) == (status, code)
+        assert said(response, PAYMENT_RESPONSE)["errorReason"] == code
+        assert "inside" not in response.text
+        ((batch, *_),) = place.market.settlement.sent
+        assert orjson.loads(batch)[0]["data"]["outcome"] == outcome
+        assert place.market.settlement.billed == {}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status"),
+    [({"pdf": 1}, 400), ([], 400), ({"pdf": "x", "scale": 0.5}, 400), ({"pdf": "x" * 2000}, 413)],
+)
+async def test_a_request_that_does_not_fit_is_refused_before_any_payment(
+    tmp_path: Path, arguments: Any, status: int
+) -> None:
+    async with site(tmp_path) as place:
+        response = await place.post(None, arguments)
+
+        assert response.status_code == status
+        assert place.pages.runs == 0
+
+
+async def test_work_goes_on_when_its_caller_goes_away(tmp_path: Path) -> None:
+    async with site(tmp_path) as place:
+        payer = place.market.payer()
+        place.pages.go = asyncio.Event()
+        paid = payer.signed(payer.voucher(PDF))
+        call = asyncio.create_task(place.post(paid))
+        await place.pages.working.wait()
+        call.cancel()
+        await asyncio.gather(call, return_exceptions=True)
+        place.pages.go.set()
+
+        assert (await place.post(paid)).json() == {"pages": ["one", "two"]}
+        assert place.pages.runs == 1
+
+
+async def test_the_seller_is_opened_and_closed_with_the_application(tmp_path: Path) -> None:
+    async with site(tmp_path) as place:
+        events = asyncio.Queue[dict[str, Any]]()
+        sent: list[str] = []
+
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            del scope
+            for done in ("startup", "shutdown"):
+                assert (await receive())["type"] == f"lifespan.{done}"
+                await send({"type": f"lifespan.{done}.complete"})
+
+        async def send(message: Any) -> None:
+            sent.append(message["type"])
+
+        wrapped = PaymentMiddleware(app, place.seller, {})
+        life = asyncio.create_task(wrapped({"type": "lifespan"}, events.get, send))
+        await events.put({"type": "lifespan.startup"})
+        while not sent:  # noqa: ASYNC110 # the application has no event for it
+            await asyncio.sleep(0)
+        is_open = place.seller.is_open
+        await events.put({"type": "lifespan.shutdown"})
+        await life
+
+        assert (is_open, place.seller.is_open) == (True, False)
+        assert sent == ["lifespan.startup.complete", "lifespan.shutdown.complete"]

@@ -5,7 +5,7 @@ Boundary: a value that `trade` and `trail` fill in; no checks of its own but tha
 
 from dataclasses import dataclass, field
 
-from farthing.protocol.contracts import DeliveryRecord, QuoteDocument
+from farthing.protocol.contracts import QuoteDocument
 from farthing.protocol.errors import Unverified
 from farthing.protocol.keys import PublicKey
 from farthing.protocol.ledger import AccountKind, Transfer, account_name
@@ -46,7 +46,6 @@ class Story:
     hold: JsonObject | None = None
     session: JsonObject | None = None
     payer: PublicKey | None = None
-    delivery: DeliveryRecord | None = None
     charge: JsonObject | None = None
     dispute: JsonObject | None = None
     moved: list[Transfer] = field(default_factory=list)

@@ -253,7 +253,7 @@ def follow_capture(story: Story, record: Record) -> None:
     posted = spread(payers(story, charge), payees(story, charge, split), member(hold, "asset"))
     _moved(story, record, [*_aside(story, hold, Movement.VOID), *posted])
     _counted(record, hold, charged_units - held_units)
-    story.delivery, story.charge = delivery, charge
+    story.charge = charge
     story.proved.append(
         f"{vendor_id} signed the delivery record for {held.id}: result {delivery.result_sha256}"
     )

@@ -160,11 +160,11 @@ class Settlement(Vendor):
         window = self._windows.get(session_id, Window()).take(seq)
         if window is None:
             return "duplicate"
-        self._windows[session_id] = window
         if seq in self.reject:
             return self.reject[seq]
         if seq > best.seq:
             return "beyond_voucher"
+        self._windows[session_id] = window
         if columns.is_billed(place):
             card = parse_card(dict(self.offer.rate_card))
             running = self._running.setdefault(session_id, Running(card, {}))

@@ -250,3 +250,17 @@ async def test_a_crash_in_the_middle_of_many_calls_bills_each_that_was_answered_
         assert all(isinstance(each, Sold) for each in again)
         assert billed(market) == dict.fromkeys(range(1, 9), 2 * PAGE_UNITS)
         assert sorted(set(chain(*numbers(market)))) == list(range(1, 9))
+
+
+async def test_what_settlement_cannot_take_yet_is_reported_again_later(tmp_path: Path) -> None:
+    async with shop(tmp_path) as market:
+        market.settlement.reject = {1: "in_future", 2: "beyond_voucher"}
+        await called(market, 3)
+        await market.settled(1)
+        await market.crash()
+        market.settlement.reject = {}
+        await market.open()
+        await market.settled(3)
+
+        assert billed(market) == ALL
+        assert await market.counter.sessions.rejected(10) == []

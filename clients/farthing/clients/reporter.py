@@ -13,13 +13,22 @@ from contextlib import suppress
 from typing import Any, Final, NamedTuple
 
 from farthing.clients.commits import Commits
-from farthing.clients.usage_spool import BatchState, KeptBatch, Rejected, Row, Settled
+from farthing.clients.usage_spool import (
+    BatchState,
+    KeptBatch,
+    KeptCall,
+    PutBack,
+    Rejected,
+    Row,
+    Settled,
+    UsageSpool,
+)
 from farthing.clients.vendors import Vendor
 from farthing.protocol.canonical import sha256_hex
 from farthing.protocol.errors import Code, Refused, Unreachable
 from farthing.protocol.messages.sessions import UsageReport
 from farthing.protocol.signatures import Typ, read_header, sign_detached
-from farthing.protocol.usage import BATCH_BYTES_MAX, UsageEvent, batch_bytes
+from farthing.protocol.usage import BATCH_BYTES_MAX, UsageEvent, UsageFault, batch_bytes
 
 __all__ = ["Metered", "Reporter", "Signed", "UsageQueue"]
 
@@ -30,6 +39,8 @@ _EVERY_S: Final = 1.0
 _BACKOFF_S: Final = 0.25
 _BACKOFF_S_MAX: Final = 60.0
 _CLOSING_S: Final = 5.0
+# Another clock gets there, a better voucher may come.
+_MAY_PASS: Final = frozenset({UsageFault.IN_FUTURE, UsageFault.BEYOND_VOUCHER})
 
 
 class Signed(NamedTuple):
@@ -54,6 +65,7 @@ class UsageQueue:
     Args:
         session_id: Which session.
         ends_at_us: When it ends; what no signature covers by then is reported without.
+        place: That of its last event.
         reported_units: What the calls in its batches cost.
         voucher: The payer's best signature.
     """
@@ -62,16 +74,25 @@ class UsageQueue:
         self,
         session_id: str,
         ends_at_us: int,
+        *,
+        place: int = 0,
         reported_units: int = 0,
         voucher: Signed = Signed(),  # noqa: B008 - a value
     ) -> None:
         self.session_id = session_id
         self.ends_at_us = ends_at_us
+        self.place = place
         self.reported_units = reported_units
         self.voucher = voucher
         self.events: deque[Metered] = deque()
         self.waiting: deque[KeptBatch] = deque()
         self.is_full = asyncio.Event()
+        self.pause_s = 0.0
+
+    def next_place(self) -> int:
+        """The place of one more event."""
+        self.place += 1
+        return self.place
 
     def add(self, metered: Metered) -> None:
         """One more event, in its place."""
@@ -104,14 +125,15 @@ class Reporter:
 
     Args:
         vendor: Signs and sends.
-        commits: Writes the spool.
-        last_batch: The highest number that a batch of the spool has.
+        spool: Remembers.
+        commits: Writes it.
     """
 
-    def __init__(self, vendor: Vendor, commits: Commits[Row], last_batch: int) -> None:
+    def __init__(self, vendor: Vendor, spool: UsageSpool, commits: Commits[Row]) -> None:
         self._vendor = vendor
+        self._spool = spool
         self._commits = commits
-        self._last_batch = last_batch
+        self._last_batch = spool.last_batch()
         self._clock = vendor.connection.clock
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
@@ -143,12 +165,14 @@ class Reporter:
             while (asked_s := await self._send(queue)) is not None:
                 await self._vendor.connection.sleep(max(wait_s, min(asked_s, _BACKOFF_S_MAX)))
                 wait_s = min(wait_s * 2, _BACKOFF_S_MAX)
+            if queue.pause_s:
+                await self._vendor.connection.sleep(queue.pause_s)
 
     async def _flush(self, queue: UsageQueue) -> None:
         while queue.waiting or queue.due(self._clock()):
             if not queue.waiting:
                 await self._make(queue)
-            if await self._send(queue) is not None:
+            if await self._send(queue) is not None or queue.pause_s:
                 return
 
     async def _until_full(self, queue: UsageQueue) -> None:
@@ -191,7 +215,8 @@ class Reporter:
             text=text,
             signature=sign_detached(signer, Typ.USAGE, text.encode()),
             voucher=voucher,
-            key=f"usage-{sha256_hex(f'{signer.thumbprint}{text}'.encode())}",
+            # The same text is another report where settlement could not take it at first.
+            key=f"usage-{sha256_hex(f'{number} {signer.thumbprint} {text}'.encode())}",
             place=place,
             at_us=self._clock(),
         )
@@ -225,7 +250,7 @@ class Reporter:
                 return 0
             self._refused(batch, refused.code)
         else:
-            self._taken(batch, report)
+            await self._taken(queue, batch, report)
         queue.waiting.popleft()
         await self._commits.kept()
         return None
@@ -233,12 +258,21 @@ class Reporter:
     def _is_of_an_older_key(self, batch: KeptBatch) -> bool:
         return read_header(batch.signature).kid != self._vendor.signer.thumbprint
 
-    def _taken(self, batch: KeptBatch, report: UsageReport) -> None:
+    async def _taken(self, queue: UsageQueue, batch: KeptBatch, report: UsageReport) -> None:
+        early: set[int] = set()
         for event in report.rejected:
-            log.warning("call %s of %s is not billed: %s", event.id, batch.session_id, event.reason)
-            self._commits.note(
-                Rejected(session_id=batch.session_id, seq=int(event.id), reason=event.reason)
-            )
+            seq, session_id = int(event.id), batch.session_id
+            if event.reason in _MAY_PASS and self._clock() < queue.ends_at_us:
+                log.info("call %s of %s is reported again: %s", seq, session_id, event.reason)
+                early.add(seq)
+                continue
+            log.warning("call %s of %s is not billed: %s", seq, session_id, event.reason)
+            self._commits.note(Rejected(session_id=session_id, seq=seq, reason=event.reason))
+        queue.pause_s = min(queue.pause_s * 2 or _EVERY_S, _BACKOFF_S_MAX) if early else 0
+        if early:
+            calls = await asyncio.to_thread(self._spool.reported, batch.number)
+            for call in (each for each in calls if each.seq in early):
+                self._put_back(queue, call)
         self._commits.note(
             Settled(
                 number=batch.number,
@@ -247,6 +281,13 @@ class Reporter:
                 charge_id=report.charge_id,
             )
         )
+
+    def _put_back(self, queue: UsageQueue, call: KeptCall) -> None:
+        """Have a call reported once more, in another batch."""
+        place = queue.next_place()
+        queue.reported_units -= call.amount_units
+        queue.add(Metered(place, call.event, call.amount_units))
+        self._commits.note(PutBack(session_id=call.session_id, seq=call.seq, place=place))
 
     def _refused(self, batch: KeptBatch, code: Code) -> None:
         log.error("a whole batch of %s is not taken: %s", batch.session_id, code.value)

@@ -79,7 +79,7 @@ class SessionDesk:
         counts: What is owed.
         running: What calls cost from here on.
         queue: What is to be reported.
-        place: That of the session's last event.
+        top: The highest number of a call that has ended.
         mac_key: The key that the payer handed over last; empty where it did not.
         tools: What it writes and reports with.
     """
@@ -91,7 +91,7 @@ class SessionDesk:
         running: Running,
         queue: UsageQueue,
         *,
-        place: int,
+        top: int,
         mac_key: bytes,
         tools: Tools,
     ) -> None:
@@ -102,7 +102,7 @@ class SessionDesk:
         self.mac_key = mac_key
         self._counts = counts
         self._running = running
-        self._place = place
+        self._top = top
         self._tools = tools
         self._clock = tools.vendor.connection.clock
         self._flights: dict[int, tuple[str, asyncio.Task[KeptCall]]] = {}
@@ -156,7 +156,7 @@ class SessionDesk:
             "position": {meter: str(each) for meter, each in self._running.position.items()},
             "voucher": {"token": token, "seq": seq, "units": str(units)},
             "mac_key": self.mac_key.hex(),
-            "place": self._place,
+            "place": self.queue.place,
         }
         return KeptSession(
             session_id=self.session_id,
@@ -195,7 +195,8 @@ class SessionDesk:
         voucher = work.vouched.voucher
         work.check_room()
         # Settlement has the same window, over the calls in the order in which they end.
-        if self._flights and voucher.seq - min(self._flights) >= WINDOW:
+        first = min(self._flights, default=voucher.seq)
+        if voucher.seq - first >= WINDOW or voucher.seq - self._top > WINDOW:
             raise Refused(refuse(Code.OVERLOADED, retry_after_s=1))
         refusal = self._counts.admit(voucher, signed=bool(work.vouched.token))
         if refusal is not None:
@@ -264,8 +265,8 @@ class SessionDesk:
         return await self._ended(replace(call, outcome=outcome, refusal=refusal.document()))
 
     async def _ended(self, call: KeptCall) -> KeptCall:
-        self._place += 1
-        call = replace(call, place=self._place)
+        self._top = max(self._top, call.seq)
+        call = replace(call, place=self.queue.next_place())
         self.queue.add(Metered(call.place, call.event, call.amount_units))
         self._tools.commits.note(call)
         self._tools.commits.draft(self.row)

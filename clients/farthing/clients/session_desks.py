@@ -44,7 +44,7 @@ class SessionDesks:
         self._card_of = card_of
         self._clock = vendor.connection.clock
         self._commits = Commits[Row](spool.write)
-        self._reporter = Reporter(vendor, self._commits, spool.last_batch())
+        self._reporter = Reporter(vendor, spool, self._commits)
         self._tools = Tools(
             vendor=vendor, spool=spool, commits=self._commits, reporter=self._reporter
         )
@@ -125,19 +125,20 @@ class SessionDesks:
             unsigned_units=entitlement.unsigned_units,
         )
         return SessionDesk(
-            entitlement, counts, running, queue, place=0, mac_key=b"", tools=self._tools
+            entitlement, counts, running, queue, top=0, mac_key=b"", tools=self._tools
         )
 
     def _again(self, kept: KeptSession, entitlement: Entitlement, card: RateCard) -> SessionDesk:
         quantities = cast("dict[str, str]", kept.document["position"])
         position = {meter: int(quantity) for meter, quantity in quantities.items()}
-        counts = _settled(kept.document["counts"], self._spool.numbers(kept.session_id))
+        numbers = self._spool.numbers(kept.session_id)
+        counts = _settled(kept.document["counts"], numbers)
         return SessionDesk(
             entitlement,
             VoucherDesk.from_document(counts),
             Running(card, position),
             self._queues.get(kept.session_id) or self._queue(kept),
-            place=int(str(kept.document["place"])),
+            top=max(numbers, default=0),
             mac_key=bytes.fromhex(str(kept.document["mac_key"])),
             tools=self._tools,
         )
@@ -150,8 +151,11 @@ class SessionDesks:
         queue = UsageQueue(
             kept.session_id,
             kept.ends_at_us,
-            int(counts["spent_units"]) - sum(call.amount_units for call in calls),
-            Signed(str(voucher["token"]), int(str(voucher["seq"])), int(str(voucher["units"]))),
+            place=max(int(str(kept.document["place"])), *(call.place for call in calls), 0),
+            reported_units=int(counts["spent_units"]) - sum(call.amount_units for call in calls),
+            voucher=Signed(
+                str(voucher["token"]), int(str(voucher["seq"])), int(str(voucher["units"]))
+            ),
         )
         queue.waiting.extend(self._spool.waiting(kept.session_id))
         for call in calls:

@@ -21,6 +21,7 @@ __all__ = [
     "KeptBatch",
     "KeptCall",
     "KeptSession",
+    "PutBack",
     "Rejected",
     "Row",
     "Settled",
@@ -67,6 +68,8 @@ _REJECT: Final = "UPDATE call SET rejected = ? WHERE session_id = ? AND seq = ?"
 _TAKE: Final = (
     "UPDATE call SET batch = ? WHERE session_id = ? AND batch = 0 AND place BETWEEN 1 AND ?"
 )
+
+_PUT_BACK: Final = "UPDATE call SET batch = 0, place = ? WHERE session_id = ? AND seq = ?"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -190,7 +193,16 @@ class Rejected:
     reason: str
 
 
-Row = KeptSession | KeptCall | KeptBatch | Settled | Rejected
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PutBack:
+    """A call whose event is reported once more, in another place."""
+
+    session_id: str
+    seq: int
+    place: int
+
+
+Row = KeptSession | KeptCall | KeptBatch | Settled | Rejected | PutBack
 
 
 class UsageSpool:
@@ -211,6 +223,7 @@ class UsageSpool:
         batches = [row for row in rows if isinstance(row, KeptBatch)]
         settled = [row for row in rows if isinstance(row, Settled)]
         rejected = [row for row in rows if isinstance(row, Rejected)]
+        put_back = [row for row in rows if isinstance(row, PutBack)]
         self._file.write((
             (_PUT_SESSION, [_session_values(each) for each in sessions.values()]),
             (_PUT_CALL, [_call_values(each) for each in calls]),
@@ -219,6 +232,7 @@ class UsageSpool:
             (_SETTLE, [_settled_values(each) for each in settled]),
             (_REJECT_ALL, [(each.reason, each.number) for each in settled if each.reason]),
             (_REJECT, [(each.reason, each.session_id, each.seq) for each in rejected]),
+            (_PUT_BACK, [(each.place, each.session_id, each.seq) for each in put_back]),
         ))  # fmt: skip
 
     def session(self, session_id: str) -> KeptSession | None:
@@ -253,6 +267,11 @@ class UsageSpool:
             "SELECT * FROM call WHERE session_id = ? AND batch = 0 AND place > 0 ORDER BY place",
             session_id,
         )
+        return [_call(row) for row in rows]
+
+    def reported(self, number: int) -> list[KeptCall]:
+        """The calls that a batch reports, in its order."""
+        rows = self._file.do("SELECT * FROM call WHERE batch = ? ORDER BY place", number)
         return [_call(row) for row in rows]
 
     def undrained(self) -> list[str]:

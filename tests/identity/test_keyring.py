@@ -6,7 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from farthing.identity.keyring import Keyring, Purpose, UnusableKeys, open_keyring, retire
+from farthing.identity.keyring import (
+    Keyring,
+    Purpose,
+    UnusableKeys,
+    open_keyring,
+    open_secret,
+    retire,
+)
 from farthing.protocol.keys import PrivateKey
 
 ORIGIN = "market.example/journal"
@@ -228,3 +235,40 @@ def test_the_staffs_keys_are_rotated_by_the_staff(tmp_path: Path, purpose: Purpo
         retire(tmp_path, purpose, os.urandom)
 
     assert files(tmp_path) == before
+
+
+def test_the_key_that_pays_vendors_is_made_anew_and_published_nowhere(tmp_path: Path) -> None:
+    first = opened(tmp_path)
+    first.path(Purpose.PAYER).unlink()
+
+    again = opened(tmp_path, begun=True)
+
+    assert again[Purpose.PAYER].thumbprint != first[Purpose.PAYER].thumbprint
+    published = {key["kid"] for key in again.jwks()["keys"]}
+    assert published & {first[Purpose.PAYER].thumbprint, again[Purpose.PAYER].thumbprint} == set()
+
+
+def test_a_secret_is_made_once_and_is_its_owners_alone(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        first = open_secret(tmp_path, "results", os.urandom)
+    finally:
+        os.umask(before)
+
+    assert len(first) == 32
+    assert open_secret(tmp_path, "results", os.urandom) == first
+    path = tmp_path / "results.jwk"
+    assert path.stat().st_mode & 0o777 == 0o600
+    path.chmod(0o640)
+    with pytest.raises(UnusableKeys):
+        open_secret(tmp_path, "results", os.urandom)
+
+
+@pytest.mark.parametrize("content", [b"{}", b'{"k":"AAAA","kty":"oct"}', b'{"k":"!","kty":"oct"}'])
+def test_a_file_without_a_whole_secret_is_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "results.jwk"
+    path.write_bytes(content)
+    path.chmod(0o600)
+
+    with pytest.raises(UnusableKeys):
+        open_secret(tmp_path, "results", os.urandom)

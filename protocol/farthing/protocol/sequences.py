@@ -5,6 +5,7 @@ bills it. The window is that of IPsec's anti-replay service (RFC 4303, section 3
 ahead as well. Source: spec/sessions.md.
 """
 
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from farthing.protocol.usage import UsageFault
@@ -44,6 +45,18 @@ class Window(NamedTuple):
         if behind >= 0:
             return Window(self.top, self.seen | 1 << behind)
         return Window(seq, (self.seen << -behind | 1) & _MASK)
+
+    def take_all(self, seqs: Sequence[int]) -> "Window | None":
+        """The window with all of these taken one after the other, None where one cannot be."""
+        if seqs == tuple(range(self.top + 1, self.top + len(seqs) + 1)):
+            count = len(seqs)
+            return Window(seqs[-1], (self.seen << count | (1 << count) - 1) & _MASK)
+        window: Window | None = self
+        for seq in seqs:
+            if window is None:
+                return None
+            window = window.take(seq)
+        return window
 
     @property
     def text(self) -> str:

@@ -89,7 +89,11 @@ class CaptureHold:
 
 @message
 class Charge:
-    """What was captured of a hold. `status` tells where the money stands now."""
+    """What was captured of a hold, or billed of a session: then `hold_id` is empty.
+
+    `status` tells where the money stands now. A session's charge is of one batch of calls, which
+    have their results each: `result_sha256` is empty.
+    """
 
     charge_id: str
     hold_id: str
@@ -104,6 +108,7 @@ class Charge:
     captured_at: str
     window_closes_at: str
     seq: int
+    session_id: str = ""
     standing: StandingNow | None = None
 
 

@@ -15,6 +15,7 @@ from farthing.protocol.messages import (
     holds,
     listings,
     services,
+    sessions,
     statements,
     trails,
     treasury,
@@ -29,8 +30,8 @@ AnyOperation = Operation[Any, Any]
 OPERATIONS: Final[Mapping[str, AnyOperation]] = MappingProxyType({
     operation.name: operation
     for noun in (
-        catalog, listings, agreements, holds, services, charges, disputes, accounts, statements,
-        agents, authority, treasury, trails,
+        catalog, listings, agreements, holds, services, sessions, charges, disputes, accounts,
+        statements, agents, authority, treasury, trails,
     )
     for name in sorted(vars(noun))
     if isinstance(operation := vars(noun)[name], Operation)

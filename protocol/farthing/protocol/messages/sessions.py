@@ -235,7 +235,6 @@ REPORT_USAGE = Operation(
     effect=Effect.MOVES_MONEY,
     roles=frozenset({Role.VENDOR}),
     codes=(
-        Code.NOT_FOUND,
         Code.SIGNATURE_INVALID,
         Code.SESSION_CLOSED,
         Code.USAGE_INVALID,

@@ -19,7 +19,7 @@ from farthing.protocol.wire import Operation, money
 from farthing.server.market import Market
 from farthing.settlement.engine.commands import Outcome
 from farthing.settlement.engine.questions import Lookup, ProofOf, RecordAt
-from farthing.settlement.engine.things import Agreement, Charge, Dispute, Hold
+from farthing.settlement.engine.things import Agreement, Charge, Dispute, Hold, Session
 
 __all__ = [
     "Handler",
@@ -35,7 +35,7 @@ __all__ = [
 ]
 
 T = TypeVar("T")
-Shared = TypeVar("Shared", Agreement, Charge, Dispute, Hold)
+Shared = TypeVar("Shared", Agreement, Charge, Dispute, Hold, Session)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

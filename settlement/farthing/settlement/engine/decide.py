@@ -24,7 +24,9 @@ from farthing.settlement.engine import (
     payments,
     principals,
     services,
+    sessions,
     treasury,
+    usage,
 )
 from farthing.settlement.engine.commands import PLATFORM, Command, Seen
 from farthing.settlement.engine.drafts import Call, Draft
@@ -40,6 +42,7 @@ _DECISIONS: Final[Mapping[str, Decision]] = {
     "call_service": services.call,
     "capture_hold": holds.capture,
     "close_account": treasury.close,
+    "close_session": sessions.close,
     "confirm_payout": payments.confirm_payout,
     "confirm_top_up": payments.confirm_top_up,
     "create_top_up": payments.create_top_up,
@@ -50,11 +53,13 @@ _DECISIONS: Final[Mapping[str, Decision]] = {
     "fund_account": accounts.fund,
     "grant_credit": lots.grant,
     "initiate_dispute": disputes.initiate,
+    "open_session": sessions.open_,
     "place_hold": holds.place,
     "publish_listing": listings.publish,
     "refund_charge": charges.refund,
     "register_agent": principals.register,
     "release_hold": holds.release,
+    "report_usage": usage.report,
     "request_payout": payments.request_payout,
     "revoke_authority": grants.revoke_authority,
     "revoke_key": principals.revoke,
@@ -65,6 +70,7 @@ _DECISIONS: Final[Mapping[str, Decision]] = {
     "set_partner": treasury.set_partner,
     "submit_evidence": disputes.answer_with_evidence,
     "terminate_agreement": agreements.terminate,
+    "top_up_session": sessions.top_up,
     "unfreeze": principals.unfreeze,
     "withdraw_listing": listings.withdraw,
 }
@@ -74,6 +80,7 @@ _PLATFORMS: Final[Mapping[str, Decision]] = {
     "close_evidence": disputes.close_evidence,
     "expire_hold": holds.expire,
     "expire_lot": lots.expire,
+    "expire_session": sessions.expire,
     "expire_top_up": payments.expire_top_up,
     "process_event": payments.process_event,
     "settle_charge": charges.settle,

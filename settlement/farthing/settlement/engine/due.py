@@ -11,6 +11,7 @@ from farthing.settlement.engine.disputes import CloseEvidence
 from farthing.settlement.engine.holds import ExpireHold
 from farthing.settlement.engine.lots import ExpireLot
 from farthing.settlement.engine.payments import ExpireTopUp
+from farthing.settlement.engine.sessions import ExpireSession
 from farthing.settlement.engine.state import State, waits
 
 __all__ = ["due", "next_due_us"]
@@ -33,6 +34,8 @@ def due(state: State, now_us: int) -> Command | None:
             return platform_command("expire_hold", ExpireHold(hold_id=thing_id))
         case "charge":
             return platform_command("settle_charge", SettleCharge(charge_id=thing_id))
+        case "session":
+            return platform_command("expire_session", ExpireSession(session_id=thing_id))
         case "lot":
             return platform_command("expire_lot", ExpireLot(lot_id=thing_id))
         case "top_up":

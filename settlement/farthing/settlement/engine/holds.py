@@ -58,6 +58,7 @@ __all__ = [
     "give_back",
     "hold_view",
     "lines_view",
+    "not_covered",
     "place",
     "place_answer",
     "quantities",
@@ -122,11 +123,7 @@ def place(state: State, call: Call) -> Draft | Refusal:
         operator_id, asset = agreement.operator_id, agreement.asset
         drawn = lots.draw(state, operator_id, asset, units, call.now_us)
         money_units -= sum(each.amount_units for each in drawn)
-    if short := _short(state, agreement, money_units):
-        reasons = (*reasons, short)
-    if state.closures and (closed := _closed(state, agreement)):
-        reasons = (*reasons, closed)
-    if reasons:
+    if reasons := (*reasons, *not_covered(state, agreement, money_units)):
         return first_of(reasons)
     assert grant is not None
     hold = Hold(
@@ -285,6 +282,7 @@ def charge_view(charge: Charge, lines: tuple[LineView, ...]) -> ChargeView:
         captured_at=format_time(charge.captured_at_us),
         window_closes_at=format_time(charge.window_closes_at_us),
         seq=charge.seq,
+        session_id=charge.session_id,
     )
 
 
@@ -357,6 +355,13 @@ def _price(
 ) -> _Price:
     rating = rate(card, dict(position), dict(usage))
     return _Price(rating.total_units, [line_document(line) for line in rating.lines])
+
+
+def not_covered(state: State, agreement: Agreement, units: int) -> tuple[Refusal, ...]:
+    """Why this much money cannot be set aside under an agreement: it is short, or closed."""
+    short = _short(state, agreement, units)
+    closed = _closed(state, agreement) if state.closures else None
+    return tuple(each for each in (short, closed) if each is not None)
 
 
 def _short(state: State, agreement: Agreement, units: int) -> Refusal | None:
@@ -446,7 +451,7 @@ def _charge(
     )
     if agreement.partner is None and not hold.drawn:
         return charge
-    return shares.shared(charge, hold, agreement)
+    return shares.shared(charge, hold.drawn, agreement)
 
 
 def _advanced(state: State, agreement: Agreement, usage: Mapping[str, int]) -> Change:

@@ -12,7 +12,7 @@ from farthing.protocol.errors import Broken
 from farthing.protocol.records import Record
 from farthing.settlement.engine.shelf import Shelf
 from farthing.settlement.engine.state import State, scope_of, settles, who_of
-from farthing.settlement.engine.things import Charge, Dispute, Hold, Payout, Thing, TopUp
+from farthing.settlement.engine.things import Charge, Dispute, Hold, Payout, Session, Thing, TopUp
 
 __all__ = ["connect", "entries", "forget", "settled"]
 
@@ -25,6 +25,7 @@ _NOUNS: Final[Mapping[str, type[Thing]]] = {
     "dispute": Dispute,
     "hold": Hold,
     "payout": Payout,
+    "session": Session,
     "top_up": TopUp,
 }
 

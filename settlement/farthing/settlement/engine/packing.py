@@ -27,6 +27,7 @@ from farthing.settlement.engine.things import (
     Partner,
     Payout,
     Principal,
+    Session,
     Thing,
     TopUp,
 )
@@ -50,6 +51,7 @@ _THINGS: Final[Mapping[str, type[Thing]]] = {
     "partners": Partner,
     "payouts": Payout,
     "principals": Principal,
+    "sessions": Session,
     "top_ups": TopUp,
 }
 _OTHERS: Final = frozenset(

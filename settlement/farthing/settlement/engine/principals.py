@@ -38,6 +38,7 @@ __all__ = [
     "enrol",
     "freeze",
     "freeze_answer",
+    "frozen_since_us",
     "is_frozen",
     "jwk_of",
     "key_answer",
@@ -168,7 +169,8 @@ def freeze(state: State, call: Call) -> Draft | Refusal:
     if principal is None:
         return refuse(Code.NOT_FOUND, path="principal_id")
     setters = {*principal.frozen_by, call.organisation_id}
-    frozen = replace(principal, frozen_by=tuple(sorted(setters)))
+    since_us = principal.frozen_at_us if principal.frozen_by else call.now_us
+    frozen = replace(principal, frozen_by=tuple(sorted(setters)), frozen_at_us=since_us)
     return Draft(changed=(change("principal", frozen.principal_id, frozen, principal),))
 
 
@@ -182,7 +184,8 @@ def unfreeze(state: State, call: Call) -> Draft | Refusal:
     if principal.frozen_by and call.organisation_id not in principal.frozen_by:
         return refuse(Code.NOT_PERMITTED, path="principal_id")
     setters = set(principal.frozen_by) - {call.organisation_id}
-    thawed = replace(principal, frozen_by=tuple(sorted(setters)))
+    since_us = principal.frozen_at_us if setters else 0
+    thawed = replace(principal, frozen_by=tuple(sorted(setters)), frozen_at_us=since_us)
     return Draft(changed=(change("principal", thawed.principal_id, thawed, principal),))
 
 
@@ -193,6 +196,13 @@ def is_frozen(state: State, principal_id: str) -> bool:
         return True
     organisation = state.principals.get(principal.organisation_id)
     return organisation is not None and bool(organisation.frozen_by)
+
+
+def frozen_since_us(state: State, principal_id: str) -> int | None:
+    """Since when a principal or its organisation has been frozen; None where neither is."""
+    principal = state.principals[principal_id]
+    both = (principal, state.principals.get(principal.organisation_id))
+    return min((each.frozen_at_us for each in both if each and each.frozen_by), default=None)
 
 
 def registration_answer(record: Record) -> Registration:

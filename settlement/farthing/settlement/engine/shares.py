@@ -11,27 +11,33 @@ from farthing.protocol.refunds import Split
 from farthing.protocol.shares import Part, back_of, first_of, partner_share, spread
 from farthing.settlement.engine import lots
 from farthing.settlement.engine.commands import PLATFORM
-from farthing.settlement.engine.things import Agreement, Charge, Drawn, Hold, Tail
+from farthing.settlement.engine.things import Agreement, Charge, Drawn, Hold, Session, Tail
 
-__all__ = ["aside", "back", "capture", "escrow", "payees", "ruling", "shared"]
+__all__ = ["aside", "back", "capture", "escrow", "payees", "reserve", "ruling", "shared"]
 
 
-def shared(charge: Charge, hold: Hold, agreement: Agreement) -> Charge:
-    """The charge with its partner's share and what it consumed of lots."""
+def shared(charge: Charge, drawn: tuple[Drawn, ...], agreement: Agreement) -> Charge:
+    """The charge with its partner's share and what it consumed of the lots that were drawn on."""
     partner = agreement.partner
     tail = None
     if partner is not None:
         units = partner_share(charge.amount_units, charge.fee_units, partner.ppm)
         tail = Tail(partner_id=partner.partner_id, amount_units=units)
-    drawn = lots.consumed(hold.drawn, charge.amount_units)
-    return replace(charge, tail=tail, drawn=drawn)
+    return replace(charge, tail=tail, drawn=lots.consumed(drawn, charge.amount_units))
 
 
 def aside(movement: Movement, hold: Hold) -> list[Transfer]:
     """A hold's transfers, from each account that pays for it."""
-    vendor = account_name(hold.vendor_id, AccountKind.VENDOR_PENDING, hold.asset)
-    payers = _payers(hold.operator_id, hold.asset, hold.drawn, hold.amount_units)
-    return spread(payers, [Part(vendor, hold.amount_units)], hold.asset, movement)
+    return reserve(movement, hold, hold.drawn, hold.amount_units)
+
+
+def reserve(
+    movement: Movement, thing: Hold | Session, drawn: tuple[Drawn, ...], units: int
+) -> list[Transfer]:
+    """The transfers of what is set aside, or of a part of it: credit lots first, then money."""
+    vendor = account_name(thing.vendor_id, AccountKind.VENDOR_PENDING, thing.asset)
+    payers = _payers(thing.operator_id, thing.asset, drawn, units)
+    return spread(payers, [Part(vendor, units)], thing.asset, movement)
 
 
 def capture(charge: Charge) -> list[Transfer]:

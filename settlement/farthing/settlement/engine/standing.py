@@ -186,6 +186,7 @@ def _tables(state: State) -> Mapping[str, Mapping[str, object]]:
         "payout": state.payouts,
         "position": state.positions,
         "principal": state.principals,
+        "session": state.sessions,
         "terms": state.terms,
         "top_up": state.top_ups,
     }

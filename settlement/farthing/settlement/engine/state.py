@@ -19,6 +19,7 @@ from farthing.protocol.rating import RateCard, parse_card
 from farthing.protocol.records import Change, Record
 from farthing.protocol.terms import Terms, parse_terms
 from farthing.protocol.times import DAY_US, utc_day
+from farthing.protocol.usage import REPORT_WINDOW_US
 from farthing.settlement.engine.shelf import Shelf
 from farthing.settlement.engine.things import (
     Agreement,
@@ -33,6 +34,7 @@ from farthing.settlement.engine.things import (
     Partner,
     Payout,
     Principal,
+    Session,
     TopUp,
 )
 
@@ -48,7 +50,7 @@ __all__ = [
 ]
 
 # How many of a party's things are told without looking further than memory; of others, all.
-NEWEST = {"charge": 100, "dispute": 100, "hold": 100, "payout": 100, "top_up": 100}
+NEWEST = dict.fromkeys(("charge", "dispute", "hold", "payout", "session", "top_up"), 100)
 # Staff acts for the platform: what the treasurer decides is listed for it too.
 _STAFF = "platform"
 # In which status a thing waits for nothing any more.
@@ -57,6 +59,7 @@ _SETTLED = {
     "dispute": frozenset({"decided"}),
     "hold": frozenset({"captured", "expired", "released"}),
     "payout": frozenset({"failed", "paid"}),
+    "session": frozenset({"closed", "expired"}),
     "top_up": frozenset({"expired", "failed", "posted"}),
 }
 # Entries of what has moved on are dropped once they are most of the heap, and it is worth it.
@@ -99,6 +102,7 @@ class State:
     free_lots: dict[tuple[str, str], list[str]] = field(default_factory=dict)
     top_ups: Shelf[str, TopUp] = field(default_factory=Shelf)
     payouts: Shelf[str, Payout] = field(default_factory=Shelf)
+    sessions: Shelf[str, Session] = field(default_factory=Shelf)
 
 
 @lru_cache(maxsize=4096)  # asked for by the decision, and again when its record is applied
@@ -179,6 +183,8 @@ def _put(state: State, change: Change, seq: int) -> None:
                 _party(state, "hold", change.id, hold.buyer_id, hold.operator_id, hold.vendor_id)
         case "charge":
             _put_charge(state, Charge.from_document(after), seq)
+        case "session":
+            _put_session(state, Session.from_document(after), seq)
         case "agreement":
             known = change.id in state.agreements
             agreement = state.agreements[change.id] = Agreement.from_document(after)
@@ -242,6 +248,17 @@ def _put_charge(state: State, charge: Charge, seq: int) -> None:
     if charge.seq == seq:
         parties = (charge.buyer_id, charge.operator_id, charge.vendor_id)
         _party(state, "charge", charge.charge_id, *parties)
+
+
+def _put_session(state: State, session: Session, seq: int) -> None:
+    known = state.sessions.kept(session.session_id)
+    settled_by = _settled_by("session", session.status, seq)
+    state.sessions.put(session.session_id, session, settled_by=settled_by)
+    if session.is_live and (known is None or known.end_us != session.end_us):
+        _await(state, session.end_us + REPORT_WINDOW_US, "session", session.session_id)
+    if session.seq == seq:
+        parties = (session.buyer_id, session.operator_id, session.vendor_id)
+        _party(state, "session", session.session_id, *parties)
 
 
 def _put_dispute(state: State, dispute: Dispute, seq: int) -> None:
@@ -316,6 +333,11 @@ def waits(state: State, due_us: int, noun: str, thing_id: str) -> bool:
         case "charge":
             charge = state.charges.kept(thing_id)
             return charge is not None and charge.status == "pending"
+        case "session":
+            session = state.sessions.kept(thing_id)
+            if session is None or not session.is_live:
+                return False
+            return session.end_us + REPORT_WINDOW_US == due_us
         case "lot":
             return state.lots[thing_id].free_units > 0
         case "top_up":
@@ -330,7 +352,7 @@ def waits(state: State, due_us: int, noun: str, thing_id: str) -> bool:
 
 def _await(state: State, due_us: int, noun: str, thing_id: str) -> None:
     heapq.heappush(state.due, (due_us, noun, thing_id))
-    waiting = len(state.holds) + len(state.charges) + len(state.disputes)
+    waiting = len(state.holds) + len(state.charges) + len(state.disputes) + len(state.sessions)
     if len(state.due) > 4 * waiting + _DUE_MIN:
         state.due = [entry for entry in state.due if waits(state, *entry)]
         heapq.heapify(state.due)

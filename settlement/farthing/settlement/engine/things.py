@@ -26,6 +26,7 @@ __all__ = [
     "Partner",
     "Payout",
     "Principal",
+    "Session",
     "Tail",
     "Thing",
     "TopUp",
@@ -68,13 +69,17 @@ class Thing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 class Principal(Thing, frozen=True, kw_only=True):
-    """An organisation (its own organisation), an agent (its operator's) or platform staff."""
+    """An organisation (its own organisation), an agent (its operator's) or platform staff.
+
+    `frozen_at_us` is since when it has been frozen by anybody.
+    """
 
     principal_id: str
     organisation_id: str
     role: str
     status: str
     frozen_by: tuple[str, ...] = ()
+    frozen_at_us: int = 0
     name_sha256: str = ""
 
 
@@ -184,10 +189,64 @@ class Hold(Thing, frozen=True, kw_only=True):
     drawn: tuple[Drawn, ...] = ()
 
 
-class Charge(Thing, frozen=True, kw_only=True):
-    """What was captured of a hold, and where the money stands.
+class Session(Thing, frozen=True, kw_only=True):
+    """Money set aside for many calls. What is left of it, `drawn` included, is pending.
 
-    `trail_seqs` are the records that changed it after the capture, `seq`.
+    `payer_thumbprint` is the key whose vouchers it is spent by; `top` and `seen` are the window of
+    the calls' numbers (`protocol.sequences`); `voucher_seq` and `max_cum_units` the highest of all
+    vouchers seen. `counted` is what of its cap counts against the grant, by UTC day.
+    """
+
+    session_id: str
+    agreement_id: str
+    buyer_id: str
+    operator_id: str
+    vendor_id: str
+    asset: str
+    status: str
+    cap_units: int
+    per_call_units: int
+    low_water_units: int
+    unsigned_units: int
+    final_action: str
+    spent_units: int = 0
+    calls: int = 0
+    rejected: int = 0
+    top: int = 0
+    seen: str = "0"
+    voucher_seq: int = 0
+    max_cum_units: int = 0
+    rate_card_sha256: str
+    payer_thumbprint: str
+    grant_id: str
+    counted: Mapping[str, int]
+    opened_at_us: int
+    expires_at_us: int
+    ended_at_us: int = 0
+    seq: int
+    drawn: tuple[Drawn, ...] = ()
+
+    @property
+    def left_units(self) -> int:
+        """What is still set aside."""
+        return self.cap_units - self.spent_units
+
+    @property
+    def end_us(self) -> int:
+        """The last instant of which a call is covered."""
+        return self.ended_at_us or self.expires_at_us
+
+    @property
+    def is_live(self) -> bool:
+        """Whether money is set aside for it."""
+        return self.status in {"open", "closing"}
+
+
+class Charge(Thing, frozen=True, kw_only=True):
+    """What was captured of a hold or billed of a session, and where the money stands.
+
+    A session's charge is of one batch; its `usage` is the sum of what was billed. `trail_seqs` are
+    the records that changed it after the capture, `seq`.
     """
 
     charge_id: str
@@ -214,6 +273,7 @@ class Charge(Thing, frozen=True, kw_only=True):
     trail_seqs: tuple[int, ...] = ()
     tail: Tail | None = None
     drawn: tuple[Drawn, ...] = ()
+    session_id: str = ""
 
 
 class Dispute(Thing, frozen=True, kw_only=True):
@@ -316,10 +376,12 @@ class Payout(Thing, frozen=True, kw_only=True):
 # Members that are left out of a document where they are empty.
 _SPARSE: Final[Mapping[str, tuple[str, ...]]] = {
     "Agreement": ("partner",),
-    "Charge": ("tail", "drawn"),
+    "Charge": ("tail", "drawn", "session_id"),
     "Dispute": ("held_partner_units",),
     "Hold": ("drawn",),
     "Payout": ("sent_at_us",),
+    "Principal": ("frozen_at_us",),
+    "Session": ("ended_at_us", "drawn"),
 }
 
 

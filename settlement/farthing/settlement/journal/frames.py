@@ -32,6 +32,8 @@ from farthing.settlement.engine.lots import ExpireLot
 from farthing.settlement.engine.payments import ExpireTopUp, Processed
 from farthing.settlement.engine.principals import Named
 from farthing.settlement.engine.services import AbandonHold, ServiceCall
+from farthing.settlement.engine.sessions import ExpireSession
+from farthing.settlement.engine.usage import Reported
 
 __all__ = [
     "BODIES",
@@ -66,7 +68,7 @@ __all__ = [
 T = TypeVar("T")
 
 # Raised with every change of what is below.
-PROTOCOL: Final = 1
+PROTOCOL: Final = 2
 # The largest body that the door takes is 1 MiB, and it may come twice, as body and as facts. The
 # books of half a million accounts fit too.
 FRAME_BYTES_MAX: Final = 64 * 1024 * 1024
@@ -181,11 +183,13 @@ _PLANNED: Final[Mapping[str, Any]] = {
     "enrol_organisation": Named[EnrolOrganisation],
     "expire_hold": ExpireHold,
     "expire_lot": ExpireLot,
+    "expire_session": ExpireSession,
     "expire_top_up": ExpireTopUp,
     GENESIS: Genesis,
     "process_event": Processed,
     "publish_listing": Publishing,
     "register_agent": Named[RegisterAgent],
+    "report_usage": Reported,
     "settle_charge": SettleCharge,
     "submit_evidence": Examined,
 }
@@ -214,6 +218,7 @@ NOUNS: Final[Mapping[str, Any]] = MappingProxyType({
     "payout": things.Payout,
     "position": dict[str, int],
     "principal": things.Principal,
+    "session": things.Session,
     "terms": Terms,
     "top_up": things.TopUp,
 })  # fmt: skip

@@ -1,0 +1,193 @@
+"""Spend sessions: opening, topping up, closing, showing, and the usage that a vendor reports."""
+
+from dataclasses import replace
+from typing import NamedTuple
+
+from farthing.identity.callers import Caller
+from farthing.protocol.canonical import Json, sha256_hex
+from farthing.protocol.documents import DocumentError
+from farthing.protocol.errors import Code, Refusal, refuse
+from farthing.protocol.ids import AgreementId, ListingId, OrganisationId, PrincipalId, SessionId
+from farthing.protocol.messages.sessions import (
+    CLOSE_SESSION,
+    OPEN_SESSION,
+    REPORT_USAGE,
+    TOP_UP_SESSION,
+    CloseSession,
+    GetSession,
+    ListSessions,
+    OpenSession,
+    ReportUsage,
+    Sessions,
+    TopUpSession,
+)
+from farthing.protocol.messages.sessions import Session as SessionView
+from farthing.protocol.proofs import (
+    Entitlement,
+    ProofError,
+    Voucher,
+    entitlement_jwt,
+    read_voucher,
+)
+from farthing.protocol.records import Record
+from farthing.protocol.signatures import InvalidSignature, Typ, read_header, verify_detached
+from farthing.protocol.usage import read_batch
+from farthing.server.market import Market
+from farthing.server.operations.listings import public_key
+from farthing.server.operations.replies import Reply, own, reply, with_standing
+from farthing.settlement.engine.commands import Outcome
+from farthing.settlement.engine.questions import Lookup, Things
+from farthing.settlement.engine.sessions import session_answer, session_view
+from farthing.settlement.engine.things import Agreement, Session
+from farthing.settlement.engine.usage import Reported, report_answer
+
+__all__ = [
+    "close_session",
+    "get_session",
+    "list_sessions",
+    "open_session",
+    "report_usage",
+    "top_up_session",
+]
+
+_PAGE_MAX = 200
+
+
+async def open_session(market: Market, caller: Caller, ask: OpenSession) -> Reply:
+    """Set money aside for many calls, and say so to the vendor in a signed entitlement."""
+    return await _entitled(market, await market.submit(caller, OPEN_SESSION, ask))
+
+
+async def top_up_session(market: Market, caller: Caller, ask: TopUpSession) -> Reply:
+    """Set more aside, and say so anew."""
+    return await _entitled(market, await market.submit(caller, TOP_UP_SESSION, ask))
+
+
+async def close_session(market: Market, caller: Caller, ask: CloseSession) -> Reply:
+    """End a session."""
+    outcome = await market.submit(caller, CLOSE_SESSION, ask)
+    return with_standing(outcome, reply(outcome, session_answer), _asset(outcome))
+
+
+async def get_session(market: Market, caller: Caller, ask: GetSession) -> Reply:
+    """Where a session stands; while it is open its buyer gets the entitlement too."""
+    session = await own(market, caller, Session, "session_id", ask.session_id)
+    view = session_view(session)
+    if caller.principal_id == session.buyer_id and session.status == "open":
+        view = replace(view, entitlement=await _entitlement(market, session, market.now_us()))
+    return Reply(answer=view)
+
+
+async def list_sessions(market: Market, caller: Caller, ask: ListSessions) -> Reply:
+    """The caller's sessions, newest first."""
+    limit = min(max(ask.limit, 1), _PAGE_MAX)
+    things = await market.ask(Things(noun="session", principal_id=caller.principal_id, limit=limit))
+    sessions = [thing for thing in things if isinstance(thing, Session)]
+    return Reply(answer=Sessions(sessions=tuple(session_view(each) for each in sessions)))
+
+
+async def report_usage(market: Market, caller: Caller, ask: ReportUsage) -> Reply:
+    """Bill the calls of a batch that the vendor signed, as far as the payer's voucher goes."""
+    body = await _read(market, caller, ask)
+    facts: dict[str, Json] | None = None
+    if body.fault is None:
+        facts = {
+            "usage": ask.batch,
+            "usage_signature": ask.batch_signature,
+            "voucher": ask.voucher,
+        }
+    outcome = await market.submit(caller, REPORT_USAGE, ask, body=body, facts=facts)
+    return with_standing(outcome, reply(outcome, report_answer), _asset(outcome))
+
+
+async def _read(market: Market, caller: Caller, ask: ReportUsage) -> Reported:
+    """The batch as it is found. What is wrong with it is the engine's to refuse, and remember."""
+    data = ask.batch.encode(errors="surrogatepass")
+    found = Reported(session_id=ask.session_id, batch_sha256=sha256_hex(data))
+    session = await market.ask(Lookup(noun="session", id=ask.session_id))
+    if not isinstance(session, Session) or session.vendor_id != caller.principal_id:
+        return found
+    signed = await _signed(market, caller, session, ask, data)
+    if isinstance(signed, Refusal):
+        return replace(found, fault=signed)
+    found = replace(
+        found,
+        key_thumbprint=signed.key_thumbprint,
+        voucher_seq=signed.voucher.seq,
+        max_cum_units=signed.voucher.max_cum_units,
+    )
+    try:
+        return replace(found, columns=read_batch(data, SessionId(session.session_id)))
+    except DocumentError as error:
+        fault = refuse(Code.USAGE_INVALID, path=error.path, message=f"The batch: {error}.")
+        return replace(found, fault=fault)
+
+
+class _Signed(NamedTuple):
+    """What two signatures say."""
+
+    key_thumbprint: str
+    voucher: Voucher
+
+
+async def _signed(
+    market: Market, caller: Caller, session: Session, ask: ReportUsage, data: bytes
+) -> _Signed | Refusal:
+    """By which key of the caller's the batch is signed, and the payer's voucher."""
+    try:
+        kid = read_header(ask.batch_signature).kid
+        holder = await market.directory.holder(kid)
+        key = holder.key if holder and holder.principal_id == caller.principal_id else None
+        verify_detached(ask.batch_signature, Typ.USAGE, data, {kid: key}.get)
+    except InvalidSignature as error:
+        return _unsigned("batch_signature", error)
+    payer = await public_key(market, session.payer_thumbprint)
+    try:
+        voucher = read_voucher(ask.voucher, payer, session.agreement_id)
+    except ProofError as error:
+        return _unsigned("voucher", error)
+    if voucher.session_id != session.session_id:
+        return refuse(Code.SIGNATURE_INVALID, path="voucher", required=session.session_id)
+    return _Signed(kid, voucher)
+
+
+def _unsigned(path: str, error: InvalidSignature | ProofError) -> Refusal:
+    return refuse(Code.SIGNATURE_INVALID, path=path, message=f"It does not verify: {error}.")
+
+
+async def _entitled(market: Market, outcome: Outcome) -> Reply:
+    """The reply of a write that sets money aside; signed as of its record, so ever the same."""
+    record = outcome.record
+    session = Session.from_document(record.changed[0].after)
+    entitlement = await _entitlement(market, session, record.at_us)
+
+    def with_entitlement(record: Record) -> SessionView:
+        return replace(session_answer(record), entitlement=entitlement)
+
+    return with_standing(outcome, reply(outcome, with_entitlement), session.asset)
+
+
+async def _entitlement(market: Market, session: Session, at_us: int) -> str:
+    agreement = await market.ask(Lookup(noun="agreement", id=session.agreement_id))
+    assert isinstance(agreement, Agreement)
+    payer = await public_key(market, session.payer_thumbprint)
+    entitlement = Entitlement(
+        session_id=SessionId(session.session_id),
+        agreement_id=AgreementId(session.agreement_id),
+        listing_id=ListingId(agreement.listing_id),
+        vendor_id=OrganisationId(PrincipalId(session.vendor_id)),
+        buyer_id=PrincipalId(session.buyer_id),
+        payer_jwk=payer.jwk(),
+        cap_units=session.cap_units,
+        per_call_units=session.per_call_units,
+        unsigned_units=session.unsigned_units,
+        asset=session.asset,
+        card_sha256=session.rate_card_sha256,
+        expires_at_us=session.expires_at_us,
+        issuer=market.issuer,
+    )
+    return entitlement_jwt(market.signer, entitlement, at_us)
+
+
+def _asset(outcome: Outcome) -> str:
+    return str(outcome.record.changed[0].after["asset"])

@@ -1,4 +1,5 @@
 import sqlite3
+import stat
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
@@ -9,9 +10,10 @@ from farthing.protocol.errors import Unverified
 from farthing.protocol.keys import PublicKey
 from farthing.settlement.engine.commands import Command
 from farthing.settlement.engine.questions import TreeHeadNow
+from farthing.settlement.journal import backup as backups
 from farthing.settlement.journal.backup import Restored, backup, restore
 from farthing.settlement.journal.recovery import recover
-from farthing.settlement.journal.sqlite import SqliteStore
+from farthing.settlement.journal.sqlite import SqliteStore, copy_database
 from farthing.settlement.journal.stepper import Stepper
 from farthing.settlement.journal.store import DatabaseInUse, Unreadable
 from tests.settlement.journal import bank
@@ -49,6 +51,24 @@ def put_back(
 
 def records(path: Path) -> list[bytes]:
     return [data for batch in SqliteStore(path).batches() for data in batch.records]
+
+
+def test_a_backup_is_its_owners_alone_while_it_is_written_too(
+    path: Path, copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(path, fund(10))
+    path.chmod(0o644)
+    modes: list[int] = []
+
+    def watched(source: Path, target: Path) -> None:
+        modes.append(stat.S_IMODE(target.stat().st_mode))
+        copy_database(source, target)
+
+    monkeypatch.setattr(backups, "copy_database", watched)
+    made = backup(path, copy)
+
+    assert modes == [0o600]
+    assert stat.S_IMODE(made.path.stat().st_mode) == 0o600
 
 
 def test_a_backup_is_taken_while_the_writer_goes_on(path: Path, copy: Path) -> None:

@@ -124,11 +124,17 @@ def restore(
 
 
 def _copy(path: Path, target: Path) -> Path:
-    """A copy beside `target`, not yet in its place, durable and readable by the same people."""
+    """A copy beside `target`, not yet in its place, durable and at no moment anybody else's.
+
+    What keeps others from a database is its folder, which a copy leaves.
+    """
     partial = target.with_name(target.name + ".partial")
     partial.unlink(missing_ok=True)
+    try:
+        os.close(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+    except OSError as error:
+        raise Unreadable(f"{partial}: {error.strerror}") from error
     copy_database(path, partial)
-    partial.chmod(path.stat().st_mode & 0o777)
     return partial
 
 

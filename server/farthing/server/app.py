@@ -38,7 +38,7 @@ from farthing.server.followers.feed import Feed
 from farthing.server.followers.history import following_history
 from farthing.server.market import Market
 from farthing.server.metrics import Metrics
-from farthing.server.ports import PaymentProcessor
+from farthing.server.ports import PaymentProcessor, VendorCaller
 from farthing.server.settings import InvalidSetting, Settings
 from farthing.server.siblings import Siblings
 from farthing.settlement.engine.questions import FiguresNow, KeyOf
@@ -108,11 +108,7 @@ def build(
         processors=_processors(settings, issuer),
         metrics=Metrics(siblings.number),
         flights=_flights(settings, clock, entropy),
-        vendors=McpVendors(
-            outbound or Outbound(local=settings.is_local(port)),
-            answer_bytes_max=settings.vendor_answer_bytes_max,
-        ),
-        vendor_timeout_s=settings.vendor_timeout_s,
+        **_vendors(settings, outbound or Outbound(local=settings.is_local(port))),
         **_keys(keyring),
     )
     feed = Feed(engine)
@@ -232,6 +228,19 @@ def _processors(settings: Settings, issuer: str) -> Mapping[str, PaymentProcesso
         api_url=settings.stripe_api_url,
     )
     return processors_of((STRIPE, processor))
+
+
+class _Vendors(TypedDict):
+    vendors: VendorCaller
+    vendor_timeout_s: int
+
+
+def _vendors(settings: Settings, outbound: Outbound) -> _Vendors:
+    """Who calls vendors' tools, and for how long at once."""
+    return {
+        "vendors": McpVendors(outbound, answer_bytes_max=settings.vendor_answer_bytes_max),
+        "vendor_timeout_s": settings.vendor_timeout_s,
+    }
 
 
 class _Keys(TypedDict):

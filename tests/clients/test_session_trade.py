@@ -1,15 +1,17 @@
-"""Spend sessions against the real server and a real vendor: set aside, called, reported, settled."""
+"""Spend sessions on the real server, with a real vendor: set aside, called, reported, settled."""
 
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from farthing.clients.callbooks import Stage
 from farthing.clients.session_answers import CallFailed, CallLost
 from farthing.clients.sessions import SpendSession
+from farthing.protocol.canonical import Json
 from farthing.protocol.errors import Code, Refused
 from farthing.protocol.messages.agreements import Agreement
 from farthing.protocol.messages.sessions import CLOSE_SESSION, CloseSession
@@ -18,7 +20,7 @@ from tests.clients.trading import Trading, trading, usd
 from tests.papers import card_document
 
 FLAT = card_document(({"amount": "0.002", "per_quantity": "1"},))
-LIMITS = {"limits": {"input_bytes_max": 10_000, "concurrency_max": 64}}
+LIMITS: dict[str, Json] = {"limits": {"input_bytes_max": 10_000, "concurrency_max": 64}}
 PDF = {"pdf": "one|two"}
 
 
@@ -33,7 +35,7 @@ async def agreed(market: Trading) -> Agreement:
 
 
 async def opened(market: Trading, **more: Money) -> SpendSession:
-    terms = {"cap": usd("0.3"), "per_call": usd("0.01"), **more}
+    terms: dict[str, Any] = {"cap": usd("0.3"), "per_call": usd("0.01"), **more}
     return await market.buyer.open_session((await agreed(market)).agreement_id, **terms)
 
 

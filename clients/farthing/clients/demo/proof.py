@@ -21,7 +21,7 @@ from farthing.protocol.wire import document_of, money
 
 __all__ = ["PACK_LABELS", "balance_books", "save_packs", "verify_offline"]
 
-PACK_LABELS: Final = ("pages", "analysis", "picture", "translation")
+PACK_LABELS: Final = ("pages", "analysis", "counts", "picture", "translation")
 _VERIFY_S_MAX: Final = 30.0
 
 
@@ -92,7 +92,7 @@ async def save_packs(stage: Stage) -> None:
     tell = stage.narrator
     tell.act("Evidence for every charge")
     for label in PACK_LABELS:
-        await asyncio.to_thread(_pack(stage, label).unlink, missing_ok=True)
+        await asyncio.to_thread(_forget, stage, label)
     for each in stage.bought:
         await stage.market.agent.save_evidence(each.charge_id, _pack(stage, each.label))
     tell.facts(*((each.label, f"{_pack(stage, each.label)}") for each in stage.bought))
@@ -186,6 +186,12 @@ async def _run(stage: Stage, module: str, *arguments: str) -> tuple[int, bytes]:
         if process.returncode is None:
             process.kill()
     return await process.wait(), output
+
+
+def _forget(stage: Stage, label: str) -> None:
+    # A session has as many charges as reports: its packs are numbered.
+    for pack in (_pack(stage, label), *stage.packs.glob(f"{label}-*.pack")):
+        pack.unlink(missing_ok=True)
 
 
 def _pack(stage: Stage, label: str) -> Path:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from farthing.clients.demo.errand import Errand, measure, write_sample
+from farthing.clients.demo.many import call_many
 from farthing.clients.demo.market import opened
 from farthing.clients.demo.mishaps import (
     agent_hits_its_limit,
@@ -101,6 +102,7 @@ async def _acts(stage: Stage) -> str:
     outcome = await read_pages(stage)
     if outcome == DELIVERED:
         await understand_text(stage)
+        await call_many(stage)
         await reply_is_lost(stage)
         await agent_hits_its_limit(stage)
         await vendor_gives_back(stage)

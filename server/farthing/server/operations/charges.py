@@ -3,9 +3,11 @@
 from typing import cast
 
 from farthing.identity.callers import Caller
+from farthing.protocol.calls import ReportedCall, reported_calls
 from farthing.protocol.canonical import Json
 from farthing.protocol.messages.charges import (
     REFUND_CHARGE,
+    CallCost,
     Charges,
     Evidence,
     ExplainCharge,
@@ -17,6 +19,8 @@ from farthing.protocol.messages.charges import (
 )
 from farthing.protocol.messages.holds import Charge as ChargeView
 from farthing.protocol.messages.listings import Document
+from farthing.protocol.times import format_time
+from farthing.protocol.wire import Usage, money
 from farthing.server.market import Market
 from farthing.server.operations.replies import (
     Reply,
@@ -29,9 +33,10 @@ from farthing.server.operations.replies import (
 from farthing.settlement.engine.charges import refund_answer
 from farthing.settlement.engine.holds import charge_view, lines_view
 from farthing.settlement.engine.questions import KeysOf, Lookup, Things
-from farthing.settlement.engine.things import Agreement, Charge, Hold
+from farthing.settlement.engine.things import Agreement, Charge, Hold, Session
 
 __all__ = [
+    "call_cost",
     "explain_charge",
     "get_evidence",
     "get_receipt",
@@ -49,16 +54,21 @@ async def refund_charge(market: Market, caller: Caller, ask: RefundCharge) -> Re
 
 
 async def explain_charge(market: Market, caller: Caller, ask: ExplainCharge) -> Reply:
-    """Every line's trace and every posting of a charge."""
+    """Every line's trace and every posting of a charge; a session's also call by call."""
     charge = await own(market, caller, Charge, "charge_id", ask.charge_id)
     record = await record_at(market, charge.seq)
     decided = cast("dict[str, Json]", record.decided)
+    calls = reported_calls(record) if charge.session_id else []
     return Reply(
         answer=Explanation(
             charge=charge_view(charge, lines_view(record)),
             rate_card_sha256=charge.rate_card_sha256,
             trace=tuple(cast("list[Document]", decided["lines"])),
             postings=tuple(cast("Document", each.document()) for each in record.moved),
+            calls=tuple(
+                call_cost(each, charge.asset) for each in calls[ask.first : ask.first + ask.limit]
+            ),
+            calls_in_all=len(calls),
         )
     )
 
@@ -81,15 +91,17 @@ async def get_evidence(market: Market, caller: Caller, ask: GetEvidence) -> Repl
     """Receipts of every record that a charge rests on, and the platform's keys."""
     charge = await own(market, caller, Charge, "charge_id", ask.charge_id)
     agreement = await market.ask(Lookup(noun="agreement", id=charge.agreement_id))
-    hold = await market.ask(Lookup(noun="hold", id=charge.hold_id))
+    in_session = ("session", charge.session_id)
+    noun, source_id = in_session if charge.session_id else ("hold", charge.hold_id)
+    source = await market.ask(Lookup(noun=noun, id=source_id))
     assert isinstance(agreement, Agreement)
-    assert isinstance(hold, Hold)
+    assert isinstance(source, Hold | Session)
     publication = await market.ask(Lookup(noun="document_seq", id=agreement.listing_sha256))
     assert isinstance(publication, int)
     keys: set[int] = set()
     for principal_id in (charge.buyer_id, charge.operator_id, charge.vendor_id):
         keys |= {key.seq for key in await market.ask(KeysOf(principal_id=principal_id))}
-    seqs = {publication, agreement.seq, hold.seq, charge.seq, *charge.trail_seqs, *keys}
+    seqs = {publication, agreement.seq, source.seq, charge.seq, *charge.trail_seqs, *keys}
     return Reply(
         answer=Evidence(
             charge_id=charge.charge_id,
@@ -97,6 +109,22 @@ async def get_evidence(market: Market, caller: Caller, ask: GetEvidence) -> Repl
             journal_key=dict(market.journal_jwk),
             quote_keys=tuple(dict(jwk) for jwk in market.quote_keys),
         )
+    )
+
+
+def call_cost(call: ReportedCall, asset: str) -> CallCost:
+    """A reported call as the parties see it."""
+    return CallCost(
+        call=call.seq,
+        at=format_time(call.at_us),
+        outcome=call.outcome.value,
+        usage=tuple(
+            Usage(meter=meter, quantity=str(quantity)) for meter, quantity in call.usage.items()
+        ),
+        amount=money(call.amount_units, asset),
+        args_sha256=call.args_sha256,
+        result_sha256=call.result_sha256,
+        rejected=call.fault,
     )
 
 

@@ -7,6 +7,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from msgspec import structs
@@ -27,6 +28,7 @@ from farthing.settlement.engine.state import State
 from farthing.settlement.journal.index import Index
 from farthing.settlement.journal.memory import MemoryStore
 from farthing.settlement.journal.recovery import recover
+from farthing.settlement.journal.snapshots import make_snapshot
 from farthing.settlement.journal.sqlite import SqliteStore
 from farthing.settlement.journal.stepper import Limits, Stepper, no_rows
 from farthing.settlement.journal.store import Store
@@ -230,6 +232,34 @@ def test_a_snapshot_that_does_not_verify_is_passed_over(spoil: bytes) -> None:
     store.keep_snapshot(whole[:-9] + b"000000000" if spoil == b"swap" else spoil)
     recovered = recover(store, MACHINE, origin=ORIGIN, keys=(JOURNAL.public,))
     assert recovered.snapshot_seq == 0
+
+
+@pytest.mark.parametrize("form", ["less", "other", "more"])
+def test_a_snapshot_that_another_version_wrote_is_passed_over(form: str) -> None:
+    room = life(1, 60)
+    store = MemoryStore()
+    clock = [EPOCH_US]
+    engine = stepper(store, clock, Index(None), every=10**9)
+    for now_us, command, _ in room.told:
+        clock[0] = now_us
+        engine.step(given(command))
+    engine.close()
+    whole = recover(store, MACHINE, origin=ORIGIN, keys=(JOURNAL.public,))
+    assert MACHINE.memory is not None
+    document: Any = pack(whole.state)
+    if form == "less":
+        del document["accounts"]
+    elif form == "other":
+        document["accounts"] = {"a": 7}
+    else:
+        next(iter(document["keys"].values()))["a_member_to_come"] = 1
+    memory = replace(MACHINE.memory, pack=lambda _: document)
+    store.keep_snapshot(make_snapshot(whole.state, whole.chain, memory, JOURNAL))
+
+    recovered = recover(store, MACHINE, origin=ORIGIN, keys=(JOURNAL.public,))
+
+    assert recovered.snapshot_seq == 0
+    assert recovered.chain.head == whole.chain.head
 
 
 def test_a_snapshot_of_another_key_is_passed_over() -> None:

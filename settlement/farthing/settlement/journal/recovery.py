@@ -135,10 +135,11 @@ def _begin(store: Store, machine: Machine[State], keys: Sequence[PublicKey]) -> 
         try:
             snapshot = read_snapshot(data, keys, leaves_of)
             _belongs(store, snapshot)
-        except Unverified as error:
-            logger.warning("the snapshot is passed over: %s", error)
-        else:
             state = memory.unpack(snapshot.state, lambda seq: record_in(store, seq))
+        except (Unverified, AttributeError, LookupError, TypeError, ValueError) as error:
+            # Signed and yet of another form: another version of this program wrote it.
+            logger.warning("the snapshot is passed over: %r", error)
+        else:
             return Recovered(state=state, chain=snapshot.chain, note="", snapshot_seq=snapshot.seq)
     chain = Chain(tree=JournalTree(leaves_of))
     return Recovered(state=machine.new_state(), chain=chain, note="")

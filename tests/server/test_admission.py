@@ -235,6 +235,40 @@ async def test_the_unproven_are_metered_by_address_and_the_proven_are_not(
         assert (proven.status_code, later.status_code) == (200, 200)
 
 
+@pytest.mark.parametrize(
+    ("one", "other", "status"),
+    [
+        ("2001:db8:1:2::1", "2001:db8:1:2:ffff::2", 429),
+        ("2001:db8:1:2::1", "2001:db8:1:3::1", 200),
+        ("::ffff:192.0.2.1", "192.0.2.1", 429),
+        ("::ffff:192.0.2.1", "::ffff:192.0.2.2", 200),
+        ("fe80::1%eth0", "fe80::2%eth0", 429),
+        ("192.0.2.1", "192.0.2.2", 200),
+    ],
+)
+async def test_who_has_many_addresses_has_one_allowance(one: str, other: str, status: int) -> None:
+    app = door(taken, per_minute=1)
+    statuses: list[int] = []
+
+    async def receive() -> Message:
+        raise AssertionError("a GET has no body that is read")
+
+    async def send(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            statuses.append(message["status"])
+
+    for address in (one, one, other):
+        await app({**post(), "method": "GET", "client": (address, 1)}, receive, send)
+
+    assert statuses == [200, 429, status]
+
+
+async def taken(scope: Scope, receive: Receive, send: Send) -> None:
+    del scope, receive
+    await send({"type": "http.response.start", "status": 200})
+    await send({"type": "http.response.body", "body": b""})
+
+
 async def test_what_nobody_signed_is_metered_by_its_size_before_it_is_parsed(
     tmp_path: Path,
 ) -> None:

@@ -10,6 +10,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from ipaddress import IPv6Address
 from typing import Final, cast
 
 import structlog
@@ -274,8 +275,8 @@ class Admission:
 
     def _meter(self, scope: Scope, count: int = 1) -> None:
         client = scope.get("client")
-        address = client[0] if client else ""
-        allowed, scope[_ALLOWANCE] = self._allowance.take(address, self._now_us(), count)
+        whose = _network(client[0]) if client else ""
+        allowed, scope[_ALLOWANCE] = self._allowance.take(whose, self._now_us(), count)
         if not allowed:
             raise Refused(refuse(Code.RATE_LIMITED, retry_after_s=1))
 
@@ -355,6 +356,17 @@ def _called(path: str, headers: Headers, body: bytes) -> _Called:
     if not isinstance(params, dict) or not isinstance(tool := params.get("name"), str):
         return _Called()
     return _Called(name=tool, key=_key_of(params.get("arguments")))
+
+
+def _network(address: str) -> str:
+    """Whose an address is: who has one of IPv6 has 2^64 of them (RFC 6177)."""
+    try:
+        given = IPv6Address(address)
+    except ValueError:
+        return address
+    if given.ipv4_mapped is not None:
+        return str(given.ipv4_mapped)
+    return given.packed[:8].hex()
 
 
 def _key_of(arguments: LooseJson) -> Mapping[str, object] | None:

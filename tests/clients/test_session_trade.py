@@ -13,6 +13,7 @@ from farthing.clients.session_answers import CallFailed, CallLost
 from farthing.clients.sessions import SpendSession
 from farthing.protocol.canonical import Json
 from farthing.protocol.errors import Code, Refused
+from farthing.protocol.evidence import verify
 from farthing.protocol.messages.agreements import Agreement
 from farthing.protocol.messages.sessions import CLOSE_SESSION, CloseSession
 from farthing.protocol.wire import Money
@@ -57,6 +58,9 @@ async def test_many_calls_are_billed_in_few_charges_with_receipts(tmp_path: Path
         view = await market.buyer.session_status(session.session_id)
         charges = (await market.buyer.charges()).charges
         receipts = [await market.buyer.receipt(each.charge_id) for each in charges]
+        pack = tmp_path / "charge.zip"
+        await market.buyer.save_evidence(charges[0].charge_id, pack)
+        keys = frozenset(await market.buyer.platform_keys())
 
     assert {each.amount for each in answers} == {usd("0.004")}
     assert sorted(each.seq for each in answers) == list(range(1, 101))
@@ -65,6 +69,7 @@ async def test_many_calls_are_billed_in_few_charges_with_receipts(tmp_path: Path
     assert sum(each.amount.units for each in charges) == view.spent.units
     assert len(charges) < 20
     assert [each.seq for each in receipts] == [each.seq for each in charges]
+    assert verify(pack.read_bytes(), keys).verified
     assert market.desk.runs == 100
 
 

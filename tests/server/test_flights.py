@@ -101,7 +101,8 @@ async def test_two_front_ends_make_one_call(server: Server) -> None:
     work = Work(slow=True)
     async with server.front_end("one") as one, server.front_end("two") as two:
         asking = [
-            asyncio.create_task(each.obtain("hold", HOLD_ENDS_US, work)) for each in (one, one, two)
+            asyncio.create_task(each.obtain("hold", "owner", HOLD_ENDS_US, work))
+            for each in (one, one, two)
         ]
         await work.started.wait()
         work.go.set()
@@ -114,9 +115,9 @@ async def test_two_front_ends_make_one_call(server: Server) -> None:
 
 async def test_what_has_ended_is_told_again_after_a_restart(server: Server) -> None:
     async with server.front_end("one") as flights:
-        first = await flights.obtain("hold", HOLD_ENDS_US, Work())
+        first = await flights.obtain("hold", "owner", HOLD_ENDS_US, Work())
     async with server.front_end("two") as flights:
-        second = await flights.obtain("hold", HOLD_ENDS_US, Work(ending=b"another"))
+        second = await flights.obtain("hold", "owner", HOLD_ENDS_US, Work(ending=b"another"))
 
     assert (first.ending, first.replayed) == (b"what came", False)
     assert (second.ending, second.replayed) == (b"what came", True)
@@ -127,7 +128,7 @@ async def test_while_another_is_on_the_way_nobody_else_sets_out(server: Server) 
     async with server.front_end("two", wait_s=0.2) as flights:
         await claimed(server, "one", held_s=5)
 
-        assert await ended(flights.obtain("hold", HOLD_ENDS_US, work)) is Code.UNAVAILABLE
+        assert await ended(flights.obtain("hold", "owner", HOLD_ENDS_US, work)) is Code.UNAVAILABLE
         assert work.flights == []
 
 
@@ -137,7 +138,7 @@ async def test_a_flight_that_fell_silent_is_taken_up_and_knows_of_the_first(serv
         await claimed(server, "one", held_s=5)
         server.clock.now_us += 6 * SECOND_US
 
-        landed = await flights.obtain("hold", HOLD_ENDS_US, work)
+        landed = await flights.obtain("hold", "owner", HOLD_ENDS_US, work)
 
     assert (landed.ending, landed.replayed) == (b"what came", False)
     assert work.flights == [1]
@@ -146,11 +147,11 @@ async def test_a_flight_that_fell_silent_is_taken_up_and_knows_of_the_first(serv
 async def test_a_front_end_that_stops_lets_go_at_once(server: Server) -> None:
     work, other = Work(slow=True), Work()
     async with server.front_end("one") as one:
-        asking = asyncio.create_task(one.obtain("hold", HOLD_ENDS_US, work))
+        asking = asyncio.create_task(one.obtain("hold", "owner", HOLD_ENDS_US, work))
         await work.started.wait()
     await asyncio.gather(asking, return_exceptions=True)
     async with server.front_end("two", wait_s=0.2) as two:
-        await two.obtain("hold", HOLD_ENDS_US, other)
+        await two.obtain("hold", "owner", HOLD_ENDS_US, other)
 
     assert other.flights == [1]
 
@@ -159,8 +160,8 @@ async def test_a_flight_without_an_end_can_be_flown_again(server: Server) -> Non
     lost = Work(raises=Refused(refuse(Code.UNAVAILABLE)))
     work = Work()
     async with server.front_end("one") as flights:
-        assert await ended(flights.obtain("hold", HOLD_ENDS_US, lost)) is Code.UNAVAILABLE
-        await flights.obtain("hold", HOLD_ENDS_US, work)
+        assert await ended(flights.obtain("hold", "owner", HOLD_ENDS_US, lost)) is Code.UNAVAILABLE
+        await flights.obtain("hold", "owner", HOLD_ENDS_US, work)
 
     assert work.flights == [1]
 
@@ -168,13 +169,13 @@ async def test_a_flight_without_an_end_can_be_flown_again(server: Server) -> Non
 async def test_whoever_goes_away_leaves_the_flight_to_others(server: Server) -> None:
     work = Work(slow=True)
     async with server.front_end("one") as flights:
-        gone = asyncio.create_task(flights.obtain("hold", HOLD_ENDS_US, work))
+        gone = asyncio.create_task(flights.obtain("hold", "owner", HOLD_ENDS_US, work))
         await work.started.wait()
         gone.cancel()
         await asyncio.gather(gone, return_exceptions=True)
         work.go.set()
 
-        landed = await flights.obtain("hold", HOLD_ENDS_US, Work())
+        landed = await flights.obtain("hold", "owner", HOLD_ENDS_US, Work())
 
     assert landed.ending == b"what came"
     assert work.flights == [0]
@@ -183,10 +184,10 @@ async def test_whoever_goes_away_leaves_the_flight_to_others(server: Server) -> 
 async def test_after_its_time_an_end_is_erased_and_no_other_is_made(server: Server) -> None:
     work = Work()
     async with server.front_end("one") as flights:
-        await flights.obtain("hold", HOLD_ENDS_US, work)
+        await flights.obtain("hold", "owner", HOLD_ENDS_US, work)
         server.clock.now_us += KEPT_S * SECOND_US
 
-        landed = await flights.obtain("hold", HOLD_ENDS_US, work)
+        landed = await flights.obtain("hold", "owner", HOLD_ENDS_US, work)
 
         assert (landed.ending, landed.replayed, work.flights) == (b"", True, [0])
     results = server.results()
@@ -197,7 +198,7 @@ async def test_after_its_time_an_end_is_erased_and_no_other_is_made(server: Serv
 
 async def test_what_is_not_past_its_time_is_kept(server: Server) -> None:
     async with server.front_end("one") as flights:
-        await flights.obtain("hold", HOLD_ENDS_US, Work())
+        await flights.obtain("hold", "owner", HOLD_ENDS_US, Work())
     results = server.results()
 
     assert await results.forget(server.clock.now_us + (KEPT_S - 1) * SECOND_US) == 0
@@ -208,13 +209,13 @@ async def test_an_end_can_be_read_with_the_secret_alone_and_for_its_own_hold(
     server: Server,
 ) -> None:
     async with server.front_end("one") as flights:
-        await flights.obtain("hold", HOLD_ENDS_US, Work(ending=b"plain-to-see"))
-        await flights.obtain("other", HOLD_ENDS_US, Work(ending=b"another end"))
+        await flights.obtain("hold", "owner", HOLD_ENDS_US, Work(ending=b"plain-to-see"))
+        await flights.obtain("other", "owner", HOLD_ENDS_US, Work(ending=b"another end"))
     path = server.folder / "results.sqlite"
     assert b"plain-to-see" not in path.read_bytes()
 
     async with server.front_end("two", secret=bytes(32)) as flights:
-        assert (await flights.obtain("hold", HOLD_ENDS_US, Work())).ending == b""
+        assert (await flights.obtain("hold", "owner", HOLD_ENDS_US, Work())).ending == b""
     with sqlite3.connect(path) as database:
         database.execute(
             "UPDATE service_call SET sealed ="
@@ -222,14 +223,16 @@ async def test_an_end_can_be_read_with_the_secret_alone_and_for_its_own_hold(
         )
     database.close()
     async with server.front_end("three") as flights:
-        assert (await flights.obtain("hold", HOLD_ENDS_US, Work())).ending == b""
-        assert (await flights.obtain("other", HOLD_ENDS_US, Work())).ending == b"another end"
+        assert (await flights.obtain("hold", "owner", HOLD_ENDS_US, Work())).ending == b""
+        assert (
+            await flights.obtain("other", "owner", HOLD_ENDS_US, Work())
+        ).ending == b"another end"
 
 
 async def test_the_same_end_is_never_encrypted_the_same(server: Server) -> None:
     async with server.front_end("one") as flights:
         for hold_id in ("one", "two"):
-            await flights.obtain(hold_id, HOLD_ENDS_US, Work())
+            await flights.obtain(hold_id, "owner", HOLD_ENDS_US, Work())
     with sqlite3.connect(server.folder / "results.sqlite") as database:
         sealed = [row[0] for row in database.execute("SELECT sealed FROM service_call")]
     database.close()
@@ -241,14 +244,44 @@ async def test_the_same_end_is_never_encrypted_the_same(server: Server) -> None:
 async def test_no_more_is_begun_than_there_is_room_for(server: Server) -> None:
     work = Work(slow=True)
     async with server.front_end("one", flights_max=1) as flights:
-        asking = asyncio.create_task(flights.obtain("hold", HOLD_ENDS_US, work))
+        asking = asyncio.create_task(flights.obtain("hold", "owner", HOLD_ENDS_US, work))
         await work.started.wait()
 
-        assert await ended(flights.check_room("another")) is Code.OVERLOADED
-        assert await flights.check_room("hold")
+        assert await ended(flights.check_room("another", "owner")) is Code.OVERLOADED
+        assert await flights.check_room("hold", "owner")
         work.go.set()
         await asking
-        assert not await flights.check_room("another")
+        assert not await flights.check_room("another", "owner")
+
+
+async def test_nobody_has_more_than_a_share_of_the_flights(server: Server) -> None:
+    work = Work(slow=True)
+    async with server.front_end("one", flights_max=16) as flights:
+        asking = [
+            asyncio.create_task(flights.obtain(hold_id, "greedy", HOLD_ENDS_US, work))
+            for hold_id in ("one", "two")
+        ]
+        while flights.in_flight < 2:  # noqa: ASYNC110 # it says so nowhere else
+            await asyncio.sleep(0.01)
+
+        assert await ended(flights.check_room("three", "greedy")) is Code.OVERLOADED
+        assert not await flights.check_room("three", "another")
+        work.go.set()
+        await asyncio.gather(*asking)
+
+
+async def test_what_cannot_be_kept_is_told_to_those_who_wait(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def full(self: Results, hold_id: str, ending: bytes, expires_at_us: int) -> None:
+        del self, hold_id, ending, expires_at_us
+        raise Refused(refuse(Code.UNAVAILABLE))
+
+    monkeypatch.setattr(Results, "end", full)
+    async with server.front_end("one") as flights:
+        landed = await flights.obtain("hold", "owner", HOLD_ENDS_US, Work())
+
+    assert landed.ending == b"what came"
 
 
 async def test_who_listens_hears_and_who_is_slow_holds_nobody_up(server: Server) -> None:
@@ -266,10 +299,12 @@ async def test_who_listens_hears_and_who_is_slow_holds_nobody_up(server: Server)
     async with server.front_end("one") as flights:
         work = Work(slow=True, told=0)
         with listening(hear):
-            hearing = asyncio.create_task(flights.obtain("hold", HOLD_ENDS_US, telling(work)))
+            hearing = asyncio.create_task(
+                flights.obtain("hold", "owner", HOLD_ENDS_US, telling(work))
+            )
         await work.started.wait()
         with listening(never):
-            slow = asyncio.create_task(flights.obtain("hold", HOLD_ENDS_US, work))
+            slow = asyncio.create_task(flights.obtain("hold", "owner", HOLD_ENDS_US, work))
         await asyncio.sleep(0)
         work.go.set()
 

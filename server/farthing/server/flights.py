@@ -28,6 +28,8 @@ _HOLD_ON_S: Final = 1.0
 _LOOK_S: Final = 0.1
 _RETRY_S: Final = 1
 _SWEEP_S: Final = 60
+# Among how many owners the flights of a front end can always be shared.
+_OWNERS_MIN: Final = 8
 _TOLD_MAX: Final = 16
 _TELL_S: Final = 1
 
@@ -52,6 +54,7 @@ class Landed:
 @dataclass(slots=True)
 class _Flight:
     task: "asyncio.Task[bytes]"
+    owner: str
     told: list[_Told] = field(default_factory=list)
 
     def tell(self, done: float, total: float | None, said: str) -> None:
@@ -99,6 +102,7 @@ class Flights:
         self.kept_s = kept_s
         self._kept_us = kept_s * SECOND_US
         self._flights_max = flights_max
+        self._share_max = max(flights_max // _OWNERS_MIN, 1)
         self._flights: dict[str, _Flight] = {}
 
     @asynccontextmanager
@@ -120,23 +124,28 @@ class Flights:
         """How many calls are on their way from here."""
         return len(self._flights)
 
-    async def check_room(self, hold_id: str) -> bool:
+    async def check_room(self, hold_id: str, owner: str) -> bool:
         """Refuse what could not be begun; gives whether anybody has set out for it before.
+
+        No owner has more than its share of the flights: vendors that answer nobody are cheap.
 
         Raises:
             Refused: `overloaded`.
         """
         if hold_id in self._flights or await self._results.is_known(hold_id):
             return True
-        if len(self._flights) >= self._flights_max or await self._results.is_full():
+        own = sum(flight.owner == owner for flight in self._flights.values())
+        is_busy = len(self._flights) >= self._flights_max or own >= self._share_max
+        if is_busy or await self._results.is_full():
             raise Refused(refuse(Code.OVERLOADED, retry_after_s=_RETRY_S))
         return False
 
-    async def obtain(self, hold_id: str, expires_at_us: int, fly: Fly) -> Landed:
+    async def obtain(self, hold_id: str, owner: str, expires_at_us: int, fly: Fly) -> Landed:
         """What a call came to: made now, or before, or by another that is on the way.
 
         Args:
             hold_id: whose call.
+            owner: whose money it is.
             expires_at_us: when its hold ends.
             fly: makes it.
 
@@ -158,15 +167,17 @@ class Flights:
                 if claim.ended is not None:
                     return Landed(ending=claim.ended, replayed=True)
                 if claim.mine:
-                    flight = self._begin(hold_id, partial(fly, claim.flights))
+                    flight = self._begin(hold_id, owner, partial(fly, claim.flights))
             if flight is not None:
                 return await self._wait_for(flight, until_s - loop.time())
             if loop.time() >= until_s:
                 raise _on_its_way()
             await asyncio.sleep(_LOOK_S)
 
-    def _begin(self, hold_id: str, fly: Callable[[Progress], Awaitable[bytes]]) -> _Flight:
-        flight = _Flight(asyncio.create_task(self._fly(hold_id, fly)))
+    def _begin(
+        self, hold_id: str, owner: str, fly: Callable[[Progress], Awaitable[bytes]]
+    ) -> _Flight:
+        flight = _Flight(asyncio.create_task(self._fly(hold_id, fly)), owner)
         self._flights[hold_id] = flight
         flight.task.add_done_callback(partial(self._landed, hold_id))
         return flight
@@ -181,17 +192,20 @@ class Flights:
 
     async def _fly(self, hold_id: str, fly: Callable[[Progress], Awaitable[bytes]]) -> bytes:
         holding = asyncio.create_task(self._hold_on(hold_id))
-        ended = False
+        kept = False
         try:
             ending = await fly(self._flights[hold_id].tell)
-            await self._results.end(hold_id, ending, self._now_us() + self._kept_us)
-            ended = True
+            # What cannot be kept is told all the same to those who wait.
+            with suppress(Refused):
+                await self._results.end(hold_id, ending, self._now_us() + self._kept_us)
+                kept = True
             return ending
         finally:
             holding.cancel()
             await asyncio.gather(holding, return_exceptions=True)
-            if not ended:
-                await self._results.hold_on(hold_id, self._holder, 0)
+            if not kept:
+                with suppress(Refused):
+                    await self._results.hold_on(hold_id, self._holder, 0)
 
     async def _hold_on(self, hold_id: str) -> None:
         while True:

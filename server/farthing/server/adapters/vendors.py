@@ -39,6 +39,8 @@ _SAID_CHARACTERS_MAX: Final = 500
 _PROGRESS_CHARACTERS_MAX: Final = 200
 _PROGRESS_MAX: Final = 10_000
 _EVENTS: Final = "text/event-stream"
+# Of those who were asked wrongly, these say that it is only for now.
+_MOMENTARY: Final = frozenset({408, 425, 429})
 # JSON-RPC's own numbers for a request that was not taken: the tool never ran.
 _NOT_RUN: Final = frozenset({-32700, -32600, -32601, -32602, -32020, -32022})
 
@@ -105,6 +107,8 @@ async def _reply(answering: Answering, progress: Progress) -> JsonObject:
     if kind != _EVENTS:
         data = b"".join([chunk async for chunk in answering.chunks()])
         reply = _object(data)
+        if reply is None and 400 <= answering.status < 500 and answering.status not in _MOMENTARY:
+            raise VendorFailed(f"The vendor answered HTTP {answering.status} and no MCP.")
         if reply is None:
             raise VendorLost(f"The vendor answered HTTP {answering.status} and no JSON-RPC.")
         return reply

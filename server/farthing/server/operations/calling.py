@@ -138,7 +138,7 @@ async def make(market: Market, errand: Errand, flights: int, progress: Progress)
             return (await _judged(market, errand, delivered)).to_bytes()
         await asyncio.sleep(wait_s)
         wait_s = min(wait_s * 2, _BACKOFF_S_MAX)
-    return (await _learnt(market, errand)).to_bytes()
+    return (await _learnt(market, errand, is_asked=after_capture > 0)).to_bytes()
 
 
 async def hold_now(market: Market, hold_id: str) -> Hold:
@@ -201,11 +201,20 @@ async def _failed(
     return Ending(refusal=failed)
 
 
-async def _learnt(market: Market, errand: Errand) -> Ending:
-    """The end of a call that may not be made again: whatever its hold comes to."""
+async def _learnt(market: Market, errand: Errand, *, is_asked: bool) -> Ending:
+    """The end of a call that is not made again: whatever its hold comes to.
+
+    A vendor that was asked for what it has kept, and did not answer, has as long for it as for the
+    work: until then no end is told.
+    """
     wait_s = _BACKOFF_S
     while True:
         hold = await hold_now(market, errand.hold.hold_id)
+        if is_asked and market.now_us() < hold.expires_at_us:
+            text = f"The call was charged as {hold.charge_id}; the result is not here yet."
+            raise Refused(
+                refuse(Code.UNAVAILABLE, path=hold.charge_id, message=text, retry_after_s=1)
+            )
         if hold.status != "open":
             return Ending(refusal=await gone(market, hold))
         if market.now_us() > hold.expires_at_us + _OVERDUE_S * SECOND_US:
@@ -310,5 +319,6 @@ def _paid_call(market: Market, errand: Errand) -> PaidCall:
         arguments=errand.arguments,
         input_schema=errand.listing.input_schema,
         payment=payment(price, Presented(entitlement=errand.entitlement, voucher=voucher)),
-        timeout_s=min(rest_s, market.vendor_timeout_s),
+        # What may not be called again is waited for as long as it can be paid.
+        timeout_s=min(rest_s, market.vendor_timeout_s) if errand.repeatable else rest_s,
     )

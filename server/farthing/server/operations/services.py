@@ -39,7 +39,7 @@ async def call_service(market: Market, caller: Caller, ask: CallService) -> Repl
     listing = parse_listing(await document_at(market, agreement.listing_sha256))
     args_sha256 = _checked(market, listing, ask)
     hold_id = derive_id("hld", caller.principal_id, CALL_SERVICE.name, ask.idempotency_key)
-    is_known = await market.flights.check_room(hold_id)
+    is_known = await market.flights.check_room(hold_id, caller.organisation_id)
     place = PlaceHold(
         agreement_id=ask.agreement_id,
         workload=ask.workload,
@@ -66,7 +66,10 @@ async def call_service(market: Market, caller: Caller, ask: CallService) -> Repl
     )
     with market.metrics.service_call() as ended:
         landed = await market.flights.obtain(
-            hold_id, placed.expires_at_us, partial(make, market, errand)
+            hold_id,
+            caller.organisation_id,
+            placed.expires_at_us,
+            partial(make, market, errand),
         )
         answer = await _answer(market, caller, agreement, hold_id, landed.ending)
         ended("replayed" if landed.replayed else "delivered")

@@ -104,23 +104,24 @@ async def _read(market: Market, caller: Caller, ask: ReportUsage) -> Reported:
     """The batch as it is found. What is wrong with it is the engine's to refuse, and remember."""
     data = ask.batch.encode(errors="surrogatepass")
     found = Reported(session_id=ask.session_id, batch_sha256=sha256_hex(data))
+    try:
+        columns = read_batch(data, SessionId(ask.session_id))
+        found = replace(found, events=len(columns.seqs), columns=columns)
+    except DocumentError as error:
+        text = f"The batch cannot be read: {error}."
+        found = replace(found, fault=refuse(Code.USAGE_INVALID, path=error.path, message=text))
     session = await market.ask(Lookup(noun="session", id=ask.session_id))
     if not isinstance(session, Session) or session.vendor_id != caller.principal_id:
-        return found
+        return replace(found, columns=None, fault=refuse(Code.USAGE_INVALID, path="session_id"))
     signed = await _signed(market, caller, session, ask, data)
     if isinstance(signed, Refusal):
-        return replace(found, fault=signed)
-    found = replace(
+        return replace(found, columns=None, fault=signed)
+    return replace(
         found,
         key_thumbprint=signed.key_thumbprint,
         voucher_seq=signed.voucher.seq,
         max_cum_units=signed.voucher.max_cum_units,
     )
-    try:
-        return replace(found, columns=read_batch(data, SessionId(session.session_id)))
-    except DocumentError as error:
-        fault = refuse(Code.USAGE_INVALID, path=error.path, message=f"The batch: {error}.")
-        return replace(found, fault=fault)
 
 
 class _Signed(NamedTuple):

@@ -1,9 +1,14 @@
 """Charges: explained line by line, refunded by the vendor, proven by a receipt."""
 
+from typing import Annotated, Final
+
+from pydantic import Field
+
 from farthing.protocol.errors import Code
 from farthing.protocol.messages.accounts import StandingNow
 from farthing.protocol.messages.holds import Charge
 from farthing.protocol.messages.listings import Document
+from farthing.protocol.usage import BATCH_EVENTS_MAX
 from farthing.protocol.wire import (
     ChargeRef,
     Effect,
@@ -13,15 +18,18 @@ from farthing.protocol.wire import (
     Role,
     Sha256,
     Text,
+    Usage,
     message,
 )
 
 __all__ = [
+    "CALLS_MAX",
     "EXPLAIN_CHARGE",
     "GET_EVIDENCE",
     "GET_RECEIPT",
     "LIST_CHARGES",
     "REFUND_CHARGE",
+    "CallCost",
     "Charges",
     "Evidence",
     "ExplainCharge",
@@ -33,6 +41,8 @@ __all__ = [
     "Refund",
     "RefundCharge",
 ]
+
+CALLS_MAX: Final = BATCH_EVENTS_MAX
 
 _PARTIES = frozenset({Role.BUYER, Role.OPERATOR, Role.VENDOR})
 
@@ -61,19 +71,44 @@ class Refund:
 
 @message
 class ExplainCharge:
-    """Ask how a charge came about."""
+    """Ask how a charge came about; of a session's also `limit` of its calls, from place `first`."""
 
     charge_id: ChargeRef
+    first: Annotated[int, Field(ge=0, le=CALLS_MAX)] = 0
+    limit: Annotated[int, Field(ge=1, le=CALLS_MAX)] = 50
+
+
+@message
+class CallCost:
+    """One reported call of a session. `rejected` is why it was not taken, if it was not.
+
+    `call` is its number in the session, `at` when the vendor says that it was answered.
+    """
+
+    call: int
+    at: str
+    outcome: str
+    usage: tuple[Usage, ...]
+    amount: Money
+    args_sha256: str
+    result_sha256: str = ""
+    rejected: str = ""
 
 
 @message
 class Explanation:
-    """A charge with the trace of every line and the postings it made."""
+    """A charge with the trace of every line and the postings it made.
+
+    A session's charge is of a batch of `calls_in_all`: `calls` are those that were asked for, and
+    the amounts of all come to the charge's.
+    """
 
     charge: Charge
     rate_card_sha256: str
     trace: tuple[Document, ...]
     postings: tuple[Document, ...]
+    calls: tuple[CallCost, ...] = ()
+    calls_in_all: int = 0
 
 
 @message

@@ -14,6 +14,7 @@ from farthing.protocol.messages import (
     disputes,
     holds,
     listings,
+    metering,
     services,
     sessions,
     statements,
@@ -30,8 +31,8 @@ AnyOperation = Operation[Any, Any]
 OPERATIONS: Final[Mapping[str, AnyOperation]] = MappingProxyType({
     operation.name: operation
     for noun in (
-        catalog, listings, agreements, holds, services, sessions, charges, disputes, accounts,
-        statements, agents, authority, treasury, trails,
+        catalog, listings, agreements, holds, services, sessions, metering, charges, disputes,
+        accounts, statements, agents, authority, treasury, trails,
     )
     for name in sorted(vars(noun))
     if isinstance(operation := vars(noun)[name], Operation)

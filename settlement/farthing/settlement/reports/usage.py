@@ -6,24 +6,36 @@ of its own, known to nobody but who sent it. Source: spec/metering.md#what-was-r
 
 import re
 from collections.abc import Iterable, Sequence
-from typing import Final, NamedTuple, cast
+from typing import Any, Final, NamedTuple, cast
 
 import msgspec
 
 from farthing.protocol.canonical import Json
+from farthing.protocol.errors import Code
 from farthing.protocol.records import Record
 from farthing.protocol.usage import UsageFault
 
-__all__ = ["REASONS", "UNATTRIBUTED", "Party", "Rejection", "Report", "fold_usage", "ids_in"]
+__all__ = [
+    "REASONS",
+    "REFUSED",
+    "UNATTRIBUTED",
+    "Party",
+    "Rejection",
+    "Report",
+    "fold_usage",
+    "ids_in",
+]
 
 _REPORT: Final = "report_usage"
 # In canonical bytes nothing but an event's own id is followed by its source.
 _ID: Final = re.compile(r'"id":"([0-9]+)","source"')
 
 UNATTRIBUTED: Final = "unattributed"
-"""Why the events of a refused batch count for nobody: no session of the sender's is proven."""
+"""Why a batch counts for nobody: that it is of a session of its sender's is not proven."""
+REFUSED: Final = "refused"
+"""Why a batch counts for nothing, though its session is known; its code says more."""
 
-REASONS: Final = (*(fault.value for fault in UsageFault), UNATTRIBUTED)
+REASONS: Final = (*(fault.value for fault in UsageFault), UNATTRIBUTED, REFUSED)
 
 
 class Party(NamedTuple):
@@ -51,7 +63,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 class Rejection(msgspec.Struct, frozen=True, kw_only=True):
     """An event that was not taken; or a whole batch of `events`, then `call` is 0.
 
-    `code` is the refusal of a batch, empty for an event.
+    `code` is the refusal of a batch, empty for an event. A batch that cannot be read is one event.
     """
 
     seq: int
@@ -79,7 +91,7 @@ def fold_usage(records: Iterable[Record]) -> tuple[list[Report], list[Rejection]
         if record.operation != _REPORT:
             continue
         if record.refused is not None:
-            rejections.append(_unattributed(record, record.refused))
+            rejections.append(_batch(record, record.refused))
             continue
         session = next(each.after for each in record.changed if each.noun == "session")
         charges = [each.id for each in record.changed if each.noun == "charge"]
@@ -128,9 +140,12 @@ def _rejections(
     ]
 
 
-def _unattributed(record: Record, refused: dict[str, object]) -> Rejection:
+def _batch(record: Record, refused: dict[str, Any]) -> Rejection:
     asked = cast("dict[str, Json]", record.asked)
     events = asked.get("events", 0)
+    code, path = refused["code"], refused.get("path")
+    foreign = code == Code.USAGE_INVALID and path == "session_id"
+    unattributed = foreign or code == Code.SIGNATURE_INVALID
     return Rejection(
         seq=record.seq,
         place=0,
@@ -139,7 +154,7 @@ def _unattributed(record: Record, refused: dict[str, object]) -> Rejection:
         agreement_id="",
         party=Party("", "", record.by.principal_id),
         call=0,
-        reason=UNATTRIBUTED,
-        code=str(refused["code"]),
-        events=events if isinstance(events, int) else 0,
+        reason=UNATTRIBUTED if unattributed else REFUSED,
+        code=str(code),
+        events=max(cast("int", events), 1),
     )

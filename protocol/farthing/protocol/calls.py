@@ -1,0 +1,105 @@
+"""The calls that a record of reported usage holds: what each used, and what became of it.
+
+Boundary: reads a record that stands in a journal; that it is right is the auditor's to say. What
+is here is the same for the platform that explains, and for whoever holds a receipt.
+Source: spec/metering.md#one-call.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Final, cast
+
+import msgspec
+
+from farthing.protocol.canonical import Json, parse_json
+from farthing.protocol.errors import Unverified
+from farthing.protocol.ids import SessionId
+from farthing.protocol.records import Record
+from farthing.protocol.times import parse_time
+from farthing.protocol.usage import UsageOutcome, read_batch
+
+__all__ = ["REPORT_USAGE", "ReportedCall", "call_of", "reported_calls", "session_of"]
+
+REPORT_USAGE: Final = "report_usage"
+
+
+class ReportedCall(msgspec.Struct, frozen=True, kw_only=True):
+    """One event of a batch. `fault` is why it was not taken; then nothing of it is billed."""
+
+    seq: int
+    place: int
+    at_us: int
+    outcome: UsageOutcome
+    usage: Mapping[str, int]
+    args_sha256: str
+    result_sha256: str
+    amount_units: int
+    fault: str
+
+    @property
+    def is_taken(self) -> bool:
+        """Whether the platform took it, billed or not."""
+        return not self.fault
+
+
+def session_of(record: Record) -> str:
+    """Whose usage an accepted report is of; empty for any other record."""
+    if record.operation != REPORT_USAGE or record.refused is not None:
+        return ""
+    return next((each.id for each in record.changed if each.noun == "session"), "")
+
+
+def reported_calls(record: Record) -> list[ReportedCall]:
+    """Every event of an accepted report, in the batch's order."""
+    decided = cast("Mapping[str, Json]", record.decided)
+    amounts = cast("list[str]", decided["amounts"])
+    rejected = {
+        int(place): fault for place, fault in cast("list[tuple[int, str]]", decided["rejected"])
+    }
+    return [
+        _call(
+            place, cast("Mapping[str, Json]", event), int(amounts[place]), rejected.get(place, "")
+        )
+        for place, event in enumerate(_events(record))
+    ]
+
+
+def call_of(record: Record, session_id: str, seq: int) -> ReportedCall:
+    """One call of a session, as a record tells it.
+
+    Args:
+        record: One that a receipt has proven.
+        session_id: The call's session.
+        seq: The call's number in it.
+
+    Raises:
+        Unverified: The record says nothing of that call.
+    """
+    if session_of(record) == session_id:
+        read_batch(str((record.facts or {})["usage"]).encode(), SessionId(session_id))
+        found = [each for each in reported_calls(record) if each.seq == seq]
+        # A number stands twice in a batch where the second was a duplicate.
+        for each in sorted(found, key=lambda each: bool(each.fault)):
+            return each
+    raise Unverified(f"record {record.seq} is not of call {seq} of {session_id}")
+
+
+def _events(record: Record) -> Iterator[Json]:
+    batch = parse_json(str((record.facts or {})["usage"]).encode())
+    assert isinstance(batch, list), "an accepted batch is an array"
+    yield from batch
+
+
+def _call(place: int, event: Mapping[str, Json], units: int, fault: str) -> ReportedCall:
+    details = cast("Mapping[str, Json]", event["data"])
+    usage = cast("Mapping[str, str]", details["usage"])
+    return ReportedCall(
+        seq=int(cast("str", event["id"])),
+        place=place,
+        at_us=parse_time(cast("str", event["time"])),
+        outcome=UsageOutcome(cast("str", details["outcome"])),
+        usage={meter: int(quantity) for meter, quantity in usage.items()},
+        args_sha256=cast("str", details["args_sha256"]),
+        result_sha256=cast("str", details.get("result_sha256", "")),
+        amount_units=units,
+        fault=fault,
+    )

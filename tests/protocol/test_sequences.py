@@ -47,6 +47,18 @@ def test_calls_in_flight_land_in_any_order(numbers: list[int]) -> None:
     assert taken(*numbers) == Window(64, 2**64 - 1)
 
 
+@given(st.integers(0, 2 * WINDOW), st.integers(1, 40), st.lists(st.integers(-5, 5), max_size=4))
+def test_a_batch_of_numbers_is_taken_as_one_after_the_other(
+    top: int, count: int, jumps: list[int]
+) -> None:
+    start = Window(top, 1 if top else 0)
+    numbers = (*range(top + 1, top + count + 1), *(top + count + jump for jump in jumps))
+    window: Window | None = start
+    for number in numbers:
+        window = window.take(number) if window else None
+    assert start.take_all(numbers) == window
+
+
 def test_a_number_is_refused_where_the_window_ends() -> None:
     window = taken(WINDOW, 2 * WINDOW)
     assert window.fault(WINDOW) is UsageFault.OUT_OF_WINDOW

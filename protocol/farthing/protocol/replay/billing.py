@@ -6,12 +6,14 @@ Source: spec/evidence.md, spec/sessions.md, spec/metering.md.
 
 from collections.abc import Iterator
 
+from farthing.protocol.canonical import Json
 from farthing.protocol.documents import DocumentError
 from farthing.protocol.errors import Unverified
 from farthing.protocol.ids import SessionId
 from farthing.protocol.ledger import Movement
 from farthing.protocol.money import format_units
 from farthing.protocol.proofs import ProofError, Voucher, read_voucher
+from farthing.protocol.rating import line_document, rate
 from farthing.protocol.rating.running import Running
 from farthing.protocol.records import Record
 from farthing.protocol.replay.blocks import amount_of, billed, charged, end_us, opened, reserved
@@ -80,7 +82,7 @@ def follow_report(story: Story, record: Record) -> None:
     amount_units = sum(_amounts(record))
     expected = charged(record, before, agreement, amount_units, usage)
     for name in charge.keys() | expected.keys():
-        if name not in {"position", "drawn", "result_sha256"}:
+        if name not in {"position", "drawn"}:
             same = charge.get(name) == expected.get(name)
             require(same, record, f"charge.{name} does not follow")
     same_postings(record, billed(charge, drawn_of(charge)))
@@ -150,6 +152,9 @@ def _rated(
         require(amount_units == expected_units, record, f"the card gives event {place} another")
         within = amount_units <= units(session, "per_call_units")
         require(within, record, f"event {place} costs more than a call may")
+    rating = rate(story.the_offer().card, quantities(charge["position"]), usage)
+    lines: list[Json] = [line_document(line) for line in rating.lines]
+    require((record.decided or {})["lines"] == lines, record, "the card gives other lines")
     return usage
 
 

@@ -81,6 +81,7 @@ def charged(
         "fee_returned_units": "0",
         "status": "pending",
         "usage": {meter: str(quantity) for meter, quantity in usage.items()},
+        "result_sha256": "",
         "captured_at_us": record.at_us,
         "window_closes_at_us": record.at_us + window_us,
         "dispute_id": "",

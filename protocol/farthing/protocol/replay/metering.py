@@ -71,10 +71,11 @@ def judge(
     running = Running(card, position)
     for place, (seq, at_us) in enumerate(zip(columns.seqs, columns.at_us, strict=True)):
         fault = judged.window.fault(seq) or _untimely(at_us, bounds)
-        usage = columns.usage_of(place)
+        is_billed = columns.is_billed(place)
+        usage = columns.usage_of(place) if is_billed else {}
         units = 0
         if fault is None:
-            fault, units = _priced(running, usage, is_billed=columns.is_billed(place))
+            fault, units = _priced(running, usage)
         if fault is None and place in not_allowed:
             fault = UsageFault.OVER_ALLOWANCE
         if fault is None:
@@ -84,7 +85,7 @@ def judge(
             judged.amounts.append(0)
             continue
         _take(judged, seq, units)
-        if columns.is_billed(place):
+        if is_billed:
             running.take()
             judged.calls += 1
             for meter, quantity in usage.items():
@@ -105,17 +106,13 @@ def _untimely(at_us: int, bounds: Bounds) -> UsageFault | None:
     return None
 
 
-def _priced(
-    running: Running, usage: Mapping[str, int], *, is_billed: bool
-) -> tuple[UsageFault | None, int]:
+def _priced(running: Running, usage: Mapping[str, int]) -> tuple[UsageFault | None, int]:
     try:
-        units = running.price(usage)
+        return None, running.price(usage)
     except RatingError as error:
-        if error.code is RatingCode.UNKNOWN_METER:
-            return UsageFault.UNKNOWN_METER, 0
-        # No position or price goes this far: no session has a cap for it.
-        return UsageFault.OVER_CAP if is_billed else None, 0
-    return None, units if is_billed else 0
+        # More than any quantity or amount is more than any call may cost.
+        is_unknown = error.code is RatingCode.UNKNOWN_METER
+        return UsageFault.UNKNOWN_METER if is_unknown else UsageFault.OVER_PER_CALL, 0
 
 
 def _beyond(seq: int, units: int, spent_units: int, bounds: Bounds) -> UsageFault | None:

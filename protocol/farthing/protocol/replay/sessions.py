@@ -9,14 +9,20 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-from farthing.protocol.canonical import Json
+from farthing.protocol.canonical import Json, sha256_hex
 from farthing.protocol.documents import DocumentError
 from farthing.protocol.faults import FaultKind, RuleBroken
 from farthing.protocol.ids import SessionId
 from farthing.protocol.keys import PublicKey
 from farthing.protocol.ledger import Movement, Transfer
 from farthing.protocol.proofs import ProofError, Voucher, read_voucher
-from farthing.protocol.rating import CompiledCard, compile_card, parse_card
+from farthing.protocol.rating import (
+    CompiledCard,
+    compile_card,
+    line_document,
+    parse_card,
+    rate,
+)
 from farthing.protocol.records import Record
 from farthing.protocol.replay.blocks import (
     amount_of,
@@ -153,8 +159,11 @@ class Sessions:
         _session(record.at_us < end_us(session) + REPORT_WINDOW_US, "it is reported too late")
         voucher = self._voucher(record, session)
         judged = self._judged(record, session, voucher)
+        rated = rate(self._card(session), self._position(session), judged.usage)
         decided: JsonObject = {
             "amounts": [str(each) for each in judged.amounts],
+            "billed": judged.calls,
+            "lines": [line_document(line) for line in rated.lines],
             "rejected": [[place, fault.value] for place, fault in judged.rejected],
         }
         _session(record.decided == decided, "its events are judged otherwise")
@@ -198,6 +207,8 @@ class Sessions:
             columns = read_batch(data, SessionId(member(session, "session_id")))
         except (InvalidSignature, DocumentError) as error:
             raise _unsigned(f"the batch: {error}") from error
+        named = (record.asked.get("batch_sha256"), record.asked.get("events"))
+        _session(named == (sha256_hex(data), len(columns.seqs)), "it was asked for another batch")
         return judge(
             columns,
             Bounds(
@@ -212,8 +223,8 @@ class Sessions:
             ),
             window=Window.of(integer(session, "top"), member(session, "seen")),
             spent_units=units(session, "spent_units"),
-            card=self._cards[member(session, "rate_card_sha256")],
-            position=self._positions.get(member(session, "agreement_id"), {}),
+            card=self._card(session),
+            position=self._position(session),
             not_allowed=_not_allowed(record),
         )
 
@@ -223,7 +234,7 @@ class Sessions:
         """One charge for all that a batch bills, paid from what was set aside."""
         agreement_id = member(session, "agreement_id")
         moved = [change for change in record.changed if change.noun == "position"]
-        if judged.calls:
+        if judged.usage:
             found = [(each.id, quantities(each.after)) for each in moved]
             _session(found == [(agreement_id, judged.position)], "the position does not follow")
         else:
@@ -239,7 +250,7 @@ class Sessions:
         charge = _the(record, "charge", member(expected, "charge_id"))
         for name, value in expected.items():
             _session(charge.get(name) == value, f"the charge's {name} does not follow")
-        before = self._positions.get(agreement_id, {})
+        before = self._position(session)
         _session(quantities(charge["position"]) == before, "the charge's position does not follow")
         _session(charge.get("drawn", []) == used, "the charge's drawn does not follow")
         _moves(record, billed(charge, used))
@@ -289,6 +300,12 @@ class Sessions:
         if session is None:
             raise RuleBroken(FaultKind.SESSION, "the session: it is over, or was never opened")
         return session
+
+    def _card(self, session: JsonObject) -> CompiledCard:
+        return self._cards[member(session, "rate_card_sha256")]
+
+    def _position(self, session: JsonObject) -> Mapping[str, int]:
+        return self._positions.get(member(session, "agreement_id"), {})
 
     def _learn(self, record: Record) -> None:
         if record.operation == "publish_listing":

@@ -18,7 +18,8 @@ from farthing.protocol.contracts import DeliveryRecord
 from farthing.protocol.errors import Code, Refused
 from farthing.protocol.messages import treasury
 from farthing.protocol.messages.operations import OPERATIONS, AnyOperation
-from farthing.protocol.wire import Role
+from farthing.protocol.messages.sessions import OPEN_SESSION, REPORT_USAGE, OpenSession
+from farthing.protocol.wire import Money, Role
 from farthing.settlement.engine.questions import AllAccounts, FiguresNow
 from tests.papers import signing_key
 from tests.serving import Serving, Shop, serving
@@ -33,12 +34,15 @@ REFERENCES = {
     wire.HoldRef: "hld",
     wire.ChargeRef: "chg",
     wire.DisputeRef: "dsp",
+    wire.SessionRef: "ses",
     treasury.TopUpRef: "top",
     treasury.PayoutRef: "pay",
 }
 ABSENT = "00000000000000000000000000"
 # Listings are public: everybody may see a foreign one, so only absence is tested there.
 PUBLIC = {"lst"}
+# Usage that is nobody's is counted, so its refusal is one that is remembered.
+REMEMBERED = {"report_usage"}
 
 
 class Target(NamedTuple):
@@ -50,7 +54,7 @@ class Target(NamedTuple):
 def targets() -> Iterator[Target]:
     for operation in OPERATIONS.values():
         # A newcomer names the operator it wants to belong to: any operator, that then approves.
-        if Role.NEWCOMER in operation.roles:
+        if Role.NEWCOMER in operation.roles or operation.name in REMEMBERED:
             continue
         hints = typing.get_type_hints(operation.ask, include_extras=True)
         for field in fields(operation.ask):
@@ -83,6 +87,16 @@ async def tenant(server: Serving, suffix: str) -> Tenant:
         ids["hld"] = hold.answer.hold_id
         if name == "captured":
             ids["chg"] = await shop.captured(agreement, hold.answer.hold_id, {"page": 2}, "b" * 64)
+    session = await shop.buyer.connection.call(
+        OPEN_SESSION,
+        OpenSession(
+            agreement_id=agreement.agreement_id,
+            cap=Money(amount="0.1", asset="USD"),
+            per_call=Money(amount="0.01", asset="USD"),
+            idempotency_key=shop.buyer.connection.new_key(),
+        ),
+    )
+    ids["ses"] = session.session_id
     dispute = await shop.buyer.dispute(ids["chg"], "not_delivered")
     ids["dsp"] = dispute.dispute_id
     return Tenant(shop, ids)
@@ -116,6 +130,14 @@ def arguments(target: Target, mine: Tenant, value: str) -> dict[str, Any]:
         "operator_id": mine.ids["org"],
         "organisation_id": mine.ids["org"],
         "principal_id": mine.ids["agt"],
+        "arguments": {},
+        "call": 1,
+        "session_id": mine.ids["ses"],
+        "batch": "[]",
+        "batch_signature": "e30..e30",
+        "voucher": "e30.e30.e30",
+        "cap": {"amount": "0.002", "asset": "USD"},
+        "per_call": {"amount": "0.001", "asset": "USD"},
         "amount": {"amount": "0.001", "asset": "USD"},
         "per_call_max": {"amount": "0.1", "asset": "USD"},
         "per_day_max": {"amount": "0.1", "asset": "USD"},
@@ -149,7 +171,7 @@ def callers(target: Target, mine: Tenant, server: Serving) -> Iterator[Connectio
             yield connection
 
 
-async def snapshot(server: Serving) -> object:
+async def snapshot(server: Serving) -> tuple[int, dict[str, str]]:
     market = server.service.market
     figures = await market.ask(FiguresNow())
     accounts = (await market.ask(AllAccounts())).accounts
@@ -184,3 +206,21 @@ async def answer(target: Target, connection: Connection, mine: Tenant, value: st
     refusal = refused.value.refusal
     assert refusal.code is Code.NOT_FOUND, (target, connection.principal, refusal)
     return refusal
+
+
+async def test_usage_of_a_foreign_session_and_of_none_is_the_same_nobodys(tmp_path: Path) -> None:
+    async with serving(tmp_path) as server:
+        mine, theirs = await tenant(server, "One"), await tenant(server, "Two")
+        target = Target(REPORT_USAGE, "session_id", "ses")
+        _, before = await snapshot(server)
+        refusals = []
+        for value in (f"ses_{ABSENT}", theirs.ids["ses"]):
+            with pytest.raises(Refused) as refused:
+                await mine.shop.vendor.connection.send_raw(
+                    "report_usage", arguments(target, mine, value), repeatable=False
+                )
+            refusals.append(refused.value.refusal)
+
+        assert refusals[0] == refusals[1]
+        assert (refusals[0].code, refusals[0].path) == (Code.USAGE_INVALID, "session_id")
+        assert (await snapshot(server))[1] == before

@@ -140,6 +140,9 @@ def _disputable(
     terms = state.terms[state.agreements[charge.agreement_id].terms_sha256]
     if charge.amount_units == charge.refunded_units or reason not in terms.dispute.tier1:
         return refuse(Code.NOT_DISPUTABLE, path="reason")
+    if charge.session_id and reason is Reason.NOT_DELIVERED:
+        # A batch is many results, each acknowledged by a voucher or not: no one body proves them.
+        return refuse(Code.NOT_DISPUTABLE, path="reason")
     return charge
 
 

@@ -13,6 +13,7 @@ from farthing.protocol.authority.grant import Grant
 from farthing.protocol.canonical import Json
 from farthing.protocol.ledger import Account
 from farthing.protocol.records import Record
+from farthing.protocol.times import SECOND_US
 from farthing.settlement.engine.state import NEWEST, State, learn
 from farthing.settlement.engine.things import (
     Agreement,
@@ -94,7 +95,9 @@ def pack(state: State) -> JsonObject:
         for name, account in state.accounts.items()
     }
     document["burnt_until"] = [
-        [until_us, thumbprint, jti] for until_us, (thumbprint, jti) in state.burnt_until
+        [second * SECOND_US, thumbprint, jti]
+        for second, proofs in state.burnt_until.items()
+        for thumbprint, jti in proofs
     ]
     document["by_party"] = [
         [noun, party, list(ids)] for (noun, party), ids in state.by_party.items()
@@ -131,8 +134,8 @@ def unpack(document: JsonObject, record_at: Callable[[int], Record]) -> State:
     for name, counters in packed["accounts"].items():
         state.accounts[name] = Account(*map(int, counters))
     for until_us, thumbprint, jti in packed["burnt_until"]:
-        state.burnt_until.append((until_us, (thumbprint, jti)))
-        state.burnt[thumbprint, jti] = until_us
+        state.burnt_until[until_us // SECOND_US].append((thumbprint, jti))
+        state.burnt.add((thumbprint, jti))
     for noun, party, ids in packed["by_party"]:
         state.by_party[noun, party] = deque(ids, maxlen=NEWEST.get(noun))
     for grant_id, day, units in packed["counters"]:

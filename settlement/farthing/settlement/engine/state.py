@@ -18,7 +18,7 @@ from farthing.protocol.ledger import Account, apply
 from farthing.protocol.rating import RateCard, parse_card
 from farthing.protocol.records import Change, Record
 from farthing.protocol.terms import Terms, parse_terms
-from farthing.protocol.times import DAY_US, utc_day
+from farthing.protocol.times import DAY_US, SECOND_US, utc_day
 from farthing.protocol.usage import REPORT_WINDOW_US
 from farthing.settlement.engine.shelf import Shelf
 from farthing.settlement.engine.things import (
@@ -90,8 +90,9 @@ class State:
     terms: dict[str, Terms] = field(default_factory=dict)
     document_seqs: dict[str, int] = field(default_factory=dict)
     outcomes: Shelf[bytes, int] = field(default_factory=Shelf)
-    burnt: dict[tuple[str, str], int] = field(default_factory=dict)
-    burnt_until: list[tuple[int, tuple[str, str]]] = field(default_factory=list)
+    burnt: set[tuple[str, str]] = field(default_factory=set)
+    # By the second in which they end: a heap of half a million costs more than all the rest.
+    burnt_until: dict[int, list[tuple[str, str]]] = field(default_factory=lambda: defaultdict(list))
     due: list[tuple[int, str, str]] = field(default_factory=list)
     by_party: dict[tuple[str, str], deque[str]] = field(default_factory=dict)
     partners: dict[str, Partner] = field(default_factory=dict)
@@ -121,8 +122,11 @@ def evolve(state: State, record: Record) -> None:
     if record.seq != state.seq + 1 or record.at_us < state.at_us:
         text = f"record {record.seq} does not follow {state.seq}"
         raise Broken(text)
-    if record.at_us // DAY_US != state.at_us // DAY_US:
-        _forget_days(state, utc_day(record.at_us - DAY_US))
+    second = record.at_us // SECOND_US
+    if second != state.at_us // SECOND_US:
+        _forget_proofs(state, second)
+        if record.at_us // DAY_US != state.at_us // DAY_US:
+            _forget_days(state, utc_day(record.at_us - DAY_US))
     state.seq = record.seq
     state.at_us = record.at_us
     _remember(state, record)
@@ -142,15 +146,18 @@ def _forget_days(state: State, first_day: str) -> None:
         del state.counters[key]
 
 
+def _forget_proofs(state: State, second: int) -> None:
+    """Drop the proofs that ended before `second`: they are refused for that reason."""
+    for each in [each for each in state.burnt_until if each < second]:
+        state.burnt.difference_update(state.burnt_until.pop(each))
+
+
 def _remember(state: State, record: Record) -> None:
     by = record.by
     if by.proof_jti:
         proof = (by.key_thumbprint, by.proof_jti)
-        state.burnt[proof] = by.proof_expires_at_us
-        heapq.heappush(state.burnt_until, (by.proof_expires_at_us, proof))
-        while state.burnt_until and state.burnt_until[0][0] < record.at_us:
-            # A proof past its time is refused for that reason; it need not be remembered longer.
-            state.burnt.pop(heapq.heappop(state.burnt_until)[1], None)
+        state.burnt.add(proof)
+        state.burnt_until[by.proof_expires_at_us // SECOND_US].append(proof)
     if record.request is not None:
         who = who_of(record.operation, by.principal_id, by.key_thumbprint)
         scope = scope_of(who, record.operation, record.request.key)

@@ -40,7 +40,8 @@ class Reported:
     Args:
         session_id: the session that it is reported for.
         batch_sha256: the digest of its text.
-        columns: its events, where it can be read.
+        events: how many there are in it; 0 where it cannot be read.
+        columns: its events, where nothing is wrong with it.
         key_thumbprint: the key of the caller's by which its signature verifies.
         voucher_seq: the number of the voucher beside it, which the session's payer signed.
         max_cum_units: the sum of that voucher.
@@ -49,6 +50,7 @@ class Reported:
 
     session_id: str
     batch_sha256: str
+    events: int = 0
     columns: Columns | None = None
     key_thumbprint: str = ""
     voucher_seq: int = 0
@@ -60,7 +62,7 @@ class Reported:
         """What stands in the record, refused or not; the text of what is taken is a fact."""
         return {
             "batch_sha256": self.batch_sha256,
-            "events": len(self.columns.seqs) if self.columns else 0,
+            "events": self.events,
             "session_id": self.session_id,
         }
 

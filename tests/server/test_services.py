@@ -14,6 +14,7 @@ from farthing.protocol.keys import PublicKey
 from farthing.protocol.messages.charges import LIST_CHARGES, ListCharges
 from farthing.protocol.receipts import verify_receipt
 from farthing.server.adapters.outbound import Outbound
+from farthing.server.operations import calling
 from farthing.settlement.engine.questions import FiguresNow, RecordAt
 from tests.server.calling import KEY, Selling, answering, selling, usd
 
@@ -139,6 +140,7 @@ async def test_a_failed_tool_costs_nothing_and_fails_the_same_again(tmp_path: Pa
     ("status", "body"),
     [
         (307, b""),
+        (404, b"<html>"),
         (200, b'{"jsonrpc":"2.0","id":1,"result":{"content":[],"structuredContent":{"pages":[]}}}'),
         (200, b'{"jsonrpc":"2.0","id":1,"result":{"content":[],"isError":true}}'),
         (200, b'{"jsonrpc":"2.0","id":1,"error":{"code":-32602,"message":"no such tool"}}'),
@@ -196,6 +198,23 @@ async def test_where_it_may_not_be_repeated_a_lost_answer_is_not_asked_for_again
             assert (found.code, found.refusal.path) == (Code.RESULT_EXPIRED, charge.charge_id)
             assert found.refusal.remaining == charge.result_sha256
         assert (market.desk.requests, market.desk.runs) == (1, 1)
+
+
+async def test_what_was_charged_and_not_handed_over_is_said_so_until_its_time_is_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(calling, "_AFTER_CAPTURE_MAX", 1)
+    async with selling(tmp_path) as market:
+        market.desk.lose_replies = 10
+
+        found = await refused(market)
+        market.serving.clock.ahead_us += 61_000_000
+        last = await refused(market)
+
+        (charge,) = (await market.buyer.connection.call(LIST_CHARGES, ListCharges())).charges
+        assert (found.code, found.refusal.path) == (Code.UNAVAILABLE, charge.charge_id)
+        assert (last.code, last.refusal.path) == (Code.RESULT_EXPIRED, charge.charge_id)
+        assert market.desk.runs == 1
 
 
 async def test_a_call_that_takes_longer_than_one_ask_goes_on_without_it(tmp_path: Path) -> None:

@@ -275,11 +275,10 @@ class Bridge:
     async def _call_service(self, ask: CallService) -> Bought:
         buyer = await self._buyer()
         key = ask.idempotency_key or buyer.connection.new_key()
-        counted: list[Money] = []
+        before: list[Money] = []
 
         async def count(quote: Quote) -> None:
-            self._ceiling.reserve(key, quote.total, self._clock())
-            counted.append(quote.total)
+            before.append(self._ceiling.reserve(key, quote.total, self._clock()))
 
         try:
             purchase = await buyer.call_service(
@@ -295,11 +294,12 @@ class Bridge:
             # The hold says whether the money is free again; until it is, it counts.
             view = await buyer.hold_status(failed.hold_id)
             if view.status in {"released", "expired"}:
-                self._give_back(key, view.amount)
+                nothing = Money(amount="0", asset=view.amount.asset)
+                self._ceiling.settle(key, nothing, self._clock())
             raise
         except Refused:
-            if counted:
-                self._give_back(key, counted[0])
+            for each in before:
+                self._ceiling.settle(key, each, self._clock())
             raise
         self._ceiling.settle(key, purchase.charge.amount, self._clock())
         return Bought(
@@ -325,15 +325,12 @@ class Bridge:
         quote = await buyer.quote(
             agreement.listing_id, _quantities(ask.workload), agreement_id=ask.agreement_id
         )
-        self._ceiling.reserve(ask.idempotency_key, quote.total, self._clock())
+        before = self._ceiling.reserve(ask.idempotency_key, quote.total, self._clock())
         try:
             return await connection.send_raw(PLACE_HOLD.name, arguments, repeatable=True)
         except Refused:
-            self._give_back(ask.idempotency_key, quote.total)
+            self._ceiling.settle(ask.idempotency_key, before, self._clock())
             raise
-
-    def _give_back(self, key: str, amount: Money) -> None:
-        self._ceiling.settle(key, Money(amount="0", asset=amount.asset), self._clock())
 
     async def _met(self) -> Profile:
         async with self._meeting:

@@ -53,17 +53,17 @@ class BridgeSessions:
         # The id is made of the key, so that the same session is counted once however it is asked.
         principal, key = buyer.connection.principal, ask.idempotency_key
         counted = derive_id("ses", principal, OPEN_SESSION.name, key)
-        self._ceiling.reserve(counted, ask.cap, self._clock())
+        before = self._ceiling.reserve(counted, ask.cap, self._clock())
         try:
             return await buyer.connection.call(OPEN_SESSION, ask)
         except Refused:
-            self._settle(counted, money(0, ask.cap.asset))
+            self._settle(counted, before)
             raise
 
     async def top_up(self, ask: TopUpSession) -> Session:
         """Set more aside; the amount is counted before."""
         buyer = await self._buyer()
-        self._ceiling.reserve(ask.idempotency_key, ask.amount, self._clock())
+        before = self._ceiling.reserve(ask.idempotency_key, ask.amount, self._clock())
         try:
             opened = self._open.get(ask.session_id)
             if opened is not None:
@@ -71,7 +71,7 @@ class BridgeSessions:
             else:
                 session = await buyer.connection.call(TOP_UP_SESSION, ask)
         except Refused:
-            self._settle(ask.idempotency_key, money(0, ask.amount.asset))
+            self._settle(ask.idempotency_key, before)
             raise
         self._settle(ask.session_id, session.cap)
         self._settle(ask.idempotency_key, money(0, ask.amount.asset))

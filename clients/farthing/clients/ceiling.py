@@ -18,7 +18,7 @@ from farthing.protocol.canonical import InvalidJson, Json, canonical_bytes, pars
 from farthing.protocol.errors import Code, Refused, Unverified, refuse
 from farthing.protocol.money import InvalidAmount, format_units, parse_units
 from farthing.protocol.times import utc_day
-from farthing.protocol.wire import Money
+from farthing.protocol.wire import Money, money
 
 __all__ = ["DEFAULT_LIMITS", "Ceiling", "Left", "Limit"]
 
@@ -67,8 +67,11 @@ class Ceiling:
         with self._opened() as document:
             _limits(document)
 
-    def reserve(self, key: str, amount: Money, now_us: int) -> None:
+    def reserve(self, key: str, amount: Money, now_us: int) -> Money:
         """Count a purchase before it is made. Under the same key it is counted once.
+
+        Returns:
+            What was counted under the key before: what is to be settled where nothing comes of it.
 
         Raises:
             Refused: `local_limit_exceeded`, with what remains; nothing is counted.
@@ -90,6 +93,7 @@ class Ceiling:
                 raise _refused(units, left_units, asset, "more than is left for today")
             _keep(today, asset, {**kept, key: units})
             self._write(document)
+            return money(kept.get(key, 0), asset)
 
     def settle(self, key: str, amount: Money, now_us: int) -> None:
         """Count what a purchase came to: nothing, where it was not made."""

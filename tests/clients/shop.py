@@ -55,7 +55,16 @@ def main() -> None:
         reached("after_capture")
         return charge
 
+    report = seller.vendor.report_usage
+
+    async def watched_report(*args: Any, **named: Any) -> Any:
+        reached("before_report")
+        answer = await report(*args, **named)
+        reached("after_report")
+        return answer
+
     seller.vendor.capture_signed = watched  # type: ignore[method-assign]
+    seller.vendor.report_usage = watched_report  # type: ignore[method-assign]
     config = uvicorn.Config(
         mcp.streamable_http_app(json_response=True), port=port, log_level="error"
     )

@@ -1,0 +1,74 @@
+"""A session at a tool that was made payable: calls that overlap, a buyer that would not pay."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+from mcp.server import MCPServer
+
+from farthing.clients.paid import Seller
+from farthing.clients.tools import Endpoint
+from farthing.protocol.canonical import Json
+from tests.clients.trading import VENDOR_URL, PageTexts, trading, usd
+from tests.papers import card_document
+
+PDF = {"pdf": "one|two"}
+FLAT = card_document(({"amount": "0.002", "per_quantity": "1"},))
+LIMITS: dict[str, Json] = {"limits": {"input_bytes_max": 10_000, "concurrency_max": 64}}
+
+
+async def test_sixty_four_calls_of_one_session_are_all_in_the_tool_at_once(tmp_path: Path) -> None:
+    everybody = asyncio.Barrier(64)
+
+    def register(mcp: MCPServer[Any], seller: Seller) -> None:
+        @mcp.tool()
+        @seller.paid(listing="pdf-text", meter={"page": lambda result: len(result.pages)})
+        async def extract_text(pdf: str) -> PageTexts:
+            async with asyncio.timeout(20):
+                await everybody.wait()
+            return PageTexts(pages=pdf.split("|"))
+
+    async with trading(tmp_path, card=FLAT, listing=LIMITS, open_shop=False) as market:
+        await market.open_shop(register)
+        quote = await market.buyer.quote(market.listing_id, {"page": 1})
+        agreement = await market.buyer.accept(quote)
+        async with market.buyer.session(
+            agreement.agreement_id, cap=usd("0.9"), per_call=usd("0.01")
+        ) as session:
+            answers = await asyncio.gather(*(session.call(PDF) for _ in range(64)))
+        await market.close_shop()
+        view = await market.buyer.session_status(session.session_id)
+
+    assert sorted(each.seq for each in answers) == list(range(1, 65))
+    assert (view.calls, view.rejected, view.spent) == (64, 0, usd("0.256"))
+
+
+async def test_a_buyer_that_closes_while_the_vendor_works_pays_for_the_work(tmp_path: Path) -> None:
+    async with trading(tmp_path, card=FLAT, listing=LIMITS) as market:
+        quote = await market.buyer.quote(market.listing_id, {"page": 1})
+        agreement = await market.buyer.accept(quote)
+        session = await market.buyer.open_session(
+            agreement.agreement_id, cap=usd("0.1"), per_call=usd("0.01")
+        )
+        market.desk.slow = True
+        call = asyncio.create_task(session.call(PDF))
+        await market.desk.started.wait()
+        closing = await session.close()
+        market.serving.clock.ahead_us += 20_000_000
+        market.desk.go.set()
+        answer = await call
+        await session.aclose()
+        await market.close_shop()
+        view = await market.buyer.session_status(session.session_id)
+
+    assert closing.status == "closing"
+    assert answer.amount == view.spent == usd("0.004")
+    assert (view.calls, view.rejected) == (1, 0)
+
+
+async def test_a_tool_says_that_it_takes_sessions(tmp_path: Path) -> None:
+    async with trading(tmp_path) as market:
+        endpoint = Endpoint(market.buyer.connection.http, f"{VENDOR_URL}/mcp", timeout_s=5)
+        required: Any = (await endpoint.call_tool("extract_text", PDF)).structured
+
+    assert required["accepts"][0]["extra"]["takes"] == ["hold", "session"]

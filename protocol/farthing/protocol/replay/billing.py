@@ -141,12 +141,14 @@ def _rated(
     require(len(amounts) == len(columns.seqs), record, "an event has no amount")
     running = Running(story.the_offer().card, quantities(charge["position"]))
     usage: dict[str, int] = {}
+    calls = 0
     for place, amount_units in enumerate(amounts):
         expected_units = 0
         if place not in rejected and columns.is_billed(place):
             used = columns.usage_of(place)
             expected_units = running.price(used)
             running.take()
+            calls += 1
             for meter, quantity in used.items():
                 usage[meter] = usage.get(meter, 0) + quantity
         require(amount_units == expected_units, record, f"the card gives event {place} another")
@@ -154,7 +156,8 @@ def _rated(
         require(within, record, f"event {place} costs more than a call may")
     rating = rate(story.the_offer().card, quantities(charge["position"]), usage)
     lines: list[Json] = [line_document(line) for line in rating.lines]
-    require((record.decided or {})["lines"] == lines, record, "the card gives other lines")
+    found = ((record.decided or {})["lines"], (record.decided or {})["billed"])
+    require(found == (lines, calls), record, "the card gives other lines")
     return usage
 
 

@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import aclosing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -37,13 +37,36 @@ def test_the_example_offer_and_its_server_sell_a_call_as_printed(tmp_path: Path)
         server = printed(tmp_path / "server.py", port, "--server")
         agent = funded_agent(operator, market.admin_key, market.treasurer_key, buying)
 
+        reading = {**at, "FARTHING_HOME": str(agent.path)}
         with started(server, selling):
-            result, amount = asyncio.run(bought(agent, published["listing_id"]))
+            result, amount, agreement_id = asyncio.run(bought(agent, published["listing_id"]))
+            terms = ("--cap", "0.04", "--per-call", "0.005", "--low-water", "0.03")
+            session_id = answer("session", "open", agreement_id, *terms, **reading)["session_id"]
+            spent = asyncio.run(called(agent, session_id))
+        usage = answer("usage", **selling)
+        shown = answer("session", "show", session_id, **selling)
+        topped = answer("session", "top-up", session_id, "0.01", "USD", **reading)
+        calls = answer("session", "calls", session_id, **reading)
+        listed = run("session", "list", **reading)
+        closed = answer("session", "close", session_id, **selling)
 
     assert nothing.out == "The market has no listings yet.\n"
     assert "farthing --key farthing-data/keys/admin.jwk approve org_" in enrolled.err
     assert len(result["pages"]) == 2
     assert amount == "0.004"
+    assert spent == ["0.004", "0.008", "0.012"]
+    assert [(each["seq"], each["stage"], each["amount"]) for each in calls] == [
+        (str(seq), "answered", "0.004") for seq in (1, 2, 3)
+    ]
+    assert [(each["ended"], each["unsent"], each["unanswered"]) for each in usage["sessions"]] == [
+        (3, 0, 0)
+    ]
+    assert usage["rejected"] == []
+    assert (shown["calls"], shown["spent"]["amount"], shown["status"]) == (3, "0.012", "open")
+    assert "entitlement" not in shown
+    assert topped["cap"]["amount"] == "0.05"
+    assert session_id in listed.out
+    assert (closed["status"], closed["spent"]["amount"]) == ("closed", "0.012")
 
 
 def free_port() -> int:
@@ -93,11 +116,23 @@ def started(server: Path, environment: dict[str, str]) -> Iterator[None]:
             process.communicate()
 
 
-async def bought(agent: Home, listing_id: str) -> tuple[Any, str]:
-    """The result of one call for two pages, and what it cost."""
+PAGES = {"pdf": base64.b64encode(numbered_pdf(2)).decode()}
+
+
+async def bought(agent: Home, listing_id: str) -> tuple[Any, str, str]:
+    """The result of one call for two pages, what it cost, and under which agreement."""
     profile = agent.profile()
     assert profile is not None
-    arguments = {"pdf": base64.b64encode(numbered_pdf(2)).decode()}
     async with agent.connection(profile) as connection:
-        purchase = await Buyer(connection).call_service(listing_id, arguments, {"page": 2})
-    return purchase.result, purchase.charge.amount.amount
+        purchase = await Buyer(connection).call_service(listing_id, PAGES, {"page": 2})
+    return purchase.result, purchase.charge.amount.amount, purchase.agreement_id
+
+
+async def called(agent: Home, session_id: str) -> list[str]:
+    """What is spent after each of three calls through a session."""
+    profile = agent.profile()
+    assert profile is not None
+    async with agent.connection(profile) as connection:
+        buyer = Buyer(connection, books=agent.books_path)
+        async with aclosing(await buyer.resume_session(session_id)) as session:
+            return [(await session.call(PAGES)).spent.amount for _ in range(3)]

@@ -11,10 +11,11 @@ from starlette.types import Receive, Scope, Send
 
 from farthing.clients.documents import arguments_sha256, result_sha256
 from farthing.protocol import base64url
-from farthing.protocol.canonical import document_sha256
+from farthing.protocol.canonical import Json, document_sha256
 from farthing.protocol.contracts import DeliveryRecord
-from farthing.protocol.errors import Code, Refused
+from farthing.protocol.errors import Code, NextAction, Refused, refuse
 from farthing.protocol.x402 import PAYMENT, PAYMENT_RESPONSE, Settlement, settlement
+from farthing.server.flights import Flights, Landed
 from farthing.settlement.engine.questions import Lookup
 from farthing.settlement.engine.things import Hold
 from tests.server.calling import PDF, App, Selling, selling
@@ -186,3 +187,75 @@ async def test_a_buyer_who_lets_the_platform_call_waits_and_checks(tmp_path: Pat
 
         assert reply.answer.untrusted_result == GOOD
         assert market.desk.requests == 1
+
+
+async def test_a_hold_that_nobody_set_out_for_is_used_by_whoever_asks_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with selling(tmp_path) as market:
+        with monkeypatch.context() as killed:
+            killed.setattr(Flights, "obtain", _killed)
+            assert (await refused(market)).code is Code.UNAVAILABLE
+        assert await market.balance() == ("0.994", "0.006")
+
+        reply = await market.call()
+
+        assert reply.answer.untrusted_result == GOOD
+        assert market.desk.requests == 1
+        assert await market.balance() == ("0.996", "0")
+
+
+@pytest.mark.parametrize(("repeatable", "requests"), [(True, 1), (False, 0)])
+async def test_after_somebody_set_out_and_fell_silent_only_what_may_be_repeated_is_called(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, repeatable: bool, requests: int
+) -> None:
+    listing: dict[str, Json] = {"idempotent": repeatable, "side_effects": not repeatable}
+    async with selling(tmp_path, listing=listing, service_wait_s=1) as market:
+        with monkeypatch.context() as killed:
+            killed.setattr(Flights, "obtain", _killed_after_the_claim)
+            await refused(market)
+        market.serving.clock.ahead_us += 6_000_000
+
+        asked = await market.attempt()
+
+        assert market.desk.requests == requests
+        assert isinstance(asked, Refused) is not repeatable
+        if not repeatable:
+            market.serving.clock.ahead_us += 60_000_000
+            assert (await refused(market)).code is Code.VENDOR_FAILED
+            assert market.desk.requests == 0
+            assert await market.balance() == ("1", "0")
+
+
+async def test_a_workload_that_was_too_small_is_to_be_quoted_again(tmp_path: Path) -> None:
+    async with selling(tmp_path) as market:
+        with pytest.raises(Refused) as found:
+            await market.call(pages=1)
+
+        refusal = found.value.refusal
+        assert (refusal.code, refusal.reasons) == (
+            Code.VENDOR_FAILED,
+            (Code.CAPTURE_EXCEEDS_HOLD,),
+        )
+        assert refusal.next_action is NextAction.QUOTE_AGAIN
+        assert await market.balance() == ("1", "0")
+
+
+async def _killed(*args: object) -> Landed:
+    del args
+    raise Refused(refuse(Code.UNAVAILABLE))
+
+
+async def _killed_after_the_claim(
+    flights: Flights, hold_id: str, owner: str, expires_at_us: int, fly: object
+) -> Landed:
+    del owner, fly
+    now_us = flights._now_us()  # noqa: SLF001
+    await flights._results.claim(  # noqa: SLF001
+        hold_id,
+        holder="a front end that was killed",
+        now_us=now_us,
+        held_until_us=now_us + 5_000_000,
+        expires_at_us=expires_at_us + 60_000_000,
+    )
+    raise Refused(refuse(Code.UNAVAILABLE))

@@ -17,7 +17,6 @@ from farthing.clients.spool import Spool
 from farthing.clients.transport import Connection
 from farthing.clients.vendors import Vendor
 from farthing.clients.wares import Ware
-from farthing.clients.x402 import Presented, Used, payment, read_used
 from farthing.protocol import base64url
 from farthing.protocol.canonical import Json, sha256_hex
 from farthing.protocol.errors import Refusal, Refused, Unreachable
@@ -40,6 +39,7 @@ from farthing.protocol.times import SECOND_US
 from farthing.protocol.usage import Columns, read_batch
 from farthing.protocol.vouchers import SpendBook, mac_token
 from farthing.protocol.wire import Usage, money
+from farthing.protocol.x402 import Presented, Used, payment, read_used
 from tests.papers import card_document, listing_document, signing_key, terms_document
 
 __all__ = [

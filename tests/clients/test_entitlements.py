@@ -6,7 +6,19 @@ from typing import Any
 import pytest
 
 from farthing.clients.entitlements import Paid, check_payment, claimed_hold
-from farthing.clients.x402 import (
+from farthing.protocol.errors import Code, Refusal, refuse
+from farthing.protocol.ids import (
+    AgreementId,
+    HoldId,
+    ListingId,
+    OrganisationId,
+    PrincipalId,
+    derive_id,
+)
+from farthing.protocol.keys import PrivateKey
+from farthing.protocol.proofs import Entitlement, Voucher, entitlement_jwt, voucher_jwt
+from farthing.protocol.times import SECOND_US
+from farthing.protocol.x402 import (
     Presented,
     Price,
     Settlement,
@@ -22,18 +34,6 @@ from farthing.clients.x402 import (
     unsettled,
     used,
 )
-from farthing.protocol.errors import Code, Refusal, refuse
-from farthing.protocol.ids import (
-    AgreementId,
-    HoldId,
-    ListingId,
-    OrganisationId,
-    PrincipalId,
-    derive_id,
-)
-from farthing.protocol.keys import PrivateKey
-from farthing.protocol.proofs import Entitlement, Voucher, entitlement_jwt, voucher_jwt
-from farthing.protocol.times import SECOND_US
 
 PLATFORM = "https://market.example"
 PLATFORM_KEY = PrivateKey.from_seed(bytes(range(32)))

@@ -25,8 +25,8 @@ from farthing.clients.middleware import (
     Priced,
 )
 from farthing.clients.paid import Seller
-from farthing.clients.x402 import Presented, payment, read_used
 from farthing.protocol.canonical import sha256_hex
+from farthing.protocol.x402 import Presented, payment, read_used
 from tests.clients.settling import PAGE_UNITS, PLATFORM, PLATFORM_KEY, Shop, shop
 
 PDF = {"pdf": "one|two"}

@@ -8,9 +8,9 @@ import pytest
 from farthing.clients.metering import Meter
 from farthing.clients.payable import Payable
 from farthing.clients.tools import Endpoint
-from farthing.clients.x402 import PAYMENT
 from farthing.protocol.canonical import document_sha256
 from farthing.protocol.schemas import check_schema, violation
+from farthing.protocol.x402 import PAYMENT
 from tests.clients.trading import VENDOR_URL, PageTexts, trading
 
 

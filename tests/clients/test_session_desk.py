@@ -13,10 +13,10 @@ from farthing.clients.counter import Sold, Unpaid
 from farthing.clients.deliveries import Undeliverable
 from farthing.clients.documents import Offer, arguments_sha256, result_sha256
 from farthing.clients.wares import Ware
-from farthing.clients.x402 import PAYMENT, read_used
 from farthing.protocol.errors import Code, Refusal, refuse
 from farthing.protocol.keys import PrivateKey
 from farthing.protocol.times import SECOND_US
+from farthing.protocol.x402 import PAYMENT, read_used
 from tests.clients.settling import MAC_KEY, PAGE_UNITS, Shop, shop
 
 PDF = {"pdf": "one|two"}

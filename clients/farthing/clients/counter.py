@@ -26,14 +26,6 @@ from farthing.clients.spool import Entry, Spool
 from farthing.clients.usage_spool import KeptCall, UsageSpool
 from farthing.clients.vendors import Vendor
 from farthing.clients.wares import Ware
-from farthing.clients.x402 import (
-    Presented,
-    Settlement,
-    Used,
-    read_payment,
-    settlement,
-    used,
-)
 from farthing.protocol.canonical import Json, document_sha256, sha256_hex
 from farthing.protocol.errors import Code, Refusal, Refused, Unreachable, refuse
 from farthing.protocol.keys import PublicKey
@@ -41,6 +33,14 @@ from farthing.protocol.money import INT64_MAX
 from farthing.protocol.proofs import Entitlement
 from farthing.protocol.rating import RateCard, parse_card
 from farthing.protocol.usage import UsageOutcome
+from farthing.protocol.x402 import (
+    Presented,
+    Settlement,
+    Used,
+    read_payment,
+    settlement,
+    used,
+)
 
 __all__ = ["Counter", "Run", "Sold", "Unpaid"]
 

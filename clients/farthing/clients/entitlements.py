@@ -9,7 +9,6 @@ import hmac
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from farthing.clients.x402 import PAYMENT, Presented
 from farthing.protocol import base64url
 from farthing.protocol.canonical import InvalidJson, Json, parse_json, sha256_hex
 from farthing.protocol.errors import Code, Refusal, refuse
@@ -25,6 +24,7 @@ from farthing.protocol.proofs import (
 from farthing.protocol.signatures import KeyOf
 from farthing.protocol.times import SECOND_US
 from farthing.protocol.vouchers import MAC_KEY_BYTES, check_mac
+from farthing.protocol.x402 import PAYMENT, Presented
 
 __all__ = [
     "Paid",

@@ -27,11 +27,11 @@ from farthing.clients.documents import Offer
 from farthing.clients.metering import Meter
 from farthing.clients.paid import Seller
 from farthing.clients.wares import Ware
-from farthing.clients.x402 import Price, payment_required, unsettled
 from farthing.protocol.canonical import InvalidJson, Json, parse_json, sha256_hex
 from farthing.protocol.errors import Code, Refusal, Refused, refuse
 from farthing.protocol.messages.http import status_of
 from farthing.protocol.schemas import violation
+from farthing.protocol.x402 import Price, payment_required, unsettled
 
 __all__ = [
     "PAYMENT_REQUIRED",

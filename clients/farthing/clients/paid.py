@@ -30,11 +30,11 @@ from farthing.clients.payable import Payable, delivered, failed, unpaid
 from farthing.clients.spool import Spool
 from farthing.clients.usage_spool import KeptCall
 from farthing.clients.vendors import Vendor
-from farthing.clients.x402 import PAYMENT
 from farthing.protocol.errors import Refusal, Unverified
 from farthing.protocol.keys import PublicKey
 from farthing.protocol.messages.disputes import Dispute
 from farthing.protocol.wire import EXTENSION
+from farthing.protocol.x402 import PAYMENT
 
 __all__ = ["Seller"]
 

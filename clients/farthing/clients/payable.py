@@ -24,16 +24,16 @@ from farthing.clients.deliveries import Produced, Undeliverable
 from farthing.clients.documents import Offer
 from farthing.clients.metering import Meter
 from farthing.clients.wares import Ware
-from farthing.clients.x402 import (
+from farthing.protocol.canonical import Json
+from farthing.protocol.errors import Code, Refusal, refuse
+from farthing.protocol.messages.shapes import REFUSAL
+from farthing.protocol.x402 import (
     PAYMENT_REQUIRED,
     PAYMENT_RESPONSE,
     Price,
     payment_required,
     unsettled,
 )
-from farthing.protocol.canonical import Json
-from farthing.protocol.errors import Code, Refusal, refuse
-from farthing.protocol.messages.shapes import REFUSAL
 
 __all__ = ["Payable", "delivered", "failed", "unpaid"]
 

@@ -15,16 +15,6 @@ import httpx2
 from farthing.clients.clock import Clock, Entropy
 from farthing.clients.documents import arguments_sha256, result_sha256
 from farthing.clients.tools import Endpoint, ToolResult
-from farthing.clients.x402 import (
-    PAYMENT,
-    PAYMENT_RESPONSE,
-    Presented,
-    Price,
-    Settlement,
-    payment,
-    read_refusal,
-    read_settlement,
-)
 from farthing.protocol import base64url
 from farthing.protocol.canonical import Json, LooseJson
 from farthing.protocol.contracts import DeliveryRecord
@@ -46,6 +36,16 @@ from farthing.protocol.messages.charges import Receipt
 from farthing.protocol.messages.holds import Charge, Hold
 from farthing.protocol.proofs import Voucher, voucher_jwt
 from farthing.protocol.schemas import violation
+from farthing.protocol.x402 import (
+    PAYMENT,
+    PAYMENT_RESPONSE,
+    Presented,
+    Price,
+    Settlement,
+    payment,
+    read_refusal,
+    read_settlement,
+)
 
 __all__ = [
     "Answered",

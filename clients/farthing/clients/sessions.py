@@ -29,7 +29,6 @@ from farthing.clients.session_answers import (
 )
 from farthing.clients.tools import ToolResult
 from farthing.clients.transport import Connection
-from farthing.clients.x402 import PAYMENT_RESPONSE, Presented, Used, read_used
 from farthing.protocol.errors import (
     Code,
     NextAction,
@@ -54,6 +53,7 @@ from farthing.protocol.rating import RateCard, RatingError
 from farthing.protocol.times import parse_time
 from farthing.protocol.vouchers import SpendBook
 from farthing.protocol.wire import Money, money
+from farthing.protocol.x402 import PAYMENT_RESPONSE, Presented, Used, read_used
 
 __all__ = ["Left", "SpendSession", "Trade"]
 

@@ -12,13 +12,13 @@ from mcp.server.mcpserver import Context
 from farthing.clients.documents import arguments_sha256
 from farthing.clients.entitlements import claimed_hold
 from farthing.clients.paid import Seller
-from farthing.clients.x402 import PAYMENT, read_payment
 from farthing.protocol import base64url
 from farthing.protocol.canonical import document_sha256, parse_json, sha256_hex
 from farthing.protocol.contracts import DeliveryRecord
 from farthing.protocol.errors import Refusal, Refused
 from farthing.protocol.ids import AgreementId, HoldId, ListingId
 from farthing.protocol.messages.listings import GET_LISTING, GetListing
+from farthing.protocol.x402 import PAYMENT, read_payment
 
 __all__ = ["take_the_money"]
 

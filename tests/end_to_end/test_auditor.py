@@ -1,6 +1,7 @@
 """An auditor from outside: a real trade, a published key, files, and nothing of the server's."""
 
 import shutil
+import stat
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -134,6 +135,7 @@ def test_the_books_can_be_taken_out(market: Market, form: str) -> None:
         pytest.importorskip("pyarrow", reason="pyarrow is not installed")
 
     out = exported(market, "--format", form, "--data-dir", str(market.folder))
+    assert stat.S_IMODE(out.stat().st_mode) == 0o600
 
     assert out.stat().st_size > 0
     again = run("audit", "export", market.database, "--out", str(out), "--format", form)

@@ -93,7 +93,7 @@ def exported(
     """
     store = SqliteStore(database)
     known = _keys_of(settings, store, keys)
-    with out.open("xb") as file, ExitStack() as undo:
+    with open(out, "xb", opener=_owners) as file, ExitStack() as undo:
         # What is not whole must not be taken for an export.
         undo.callback(out.unlink)
         said = _write(store, known, form, file)
@@ -101,6 +101,11 @@ def exported(
         os.fsync(file.fileno())
         undo.pop_all()
     return [said, f"Written to {out}."]
+
+
+def _owners(path: str, flags: int) -> int:
+    """The books of everybody are for their keeper to hand on."""
+    return os.open(path, flags, 0o600)
 
 
 def verifier() -> str:

@@ -102,7 +102,7 @@ class Sessions:
         allowed = self._budgets.allow(record, agreement, cap_units, amount_of(asked, "per_call"))
         session = opened(record, agreement)
         session_id = member(session, "session_id")
-        _session(session_id not in self._payers, "it was opened before")
+        _session(session_id not in self._live, "it was opened before")
         payer = self._keys.keys_of(buyer_id)(record.by.key_thumbprint)
         assert payer is not None, "who asks holds a key in force"
         self._payers[session_id] = payer
@@ -293,7 +293,8 @@ class Sessions:
         self._budgets.count(record, *counts)
         parts = payer_parts(session, drawn_of(session), left_units)
         _moves(record, reserved(session, parts, Movement.VOID))
-        del self._live[member(session, "session_id")]
+        session_id = member(session, "session_id")
+        del self._live[session_id], self._payers[session_id]
 
     def _the_session(self, record: Record) -> JsonObject:
         session = self._live.get(member(record.asked, "session_id"))

@@ -22,6 +22,7 @@ from farthing.clients.purchases import (
     is_of_what_is_offered,
     newest_in_force,
 )
+from farthing.clients.reconciling import Reconciling
 from farthing.clients.services import (
     Answered,
     NotDelivered,
@@ -82,7 +83,7 @@ def _nobody_told(kind: str, document: Mapping[str, object]) -> None:
     del kind, document
 
 
-class Buyer(Spender, Delegating, AccountHolder):
+class Buyer(Spender, Delegating, AccountHolder, Reconciling):
     """An agent that buys.
 
     Args:

@@ -8,6 +8,7 @@ import base64
 from typing import Literal
 
 from farthing.clients.documents import Offer, sign_delivery, sign_listing
+from farthing.clients.reconciling import Reconciling
 from farthing.clients.statements import AccountHolder
 from farthing.clients.transport import Connection, Reply
 from farthing.protocol.contracts import DeliveryRecord
@@ -85,7 +86,7 @@ from farthing.protocol.wire import Money
 __all__ = ["Offer", "Vendor", "capture_key", "release_key"]
 
 
-class Vendor(AccountHolder):
+class Vendor(AccountHolder, Reconciling):
     """An organisation that sells.
 
     Args:

@@ -37,6 +37,7 @@ class Metrics:
     _healthy: Gauge = field(init=False)
     _services: Counter = field(init=False)
     _services_in_flight: Gauge = field(init=False)
+    _usage_events: Counter = field(init=False)
 
     def __post_init__(self) -> None:
         registry = self._registry
@@ -83,6 +84,18 @@ class Metrics:
             (_FRONT_END,),
             registry=registry,
         ).labels(self.front_end)
+
+        self._usage_events = Counter(
+            "farthing_usage_events",
+            "Usage events that were reported, by what became of them.",
+            (_FRONT_END, "verdict"),
+            registry=registry,
+        )
+
+    def usage(self, verdict: str, events: int) -> None:
+        """Count events of a report: billed, unbilled, or why they were not taken."""
+        if events:
+            self._usage_events.labels(self.front_end, verdict).inc(events)
 
     @contextmanager
     def service_call(self) -> Iterator[Callable[[str], None]]:

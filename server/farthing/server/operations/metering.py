@@ -6,7 +6,7 @@ from typing import Final
 from farthing.identity.callers import Caller
 from farthing.protocol.calls import ReportedCall, call_of, reported_calls
 from farthing.protocol.canonical import INTEGER_MAX
-from farthing.protocol.errors import Code, Refused, refuse
+from farthing.protocol.errors import Code, Refusal, Refused, refuse
 from farthing.protocol.messages.metering import (
     CallDifference,
     CallReceipt,
@@ -19,24 +19,35 @@ from farthing.protocol.messages.metering import (
     RejectedUsages,
     UsageReconciliation,
 )
+from farthing.protocol.messages.sessions import UsageReport
 from farthing.protocol.money import INT64_MAX
 from farthing.protocol.proofs import ProofError, Voucher, read_voucher
 from farthing.protocol.reconciliation import Acknowledged, Reconciliation, reconcile
 from farthing.protocol.times import format_time
 from farthing.protocol.wire import money
 from farthing.server.market import Market
+from farthing.server.metrics import Metrics
 from farthing.server.operations.charges import call_cost
 from farthing.server.operations.listings import public_key
 from farthing.server.operations.replies import Reply, own, receipt_at, record_at
 from farthing.settlement.engine.things import Session
 from farthing.settlement.reports.metered import Rejected, reasons_of, rejected_of, reports_of
 from farthing.settlement.reports.reads import View
-from farthing.settlement.reports.usage import REASONS, Rejection, Report
+from farthing.settlement.reports.usage import REASONS, Rejection, Report, batch_reason
 
-__all__ = ["get_call_receipt", "list_rejected_usage", "reconcile_usage"]
+__all__ = [
+    "count_refused",
+    "count_reported",
+    "get_call_receipt",
+    "list_rejected_usage",
+    "reconcile_usage",
+]
 
 _RETRY_AFTER_S: Final = 1
 _DIFFERENCES_MAX: Final = 200
+_COUNT_FOR_NOTHING: Final = frozenset(
+    {Code.SIGNATURE_INVALID, Code.USAGE_INVALID, Code.SESSION_CLOSED}
+)
 
 
 async def get_call_receipt(market: Market, caller: Caller, ask: GetCallReceipt) -> Reply:
@@ -115,6 +126,20 @@ async def reconcile_usage(market: Market, caller: Caller, ask: ReconcileUsage) -
         acks.add((await _voucher(market, session, ask.voucher)).ack)
     found = reconcile(calls, acknowledged, acks, tolerance_ppm=ask.tolerance_ppm)
     return Reply(answer=_view(session, found, as_of_seq))
+
+
+def count_reported(metrics: Metrics, report: UsageReport) -> None:
+    """Count the events of an accepted report by what became of each."""
+    metrics.usage("billed", report.billed)
+    metrics.usage("unbilled", report.accepted - report.billed)
+    for reason, events in Counter(each.reason for each in report.rejected).items():
+        metrics.usage(reason, events)
+
+
+def count_refused(metrics: Metrics, refusal: Refusal, events: int) -> None:
+    """Count the events of a batch that was refused for good; others will be reported again."""
+    if refusal.code in _COUNT_FOR_NOTHING:
+        metrics.usage(batch_reason(refusal.code, refusal.path), events)
 
 
 async def _reported(

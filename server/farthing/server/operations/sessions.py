@@ -6,7 +6,7 @@ from typing import NamedTuple
 from farthing.identity.callers import Caller
 from farthing.protocol.canonical import Json, sha256_hex
 from farthing.protocol.documents import DocumentError
-from farthing.protocol.errors import Code, Refusal, refuse
+from farthing.protocol.errors import Code, Refusal, Refused, refuse
 from farthing.protocol.ids import AgreementId, ListingId, OrganisationId, PrincipalId, SessionId
 from farthing.protocol.messages.sessions import (
     CLOSE_SESSION,
@@ -34,6 +34,7 @@ from farthing.protocol.signatures import InvalidSignature, Typ, read_header, ver
 from farthing.protocol.usage import read_batch
 from farthing.server.market import Market
 from farthing.server.operations.listings import public_key
+from farthing.server.operations.metering import count_refused, count_reported
 from farthing.server.operations.replies import Reply, own, reply, with_standing
 from farthing.settlement.engine.commands import Outcome
 from farthing.settlement.engine.questions import Lookup, Things
@@ -96,7 +97,13 @@ async def report_usage(market: Market, caller: Caller, ask: ReportUsage) -> Repl
             "usage_signature": ask.batch_signature,
             "voucher": ask.voucher,
         }
-    outcome = await market.submit(caller, REPORT_USAGE, ask, body=body, facts=facts)
+    try:
+        outcome = await market.submit(caller, REPORT_USAGE, ask, body=body, facts=facts)
+    except Refused as refused:
+        count_refused(market.metrics, refused.refusal, max(body.events, 1))
+        raise
+    if not outcome.replayed:
+        count_reported(market.metrics, report_answer(outcome.record))
     return with_standing(outcome, reply(outcome, report_answer), _asset(outcome))
 
 

@@ -120,6 +120,12 @@ def ids_in(record: Record) -> list[int]:
     return [int(each) for each in _ID.findall(str((record.facts or {})["usage"]))]
 
 
+def batch_reason(code: Code, path: str) -> str:
+    """Why a whole batch counts for nothing, by what it was refused with."""
+    foreign = code is Code.USAGE_INVALID and path == "session_id"
+    return UNATTRIBUTED if foreign or code is Code.SIGNATURE_INVALID else REFUSED
+
+
 def _rejections(
     report: Report, party: Party, calls: Sequence[int], rejected: Iterable[list[Json]]
 ) -> list[Rejection]:
@@ -143,9 +149,7 @@ def _rejections(
 def _batch(record: Record, refused: dict[str, Any]) -> Rejection:
     asked = cast("dict[str, Json]", record.asked)
     events = asked.get("events", 0)
-    code, path = refused["code"], refused.get("path")
-    foreign = code == Code.USAGE_INVALID and path == "session_id"
-    unattributed = foreign or code == Code.SIGNATURE_INVALID
+    code = Code(refused["code"])
     return Rejection(
         seq=record.seq,
         place=0,
@@ -154,7 +158,7 @@ def _batch(record: Record, refused: dict[str, Any]) -> Rejection:
         agreement_id="",
         party=Party("", "", record.by.principal_id),
         call=0,
-        reason=UNATTRIBUTED if unattributed else REFUSED,
-        code=str(code),
+        reason=batch_reason(code, str(refused.get("path", ""))),
+        code=code.value,
         events=max(cast("int", events), 1),
     )

@@ -395,6 +395,14 @@ async def test_a_newcomer_registers_with_the_key_that_its_body_names(place: Plac
     assert is_problem(elsewhere, 401, Code.UNKNOWN_KEY)
 
 
+@pytest.mark.parametrize("target", ["/v1/fund_account/", "/mcp/", "//v1/fund_account"])
+async def test_nobody_is_sent_elsewhere_with_what_it_signed(place: Place, target: str) -> None:
+    response = await place.send("POST", target, fund(place, "s" * 22), by=place.treasurer)
+
+    assert is_problem(response, 404, Code.NOT_FOUND)
+    assert "location" not in response.headers
+
+
 async def test_another_role_is_403_and_a_foreign_thing_404(place: Place) -> None:
     role = await place.send("POST", "/v1/fund_account", fund(place, "r" * 22), by=place.buyer)
     absent = await place.send(

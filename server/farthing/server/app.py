@@ -167,8 +167,11 @@ def _admission(
     port: int,
 ) -> Admission:
     """The outer door, with all others behind it."""
+    app = Starlette(routes=doors, exception_handlers={HTTPException: no_such_page})
+    # A redirect would have a signed body sent again, and as plain HTTP where a proxy ends TLS.
+    app.router.redirect_slashes = False
     return Admission(
-        Starlette(routes=doors, exception_handlers={HTTPException: no_such_page}),
+        app,
         authenticator=lambda: Authenticator(
             directory=market.directory,
             audience=market.issuer,

@@ -20,9 +20,11 @@ from farthing.settlement.journal.sqlite import SqliteStore
 from farthing.settlement.journal.stepper import Limits, Stepper
 from farthing.settlement.journal.store import Row, Unreadable
 from farthing.settlement.machine import MACHINE
+from tests.construction import Trade
 from tests.papers import signing_key
 from tests.protocol.bundling import traded
 from tests.protocol.evidence_market import JOURNAL_KEY, ORIGIN
+from tests.protocol.replay.metered import Metered, events
 from tests.settlement.audit.market import audited, sealed, written
 
 TOLD = traded()
@@ -124,6 +126,21 @@ def test_the_database_of_a_market_in_order_is_ok(database: Path) -> None:
     assert findings.journal is not None
     assert findings.journal.records == findings.journal.proven_records == len(RECORDS)
     assert findings.tables == len(TABLES)
+
+
+def test_a_database_with_sessions_in_order_is_ok(tmp_path: Path) -> None:
+    session = Metered.opened(Trade.opened())
+    room = session.trade.room
+    session.report(events(1, 3, 40, 2, at_us=room.now_us))
+    session.report(events(1, 3, 4, at_us=room.now_us))
+    session.close(session.trade.agent)
+    room.advance(10**5)
+
+    findings = audited(written(tmp_path / "journal.sqlite", room.journal))
+
+    assert findings.ok, findings.faults
+    assert findings.journal is not None
+    assert findings.journal.records == len(room.journal)
 
 
 def test_every_value_of_every_table_counts(database: Path) -> None:

@@ -18,7 +18,7 @@ from farthing.clients.transport import Connection
 from farthing.clients.vendors import Vendor
 from farthing.clients.wares import Ware
 from farthing.protocol import base64url
-from farthing.protocol.canonical import Json, sha256_hex
+from farthing.protocol.canonical import Json, document_sha256, sha256_hex
 from farthing.protocol.errors import Refusal, Refused, Unreachable
 from farthing.protocol.ids import AgreementId, ListingId, SessionId, derive_id
 from farthing.protocol.keys import PrivateKey
@@ -81,6 +81,7 @@ class Settlement(Vendor):
         super().__init__(connection)
         self.offer = offer
         self.payer = payer
+        self.published: dict[str, object] = {}
         self.is_down = False
         self.lose_answers = 0
         self.refusals: list[Refusal] = []
@@ -107,6 +108,10 @@ class Settlement(Vendor):
             position=(Usage(meter="page", quantity="0"),),
             **dict.fromkeys((*words, *digests), ""),
         )
+
+    async def document(self, sha256: str) -> dict[str, object]:
+        assert document_sha256(self.published) == sha256  # type: ignore[arg-type]
+        return self.published
 
     async def report_usage(
         self, session_id: str, batch: str, signature: str, voucher: str, *, key: str

@@ -18,6 +18,7 @@ from farthing.protocol.keys import PrivateKey
 from farthing.protocol.times import SECOND_US
 from farthing.protocol.x402 import PAYMENT, read_used
 from tests.clients.settling import MAC_KEY, PAGE_UNITS, Shop, shop
+from tests.papers import card_document
 
 PDF = {"pdf": "one|two"}
 OTHER = {"pdf": "three"}
@@ -391,3 +392,45 @@ async def test_more_calls_than_the_listing_allows_are_asked_to_wait(tmp_path: Pa
 
         assert refused(waits)[0] is Code.OVERLOADED
         assert given(later) == {"pages": ["three"]}
+
+
+async def test_what_cannot_be_written_is_not_answered_and_not_lost(tmp_path: Path) -> None:
+    async with shop(tmp_path) as market:
+        payer = market.payer()
+        payment = payer.signed(payer.voucher(PDF))
+        write = market.file.file.write
+
+        def full(steps: object) -> None:
+            del steps
+            raise OSError(28, "No space left on device")
+
+        market.file.file.write = full  # type: ignore[method-assign]
+        first = await market.sell(payment, PDF)
+        still = await market.sell(payment, PDF)
+        market.file.file.write = write  # type: ignore[method-assign]
+        other = await market.call(payer, OTHER)
+        again = await market.sell(payment, PDF)
+        await market.settled(2)
+
+        assert refused(first)[0] is refused(still)[0] is Code.UNAVAILABLE
+        assert (given(other), given(again)) == ({"pages": ["three"]}, {"pages": ["one", "two"]})
+        assert market.desk.runs == 2
+        assert sum(market.settlement.billed.values()) == 3 * PAGE_UNITS
+
+
+async def test_an_older_card_prices_what_was_agreed_under_it(tmp_path: Path) -> None:
+    async with shop(tmp_path) as market:
+        payer = market.payer()
+        newer = Offer.bind(
+            {**market.offer.listing, "version": 2},
+            card_document(tiers=({"amount": "0.003", "per_quantity": "1"},), version=2),
+            market.offer.terms,
+        )
+        market.settlement.published = dict(market.offer.rate_card)
+        meter = {"page": lambda result: len(result["pages"])}
+        ware = Ware(newer, meter, inspect.signature(market.desk.read))
+        ware.output_schemas[payer.entitlement.agreement_id] = ware.listing.output_schema
+        sold = await market.sell(payer.signed(payer.voucher(PDF)), PDF, ware)
+
+        assert isinstance(sold, Sold)
+        assert payer.answered(sold).amount_units == 2 * PAGE_UNITS

@@ -5,6 +5,7 @@ more than the write that runs and their own.
 """
 
 import asyncio
+import sqlite3
 from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
@@ -24,8 +25,8 @@ class Commits(Generic[T]):
         self._write = write
         self._noted: list[T] = []
         self._drafts: dict[Callable[[], T], None] = {}
-        self._writing: asyncio.Task[None] | None = None
-        self._waiting: asyncio.Task[None] | None = None
+        self._waiting: list[asyncio.Future[None]] = []
+        self._writer: asyncio.Task[None] | None = None
 
     def note(self, *items: T) -> None:
         """Have items written with the next commit."""
@@ -41,20 +42,39 @@ class Commits(Generic[T]):
         Raises:
             OSError, sqlite3.Error: It is not; it stays noted, for the next commit.
         """
-        if self._waiting is None:
-            self._waiting = asyncio.create_task(self._commit(self._writing))
-        # A caller that goes away must not take the others' commit with it.
-        await asyncio.shield(self._waiting)
+        # A future for each: a caller that goes away takes nobody's commit with it.
+        waiting = asyncio.get_running_loop().create_future()
+        self._waiting.append(waiting)
+        if self._writer is None:
+            self._writer = asyncio.create_task(self._commit())
+        await waiting
 
-    async def _commit(self, before: asyncio.Task[None] | None) -> None:
-        if before is not None:
-            await asyncio.wait([before])
-        self._writing, self._waiting = self._waiting, None
+    async def _commit(self) -> None:
+        waiting: list[asyncio.Future[None]] = []
+        try:
+            while self._waiting:
+                waiting, self._waiting = self._waiting, []
+                fault = await self._write_noted()
+                for each in waiting:
+                    if each.done():
+                        continue
+                    if fault is None:
+                        each.set_result(None)
+                    else:
+                        each.set_exception(fault)
+        finally:
+            self._writer = None
+            # Where this was cut off nobody waits for ever.
+            for each in (*waiting, *self._waiting):
+                each.cancel()
+
+    async def _write_noted(self) -> Exception | None:
         noted = [*self._noted, *(make() for make in self._drafts)]
         self._noted, self._drafts = [], {}
         try:
             if noted:
                 await asyncio.to_thread(self._write, noted)
-        except BaseException:
+        except (OSError, sqlite3.Error) as error:
             self._noted = noted + self._noted
-            raise
+            return error
+        return None

@@ -23,10 +23,6 @@ class _Reading:
     count: Callable[..., int]
     names: tuple[str, ...]
 
-    @property
-    def needs_result(self) -> bool:
-        return _RESULT in self.names
-
     def quantity(self, meter: str, values: Mapping[str, object]) -> int:
         quantity = self.count(**{name: values[name] for name in self.names})
         if type(quantity) is not int or quantity < 0:
@@ -55,11 +51,10 @@ class Meters:
         if missing := sorted(priced - set(meters)):
             raise ValueError(f"the rate card {card.card_id} also has {', '.join(missing)}")
         self._readings = {name: _reading(name, meter, signature) for name, meter in meters.items()}
-
-    @property
-    def need_result(self) -> bool:
-        """Whether what a call uses is known only when it is done."""
-        return any(reading.needs_result for reading in self._readings.values())
+        names = {name for reading in self._readings.values() for name in reading.names}
+        self.need_result = _RESULT in names
+        # To look at what was sent may be work: a file to be counted.
+        self.need_arguments = bool(names - {_RESULT})
 
     def before(self, arguments: Mapping[str, object]) -> dict[str, int] | None:
         """What the call will use, None where a meter needs the result.

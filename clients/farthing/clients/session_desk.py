@@ -204,20 +204,15 @@ class SessionDesk:
             raise Refused(replace(refusal, path=f"{PAYMENT}.payload.{which}.{refusal.path}"))
 
     async def _carry_out(self, work: CallWork) -> KeptCall:
-        call = KeptCall(
-            session_id=self.session_id,
-            seq=work.vouched.voucher.seq,
-            args_sha256=work.args_sha256,
-            at_us=self._clock(),
-        )
+        at_us = self._clock()
         if not work.repeatable:
-            self._tools.commits.note(call)
+            self._tools.commits.note(self._call(work, at_us))
             await self._tools.commits.kept()
         produced: Produced | None = None
         ended: KeptCall | None = None
         refusal, outcome = refuse(Code.VENDOR_FAILED), UsageOutcome.FAILED_VENDOR
         try:
-            left_s = (self.entitlement.expires_at_us - call.at_us) / SECOND_US + _AFTER_END_S
+            left_s = (self.entitlement.expires_at_us - at_us) / SECOND_US + _AFTER_END_S
             async with asyncio.timeout(min(work.deadline_s, left_s)):
                 produced = await work.run()
         except Undeliverable as failed:
@@ -231,25 +226,31 @@ class SessionDesk:
         finally:
             # Whatever else the tool raised goes on its way, but the call has ended.
             if produced is None:
-                ended = await self._failed(call, refusal, outcome)
-        return ended or await self._delivered(call, produced)
+                ended = await self._failed(self._call(work, at_us), refusal, outcome)
+        return ended or await self._delivered(work, at_us, produced)
 
-    async def _delivered(self, call: KeptCall, produced: Produced | None) -> KeptCall:
+    async def _delivered(self, work: CallWork, at_us: int, produced: Produced | None) -> KeptCall:
         assert produced is not None, "a call that did not fail"
         try:
             units = self._running.price(produced.usage)
         except RatingError as error:
             text = f"The session's rate card has no price for this: {error}."
             refusal = refuse(Code.VENDOR_FAILED, message=text)
+            call = self._call(work, at_us)
             return await self._failed(call, refusal, UsageOutcome.FAILED_VENDOR)
         if units > self._counts.per_call_units:
-            refusal = self._too_dear(units)
-            return await self._failed(call, refusal, UsageOutcome.FAILED_BUYER)
+            call = self._call(work, at_us)
+            return await self._failed(call, self._too_dear(units), UsageOutcome.FAILED_BUYER)
+        seq = work.vouched.voucher.seq
         self._running.take()
-        self._counts.settle(call.seq, units)
+        self._counts.settle(seq, units)
         return await self._ended(
-            replace(
-                call,
+            KeptCall(
+                session_id=self.session_id,
+                seq=seq,
+                args_sha256=work.args_sha256,
+                at_us=at_us,
+                place=self.queue.next_place(),
                 outcome=UsageOutcome.SUCCEEDED,
                 usage=produced.usage,
                 amount_units=units,
@@ -262,11 +263,26 @@ class SessionDesk:
 
     async def _failed(self, call: KeptCall, refusal: Refusal, outcome: UsageOutcome) -> KeptCall:
         self._counts.drop(call.seq)
-        return await self._ended(replace(call, outcome=outcome, refusal=refusal.document()))
+        return await self._ended(
+            replace(
+                call,
+                place=self.queue.next_place(),
+                outcome=outcome,
+                refusal=refusal.document(),
+            )
+        )
+
+    def _call(self, work: CallWork, at_us: int) -> KeptCall:
+        """A call that was taken and has not ended."""
+        return KeptCall(
+            session_id=self.session_id,
+            seq=work.vouched.voucher.seq,
+            args_sha256=work.args_sha256,
+            at_us=at_us,
+        )
 
     async def _ended(self, call: KeptCall) -> KeptCall:
         self._top = max(self._top, call.seq)
-        call = replace(call, place=self.queue.next_place())
         self.queue.add(Metered(call.place, call.event, call.amount_units))
         self._tools.commits.note(call)
         self._tools.commits.draft(self.row)

@@ -131,7 +131,9 @@ class Ware:
         if found := violation(schema, structured):
             text = f"The vendor's result does not fit its schema at {found.path or '.'}."
             raise Undeliverable(refuse(Code.VENDOR_FAILED, message=text))
-        usage = self.meters.fixed()
-        if usage is None:
+        # A result was just made and written here; a look at it is not worth a thread.
+        if self.meters.need_arguments:
             usage = await anyio.to_thread.run_sync(self.meters.after, values, value)
+        else:
+            usage = self.meters.after(values, value)
         return Produced(result=result, content=content, usage=usage)

@@ -7,6 +7,7 @@ Source: spec/payments-mcp.md, x402 specification v2 with its MCP transport.
 import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from functools import lru_cache
 from typing import Any, Final
 
 from farthing.protocol.canonical import LooseJson
@@ -121,6 +122,7 @@ class Used:
     result_sha256: str
 
 
+@lru_cache(maxsize=16)
 def network_of(platform: str) -> str:
     """The CAIP-2 name of a platform's ledger: its public URL, digested to the allowed length."""
     digest = hashlib.sha256(platform.encode()).hexdigest()

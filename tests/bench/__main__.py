@@ -3,10 +3,10 @@
 import argparse
 import asyncio
 
-from tests.bench import door, engine
+from tests.bench import door, engine, session
 from tests.bench.report import show
 
-SUITES = {"engine": engine.run, "door": door.run}
+SUITES = {"engine": engine.run, "door": door.run, "session": session.run}
 
 
 def main() -> None:

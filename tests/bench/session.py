@@ -1,0 +1,322 @@
+"""What paying for a call through a session costs a vendor, beside the same call paid otherwise.
+
+One tool, one MCP server in a process of its own, four ways in: unpaid; behind the same check of
+entitlement and voucher but at no price, metered and written down nowhere; paid from a session,
+durable in the vendor's spool before it is answered and reported in batches; sold by x402's own
+package with a facilitator in the same process that believes everything. CPU is the vendor's
+process; what settlement costs is added from the platform's processes.
+"""
+
+import asyncio
+import multiprocessing
+import os
+import socket
+import time
+from collections.abc import Mapping
+from multiprocessing.process import BaseProcess
+from multiprocessing.synchronize import Event
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Final
+
+import httpx2
+import uvicorn
+from mcp.server import MCPServer
+from mcp.server.mcpserver import Context
+from mcp_types import CallToolResult
+from pydantic import BaseModel
+
+from farthing.clients.documents import Offer, arguments_sha256
+from farthing.clients.entitlements import check_entitled, check_vouched, claimed
+from farthing.clients.paid import Seller
+from farthing.clients.tools import Endpoint
+from farthing.clients.transport import Connection
+from farthing.clients.vendors import Vendor
+from farthing.clients.x402 import PAYMENT, Presented, Price, payment, read_payment
+from farthing.protocol.errors import Refusal
+from farthing.protocol.ids import AgreementId, SessionId
+from farthing.protocol.keys import PublicKey
+from farthing.protocol.messages.agreements import Agreement
+from farthing.protocol.messages.sessions import GET_SESSION, OPEN_SESSION, GetSession, OpenSession
+from farthing.protocol.proofs import Entitlement, Voucher, voucher_jwt
+from farthing.protocol.wire import Money
+from farthing.server.engine import now_us
+from tests.bench import usage, x402_tool
+from tests.bench.report import Row, percentile
+from tests.papers import card_document, listing_document, signing_key, terms_document
+from tests.processes import ServerProcess, free_port
+from tests.remote import Market, opened
+
+__all__ = ["run"]
+
+CALLERS: Final = 64
+CALLS: Final = 3_000
+ROUNDS: Final = 3
+PER_CALL_UNITS: Final = 10_000_000
+ARGUMENTS: Final[dict[str, object]] = {"pdf": "a|b"}
+TICKS: Final = os.sysconf("SC_CLK_TCK")
+WAIT_S: Final = 60
+_SPAWN: Final = multiprocessing.get_context("spawn")
+
+Meta = Mapping[str, object]
+
+
+class PageTexts(BaseModel):
+    pages: list[str]
+
+
+async def run(rows: int) -> list[Row]:
+    """The figures of the session suite."""
+    del rows
+    return [*await usage.reported(), *await _calls()]
+
+
+async def _calls() -> list[Row]:
+    with TemporaryDirectory(dir=Path.cwd()) as name:
+        folder = Path(name)
+        server = ServerProcess(folder, free_port())
+        try:
+            facts = await server.start()
+            limits = httpx2.Limits(max_connections=CALLERS, max_keepalive_connections=CALLERS)
+            async with httpx2.AsyncClient(limits=limits, timeout=WAIT_S) as http:
+                market = await opened(facts, http)
+                port = free_port()
+                vendor = _vendor(folder, market, port)
+                try:
+                    return await _figures(
+                        market,
+                        server,
+                        vendor,
+                        Endpoint(http, f"http://127.0.0.1:{port}/mcp", timeout_s=WAIT_S),
+                    )
+                finally:
+                    vendor.terminate()
+                    vendor.join(WAIT_S)
+        finally:
+            server.stop()
+
+
+async def _figures(
+    market: Market, server: ServerProcess, vendor: BaseProcess, endpoint: Endpoint
+) -> list[Row]:
+    assert vendor.pid is not None
+    vendors, platforms = [vendor.pid], [server.engine_pid, *server.front_end_pids]
+    costs: dict[str, list[tuple[float, float, float]]] = {}
+    free: Meta = {}
+    x402: Meta = {PAYMENT: x402_tool.PAYMENT}
+    for _ in range(ROUNDS):
+        paid = await _payments(market, CALLS)
+        checked = await _payments(market, CALLS)
+        for tool, metas in (
+            ("unpaid", [free] * CALLS),
+            ("checked", checked),
+            ("extract_text", paid),
+            ("x402", [x402] * CALLS),
+        ):
+            before = _cpu_us(platforms)
+            figure = await _drive(endpoint, tool, metas, vendors)
+            settled = await _settled(market, paid) if tool == "extract_text" else 0
+            costs.setdefault(tool, []).append(figure)
+            if settled:
+                share = (_cpu_us(platforms) - before) / CALLS
+                costs.setdefault("settlement", []).append((0, 0, share))
+    best = {tool: min(figures, key=lambda each: each[2]) for tool, figures in costs.items()}
+    unpaid, checked_at, session, x402_at = (
+        best[tool] for tool in ("unpaid", "checked", "extract_text", "x402")
+    )
+    name = f"{CALLERS} calls in flight"
+    return [
+        Row(name=f"session calls, {name}, beside unpaid", unit="1/s", value=session[0],
+            baseline=unpaid[0]),
+        Row(name=f"session calls, {name}, p50", unit="ms", value=session[1], baseline=unpaid[1]),
+        Row(name="vendor CPU, unpaid", unit="us", value=unpaid[2]),
+        Row(name="vendor CPU, signature checked", unit="us", value=checked_at[2],
+            baseline=unpaid[2]),
+        Row(name="vendor CPU, paid from a session", unit="us", value=session[2],
+            baseline=unpaid[2]),
+        Row(name="vendor CPU, sold by x402", unit="us", value=x402_at[2], baseline=unpaid[2]),
+        Row(name="platform CPU a call, in batches", unit="us", value=best["settlement"][2]),
+        Row(
+            name="CPU that a session adds to a checked call, vendor and platform",
+            unit="us",
+            value=session[2] - checked_at[2] + best["settlement"][2],
+            target=100,
+        ),
+    ]  # fmt: skip
+
+
+async def _payments(market: Market, calls: int) -> list[Meta]:
+    """A session, and the payments of its calls: signed before the clock starts."""
+    connection, agreement = market.buyer.connection, market.agreement
+    amount = Money(amount="100", asset="USD")
+    session = await connection.call(
+        OPEN_SESSION,
+        OpenSession(
+            agreement_id=agreement.agreement_id,
+            cap=amount,
+            per_call=Money(amount="0.01", asset="USD"),
+            idempotency_key=connection.new_key(),
+        ),
+    )
+    signer, at_us, args = connection.signer, now_us(), arguments_sha256(ARGUMENTS)
+    assert signer is not None
+    price = _price(connection.url, agreement)
+    metas: list[Meta] = []
+    for seq in range(1, calls + 1):
+        voucher = Voucher(
+            agreement_id=AgreementId(agreement.agreement_id),
+            session_id=SessionId(session.session_id),
+            args_sha256=args,
+            seq=seq,
+            max_cum_units=min((seq + CALLERS) * PER_CALL_UNITS, amount.units),
+            ack="",
+        )
+        token = voucher_jwt(
+            signer, voucher, now_us=at_us, jti=f"{session.session_id}-{seq}", lifetime_s=3000
+        )
+        presented = Presented(entitlement=session.entitlement, voucher=token)
+        metas.append({PAYMENT: payment(price, presented)})
+    return metas
+
+
+def _price(platform: str, agreement: Agreement) -> Price:
+    return Price(
+        tool="extract_text",
+        platform=platform,
+        vendor_id=agreement.vendor_id,
+        listing_id=agreement.listing_id,
+        listing_sha256=agreement.listing_sha256,
+        rate_card_sha256=agreement.rate_card_sha256,
+        terms_sha256=agreement.terms_sha256,
+        asset=agreement.asset,
+        amount_units=PER_CALL_UNITS,
+        exact=False,
+        deadline_s=0,
+    )
+
+
+async def _drive(
+    endpoint: Endpoint, tool: str, metas: list[Meta], pids: list[int]
+) -> tuple[float, float, float]:
+    """Calls a second, p50 in ms, CPU a call in us."""
+    left = iter(metas)
+    times: list[float] = []
+
+    async def caller() -> None:
+        for meta in left:
+            began = time.perf_counter_ns()
+            result = await endpoint.call_tool(tool, ARGUMENTS, meta=meta)
+            assert not result.is_error, result
+            times.append((time.perf_counter_ns() - began) / 1e6)
+
+    cpu, began = _cpu_us(pids), time.perf_counter()
+    await asyncio.gather(*(caller() for _ in range(CALLERS)))
+    elapsed_s = time.perf_counter() - began
+    return len(times) / elapsed_s, percentile(times, 0.5), (_cpu_us(pids) - cpu) / len(times)
+
+
+async def _settled(market: Market, metas: list[Meta]) -> int:
+    """Wait until the platform has billed every call; gives how many."""
+    sent: Any = metas[0][PAYMENT]
+    session_id = str(claimed(sent["payload"]["entitlement"])["session_id"])
+    while True:
+        session = await market.buyer.connection.call(GET_SESSION, GetSession(session_id=session_id))
+        if session.calls == len(metas):
+            return session.calls
+        await asyncio.sleep(0.1)
+
+
+def _cpu_us(pids: list[int]) -> float:
+    """User and system time of processes; the kernel counts it in ticks."""
+    ticks = 0
+    for pid in pids:
+        after_name = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        ticks += int(after_name[11]) + int(after_name[12])
+    return ticks * 1e6 / TICKS
+
+
+def _vendor(folder: Path, market: Market, port: int) -> BaseProcess:
+    ready = _SPAWN.Event()
+    url, vendor_id = market.vendor.connection.url, market.vendor.vendor_id
+    process = _SPAWN.Process(target=_sell, args=(folder, url, vendor_id, port, ready))
+    process.start()
+    assert ready.wait(WAIT_S), "the vendor did not start"
+    return process
+
+
+def _sell(folder: Path, platform: str, vendor_id: str, port: int, ready: Event) -> None:
+    asyncio.run(_serve(folder, platform, vendor_id, port, ready))
+
+
+async def _serve(folder: Path, platform: str, vendor_id: str, port: int, ready: Event) -> None:
+    connection = Connection(platform, signer=signing_key("Vendor One"), principal=vendor_id)
+    keys = await connection.platform_keys()
+    card, terms = card_document(), terms_document()
+    listing = listing_document(vendor_id, card, terms)
+    listing["limits"] = {"input_bytes_max": 1_000_000, "concurrency_max": 2 * CALLERS}
+    offer = Offer.bind(listing, card, terms)
+    seller = Seller(
+        Vendor(connection), platform_keys=keys, spool=folder / "spool", offer=lambda _: offer
+    )
+    mcp: MCPServer[Any] = MCPServer("bench", lifespan=seller.lifespan, log_level="CRITICAL")
+    sold = x402_tool.sold_by_x402(lambda arguments: _read(str(arguments["pdf"])).model_dump())
+    entitled: dict[str, Entitlement] = {}
+
+    @mcp.tool()
+    @seller.paid(listing="pdf-text", meter={"page": lambda result: len(result.pages)})
+    async def extract_text(pdf: str) -> PageTexts:
+        return _read(pdf)
+
+    @mcp.tool()
+    async def unpaid(pdf: str) -> PageTexts:
+        return _read(pdf)
+
+    @mcp.tool()
+    async def checked(pdf: str, context: Context[Any, Any]) -> PageTexts:
+        params = context.request_context.params or {}
+        presented = read_payment((params.get("_meta") or {}).get(PAYMENT), platform)
+        assert not isinstance(presented, Refusal), presented
+        entitlement = entitled.get(presented.entitlement) or _entitlement(
+            presented, keys, platform, vendor_id
+        )
+        entitled[presented.entitlement] = entitlement
+        vouched = check_vouched(
+            presented,
+            entitlement,
+            mac_key=b"",
+            listing_id=entitlement.listing_id,
+            args_sha256=arguments_sha256(params.get("arguments") or {}),
+            now_us=now_us(),
+        )
+        assert not isinstance(vouched, Refusal), vouched
+        return _read(pdf)
+
+    @mcp.tool()
+    async def x402(pdf: str, context: Context[Any, Any]) -> CallToolResult:
+        params = context.request_context.params or {}
+        return await sold({"pdf": pdf}, params.get("_meta") or {})
+
+    app = mcp.streamable_http_app(json_response=True)
+    config = uvicorn.Config(app, log_level="critical", access_log=False)
+    listener = socket.create_server(("127.0.0.1", port), backlog=2 * CALLERS)
+    # Whoever connects from now on waits until the first turn of the loop takes it.
+    ready.set()
+    await uvicorn.Server(config).serve(sockets=[listener])
+
+
+def _entitlement(
+    presented: Presented, keys: Mapping[str, PublicKey], platform: str, vendor_id: str
+) -> Entitlement:
+    found = check_entitled(
+        presented.entitlement,
+        platform_key_of=keys.get,
+        platform=platform,
+        vendor_id=vendor_id,
+        now_us=now_us(),
+    )
+    assert not isinstance(found, Refusal), found
+    return found
+
+
+def _read(pdf: str) -> PageTexts:
+    return PageTexts(pages=pdf.split("|"))

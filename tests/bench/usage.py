@@ -1,0 +1,155 @@
+"""How many usage events a second come in over HTTP, are rated, debited and durable when answered.
+
+Against a real server. Each lane is a session of its own and reports one signed batch after the
+other, as a vendor's reporter does; batches are signed before the clock starts.
+"""
+
+import asyncio
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Final
+
+import httpx2
+
+from farthing.clients.transport import Connection
+from farthing.clients.vendors import Vendor
+from farthing.protocol.ids import AgreementId, SessionId
+from farthing.protocol.messages.sessions import (
+    OPEN_SESSION,
+    REPORT_USAGE,
+    OpenSession,
+    ReportUsage,
+)
+from farthing.protocol.money import format_units
+from farthing.protocol.proofs import Voucher, voucher_jwt
+from farthing.protocol.signatures import Typ, sign_detached
+from farthing.protocol.usage import UsageEvent, UsageOutcome, batch_bytes
+from farthing.protocol.wire import Money
+from farthing.server.engine import now_us
+from tests.bench.report import Row, percentile
+from tests.processes import ServerProcess, free_port
+from tests.remote import Market, opened
+
+__all__ = ["reported"]
+
+LANES: Final = 6
+EVENTS: Final = 60_000
+SIZES: Final = (100, 500)
+CAP_UNITS: Final = 10**13
+PER_CALL_UNITS: Final = 10**9
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """A report that only has to be sent, and how many events it has."""
+
+    ask: ReportUsage
+    events: int
+
+
+async def reported() -> list[Row]:
+    """What comes in over HTTP, by size of the batches."""
+    figures: list[Row] = []
+    with TemporaryDirectory(dir=Path.cwd()) as folder:
+        server = ServerProcess(Path(folder), free_port())
+        try:
+            facts = await server.start()
+            limits = httpx2.Limits(max_connections=LANES, max_keepalive_connections=LANES)
+            async with httpx2.AsyncClient(limits=limits) as http:
+                market = await opened(facts, http)
+                for size in SIZES:
+                    lanes = [await _lane(market, size, EVENTS // LANES) for _ in range(LANES)]
+                    figures += await _reported(market.vendor, lanes, size)
+        finally:
+            server.stop()
+    return figures
+
+
+async def _lane(market: Market, size: int, events: int) -> list[_Batch]:
+    """A session, and the batches that report its calls."""
+    connection = market.buyer.connection
+    agreement_id = AgreementId(market.agreement.agreement_id)
+    session = await connection.call(
+        OPEN_SESSION,
+        OpenSession(
+            agreement_id=agreement_id,
+            cap=Money(amount=format_units(CAP_UNITS, "USD"), asset="USD"),
+            per_call=Money(amount=format_units(PER_CALL_UNITS, "USD"), asset="USD"),
+            idempotency_key=connection.new_key(),
+        ),
+    )
+    session_id, signer, at_us = SessionId(session.session_id), connection.signer, now_us()
+    assert signer is not None
+    voucher = voucher_jwt(
+        signer,
+        Voucher(
+            agreement_id=agreement_id,
+            session_id=session_id,
+            args_sha256="a" * 64,
+            seq=events,
+            max_cum_units=CAP_UNITS,
+            ack="",
+        ),
+        now_us=at_us,
+        jti=f"bench-{session_id}",
+        lifetime_s=600,
+    )
+    batches: list[_Batch] = []
+    for first in range(1, events + 1, size):
+        batch = batch_bytes(
+            session_id,
+            [
+                UsageEvent(
+                    seq=seq,
+                    at_us=at_us,
+                    usage={"page": 1 + seq % 3},
+                    outcome=UsageOutcome.SUCCEEDED,
+                    args_sha256=f"{seq:064x}",
+                    result_sha256=f"{seq:064x}",
+                )
+                for seq in range(first, min(first + size, events + 1))
+            ],
+        )
+        ask = ReportUsage(
+            session_id=session_id,
+            batch=batch.decode(),
+            batch_signature=sign_detached(market.vendor.signer, Typ.USAGE, batch),
+            voucher=voucher,
+            idempotency_key=connection.new_key(),
+        )
+        batches.append(_Batch(ask, min(size, events + 1 - first)))
+    return batches
+
+
+async def _reported(vendor: Vendor, lanes: list[list[_Batch]], size: int) -> list[Row]:
+    known = vendor.connection
+    connection = Connection(
+        known.url,
+        signer=known.signer,
+        principal=known.principal,
+        http=known.http,
+        transport="http",
+    )
+    times: list[float] = []
+
+    async def report(lane: list[_Batch]) -> int:
+        taken = 0
+        for batch in lane:
+            began = time.perf_counter_ns()
+            report = await connection.call(REPORT_USAGE, batch.ask)
+            times.append((time.perf_counter_ns() - began) / 1e6)
+            assert report.billed == batch.events, report
+            taken += report.billed
+        return taken
+
+    began = time.perf_counter()
+    taken = sum(await asyncio.gather(*map(report, lanes)))
+    rate = taken / (time.perf_counter() - began)
+    name = f"usage events over HTTP, batches of {size}"
+    return [
+        Row(name=name, unit="1/s", value=rate, target=100_000),
+        Row(name=f"{name}, p50 of a batch", unit="ms", value=percentile(times, 0.5)),
+        Row(name=f"{name}, p99 of a batch", unit="ms", value=percentile(times, 0.99)),
+    ]

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from farthing.clients.counter import Sold
+from farthing.clients.counter import Sold, Unpaid
+from farthing.clients.documents import arguments_sha256
 from farthing.clients.reporter import Metered, Signed, UsageQueue
 from farthing.protocol.errors import Code, refuse
 from farthing.protocol.keys import PrivateKey
@@ -126,12 +127,13 @@ async def test_a_batch_that_is_refused_for_good_is_kept_and_the_next_one_goes_on
         await market.call(payer, PDF)
         async with asyncio.timeout(10):
             await market.settlement.was_asked.wait()
-        await market.call(payer, PDF)
+        other = market.payer("other")
+        await market.call(other, PDF)
         await market.settled(1)
 
         (rejected,) = await market.counter.sessions.rejected(10)
         assert (rejected.seq, rejected.rejected) == (1, "session_closed")
-        assert numbers(market) == [[1], [2]]
+        assert market.settlement.billed == {(other.book.session_id, 1): 2 * PAGE_UNITS}
 
 
 async def test_a_batch_under_a_key_that_was_replaced_is_signed_with_the_new_one(
@@ -264,3 +266,30 @@ async def test_what_settlement_cannot_take_yet_is_reported_again_later(tmp_path:
 
         assert billed(market) == ALL
         assert await market.counter.sessions.rejected(10) == []
+
+
+@pytest.mark.parametrize(
+    ("reason", "code", "lasts"),
+    [
+        ("after_end", Code.SESSION_CLOSED, True),
+        ("frozen", Code.FROZEN, False),
+        ("over_allowance", Code.SESSION_CLOSED, False),
+        ("over_per_call", None, False),
+    ],
+)
+async def test_no_more_work_is_done_for_what_settlement_does_not_take(
+    tmp_path: Path, reason: str, code: Code | None, *, lasts: bool
+) -> None:
+    async with shop(tmp_path) as market:
+        payer = market.payer()
+        market.settlement.reject = {1: reason}
+        await market.call(payer, PDF)
+        async with asyncio.timeout(10):
+            await market.settlement.reported.wait()
+
+        outcome = await market.sell(payer.signed(payer.voucher(PDF)), PDF)
+        market.clock.now_us += 30 * SECOND_US
+        later = await market.sell(payer.signed(payer.book.again(2, arguments_sha256(PDF))), PDF)
+
+        assert (outcome.refusal.code if isinstance(outcome, Unpaid) else None) is code
+        assert isinstance(later, Unpaid) is lasts

@@ -27,7 +27,9 @@ from farthing.clients.vendors import Vendor
 from farthing.protocol.canonical import sha256_hex
 from farthing.protocol.errors import Code, Refused, Unreachable
 from farthing.protocol.messages.sessions import UsageReport
+from farthing.protocol.money import INT64_MAX
 from farthing.protocol.signatures import Typ, read_header, sign_detached
+from farthing.protocol.times import SECOND_US
 from farthing.protocol.usage import BATCH_BYTES_MAX, UsageEvent, UsageFault, batch_bytes
 
 __all__ = ["Metered", "Reporter", "Signed", "UsageQueue"]
@@ -41,6 +43,9 @@ _BACKOFF_S_MAX: Final = 60.0
 _CLOSING_S: Final = 5.0
 # Another clock gets there, a better voucher may come.
 _MAY_PASS: Final = frozenset({UsageFault.IN_FUTURE, UsageFault.BEYOND_VOUCHER})
+# What the next call would meet too. All but the end may be lifted: it is asked again then.
+_STOPS: Final = frozenset({UsageFault.AFTER_END, UsageFault.FROZEN, UsageFault.OVER_ALLOWANCE})
+_STOP_US: Final = 30 * SECOND_US
 
 
 class Signed(NamedTuple):
@@ -88,6 +93,16 @@ class UsageQueue:
         self.waiting: deque[KeptBatch] = deque()
         self.is_full = asyncio.Event()
         self.pause_s = 0.0
+        self.stopped_by = ""
+        self._stopped_until_us = 0
+
+    def stop(self, reason: str, until_us: int) -> None:
+        """Settlement takes no more of this session, for now or for ever."""
+        self.stopped_by, self._stopped_until_us = reason, until_us
+
+    def is_stopped(self, now_us: int) -> bool:
+        """Whether work done now would not be paid for, as far as is known."""
+        return now_us < self._stopped_until_us
 
     def next_place(self) -> int:
         """The place of one more event."""
@@ -249,6 +264,7 @@ class Reporter:
                 )
                 return 0
             self._refused(batch, refused.code)
+            self._stop(queue, refused.code, for_ever=refused.code is Code.SESSION_CLOSED)
         else:
             await self._taken(queue, batch, report)
         queue.waiting.popleft()
@@ -267,6 +283,8 @@ class Reporter:
                 early.add(seq)
                 continue
             log.warning("call %s of %s is not billed: %s", seq, session_id, event.reason)
+            if event.reason in _STOPS:
+                self._stop(queue, event.reason, for_ever=event.reason == UsageFault.AFTER_END)
             self._commits.note(Rejected(session_id=session_id, seq=seq, reason=event.reason))
         queue.pause_s = min(queue.pause_s * 2 or _EVERY_S, _BACKOFF_S_MAX) if early else 0
         if early:
@@ -281,6 +299,9 @@ class Reporter:
                 charge_id=report.charge_id,
             )
         )
+
+    def _stop(self, queue: UsageQueue, reason: str, *, for_ever: bool) -> None:
+        queue.stop(str(reason), INT64_MAX if for_ever else self._clock() + _STOP_US)
 
     def _put_back(self, queue: UsageQueue, call: KeptCall) -> None:
         """Have a call reported once more, in another batch."""

@@ -25,7 +25,6 @@ from farthing.protocol.money import format_units
 from farthing.protocol.proofs import Entitlement
 from farthing.protocol.rating import RatingError
 from farthing.protocol.rating.running import Running
-from farthing.protocol.sequences import WINDOW
 from farthing.protocol.times import SECOND_US
 from farthing.protocol.usage import UsageFault, UsageOutcome
 from farthing.protocol.vouchers import VoucherDesk
@@ -79,7 +78,6 @@ class SessionDesk:
         counts: What is owed.
         running: What calls cost from here on.
         queue: What is to be reported.
-        top: The highest number of a call that has ended.
         mac_key: The key that the payer handed over last; empty where it did not.
         tools: What it writes and reports with.
     """
@@ -91,7 +89,6 @@ class SessionDesk:
         running: Running,
         queue: UsageQueue,
         *,
-        top: int,
         mac_key: bytes,
         tools: Tools,
     ) -> None:
@@ -102,7 +99,6 @@ class SessionDesk:
         self.mac_key = mac_key
         self._counts = counts
         self._running = running
-        self._top = top
         self._tools = tools
         self._clock = tools.vendor.connection.clock
         self._flights: dict[int, tuple[str, asyncio.Task[KeptCall]]] = {}
@@ -194,10 +190,11 @@ class SessionDesk:
     def _admit(self, work: CallWork) -> None:
         voucher = work.vouched.voucher
         work.check_room()
-        # Settlement has the same window, over the calls in the order in which they end.
-        first = min(self._flights, default=voucher.seq)
-        if voucher.seq - first >= WINDOW or voucher.seq - self._top > WINDOW:
-            raise Refused(refuse(Code.OVERLOADED, retry_after_s=1))
+        if self.queue.is_stopped(self._clock()):
+            reason = self.queue.stopped_by
+            code = Code.FROZEN if reason == UsageFault.FROZEN else Code.SESSION_CLOSED
+            text = f"Settlement takes no more of this session: {reason}."
+            raise Refused(refuse(code, message=text))
         refusal = self._counts.admit(voucher, signed=bool(work.vouched.token))
         if refusal is not None:
             which = "voucher" if work.vouched.token else "mac"
@@ -282,7 +279,6 @@ class SessionDesk:
         )
 
     async def _ended(self, call: KeptCall) -> KeptCall:
-        self._top = max(self._top, call.seq)
         self.queue.add(Metered(call.place, call.event, call.amount_units))
         self._tools.commits.note(call)
         self._tools.commits.draft(self.row)

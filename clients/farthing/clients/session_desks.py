@@ -124,9 +124,7 @@ class SessionDesks:
             per_call_units=entitlement.per_call_units,
             unsigned_units=entitlement.unsigned_units,
         )
-        return SessionDesk(
-            entitlement, counts, running, queue, top=0, mac_key=b"", tools=self._tools
-        )
+        return SessionDesk(entitlement, counts, running, queue, mac_key=b"", tools=self._tools)
 
     def _again(self, kept: KeptSession, entitlement: Entitlement, card: RateCard) -> SessionDesk:
         quantities = cast("dict[str, str]", kept.document["position"])
@@ -138,7 +136,6 @@ class SessionDesks:
             VoucherDesk.from_document(counts),
             Running(card, position),
             self._queues.get(kept.session_id) or self._queue(kept),
-            top=max(numbers, default=0),
             mac_key=bytes.fromhex(str(kept.document["mac_key"])),
             tools=self._tools,
         )
@@ -196,6 +193,7 @@ def _settled(document: Json, numbers: Mapping[int, int]) -> dict[str, Json]:
     return counts | {
         "top": top,
         "seen": Window(top, seen).text,
+        "ended_top": top,
         "in_flight": [],
         "unsigned": {seq: str(numbers[int(seq)]) for seq in unsigned if int(seq) in numbers},
     }

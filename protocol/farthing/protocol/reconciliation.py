@@ -15,7 +15,6 @@ from farthing.protocol.usage import BILLED
 from farthing.protocol.vouchers import ack_after
 
 __all__ = [
-    "ACKNOWLEDGED_MAX",
     "Acknowledged",
     "Difference",
     "DifferenceKind",
@@ -24,9 +23,6 @@ __all__ = [
     "proven_of",
     "reconcile",
 ]
-
-ACKNOWLEDGED_MAX: Final = 5000
-"""The most acknowledgements of one comparison on the wire."""
 
 _PPM: Final = 1_000_000
 

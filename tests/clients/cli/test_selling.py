@@ -44,6 +44,8 @@ def test_the_example_offer_and_its_server_sell_a_call_as_printed(tmp_path: Path)
             session_id = answer("session", "open", agreement_id, *terms, **reading)["session_id"]
             spent = asyncio.run(called(agent, session_id))
         usage = answer("usage", **selling)
+        agreeing = answer("session", "reconcile", session_id, **reading)
+        alone = run("session", "reconcile", session_id, **selling)
         shown = answer("session", "show", session_id, **selling)
         topped = answer("session", "top-up", session_id, "0.01", "USD", **reading)
         calls = answer("session", "calls", session_id, **reading)
@@ -62,6 +64,8 @@ def test_the_example_offer_and_its_server_sell_a_call_as_printed(tmp_path: Path)
         (3, 0, 0)
     ]
     assert usage["rejected"] == []
+    assert (agreeing["within"], agreeing["proven"], agreeing["billed_calls"]) == (True, 2, 3)
+    assert alone.code == 1
     assert (shown["calls"], shown["spent"]["amount"], shown["status"]) == (3, "0.012", "open")
     assert "entitlement" not in shown
     assert topped["cap"]["amount"] == "0.05"

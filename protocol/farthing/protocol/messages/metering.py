@@ -7,7 +7,6 @@ from pydantic import Field
 from farthing.protocol.canonical import INTEGER_MAX
 from farthing.protocol.errors import Code
 from farthing.protocol.messages.charges import CallCost, Receipt
-from farthing.protocol.reconciliation import ACKNOWLEDGED_MAX
 from farthing.protocol.wire import (
     Effect,
     Money,
@@ -20,6 +19,7 @@ from farthing.protocol.wire import (
 )
 
 __all__ = [
+    "ACKNOWLEDGED_MAX",
     "GET_CALL_RECEIPT",
     "LIST_REJECTED_USAGE",
     "RECONCILE_USAGE",
@@ -38,6 +38,8 @@ __all__ = [
 ]
 
 REJECTED_MAX = 200
+ACKNOWLEDGED_MAX = 5000
+"""The most acknowledgements of one comparison on the wire."""
 
 _PARTIES = frozenset({Role.BUYER, Role.OPERATOR, Role.VENDOR})
 _Units = Annotated[str, Field(pattern=r"^(0|[1-9][0-9]{0,18})$")]

@@ -30,7 +30,8 @@ class HttpEndpoint(Poster):
             Unreachable: No answer, or one that is not of this API: whether it ran is not known.
         """
         answered = await self._post(
-            orjson.dumps(arguments),
+            # In the order of canonical JSON, which the platform reads in a fifth of the time.
+            orjson.dumps(arguments, option=orjson.OPT_SORT_KEYS),
             {"accept": "application/json, application/problem+json"},
             f"/v1/{name}",
         )

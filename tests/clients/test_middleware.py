@@ -15,6 +15,8 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
+from x402 import http as x402_http
+from x402.schemas import PaymentPayload, PaymentRequired
 
 from farthing.clients.documents import result_sha256
 from farthing.clients.middleware import (
@@ -140,6 +142,31 @@ async def test_a_route_that_is_not_paid_for_says_what_it_asks(tmp_path: Path) ->
         (accepts,) = required["accepts"]
         assert (accepts["amount"], accepts["extra"]["takes"]) == ("2000000", ["hold", "session"])
         assert place.pages.runs == 0
+
+
+async def test_x402_s_own_library_reads_what_is_asked_and_writes_what_is_paid(
+    tmp_path: Path,
+) -> None:
+    async with site(tmp_path) as place:
+        asked = await place.post(None)
+        required = x402_http.decode_payment_required_header(asked.headers[PAYMENT_REQUIRED])
+        assert isinstance(required, PaymentRequired)
+        assert required.resource is not None
+        payer = place.market.payer()
+        tokens = payer.signed(payer.voucher(PDF))
+        paid = PaymentPayload(
+            resource=required.resource,
+            accepted=required.accepts[0],
+            payload={"entitlement": tokens.entitlement, "voucher": tokens.voucher},
+        )
+        header = x402_http.encode_payment_signature_header(paid)
+        headers = {x402_http.PAYMENT_SIGNATURE_HEADER: header}
+        response = await place.http.post("/extract", json=PDF, headers=headers)
+        settled = x402_http.decode_payment_response_header(response.headers[PAYMENT_RESPONSE])
+
+    assert (required.x402_version, required.accepts[0].extra["scale"]) == (2, 9)
+    assert (response.status_code, settled.success) == (200, True)
+    assert settled.amount == str(2 * PAGE_UNITS)
 
 
 async def test_what_is_not_priced_is_served_as_before(tmp_path: Path) -> None:

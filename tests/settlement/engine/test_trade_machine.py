@@ -10,25 +10,37 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from farthing.protocol.audit import verify_journal
 from farthing.protocol.errors import Code
 from farthing.protocol.ledger import fold, imbalances
 from farthing.protocol.messages.charges import REFUND_CHARGE, RefundCharge
 from farthing.protocol.messages.disputes import INITIATE_DISPUTE, InitiateDispute
 from farthing.protocol.messages.holds import RELEASE_HOLD, ReleaseHold
+from farthing.protocol.messages.sessions import (
+    CLOSE_SESSION,
+    OPEN_SESSION,
+    TOP_UP_SESSION,
+    CloseSession,
+    OpenSession,
+    TopUpSession,
+)
 from farthing.protocol.records import Record, parse_record
+from farthing.protocol.replay.rulebook import Rulebook
 from farthing.protocol.times import SECOND_US, format_time, utc_day
 from farthing.protocol.wire import money
 from farthing.settlement.engine.state import State, evolve
 from tests.construction import Trade
+from tests.protocol.replay.metered import PAGE_UNITS, Metered, events
 from tests.settlement.engine.treasurer import Treasury
 from tests.settlement.oracle import Oracle, graduated_price
 
 PAGES = st.integers(min_value=1, max_value=40)
 PER_DAY = 120_000_000
+CALLS = st.lists(st.tuples(st.integers(1, 20), st.integers(0, 9)), min_size=1, max_size=6)
 
 
 class TradeMachine(RuleBasedStateMachine):
-    """Holds, captures, refunds, disputes, credit, grace, payments and time, in any order."""
+    """Holds, sessions, refunds, disputes, credit, grace, payments and time, in any order."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -42,6 +54,7 @@ class TradeMachine(RuleBasedStateMachine):
         self.read = 0
         self.open: dict[str, tuple[int, int]] = {}
         self.charges: dict[str, int] = {}
+        self.sessions: list[str] = []
         self.position = 0
 
     @rule(pages=PAGES)
@@ -115,6 +128,60 @@ class TradeMachine(RuleBasedStateMachine):
         record = self.trade.room.submit(self.trade.agent, INITIATE_DISPUTE, ask)
         assert isinstance(record, Record)
 
+    @rule(cap=PAGES, per_call=st.integers(1, 10), life_s=st.sampled_from([1, 600, 86_400]))
+    def open_a_session(self, cap: int, per_call: int, life_s: int) -> None:
+        ask = OpenSession(
+            agreement_id=self.trade.agreement_id,
+            cap=money(cap * PAGE_UNITS, "USD"),
+            per_call=money(min(cap, per_call) * PAGE_UNITS, "USD"),
+            expires_in_s=life_s,
+            idempotency_key=self.trade.room.key(),
+        )
+        record = self.trade.room.submit(self.trade.agent, OPEN_SESSION, ask)
+        assert isinstance(record, Record)
+        if record.refusal is None:
+            self.sessions.append(record.changed[0].id)
+
+    @precondition(lambda self: self.sessions)
+    @rule(data=st.data(), calls=CALLS, voucher=st.tuples(st.integers(1, 20), st.integers(0, 60)))
+    def report_usage(
+        self, data: st.DataObject, calls: list[tuple[int, int]], voucher: tuple[int, int]
+    ) -> None:
+        metered = Metered(self.trade, data.draw(st.sampled_from(self.sessions)))
+        at_us = self.trade.room.now_us
+        listed = [each for seq, pages in calls for each in events(seq, pages, at_us=at_us)]
+        record = metered.send(listed, seq=voucher[0], max_cum=voucher[1] * PAGE_UNITS)
+        if record.refusal is not None:
+            assert record.code is Code.SESSION_CLOSED
+            return
+        rejected = {place for place, _ in record.decided["rejected"]}
+        pages = sum(p for place, (_, p) in enumerate(calls) if place not in rejected)
+        charges = [each for each in record.changed if each.noun == "charge"]
+        assert bool(charges) == (pages > 0)
+        for each in charges:
+            units = self.trade.room.state.charges[each.id].amount_units
+            assert units == graduated_price(self.position, pages)
+            self.charges[each.id] = units
+        self.position += pages
+
+    @precondition(lambda self: self.sessions)
+    @rule(data=st.data(), pages=PAGES)
+    def top_a_session_up(self, data: st.DataObject, pages: int) -> None:
+        ask = TopUpSession(
+            session_id=data.draw(st.sampled_from(self.sessions)),
+            amount=money(pages * PAGE_UNITS, "USD"),
+            idempotency_key=self.trade.room.key(),
+        )
+        assert isinstance(self.trade.room.submit(self.trade.agent, TOP_UP_SESSION, ask), Record)
+
+    @precondition(lambda self: self.sessions)
+    @rule(data=st.data(), by=st.sampled_from(["agent", "operator", "vendor"]))
+    def close_a_session(self, data: st.DataObject, by: str) -> None:
+        session_id = data.draw(st.sampled_from(self.sessions))
+        ask = CloseSession(session_id=session_id, idempotency_key=self.trade.room.key())
+        record = self.trade.room.submit(getattr(self.trade, by), CLOSE_SESSION, ask)
+        assert isinstance(record, Record)
+
     @rule(
         units=st.integers(1, 30_000_000),
         kind=st.sampled_from(["bought", "promotional"]),
@@ -165,15 +232,22 @@ class TradeMachine(RuleBasedStateMachine):
         assert not imbalances(accounts)
         for name, account in accounts.items():
             assert account.posted_units == self.oracle.posted[name]
-        self._open_holds_are_what_is_set_aside()
+        self._what_is_open_is_what_is_set_aside()
         # No limit is passed, whatever the order of commands.
         assert all(units <= PER_DAY for units in self.oracle.spent.values())
 
-    def _open_holds_are_what_is_set_aside(self) -> None:
+    def _what_is_open_is_what_is_set_aside(self) -> None:
         state = self.trade.room.state
         open_ = [hold for hold in state.holds.values() if hold.status == "open"]
+        live = [session for session in state.sessions.values() if session.is_live]
+        assert all(
+            each.spent_units <= min(each.cap_units, each.max_cum_units)
+            for each in state.sessions.values()
+        )
         drawn = [each for hold in open_ for each in hold.drawn]
+        drawn += [each for session in live for each in session.drawn]
         held = sum(hold.amount_units for hold in open_)
+        held += sum(session.cap_units - session.spent_units for session in live)
         held -= sum(each.amount_units for each in drawn)
         for kind in ("deferred_revenue", "promotional_credit"):
             lots = [lot for lot in state.lots.values() if lot.kind == kind]
@@ -197,6 +271,7 @@ class TradeMachine(RuleBasedStateMachine):
         live = self.trade.room.state
         assert state.accounts == live.accounts
         assert state.holds == live.holds
+        assert state.sessions == live.sessions
         assert state.charges == live.charges
         assert state.disputes == live.disputes
         assert state.outcomes == live.outcomes
@@ -207,6 +282,8 @@ class TradeMachine(RuleBasedStateMachine):
         assert state.payouts == live.payouts
         moved = (moved for record in records for moved in record.moved)
         assert fold(moved, None) == live.accounts
+        findings = verify_journal(self.trade.room.journal, follow=Rulebook().follow)
+        assert findings.fault is None, findings.fault
 
     def _spent_today(self) -> int:
         today = utc_day(self.trade.room.now_us)

@@ -18,6 +18,7 @@ from farthing.protocol.merkle import leaf_hash, verify_inclusion
 from farthing.protocol.messages.charges import REFUND_CHARGE, RefundCharge
 from farthing.protocol.messages.disputes import INITIATE_DISPUTE, InitiateDispute
 from farthing.protocol.messages.holds import RELEASE_HOLD, ReleaseHold
+from farthing.protocol.messages.sessions import CLOSE_SESSION, CloseSession
 from farthing.protocol.records import Record
 from farthing.protocol.times import SECOND_US
 from farthing.protocol.wire import money
@@ -35,6 +36,7 @@ from farthing.settlement.journal.store import Store
 from farthing.settlement.machine import MACHINE
 from tests.construction import EPOCH_US, Room, Trade
 from tests.papers import signing_key
+from tests.protocol.replay.metered import Metered, events
 
 ORIGIN = "test/journal"
 JOURNAL = signing_key("journal")
@@ -53,7 +55,7 @@ class Taped(Room):
 
 
 def life(seed: int, steps: int) -> Taped:
-    """Holds, captures, releases, refunds, disputes, retries and the passing of time."""
+    """Holds, sessions, captures, releases, refunds, disputes and the passing of time."""
     chance = random.Random(seed)
     room = Taped()
     operator = room.organisation("operator", "Operator One")
@@ -65,8 +67,9 @@ def life(seed: int, steps: int) -> Taped:
     trade = Trade(room, operator, agent, vendor, "", agreement_id)
     holds: list[str] = []
     charges: list[str] = []
-    for _ in range(steps):
-        match chance.randrange(8):
+    sessions: list[Metered] = []
+    for step in range(steps):
+        match chance.randrange(10):
             case 0 | 1 | 2:
                 holds.append(trade.held(chance.randint(1, 9)))
             case 3 | 4 if holds:
@@ -92,6 +95,14 @@ def life(seed: int, steps: int) -> Taped:
                         idempotency_key=room.key(),
                     )
                     room.submit(agent, INITIATE_DISPUTE, dispute)
+            case 7:
+                sessions.append(Metered.opened(trade, expires_in_s=chance.choice((40, 9_000))))
+            case 8 if sessions:
+                chance.choice(sessions).send(events(step, 1, 2, at_us=room.now_us))
+                close = CloseSession(
+                    session_id=chance.choice(sessions).session_id, idempotency_key=room.key()
+                )
+                room.submit(chance.choice((agent, vendor)), CLOSE_SESSION, close)
             case _:
                 room.advance(chance.choice((1, 40, 4_000, 90_000)))
     return room

@@ -82,6 +82,7 @@ class Code(StrEnum):
     CAPABILITY_NOT_ALLOWED = "capability_not_allowed"
     PER_CALL_LIMIT_EXCEEDED = "per_call_limit_exceeded"
     BUDGET_EXCEEDED = "budget_exceeded"
+    ALLOWANCE_EXCEEDED = "allowance_exceeded"
     ASSET_MISMATCH = "asset_mismatch"
     REFUND_EXCEEDS_CHARGE = "refund_exceeds_charge"
     ACCOUNT_UNKNOWN = "account_unknown"
@@ -185,6 +186,7 @@ _SAYS: dict[Code, str] = {
     Code.CAPABILITY_NOT_ALLOWED: "The agent may not buy this capability.",
     Code.PER_CALL_LIMIT_EXCEEDED: "The amount is above the agent's limit for one call.",
     Code.BUDGET_EXCEEDED: "The amount is above what remains of the agent's budget today.",
+    Code.ALLOWANCE_EXCEEDED: "The use is beyond what the agreement's allowance leaves.",
     Code.ASSET_MISMATCH: "The amount is in another asset than the agreement.",
     Code.ACCOUNT_UNKNOWN: "The organisation has no such account.",
     Code.ACCOUNT_CLOSED: "The account is closed: nothing new begins on it.",
@@ -239,6 +241,7 @@ _NEXT: dict[Code, NextAction] = {
     Code.AUTHORITY_EXPIRED: NextAction.REQUEST_APPROVAL,
     Code.PER_CALL_LIMIT_EXCEEDED: NextAction.REQUEST_APPROVAL,
     Code.BUDGET_EXCEEDED: NextAction.REQUEST_APPROVAL,
+    Code.ALLOWANCE_EXCEEDED: NextAction.REDUCE,
     Code.VENDOR_NOT_ALLOWED: NextAction.USE_OTHER_VENDOR,
     Code.CAPABILITY_NOT_ALLOWED: NextAction.REQUEST_APPROVAL,
     Code.LISTING_UNAVAILABLE: NextAction.USE_OTHER_VENDOR,

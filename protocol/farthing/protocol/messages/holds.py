@@ -153,6 +153,7 @@ PLACE_HOLD = Operation(
         Code.AGREEMENT_ENDED,
         Code.USAGE_INVALID,
         *AUTHORITY_CODES,
+        Code.ALLOWANCE_EXCEEDED,
         Code.INSUFFICIENT_FUNDS,
         Code.AMOUNT_OVERFLOW,
     ),

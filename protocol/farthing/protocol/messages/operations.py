@@ -8,6 +8,7 @@ from farthing.protocol.messages import (
     accounts,
     agents,
     agreements,
+    allowances,
     authority,
     catalog,
     charges,
@@ -31,8 +32,8 @@ AnyOperation = Operation[Any, Any]
 OPERATIONS: Final[Mapping[str, AnyOperation]] = MappingProxyType({
     operation.name: operation
     for noun in (
-        catalog, listings, agreements, holds, services, sessions, metering, charges, disputes,
-        accounts, statements, agents, authority, treasury, trails,
+        catalog, listings, agreements, allowances, holds, services, sessions, metering, charges,
+        disputes, accounts, statements, agents, authority, treasury, trails,
     )
     for name in sorted(vars(noun))
     if isinstance(operation := vars(noun)[name], Operation)

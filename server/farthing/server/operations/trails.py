@@ -22,6 +22,7 @@ from farthing.server.market import Market
 from farthing.server.operations.replies import Reply, record_at
 from farthing.settlement.engine.accounts import fund_answer
 from farthing.settlement.engine.agreements import agreement_answer
+from farthing.settlement.engine.allowances import allowance_answer
 from farthing.settlement.engine.charges import refund_answer
 from farthing.settlement.engine.disputes import dispute_answer
 from farthing.settlement.engine.grants import grant_answer
@@ -43,6 +44,7 @@ __all__ = ["get_consistency_proof", "get_outcome", "get_tree_head"]
 # The answer of every write is a function of its record; here is which.
 _ANSWERS: Final[Mapping[str, Callable[[Record], object]]] = {
     "accept_terms": agreement_answer,
+    "approve_allowance": allowance_answer,
     "approve_registration": registration_answer,
     "call_service": place_answer,
     "capture_hold": capture_answer,
@@ -58,6 +60,7 @@ _ANSWERS: Final[Mapping[str, Callable[[Record], object]]] = {
     "grant_credit": lot_answer,
     "initiate_dispute": dispute_answer,
     "place_hold": place_answer,
+    "propose_allowance": allowance_answer,
     "publish_listing": publication_answer,
     "refund_charge": refund_answer,
     "register_agent": registration_answer,

@@ -14,6 +14,7 @@ from farthing.protocol.wire import Role
 from farthing.settlement.engine import (
     accounts,
     agreements,
+    allowances,
     charges,
     disputes,
     genesis,
@@ -38,6 +39,7 @@ Decision = Callable[[State, Call], Draft | Refusal]
 
 _DECISIONS: Final[Mapping[str, Decision]] = {
     "accept_terms": agreements.accept,
+    "approve_allowance": allowances.approve,
     "approve_registration": principals.approve,
     "call_service": services.call,
     "capture_hold": holds.capture,
@@ -55,6 +57,7 @@ _DECISIONS: Final[Mapping[str, Decision]] = {
     "initiate_dispute": disputes.initiate,
     "open_session": sessions.open_,
     "place_hold": holds.place,
+    "propose_allowance": allowances.propose,
     "publish_listing": listings.publish,
     "refund_charge": charges.refund,
     "register_agent": principals.register,

@@ -40,7 +40,7 @@ from farthing.protocol.rating import (
 from farthing.protocol.records import Change, Count, Record
 from farthing.protocol.times import SECOND_US, format_time, utc_day
 from farthing.protocol.wire import Usage, money
-from farthing.settlement.engine import lots, shares
+from farthing.settlement.engine import allowances, lots, shares
 from farthing.settlement.engine.accounts import post, transfer
 from farthing.settlement.engine.commands import PLATFORM
 from farthing.settlement.engine.drafts import Call, Draft, change
@@ -123,6 +123,7 @@ def place(state: State, call: Call) -> Draft | Refusal:
         operator_id, asset = agreement.operator_id, agreement.asset
         drawn = lots.draw(state, operator_id, asset, units, call.now_us)
         money_units -= sum(each.amount_units for each in drawn)
+    reasons += allowances.not_allowed(state, agreement.agreement_id, workload, call.now_us)
     if reasons := (*reasons, *not_covered(state, agreement, money_units)):
         return first_of(reasons)
     assert grant is not None
@@ -149,7 +150,11 @@ def place(state: State, call: Call) -> Draft | Refusal:
     return Draft(
         moved=tuple(_aside(Movement.PENDING, hold)),
         counted=_counted(hold, units),
-        changed=(change("hold", hold.hold_id, hold), *lots.held(state, drawn)),
+        changed=(
+            change("hold", hold.hold_id, hold),
+            *lots.held(state, drawn),
+            *allowances.reserved(state, hold),
+        ),
         decided={"lines": rating.lines},
     )
 
@@ -202,6 +207,9 @@ def capture(state: State, call: Call) -> Draft | Refusal:
             change("charge", charge.charge_id, charge),
             _advanced(state, agreement, delivery.usage),
             *lots.ended(state, hold.drawn, charge.drawn),
+            *allowances.used(
+                state, hold.agreement_id, delivery.usage, call.now_us, freed=hold.workload
+            ),
         ),
         decided={"lines": rating.lines},
     )
@@ -233,6 +241,7 @@ def give_back(state: State, hold: Hold, status: str) -> Draft:
         changed=(
             change("hold", hold.hold_id, replace(hold, status=status)),
             *lots.ended(state, hold.drawn),
+            *allowances.freed(state, hold),
         ),
     )
 

@@ -17,6 +17,7 @@ from farthing.protocol.times import SECOND_US
 from farthing.settlement.engine.state import NEWEST, State, learn
 from farthing.settlement.engine.things import (
     Agreement,
+    Allowance,
     Charge,
     Closure,
     Dispute,
@@ -41,6 +42,7 @@ JsonObject = dict[str, Json]
 _FIGURES: Final = ("seq", "at_us", "fee_ppm", "open_enrolment")
 _THINGS: Final[Mapping[str, type[Thing]]] = {
     "agreements": Agreement,
+    "allowances": Allowance,
     "charges": Charge,
     "closures": Closure,
     "disputes": Dispute,

@@ -175,6 +175,7 @@ def _key_facts(state: State, thumbprint: str) -> KeyFacts | None:
 def _tables(state: State) -> Mapping[str, Mapping[str, object]]:
     return {
         "agreement": state.agreements,
+        "allowance": state.allowances,
         "card": state.cards,
         "charge": state.charges,
         "dispute": state.disputes,

@@ -23,6 +23,7 @@ from farthing.protocol.usage import REPORT_WINDOW_US
 from farthing.settlement.engine.shelf import Shelf
 from farthing.settlement.engine.things import (
     Agreement,
+    Allowance,
     Charge,
     Closure,
     Dispute,
@@ -104,6 +105,7 @@ class State:
     top_ups: Shelf[str, TopUp] = field(default_factory=Shelf)
     payouts: Shelf[str, Payout] = field(default_factory=Shelf)
     sessions: Shelf[str, Session] = field(default_factory=Shelf)
+    allowances: dict[str, Allowance] = field(default_factory=dict)
 
 
 @lru_cache(maxsize=4096)  # asked for by the decision, and again when its record is applied
@@ -198,6 +200,8 @@ def _put(state: State, change: Change, seq: int) -> None:
             if not known:
                 parties = (agreement.buyer_id, agreement.operator_id, agreement.vendor_id)
                 _party(state, "agreement", change.id, *parties)
+        case "allowance":
+            state.allowances[change.id] = Allowance.from_document(after)
         case "position":
             state.positions[change.id] = {meter: int(str(n)) for meter, n in after.items()}
         case "dispute":

@@ -14,6 +14,7 @@ from farthing.protocol.canonical import Json
 
 __all__ = [
     "Agreement",
+    "Allowance",
     "Charge",
     "Closure",
     "Dispute",
@@ -21,6 +22,7 @@ __all__ = [
     "Grace",
     "Hold",
     "Key",
+    "Limits",
     "Listing",
     "Lot",
     "Partner",
@@ -165,6 +167,38 @@ class Agreement(Thing, frozen=True, kw_only=True):
     acceptance_sha256: str
     seq: int
     partner: Partner | None = None
+
+
+class Limits(Thing, frozen=True, kw_only=True):
+    """The most of each meter that may be used, and who wants it so. `expires_at_us` 0 is never."""
+
+    allowance_id: str
+    per_day: Mapping[str, int]
+    in_all: Mapping[str, int]
+    enforcement: str
+    expires_at_us: int
+    proposed_by: str
+    proposed_at_us: int
+    approved_by: str = ""
+    approved_at_us: int = 0
+
+
+class Allowance(Thing, frozen=True, kw_only=True):
+    """What may be used under an agreement: the limits in force, those proposed, what counts.
+
+    `used_today` is of the UTC day `day`, `held` the workloads of open holds; both are counted while
+    limits are in force. What was used in all is the agreement's position.
+    """
+
+    agreement_id: str
+    buyer_id: str
+    operator_id: str
+    vendor_id: str
+    day: str = ""
+    used_today: Mapping[str, int] = {}
+    held: Mapping[str, int] = {}
+    limits: Limits | None = None
+    proposed: Limits | None = None
 
 
 class Hold(Thing, frozen=True, kw_only=True):
@@ -376,6 +410,7 @@ class Payout(Thing, frozen=True, kw_only=True):
 # Members that are left out of a document where they are empty.
 _SPARSE: Final[Mapping[str, tuple[str, ...]]] = {
     "Agreement": ("partner",),
+    "Allowance": ("limits", "proposed"),
     "Charge": ("tail", "drawn", "session_id"),
     "Dispute": ("held_partner_units",),
     "Hold": ("drawn",),

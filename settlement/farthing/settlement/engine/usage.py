@@ -24,7 +24,7 @@ from farthing.protocol.sequences import Window
 from farthing.protocol.times import SECOND_US
 from farthing.protocol.usage import REPORT_WINDOW_US, SKEW_US, Columns, UsageFault
 from farthing.protocol.wire import money
-from farthing.settlement.engine import lots, shares
+from farthing.settlement.engine import allowances, lots, shares
 from farthing.settlement.engine.drafts import Call, Draft, change
 from farthing.settlement.engine.principals import frozen_since_us
 from farthing.settlement.engine.state import State
@@ -121,6 +121,7 @@ def report(state: State, call: Call) -> Draft | Refusal:
         ]
     if usage:
         changed.append(_advanced(session.agreement_id, judged.position))
+        changed += allowances.used(state, session.agreement_id, usage, call.now_us)
     return Draft(
         moved=tuple(moved),
         changed=tuple(changed),
@@ -191,9 +192,12 @@ class _Desk:
         self._from_us = session.opened_at_us - SKEW_US
         self._now_us = now_us + SKEW_US
         self._frozen_us = frozen_since_us(state, session.buyer_id)
+        self._allowance = allowances.guard_of(state, session.agreement_id, now_us)
 
     def all_at_once(self, columns: Columns) -> _Judged | None:
         """What the batch comes to if all of its events are taken; None where one may not be."""
+        if self._allowance is not None:
+            return None
         session = self._session
         until_us = min(self._now_us, session.end_us)
         if self._frozen_us is not None:
@@ -226,6 +230,7 @@ class _Desk:
                 window.fault(seq)
                 or self._untimely(columns.at_us[place])
                 or (units if isinstance(units, UsageFault) else None)
+                or self._forbidden(columns, place)
                 or self._uncovered(seq, spent_units, cast("int", units))
             )
             if fault is not None:
@@ -237,6 +242,8 @@ class _Desk:
             window = taken
             if columns.is_billed(place):
                 running.take()
+                if self._allowance is not None:
+                    self._allowance.take(columns.usage_of(place))
                 billed.append(place)
                 amounts[place] = units
                 spent_units += units
@@ -252,6 +259,12 @@ class _Desk:
         if self._frozen_us is not None and at_us > self._frozen_us:
             return UsageFault.FROZEN
         return None
+
+    def _forbidden(self, columns: Columns, place: int) -> UsageFault | None:
+        if self._allowance is None or not columns.is_billed(place):
+            return None
+        usage, at_us = columns.usage_of(place), columns.at_us[place]
+        return UsageFault.OVER_ALLOWANCE if self._allowance.forbids(usage, at_us) else None
 
     def _uncovered(self, seq: int, spent_units: int, units: int) -> UsageFault | None:
         session = self._session

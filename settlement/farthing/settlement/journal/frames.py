@@ -207,6 +207,7 @@ QUESTIONS: Final[Mapping[str, type[Question[Any]]]] = MappingProxyType(
 # What a `Lookup` or `Things` of each noun finds.
 NOUNS: Final[Mapping[str, Any]] = MappingProxyType({
     "agreement": things.Agreement,
+    "allowance": things.Allowance,
     "card": RateCard,
     "charge": things.Charge,
     "dispute": things.Dispute,

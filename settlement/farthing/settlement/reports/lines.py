@@ -33,7 +33,9 @@ Side = Literal["debit", "credit"]
 # Members of a thing's document that name another thing behind the same line.
 _NAMED: Final = ("agreement", "hold", "session", "charge", "dispute")
 # What is changed beside the trade and opens by no operation of its own.
-_UNNAMED: Final = frozenset({"position", "platform", "grant", "key", "principal", "listing"})
+_UNNAMED: Final = frozenset(
+    {"allowance", "position", "platform", "grant", "key", "principal", "listing"}
+)
 # Effects whose id is derived from the request, since nothing in state bears it.
 _DERIVED: Final = {"fund_account": ("funding", "fnd"), "refund_charge": ("refund", "rfd")}
 

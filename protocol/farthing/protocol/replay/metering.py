@@ -7,6 +7,7 @@ That batch and voucher are signed is for `sessions` to check. Source: spec/meter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from farthing.protocol.allowances import Guard
 from farthing.protocol.rating import CompiledCard, Position, RatingCode, RatingError
 from farthing.protocol.rating.running import Running
 from farthing.protocol.sequences import Window
@@ -54,7 +55,7 @@ def judge(
     spent_units: int,
     card: CompiledCard,
     position: Position,
-    not_allowed: frozenset[int] = frozenset(),
+    guard: Guard | None = None,
 ) -> Judged:
     """Judge every event after all before it.
 
@@ -65,7 +66,7 @@ def judge(
         spent_units: What was billed of the session before.
         card: The agreement's rate card.
         position: The agreement's position before.
-        not_allowed: The places of events that an allowance forbids, which is known elsewhere.
+        guard: The agreement's allowance, where it has one.
     """
     judged = Judged(window=window, spent_units=spent_units)
     running = Running(card, position)
@@ -76,7 +77,7 @@ def judge(
         units = 0
         if fault is None:
             fault, units = _priced(running, usage)
-        if fault is None and place in not_allowed:
+        if fault is None and is_billed and guard is not None and guard.forbids(usage, at_us):
             fault = UsageFault.OVER_ALLOWANCE
         if fault is None:
             fault = _beyond(seq, units, judged.spent_units, bounds)
@@ -87,6 +88,8 @@ def judge(
         _take(judged, seq, units)
         if is_billed:
             running.take()
+            if guard is not None:
+                guard.take(usage)
             judged.calls += 1
             for meter, quantity in usage.items():
                 judged.usage[meter] = judged.usage.get(meter, 0) + quantity

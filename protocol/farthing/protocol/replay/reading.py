@@ -66,9 +66,10 @@ def post(debit: str, credit: str, asset: str, amount_units: int) -> list[Transfe
 def changes(record: Record, *nouns: str) -> tuple[Change, ...]:
     """The record's changes, which must be of exactly these nouns in this order.
 
-    Credit lots may change with them: a lot's past is its operator's, and no part of a charge.
+    Credit lots and allowances may change with them: the past of a lot is its operator's, that of an
+    allowance its agreement's, and neither is part of a charge.
     """
-    changed = tuple(change for change in record.changed if change.noun != "lot")
+    changed = tuple(each for each in record.changed if each.noun not in {"allowance", "lot"})
     found = tuple(change.noun for change in changed)
     require(found == nouns, record, f"it changes {', '.join(found) or 'nothing'}")
     return changed

@@ -20,6 +20,7 @@ from farthing.protocol.faults import FaultKind, RuleBroken
 from farthing.protocol.keys import PublicKey
 from farthing.protocol.ledger import split_account
 from farthing.protocol.records import Record
+from farthing.protocol.replay.allowances import Allowances
 from farthing.protocol.replay.budgets import Budgets
 from farthing.protocol.replay.keys import KEY_OPERATIONS, PLATFORM, KeyHistory
 from farthing.protocol.replay.reading import fact, text_fact
@@ -43,7 +44,8 @@ class Rulebook:
         self._keys = KeyHistory()
         self._budgets = Budgets()
         self._spending = Spending(self._budgets)
-        self._sessions = Sessions(self._budgets, self._keys)
+        self._allowances = Allowances(self._budgets)
+        self._sessions = Sessions(self._budgets, self._allowances, self._keys)
         # Sixteen bytes of a hash for each key: whoever wants two to meet must break SHA-256.
         self._asked: set[bytes] = set()
         self._burnt: set[tuple[str, str]] = set()
@@ -65,6 +67,7 @@ class Rulebook:
             self._sign(record)
             self._spending.follow(record)
             self._sessions.follow(record)
+            self._allowances.follow(record)
             self._budgets.learn(record)
         except RuleBroken:
             raise

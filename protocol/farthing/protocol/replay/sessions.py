@@ -24,6 +24,7 @@ from farthing.protocol.rating import (
     rate,
 )
 from farthing.protocol.records import Record
+from farthing.protocol.replay.allowances import Allowances
 from farthing.protocol.replay.blocks import (
     amount_of,
     asset_of,
@@ -49,7 +50,7 @@ from farthing.protocol.replay.shares import drawn_of, payer_parts
 from farthing.protocol.sequences import Window
 from farthing.protocol.shares import Part, first_of
 from farthing.protocol.signatures import InvalidSignature, Typ, verify_detached
-from farthing.protocol.usage import REPORT_WINDOW_US, UsageFault, read_batch
+from farthing.protocol.usage import REPORT_WINDOW_US, read_batch
 
 __all__ = ["SESSION_OPERATIONS", "Sessions"]
 
@@ -59,20 +60,21 @@ SESSION_OPERATIONS: Final = frozenset(
 
 
 class Sessions:
-    """Sessions, cards and positions, as the records so far leave them.
+    """Sessions and cards, as the records so far leave them.
 
     Args:
         budgets: Who may spend what; caps count against it.
+        allowances: What may be used, and was.
         keys: Who held which key when.
     """
 
-    def __init__(self, budgets: Budgets, keys: KeyHistory) -> None:
+    def __init__(self, budgets: Budgets, allowances: Allowances, keys: KeyHistory) -> None:
         self._budgets = budgets
+        self._allowances = allowances
         self._keys = keys
         self._live: dict[str, JsonObject] = {}
         self._payers: dict[str, PublicKey] = {}
         self._cards: dict[str, CompiledCard] = {}
-        self._positions: dict[str, dict[str, int]] = {}
 
     def follow(self, record: Record) -> None:
         """Judge the next record, and learn from it. Raises `RuleBroken`."""
@@ -225,7 +227,7 @@ class Sessions:
             spent_units=units(session, "spent_units"),
             card=self._card(session),
             position=self._position(session),
-            not_allowed=_not_allowed(record),
+            guard=self._allowances.guard(member(session, "agreement_id"), record.at_us),
         )
 
     def _bill(
@@ -306,15 +308,12 @@ class Sessions:
         return self._cards[member(session, "rate_card_sha256")]
 
     def _position(self, session: JsonObject) -> Mapping[str, int]:
-        return self._positions.get(member(session, "agreement_id"), {})
+        return self._allowances.position(member(session, "agreement_id"))
 
     def _learn(self, record: Record) -> None:
         if record.operation == "publish_listing":
             card = parse_card(fact(record, "rate_card"))
             self._cards[card.card_sha256] = compile_card(card)
-        for change in record.changed:
-            if change.noun == "position":
-                self._positions[change.id] = quantities(change.after)
 
 
 def _the(record: Record, noun: str, thing_id: str) -> JsonObject:
@@ -363,19 +362,6 @@ def _split_drawn(
 def _with_drawn(session: JsonObject, drawn: list[JsonObject]) -> JsonObject:
     rest = {name: value for name, value in session.items() if name != "drawn"}
     return {**rest, "drawn": list[Json](drawn)} if drawn else rest
-
-
-def _not_allowed(record: Record) -> frozenset[int]:
-    """The events that an allowance forbids, in the record's own words."""
-    rejected = (record.decided or {}).get("rejected")
-    pairs = rejected if isinstance(rejected, list) else []
-    return frozenset(
-        each[0]
-        for each in pairs
-        if isinstance(each, list)
-        and each[1:] == [UsageFault.OVER_ALLOWANCE.value]
-        and isinstance(each[0], int)
-    )
 
 
 def _unsigned(why: str) -> RuleBroken:

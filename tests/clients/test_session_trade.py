@@ -102,11 +102,12 @@ async def test_lost_answers_are_asked_for_again_and_nothing_is_done_twice(tmp_pa
             await session.call(PDF)
         again = await session.call(PDF, again=lost.value.seq)
         await session.close()
+        late = await session.call(PDF, again=2)
         await session.aclose()
         await market.close_shop()
         view = await market.buyer.session_status(session.session_id)
 
-    assert (first.seq, again.seq) == (1, 2)
+    assert (first.seq, again.seq, late.seq) == (1, 2, 2)
     assert market.desk.runs == 2
     assert (view.calls, view.spent) == (2, usd("0.008"))
 

@@ -160,6 +160,20 @@ async def test_the_same_key_opens_the_same_session_with_its_book(buyer: StandInB
     await again.aclose()
 
 
+async def test_a_session_that_was_topped_up_is_opened_again_with_all_that_it_has(
+    buyer: StandInBuyer,
+) -> None:
+    session = await buyer.opened(cap=usd("0.002"), per_call=usd("0.002"))
+    await session.call(pdf(1))
+    await session.top_up(usd("0.002"))
+    await session.aclose()
+
+    again = await buyer.opened(cap=usd("0.002"), per_call=usd("0.002"))
+
+    assert (await again.call(pdf(1))).spent == usd("0.004")
+    await again.aclose()
+
+
 async def test_calls_of_which_there_is_no_book_here_are_not_gone_on_with(
     buyer: StandInBuyer, tmp_path: Path
 ) -> None:
@@ -309,6 +323,20 @@ async def test_no_call_is_made_after_the_session_s_time(buyer: StandInBuyer) -> 
 
     assert caught.value.code is Code.SESSION_CLOSED
     assert buyer.vendor.runs == 1
+    await session.aclose()
+
+
+async def test_a_lost_answer_can_be_had_when_the_session_is_over(buyer: StandInBuyer) -> None:
+    session = await buyer.opened()
+    buyer.vendor.lose_answers = 1
+    with pytest.raises(CallLost) as lost:
+        await session.call(pdf(1))
+    closed = await session.close()
+
+    answer = await session.call(pdf(1), again=lost.value.seq)
+
+    assert closed.status == "closing"
+    assert answer.result == {"pages": [""]}
     await session.aclose()
 
 

@@ -87,8 +87,6 @@ class BridgeSessions:
         left = opened.left
         owed_units = max(left.spent.units + left.reserved.units, session.spent.units)
         self._settle(ask.session_id, money(owed_units, session.cap.asset))
-        del self._open[ask.session_id]
-        await opened.aclose()
         return session
 
     async def call(self, ask: CallInSession, signed: list[dict[str, object]]) -> CalledInSession:

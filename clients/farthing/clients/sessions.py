@@ -172,7 +172,7 @@ class SpendSession:
         Args:
             arguments: The tool's arguments; no fractions and no null, since they are digested.
             again: The number of a call that was lost; with the same arguments it is asked for
-                again, and neither done nor paid for twice.
+                again, and neither done nor paid for twice. The session may be over by then.
 
         Raises:
             Refused: `session_closed`; `local_limit_exceeded` with the session's final action as
@@ -184,7 +184,6 @@ class SpendSession:
         check_arguments(self._trade.listing, arguments)
         args_sha256 = arguments_sha256(arguments)
         async with self._room:
-            self._check_open()
             voucher = await (
                 self._repeated(again, args_sha256) if again else self._next(args_sha256)
             )
@@ -247,6 +246,7 @@ class SpendSession:
             raise Refused(refuse(Code.SESSION_CLOSED, path="session_id"))
 
     async def _next(self, args_sha256: str) -> Voucher:
+        self._check_open()
         while isinstance(voucher := self._book.next(args_sha256), Refusal):
             if not self._flying:
                 raise Refused(self._final(voucher))

@@ -94,7 +94,7 @@ class Spender(ABC):
             SessionInUse: Another process calls through it.
         """
         agreement = await self.agreement(agreement_id)
-        session = await self.connection.call(
+        reply = await self.connection.send(
             OPEN_SESSION,
             OpenSession(
                 agreement_id=agreement_id,
@@ -107,6 +107,10 @@ class Spender(ABC):
                 idempotency_key=key or self.connection.new_key(),
             ),
         )
+        session = reply.answer
+        if reply.replayed:
+            # The answer is that of the opening; it may have been topped up since, or closed.
+            session = await self.session_status(session.session_id)
         return await self._with_book(session, agreement)
 
     async def resume_session(self, session_id: str) -> SpendSession:
@@ -193,6 +197,7 @@ class Spender(ABC):
             quantities = cast("dict[str, str]", kept["position"])
             position = {meter: int(quantity) for meter, quantity in quantities.items()}
             book = SpendBook.from_document(kept["book"])
+            book.cap_units = session.cap.units
         return SpendSession(
             session,
             trade,

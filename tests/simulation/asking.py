@@ -12,7 +12,9 @@ from tests.simulation.auditor import Auditor, leaf, need, root_of
 
 __all__ = ["ask_a_few"]
 
-_NOUNS: Final = ("agreement", "charge", "dispute", "hold", "listing", "lot", "payout", "top_up")
+_NOUNS: Final = (
+    *("agreement", "charge", "dispute", "hold", "listing", "lot", "payout", "session", "top_up"),
+)
 
 
 def ask_a_few(stepper: Stepper[State], books: Auditor, chance: Random, *, excused: bool) -> None:

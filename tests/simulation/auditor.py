@@ -28,7 +28,7 @@ Json = dict[str, Any]
 PLATFORM: Final = "platform"
 # Whose idempotency keys are the signing key's own.
 NEWCOMERS: Final = frozenset({"enrol_organisation", "register_agent"})
-_WAITING: Final = frozenset({"open", "pending", "needs_evidence", "requested", "sent"})
+_WAITING: Final = frozenset({"open", "closing", "pending", "needs_evidence", "requested", "sent"})
 MAY_GO_NEGATIVE: Final = frozenset({"external_clearing", "promotion"})
 
 
@@ -56,6 +56,8 @@ class Auditor:
         burnt: proofs used, as (key, id).
         spent: (grant, day) to units.
         changed_at_us: when a thing last changed, by its id.
+        calls: what every call that was taken costs, by session and number.
+        frozen_at_us: since when a principal has been frozen by anybody.
     """
 
     def __init__(self, judge: "Callable[[Auditor, Json], None]") -> None:
@@ -71,8 +73,10 @@ class Auditor:
         self.burnt: set[tuple[str, str]] = set()
         self.spent: dict[tuple[str, str], int] = defaultdict(int)
         self.changed_at_us: dict[str, int] = {}
+        self.calls: dict[str, dict[int, int]] = defaultdict(dict)
+        self.frozen_at_us: dict[str, int] = {}
         # What waits for time: noun to id.
-        nouns = ("hold", "charge", "dispute", "top_up", "payout")
+        nouns = ("hold", "charge", "dispute", "session", "top_up", "payout")
         self.waiting: dict[str, dict[str, Json]] = {noun: {} for noun in nouns}
 
     @property
@@ -148,6 +152,20 @@ class Auditor:
                     self.waiting[noun][change["id"]] = after
                 else:
                     self.waiting[noun].pop(change["id"], None)
+            if noun == "principal" and after.get("frozen_by"):
+                self.frozen_at_us.setdefault(change["id"], record["at_us"])
+            elif noun == "principal":
+                self.frozen_at_us.pop(change["id"], None)
+        if record["operation"] == "report_usage" and "refused" not in record:
+            self._take_calls(record)
+
+    def _take_calls(self, record: Json) -> None:
+        rejected = {place for place, _ in record["decided"]["rejected"]}
+        calls = self.calls[record["asked"]["session_id"]]
+        for place, event in enumerate(json.loads(record["facts"]["usage"])):
+            if place not in rejected:
+                need(int(event["id"]) not in calls, "a call is billed twice")
+                calls[int(event["id"])] = int(record["decided"]["amounts"][place])
 
     def _move(self, moved: Json) -> None:
         units, asset = int(moved["units"]), moved["asset"]
@@ -189,7 +207,23 @@ class Auditor:
         names = [f"{operator}:{kind}:{asset}" for kind in kinds]
         pending = sum(self.accounts.get(name, [0])[0] for name in names)
         owed = self._owed("hold", operator_id=operator, asset=asset)
-        need(pending == owed, f"{pending} set aside for {operator}, open holds come to {owed}")
+        owed += sum(
+            int(session["cap_units"]) - int(session["spent_units"])
+            for session in self.waiting["session"].values()
+            if (session["operator_id"], session["asset"]) == (operator, asset)
+        )
+        need(pending == owed, f"{pending} set aside for {operator}, holds and sessions: {owed}")
+        self._credited(operator, asset)
+
+    def _credited(self, operator: str, asset: str) -> None:
+        for kind in ("deferred_revenue", "promotional_credit"):
+            left = sum(
+                int(lot["free_units"]) + int(lot["held_units"])
+                for lot in self.things["lot"].values()
+                if (lot["operator_id"], lot["kind"], lot["asset"]) == (operator, kind, asset)
+            )
+            found = self.posted(f"{operator}:{kind}:{asset}")
+            need(found == left, f"{found} of {kind}, what is left of the lots is {left}")
 
     def _announced(self, operator: str, asset: str) -> None:
         found = self.accounts.get(f"{operator}:prepaid:{asset}", [0, 0, 0, 0])[2]

@@ -112,6 +112,11 @@ def live(
         for record in life.books.records
         if "refused" in record
     }
+    told.codes |= {
+        f"report_usage:{reason}"
+        for record in life.books.records
+        for _, reason in record.get("decided", {}).get("rejected", ())
+    }
     return told
 
 

@@ -31,7 +31,7 @@ from farthing.settlement.engine.holds import Capture
 from tests.construction import ISSUER, publishing
 from tests.papers import card_document, listing_document, public_jwk, signing_key, terms_document
 from tests.simulation.parties import ARGS, ASSETS, BODY, Party, signed
-from tests.simulation.treasury import Treasury
+from tests.simulation.sessions import Spending
 
 __all__ = ["Market"]
 
@@ -52,7 +52,7 @@ TIERS: Final[tuple[tuple[dict[str, Json], ...], ...]] = (
 
 
 @dataclass(slots=True)
-class Market(Treasury):
+class Market(Spending):
     """A crowd with money that trades."""
 
     def settlers(self) -> list[list[Command]]:
@@ -387,6 +387,10 @@ class Market(Treasury):
 _DRAW_WEIGHTS: Final[dict[Callable[[Market], Command | None], int]] = {
     Market.place: 30,
     Market.capture: 18,
+    Market.report: 26,
+    Market.open_session: 9,
+    Market.top_up_session: 3,
+    Market.close_session: 3,
     Market.accept: 7,
     Market.refund: 8,
     Market.dispute: 8,
@@ -398,12 +402,12 @@ _DRAW_WEIGHTS: Final[dict[Callable[[Market], Command | None], int]] = {
     Market.grace: 2,
     Market.partner: 3,
     Market.top_up: 3,
-    Market.payout: 10,
+    Market.payout: 13,
     Market.word: 8,
     Market.event: 5,
     Market.close: 1,
     Market.publish_any: 2,
-    Market.freeze: 3,
+    Market.freeze: 4,
     Market.rotate: 3,
     Market.revoke: 1,
     Market.newcomer: 4,

@@ -25,6 +25,7 @@ OPERATIONS = frozenset({
     "request_payout", "revoke_authority", "revoke_key", "rotate_key", "send_payout",
     "set_authority", "settle_charge", "submit_evidence", "terminate_agreement", "unfreeze",
     "withdraw_listing",
+    "close_session", "expire_session", "open_session", "report_usage", "top_up_session",
 })  # fmt: skip
 REFUSALS = frozenset({
     "capture_hold:capture_exceeds_hold", "capture_hold:hold_expired", "capture_hold:hold_resolved",
@@ -36,6 +37,17 @@ REFUSALS = frozenset({
     "place_hold:unavailable", "refund_charge:refund_exceeds_charge", "request_payout:frozen",
     "request_payout:insufficient_funds",
     "submit_evidence:dispute_decided",
+    "close_session:session_closed", "open_session:agreement_ended", "open_session:asset_mismatch",
+    "open_session:budget_exceeded", "open_session:frozen", "open_session:insufficient_funds",
+    "open_session:per_call_limit_exceeded", "report_usage:idempotency_conflict",
+    "report_usage:session_closed", "report_usage:signature_invalid", "report_usage:usage_invalid",
+    "initiate_dispute:not_disputable", "top_up_session:asset_mismatch",
+    "top_up_session:session_closed",
+    # Events of batches that were taken.
+    "report_usage:after_end", "report_usage:before_session", "report_usage:beyond_voucher",
+    "report_usage:duplicate", "report_usage:frozen", "report_usage:in_future",
+    "report_usage:out_of_window", "report_usage:over_cap", "report_usage:over_per_call",
+    "report_usage:unknown_meter",
 })  # fmt: skip
 
 

@@ -32,7 +32,6 @@ from farthing.clients.paid import Seller
 from farthing.clients.tools import Endpoint
 from farthing.clients.transport import Connection
 from farthing.clients.vendors import Vendor
-from farthing.clients.x402 import PAYMENT, Presented, Price, payment, read_payment
 from farthing.protocol.errors import Refusal
 from farthing.protocol.ids import AgreementId, SessionId
 from farthing.protocol.keys import PublicKey
@@ -40,6 +39,7 @@ from farthing.protocol.messages.agreements import Agreement
 from farthing.protocol.messages.sessions import GET_SESSION, OPEN_SESSION, GetSession, OpenSession
 from farthing.protocol.proofs import Entitlement, Voucher, voucher_jwt
 from farthing.protocol.wire import Money
+from farthing.protocol.x402 import PAYMENT, Presented, Price, payment, read_payment
 from farthing.server.engine import now_us
 from tests.bench import usage, x402_tool
 from tests.bench.report import Row, percentile

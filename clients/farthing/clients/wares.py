@@ -12,7 +12,6 @@ import anyio.to_thread
 from farthing.clients.deliveries import Produced, Undeliverable
 from farthing.clients.documents import Offer, result_bytes
 from farthing.clients.metering import Meter, Meters, least_units
-from farthing.clients.x402 import Price
 from farthing.protocol.canonical import Json
 from farthing.protocol.errors import Code, Refused, refuse
 from farthing.protocol.listing import parse_listing
@@ -20,6 +19,7 @@ from farthing.protocol.money import format_units
 from farthing.protocol.rating import START, parse_card, price_of
 from farthing.protocol.schemas import violation
 from farthing.protocol.terms import parse_terms
+from farthing.protocol.x402 import Price
 
 __all__ = ["Ware"]
 

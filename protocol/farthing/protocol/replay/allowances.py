@@ -45,9 +45,13 @@ class Allowances:
             refuses=limits["enforcement"] == Enforcement.REFUSE,
             expires_at_us=integer(limits, "expires_at_us"),
             used_today=_used_today(allowance, now_us),
-            used=self._positions.get(agreement_id, {}),
+            used=self.position(agreement_id),
             held=quantities(allowance["held"]),
         )
+
+    def position(self, agreement_id: str) -> dict[str, int]:
+        """What was used under an agreement so far."""
+        return self._positions.get(agreement_id, {})
 
     def follow(self, record: Record) -> None:
         """Judge the next record, and learn from it. Raises `RuleBroken`."""
@@ -102,7 +106,10 @@ class Allowances:
         by_vendor = proposed["proposed_by"] == agreement["vendor_id"]
         approver = agreement["operator_id" if by_vendor else "vendor_id"]
         _allowance(record.by.principal_id == approver, "one side makes an allowance alone")
-        in_force = {"approved_by": record.by.principal_id, "approved_at_us": record.at_us}
+        in_force: JsonObject = {
+            "approved_by": record.by.principal_id,
+            "approved_at_us": record.at_us,
+        }
         if "limits" not in before:
             before["held"] = _texts(self._held(agreement_id))
         return {agreement_id: {**before, "limits": {**proposed, **in_force}}}
@@ -145,9 +152,7 @@ class Allowances:
             day = utc_day(record.at_us)
             expected[change.id] = {**allowance, "day": day, "used_today": _texts(used_today)}
 
-    def _in_force(
-        self, agreement_id: str, expected: Mapping[str, JsonObject]
-    ) -> JsonObject | None:
+    def _in_force(self, agreement_id: str, expected: Mapping[str, JsonObject]) -> JsonObject | None:
         allowance = expected.get(agreement_id) or self._allowances.get(agreement_id)
         return allowance if allowance is not None and "limits" in allowance else None
 

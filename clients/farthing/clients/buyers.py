@@ -14,6 +14,7 @@ from shutil import rmtree
 from tempfile import mkdtemp
 from typing import Any, Final, cast
 
+from farthing.clients.allowances import Limiting
 from farthing.clients.delegated import Delegating
 from farthing.clients.documents import arguments_sha256, sign_acceptance, usage_of
 from farthing.clients.purchases import (
@@ -83,7 +84,7 @@ def _nobody_told(kind: str, document: Mapping[str, object]) -> None:
     del kind, document
 
 
-class Buyer(Spender, Delegating, AccountHolder, Reconciling):
+class Buyer(Spender, Delegating, AccountHolder, Reconciling, Limiting):
     """An agent that buys.
 
     Args:

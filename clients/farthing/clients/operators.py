@@ -6,6 +6,8 @@ Boundary: their calls to the platform. Each class is a role; the platform judges
 from collections.abc import Sequence
 from typing import Literal
 
+from farthing.clients.allowances import Agreeing
+from farthing.clients.reconciling import Reconciling
 from farthing.clients.statements import AccountHolder
 from farthing.clients.transport import Connection
 from farthing.protocol.canonical import canonical_bytes
@@ -216,7 +218,7 @@ class _Approver(Member):
         )
 
 
-class Operator(_Approver, AccountHolder):
+class Operator(_Approver, AccountHolder, Reconciling, Agreeing):
     """An organisation whose agents buy: it approves them, sets their limits, stops them."""
 
     async def set_authority(

@@ -7,6 +7,7 @@ Source: spec/contracts.md.
 import base64
 from typing import Literal
 
+from farthing.clients.allowances import Agreeing
 from farthing.clients.documents import Offer, sign_delivery, sign_listing
 from farthing.clients.reconciling import Reconciling
 from farthing.clients.statements import AccountHolder
@@ -86,7 +87,7 @@ from farthing.protocol.wire import Money
 __all__ = ["Offer", "Vendor", "capture_key", "release_key"]
 
 
-class Vendor(AccountHolder, Reconciling):
+class Vendor(AccountHolder, Reconciling, Agreeing):
     """An organisation that sells.
 
     Args:

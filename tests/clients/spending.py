@@ -186,6 +186,8 @@ class StandInVendor:
     lie: Mapping[str, Any] = field(default_factory=dict)
     result: Any = None
     hold_back: asyncio.Event | None = None
+    late: dict[int, asyncio.Event] = field(default_factory=dict)
+    worked_off: asyncio.Event = field(default_factory=asyncio.Event)
     full_house: int = 1
     working: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -246,6 +248,9 @@ class StandInVendor:
         self.runs += 1
         result = self.worked(voucher, str(arguments["pdf"]).split("|"))
         self.kept[voucher.seq] = args_sha256, result
+        self.worked_off.set()
+        if voucher.seq in self.late:
+            await self.late[voucher.seq].wait()
         return self.answered(result)
 
     def voucher(self, presented: Presented, entitlement: Entitlement, args_sha256: str) -> Voucher:

@@ -283,16 +283,15 @@ async def test_tiers_are_crossed_in_the_vendor_s_order_and_the_sum_is_judged(
 ) -> None:
     buyer = StandInBuyer(tmp_path, GRADUATED)
     session = await buyer.opened(cap=usd("1"), per_call=usd("0.04"))
-    # The vendor works the first call off last: the amounts are those of its own order.
-    buyer.vendor.hold_back = asyncio.Event()
+    # The answer that was worked off first comes last.
+    buyer.vendor.late[1] = asyncio.Event()
     first = asyncio.create_task(session.call(pdf(8)))
-    await buyer.vendor.working.wait()
-    held, buyer.vendor.hold_back = buyer.vendor.hold_back, None
+    await buyer.vendor.worked_off.wait()
     second = await session.call(pdf(8))
-    held.set()
+    buyer.vendor.late[1].set()
     first_answer = await first
 
-    assert second.amount.units + first_answer.amount.units == 29_000_000
+    assert (second.amount.units, first_answer.amount.units) == (16_000_000, 13_000_000)
     assert await session.calls() == await session.calls(Stage.ANSWERED)
     assert not any(each.fault for each in await session.calls())
 

@@ -14,8 +14,10 @@ from farthing.protocol import base64url
 from farthing.protocol.canonical import Json, document_sha256
 from farthing.protocol.contracts import DeliveryRecord
 from farthing.protocol.errors import Code, NextAction, Refused, refuse
+from farthing.protocol.ids import derive_id
 from farthing.protocol.x402 import PAYMENT, PAYMENT_RESPONSE, Settlement, settlement
 from farthing.server.flights import Flights, Landed
+from farthing.server.operations.calling import Ending
 from farthing.settlement.engine.questions import Lookup
 from farthing.settlement.engine.things import Hold
 from tests.server.calling import PDF, App, Selling, selling
@@ -259,3 +261,27 @@ async def _killed_after_the_claim(
         expires_at_us=expires_at_us + 60_000_000,
     )
     raise Refused(refuse(Code.UNAVAILABLE))
+
+
+async def test_a_result_of_a_journal_that_was_lost_is_not_told(tmp_path: Path) -> None:
+    async with selling(tmp_path) as market:
+        hold_id = derive_id(
+            "hld", market.buyer.connection.principal, "call_service", "key-of-a-lost-call"
+        )
+        platform = market.serving.service.market
+
+        async def fly(flights: int, progress: object) -> bytes:
+            del flights, progress
+            return Ending(result={"pages": []}).to_bytes()
+
+        # As a journal put back from a backup finds it: the end is kept, the charge is lost.
+        await platform.flights.obtain(hold_id, "owner", market.serving.clock() + 60_000_000, fly)
+
+        first = await market.attempt(key="key-of-a-lost-call")
+        market.serving.clock.ahead_us += 61_000_000
+        last = await market.attempt(key="key-of-a-lost-call")
+
+        assert isinstance(first, Refused)
+        assert isinstance(last, Refused)
+        assert (first.code, last.code) == (Code.UNAVAILABLE, Code.VENDOR_FAILED)
+        assert await market.balance() == ("1", "0")

@@ -8,9 +8,9 @@ from typing import Final
 
 from sqlalchemy import BigInteger, Column, Index, LargeBinary, MetaData, Table, Text, text
 
-__all__ = ["METADATA", "PRAGMAS", "SERVICE_CALL", "SIZE"]
+__all__ = ["PRAGMAS", "SERVICE_CALL", "SIZE"]
 
-METADATA: Final = MetaData()
+_METADATA: Final = MetaData()
 
 # Beside the journal, and as durable: a call is written down before it leaves.
 PRAGMAS: Final = (
@@ -28,7 +28,7 @@ SIZE: Final = text(
 # `flights`: how often somebody set out to make the call. `sealed`: empty until it ended.
 SERVICE_CALL: Final = Table(
     "service_call",
-    METADATA,
+    _METADATA,
     Column("hold_id", Text, primary_key=True),
     Column("holder", Text, nullable=False),
     Column("held_until_us", BigInteger, nullable=False),

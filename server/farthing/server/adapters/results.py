@@ -17,9 +17,10 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from sqlalchemy import URL, Connection, StaticPool, create_engine, delete, event, select, update
 from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.schema import CreateIndex, CreateTable
 
 from farthing.protocol.errors import Code, Refused, refuse
-from farthing.server.tables import METADATA, PRAGMAS, SERVICE_CALL, SIZE
+from farthing.server.tables import PRAGMAS, SERVICE_CALL, SIZE
 
 __all__ = ["Claim", "Results"]
 
@@ -76,7 +77,14 @@ class Results:
 
     async def open(self) -> None:
         """Make the table where it is missing."""
-        await self._run(METADATA.create_all)
+
+        def make(conn: Connection) -> None:
+            # Front ends that start together may all find nothing.
+            conn.execute(CreateTable(SERVICE_CALL, if_not_exists=True))
+            for index in SERVICE_CALL.indexes:
+                conn.execute(CreateIndex(index, if_not_exists=True))
+
+        await self._run(make)
 
     async def claim(
         self, hold_id: str, *, holder: str, now_us: int, held_until_us: int, expires_at_us: int

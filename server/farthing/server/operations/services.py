@@ -110,8 +110,10 @@ async def _answer(
     if ending.refusal is not None:
         raise Refused(ending.refusal)
     if not hold.charge_id:
-        # A journal that was restored knows less than what is kept beside it.
-        raise Refused(refuse(Code.UNAVAILABLE, retry_after_s=1))
+        # A journal that was restored knows less than what is kept beside it, and it counts.
+        is_open = hold.status == "open"
+        again = refuse(Code.UNAVAILABLE, retry_after_s=1)
+        raise Refused(again if is_open else await gone(market, hold))
     charge = await charge_of(market, hold)
     record = await record_at(market, charge.seq)
     facts = cast("dict[str, Json]", record.facts)

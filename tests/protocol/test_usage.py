@@ -1,6 +1,7 @@
 """A batch is read as the vendor signed it or refused at the place of its first fault."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from farthing.protocol.rating.card import QUANTITY_MAX
 from farthing.protocol.usage import (
     BATCH_BYTES_MAX,
     BATCH_EVENTS_MAX,
+    BATCH_METERS_MAX,
     BILLED,
     METERS_MAX,
     Columns,
@@ -168,6 +170,15 @@ def test_a_batch_has_a_bound_in_events_and_in_bytes() -> None:
     more = full[:-1] + b"," + canonical_bytes(event_document(SESSION, event)) + b"]"
     assert refusal(more) == ("batch", Fault.WRONG_COUNT)
     assert refusal(b" " * (BATCH_BYTES_MAX + 1)) == ("batch", Fault.OUT_OF_RANGE)
+
+
+def test_a_batch_names_no_more_meters_than_a_card_has() -> None:
+    event = UsageEvent(seq=1, at_us=1, usage={}, outcome=UsageOutcome.TIMED_OUT, args_sha256=DIGEST)
+    listed = [replace(event, usage={f"m{place}": 1}) for place in range(BATCH_METERS_MAX)]
+    more = [*listed, replace(event, usage={"m": 1})]
+
+    assert len(read_batch(batch_bytes(SESSION, listed), SESSION).usage) == BATCH_METERS_MAX
+    assert refusal(batch_bytes(SESSION, more)) == ("batch", Fault.WRONG_COUNT)
 
 
 def test_a_batch_of_the_largest_single_meter_events_fits() -> None:

@@ -24,13 +24,14 @@ from farthing.protocol.canonical import (
 )
 from farthing.protocol.documents import DIGEST, SLUG, DocumentError, Fault, Fields
 from farthing.protocol.ids import SessionId
-from farthing.protocol.rating.card import QUANTITY_MAX
+from farthing.protocol.rating.card import DIMENSIONS_MAX, QUANTITY_MAX
 from farthing.protocol.times import SECOND_US, format_time, parse_time
 from farthing.protocol.wire import ROOT
 
 __all__ = [
     "BATCH_BYTES_MAX",
     "BATCH_EVENTS_MAX",
+    "BATCH_METERS_MAX",
     "BILLED",
     "METERS_MAX",
     "REPORT_WINDOW_US",
@@ -47,6 +48,8 @@ __all__ = [
 BATCH_EVENTS_MAX: Final = 1000
 BATCH_BYTES_MAX: Final = 600_000
 METERS_MAX: Final = 20
+BATCH_METERS_MAX: Final = DIMENSIONS_MAX
+"""A card has no more; without a bound the columns of a batch would be a thousand times its size."""
 REPORT_WINDOW_US: Final = 300 * SECOND_US
 """For how long after a session's end the calls from before it can be reported."""
 SKEW_US: Final = 5 * SECOND_US
@@ -242,6 +245,8 @@ def _read_quickly(data: bytes, source: str) -> Columns | None:
                 return None
             column = usage.get(meter)
             if column is None:
+                if len(usage) == BATCH_METERS_MAX:
+                    return None
                 column = usage[meter] = [0] * len(events)
             column[place] = int(quantity)
         seqs.append(int(event.id))
@@ -304,6 +309,8 @@ def _add_usage(details: Fields, place: int, count: int, usage: dict[str, list[in
         if not _is_meter(meter):
             raise DocumentError(meters.path, Fault.INVALID_FORM)
         quantity = _integer(meters, meter, _QUANTITY, QUANTITY_MAX)
+        if meter not in usage and len(usage) == BATCH_METERS_MAX:
+            raise DocumentError("batch", Fault.WRONG_COUNT)
         usage.setdefault(meter, [0] * count)[place] = quantity
 
 

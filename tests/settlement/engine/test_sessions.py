@@ -217,6 +217,17 @@ def test_lots_pay_first_and_what_is_left_of_them_comes_back() -> None:
     assert pending(trade) == (0, 0)
 
 
+def test_however_often_it_is_topped_up_a_session_draws_on_sixteen_lots() -> None:
+    trade = market()
+    treasury = Treasury(trade)
+    metered = Metered.opened(trade)
+    for _ in range(18):
+        treasury.grant_credit(PAGE)
+        assert top_up(metered, PAGE).code is None
+    assert len(session_of(metered).drawn) == 16
+    assert pending(trade) == (42 * PAGE, 58 * PAGE)
+
+
 def test_a_sessions_charge_is_refunded_settled_and_paid_like_any_other() -> None:
     metered = Metered.opened(trade := market())
     record = metered.report(events(1, 8, at_us=trade.room.now_us))

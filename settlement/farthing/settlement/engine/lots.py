@@ -44,7 +44,7 @@ _KINDS = {
     "bought": AccountKind.DEFERRED_REVENUE,
     "promotional": AccountKind.PROMOTIONAL_CREDIT,
 }
-# More lots than one hold may draw on leave the rest to money: a record has a bound.
+# More lots than one hold or session may draw on leave the rest to money: a record has a bound.
 _DRAWN_MAX = 16
 
 
@@ -109,11 +109,16 @@ def expire(state: State, call: Call) -> Draft | Refusal:
     )
 
 
-def draw(state: State, operator_id: str, asset: str, units: int, now_us: int) -> tuple[Drawn, ...]:
-    """What a hold of `units` draws of its operator's lots, in the order of spending."""
+def draw(
+    state: State, operator_id: str, asset: str, units: int, now_us: int, *, known: int = 0
+) -> tuple[Drawn, ...]:
+    """What a hold of `units` draws of its operator's lots, in the order of spending.
+
+    `known` is on how many lots what is raised by it has drawn already.
+    """
     drawn: list[Drawn] = []
     for lot_id in state.free_lots.get((operator_id, asset), ()):
-        if units == 0 or len(drawn) == _DRAWN_MAX:
+        if units == 0 or known + len(drawn) >= _DRAWN_MAX:
             break
         lot = state.lots[lot_id]
         if 0 < lot.expires_at_us <= now_us:

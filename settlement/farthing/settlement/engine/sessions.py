@@ -102,7 +102,14 @@ def top_up(state: State, call: Call) -> Draft | Refusal:
         return refuse(Code.SESSION_CLOSED, path="session_id")
     if session.cap_units + body.amount.units > INT64_MAX:
         return refuse(Code.AMOUNT_OVERFLOW, path="amount.amount")
-    found = _allowed(state, call, agreement, {"amount": body.amount}, session.per_call_units)
+    found = _allowed(
+        state,
+        call,
+        agreement,
+        {"amount": body.amount},
+        session.per_call_units,
+        known=len(session.drawn),
+    )
     if isinstance(found, Refusal):
         return found
     raised = replace(session, cap_units=session.cap_units + body.amount.units)
@@ -187,6 +194,8 @@ def _allowed(
     agreement: Agreement,
     amounts: Mapping[str, Money],
     per_call_units: int,
+    *,
+    known: int = 0,
 ) -> tuple[Drawn, ...] | Refusal:
     """What of credit lots is drawn for the first of the amounts, or every reason against it."""
     asset = agreement.asset
@@ -211,7 +220,7 @@ def _allowed(
     )
     if foreign:
         return first_of((*reasons, refuse(Code.ASSET_MISMATCH, path=f"{foreign}.asset")))
-    drawn = lots.draw(state, agreement.operator_id, asset, units, call.now_us)
+    drawn = lots.draw(state, agreement.operator_id, asset, units, call.now_us, known=known)
     money_units = units - sum(each.amount_units for each in drawn)
     reasons = (*reasons, *not_covered(state, agreement, money_units))
     return first_of(reasons) if reasons else drawn

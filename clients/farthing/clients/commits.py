@@ -1,17 +1,20 @@
 """Group commit: what many callers note goes to disk together, one flush for all who wait.
 
-Boundary: when to write, not what. One write is the next one's waiting room, so nobody waits for
-more than the write that runs and their own.
+Boundary: when to write, not what. One write is the next one's waiting room. Who comes alone is
+written at once; while callers keep coming a write begins every few milliseconds and no sooner, for
+a flush costs as much for one as for many.
 """
 
 import asyncio
 import sqlite3
 from collections.abc import Callable, Sequence
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 __all__ = ["Commits"]
 
 T = TypeVar("T")
+
+_EVERY_S: Final = 0.005
 
 
 class Commits(Generic[T]):
@@ -51,9 +54,11 @@ class Commits(Generic[T]):
 
     async def _commit(self) -> None:
         waiting: list[asyncio.Future[None]] = []
+        clock = asyncio.get_running_loop().time
         try:
             while self._waiting:
                 waiting, self._waiting = self._waiting, []
+                began_s = clock()
                 fault = await self._write_noted()
                 for each in waiting:
                     if each.done():
@@ -62,6 +67,10 @@ class Commits(Generic[T]):
                         each.set_result(None)
                     else:
                         each.set_exception(fault)
+                # What they do next may be to wait here again.
+                await asyncio.sleep(0)
+                if self._waiting:
+                    await asyncio.sleep(max(began_s + _EVERY_S - clock(), 0))
         finally:
             self._writer = None
             # Where this was cut off nobody waits for ever.

@@ -36,6 +36,7 @@ log = logging.getLogger(__name__)
 
 # Settlement takes reports for five minutes after a session's end.
 _AFTER_END_S: Final = 240
+_FAILED: Final = refuse(Code.VENDOR_FAILED)
 _BUYERS_FAULT: Final = frozenset({Code.INVALID_ARGUMENT, Code.CAPTURE_EXCEEDS_HOLD})
 
 
@@ -207,7 +208,7 @@ class SessionDesk:
             await self._tools.commits.kept()
         produced: Produced | None = None
         ended: KeptCall | None = None
-        refusal, outcome = refuse(Code.VENDOR_FAILED), UsageOutcome.FAILED_VENDOR
+        refusal, outcome = _FAILED, UsageOutcome.FAILED_VENDOR
         try:
             left_s = (self.entitlement.expires_at_us - at_us) / SECOND_US + _AFTER_END_S
             async with asyncio.timeout(min(work.deadline_s, left_s)):

@@ -46,6 +46,9 @@ def test_the_example_offer_and_its_server_sell_a_call_as_printed(tmp_path: Path)
         usage = answer("usage", **selling)
         agreeing = answer("session", "reconcile", session_id, **reading)
         alone = run("session", "reconcile", session_id, **selling)
+        rejected = run("session", "rejected", session_id, **reading)
+        proven = answer("session", "receipt", session_id, "2", **selling)
+        allowance = limited(agreement_id, reading, selling)
         shown = answer("session", "show", session_id, **selling)
         topped = answer("session", "top-up", session_id, "0.01", "USD", **reading)
         calls = answer("session", "calls", session_id, **reading)
@@ -57,7 +60,7 @@ def test_the_example_offer_and_its_server_sell_a_call_as_printed(tmp_path: Path)
     assert len(result["pages"]) == 2
     assert amount == "0.004"
     assert spent == ["0.004", "0.008", "0.012"]
-    assert [(each["seq"], each["stage"], each["amount"]) for each in calls] == [
+    assert [(each["seq"], each["state"], each["amount"]) for each in calls] == [
         (str(seq), "answered", "0.004") for seq in (1, 2, 3)
     ]
     assert [(each["ended"], each["unsent"], each["unanswered"]) for each in usage["sessions"]] == [
@@ -66,11 +69,22 @@ def test_the_example_offer_and_its_server_sell_a_call_as_printed(tmp_path: Path)
     assert usage["rejected"] == []
     assert (agreeing["within"], agreeing["proven"], agreeing["billed_calls"]) == (True, 2, 3)
     assert alone.code == 1
+    assert rejected.out == "Nothing was rejected.\n"
+    assert (proven["cost"]["call"], proven["cost"]["amount"]["amount"]) == (2, "0.004")
+    assert {"in_force", "500"} <= set(allowance.split())
     assert (shown["calls"], shown["spent"]["amount"], shown["status"]) == (3, "0.012", "open")
     assert "entitlement" not in shown
     assert topped["cap"]["amount"] == "0.05"
     assert session_id in listed.out
     assert (closed["status"], closed["spent"]["amount"]) == ("closed", "0.012")
+
+
+def limited(agreement_id: str, buying: dict[str, str], selling: dict[str, str]) -> str:
+    """What is shown of an allowance that the buyer proposed and the vendor approved."""
+    limits = ("--per-day", "page=500")
+    offered = answer("allowance", "propose", agreement_id, *limits, **buying)["proposed"]
+    answer("allowance", "approve", agreement_id, offered["allowance_id"], **selling)
+    return run("allowance", "show", agreement_id, **buying).out
 
 
 def free_port() -> int:

@@ -16,6 +16,7 @@ from farthing.clients.cli import (
     audit,
     call,
     keys,
+    metering,
     operate,
     sell,
     spending,
@@ -58,7 +59,7 @@ def application(added: Iterable[EntryPoint] = ()) -> typer.Typer:
         epilog=_EXITS,
     )
     app.callback(help=paragraphs(_shared.__doc__ or ""))(_shared)
-    for room in (trade, call, spending, statements, operate, treasury, keys, sell, audit):
+    for room in (trade, call, spending, metering, statements, operate, treasury, keys, sell, audit):
         app.add_typer(room.commands)
     for entry in added:
         try:

@@ -96,8 +96,8 @@ def time_of(text: str) -> str:
     return at.isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"
 
 
-def workload_of(pairs: list[str] | None) -> tuple[Usage, ...]:
-    """A workload from `meter=quantity` texts.
+def workload_of(pairs: list[str] | None, name: str = "--workload") -> tuple[Usage, ...]:
+    """A workload from `meter=quantity` texts; `name` is the option's.
 
     Raises:
         typer.BadParameter: One is not of that form.
@@ -108,7 +108,7 @@ def workload_of(pairs: list[str] | None) -> tuple[Usage, ...]:
         if not meter or not quantity.isascii() or not quantity.isdigit():
             raise typer.BadParameter(
                 f"{pair}: write the meter, =, and a whole number, as in page=30",
-                param_hint="--workload",
+                param_hint=name,
             )
         usages.append(Usage(meter=meter, quantity=str(int(quantity))))
     return tuple(usages)

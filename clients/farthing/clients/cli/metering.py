@@ -1,0 +1,179 @@
+"""What may be used and what was reported, from a terminal: allowances, rejections, receipts.
+
+Boundary: one call of the platform a command. Source: spec/metering.md, spec/cli.md.
+"""
+
+from typing import Annotated, Literal
+
+import typer
+from rich.console import Console
+
+from farthing.clients.cli.arguments import time_of, workload_of
+from farthing.clients.cli.audit import proven_record
+from farthing.clients.cli.render import heading, rows, table
+from farthing.clients.cli.session import IdempotencyOption, Session, command
+from farthing.clients.cli.spending import SessionArgument, sessions
+from farthing.protocol.errors import Unverified
+from farthing.protocol.messages.allowances import (
+    APPROVE_ALLOWANCE,
+    GET_ALLOWANCE,
+    PROPOSE_ALLOWANCE,
+    AllowanceUse,
+    ApproveAllowance,
+    GetAllowance,
+    ProposeAllowance,
+)
+from farthing.protocol.messages.metering import (
+    GET_CALL_RECEIPT,
+    LIST_REJECTED_USAGE,
+    GetCallReceipt,
+    ListRejectedUsage,
+    RejectedUsages,
+)
+
+__all__ = ["commands"]
+
+PANEL = "Trade"
+
+commands = typer.Typer()
+allowances = typer.Typer(no_args_is_help=True, help="Agree on what may be used under an agreement.")
+commands.add_typer(allowances, name="allowance", rich_help_panel=PANEL)
+
+AgreementArgument = Annotated[
+    str, typer.Argument(metavar="AGREEMENT", help="The agreement's id, agr_…", show_default=False)
+]
+LimitOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="METER=QUANTITY", help="The most of one meter; repeat it.", show_default=False
+    ),
+]
+
+
+@command(sessions, "rejected", example="farthing session rejected ses_… --reason duplicate")
+def rejected(
+    session: Session,
+    spending: Annotated[
+        str, typer.Argument(metavar="[SESSION]", help="One session alone.", show_default=False)
+    ] = "",
+    *,
+    reason: Annotated[str, typer.Option(help="One reason alone.", show_default=False)] = "",
+    cursor: Annotated[str, typer.Option(help="Where a page ended.", show_default=False)] = "",
+    limit: Annotated[int, typer.Option(min=1, max=200, help="How many at most.")] = 50,
+) -> None:
+    """List usage that was reported and not taken, with the reasons (its parties)."""
+    ask = ListRejectedUsage(session_id=spending, reason=reason, cursor=cursor, limit=limit)
+    session.show(session.call(LIST_REJECTED_USAGE, ask), _rejected)
+
+
+@command(sessions, "receipt", example="farthing session receipt ses_… 17")
+def receipt(
+    session: Session,
+    spending: SessionArgument,
+    call: Annotated[int, typer.Argument(min=1, help="The call's number.", show_default=False)],
+) -> None:
+    """Get the receipt of one call, proven under the pinned keys (its parties)."""
+    answer = session.call(GET_CALL_RECEIPT, GetCallReceipt(session_id=spending, call=call))
+    if (keys := session.pinned_keys()) is not None:
+        from farthing.protocol.calls import call_of  # noqa: PLC0415 - reads a whole batch
+
+        proven = call_of(proven_record(answer.receipt, keys), spending, call)
+        if (proven.place, proven.amount_units) != (answer.place, answer.cost.amount.units):
+            raise Unverified(f"the answer on call {call} is not what its record says")
+    session.show(answer)
+
+
+@command(allowances, "show", example="farthing allowance show agr_…")
+def show(session: Session, agreement: AgreementArgument) -> None:
+    """Show what may be used under an agreement, and what of it was used (its parties)."""
+    session.show(session.call(GET_ALLOWANCE, GetAllowance(agreement_id=agreement)), _allowance)
+
+
+@command(allowances, "propose", example="farthing allowance propose agr_… --per-day page=500")
+def propose(
+    session: Session,
+    agreement: AgreementArgument,
+    *,
+    per_day: LimitOption = None,
+    in_all: LimitOption = None,
+    enforcement: Annotated[
+        Literal["refuse", "report"], typer.Option(help="What becomes of use beyond it.")
+    ] = "refuse",
+    expires: Annotated[
+        str, typer.Option(metavar="TIME", help="When nothing more may be used.", show_default=False)
+    ] = "",
+    idempotency_key: IdempotencyOption = "",
+) -> None:
+    """Propose limits to the other side; without any, that there be none (its parties)."""
+    ask = ProposeAllowance(
+        agreement_id=agreement,
+        per_day=workload_of(per_day, "--per-day"),
+        in_all=workload_of(in_all, "--in-all"),
+        enforcement=enforcement,
+        expires_at=time_of(expires),
+        idempotency_key=idempotency_key or session.new_key(),
+    )
+    session.show(session.call(PROPOSE_ALLOWANCE, ask))
+
+
+@command(allowances, "approve", example="farthing allowance approve agr_… alw_…")
+def approve(
+    session: Session,
+    agreement: AgreementArgument,
+    allowance: Annotated[
+        str, typer.Argument(metavar="ALLOWANCE", help="The proposal's id.", show_default=False)
+    ],
+    *,
+    idempotency_key: IdempotencyOption = "",
+) -> None:
+    """Put in force what the other side proposed (operator, vendor)."""
+    ask = ApproveAllowance(
+        agreement_id=agreement,
+        allowance_id=allowance,
+        idempotency_key=idempotency_key or session.new_key(),
+    )
+    session.show(session.call(APPROVE_ALLOWANCE, ask))
+
+
+def _rejected(console: Console, answer: RejectedUsages) -> None:
+    if not answer.rejected:
+        heading(console, "Nothing was rejected.")
+        return
+    rows(console, ((each.reason, str(each.events)) for each in answer.reasons))
+    table(
+        console,
+        ("session", "call", "reason", "code", "events", "reported"),
+        (
+            (
+                each.session_id,
+                str(each.call or ""),
+                each.reason,
+                each.code,
+                str(each.events),
+                each.reported_at,
+            )
+            for each in answer.rejected
+        ),
+    )
+    if answer.cursor:
+        heading(console, f"More: --cursor {answer.cursor}")
+
+
+def _allowance(console: Console, answer: AllowanceUse) -> None:
+    facts = [("agreement", answer.agreement_id), ("status", answer.status)]
+    if answer.in_force is not None:
+        ends = answer.in_force.expires_at or "never"
+        facts += [("enforcement", answer.in_force.enforcement), ("expires", ends)]
+    if answer.proposed is not None:
+        facts += [("proposed", answer.proposed.allowance_id)]
+        facts += [("proposed by", answer.proposed.proposed_by)]
+    rows(console, facts)
+    if answer.meters:
+        table(
+            console,
+            ("meter", "period", "limit", "used", "held", "remaining"),
+            (
+                (each.meter, each.period, each.limit, each.used, each.held, each.remaining)
+                for each in answer.meters
+            ),
+        )

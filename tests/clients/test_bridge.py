@@ -465,3 +465,23 @@ async def test_a_key_that_was_used_for_another_call_gives_nothing_back(tmp_path:
 
     assert conflict["code"] == "idempotency_conflict"
     assert left == "9.996"
+
+
+async def test_a_cap_that_is_reached_tells_the_model_what_its_opener_wanted(tmp_path: Path) -> None:
+    async with bridged(tmp_path) as agent:
+        await agent.ready()
+        terms = await session_terms(agent) | {"cap": {"amount": "0.01", "asset": "USD"}}
+        call: dict[str, Any] = {"arguments": {"pdf": "one|two"}}
+        hints: list[tuple[str, str, str]] = []
+        for action in ("refuse", "top_up", "request_approval"):
+            opened = await agent("open_session", final_action=action, **terms)
+            call["session_id"] = opened["session_id"]
+            await agent("call_in_session", **call)
+            refused = await agent.refused("call_in_session", **call)
+            hints.append((refused["code"], refused["next_action"], refused["hint"]))
+
+    assert {code for code, _, _ in hints} == {"local_limit_exceeded"}
+    assert [way_on for _, way_on, _ in hints] == ["reduce", "top_up", "request_approval"]
+    assert "top_up_session" not in hints[0][2]
+    assert "top_up_session" in hints[1][2]
+    assert "ask a person" in hints[2][2]

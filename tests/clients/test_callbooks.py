@@ -4,20 +4,20 @@ from pathlib import Path
 
 import pytest
 
-from farthing.clients.callbooks import CallBook, Called, SessionInUse, Stage, read_book
+from farthing.clients.callbooks import CallBook, Called, CallState, SessionInUse, read_book
 
 ARGS = "a" * 64
 
 
 def asked(seq: int) -> Called:
-    return Called(seq=seq, args_sha256=ARGS, stage=Stage.ASKED)
+    return Called(seq=seq, args_sha256=ARGS, state=CallState.ASKED)
 
 
 def answered(seq: int, fault: str = "") -> Called:
     return Called(
         seq=seq,
         args_sha256=ARGS,
-        stage=Stage.ANSWERED,
+        state=CallState.ANSWERED,
         place=seq,
         usage={"page": 3},
         units=7,

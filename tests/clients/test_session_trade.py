@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from farthing.clients.callbooks import Stage
+from farthing.clients.callbooks import CallState
 from farthing.clients.session_answers import CallFailed, CallLost
 from farthing.clients.sessions import SpendSession
 from farthing.protocol.canonical import Json
@@ -186,7 +186,7 @@ async def test_a_tool_that_fails_in_a_session_costs_nothing(tmp_path: Path) -> N
             await session.call(PDF)
         market.desk.fail = ""
         await session.call(PDF)
-        calls = await session.calls(Stage.FAILED)
+        calls = await session.calls(CallState.FAILED)
         await session.close()
         await session.aclose()
         await market.close_shop()

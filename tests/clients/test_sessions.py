@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from farthing.clients.callbooks import SessionInUse, Stage
+from farthing.clients.callbooks import CallState, SessionInUse
 from farthing.clients.session_answers import AnswerFault, CallFailed, CallLost, WrongAnswer
 from farthing.protocol.errors import (
     Code,
@@ -137,7 +137,7 @@ async def test_a_restart_goes_on_and_never_gives_a_number_twice(buyer: StandInBu
     session._file.close()  # noqa: SLF001 - nobody else lets go of it without writing
 
     resumed = await buyer.resume_session(session.session_id)
-    cut_off = await resumed.calls(Stage.ASKED)
+    cut_off = await resumed.calls(CallState.ASKED)
     again = await resumed.call(pdf(2), again=cut_off[0].seq)
     new = await resumed.call(pdf(3))
 
@@ -189,7 +189,7 @@ async def test_calls_of_which_there_is_no_book_here_are_not_gone_on_with(
 async def test_the_acknowledgements_are_the_chain_of_the_last_voucher(buyer: StandInBuyer) -> None:
     session = await buyer.opened()
     await asyncio.gather(*(session.call(pdf(1 + n)) for n in range(3)))
-    answered = sorted(await session.calls(Stage.ANSWERED), key=lambda each: each.place)
+    answered = sorted(await session.calls(CallState.ANSWERED), key=lambda each: each.place)
     await session.call(pdf(1))
 
     ack = ""
@@ -259,7 +259,7 @@ async def test_a_wrong_amount_comes_with_what_was_delivered(buyer: StandInBuyer)
 
     assert wrong.value.answer is not None
     assert wrong.value.answer.result == {"pages": [""]}
-    (kept,) = await session.calls(Stage.ANSWERED)
+    (kept,) = await session.calls(CallState.ANSWERED)
     assert (kept.units, kept.said_units) == (PAGE_UNITS, PAGE_UNITS + 1)
     await session.aclose()
 
@@ -292,7 +292,7 @@ async def test_tiers_are_crossed_in_the_vendor_s_order_and_the_sum_is_judged(
     first_answer = await first
 
     assert (second.amount.units, first_answer.amount.units) == (16_000_000, 13_000_000)
-    assert await session.calls() == await session.calls(Stage.ANSWERED)
+    assert await session.calls() == await session.calls(CallState.ANSWERED)
     assert not any(each.fault for each in await session.calls())
 
     buyer.vendor.lie = {"amount_units": 1}

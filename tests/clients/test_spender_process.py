@@ -4,7 +4,7 @@ from contextlib import aclosing
 from pathlib import Path
 
 from farthing.clients.buyers import Buyer
-from farthing.clients.callbooks import Stage
+from farthing.clients.callbooks import CallState
 from farthing.clients.home import Home
 from tests.clients.test_processes import SHOP, free_port, heard, running, world
 from tests.clients.trading import usd
@@ -36,7 +36,7 @@ async def test_a_buyer_killed_anywhere_in_a_session_never_reuses_a_number_and_pa
                 async with running(str(READER), *identity, session_id, place) as reader:
                     assert await reader.wait() == -9
             async with aclosing(await buyer.resume_session(session_id)) as session:
-                cut_off = await session.calls(Stage.ASKED)
+                cut_off = await session.calls(CallState.ASKED)
                 again = [await session.call(PDF, again=each.seq) for each in cut_off]
                 last = await session.call(PDF)
                 calls = await session.calls()
@@ -48,7 +48,7 @@ async def test_a_buyer_killed_anywhere_in_a_session_never_reuses_a_number_and_pa
     assert cut_off
     assert [each.seq for each in again] == [each.seq for each in cut_off]
     assert [each.seq for each in calls] == list(range(1, last.seq + 1))
-    assert {each.stage for each in calls} == {Stage.ANSWERED}
+    assert {each.state for each in calls} == {CallState.ANSWERED}
     assert not any(each.fault for each in calls)
     assert (view.calls, view.rejected) == (len(calls), 0)
     assert view.spent.units == sum(each.units for each in calls) == last.spent.units

@@ -4,11 +4,19 @@ Boundary: words for those who stand beside the model. Source: spec/bridge.md.
 """
 
 from pathlib import Path
+from typing import Final
 
 from farthing.clients.home import Profile
-from farthing.protocol.errors import Code, Refusal
+from farthing.protocol.errors import Code, NextAction, Refusal
 
 __all__ = ["hint", "key_hint", "next_step"]
+
+_AT_THE_CAP: Final = {
+    NextAction.REDUCE: "The session's cap is reached, and it was opened to end there.",
+    NextAction.TOP_UP: "The session's cap is reached: top_up_session sets more aside.",
+    NextAction.REQUEST_APPROVAL: "The session's cap is reached: ask a person before more is set "
+    "aside with top_up_session.",
+}
 
 
 def hint(refusal: Refusal, agent_id: str, ceiling: Path) -> str:
@@ -34,7 +42,7 @@ def hint(refusal: Refusal, agent_id: str, ceiling: Path) -> str:
         case Code.LOCAL_LIMIT_EXCEEDED if refusal.path == "amount":
             return f"A person on this machine can raise it: {ceiling}"
         case Code.LOCAL_LIMIT_EXCEEDED if refusal.path == "cap":
-            return "The session's cap is reached: top_up_session, or open another."
+            return _AT_THE_CAP.get(refusal.next_action, "")
         case Code.INSUFFICIENT_FUNDS:
             return "Your operator's balance needs topping up."
         case _:

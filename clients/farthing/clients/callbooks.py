@@ -15,17 +15,17 @@ from typing import Any, Final, cast
 from farthing.clients.sqlite_file import SqliteFile, Value
 from farthing.protocol.canonical import Json, canonical_bytes, parse_json
 
-__all__ = ["CallBook", "Called", "Document", "SessionInUse", "Stage", "read_book"]
+__all__ = ["CallBook", "CallState", "Called", "Document", "SessionInUse", "read_book"]
 
 Document = Mapping[str, Json]
 
 _COLUMNS: Final = (
-    *("seq", "args_sha256", "stage", "place", "usage"),
+    *("seq", "args_sha256", "state", "place", "usage"),
     *("units", "said_units", "result_sha256", "fault"),
 )
 _TABLES: Final = """
 CREATE TABLE IF NOT EXISTS call (
-    seq INTEGER PRIMARY KEY, args_sha256 TEXT NOT NULL, stage TEXT NOT NULL,
+    seq INTEGER PRIMARY KEY, args_sha256 TEXT NOT NULL, state TEXT NOT NULL,
     place INTEGER NOT NULL, usage BLOB NOT NULL, units INTEGER NOT NULL,
     said_units INTEGER NOT NULL, result_sha256 TEXT NOT NULL, fault TEXT NOT NULL
 ) STRICT;
@@ -41,7 +41,7 @@ class SessionInUse(RuntimeError):
     """Another process calls through this session: two would give out the same numbers."""
 
 
-class Stage(StrEnum):
+class CallState(StrEnum):
     """How far a call has come, as the buyer knows it."""
 
     ASKED = "asked"
@@ -61,7 +61,7 @@ class Called:
     Args:
         seq: Its number.
         args_sha256: The digest of its arguments.
-        stage: How far it has come.
+        state: How far it has come.
         place: Its place among the acknowledged answers, from 1; 0 where it is not among them.
         usage: What the vendor says it used.
         units: What that costs, computed here.
@@ -72,7 +72,7 @@ class Called:
 
     seq: int
     args_sha256: str
-    stage: Stage
+    state: CallState
     place: int = 0
     usage: Mapping[str, int] = field(default_factory=dict)
     units: int = 0
@@ -153,7 +153,7 @@ def _calls(rows: Sequence[Sequence[Any]]) -> tuple[Called, ...]:
 
 def _row(called: Called) -> tuple[Value, ...]:
     usage = canonical_bytes({meter: str(each) for meter, each in called.usage.items()})
-    members = {**asdict(called), "stage": called.stage.value, "usage": usage}
+    members = {**asdict(called), "state": called.state.value, "usage": usage}
     return tuple(members[name] for name in _COLUMNS)
 
 
@@ -161,5 +161,5 @@ def _called(row: Sequence[Any]) -> Called:
     members = dict(zip(_COLUMNS, row, strict=True))
     usage = cast("dict[str, str]", parse_json(members["usage"]))
     members["usage"] = {meter: int(quantity) for meter, quantity in usage.items()}
-    members["stage"] = Stage(members["stage"])
+    members["state"] = CallState(members["state"])
     return Called(**members)

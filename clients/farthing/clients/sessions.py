@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
 
-from farthing.clients.callbooks import CallBook, Called, Document, Stage
+from farthing.clients.callbooks import CallBook, Called, CallState, Document
 from farthing.clients.commits import Commits
 from farthing.clients.documents import arguments_sha256
 from farthing.clients.maclane import MacLane
@@ -100,6 +100,7 @@ class SpendSession:
         caller: Calls the vendor's tool and signs.
         connection: The buyer's way to the platform.
         entitlement: What the vendor may believe.
+        lane: Says which calls are signed, and which have a MAC.
     """
 
     def __init__(
@@ -154,14 +155,14 @@ class SpendSession:
             final_action=self.session.final_action,
         )
 
-    async def calls(self, *stages: Stage) -> tuple[Called, ...]:
-        """The session's calls by number, all or those of some stages.
+    async def calls(self, *states: CallState) -> tuple[Called, ...]:
+        """The session's calls by number, all or those of some states.
 
         Those that were answered, by `place`, are the chain that a voucher's `ack` is of.
         """
         await self._commits.kept()
         found = await asyncio.to_thread(self._file.calls)
-        return tuple(each for each in found if not stages or each.stage in stages)
+        return tuple(each for each in found if not states or each.state in states)
 
     async def call(self, arguments: Mapping[str, object], *, again: int = 0) -> Answer:
         """Call the vendor's tool once.
@@ -254,7 +255,7 @@ class SpendSession:
             self._check_open()
         self._flying.add(voucher.seq)
         self._lane.began(voucher.seq, self._book.per_call_units)
-        self._note(voucher, Stage.ASKED)
+        self._note(voucher, CallState.ASKED)
         is_kept = False
         try:
             # The number is on disk before anybody else knows it.
@@ -269,7 +270,7 @@ class SpendSession:
     async def _repeated(self, seq: int, args_sha256: str) -> Voucher:
         await self._commits.kept()
         called = await asyncio.to_thread(self._file.find, seq)
-        if called is None or called.stage is Stage.FAILED or seq in self._flying:
+        if called is None or called.state is CallState.FAILED or seq in self._flying:
             raise Refused(refuse(Code.INVALID_ARGUMENT, path="again"))
         if called.args_sha256 != args_sha256:
             raise Refused(refuse(Code.INVALID_ARGUMENT, path="arguments"))
@@ -351,7 +352,7 @@ class SpendSession:
         self._places += 1
         self._note(
             voucher,
-            Stage.ANSWERED,
+            CallState.ANSWERED,
             used,
             units=units,
             place=self._places,
@@ -383,17 +384,17 @@ class SpendSession:
         if voucher.seq in self._book.in_flight:
             self._book.failed(voucher.seq)
             self._lane.ended(voucher.seq, 0)
-            self._note(voucher, Stage.FAILED)
+            self._note(voucher, CallState.FAILED)
 
     def _dispute(self, voucher: Voucher, fault: AnswerFault, used: Used | None = None) -> None:
         # Its money stays reserved: the vendor may bill it.
         if voucher.seq in self._book.in_flight:
-            self._note(voucher, Stage.DISPUTED, used, fault=fault)
+            self._note(voucher, CallState.DISPUTED, used, fault=fault)
 
     def _note(
         self,
         voucher: Voucher,
-        stage: Stage,
+        state: CallState,
         used: Used | None = None,
         *,
         units: int = 0,
@@ -404,7 +405,7 @@ class SpendSession:
             Called(
                 seq=voucher.seq,
                 args_sha256=voucher.args_sha256,
-                stage=stage,
+                state=state,
                 place=place,
                 usage=used.usage if used else {},
                 units=units,

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from farthing.clients.callbooks import CallBook, Called, Stage
+from farthing.clients.callbooks import CallBook, Called, CallState
 from farthing.clients.spool import Spool
 from farthing.clients.usage_spool import (
     BatchState,
@@ -21,12 +21,12 @@ from tests.clients.cli.running import answer, run
 SESSION_ID = derive_id("ses", "one")
 
 
-def called(seq: int, stage: Stage, *, fault: str = "", said_units: int = 2_000_000) -> Called:
+def called(seq: int, state: CallState, *, fault: str = "", said_units: int = 2_000_000) -> Called:
     return Called(
         seq=seq,
         args_sha256="a" * 64,
-        stage=stage,
-        place=seq if stage is Stage.ANSWERED else 0,
+        state=state,
+        place=seq if state is CallState.ANSWERED else 0,
         usage={"page": 1},
         units=2_000_000,
         said_units=said_units,
@@ -68,8 +68,8 @@ def test_a_session_s_calls_are_listed_from_the_home_s_own_book_while_it_is_in_us
 ) -> None:
     book = CallBook(tmp_path / "sessions" / f"{SESSION_ID}.sqlite")
     book.write([
-        called(1, Stage.ANSWERED),
-        called(2, Stage.ANSWERED, fault="amount", said_units=2_000_001),
+        called(1, CallState.ANSWERED),
+        called(2, CallState.ANSWERED, fault="amount", said_units=2_000_001),
         {"asset": "USD"},
     ])  # fmt: skip
 

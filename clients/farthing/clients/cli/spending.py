@@ -154,7 +154,7 @@ def calls(
     found = [
         {
             "seq": str(each.seq),
-            "stage": each.stage.value,
+            "state": each.state.value,
             "place": str(each.place or ""),
             "usage": ", ".join(f"{meter} {quantity}" for meter, quantity in each.usage.items()),
             "amount": format_units(each.units, asset),

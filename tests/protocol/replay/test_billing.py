@@ -75,6 +75,7 @@ WHOLE = refunded()
 PAPERS = Forger(WHOLE)
 SESSION = PAPERS.record("open_session")["changed"][0]["after"]
 CHARGE = PAPERS.record("report_usage")["changed"][1]["after"]
+AMOUNTS = PAPERS.record("report_usage")["decided"]["amounts"]
 
 
 def other(value: Any) -> Any:
@@ -104,6 +105,7 @@ LIES: tuple[tuple[str, str, Any], ...] = (
     ("report_usage", "facts.voucher", "a.b.c"),
     ("report_usage", "decided.amounts", ["1", *["0"] * 6]),
     ("report_usage", "decided.amounts", ["6000000"]),
+    ("report_usage", "decided.amounts", [*reversed(AMOUNTS)]),
     ("report_usage", "decided.rejected", []),
     ("report_usage", "decided.rejected", [[0, "duplicate"]]),
     ("report_usage", "decided.lines.0.units", "1"),

@@ -111,7 +111,7 @@ class Endpoint(Poster):
     async def _request(
         self, method: str, params: Mapping[str, object], headers: Mapping[str, str]
     ) -> JsonObject:
-        # In the order of canonical JSON, which a strict reader reads in a fifth of the time.
+        # In the order of canonical JSON, for which the strict reader has a short way.
         message = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
         body = orjson.dumps(message, option=orjson.OPT_SORT_KEYS)
         answered = await self._post(

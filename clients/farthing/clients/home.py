@@ -1,4 +1,4 @@
-"""Where a principal keeps what is its own: key, profile, published offers, spool, ceiling.
+"""Where a principal keeps its own: key, profile, published offers, spool, ceiling, books.
 
 Boundary: one directory is one principal at one platform. `FARTHING_HOME` names it; without it,
 `~/.config/farthing`.

@@ -108,7 +108,7 @@ def build(
         processors=_processors(settings, issuer),
         metrics=Metrics(siblings.number),
         flights=_flights(settings, clock, entropy),
-        **_vendors(settings, outbound or Outbound(local=settings.is_local(port))),
+        **_vendors(settings, port, outbound),
         **_keys(keyring),
     )
     feed = Feed(engine)
@@ -118,9 +118,8 @@ def build(
     @asynccontextmanager
     async def running() -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
-            closing = (reading.dispose, reports.dispose, engine.close, market.vendors.aclose)
-            for closed in closing:
-                stack.push_async_callback(closed)
+            for close in (reading.dispose, reports.dispose, engine.close, market.vendors.aclose):
+                stack.push_async_callback(close)
             await engine.open()
             if remote is None:
                 await _begin(market, keyring, settings)
@@ -238,8 +237,9 @@ class _Vendors(TypedDict):
     vendor_timeout_s: int
 
 
-def _vendors(settings: Settings, outbound: Outbound) -> _Vendors:
+def _vendors(settings: Settings, port: int, outbound: Outbound | None) -> _Vendors:
     """Who calls vendors' tools, and for how long at once."""
+    outbound = outbound or Outbound(local=settings.is_local(port))
     return {
         "vendors": McpVendors(outbound, answer_bytes_max=settings.vendor_answer_bytes_max),
         "vendor_timeout_s": settings.vendor_timeout_s,

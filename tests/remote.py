@@ -19,7 +19,7 @@ from farthing.protocol.messages.agreements import Agreement
 from farthing.protocol.wire import Money
 from tests.papers import card_document, listing_document, signing_key, terms_document
 
-__all__ = ["Market", "opened"]
+__all__ = ["Market", "enrolled", "opened"]
 
 PLENTY = Money(amount="1000000", asset="USD")
 
@@ -43,26 +43,10 @@ async def opened(facts: dict[str, Any], http: httpx2.AsyncClient) -> Market:
         facts: what the server's ready file says.
         http: whose connections to use; they outlive the server.
     """
-    issuer = facts["issuer"]
-
-    def connect(key: PrivateKey, principal: str = "") -> Connection:
-        return Connection(issuer, signer=key, principal=principal, http=http, sleep=_at_once)
-
-    def staff(path: str) -> Connection:
-        key = PrivateKey.from_jwk(json.loads(Path(path).read_text()))
-        return connect(key, derive_id("stf", key.thumbprint))
-
-    admin, treasurer = Admin(staff(facts["admin_key"])), staff(facts["treasurer_key"])
-
-    async def organisation(kind: Literal["operator", "vendor"], name: str) -> Connection:
-        newcomer = Newcomer(connect(signing_key(name)))
-        registration = await newcomer.enrol(kind, name)
-        await admin.approve(registration.principal_id)
-        return connect(signing_key(name), registration.principal_id)
-
-    operator = await organisation("operator", "Operator One")
-    vendor = await organisation("vendor", "Vendor One")
-    agent = await Newcomer(connect(signing_key("Agent One"))).register(
+    treasurer = _staff(facts, http, "treasurer_key")
+    operator = await enrolled(facts, http, "operator", "Operator One")
+    vendor = await enrolled(facts, http, "vendor", "Vendor One")
+    agent = await Newcomer(_connect(facts, http, signing_key("Agent One"))).register(
         operator.principal, "Agent One"
     )
     await Operator(operator).approve(agent.principal_id)
@@ -73,7 +57,7 @@ async def opened(facts: dict[str, Any], http: httpx2.AsyncClient) -> Market:
     card, terms = card_document(), terms_document()
     listing = listing_document(vendor.principal, card, terms)
     published = await Vendor(vendor).publish(Offer(listing=listing, rate_card=card, terms=terms))
-    buyer = Buyer(connect(signing_key("Agent One"), agent.principal_id))
+    buyer = Buyer(_connect(facts, http, signing_key("Agent One"), agent.principal_id))
     quote = await buyer.quote(published.listing_id, {"page": 1})
     return Market(
         buyer=buyer,
@@ -83,6 +67,29 @@ async def opened(facts: dict[str, Any], http: httpx2.AsyncClient) -> Market:
         agreement=await buyer.accept(quote),
         output_schema_sha256=document_sha256(listing["output_schema"]),
     )
+
+
+async def enrolled(
+    facts: dict[str, Any],
+    http: httpx2.AsyncClient,
+    kind: Literal["operator", "vendor"],
+    name: str,
+) -> Connection:
+    """An organisation of this name, approved; its key is the name's."""
+    registration = await Newcomer(_connect(facts, http, signing_key(name))).enrol(kind, name)
+    await Admin(_staff(facts, http, "admin_key")).approve(registration.principal_id)
+    return _connect(facts, http, signing_key(name), registration.principal_id)
+
+
+def _connect(
+    facts: dict[str, Any], http: httpx2.AsyncClient, key: PrivateKey, principal: str = ""
+) -> Connection:
+    return Connection(facts["issuer"], signer=key, principal=principal, http=http, sleep=_at_once)
+
+
+def _staff(facts: dict[str, Any], http: httpx2.AsyncClient, path: str) -> Connection:
+    key = PrivateKey.from_jwk(json.loads(Path(facts[path]).read_text()))
+    return _connect(facts, http, key, derive_id("stf", key.thumbprint))
 
 
 async def _at_once(seconds: float) -> None:

@@ -12,12 +12,11 @@ import msgspec
 
 from farthing.protocol.canonical import Json, parse_json
 from farthing.protocol.errors import Unverified
-from farthing.protocol.ids import SessionId
 from farthing.protocol.records import Record
 from farthing.protocol.times import parse_time
-from farthing.protocol.usage import UsageOutcome, read_batch
+from farthing.protocol.usage import UsageOutcome
 
-__all__ = ["REPORT_USAGE", "ReportedCall", "call_of", "reported_calls", "session_of"]
+__all__ = ["REPORT_USAGE", "ReportedCall", "call_of", "find_call", "reported_calls", "session_of"]
 
 REPORT_USAGE: Final = "report_usage"
 
@@ -63,24 +62,25 @@ def reported_calls(record: Record) -> list[ReportedCall]:
     ]
 
 
-def call_of(record: Record, session_id: str, seq: int) -> ReportedCall:
-    """One call of a session, as a record tells it.
+def find_call(record: Record, session_id: str, seq: int) -> ReportedCall | None:
+    """One call of a session, where a record tells of it: as it was taken, else as it was not."""
+    if session_of(record) != session_id:
+        return None
+    found = [each for each in reported_calls(record) if each.seq == seq]
+    # A number stands twice in a batch where the second was a duplicate.
+    return min(found, key=lambda each: bool(each.fault), default=None)
 
-    Args:
-        record: One that a receipt has proven.
-        session_id: The call's session.
-        seq: The call's number in it.
+
+def call_of(record: Record, session_id: str, seq: int) -> ReportedCall:
+    """One call of a session, as a record that a receipt has proven tells it.
 
     Raises:
         Unverified: The record says nothing of that call.
     """
-    if session_of(record) == session_id:
-        read_batch(str((record.facts or {})["usage"]).encode(), SessionId(session_id))
-        found = [each for each in reported_calls(record) if each.seq == seq]
-        # A number stands twice in a batch where the second was a duplicate.
-        for each in sorted(found, key=lambda each: bool(each.fault)):
-            return each
-    raise Unverified(f"record {record.seq} is not of call {seq} of {session_id}")
+    call = find_call(record, session_id, seq)
+    if call is None:
+        raise Unverified(f"record {record.seq} is not of call {seq} of {session_id}")
+    return call
 
 
 def _events(record: Record) -> Iterator[Json]:

@@ -4,7 +4,7 @@ from collections import Counter
 from typing import Final
 
 from farthing.identity.callers import Caller
-from farthing.protocol.calls import ReportedCall, call_of, reported_calls
+from farthing.protocol.calls import ReportedCall, find_call, reported_calls
 from farthing.protocol.canonical import INTEGER_MAX
 from farthing.protocol.errors import Code, Refusal, Refused, refuse
 from farthing.protocol.messages.metering import (
@@ -33,7 +33,7 @@ from farthing.server.operations.replies import Reply, own, receipt_at, record_at
 from farthing.settlement.engine.things import Session
 from farthing.settlement.reports.metered import Rejected, reasons_of, rejected_of, reports_of
 from farthing.settlement.reports.reads import View
-from farthing.settlement.reports.usage import REASONS, Rejection, Report, batch_reason
+from farthing.settlement.reports.usage import REASONS, Rejection, batch_reason
 
 __all__ = [
     "count_refused",
@@ -53,28 +53,28 @@ _COUNT_FOR_NOTHING: Final = frozenset(
 async def get_call_receipt(market: Market, caller: Caller, ask: GetCallReceipt) -> Reply:
     """The record that took a call or, where none did, the last that rejected it."""
     session = await own(market, caller, Session, "session_id", ask.session_id)
+    wanted = Rejected(
+        principal_id=caller.principal_id, session_id=session.session_id, call=ask.call
+    )
     async with market.reports.view() as view:
-        reports = await reports_of(view, session.session_id, ask.call)
+        taken = [each.seq for each in await reports_of(view, session.session_id, ask.call)]
+        rejected = await rejected_of(view, wanted, (INTEGER_MAX, 0), 1)
         behind = view.behind
-    found: tuple[Report, ReportedCall] | None = None
-    for report in reports:
-        # Only the least and the greatest call of a report are known before it is read.
-        calls = reported_calls(await record_at(market, report.seq))
-        if any(each.seq == ask.call for each in calls):
-            call = call_of(await record_at(market, report.seq), session.session_id, ask.call)
-            found = report, call
-            if call.is_taken:
-                break
-    if found is None:
+    for seq in (*taken, *(each.seq for each in rejected)):
+        record = await record_at(market, seq)
+        call = find_call(record, session.session_id, ask.call)
+        if call is not None and (call.is_taken or seq not in taken):
+            break
+    else:
         raise _unavailable() if behind else Refused(refuse(Code.NOT_FOUND, path="call"))
-    report, call = found
+    charges = [each.id for each in record.changed if each.noun == "charge"]
     return Reply(
         answer=CallReceipt(
             session_id=session.session_id,
-            charge_id=report.charge_id,
+            charge_id=charges[0] if charges else "",
             place=call.place,
             cost=call_cost(call, session.asset),
-            receipt=await receipt_at(market, report.seq, "call"),
+            receipt=await receipt_at(market, record.seq, "call"),
         )
     )
 

@@ -27,6 +27,7 @@ class Rejected:
     session_id: str = ""
     agreement_id: str = ""
     reason: str = ""
+    call: int = 0
     seq_max: int = INTEGER_MAX
 
     def matches(self, each: Rejection) -> bool:
@@ -35,6 +36,7 @@ class Rejected:
             (self.session_id, each.session_id),
             (self.agreement_id, each.agreement_id),
             (self.reason, each.reason),
+            (self.call, each.call),
         )
         return (
             self.principal_id in each.party
@@ -50,6 +52,7 @@ class Rejected:
             (REJECTED.c.session_id, self.session_id),
             (REJECTED.c.agreement_id, self.agreement_id),
             (REJECTED.c.reason, self.reason),
+            (REJECTED.c.call, self.call),
         )
         return [
             or_(*(each == self.principal_id for each in parties)),
@@ -93,7 +96,7 @@ async def reasons_of(view: View, wanted: Rejected) -> dict[str, int]:
 
 
 async def reports_of(view: View, session_id: str, call: int = 0) -> list[Report]:
-    """The accepted batches of a session in order; of those alone that may hold a call."""
+    """The accepted batches of a session in order; those alone that may have taken a call."""
     where = [REPORT.c.session_id == session_id]
     if call:
         where += [REPORT.c.call_min <= call, REPORT.c.call_max >= call]

@@ -47,7 +47,11 @@ class Party(NamedTuple):
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """A batch that was accepted, and the least and greatest call in it."""
+    """A batch that was accepted, and the least and greatest call taken of it; 0 where none was.
+
+    Every number is taken once and within the window, so few batches of a session span one call,
+    whatever numbers its vendor makes up.
+    """
 
     seq: int
     at_us: int
@@ -97,6 +101,8 @@ def fold_usage(records: Iterable[Record]) -> tuple[list[Report], list[Rejection]
         charges = [each.id for each in record.changed if each.noun == "charge"]
         calls = ids_in(record)
         rejected = cast("list[list[Json]]", (record.decided or {})["rejected"])
+        places = {cast("int", place) for place, _ in rejected}
+        taken = [call for place, call in enumerate(calls) if place not in places]
         reports.append(
             Report(
                 seq=record.seq,
@@ -104,8 +110,8 @@ def fold_usage(records: Iterable[Record]) -> tuple[list[Report], list[Rejection]
                 session_id=str(session["session_id"]),
                 agreement_id=str(session["agreement_id"]),
                 charge_id=charges[0] if charges else "",
-                call_min=min(calls),
-                call_max=max(calls),
+                call_min=min(taken, default=0),
+                call_max=max(taken, default=0),
                 events=len(calls),
                 rejected=len(rejected),
             )

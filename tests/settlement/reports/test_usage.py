@@ -1,0 +1,94 @@
+"""Reported usage in the read model: the same from tables, from the tail and from both."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from farthing.protocol.canonical import INTEGER_MAX
+from farthing.protocol.errors import Code, refuse
+from farthing.protocol.usage import UsageOutcome
+from farthing.settlement.reports.metered import Rejected, reasons_of, rejected_of, reports_of
+from farthing.settlement.reports.reads import View
+from tests.construction import Trade
+from tests.protocol.replay.metered import Metered, events
+from tests.settlement.reports.test_reports import extend, viewed
+from tests.settlement.reports.trades import committed
+
+NEWEST = (INTEGER_MAX, 0)
+
+
+def reported() -> tuple[Trade, Metered]:
+    """Three reports, two of them with rejected events, and a batch that was refused whole."""
+    trade = Trade.opened()
+    session = Metered.opened(trade)
+    now_us = trade.room.now_us
+    session.report(events(1, 1, 2, 3, at_us=now_us))
+    session.report([*events(2, 1, at_us=now_us), *events(4, 1, 1, at_us=now_us)])
+    refusal = refuse(Code.SIGNATURE_INVALID, path="batch_signature")
+    session.send(events(9, 1, 1, at_us=now_us), fault=refusal, columns=None)
+    late = events(6, 1, at_us=now_us, outcome=UsageOutcome.TIMED_OUT)
+    session.report([*late, *events(3000, 1, at_us=now_us)])
+    return trade, session
+
+
+async def everything(view: View, trade: Trade, session_id: str) -> list[object]:
+    found: list[object] = list(await reports_of(view, session_id))
+    for party in (trade.agent, trade.operator, trade.vendor):
+        wanted = Rejected(principal_id=party.principal_id)
+        found.append(await rejected_of(view, wanted, NEWEST, 10))
+        found.append(await reasons_of(view, wanted))
+        found.append(await reasons_of(view, replace(wanted, session_id=session_id)))
+        found.append(await rejected_of(view, replace(wanted, call=3000), NEWEST, 10))
+    found += [await reports_of(view, session_id, call) for call in range(1, 8)]
+    return found
+
+
+async def test_what_is_read_is_the_same_however_far_the_follower_is(tmp_path: Path) -> None:
+    trade, session = reported()
+    records = committed(trade)
+    path = tmp_path / "reports.sqlite"
+    extend(path, records[:1], batch=7)
+    async with viewed(path, records) as view:
+        from_the_tail = await everything(view, trade, session.session_id)
+    readings = []
+    for stored in range(len(records) - 4, len(records) + 1):
+        extend(path, records[:stored], batch=7)
+        async with viewed(path, records) as view:
+            readings.append(await everything(view, trade, session.session_id))
+
+    assert readings == [from_the_tail] * 5
+
+
+async def test_each_party_has_the_rejections_of_its_sessions_and_the_sender_its_batches(
+    tmp_path: Path,
+) -> None:
+    trade, _ = reported()
+    extend(tmp_path / "reports.sqlite", committed(trade), batch=7)
+    async with viewed(tmp_path / "reports.sqlite", committed(trade)) as view:
+        of_buyer = await reasons_of(view, Rejected(principal_id=trade.agent.principal_id))
+        of_vendor = await reasons_of(view, Rejected(principal_id=trade.vendor.principal_id))
+        of_other = await reasons_of(view, Rejected(principal_id="agt_other"))
+        pages = [NEWEST]
+        while found := await rejected_of(
+            view, Rejected(principal_id=trade.vendor.principal_id), pages[-1], 1
+        ):
+            pages.append(found[0].key)
+
+    assert of_buyer == {"duplicate": 1, "out_of_window": 1}
+    assert of_vendor == {"duplicate": 1, "out_of_window": 1, "unattributed": 2}
+    assert of_other == {}
+    assert len(pages) == 4
+    assert pages == sorted(pages, reverse=True)
+
+
+@pytest.mark.parametrize(("call", "reports"), [(1, 1), (4, 1), (6, 1), (9, 0), (3000, 0)])
+async def test_a_call_is_looked_for_where_it_may_have_been_taken(
+    tmp_path: Path, call: int, reports: int
+) -> None:
+    trade, session = reported()
+    extend(tmp_path / "reports.sqlite", committed(trade), batch=7)
+    async with viewed(tmp_path / "reports.sqlite", committed(trade)) as view:
+        found = await reports_of(view, session.session_id, call)
+
+    assert len(found) == reports

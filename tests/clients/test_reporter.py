@@ -273,7 +273,7 @@ async def test_what_settlement_cannot_take_yet_is_reported_again_later(tmp_path:
     [
         ("after_end", Code.SESSION_CLOSED, True),
         ("frozen", Code.FROZEN, False),
-        ("over_allowance", Code.SESSION_CLOSED, False),
+        ("over_allowance", Code.ALLOWANCE_EXCEEDED, False),
         ("over_per_call", None, False),
     ],
 )

@@ -37,6 +37,11 @@ log = logging.getLogger(__name__)
 # Settlement takes reports for five minutes after a session's end.
 _AFTER_END_S: Final = 240
 _FAILED: Final = refuse(Code.VENDOR_FAILED)
+# Why settlement takes no more, by the word it said; every other is the session's end.
+_STOPPED: Final[dict[str, Code]] = {
+    UsageFault.FROZEN: Code.FROZEN,
+    UsageFault.OVER_ALLOWANCE: Code.ALLOWANCE_EXCEEDED,
+}
 _BUYERS_FAULT: Final = frozenset({Code.INVALID_ARGUMENT, Code.CAPTURE_EXCEEDS_HOLD})
 
 
@@ -193,7 +198,7 @@ class SessionDesk:
         work.check_room()
         if self.queue.is_stopped(self._clock()):
             reason = self.queue.stopped_by
-            code = Code.FROZEN if reason == UsageFault.FROZEN else Code.SESSION_CLOSED
+            code = _STOPPED.get(reason, Code.SESSION_CLOSED)
             text = f"Settlement takes no more of this session: {reason}."
             raise Refused(refuse(code, message=text))
         refusal = self._counts.admit(voucher, signed=bool(work.vouched.token))

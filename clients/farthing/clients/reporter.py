@@ -132,7 +132,8 @@ class UsageQueue:
         for each in metered:
             self.reported_units += each.units
             assert self.events.popleft() is each, "a batch takes the first events"
-        self.is_full.clear()
+        if len(self.events) < _EVENTS_MAX:
+            self.is_full.clear()
 
 
 class Reporter:

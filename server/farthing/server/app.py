@@ -89,9 +89,7 @@ def build(
     """
     siblings = siblings or Siblings()
     issuer = settings.issuer(port)
-    keyring = keyring_of(settings, issuer, entropy)
-    if remote is not None:
-        keyring = keyring.only(Purpose.PLATFORM, Purpose.PAYER)
+    keyring = _held(keyring_of(settings, issuer, entropy), remote)
     engine = remote or writer_of(settings, keyring, clock)
     reading = _reading(settings)
     reports = Reports(settings.reports_path, engine)
@@ -107,8 +105,7 @@ def build(
         vocabulary=load(),
         processors=_processors(settings, issuer),
         metrics=Metrics(siblings.number),
-        flights=_flights(settings, clock, entropy),
-        **_vendors(settings, port, outbound),
+        **_vendors(settings, port, outbound, _flights(settings, clock, entropy)),
         **_keys(keyring),
     )
     feed = Feed(engine)
@@ -125,9 +122,8 @@ def build(
                 await _begin(market, keyring, settings)
             if siblings.number == 1:
                 await stack.enter_async_context(following_history(engine, settings.reports_path))
-            await stack.enter_async_context(market.flights.running())
-            await stack.enter_async_context(mcp.running())
-            await stack.enter_async_context(feed.running())
+            for each in (market.flights, mcp, feed):
+                await stack.enter_async_context(each.running())
             told = partial(figures_of, market, lambda: engine.healthy)
             await stack.enter_async_context(siblings.telling(told))
             yield
@@ -140,6 +136,11 @@ def build(
         running=running,
         stop_streams=feed.close,
     )
+
+
+def _held(keyring: Keyring, remote: RemoteEngine | None) -> Keyring:
+    """What a front end signs with, and no more, where the engine has a process of its own."""
+    return keyring if remote is None else keyring.only(Purpose.PLATFORM, Purpose.PAYER)
 
 
 def _routes(
@@ -233,14 +234,18 @@ def _processors(settings: Settings, issuer: str) -> Mapping[str, PaymentProcesso
 
 
 class _Vendors(TypedDict):
+    flights: Flights
     vendors: VendorCaller
     vendor_timeout_s: int
 
 
-def _vendors(settings: Settings, port: int, outbound: Outbound | None) -> _Vendors:
+def _vendors(
+    settings: Settings, port: int, outbound: Outbound | None, flights: Flights
+) -> _Vendors:
     """Who calls vendors' tools, and for how long at once."""
     outbound = outbound or Outbound(local=settings.is_local(port))
     return {
+        "flights": flights,
         "vendors": McpVendors(outbound, answer_bytes_max=settings.vendor_answer_bytes_max),
         "vendor_timeout_s": settings.vendor_timeout_s,
     }

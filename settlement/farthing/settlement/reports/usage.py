@@ -101,8 +101,10 @@ def fold_usage(records: Iterable[Record]) -> tuple[list[Report], list[Rejection]
         charges = [each.id for each in record.changed if each.noun == "charge"]
         calls = ids_in(record)
         rejected = cast("list[list[Json]]", (record.decided or {})["rejected"])
-        places = {cast("int", place) for place, _ in rejected}
-        taken = [call for place, call in enumerate(calls) if place not in places]
+        taken = calls
+        if rejected:
+            places = {cast("int", place) for place, _ in rejected}
+            taken = [call for place, call in enumerate(calls) if place not in places]
         reports.append(
             Report(
                 seq=record.seq,
@@ -123,7 +125,7 @@ def fold_usage(records: Iterable[Record]) -> tuple[list[Report], list[Rejection]
 
 def ids_in(record: Record) -> list[int]:
     """The numbers of the calls of an accepted batch, in its order."""
-    return [int(each) for each in _ID.findall(str((record.facts or {})["usage"]))]
+    return [*map(int, _ID.findall(cast("str", (record.facts or {})["usage"])))]
 
 
 def batch_reason(code: Code, path: str) -> str:

@@ -175,16 +175,20 @@ def test_a_dead_session_is_reaped_once_its_calls_can_no_longer_be_reported() -> 
     assert refused.code is Code.SESSION_CLOSED
 
 
-def test_what_is_given_back_counts_on_no_day() -> None:
+def test_what_was_set_aside_last_is_given_back_first_and_counts_on_no_day() -> None:
     trade = market(funds=10**9)
     trade.room.advance(12 * 3600 - 60)
     metered = Metered.opened(trade, expires_in_s=7200)
     trade.room.advance(120)
     assert top_up(metered, 20 * PAGE).code is None
-    assert sorted(trade.room.state.counters.values()) == [20 * PAGE, 40 * PAGE]
+    assert by_day(trade) == {"2026-11-20": 40 * PAGE, "2026-11-21": 20 * PAGE}
     metered.report(events(1, 10, at_us=trade.room.now_us))
     close(metered, trade.vendor)
-    assert sorted(trade.room.state.counters.values()) == [0, 10 * PAGE]
+    assert by_day(trade) == {"2026-11-20": 10 * PAGE, "2026-11-21": 0}
+
+
+def by_day(trade: Trade) -> dict[str, int]:
+    return {day: units for (_, day), units in trade.room.state.counters.items()}
 
 
 def test_an_ended_agreement_lets_its_sessions_run_their_course() -> None:

@@ -8,6 +8,7 @@ import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, datetime
 from typing import Any, Final
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "Finding",
     "Json",
     "answered",
+    "day",
     "leaf",
     "need",
     "net_of",
@@ -58,6 +60,7 @@ class Auditor:
         changed_at_us: when a thing last changed, by its id.
         calls: what every call that was taken costs, by session and number.
         frozen_at_us: since when a principal has been frozen by anybody.
+        used: quantities by agreement and day, counted while the agreement has an allowance.
     """
 
     def __init__(self, judge: "Callable[[Auditor, Json], None]") -> None:
@@ -75,6 +78,7 @@ class Auditor:
         self.changed_at_us: dict[str, int] = {}
         self.calls: dict[str, dict[int, int]] = defaultdict(dict)
         self.frozen_at_us: dict[str, int] = {}
+        self.used: dict[tuple[str, str], dict[str, int]] = defaultdict(dict)
         # What waits for time: noun to id.
         nouns = ("hold", "charge", "dispute", "session", "top_up", "payout")
         self.waiting: dict[str, dict[str, Json]] = {noun: {} for noun in nouns}
@@ -144,6 +148,8 @@ class Auditor:
                     self.documents[_sha256(document)] = document
         for change in record.get("changed", ()):
             noun, after = change["noun"], change["after"]
+            if noun == "charge" and change["id"] not in self.things[noun]:
+                self._use(after)
             self.things[noun][change["id"]] = after
             self.changed_at_us[change["id"]] = record["at_us"]
             if noun in self.waiting:
@@ -158,6 +164,13 @@ class Auditor:
                 self.frozen_at_us.pop(change["id"], None)
         if record["operation"] == "report_usage" and "refused" not in record:
             self._take_calls(record)
+
+    def _use(self, charge: Json) -> None:
+        agreement_id = charge["agreement_id"]
+        if "limits" in self.things["allowance"].get(agreement_id, {}):
+            used = self.used[agreement_id, day(charge["captured_at_us"])]
+            for meter, quantity in charge["usage"].items():
+                used[meter] = used.get(meter, 0) + int(quantity)
 
     def _take_calls(self, record: Json) -> None:
         rejected = {place for place, _ in record["decided"]["rejected"]}
@@ -262,6 +275,11 @@ class Auditor:
         )
         found = self.posted(f"{vendor}:vendor_pending:{asset}")
         need(found == owed, f"{found} pending for {vendor}, its charges come to {owed}")
+
+
+def day(at_us: int) -> str:
+    """The UTC day of a moment."""
+    return datetime.fromtimestamp(at_us // 1_000_000, tz=UTC).strftime("%Y-%m-%d")
 
 
 def answered(record: Json, expected: str) -> None:

@@ -30,8 +30,8 @@ from farthing.settlement.engine.disputes import Examined
 from farthing.settlement.engine.holds import Capture
 from tests.construction import ISSUER, publishing
 from tests.papers import card_document, listing_document, public_jwk, signing_key, terms_document
+from tests.simulation.allowances import Allowing
 from tests.simulation.parties import ARGS, ASSETS, BODY, Party, signed
-from tests.simulation.sessions import Spending
 
 __all__ = ["Market"]
 
@@ -52,7 +52,7 @@ TIERS: Final[tuple[tuple[dict[str, Json], ...], ...]] = (
 
 
 @dataclass(slots=True)
-class Market(Spending):
+class Market(Allowing):
     """A crowd with money that trades."""
 
     def settlers(self) -> list[list[Command]]:
@@ -391,6 +391,8 @@ _DRAW_WEIGHTS: Final[dict[Callable[[Market], Command | None], int]] = {
     Market.open_session: 9,
     Market.top_up_session: 3,
     Market.close_session: 3,
+    Market.propose: 1,
+    Market.approve: 3,
     Market.accept: 7,
     Market.refund: 8,
     Market.dispute: 8,

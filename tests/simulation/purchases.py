@@ -4,12 +4,11 @@ Boundary: imports nothing from farthing.
 """
 
 from collections.abc import Iterable, Iterator
-from datetime import UTC, datetime
 from typing import Final
 
-from tests.simulation.auditor import Auditor, Json
+from tests.simulation.auditor import Auditor, Json, day
 
-__all__ = ["SECOND_US", "counted", "counts", "day", "forbids"]
+__all__ = ["SECOND_US", "counted", "counts", "forbids"]
 
 SECOND_US: Final = 1_000_000
 
@@ -84,8 +83,3 @@ def counts(quantities: Json) -> dict[str, int]:
 
 def _under(tag: str, capabilities: Iterable[str]) -> bool:
     return any(tag == above or tag.startswith(f"{above}.") for above in capabilities)
-
-
-def day(at_us: int) -> str:
-    """The UTC day of a moment."""
-    return datetime.fromtimestamp(at_us // SECOND_US, tz=UTC).strftime("%Y-%m-%d")

@@ -7,18 +7,21 @@ rules alone.
 from collections.abc import Callable, Iterator
 from typing import Final
 
+from tests.simulation.allowances_rules import RULES as ALLOWANCE_RULES
+from tests.simulation.allowances_rules import forbidden
 from tests.simulation.auditor import (
     PLATFORM,
     Auditor,
     Json,
     answered,
+    day,
     need,
     net_of,
     one_of,
     total,
 )
 from tests.simulation.prices import price, share, units_of
-from tests.simulation.purchases import SECOND_US, counted, counts, day, forbids
+from tests.simulation.purchases import SECOND_US, counted, counts, forbids
 from tests.simulation.sessions_rules import RULES as SESSION_RULES
 from tests.simulation.sessions_rules import reported_until_us
 from tests.simulation.treasury_rules import RULES as TREASURY_RULES
@@ -156,6 +159,14 @@ def _place(books: Auditor, record: Json) -> None:
     else:
         units = price(card, position, workload)
         expected = next(forbids(books, record, agreement, units), "")
+        if expected in {"", "insufficient_funds"} and forbidden(
+            books,
+            agreement["agreement_id"],
+            workload,
+            record["at_us"],
+            day=day(record["at_us"]),
+        ):
+            expected = "allowance_exceeded"
     answered(record, expected)
     if expected:
         return
@@ -377,6 +388,7 @@ _RULES: Final[dict[str, Callable[[Auditor, Json], None]]] = {
     "settle_charge": _settle,
     "submit_evidence": _evidence,
     "unfreeze": _freeze,
+    **ALLOWANCE_RULES,
     **SESSION_RULES,
     **TREASURY_RULES,
 }

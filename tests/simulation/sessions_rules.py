@@ -12,9 +12,19 @@ from datetime import datetime
 from itertools import chain
 from typing import Final
 
-from tests.simulation.auditor import PLATFORM, Auditor, Json, answered, need, one_of, total
+from tests.simulation.allowances_rules import forbidden
+from tests.simulation.auditor import (
+    PLATFORM,
+    Auditor,
+    Json,
+    answered,
+    day,
+    need,
+    one_of,
+    total,
+)
 from tests.simulation.prices import price, share, units_of
-from tests.simulation.purchases import SECOND_US, counted, counts, day, forbids
+from tests.simulation.purchases import SECOND_US, counted, counts, forbids
 
 __all__ = ["RULES", "reported_until_us"]
 
@@ -173,6 +183,7 @@ def _judged(books: Auditor, session: Json, events: list[Json], at_us: int) -> _T
             _misnumbered(seq, told.taken),
             _untimely(books, session, _us(event["time"]), at_us),
             () if is_known else ("unknown_meter",),
+            _over_allowance(books, session, event, told, at_us),
             _uncovered(session, seq, units, spent_units + units),
         )
         fault = next(faults, "")
@@ -210,6 +221,18 @@ def _untimely(books: Auditor, session: Json, time_us: int, at_us: int) -> Iterat
     for who in (session["buyer_id"], session["operator_id"]):
         if time_us > books.frozen_at_us.get(who, time_us):
             yield "frozen"
+
+
+def _over_allowance(
+    books: Auditor, session: Json, event: Json, told: _Told, at_us: int
+) -> Iterator[str]:
+    data, agreement_id = event["data"], session["agreement_id"]
+    used = {meter: n for meter, n in counts(data["usage"]).items() if n}
+    today, time_us = day(at_us), _us(event["time"])
+    if data["outcome"] == "succeeded" and forbidden(
+        books, agreement_id, used, time_us, day=today, before=told.usage
+    ):
+        yield "over_allowance"
 
 
 def _uncovered(session: Json, seq: int, units: int, spent_units: int) -> Iterator[str]:

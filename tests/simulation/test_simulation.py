@@ -25,7 +25,8 @@ OPERATIONS = frozenset({
     "request_payout", "revoke_authority", "revoke_key", "rotate_key", "send_payout",
     "set_authority", "settle_charge", "submit_evidence", "terminate_agreement", "unfreeze",
     "withdraw_listing",
-    "close_session", "expire_session", "open_session", "report_usage", "top_up_session",
+    "approve_allowance", "propose_allowance", "close_session", "expire_session",
+    "open_session", "report_usage", "top_up_session",
 })  # fmt: skip
 REFUSALS = frozenset({
     "capture_hold:capture_exceeds_hold", "capture_hold:hold_expired", "capture_hold:hold_resolved",
@@ -42,12 +43,12 @@ REFUSALS = frozenset({
     "open_session:per_call_limit_exceeded", "report_usage:idempotency_conflict",
     "report_usage:session_closed", "report_usage:signature_invalid", "report_usage:usage_invalid",
     "initiate_dispute:not_disputable", "top_up_session:asset_mismatch",
-    "top_up_session:session_closed",
+    "top_up_session:session_closed", "place_hold:allowance_exceeded",
     # Events of batches that were taken.
     "report_usage:after_end", "report_usage:before_session", "report_usage:beyond_voucher",
     "report_usage:duplicate", "report_usage:frozen", "report_usage:in_future",
-    "report_usage:out_of_window", "report_usage:over_cap", "report_usage:over_per_call",
-    "report_usage:unknown_meter",
+    "report_usage:out_of_window", "report_usage:over_allowance", "report_usage:over_cap",
+    "report_usage:over_per_call", "report_usage:unknown_meter",
 })  # fmt: skip
 
 

@@ -220,6 +220,17 @@ def test_what_is_only_reported_is_taken_and_shown() -> None:
     assert meters(trade) == {"day": ("7", "0", "0")}
 
 
+def test_use_that_no_amount_holds_is_beyond_the_allowance_before_all_else() -> None:
+    trade = Trade.opened()
+    in_force(trade, per_day=10)
+    session = Metered.opened(trade)
+
+    record = session.report(events(1, 10**15, at_us=trade.room.now_us))
+
+    assert record.decided is not None
+    assert record.decided["rejected"] == [[0, "over_allowance"]]
+
+
 def test_after_its_end_nothing_more_may_be_used() -> None:
     trade = Trade.opened()
     session = Metered.opened(trade)

@@ -6,6 +6,7 @@ That batch and voucher are signed is for `sessions` to check. Source: spec/meter
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 from farthing.protocol.allowances import Guard
 from farthing.protocol.rating import CompiledCard, Position, RatingCode, RatingError
@@ -14,6 +15,9 @@ from farthing.protocol.sequences import Window
 from farthing.protocol.usage import SKEW_US, Columns, UsageFault
 
 __all__ = ["Bounds", "Judged", "judge"]
+
+# No fault, and the one of a price that an allowance comes before.
+_AFTER: Final = (None, UsageFault.OVER_PER_CALL)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +81,7 @@ def judge(
         units = 0
         if fault is None:
             fault, units = _priced(running, usage)
-        if fault is None and is_billed and guard is not None and guard.forbids(usage, at_us):
+        if fault in _AFTER and is_billed and guard is not None and guard.forbids(usage, at_us):
             fault = UsageFault.OVER_ALLOWANCE
         if fault is None:
             fault = _beyond(seq, units, judged.spent_units, bounds)

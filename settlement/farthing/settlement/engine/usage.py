@@ -226,11 +226,13 @@ class _Desk:
             units: int | UsageFault = 0
             if columns.is_billed(place):
                 units = _price(running, columns.usage_of(place))
+            priced = units if isinstance(units, UsageFault) else None
             fault = (
                 window.fault(seq)
                 or self._untimely(columns.at_us[place])
-                or (units if isinstance(units, UsageFault) else None)
+                or (priced if priced is UsageFault.UNKNOWN_METER else None)
                 or self._forbidden(columns, place)
+                or priced
                 or self._uncovered(seq, spent_units, cast("int", units))
             )
             if fault is not None:

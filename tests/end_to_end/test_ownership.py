@@ -16,10 +16,10 @@ from farthing.clients.transport import Connection
 from farthing.protocol import wire
 from farthing.protocol.contracts import DeliveryRecord
 from farthing.protocol.errors import Code, Refused
-from farthing.protocol.messages import treasury
+from farthing.protocol.messages import allowances, treasury
 from farthing.protocol.messages.operations import OPERATIONS, AnyOperation
 from farthing.protocol.messages.sessions import OPEN_SESSION, REPORT_USAGE, OpenSession
-from farthing.protocol.wire import Money, Role
+from farthing.protocol.wire import Money, Role, Usage
 from farthing.settlement.engine.questions import AllAccounts, FiguresNow
 from tests.papers import signing_key
 from tests.serving import Serving, Shop, serving
@@ -35,6 +35,7 @@ REFERENCES = {
     wire.ChargeRef: "chg",
     wire.DisputeRef: "dsp",
     wire.SessionRef: "ses",
+    allowances.AllowanceRef: "alw",
     treasury.TopUpRef: "top",
     treasury.PayoutRef: "pay",
 }
@@ -97,6 +98,16 @@ async def tenant(server: Serving, suffix: str) -> Tenant:
         ),
     )
     ids["ses"] = session.session_id
+    proposal = await shop.operator.connection.call(
+        allowances.PROPOSE_ALLOWANCE,
+        allowances.ProposeAllowance(
+            agreement_id=agreement.agreement_id,
+            per_day=(Usage(meter="page", quantity="9"),),
+            idempotency_key=shop.operator.connection.new_key(),
+        ),
+    )
+    assert proposal.proposed is not None
+    ids["alw"] = proposal.proposed.allowance_id
     dispute = await shop.buyer.dispute(ids["chg"], "not_delivered")
     ids["dsp"] = dispute.dispute_id
     return Tenant(shop, ids)
@@ -133,6 +144,7 @@ def arguments(target: Target, mine: Tenant, value: str) -> dict[str, Any]:
         "arguments": {},
         "call": 1,
         "session_id": mine.ids["ses"],
+        "allowance_id": mine.ids["alw"],
         "batch": "[]",
         "batch_signature": "e30..e30",
         "voucher": "e30.e30.e30",

@@ -20,6 +20,7 @@ from farthing.protocol.messages.sessions import REPORT_USAGE, ReportUsage
 from farthing.protocol.signatures import Typ, sign_detached
 from farthing.protocol.times import format_time
 from farthing.protocol.usage import UsageEvent, UsageOutcome, batch_bytes
+from farthing.server.operations import metering
 from tests.clients.trading import Trading, trading, usd
 from tests.papers import card_document
 
@@ -150,6 +151,17 @@ async def test_the_countings_of_an_honest_buyer_and_vendor_agree(tmp_path: Path)
     # The last answer is acknowledged by no voucher yet.
     assert found.proven == 5
     assert same == found
+
+
+async def test_a_session_that_is_too_long_is_not_compared_in_one_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(metering, "REPORTED_MAX", 5)
+    async with called(tmp_path) as (market, session):
+        with pytest.raises(Refused) as caught:
+            await market.buyer.reconcile(session.session_id)
+
+    assert (caught.value.code, caught.value.refusal.path) == (Code.INVALID_ARGUMENT, "session_id")
 
 
 async def test_what_one_side_leaves_out_the_other_sees(tmp_path: Path) -> None:

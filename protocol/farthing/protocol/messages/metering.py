@@ -24,6 +24,7 @@ __all__ = [
     "LIST_REJECTED_USAGE",
     "RECONCILE_USAGE",
     "REJECTED_MAX",
+    "REPORTED_MAX",
     "AcknowledgedCall",
     "CallDifference",
     "CallReceipt",
@@ -40,6 +41,8 @@ __all__ = [
 REJECTED_MAX = 200
 ACKNOWLEDGED_MAX = 5000
 """The most acknowledgements of one comparison on the wire."""
+REPORTED_MAX = 20_000
+"""The most reported events of a session that is compared there; longer ones are at home."""
 
 _PARTIES = frozenset({Role.BUYER, Role.OPERATOR, Role.VENDOR})
 _Units = Annotated[str, Field(pattern=r"^(0|[1-9][0-9]{0,18})$")]

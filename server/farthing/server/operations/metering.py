@@ -8,6 +8,7 @@ from farthing.protocol.calls import ReportedCall, find_call, reported_calls
 from farthing.protocol.canonical import INTEGER_MAX
 from farthing.protocol.errors import Code, Refusal, Refused, refuse
 from farthing.protocol.messages.metering import (
+    REPORTED_MAX,
     CallDifference,
     CallReceipt,
     GetCallReceipt,
@@ -147,7 +148,11 @@ async def _reported(
 ) -> tuple[list[ReportedCall], list[Voucher], int]:
     calls: list[ReportedCall] = []
     vouchers: list[Voucher] = []
-    for report in await reports_of(view, session.session_id):
+    reports = await reports_of(view, session.session_id)
+    if sum(each.events for each in reports) > REPORTED_MAX:
+        text = f"The session has more than {REPORTED_MAX} reported events."
+        raise Refused(refuse(Code.INVALID_ARGUMENT, path="session_id", message=text))
+    for report in reports:
         record = await record_at(market, report.seq)
         calls += reported_calls(record)
         token = str((record.facts or {})["voucher"])

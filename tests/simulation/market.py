@@ -346,7 +346,7 @@ class Market(Allowing):
             by.append(self._operator_of(party))
         elif party.role is Role.OPERATOR:
             by.append(party)
-        thaw = self._frozen(party) or self.chance.random() < 0.2
+        thaw = self.chance.random() < (0.8 if self._frozen(party) else 0.2)
         ask = (agents.Unfreeze if thaw else agents.Freeze)(
             principal_id=party.principal_id, reason="because", idempotency_key=self._id()
         )
@@ -391,8 +391,8 @@ _DRAW_WEIGHTS: Final[dict[Callable[[Market], Command | None], int]] = {
     Market.open_session: 9,
     Market.top_up_session: 3,
     Market.close_session: 3,
-    Market.propose: 1,
-    Market.approve: 3,
+    Market.propose: 2,
+    Market.approve: 5,
     Market.accept: 7,
     Market.refund: 8,
     Market.dispute: 8,

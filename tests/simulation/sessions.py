@@ -13,6 +13,7 @@ from farthing.protocol.ids import AgreementId, SessionId
 from farthing.protocol.keys import PrivateKey
 from farthing.protocol.messages import sessions
 from farthing.protocol.proofs import Voucher, voucher_jwt
+from farthing.protocol.rating import parse_card, rate
 from farthing.protocol.signatures import Typ, sign_detached
 from farthing.protocol.times import DAY_US, SECOND_US
 from farthing.protocol.usage import UsageEvent, UsageOutcome, batch_bytes, read_batch
@@ -38,7 +39,11 @@ class Spending(Treasury):
         if agreement is None:
             return None
         asset = agreement["asset"] if self.chance.random() < 0.97 else "EUR"
-        per_call = self.chance.choice((10**5, 10**6, 10**7, 10**7, 10**8, 10**9))
+        # At times just what some calls cost, or a unit less.
+        card = parse_card(self.books.documents[agreement["rate_card_sha256"]])
+        exact = rate(card, {}, {"page": self.chance.choice((1, 3, 9))}).total_units
+        less = max(1, exact - self.chance.randrange(2))
+        per_call = self.chance.choice((10**5, 10**6, 10**7, 10**8, 10**9, less, less))
         cap = per_call * self.chance.choice((1, 2, 5, 30, 200))
         unsigned = self.chance.random() < 0.2
         ask = sessions.OpenSession(
@@ -122,7 +127,7 @@ class Spending(Treasury):
         """Mostly the next ones, in any order; now and then gaps, repeats, and what is far off."""
         top, count = session["top"], self.chance.choice((1, 1, 2, 3, 5, 8, 21))
         first = top + 1
-        match self.chance.choice(("next", "next", "next", "gaps", "behind", "far", "again")):
+        match self.chance.choice(("next", "next", "next", "gaps", "behind", "far", "far", "again")):
             case "next":
                 seqs = list(range(first, first + count))
             case "gaps":

@@ -136,7 +136,12 @@ def _report(books: Auditor, record: Json) -> None:
     events = json.loads(text)
     need(asked["batch_sha256"] == hashlib.sha256(text.encode()).hexdigest(), "another batch")
     need(asked["events"] == len(events), "another number of events")
-    voucher = _claims(record["facts"]["voucher"])
+    signed_by = books.things["key"][_part(record["facts"]["usage_signature"], 0)["kid"]]
+    in_force = signed_by["principal_id"], signed_by["status"]
+    need(in_force == (session["vendor_id"], "active"), "signed by a key that is not in force")
+    voucher = _part(record["facts"]["voucher"], 1)
+    payer = _part(record["facts"]["voucher"], 0)["kid"]
+    need(payer == session["payer_thumbprint"], "another's voucher")
     need(voucher["session_id"] == session["session_id"], "another session's voucher")
     best = {
         "voucher_seq": max(session["voucher_seq"], voucher["seq"]),
@@ -214,7 +219,7 @@ def _misnumbered(seq: int, taken: set[int]) -> Iterator[str]:
 def _untimely(books: Auditor, session: Json, time_us: int, at_us: int) -> Iterator[str]:
     if time_us < session["opened_at_us"] - _SKEW_US:
         yield "before_session"
-    if time_us > _end_us(session):
+    if time_us > session["expires_at_us"]:
         yield "after_end"
     if time_us > at_us + _SKEW_US:
         yield "in_future"
@@ -337,10 +342,11 @@ def _units(amount: Json) -> int:
     return int(units_of(amount["amount"], amount["asset"]))
 
 
-def _claims(token: str) -> Json:
-    payload = token.split(".")[1]
-    claims: Json = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
-    return claims
+def _part(token: str, place: int) -> Json:
+    """A part of a token in compact form: 0 the header, 1 the claims."""
+    part = token.split(".")[place]
+    found: Json = json.loads(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)))
+    return found
 
 
 def _us(text: str) -> int:

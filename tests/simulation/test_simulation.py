@@ -16,7 +16,7 @@ from tests.simulation.weather import Attic
 LIVES = 1_000
 LOT = 50
 FEW = 40
-# What a hundred lives must have met, or they are not what they were.
+# What that many lives must have met, or they are not what they were.
 OPERATIONS = frozenset({
     "accept_terms", "approve_registration", "capture_hold", "close_account", "close_evidence",
     "confirm_payout", "confirm_top_up", "create_top_up", "enrol_organisation", "expire_hold",
@@ -78,7 +78,7 @@ def test_a_few_lives_without_a_finding() -> None:
 
 
 def test_lives_meet_all_that_there_is_to_meet() -> None:
-    told = [live(seed, Attic()) for seed in range(1, 101)]
+    told = [live(seed, Attic()) for seed in range(1, 161)]
 
     assert frozenset().union(*(each.operations for each in told)) >= OPERATIONS
     assert frozenset().union(*(each.codes for each in told)) >= REFUSALS

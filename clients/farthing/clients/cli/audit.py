@@ -22,6 +22,7 @@ from farthing.protocol.messages.charges import (
     EXPLAIN_CHARGE,
     GET_EVIDENCE,
     GET_RECEIPT,
+    CallCost,
     ExplainCharge,
     Explanation,
     GetEvidence,
@@ -278,7 +279,11 @@ def _explanation(console: Console, answer: Explanation) -> None:
         console,
         (
             ("agreement", charge.agreement_id),
-            ("hold", charge.hold_id),
+            *(
+                [("session", charge.session_id)]
+                if charge.session_id
+                else [("hold", charge.hold_id)]
+            ),
             ("released", amount(charge.released)),
             ("fee", amount(charge.fee)),
             ("refunded", amount(charge.refunded)),
@@ -291,7 +296,16 @@ def _explanation(console: Console, answer: Explanation) -> None:
     asset = charge.amount.asset
     titles = ("rule", "meter", "from", "to", "price", "amount")
     table(console, titles, [each for line in _lines(answer) for each in _shown_line(line, asset)])
+    if answer.calls:
+        told = f"{len(answer.calls)} of {answer.calls_in_all} calls"
+        titles = ("call", "at", "outcome", "usage", "amount", "rejected")
+        table(console, titles, map(_shown_call, answer.calls), title=told)
     postings_table(console, answer.postings)
+
+
+def _shown_call(call: CallCost) -> tuple[str, ...]:
+    usage = ", ".join(f"{each.meter} {each.quantity}" for each in call.usage)
+    return (str(call.call), call.at, call.outcome, usage, call.amount.amount, call.rejected)
 
 
 def _lines(answer: Explanation) -> list[Line]:

@@ -86,6 +86,7 @@ class Settlement(Vendor):
         self.lose_answers = 0
         self.refusals: list[Refusal] = []
         self.reject: dict[int, str] = {}
+        self.closes_at = ""
         self.sent: list[tuple[str, str, str, str]] = []
         self.billed: dict[tuple[str, int], int] = {}
         self.answers: dict[str, UsageReport] = {}
@@ -154,6 +155,7 @@ class Settlement(Vendor):
             remaining=spent,
             max_cum=money(best.max_cum_units, "USD"),
             low=False,
+            closes_at=self.closes_at,
             seq=len(self.sent),
         )
 

@@ -294,3 +294,18 @@ async def test_no_more_work_is_done_for_what_settlement_does_not_take(
 
         assert (outcome.refusal.code if isinstance(outcome, Unpaid) else None) is code
         assert isinstance(later, Unpaid) is lasts
+
+
+async def test_a_vendor_that_learns_of_the_buyers_close_takes_no_more_calls(tmp_path: Path) -> None:
+    async with shop(tmp_path) as market:
+        payer = market.payer()
+        market.settlement.closes_at = "2026-11-21T12:00:00.000000Z"
+        await market.call(payer, PDF)
+        async with asyncio.timeout(10):
+            await market.settlement.reported.wait()
+
+        outcome = await market.sell(payer.signed(payer.voucher(PDF)), PDF)
+
+        assert isinstance(outcome, Unpaid)
+        assert outcome.refusal.code is Code.SESSION_CLOSED
+        assert billed(market) == {1: ALL[1]}

@@ -287,6 +287,9 @@ class Reporter:
             if event.reason in _STOPS:
                 self._stop(queue, event.reason, for_ever=event.reason == UsageFault.AFTER_END)
             self._commits.note(Rejected(session_id=session_id, seq=seq, reason=event.reason))
+        if report.closes_at:
+            # What was done until now is taken; the buyer asks for no more.
+            self._stop(queue, "closing", for_ever=True)
         queue.pause_s = min(queue.pause_s * 2 or _EVERY_S, _BACKOFF_S_MAX) if early else 0
         if early:
             calls = await asyncio.to_thread(self._spool.reported, batch.number)

@@ -63,8 +63,7 @@ def long_ago(case: Case) -> None:
 
 
 def ended(case: Case) -> None:
-    close(case.metered, case.metered.trade.agent)
-    case.event = replace(case.event, at_us=case.event.at_us + 1)
+    case.event = replace(case.event, at_us=session_of(case.metered).expires_at_us + 1)
 
 
 def in_future(case: Case) -> None:
@@ -112,7 +111,7 @@ TABLE: tuple[tuple[tuple[Wrong, ...], str], ...] = (
     ((long_ago,), "before_session"),
     ((long_ago, unknown_meter), "before_session"),
     ((ended,), "after_end"),
-    ((frozen, ended, in_future), "after_end"),
+    ((frozen, in_future, ended), "after_end"),
     ((in_future,), "in_future"),
     ((frozen, in_future), "in_future"),
     ((frozen,), "frozen"),

@@ -161,7 +161,10 @@ class RejectedEvent:
 
 @message
 class UsageReport:
-    """What became of a batch. `charge_id` is empty where nothing of it is billed."""
+    """What became of a batch. `charge_id` is empty where nothing of it is billed.
+
+    `closes_at` is there where the buyer has closed the session: until then reports are taken.
+    """
 
     session_id: str
     charge_id: str
@@ -173,6 +176,7 @@ class UsageReport:
     remaining: Money
     max_cum: Money
     low: bool
+    closes_at: str = ""
     seq: int
     standing: StandingNow | None = None
 

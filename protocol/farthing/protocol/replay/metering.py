@@ -29,7 +29,7 @@ class Bounds:
     """
 
     opened_at_us: int
-    end_us: int
+    expires_at_us: int
     now_us: int
     frozen_since_us: int | None
     per_call_units: int
@@ -104,7 +104,7 @@ def judge(
 def _untimely(at_us: int, bounds: Bounds) -> UsageFault | None:
     if at_us < bounds.opened_at_us - SKEW_US:
         return UsageFault.BEFORE_SESSION
-    if at_us > bounds.end_us:
+    if at_us > bounds.expires_at_us:
         return UsageFault.AFTER_END
     if at_us > bounds.now_us + SKEW_US:
         return UsageFault.IN_FUTURE

@@ -215,7 +215,7 @@ class Sessions:
             columns,
             Bounds(
                 opened_at_us=integer(session, "opened_at_us"),
-                end_us=end_us(session),
+                expires_at_us=integer(session, "expires_at_us"),
                 now_us=record.at_us,
                 frozen_since_us=self._budgets.frozen_since_us(member(session, "buyer_id")),
                 per_call_units=units(session, "per_call_units"),

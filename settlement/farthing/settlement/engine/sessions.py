@@ -33,7 +33,16 @@ from farthing.settlement.engine.principals import is_frozen
 from farthing.settlement.engine.state import State
 from farthing.settlement.engine.things import Agreement, Drawn, Session
 
-__all__ = ["ExpireSession", "close", "expire", "open_", "session_answer", "session_view", "top_up"]
+__all__ = [
+    "ExpireSession",
+    "close",
+    "closes_at",
+    "expire",
+    "open_",
+    "session_answer",
+    "session_view",
+    "top_up",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,6 +156,12 @@ def session_answer(record: Record) -> SessionView:
     return session_view(Session.from_document(record.changed[0].after))
 
 
+def closes_at(session: Session) -> str:
+    """Until when usage of a session that its buyer has closed is taken; empty for others."""
+    is_closing = session.status == "closing"
+    return format_time(session.end_us + REPORT_WINDOW_US) if is_closing else ""
+
+
 def session_view(session: Session) -> SessionView:
     """A session as its parties see it."""
     asset = session.asset
@@ -154,7 +169,6 @@ def session_view(session: Session) -> SessionView:
     def given(units: int) -> Money | None:
         return money(units, asset) if units else None
 
-    closes_at_us = session.end_us + REPORT_WINDOW_US
     return SessionView(
         session_id=session.session_id,
         agreement_id=session.agreement_id,
@@ -173,7 +187,7 @@ def session_view(session: Session) -> SessionView:
         unsigned=given(session.unsigned_units),
         opened_at=format_time(session.opened_at_us),
         expires_at=format_time(session.expires_at_us),
-        closes_at=format_time(closes_at_us) if session.status == "closing" else "",
+        closes_at=closes_at(session),
         rate_card_sha256=session.rate_card_sha256,
     )
 

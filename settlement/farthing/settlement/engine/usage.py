@@ -27,6 +27,7 @@ from farthing.protocol.wire import money
 from farthing.settlement.engine import allowances, lots, shares
 from farthing.settlement.engine.drafts import Call, Draft, change
 from farthing.settlement.engine.principals import frozen_since_us
+from farthing.settlement.engine.sessions import closes_at
 from farthing.settlement.engine.state import State
 from farthing.settlement.engine.things import Charge, Drawn, Session
 
@@ -153,6 +154,7 @@ def report_answer(record: Record) -> UsageReport:
         remaining=money(session.left_units, session.asset),
         max_cum=money(session.max_cum_units, session.asset),
         low=session.left_units <= session.low_water_units,
+        closes_at=closes_at(session),
         seq=record.seq,
     )
 
@@ -199,7 +201,7 @@ class _Desk:
         if self._allowance is not None:
             return None
         session = self._session
-        until_us = min(self._now_us, session.end_us)
+        until_us = min(self._now_us, session.expires_at_us)
         if self._frozen_us is not None:
             until_us = min(until_us, self._frozen_us)
         if min(columns.at_us) < self._from_us or max(columns.at_us) > until_us:
@@ -254,7 +256,8 @@ class _Desk:
     def _untimely(self, at_us: int) -> UsageFault | None:
         if at_us < self._from_us:
             return UsageFault.BEFORE_SESSION
-        if at_us > self._session.end_us:
+        # A buyer that has closed owes what it signs for all the same: its vendor cannot know yet.
+        if at_us > self._session.expires_at_us:
             return UsageFault.AFTER_END
         if at_us > self._now_us:
             return UsageFault.IN_FUTURE

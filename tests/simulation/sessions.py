@@ -182,7 +182,7 @@ class Spending(Treasury):
         frozen_us = self.books.frozen_at_us.get(session["buyer_id"], self.now_us)
         edges = (
             *(opened_us - 5 * SECOND_US, end_us, self.now_us + 5 * SECOND_US, frozen_us),
-            *(opened_us - _NEVER_US, self.now_us + _NEVER_US, end_us + SECOND_US),
+            *(opened_us - _NEVER_US, self.now_us + _NEVER_US, int(session["expires_at_us"])),
         )
         return self.chance.choice(edges) + self.chance.choice((-1, 0, 0, 1))
 

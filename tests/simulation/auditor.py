@@ -148,8 +148,8 @@ class Auditor:
                     self.documents[_sha256(document)] = document
         for change in record.get("changed", ()):
             noun, after = change["noun"], change["after"]
-            if noun == "charge" and change["id"] not in self.things[noun]:
-                self._use(after)
+            if noun == "position":
+                self._use(record, change["id"], after)
             self.things[noun][change["id"]] = after
             self.changed_at_us[change["id"]] = record["at_us"]
             if noun in self.waiting:
@@ -165,12 +165,13 @@ class Auditor:
         if record["operation"] == "report_usage" and "refused" not in record:
             self._take_calls(record)
 
-    def _use(self, charge: Json) -> None:
-        agreement_id = charge["agreement_id"]
+    def _use(self, record: Json, agreement_id: str, position: Json) -> None:
         if "limits" in self.things["allowance"].get(agreement_id, {}):
-            used = self.used[agreement_id, day(charge["captured_at_us"])]
-            for meter, quantity in charge["usage"].items():
-                used[meter] = used.get(meter, 0) + int(quantity)
+            before = self.things["position"].get(agreement_id, {})
+            used = self.used[agreement_id, day(record["at_us"])]
+            for meter, quantity in position.items():
+                more = int(quantity) - int(before.get(meter, 0))
+                used[meter] = used.get(meter, 0) + more
 
     def _take_calls(self, record: Json) -> None:
         rejected = {place for place, _ in record["decided"]["rejected"]}

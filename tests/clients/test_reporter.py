@@ -214,9 +214,13 @@ def test_a_number_above_the_vouchers_waits_for_a_later_one() -> None:
     for each in (first, third._replace(place=2), second._replace(place=3)):
         queue.add(each)
 
-    assert [each.event.seq for each in queue.due(1)] == [1]
+    queue.take(queue.due(1)[:1])
+    assert [each.event.seq for each in queue.due(1)] == [2]
     queue.voucher = Signed("w", 3, 100)
-    assert [each.event.seq for each in queue.due(1)] == [1, 3, 2]
+    assert [each.event.seq for each in queue.due(1)] == [3, 2]
+    queue.voucher = Signed("v", 2, 100)
+    assert queue.take(queue.due(1)) == [third._replace(place=1)]
+    assert queue.due(1) == []
 
 
 async def test_sessions_wait_for_nobody_but_themselves(tmp_path: Path) -> None:

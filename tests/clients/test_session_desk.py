@@ -16,7 +16,7 @@ from farthing.clients.wares import Ware
 from farthing.protocol.errors import Code, Refusal, refuse
 from farthing.protocol.keys import PrivateKey
 from farthing.protocol.times import SECOND_US
-from farthing.protocol.x402 import PAYMENT, read_used
+from farthing.protocol.x402 import PAYMENT, Presented, read_used
 from tests.clients.settling import MAC_KEY, PAGE_UNITS, Shop, shop
 from tests.papers import card_document
 
@@ -324,6 +324,29 @@ async def test_macs_run_as_far_as_was_agreed_and_are_reported_once_they_are_sign
         assert given(again) == {"pages": ["one"]}
         assert [seq for _, seq in market.settlement.billed] == [2, 3, 4]
         assert market.desk.runs == 3
+
+
+async def test_a_call_that_is_never_signed_for_holds_back_no_call_that_is(tmp_path: Path) -> None:
+    async with shop(tmp_path) as market:
+        payer = market.payer(per_call=1, unsigned=1)
+        voucher = payer.voucher(PLEASE)
+
+        def numbered(seq: int, pages: int) -> Presented:
+            covering = replace(voucher, seq=seq, max_cum_units=pages * PAGE_UNITS)
+            return payer.signed(covering, mac_key=MAC_KEY)
+
+        far = replace(voucher, seq=900, max_cum_units=2 * PAGE_UNITS)
+        sent = [numbered(1, 1), payer.maced(far), numbered(2, 3), numbered(3, 4)]
+        assert {type(await market.sell(each, PLEASE)) for each in sent} == {Sold}
+        await market.settled(3)
+        billed = [seq for _, seq in market.settlement.billed]
+        await market.crash()
+        await market.open()
+        assert isinstance(await market.sell(numbered(901, 5), PLEASE), Sold)
+        await market.settled(5)
+
+        assert billed == [1, 2, 3]
+        assert [seq for _, seq in market.settlement.billed] == [1, 2, 3, 900, 901]
 
 
 async def test_a_mac_key_is_the_one_that_the_voucher_names(tmp_path: Path) -> None:

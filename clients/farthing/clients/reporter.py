@@ -90,6 +90,7 @@ class UsageQueue:
         self.reported_units = reported_units
         self.voucher = voucher
         self.events: deque[Metered] = deque()
+        self._lowest_seq = INT64_MAX
         self.waiting: deque[KeptBatch] = deque()
         self.is_full = asyncio.Event()
         self.pause_s = 0.0
@@ -112,28 +113,41 @@ class UsageQueue:
     def add(self, metered: Metered) -> None:
         """One more event, in its place."""
         self.events.append(metered)
+        self._lowest_seq = min(self._lowest_seq, metered.event.seq)
         if len(self.events) >= _EVENTS_MAX:
             self.is_full.set()
 
     def due(self, now_us: int) -> list[Metered]:
-        """The next events that a batch takes: what the voucher covers; at the end all."""
+        """The next events that a batch takes: what the voucher covers; at the end all.
+
+        One whose number no signature covers holds back none behind it: its payer may never sign.
+        """
         found: list[Metered] = []
         units, is_over = self.reported_units, now_us >= self.ends_at_us
+        if not is_over and self._lowest_seq > self.voucher.seq:
+            return found
         for each in self.events:
+            if not is_over and each.event.seq > self.voucher.seq:
+                continue
             units += each.units
-            is_covered = each.event.seq <= self.voucher.seq and units <= self.voucher.units
-            if len(found) == _EVENTS_MAX or not (is_covered or is_over):
+            if len(found) == _EVENTS_MAX or not (is_over or units <= self.voucher.units):
                 break
             found.append(each)
         return found
 
-    def take(self, metered: list[Metered]) -> None:
-        """These, the first, are in a batch now."""
+    def take(self, metered: list[Metered]) -> list[Metered]:
+        """These are in a batch now; gives those that they overtook, in their new places."""
+        overtaken: list[Metered] = []
         for each in metered:
             self.reported_units += each.units
-            assert self.events.popleft() is each, "a batch takes the first events"
+            while (first := self.events.popleft()) is not each:
+                overtaken.append(first)
+        overtaken = [each._replace(place=self.next_place()) for each in overtaken]
+        self.events.extend(overtaken)
+        self._lowest_seq = min((each.event.seq for each in self.events), default=INT64_MAX)
         if len(self.events) < _EVENTS_MAX:
             self.is_full.clear()
+        return overtaken
 
 
 class Reporter:
@@ -217,7 +231,11 @@ class Reporter:
             queue.voucher.token,
             metered[-1].place,
         ))  # fmt: skip
-        queue.take(metered)
+        # In one commit with the batch, which takes every place up to its last event's.
+        self._commits.note(*(
+            PutBack(session_id=queue.session_id, seq=each.event.seq, place=each.place)
+            for each in queue.take(metered)
+        ))  # fmt: skip
         await self._commits.kept()
 
     def _signed(

@@ -224,7 +224,7 @@ class SpendSession:
         return await self._take(await self._connection.call(GET_SESSION, ask))
 
     async def close(self, *, key: str = "") -> Session:
-        """Close the session: the vendor reports what it has done, the rest is given back.
+        """Close the session: what the vendor did before it knew is billed, the rest given back.
 
         The vendor is first given a signature for what runs on MACs alone.
         """

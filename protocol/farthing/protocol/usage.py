@@ -96,7 +96,7 @@ class UsageFault(StrEnum):
     BEFORE_SESSION = "before_session"
     """Its time is before the session was opened."""
     AFTER_END = "after_end"
-    """Its time is after the session had ended."""
+    """Its time is after the session's `expires_at`."""
     IN_FUTURE = "in_future"
     """Its time has not come."""
     FROZEN = "frozen"

@@ -72,7 +72,7 @@ class Session:
 
     `calls` were billed, `rejected` were not taken, each for a reason that its report named.
     `max_cum` and `voucher_seq` are of the best voucher that settlement has seen. `closes_at` is
-    until when usage from before the end is still taken; empty while the session is open.
+    until when usage is still taken once the buyer has closed the session, else empty.
     """
 
     session_id: str

@@ -124,7 +124,7 @@ def reserved(thing: JsonObject, parts: Iterable[Part], movement: Movement) -> li
 
 
 def end_us(session: JsonObject) -> int:
-    """The last instant of which a call is covered."""
+    """When it was closed, or else expires; reports are taken for a while longer."""
     return integer({"ended_at_us": session["expires_at_us"], **session}, "ended_at_us")
 
 

@@ -267,7 +267,7 @@ class Session(Thing, frozen=True, kw_only=True):
 
     @property
     def end_us(self) -> int:
-        """The last instant of which a call is covered."""
+        """When it was closed, or else expires; reports are taken for a while longer."""
         return self.ended_at_us or self.expires_at_us
 
     @property

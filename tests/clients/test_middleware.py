@@ -70,6 +70,7 @@ class Site:
     pages: Pages
     seller: Seller
     http: httpx2.AsyncClient
+    paid: PaymentMiddleware
 
     async def post(
         self, paid: Presented | None, arguments: Any = PDF, *, content: bytes = b"", query: str = ""
@@ -112,7 +113,7 @@ async def site(folder: Path) -> AsyncIterator[Site]:
         transport = httpx2.ASGITransport(paid)
         async with httpx2.AsyncClient(transport=transport, base_url=URL) as http:
             try:
-                yield Site(market, pages, seller, http)
+                yield Site(market, pages, seller, http, paid)
             finally:
                 await seller.close()
 
@@ -174,6 +175,36 @@ async def test_what_is_not_priced_is_served_as_before(tmp_path: Path) -> None:
         response = await place.http.get("/free")
 
         assert (response.status_code, response.text) == (200, "free")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "root"),
+    [
+        ("HEAD", "/extract", ""),
+        ("POST", "/extract/", ""),
+        ("POST", "//extract", ""),
+        ("POST", "/v1/extract", "/v1"),
+        ("POST", "/v1/extract", "/v1/"),
+    ],
+)
+async def test_another_spelling_of_a_route_is_paid_for_too(
+    tmp_path: Path, method: str, path: str, root: str
+) -> None:
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        return {"type": "http.request", "body": orjson.dumps(PDF), "more_body": False}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    async with site(tmp_path) as place:
+        scope = {"type": "http", "method": method, "path": path, "root_path": root}
+        headers = [(b"content-type", b"application/json")]
+        await place.paid(scope | {"query_string": b"", "headers": headers}, receive, send)
+
+        assert sent[0]["status"] == 402
+        assert place.pages.runs == 0
 
 
 async def test_a_request_that_is_sent_again_is_answered_again_and_not_worked_on(

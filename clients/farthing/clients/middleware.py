@@ -109,7 +109,9 @@ class PaymentMiddleware:
         self._app = app
         self._seller = seller
         self._routes = {
-            route: Ware(seller.offer(each.listing), each.meter, inspect.signature(_named))
+            _route(*route.split(" ", 1)): Ware(
+                seller.offer(each.listing), each.meter, inspect.signature(_named)
+            )
             for route, each in routes.items()
         }
 
@@ -119,11 +121,19 @@ class PaymentMiddleware:
             return
         ware = None
         if scope["type"] == "http":
-            ware = self._routes.get(f"{scope['method']} {scope['path']}")
+            ware = self._ware(scope)
         if ware is None:
             await self._app(scope, receive, send)
         else:
             await _send(send, *await self._answer(ware, scope, receive))
+
+    def _ware(self, scope: Scope) -> Ware | None:
+        """What a request is sold as: whatever spelling of a path an application may take."""
+        method, path = scope["method"], scope["path"]
+        mounted = path.removeprefix(scope.get("root_path", "").rstrip("/"))
+        methods = ("HEAD", "GET") if method == "HEAD" else (method,)
+        named = [_route(each, name) for each in methods for name in (path, mounted)]
+        return next((self._routes[each] for each in named if each in self._routes), None)
 
     async def _answer(
         self, ware: Ware, scope: Scope, receive: Receive
@@ -188,6 +198,11 @@ class PaymentMiddleware:
             await self._app(scope, started, send)
         finally:
             await self._seller.close()
+
+
+def _route(method: str, path: str) -> str:
+    """A route's name: many applications take a path with more slashes for the same."""
+    return f"{method} /{'/'.join(part for part in path.split('/') if part)}"
 
 
 def _named(arguments: Mapping[str, Json]) -> None:

@@ -179,7 +179,7 @@ def freeze(
     reason: ReasonOption = "",
     idempotency_key: IdempotencyOption = "",
 ) -> None:
-    """Stop an agent or organisation from placing holds (operator, admin), from its next call on."""
+    """Stop an agent or organisation from buying (operator, admin), from its next call on."""
     ask = Freeze(
         principal_id=principal, reason=reason, idempotency_key=idempotency_key or session.new_key()
     )

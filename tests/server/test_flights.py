@@ -97,6 +97,14 @@ async def ended(asked: Awaitable[object]) -> Code | None:
     return None
 
 
+async def asked(flights: Flights, hold_id: str, owner: str) -> Code | bool:
+    try:
+        async with flights.room(hold_id, owner) as is_known:
+            return is_known
+    except Refused as refused:
+        return refused.code
+
+
 async def test_two_front_ends_make_one_call(server: Server) -> None:
     work = Work(slow=True)
     async with server.front_end("one") as one, server.front_end("two") as two:
@@ -247,11 +255,11 @@ async def test_no_more_is_begun_than_there_is_room_for(server: Server) -> None:
         asking = asyncio.create_task(flights.obtain("hold", "owner", HOLD_ENDS_US, work))
         await work.started.wait()
 
-        assert await ended(flights.check_room("another", "owner")) is Code.OVERLOADED
-        assert await flights.check_room("hold", "owner")
+        assert await asked(flights, "another", "owner") is Code.OVERLOADED
+        assert await asked(flights, "hold", "owner") is True
         work.go.set()
         await asking
-        assert not await flights.check_room("another", "owner")
+        assert await asked(flights, "another", "owner") is False
 
 
 async def test_nobody_has_more_than_a_share_of_the_flights(server: Server) -> None:
@@ -264,10 +272,33 @@ async def test_nobody_has_more_than_a_share_of_the_flights(server: Server) -> No
         while flights.in_flight < 2:  # noqa: ASYNC110 # it says so nowhere else
             await asyncio.sleep(0.01)
 
-        assert await ended(flights.check_room("three", "greedy")) is Code.OVERLOADED
-        assert not await flights.check_room("three", "another")
+        assert await asked(flights, "three", "greedy") is Code.OVERLOADED
+        assert await asked(flights, "three", "another") is False
         work.go.set()
         await asyncio.gather(*asking)
+
+
+async def test_those_who_ask_at_once_share_the_room_there_is(server: Server) -> None:
+    async with server.front_end("one", flights_max=16) as flights:
+        inside: list[str] = []
+        all_asked, refused = asyncio.Barrier(6), 0
+
+        async def ask(hold_id: str) -> None:
+            nonlocal refused
+            try:
+                async with flights.room(hold_id, "greedy"):
+                    inside.append(hold_id)
+                    await all_asked.wait()
+            except Refused:
+                refused += 1
+                await all_asked.wait()
+
+        async with asyncio.timeout(10):
+            await asyncio.gather(*map(ask, ("one", "two", "three", "four", "one", "two")))
+
+        assert (len(set(inside)), len(inside) + refused) == (2, 6)
+        # Who has gone leaves the room to others.
+        assert await asked(flights, "five", "greedy") is False
 
 
 async def test_what_cannot_be_kept_is_told_to_those_who_wait(

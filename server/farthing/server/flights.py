@@ -104,6 +104,7 @@ class Flights:
         self._flights_max = flights_max
         self._share_max = max(flights_max // _OWNERS_MIN, 1)
         self._flights: dict[str, _Flight] = {}
+        self._taken: dict[object, tuple[str, str]] = {}
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -124,21 +125,32 @@ class Flights:
         """How many calls are on their way from here."""
         return len(self._flights)
 
-    async def check_room(self, hold_id: str, owner: str) -> bool:
-        """Refuse what could not be begun; gives whether anybody has set out for it before.
+    @asynccontextmanager
+    async def room(self, hold_id: str, owner: str) -> AsyncIterator[bool]:
+        """Keep room for a call while it is begun; gives whether anybody set out for it before.
 
         No owner has more than its share of the flights: vendors that answer nobody are cheap.
 
         Raises:
-            Refused: `overloaded`.
+            Refused: `overloaded`: there is none.
         """
         if hold_id in self._flights or await self._results.is_known(hold_id):
-            return True
-        own = sum(flight.owner == owner for flight in self._flights.values())
-        is_busy = len(self._flights) >= self._flights_max or own >= self._share_max
-        if is_busy or await self._results.is_full():
-            raise Refused(refuse(Code.OVERLOADED, retry_after_s=_RETRY_S))
-        return False
+            yield True
+            return
+        if await self._results.is_full():
+            raise _no_room()
+        # Nothing is waited for from here until the room is taken: many may ask at once.
+        taken = dict(self._taken.values())
+        taken |= {each: flight.owner for each, flight in self._flights.items()}
+        own = sum(each == owner for each in taken.values())
+        if hold_id not in taken and (len(taken) >= self._flights_max or own >= self._share_max):
+            raise _no_room()
+        asking = object()
+        self._taken[asking] = hold_id, owner
+        try:
+            yield False
+        finally:
+            del self._taken[asking]
 
     async def obtain(self, hold_id: str, owner: str, expires_at_us: int, fly: Fly) -> Landed:
         """What a call came to: made now, or before, or by another that is on the way.
@@ -257,6 +269,10 @@ def _put(queue: _Told, told: tuple[float, float | None, str] | None) -> None:
     if queue.full():
         queue.get_nowait()
     queue.put_nowait(told)
+
+
+def _no_room() -> Refused:
+    return Refused(refuse(Code.OVERLOADED, retry_after_s=_RETRY_S))
 
 
 def _on_its_way() -> Refused:

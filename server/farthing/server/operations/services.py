@@ -39,40 +39,40 @@ async def call_service(market: Market, caller: Caller, ask: CallService) -> Repl
     listing = parse_listing(await document_at(market, agreement.listing_sha256))
     args_sha256 = _checked(market, listing, ask)
     hold_id = derive_id("hld", caller.principal_id, CALL_SERVICE.name, ask.idempotency_key)
-    is_known = await market.flights.check_room(hold_id, caller.organisation_id)
-    place = PlaceHold(
-        agreement_id=ask.agreement_id,
-        workload=ask.workload,
-        args_sha256=args_sha256,
-        expires_in_s=ask.deliver_within_s,
-        idempotency_key=ask.idempotency_key,
-    )
-    outcome = await market.submit(caller, CALL_SERVICE, ask, body=ServiceCall(place=place))
-    placed = Hold.from_document(outcome.record.changed[0].after)
-    assert placed.hold_id == hold_id
-    if outcome.replayed and not is_known:
-        # Either nobody has set out yet, or what it came to is forgotten.
-        hold = await hold_now(market, hold_id)
-        if hold.status != "open":
-            raise Refused(await gone(market, hold))
-    errand = Errand(
-        hold=placed,
-        agreement=agreement,
-        listing=listing,
-        arguments=cast("dict[str, LooseJson]", ask.arguments),
-        entitlement=entitlement_of(
-            market, agreement, placed, market.payer.public, outcome.record.at_us
-        ),
-    )
-    with market.metrics.service_call() as ended:
-        landed = await market.flights.obtain(
-            hold_id,
-            caller.organisation_id,
-            placed.expires_at_us,
-            partial(make, market, errand),
+    async with market.flights.room(hold_id, caller.organisation_id) as is_known:
+        place = PlaceHold(
+            agreement_id=ask.agreement_id,
+            workload=ask.workload,
+            args_sha256=args_sha256,
+            expires_in_s=ask.deliver_within_s,
+            idempotency_key=ask.idempotency_key,
         )
-        answer = await _answer(market, caller, agreement, hold_id, landed.ending)
-        ended("replayed" if landed.replayed else "delivered")
+        outcome = await market.submit(caller, CALL_SERVICE, ask, body=ServiceCall(place=place))
+        placed = Hold.from_document(outcome.record.changed[0].after)
+        assert placed.hold_id == hold_id
+        if outcome.replayed and not is_known:
+            # Either nobody has set out yet, or what it came to is forgotten.
+            hold = await hold_now(market, hold_id)
+            if hold.status != "open":
+                raise Refused(await gone(market, hold))
+        errand = Errand(
+            hold=placed,
+            agreement=agreement,
+            listing=listing,
+            arguments=cast("dict[str, LooseJson]", ask.arguments),
+            entitlement=entitlement_of(
+                market, agreement, placed, market.payer.public, outcome.record.at_us
+            ),
+        )
+        with market.metrics.service_call() as ended:
+            landed = await market.flights.obtain(
+                hold_id,
+                caller.organisation_id,
+                placed.expires_at_us,
+                partial(make, market, errand),
+            )
+            answer = await _answer(market, caller, agreement, hold_id, landed.ending)
+            ended("replayed" if landed.replayed else "delivered")
     return Reply(
         answer=answer,
         replayed=landed.replayed,

@@ -326,6 +326,21 @@ async def test_macs_run_as_far_as_was_agreed_and_are_reported_once_they_are_sign
         assert market.desk.runs == 3
 
 
+async def test_a_vendor_trusts_macs_no_further_than_it_wants_to(tmp_path: Path) -> None:
+    async with shop(tmp_path) as market:
+        payer = market.payer(per_call=1, unsigned=1000)
+        first = payer.signed(payer.voucher(PLEASE), mac_key=MAC_KEY)
+        assert isinstance(await market.sell(first, PLEASE), Sold)
+        outcome: Sold | Unpaid | Refusal = await market.sell(
+            payer.maced(payer.voucher(PLEASE)), PLEASE
+        )
+        while isinstance(outcome, Sold) and market.desk.runs < 100:
+            outcome = await market.sell(payer.maced(payer.voucher(PLEASE)), PLEASE)
+
+        assert refused(outcome) == (Code.PROOF_INVALID, "mac.signature")
+        assert market.desk.runs == 1 + 64
+
+
 async def test_a_call_that_is_never_signed_for_holds_back_no_call_that_is(tmp_path: Path) -> None:
     async with shop(tmp_path) as market:
         payer = market.payer(per_call=1, unsigned=1)

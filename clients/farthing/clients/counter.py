@@ -21,7 +21,7 @@ from farthing.clients.entitlements import (
     claimed_hold,
 )
 from farthing.clients.session_desk import CallWork, SessionDesk
-from farthing.clients.session_desks import SessionDesks
+from farthing.clients.session_desks import UNSIGNED_CALLS_MAX, SessionDesks
 from farthing.clients.spool import Entry, Spool
 from farthing.clients.usage_spool import KeptCall, UsageSpool
 from farthing.clients.vendors import Vendor
@@ -73,17 +73,25 @@ class Counter:
         vendor: The vendor's side of the platform.
         platform_keys: The platform's keys by thumbprint, pinned.
         spool: Where work is remembered; `close` closes it.
+        unsigned_calls_max: How many calls' worth may run in a session that nothing signed covers.
     """
 
     def __init__(
-        self, vendor: Vendor, platform_keys: Mapping[str, PublicKey], spool: Spool
+        self,
+        vendor: Vendor,
+        platform_keys: Mapping[str, PublicKey],
+        spool: Spool,
+        *,
+        unsigned_calls_max: int = UNSIGNED_CALLS_MAX,
     ) -> None:
         self._vendor = vendor
         self._platform = vendor.connection.url
         self._platform_keys = platform_keys
         self._clock = vendor.connection.clock
         self.deliveries = Deliveries(vendor, spool)
-        self.sessions = SessionDesks(vendor, UsageSpool(spool.file), self._card)
+        self.sessions = SessionDesks(
+            vendor, UsageSpool(spool.file), self._card, unsigned_calls_max=unsigned_calls_max
+        )
         self._cards: dict[str, RateCard] = {}
         # Whose signature was checked before: a session's calls all come with the same one.
         self._entitled: dict[str, Entitlement] = {}

@@ -27,6 +27,7 @@ from farthing.clients.documents import Offer
 from farthing.clients.home import Home, default_home
 from farthing.clients.metering import Meter
 from farthing.clients.payable import Payable, delivered, failed, unpaid
+from farthing.clients.session_desks import UNSIGNED_CALLS_MAX
 from farthing.clients.spool import Spool
 from farthing.clients.usage_spool import KeptCall
 from farthing.clients.vendors import Vendor
@@ -49,6 +50,7 @@ class Seller:
         platform_keys: The platform's keys by thumbprint, pinned.
         spool: Where work is remembered; one process has it open at a time.
         offer: Gives the offer that was published under a name.
+        unsigned_calls_max: How many calls' worth may run in a session on MACs alone; 0 for none.
     """
 
     def __init__(
@@ -58,7 +60,9 @@ class Seller:
         platform_keys: Mapping[str, PublicKey],
         spool: Path,
         offer: Callable[[str], Offer],
+        unsigned_calls_max: int = UNSIGNED_CALLS_MAX,
     ) -> None:
+        self.unsigned_calls_max = unsigned_calls_max
         self.vendor = vendor
         self.platform = vendor.connection.url
         self._platform_keys = platform_keys
@@ -175,7 +179,12 @@ class Seller:
         async with self._opening:
             if self._counter is None:
                 spool = await asyncio.to_thread(Spool, self._spool_path)
-                counter = Counter(self.vendor, self._platform_keys, spool)
+                counter = Counter(
+                    self.vendor,
+                    self._platform_keys,
+                    spool,
+                    unsigned_calls_max=self.unsigned_calls_max,
+                )
                 await counter.open()
                 self._counter = counter
             return self._counter

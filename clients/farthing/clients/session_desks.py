@@ -21,10 +21,12 @@ from farthing.protocol.sequences import WINDOW, Window
 from farthing.protocol.times import DAY_US, SECOND_US
 from farthing.protocol.vouchers import VoucherDesk
 
-__all__ = ["SessionDesks"]
+__all__ = ["UNSIGNED_CALLS_MAX", "SessionDesks"]
 
 CardOf = Callable[[Entitlement], Awaitable[RateCard]]
 
+UNSIGNED_CALLS_MAX: Final = 64
+"""How many calls' worth a vendor lets run unsigned: the entitlement's bound is its buyer's wish."""
 _KEEP_US: Final = 31 * DAY_US
 # As long as settlement takes reports of a session that is over.
 _LINGER_US: Final = 300 * SECOND_US
@@ -37,9 +39,18 @@ class SessionDesks:
         vendor: Signs, reports and asks.
         spool: Remembers.
         card_of: Gives the rate card that a session is rated under.
+        unsigned_calls_max: How many calls' worth may run in a session that nothing signed covers.
     """
 
-    def __init__(self, vendor: Vendor, spool: UsageSpool, card_of: CardOf) -> None:
+    def __init__(
+        self,
+        vendor: Vendor,
+        spool: UsageSpool,
+        card_of: CardOf,
+        *,
+        unsigned_calls_max: int = UNSIGNED_CALLS_MAX,
+    ) -> None:
+        self._unsigned_calls_max = unsigned_calls_max
         self._spool = spool
         self._card_of = card_of
         self._clock = vendor.connection.clock
@@ -122,7 +133,9 @@ class SessionDesks:
         counts = VoucherDesk(
             cap_units=entitlement.cap_units,
             per_call_units=entitlement.per_call_units,
-            unsigned_units=entitlement.unsigned_units,
+            unsigned_units=min(
+                entitlement.unsigned_units, self._unsigned_calls_max * entitlement.per_call_units
+            ),
         )
         return SessionDesk(entitlement, counts, running, queue, mac_key=b"", tools=self._tools)
 

@@ -1,4 +1,4 @@
-"""Money coming in from outside, and the transfers that other nouns build."""
+"""Money coming in from outside, what can be set aside, and the transfers that other nouns build."""
 
 from farthing.protocol.errors import Code, Refusal, refuse
 from farthing.protocol.ids import derive_id
@@ -11,16 +11,27 @@ from farthing.protocol.ledger import (
     account_name,
 )
 from farthing.protocol.messages.accounts import FundAccount, Funding
-from farthing.protocol.money import INT64_MAX
+from farthing.protocol.money import INT64_MAX, format_units
 from farthing.protocol.records import Record
 from farthing.protocol.wire import Role, money
 from farthing.settlement.engine.commands import PLATFORM
 from farthing.settlement.engine.drafts import Call, Draft
 from farthing.settlement.engine.state import State
+from farthing.settlement.engine.things import Agreement
 
-__all__ = ["available_units", "fund", "fund_answer", "is_full", "post", "transfer"]
+__all__ = [
+    "available_units",
+    "fund",
+    "fund_answer",
+    "is_full",
+    "not_covered",
+    "post",
+    "transfer",
+]
 
 _NOTHING = Account()
+# What is set aside may end in several transfers, each of up to 2**63: there is room for them.
+_NEARLY_FULL = COUNTER_MAX // 2
 
 
 def available_units(state: State, owner: str, kind: AccountKind, asset: str) -> int:
@@ -77,3 +88,39 @@ def is_full(state: State, credit: str, debit: str, units: int) -> bool:
     into, out = state.accounts.get(credit, _NOTHING), state.accounts.get(debit, _NOTHING)
     most = max(into.credits_posted + into.credits_pending, out.debits_posted + out.debits_pending)
     return units > INT64_MAX or most + units > COUNTER_MAX
+
+
+def not_covered(state: State, agreement: Agreement, units: int) -> tuple[Refusal, ...]:
+    """Why this much money cannot be set aside under an agreement: it is short, or closed."""
+    short = _short(state, agreement, units)
+    closed = _closed(state, agreement) if state.closures else None
+    return tuple(each for each in (short, closed) if each is not None)
+
+
+def _short(state: State, agreement: Agreement, units: int) -> Refusal | None:
+    """What the operator lacks: money and, where it has some, grace."""
+    name = account_name(agreement.operator_id, AccountKind.PREPAID, agreement.asset)
+    account = state.accounts.get(name, _NOTHING)
+    available = account.available_units
+    if account.debits_posted > _NEARLY_FULL:
+        return refuse(Code.AMOUNT_OVERFLOW, path="amount")
+    if units > available and state.grace_units:
+        available += state.grace_units.get(name, 0)
+    if units <= available:
+        return None
+    return refuse(
+        Code.INSUFFICIENT_FUNDS,
+        path="amount",
+        required=format_units(units, agreement.asset),
+        remaining=format_units(available, agreement.asset),
+        asset=agreement.asset,
+    )
+
+
+def _closed(state: State, agreement: Agreement) -> Refusal | None:
+    """Whether nothing new begins on the account that would pay, or be paid in the end."""
+    payer = account_name(agreement.operator_id, AccountKind.PREPAID, agreement.asset)
+    payee = account_name(agreement.vendor_id, AccountKind.VENDOR_PAYABLE, agreement.asset)
+    if payer in state.closures or payee in state.closures:
+        return refuse(Code.ACCOUNT_CLOSED, path="agreement_id")
+    return None

@@ -16,14 +16,7 @@ from farthing.protocol.canonical import Json
 from farthing.protocol.contracts import DeliveryRecord
 from farthing.protocol.errors import Code, Refusal, refuse
 from farthing.protocol.ids import derive_id
-from farthing.protocol.ledger import (
-    COUNTER_MAX,
-    Account,
-    AccountKind,
-    Movement,
-    Transfer,
-    account_name,
-)
+from farthing.protocol.ledger import AccountKind, Movement, Transfer, account_name
 from farthing.protocol.messages.agreements import Line as LineView
 from farthing.protocol.messages.holds import CaptureHold, HoldView, PlaceHold, ReleaseHold
 from farthing.protocol.messages.holds import Charge as ChargeView
@@ -41,7 +34,7 @@ from farthing.protocol.records import Change, Count, Record
 from farthing.protocol.times import SECOND_US, format_time, utc_day
 from farthing.protocol.wire import Usage, money
 from farthing.settlement.engine import allowances, lots, shares
-from farthing.settlement.engine.accounts import post, transfer
+from farthing.settlement.engine.accounts import not_covered, post, transfer
 from farthing.settlement.engine.commands import PLATFORM
 from farthing.settlement.engine.drafts import Call, Draft, change
 from farthing.settlement.engine.principals import is_frozen
@@ -58,18 +51,12 @@ __all__ = [
     "give_back",
     "hold_view",
     "lines_view",
-    "not_covered",
     "place",
     "place_answer",
     "quantities",
     "release",
     "release_answer",
 ]
-
-
-_NOTHING = Account()
-# What a hold begins may end in several transfers, each of up to 2**63: there is room for them.
-_NEARLY_FULL = COUNTER_MAX // 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -364,42 +351,6 @@ def _price(
 ) -> _Price:
     rating = rate(card, dict(position), dict(usage))
     return _Price(rating.total_units, [line_document(line) for line in rating.lines])
-
-
-def not_covered(state: State, agreement: Agreement, units: int) -> tuple[Refusal, ...]:
-    """Why this much money cannot be set aside under an agreement: it is short, or closed."""
-    short = _short(state, agreement, units)
-    closed = _closed(state, agreement) if state.closures else None
-    return tuple(each for each in (short, closed) if each is not None)
-
-
-def _short(state: State, agreement: Agreement, units: int) -> Refusal | None:
-    """What the operator lacks: money and, where it has some, grace."""
-    name = account_name(agreement.operator_id, AccountKind.PREPAID, agreement.asset)
-    account = state.accounts.get(name, _NOTHING)
-    available = account.available_units
-    if account.debits_posted > _NEARLY_FULL:
-        return refuse(Code.AMOUNT_OVERFLOW, path="amount")
-    if units > available and state.grace_units:
-        available += state.grace_units.get(name, 0)
-    if units <= available:
-        return None
-    return refuse(
-        Code.INSUFFICIENT_FUNDS,
-        path="amount",
-        required=format_units(units, agreement.asset),
-        remaining=format_units(available, agreement.asset),
-        asset=agreement.asset,
-    )
-
-
-def _closed(state: State, agreement: Agreement) -> Refusal | None:
-    """Whether nothing new begins on the account that would pay, or be paid in the end."""
-    payer = account_name(agreement.operator_id, AccountKind.PREPAID, agreement.asset)
-    payee = account_name(agreement.vendor_id, AccountKind.VENDOR_PAYABLE, agreement.asset)
-    if payer in state.closures or payee in state.closures:
-        return refuse(Code.ACCOUNT_CLOSED, path="agreement_id")
-    return None
 
 
 def _lifetime_s(body: PlaceHold, agreement: Agreement) -> int:

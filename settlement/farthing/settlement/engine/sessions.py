@@ -27,8 +27,8 @@ from farthing.protocol.times import SECOND_US, format_time, utc_day
 from farthing.protocol.usage import REPORT_WINDOW_US
 from farthing.protocol.wire import Money, money
 from farthing.settlement.engine import lots, shares
+from farthing.settlement.engine.accounts import not_covered
 from farthing.settlement.engine.drafts import Call, Draft, change
-from farthing.settlement.engine.holds import not_covered
 from farthing.settlement.engine.principals import is_frozen
 from farthing.settlement.engine.state import State
 from farthing.settlement.engine.things import Agreement, Drawn, Session

@@ -104,6 +104,20 @@ async def test_a_call_that_is_asked_for_again_is_given_again_and_not_done_again(
         assert market.settlement.billed == {(payer.book.session_id, 1): 2 * PAGE_UNITS}
 
 
+@pytest.mark.parametrize("number", ["9" * 5000, "\u0663", "9" * 20])
+async def test_a_payment_with_a_number_that_is_none_is_refused_after_the_end_too(
+    tmp_path: Path, number: str
+) -> None:
+    async with shop(tmp_path) as market:
+        payer = market.payer()
+        sent = replace(payer.maced(payer.voucher(PDF)), mac=f"{number}.1.x")
+        market.clock.now_us += 700 * SECOND_US
+
+        outcome = await market.sell(sent, PDF)
+
+        assert refused(outcome) == (Code.SESSION_CLOSED, "entitlement")
+
+
 async def test_a_number_is_for_one_call_alone(tmp_path: Path) -> None:
     async with shop(tmp_path) as market:
         payer = market.payer()

@@ -5,6 +5,7 @@ Boundary: which payment it is, whether it holds, and which desk works for it: a 
 affair (`paid`, `middleware`). Source: spec/payments-mcp.md.
 """
 
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -45,6 +46,7 @@ from farthing.protocol.x402 import (
 __all__ = ["Counter", "Run", "Sold", "Unpaid"]
 
 _ENTITLED_MAX: Final = 4096
+_NUMBER: Final = re.compile(r"[1-9][0-9]{0,15}")
 
 Run: TypeAlias = Callable[[Mapping[str, Json], int], Awaitable[Produced]]
 """Does the work, told the schema that the result is sold under and the most that it may cost."""
@@ -231,9 +233,9 @@ class Counter:
         """When the call that a payment says it is for was taken, with these arguments."""
         session_id = claimed(presented.entitlement).get("session_id")
         seq = claimed(presented.voucher).get("seq") or presented.mac.partition(".")[0]
-        if not isinstance(session_id, str) or not str(seq).isdecimal():
+        if not isinstance(session_id, str) or _NUMBER.fullmatch(str(seq)) is None:
             return None
-        call = await self.sessions.kept(session_id, min(int(str(seq)), INT64_MAX))
+        call = await self.sessions.kept(session_id, int(str(seq)))
         return call.at_us if call is not None and call.args_sha256 == args_sha256 else None
 
     async def _desk(self, entitlement: Entitlement) -> SessionDesk:

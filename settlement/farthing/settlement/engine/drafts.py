@@ -1,5 +1,7 @@
 """What a noun's decision gives: the effects of a record that `decide` will number and date."""
 
+from collections.abc import Mapping
+
 import msgspec
 
 from farthing.protocol.canonical import Json
@@ -8,7 +10,7 @@ from farthing.protocol.records import Change, Count
 from farthing.settlement.engine.commands import Command
 from farthing.settlement.engine.things import Thing
 
-__all__ = ["Call", "Draft", "change"]
+__all__ = ["Call", "Draft", "advanced", "change"]
 
 JsonObject = dict[str, Json]
 
@@ -48,3 +50,9 @@ def change(noun: str, thing_id: str, after: Thing, before: Thing | None = None) 
         after=after.document(),
         before=None if before is None else before.document(),
     )
+
+
+def advanced(agreement_id: str, position: Mapping[str, int]) -> Change:
+    """The change of an agreement's position to the quantities used by then."""
+    after: JsonObject = {meter: str(quantity) for meter, quantity in position.items()}
+    return Change(noun="position", id=agreement_id, after=after)

@@ -36,7 +36,7 @@ from farthing.protocol.wire import Usage, money
 from farthing.settlement.engine import allowances, lots, shares
 from farthing.settlement.engine.accounts import not_covered, post, transfer
 from farthing.settlement.engine.commands import PLATFORM
-from farthing.settlement.engine.drafts import Call, Draft, change
+from farthing.settlement.engine.drafts import Call, Draft, advanced, change
 from farthing.settlement.engine.principals import is_frozen
 from farthing.settlement.engine.state import State
 from farthing.settlement.engine.things import Agreement, Charge, Drawn, Hold
@@ -409,8 +409,6 @@ def _charge(
         window_closes_at_us=call.now_us + agreement.dispute_window_s * SECOND_US,
         seq=call.seq,
     )
-    if agreement.partner is None and not hold.drawn:
-        return charge
     return shares.shared(charge, hold.drawn, agreement)
 
 
@@ -418,8 +416,7 @@ def _advanced(state: State, agreement: Agreement, usage: Mapping[str, int]) -> C
     position = dict(state.positions.get(agreement.agreement_id, {}))
     for meter, quantity in usage.items():
         position[meter] = position.get(meter, 0) + quantity
-    after: dict[str, Json] = {meter: str(quantity) for meter, quantity in position.items()}
-    return Change(noun="position", id=agreement.agreement_id, after=after)
+    return advanced(agreement.agreement_id, position)
 
 
 def _aside(movement: Movement, hold: Hold) -> list[Transfer]:

@@ -1,6 +1,6 @@
-"""The postings of a charge that has more to it: a partner's share, or credit lots that pay it.
+"""The postings of sessions, and of holds with more to them: a partner's share, or credit lots.
 
-Boundary: a plain charge never comes here. The order of everything is the law's
+Boundary: a plain hold is set aside and captured in `holds`. The order of everything is the law's
 (`protocol.shares`). Source: spec/ledger.md.
 """
 
@@ -19,6 +19,8 @@ __all__ = ["aside", "back", "capture", "escrow", "payees", "reserve", "ruling", 
 def shared(charge: Charge, drawn: tuple[Drawn, ...], agreement: Agreement) -> Charge:
     """The charge with its partner's share and what it consumed of the lots that were drawn on."""
     partner = agreement.partner
+    if partner is None and not drawn:
+        return charge
     tail = None
     if partner is not None:
         units = partner_share(charge.amount_units, charge.fee_units, partner.ppm)

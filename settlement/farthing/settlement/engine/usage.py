@@ -19,13 +19,13 @@ from farthing.protocol.messages.sessions import RejectedEvent, UsageReport
 from farthing.protocol.money import share_ppm
 from farthing.protocol.rating import RateCard, RatingCode, RatingError, line_document, rate
 from farthing.protocol.rating.running import Running
-from farthing.protocol.records import Change, Record
+from farthing.protocol.records import Record
 from farthing.protocol.sequences import Window
 from farthing.protocol.times import SECOND_US
 from farthing.protocol.usage import REPORT_WINDOW_US, SKEW_US, Columns, UsageFault
 from farthing.protocol.wire import money
 from farthing.settlement.engine import allowances, lots, shares
-from farthing.settlement.engine.drafts import Call, Draft, change
+from farthing.settlement.engine.drafts import Call, Draft, advanced, change
 from farthing.settlement.engine.principals import frozen_since_us
 from farthing.settlement.engine.sessions import closes_at
 from farthing.settlement.engine.state import State
@@ -121,7 +121,7 @@ def report(state: State, call: Call) -> Draft | Refusal:
             *lots.ended(state, drawn, drawn),
         ]
     if usage:
-        changed.append(_advanced(session.agreement_id, judged.position))
+        changed.append(advanced(session.agreement_id, judged.position))
         changed += allowances.used(state, session.agreement_id, usage, call.now_us)
     return Draft(
         moved=tuple(moved),
@@ -347,8 +347,6 @@ def _charge(
         window_closes_at_us=call.now_us + agreement.dispute_window_s * SECOND_US,
         seq=call.seq,
     )
-    if agreement.partner is None and not session.drawn:
-        return charge
     return shares.shared(charge, session.drawn, agreement)
 
 
@@ -359,11 +357,6 @@ def _left(drawn: tuple[Drawn, ...], used: tuple[Drawn, ...]) -> tuple[Drawn, ...
     spent = {each.lot_id: each.amount_units for each in used}
     rest = [replace(d, amount_units=d.amount_units - spent.get(d.lot_id, 0)) for d in drawn]
     return tuple(each for each in rest if each.amount_units)
-
-
-def _advanced(agreement_id: str, position: Mapping[str, int]) -> Change:
-    after: dict[str, Json] = {meter: str(quantity) for meter, quantity in position.items()}
-    return Change(noun="position", id=agreement_id, after=after)
 
 
 def _rejected(record: Record, rejected: Sequence[tuple[int, str]]) -> tuple[RejectedEvent, ...]:

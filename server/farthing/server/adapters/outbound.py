@@ -113,9 +113,13 @@ class Outbound:
         """Judge a URL by itself, before anything is resolved.
 
         Raises:
-            AddressRefused: it is in clear, or names an address that is not open.
+            AddressRefused: it is in clear, names an address that is not open, or is none.
         """
-        parts = urlsplit(url)
+        try:
+            parts = urlsplit(url)
+            _ = parts.port  # read here, it is judged
+        except ValueError as error:
+            raise AddressRefused("The vendor's address is none.") from error
         host = parts.hostname or ""
         literal = _literal(host)
         is_local = host == "localhost" or (literal is not None and literal.is_loopback)

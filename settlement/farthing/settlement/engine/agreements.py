@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from msgspec.structs import replace
 
-from farthing.protocol.authority.decide import Purchase, decide, first_of
+from farthing.protocol.authority.decide import Purchase, first_of
 from farthing.protocol.canonical import Json
 from farthing.protocol.contracts import QuoteDocument
 from farthing.protocol.errors import Code, Refusal, refuse
@@ -18,10 +18,10 @@ from farthing.protocol.ids import derive_id
 from farthing.protocol.messages.agreements import AcceptTerms, TerminateAgreement
 from farthing.protocol.messages.agreements import Agreement as AgreementView
 from farthing.protocol.records import Record
-from farthing.protocol.times import format_time, utc_day
+from farthing.protocol.times import format_time
 from farthing.protocol.wire import Usage
+from farthing.settlement.engine import grants
 from farthing.settlement.engine.drafts import Call, Draft, change
-from farthing.settlement.engine.principals import is_frozen
 from farthing.settlement.engine.state import State
 from farthing.settlement.engine.things import Agreement
 from farthing.settlement.engine.treasury import partner_of
@@ -65,15 +65,7 @@ def accept(state: State, call: Call) -> Draft | Refusal:
     purchase = Purchase(
         vendor_id=listing.vendor_id, tags=listing.tags, asset=listing.asset, units=0
     )
-    grant = state.grants.get((call.principal_id, listing.asset))
-    spent_units = state.counters.get((grant.grant_id, utc_day(call.now_us)), 0) if grant else 0
-    if reasons := decide(
-        grant,
-        purchase,
-        frozen=is_frozen(state, call.principal_id),
-        spent_units=spent_units,
-        now_us=call.now_us,
-    ):
+    if reasons := grants.not_authorised(state, call, purchase):
         return first_of(reasons)
     terms = state.terms[listing.terms_sha256]
     agreement = Agreement(

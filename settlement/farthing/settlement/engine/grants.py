@@ -1,7 +1,8 @@
-"""Authority grants: setting and revoking them. Spending under them is judged in `holds`."""
+"""Authority grants: setting and revoking them, and what speaks against a purchase under them."""
 
 from dataclasses import replace
 
+from farthing.protocol.authority.decide import Purchase, decide
 from farthing.protocol.authority.grant import Grant
 from farthing.protocol.errors import Code, Refusal, refuse
 from farthing.protocol.ids import derive_id
@@ -11,9 +12,10 @@ from farthing.protocol.records import Change, Record
 from farthing.protocol.times import format_time, parse_time, utc_day
 from farthing.protocol.wire import money
 from farthing.settlement.engine.drafts import Call, Draft
+from farthing.settlement.engine.principals import is_frozen
 from farthing.settlement.engine.state import State
 
-__all__ = ["grant_answer", "grant_view", "revoke_authority", "set_authority"]
+__all__ = ["grant_answer", "grant_view", "not_authorised", "revoke_authority", "set_authority"]
 
 
 def set_authority(state: State, call: Call) -> Draft | Refusal:
@@ -49,6 +51,19 @@ def revoke_authority(state: State, call: Call) -> Draft | Refusal:
     if grant is None or not _is_own_agent(state, call, body.agent_id):
         return refuse(Code.NOT_FOUND, path="agent_id")
     return _amend(state, call, replace(grant, revoked=True))
+
+
+def not_authorised(state: State, call: Call, purchase: Purchase) -> tuple[Refusal, ...]:
+    """Every reason why the caller has no authority for a purchase now."""
+    grant = state.grants.get((call.principal_id, purchase.asset))
+    day = utc_day(call.now_us)
+    return decide(
+        grant,
+        purchase,
+        frozen=is_frozen(state, call.principal_id),
+        spent_units=state.counters.get((grant.grant_id, day), 0) if grant else 0,
+        now_us=call.now_us,
+    )
 
 
 def grant_answer(record: Record) -> GrantView:

@@ -11,7 +11,7 @@ from typing import NamedTuple, cast
 
 from msgspec.structs import replace
 
-from farthing.protocol.authority.decide import Purchase, decide, first_of
+from farthing.protocol.authority.decide import Purchase, first_of
 from farthing.protocol.canonical import Json
 from farthing.protocol.contracts import DeliveryRecord
 from farthing.protocol.errors import Code, Refusal, refuse
@@ -33,7 +33,7 @@ from farthing.protocol.rating import (
 from farthing.protocol.records import Change, Count, Record
 from farthing.protocol.times import SECOND_US, format_time, utc_day
 from farthing.protocol.wire import Usage, money
-from farthing.settlement.engine import allowances, lots, shares
+from farthing.settlement.engine import allowances, grants, lots, shares
 from farthing.settlement.engine.accounts import not_covered, post, transfer
 from farthing.settlement.engine.commands import PLATFORM
 from farthing.settlement.engine.drafts import Call, Draft, advanced, change
@@ -89,21 +89,14 @@ def place(state: State, call: Call) -> Draft | Refusal:
     if isinstance(rating, Refusal):
         return rating
     units = rating.total_units
-    day = utc_day(call.now_us)
-    grant = state.grants.get((call.principal_id, agreement.asset))
-    reasons = decide(
-        grant,
-        Purchase(
-            vendor_id=agreement.vendor_id,
-            tags=agreement.tags,
-            asset=agreement.asset,
-            units=units,
-            vendor_frozen=is_frozen(state, agreement.vendor_id),
-        ),
-        frozen=is_frozen(state, call.principal_id),
-        spent_units=state.counters.get((grant.grant_id, day), 0) if grant else 0,
-        now_us=call.now_us,
+    purchase = Purchase(
+        vendor_id=agreement.vendor_id,
+        tags=agreement.tags,
+        asset=agreement.asset,
+        units=units,
+        vendor_frozen=is_frozen(state, agreement.vendor_id),
     )
+    reasons = grants.not_authorised(state, call, purchase)
     drawn: tuple[Drawn, ...] = ()
     money_units = units
     if state.free_lots:
@@ -113,7 +106,7 @@ def place(state: State, call: Call) -> Draft | Refusal:
     reasons += allowances.not_allowed(state, agreement.agreement_id, workload, call.now_us)
     if reasons := (*reasons, *not_covered(state, agreement, money_units)):
         return first_of(reasons)
-    assert grant is not None
+    grant = state.grants[call.principal_id, agreement.asset]
     hold = Hold(
         hold_id=derive_id(
             "hld", call.principal_id, call.command.operation, call.command.idempotency_key
@@ -129,7 +122,7 @@ def place(state: State, call: Call) -> Draft | Refusal:
         workload=workload,
         args_sha256=body.args_sha256,
         grant_id=grant.grant_id,
-        day=day,
+        day=utc_day(call.now_us),
         expires_at_us=call.now_us + _lifetime_s(body, agreement) * SECOND_US,
         seq=call.seq,
         drawn=drawn,

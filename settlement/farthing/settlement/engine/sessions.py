@@ -10,7 +10,7 @@ from typing import cast
 
 from msgspec.structs import replace
 
-from farthing.protocol.authority.decide import Purchase, decide, first_of
+from farthing.protocol.authority.decide import Purchase, first_of
 from farthing.protocol.errors import Code, Refusal, refuse
 from farthing.protocol.ids import derive_id
 from farthing.protocol.ledger import Movement
@@ -26,7 +26,7 @@ from farthing.protocol.records import Count, Record
 from farthing.protocol.times import SECOND_US, format_time, utc_day
 from farthing.protocol.usage import REPORT_WINDOW_US
 from farthing.protocol.wire import Money, money
-from farthing.settlement.engine import lots, shares
+from farthing.settlement.engine import grants, lots, shares
 from farthing.settlement.engine.accounts import not_covered
 from farthing.settlement.engine.drafts import Call, Draft, change
 from farthing.settlement.engine.principals import is_frozen
@@ -216,22 +216,15 @@ def _allowed(
     foreign = next((name for name, each in amounts.items() if each.asset != asset), "")
     # An amount of another asset is held against no limit of this one.
     units = 0 if foreign else next(iter(amounts.values())).units
-    grant = state.grants.get((call.principal_id, asset))
-    day = utc_day(call.now_us)
-    reasons = decide(
-        grant,
-        Purchase(
-            vendor_id=agreement.vendor_id,
-            tags=agreement.tags,
-            asset=asset,
-            units=units,
-            per_call_units=0 if foreign else per_call_units,
-            vendor_frozen=is_frozen(state, agreement.vendor_id),
-        ),
-        frozen=is_frozen(state, call.principal_id),
-        spent_units=state.counters.get((grant.grant_id, day), 0) if grant else 0,
-        now_us=call.now_us,
+    purchase = Purchase(
+        vendor_id=agreement.vendor_id,
+        tags=agreement.tags,
+        asset=asset,
+        units=units,
+        per_call_units=0 if foreign else per_call_units,
+        vendor_frozen=is_frozen(state, agreement.vendor_id),
     )
+    reasons = grants.not_authorised(state, call, purchase)
     if foreign:
         return first_of((*reasons, refuse(Code.ASSET_MISMATCH, path=f"{foreign}.asset")))
     drawn = lots.draw(state, agreement.operator_id, asset, units, call.now_us, known=known)

@@ -26,7 +26,7 @@ from farthing.protocol.proofs import Entitlement
 from farthing.protocol.rating import RatingError
 from farthing.protocol.rating.running import Running
 from farthing.protocol.times import SECOND_US
-from farthing.protocol.usage import UsageFault, UsageOutcome
+from farthing.protocol.usage import REPORT_WINDOW_US, UsageFault, UsageOutcome
 from farthing.protocol.vouchers import VoucherDesk
 from farthing.protocol.x402 import PAYMENT
 
@@ -34,8 +34,8 @@ __all__ = ["CallWork", "SessionDesk", "Tools"]
 
 log = logging.getLogger(__name__)
 
-# Settlement takes reports for five minutes after a session's end.
-_AFTER_END_S: Final = 240
+# Of the time in which settlement takes reports after a session's end, the last minute is for them.
+_AFTER_END_US: Final = REPORT_WINDOW_US - 60 * SECOND_US
 _FAILED: Final = refuse(Code.VENDOR_FAILED)
 # Why settlement takes no more, by the word it said; every other is the session's end.
 _STOPPED: Final[dict[str, Code]] = {
@@ -215,7 +215,7 @@ class SessionDesk:
         ended: KeptCall | None = None
         refusal, outcome = _FAILED, UsageOutcome.FAILED_VENDOR
         try:
-            left_s = (self.entitlement.expires_at_us - at_us) / SECOND_US + _AFTER_END_S
+            left_s = (self.entitlement.expires_at_us + _AFTER_END_US - at_us) / SECOND_US
             async with asyncio.timeout(min(work.deadline_s, left_s)):
                 produced = await work.run()
         except Undeliverable as failed:

@@ -18,7 +18,8 @@ from farthing.protocol.proofs import Entitlement
 from farthing.protocol.rating import START, Position, RateCard, compile_card
 from farthing.protocol.rating.running import Running
 from farthing.protocol.sequences import WINDOW, Window
-from farthing.protocol.times import DAY_US, SECOND_US
+from farthing.protocol.times import DAY_US
+from farthing.protocol.usage import REPORT_WINDOW_US
 from farthing.protocol.vouchers import VoucherDesk
 
 __all__ = ["UNSIGNED_CALLS_MAX", "SessionDesks"]
@@ -28,8 +29,6 @@ CardOf = Callable[[Entitlement], Awaitable[RateCard]]
 UNSIGNED_CALLS_MAX: Final = 64
 """How many calls' worth a vendor lets run unsigned: the entitlement's bound is its buyer's wish."""
 _KEEP_US: Final = 31 * DAY_US
-# As long as settlement takes reports of a session that is over.
-_LINGER_US: Final = 300 * SECOND_US
 
 
 class SessionDesks:
@@ -192,7 +191,7 @@ class SessionDesks:
             self._reporter.wake(queue)
             desk = self._desks.get(queue.session_id)
             is_done = not queue.events and not queue.waiting and not (desk and desk.working)
-            if is_done and now_us >= queue.ends_at_us + _LINGER_US:
+            if is_done and now_us >= queue.ends_at_us + REPORT_WINDOW_US:
                 self._queues.pop(queue.session_id)
                 self._desks.pop(queue.session_id, None)
 

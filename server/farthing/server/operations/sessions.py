@@ -1,7 +1,7 @@
 """Spend sessions: opening, topping up, closing, showing, and the usage that a vendor reports."""
 
 from dataclasses import replace
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from farthing.identity.callers import Caller
 from farthing.protocol.canonical import Json, sha256_hex
@@ -20,6 +20,7 @@ from farthing.protocol.messages.sessions import (
     ReportUsage,
     Sessions,
     TopUpSession,
+    UsageReport,
 )
 from farthing.protocol.messages.sessions import Session as SessionView
 from farthing.protocol.proofs import (
@@ -102,9 +103,10 @@ async def report_usage(market: Market, caller: Caller, ask: ReportUsage) -> Repl
     except Refused as refused:
         count_refused(market.metrics, refused.refusal, max(body.events, 1))
         raise
+    given = reply(outcome, report_answer)
     if not outcome.replayed:
-        count_reported(market.metrics, report_answer(outcome.record))
-    return with_standing(outcome, reply(outcome, report_answer), _asset(outcome))
+        count_reported(market.metrics, cast("UsageReport", given.answer))
+    return with_standing(outcome, given, _asset(outcome))
 
 
 async def _read(market: Market, caller: Caller, ask: ReportUsage) -> Reported:

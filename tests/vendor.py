@@ -8,7 +8,9 @@ It prints `ready` when it serves, and the name of the place where it stands stil
 import asyncio
 import json
 import sys
-from dataclasses import dataclass
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +23,11 @@ from farthing.clients.documents import Offer
 from farthing.clients.paid import Seller
 from farthing.clients.transport import Connection
 from farthing.clients.vendors import Vendor
-from tests.papers import signing_key
+from tests.papers import card_document, listing_document, signing_key, terms_document
+from tests.processes import ServerProcess, free_port
+from tests.remote import Market, opened
 
-__all__ = ["PLACES", "VendorProcess"]
+__all__ = ["PLACES", "Selling", "VendorProcess", "selling"]
 
 # In the middle of the order of things: the work is done and not kept; it is kept and the capture
 # not sent; the platform has captured and its answer is not read.
@@ -65,6 +69,67 @@ class VendorProcess:
         if self.process is not None and self.process.returncode is None:
             self.process.kill()
             await self.process.wait()
+
+    @property
+    def runs(self) -> int:
+        """How often the work was done so far."""
+        path = Path(self.settings["folder"]) / "runs"
+        return len(path.read_text().splitlines()) if path.exists() else 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selling:
+    """A platform, its market, and the vendor's process with the offers of its two tools."""
+
+    platform: ServerProcess
+    market: Market
+    vendor: VendorProcess
+    offers: dict[str, Offer]
+
+
+@asynccontextmanager
+async def selling(tmp_path: Path, *, workers: int = 1) -> AsyncIterator[Selling]:
+    """A platform that runs, and a vendor that waits to be started.
+
+    Its tool `extract_text` may be run again, `extract_once` may not.
+    """
+    platform = ServerProcess(tmp_path / "platform", free_port(), workers=workers)
+    platform.data_dir.mkdir()
+    folder = tmp_path / "vendor"
+    folder.mkdir()
+    vendor = VendorProcess({})
+    try:
+        facts = await platform.start()
+        async with httpx2.AsyncClient() as http:
+            market = await opened(facts, http)
+            port = free_port()
+            offers = {
+                tool: offer_of(market, tool, port, repeatable=tool == "extract_text")
+                for tool in ("extract_text", "extract_once")
+            }
+            for offer in offers.values():
+                await market.vendor.publish(offer)
+            vendor.settings = {
+                "issuer": facts["issuer"],
+                "name": "Vendor One",
+                "principal": market.vendor.vendor_id,
+                "port": port,
+                "folder": str(folder),
+                "offers": {tool: asdict(offer) for tool, offer in offers.items()},
+            }
+            yield Selling(platform=platform, market=market, vendor=vendor, offers=offers)
+    finally:
+        await vendor.kill()
+        platform.stop()
+
+
+def offer_of(market: Market, tool: str, port: int, *, repeatable: bool) -> Offer:
+    card, terms = card_document(), terms_document()
+    url = f"http://127.0.0.1:{port}/mcp"
+    listing = listing_document(market.vendor.vendor_id, card, terms, name=f"Pages {tool}", url=url)
+    listing["interface"] = {"kind": "mcp", "url": url, "tool": tool}
+    listing |= {"idempotent": repeatable, "side_effects": not repeatable}
+    return Offer.bind(listing, card, terms)
 
 
 def say(word: str) -> None:

@@ -9,23 +9,20 @@ import os
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
-import httpx2
 import orjson
 import pytest
 
-from farthing.clients.documents import Offer
 from farthing.clients.tools import Endpoint
 from farthing.protocol.canonical import LooseJson
 from farthing.protocol.errors import Unreachable
 from farthing.protocol.messages.agreements import Agreement
 from farthing.protocol.messages.services import CALL_SERVICE
-from tests.papers import card_document, listing_document, terms_document
-from tests.processes import ServerProcess, free_port
-from tests.remote import Market, opened
-from tests.vendor import VendorProcess
+from tests.processes import ServerProcess
+from tests.remote import Market
+from tests.vendor import VendorProcess, selling
 
 RESULT = {"pages": ["one", "two"]}
 PRICE_UNITS = 4_000_000
@@ -37,14 +34,7 @@ class Scene:
     platform: ServerProcess
     market: Market
     vendor: VendorProcess
-    folder: Path
     agreements: dict[str, Agreement] = field(default_factory=dict)
-
-    @property
-    def runs(self) -> int:
-        """How often the work was done so far."""
-        path = self.folder / "runs"
-        return len(path.read_text().splitlines()) if path.exists() else 0
 
     async def charged(self) -> list[int]:
         """Every charge there is, in units."""
@@ -99,52 +89,17 @@ class Scene:
 
 @asynccontextmanager
 async def scene(tmp_path: Path, *, workers: int = 1) -> AsyncIterator[Scene]:
-    platform = ServerProcess(tmp_path / "platform", free_port(), workers=workers)
-    platform.data_dir.mkdir()
-    folder = tmp_path / "vendor"
-    folder.mkdir()
-    vendor = VendorProcess({})
-    try:
-        facts = await platform.start()
-        async with httpx2.AsyncClient() as http:
-            market = await opened(facts, http)
-            port = free_port()
-            offers = {
-                tool: offer_of(market, tool, port, repeatable=tool == "extract_text")
-                for tool in ("extract_text", "extract_once")
-            }
-            agreements: dict[str, Agreement] = {}
-            for tool, offer in offers.items():
-                published = await market.vendor.publish(offer)
-                quote = await market.buyer.quote(published.listing_id, {"page": 1})
-                agreements[tool] = await market.buyer.accept(quote)
-            vendor.settings = {
-                "issuer": facts["issuer"],
-                "name": "Vendor One",
-                "principal": market.vendor.vendor_id,
-                "port": port,
-                "folder": str(folder),
-                "offers": {tool: asdict(offer) for tool, offer in offers.items()},
-            }
-            yield Scene(
-                platform=platform,
-                market=market,
-                vendor=vendor,
-                folder=folder,
-                agreements=agreements,
-            )
-    finally:
-        await vendor.kill()
-        platform.stop()
-
-
-def offer_of(market: Market, tool: str, port: int, *, repeatable: bool) -> Offer:
-    card, terms = card_document(), terms_document()
-    url = f"http://127.0.0.1:{port}/mcp"
-    listing = listing_document(market.vendor.vendor_id, card, terms, name=f"Pages {tool}", url=url)
-    listing["interface"] = {"kind": "mcp", "url": url, "tool": tool}
-    listing |= {"idempotent": repeatable, "side_effects": not repeatable}
-    return Offer.bind(listing, card, terms)
+    async with selling(tmp_path, workers=workers) as place:
+        agreements: dict[str, Agreement] = {}
+        for tool, offer in place.offers.items():
+            quote = await place.market.buyer.quote(str(offer.listing["listing_id"]), {"page": 1})
+            agreements[tool] = await place.market.buyer.accept(quote)
+        yield Scene(
+            platform=place.platform,
+            market=place.market,
+            vendor=place.vendor,
+            agreements=agreements,
+        )
 
 
 async def test_killed_while_the_vendor_works_the_call_is_done_and_paid_once(
@@ -156,7 +111,7 @@ async def test_killed_while_the_vendor_works_the_call_is_done_and_paid_once(
         answer = await market.ended("extract_text")
 
         assert answer["untrusted_result"] == RESULT
-        assert market.runs == 2
+        assert market.vendor.runs == 2
         assert await market.charged() == [PRICE_UNITS]
         assert await market.held() == 0
 
@@ -170,7 +125,7 @@ async def test_killed_after_the_capture_the_result_is_asked_for_and_not_made_aga
         again = await market.ended("extract_text")
 
         assert answer["untrusted_result"] == again["untrusted_result"] == RESULT
-        assert market.runs == 1
+        assert market.vendor.runs == 1
         assert await market.charged() == [PRICE_UNITS]
 
 
@@ -184,7 +139,7 @@ async def test_what_may_not_be_repeated_is_not_and_its_charge_says_what_became_o
         (charge,) = (await market.market.buyer.charges()).charges
         assert (answer["code"], answer["path"]) == ("result_expired", charge.charge_id)
         assert answer["remaining"] == charge.result_sha256
-        assert market.runs == 1
+        assert market.vendor.runs == 1
 
 
 async def test_what_may_not_be_repeated_and_was_not_captured_costs_nothing(tmp_path: Path) -> None:
@@ -193,7 +148,7 @@ async def test_what_may_not_be_repeated_and_was_not_captured_costs_nothing(tmp_p
         answer = await market.ended("extract_once", within_s=4)
 
         assert answer["code"] == "vendor_failed"
-        assert market.runs == 1
+        assert market.vendor.runs == 1
         assert await market.charged() == []
         assert await market.held() == 0
 
@@ -215,7 +170,7 @@ async def test_a_front_end_killed_in_the_middle_leaves_the_call_to_the_others(
         answer = await market.ended("extract_text")
 
         assert answer["untrusted_result"] == RESULT
-        assert market.runs == 1
+        assert market.vendor.runs == 1
         assert await market.charged() == [PRICE_UNITS]
 
 
@@ -229,5 +184,5 @@ async def test_asked_at_two_front_ends_at_once_it_is_one_call(tmp_path: Path) ->
             == 1
         )
         assert all(each["untrusted_result"] == RESULT for each in answers)
-        assert market.runs == 1
+        assert market.vendor.runs == 1
         assert await market.charged() == [PRICE_UNITS]

@@ -7,18 +7,13 @@ started again on what its spool kept.
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
-import httpx2
-
 from farthing.clients.buyers import Buyer
-from farthing.clients.documents import Offer
 from farthing.clients.services import NotDelivered, ServiceFailed, ServiceLost
-from tests.papers import card_document, listing_document, terms_document
-from tests.processes import ServerProcess, free_port
-from tests.remote import Market, opened
-from tests.vendor import VendorProcess
+from tests.remote import Market
+from tests.vendor import VendorProcess, selling
 
 PDF = {"pdf": "one|two"}
 PRICE_UNITS = 4_000_000
@@ -28,18 +23,11 @@ PRICE_UNITS = 4_000_000
 class Scene:
     market: Market
     vendor: VendorProcess
-    folder: Path
     listings: dict[str, str]
 
     @property
     def buyer(self) -> Buyer:
         return self.market.buyer
-
-    @property
-    def runs(self) -> int:
-        """How often the work was done so far."""
-        path = self.folder / "runs"
-        return len(path.read_text().splitlines()) if path.exists() else 0
 
     async def captured_units(self) -> int:
         """All that was ever charged."""
@@ -75,48 +63,12 @@ class Scene:
 
 @asynccontextmanager
 async def scene(tmp_path: Path) -> AsyncIterator[Scene]:
-    platform = ServerProcess(tmp_path / "platform", free_port())
-    platform.data_dir.mkdir()
-    folder = tmp_path / "vendor"
-    folder.mkdir()
-    vendor = VendorProcess({})
-    try:
-        facts = await platform.start()
-        async with httpx2.AsyncClient() as http:
-            market = await opened(facts, http)
-            port = free_port()
-            offers = {
-                tool: offer_of(market, tool, port, repeatable=tool == "extract_text")
-                for tool in ("extract_text", "extract_once")
-            }
-            for offer in offers.values():
-                await market.vendor.publish(offer)
-            vendor.settings = {
-                "issuer": facts["issuer"],
-                "name": "Vendor One",
-                "principal": market.vendor.vendor_id,
-                "port": port,
-                "folder": str(folder),
-                "offers": {tool: asdict(offer) for tool, offer in offers.items()},
-            }
-            yield Scene(
-                market=market,
-                vendor=vendor,
-                folder=folder,
-                listings={tool: str(each.listing["listing_id"]) for tool, each in offers.items()},
-            )
-    finally:
-        await vendor.kill()
-        platform.stop()
-
-
-def offer_of(market: Market, tool: str, port: int, *, repeatable: bool) -> Offer:
-    card, terms = card_document(), terms_document()
-    url = f"http://127.0.0.1:{port}/mcp"
-    listing = listing_document(market.vendor.vendor_id, card, terms, name=f"Pages {tool}", url=url)
-    listing["interface"] = {"kind": "mcp", "url": url, "tool": tool}
-    listing |= {"idempotent": repeatable, "side_effects": not repeatable}
-    return Offer.bind(listing, card, terms)
+    async with selling(tmp_path) as place:
+        yield Scene(
+            market=place.market,
+            vendor=place.vendor,
+            listings={tool: str(each.listing["listing_id"]) for tool, each in place.offers.items()},
+        )
 
 
 async def test_a_vendor_killed_before_it_captured_is_paid_once_or_not_at_all(
@@ -130,7 +82,7 @@ async def test_a_vendor_killed_before_it_captured_is_paid_once_or_not_at_all(
         await market.vendor.start()
         assert await market.buy_again("worked", "extract_text") == {"pages": ["one", "two"]}
         assert (await market.buyer.hold_status(hold_id)).status == "captured"
-        assert (market.runs, await market.captured_units()) == (2, PRICE_UNITS)
+        assert (market.vendor.runs, await market.captured_units()) == (2, PRICE_UNITS)
         await market.vendor.kill()
 
         # The work was done and not kept, and must not be done twice: the money comes back.
@@ -138,7 +90,7 @@ async def test_a_vendor_killed_before_it_captured_is_paid_once_or_not_at_all(
         await market.vendor.start()
         assert await market.buy_again("worked", "extract_once") == "failed"
         assert (await market.buyer.hold_status(hold_id)).status == "released"
-        assert (market.runs, await market.captured_units()) == (3, PRICE_UNITS)
+        assert (market.vendor.runs, await market.captured_units()) == (3, PRICE_UNITS)
         await market.vendor.kill()
 
         # The work was kept and not captured: it is captured at the start, asked for or not.
@@ -147,7 +99,7 @@ async def test_a_vendor_killed_before_it_captured_is_paid_once_or_not_at_all(
         await market.vendor.start()
         assert (await market.buyer.hold_status(hold_id)).status == "captured"
         assert await market.buy_again("kept", "extract_text") == {"pages": ["one", "two"]}
-        assert (market.runs, await market.captured_units()) == (4, 2 * PRICE_UNITS)
+        assert (market.vendor.runs, await market.captured_units()) == (4, 2 * PRICE_UNITS)
         await market.vendor.kill()
 
         # It was captured and the vendor never heard: it hears now, and nothing is captured twice.
@@ -156,4 +108,4 @@ async def test_a_vendor_killed_before_it_captured_is_paid_once_or_not_at_all(
         assert (view.status, bool(view.charge_id)) == ("captured", True)
         await market.vendor.start()
         assert await market.buy_again("captured", "extract_text") == {"pages": ["one", "two"]}
-        assert (market.runs, await market.captured_units()) == (5, 3 * PRICE_UNITS)
+        assert (market.vendor.runs, await market.captured_units()) == (5, 3 * PRICE_UNITS)

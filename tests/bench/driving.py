@@ -1,15 +1,18 @@
 """Callers that each await their own acknowledgement, and how long they waited."""
 
 import asyncio
+import os
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 from tests.bench.report import percentile
 
-__all__ = ["Driven", "drive"]
+__all__ = ["Driven", "costed", "cpu_us", "drive"]
 
 Call = Callable[[], Awaitable[object]]
+TICKS = os.sysconf("SC_CLK_TCK")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,3 +45,20 @@ async def drive(call: Call, calls: int, callers: int) -> Driven:
         p50_ms=percentile(times, 0.5),
         p99_ms=percentile(times, 0.99),
     )
+
+
+async def costed(call: Call, calls: int, callers: int, pids: Iterable[int]) -> tuple[Driven, float]:
+    """As `drive`, with the CPU in microseconds that a call takes of processes."""
+    pids = tuple(pids)
+    before_us = cpu_us(pids)
+    driven = await drive(call, calls, callers)
+    return driven, (cpu_us(pids) - before_us) / calls
+
+
+def cpu_us(pids: Iterable[int]) -> float:
+    """User and system time of processes so far; the kernel counts it in ticks."""
+    ticks = 0
+    for pid in pids:
+        after_name = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        ticks += int(after_name[11]) + int(after_name[12])
+    return ticks * 1e6 / TICKS

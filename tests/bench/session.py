@@ -9,9 +9,7 @@ process; what settlement costs is added from the platform's processes.
 
 import asyncio
 import multiprocessing
-import os
 import socket
-import time
 from collections.abc import Mapping
 from multiprocessing.process import BaseProcess
 from multiprocessing.synchronize import Event
@@ -42,7 +40,8 @@ from farthing.protocol.wire import Money
 from farthing.protocol.x402 import PAYMENT, Presented, Price, payment, read_payment
 from farthing.server.engine import now_us
 from tests.bench import usage, x402_tool
-from tests.bench.report import Row, percentile
+from tests.bench.driving import Driven, costed, cpu_us
+from tests.bench.report import Row
 from tests.papers import card_document, listing_document, signing_key, terms_document
 from tests.processes import ServerProcess, free_port
 from tests.remote import Market, opened
@@ -54,7 +53,6 @@ CALLS: Final = 3_000
 ROUNDS: Final = 3
 PER_CALL_UNITS: Final = 10_000_000
 ARGUMENTS: Final[dict[str, object]] = {"pdf": "a|b"}
-TICKS: Final = os.sysconf("SC_CLK_TCK")
 WAIT_S: Final = 60
 _SPAWN: Final = multiprocessing.get_context("spawn")
 
@@ -101,7 +99,8 @@ async def _figures(
 ) -> list[Row]:
     assert vendor.pid is not None
     vendors, platforms = [vendor.pid], [server.engine_pid, *server.front_end_pids]
-    costs: dict[str, list[tuple[float, float, float]]] = {}
+    costs: dict[str, list[tuple[Driven, float]]] = {}
+    shares: list[float] = []
     free: Meta = {}
     x402: Meta = {PAYMENT: x402_tool.PAYMENT}
     for _ in range(ROUNDS):
@@ -113,33 +112,33 @@ async def _figures(
             ("extract_text", paid),
             ("x402", [x402] * CALLS),
         ):
-            before = _cpu_us(platforms)
+            before = cpu_us(platforms)
             figure = await _drive(endpoint, tool, metas, vendors)
-            settled = await _settled(market, paid) if tool == "extract_text" else 0
             costs.setdefault(tool, []).append(figure)
-            if settled:
-                share = (_cpu_us(platforms) - before) / CALLS
-                costs.setdefault("settlement", []).append((0, 0, share))
-    best = {tool: min(figures, key=lambda each: each[2]) for tool, figures in costs.items()}
+            if metas is paid:
+                await _settled(market, paid)
+                shares.append((cpu_us(platforms) - before) / CALLS)
+    best = {tool: min(figures, key=lambda each: each[1]) for tool, figures in costs.items()}
     unpaid, checked_at, session, x402_at = (
         best[tool] for tool in ("unpaid", "checked", "extract_text", "x402")
     )
     name = f"{CALLERS} calls in flight"
     return [
-        Row(name=f"session calls, {name}, beside unpaid", unit="1/s", value=session[0],
-            baseline=unpaid[0]),
-        Row(name=f"session calls, {name}, p50", unit="ms", value=session[1], baseline=unpaid[1]),
-        Row(name="vendor CPU, unpaid", unit="us", value=unpaid[2]),
-        Row(name="vendor CPU, signature checked", unit="us", value=checked_at[2],
-            baseline=unpaid[2]),
-        Row(name="vendor CPU, paid from a session", unit="us", value=session[2],
-            baseline=unpaid[2]),
-        Row(name="vendor CPU, sold by x402", unit="us", value=x402_at[2], baseline=unpaid[2]),
-        Row(name="platform CPU a call, in batches", unit="us", value=best["settlement"][2]),
+        Row(name=f"session calls, {name}, beside unpaid", unit="1/s", value=session[0].rate,
+            baseline=unpaid[0].rate),
+        Row(name=f"session calls, {name}, p50", unit="ms", value=session[0].p50_ms,
+            baseline=unpaid[0].p50_ms),
+        Row(name="vendor CPU, unpaid", unit="us", value=unpaid[1]),
+        Row(name="vendor CPU, signature checked", unit="us", value=checked_at[1],
+            baseline=unpaid[1]),
+        Row(name="vendor CPU, paid from a session", unit="us", value=session[1],
+            baseline=unpaid[1]),
+        Row(name="vendor CPU, sold by x402", unit="us", value=x402_at[1], baseline=unpaid[1]),
+        Row(name="platform CPU a call, in batches", unit="us", value=min(shares)),
         Row(
             name="CPU that a session adds to a checked call, vendor and platform",
             unit="us",
-            value=session[2] - checked_at[2] + best["settlement"][2],
+            value=session[1] - checked_at[1] + min(shares),
             target=100,
         ),
     ]  # fmt: skip
@@ -197,42 +196,25 @@ def _price(platform: str, agreement: Agreement) -> Price:
 
 async def _drive(
     endpoint: Endpoint, tool: str, metas: list[Meta], pids: list[int]
-) -> tuple[float, float, float]:
-    """Calls a second, p50 in ms, CPU a call in us."""
+) -> tuple[Driven, float]:
     left = iter(metas)
-    times: list[float] = []
 
-    async def caller() -> None:
-        for meta in left:
-            began = time.perf_counter_ns()
-            result = await endpoint.call_tool(tool, ARGUMENTS, meta=meta)
-            assert not result.is_error, result
-            times.append((time.perf_counter_ns() - began) / 1e6)
+    async def call() -> None:
+        result = await endpoint.call_tool(tool, ARGUMENTS, meta=next(left))
+        assert not result.is_error, result
 
-    cpu, began = _cpu_us(pids), time.perf_counter()
-    await asyncio.gather(*(caller() for _ in range(CALLERS)))
-    elapsed_s = time.perf_counter() - began
-    return len(times) / elapsed_s, percentile(times, 0.5), (_cpu_us(pids) - cpu) / len(times)
+    return await costed(call, len(metas), CALLERS, pids)
 
 
-async def _settled(market: Market, metas: list[Meta]) -> int:
-    """Wait until the platform has billed every call; gives how many."""
+async def _settled(market: Market, metas: list[Meta]) -> None:
+    """Wait until the platform has billed every call."""
     sent: Any = metas[0][PAYMENT]
     session_id = str(claimed(sent["payload"]["entitlement"])["session_id"])
     while True:
         session = await market.buyer.connection.call(GET_SESSION, GetSession(session_id=session_id))
         if session.calls == len(metas):
-            return session.calls
+            return
         await asyncio.sleep(0.1)
-
-
-def _cpu_us(pids: list[int]) -> float:
-    """User and system time of processes; the kernel counts it in ticks."""
-    ticks = 0
-    for pid in pids:
-        after_name = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        ticks += int(after_name[11]) + int(after_name[12])
-    return ticks * 1e6 / TICKS
 
 
 def _vendor(folder: Path, market: Market, port: int) -> BaseProcess:

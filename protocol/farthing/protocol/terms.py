@@ -18,6 +18,8 @@ from farthing.protocol.times import DAY_US, SECOND_US
 
 __all__ = [
     "TERMS_SCHEMA",
+    "TERMS_SCHEMA_1",
+    "TOLERANCE_PPM_MAX",
     "Automation",
     "Correction",
     "DataHandlingClause",
@@ -30,12 +32,16 @@ __all__ = [
     "ServiceLevelClause",
     "Substitution",
     "Terms",
+    "UsageClause",
     "parse_terms",
     "standard_terms",
     "terms_sha256",
 ]
 
-TERMS_SCHEMA: Final = "farthing-terms/1"
+TERMS_SCHEMA: Final = "farthing-terms/2"
+TERMS_SCHEMA_1: Final = "farthing-terms/1"
+"""The same without `usage`: no tolerance."""
+TOLERANCE_PPM_MAX: Final = 100_000
 _DAY_S: Final = DAY_US // SECOND_US
 _VERSION_MAX: Final = 2**31 - 1
 _WINDOW_S_MAX: Final = 3660 * _DAY_S
@@ -196,6 +202,14 @@ class Liability:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class UsageClause:
+    """How far apart, in millionths of the larger, two countings may be that are called equal."""
+
+    summary: str = ""
+    tolerance_ppm: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Terms:
     """One version of a terms document, as `parse_terms` read it."""
 
@@ -215,6 +229,7 @@ class Terms:
     data_handling: DataHandlingClause
     liability: Liability
     terms_sha256: str
+    usage: UsageClause = UsageClause()
 
 
 def parse_terms(document: Json) -> Terms:
@@ -224,7 +239,8 @@ def parse_terms(document: Json) -> Terms:
         DocumentError: The first fault, with its path.
         InvalidJson: A member that no signed document may hold.
     """
-    fields = read_document(document, TERMS_SCHEMA)
+    fields = _opened(document)
+    has_usage = fields.value("schema") == TERMS_SCHEMA
     terms_id = fields.text("terms_id", length_max=64, form=SLUG)
     version = fields.integer("version", at_least=1, at_most=_VERSION_MAX)
     language = fields.text("language", length_max=40, form=_LANGUAGE)
@@ -247,6 +263,7 @@ def parse_terms(document: Json) -> Terms:
         data_handling=_clause(clauses, "data_handling", _data_handling),
         liability=_clause(clauses, "liability", _liability),
         terms_sha256=terms_sha256(document),
+        usage=_clause(clauses, "usage", _usage) if has_usage else UsageClause(),
     )
     clauses.end()
     fields.end()
@@ -266,8 +283,12 @@ def standard_terms(
     dispute_window_s: int = 7 * _DAY_S,
     evidence_window_s: int = _DAY_S,
     correction_window_s: int = 600,
+    usage_tolerance_ppm: int = 0,
 ) -> dict[str, Json]:
-    """The standard terms, in English; only the windows vary."""
+    """The standard terms, in English; only windows and tolerance vary.
+
+    Without a tolerance they are of schema 1, as they were before there was one.
+    """
     params: dict[str, dict[str, Json]] = {
         "price_binding": {"mode": PriceMode.PINNED.value},
         "delivery": {
@@ -288,8 +309,10 @@ def standard_terms(
         "data_handling": {"stated_in": StatedIn.LISTING.value},
         "liability": {"cap": LiabilityCap.CHARGES_PAID.value, "window_s": 365 * _DAY_S},
     }
+    if usage_tolerance_ppm:
+        params["usage"] = {"tolerance_ppm": usage_tolerance_ppm}
     return {
-        "schema": TERMS_SCHEMA,
+        "schema": TERMS_SCHEMA if usage_tolerance_ppm else TERMS_SCHEMA_1,
         "terms_id": terms_id,
         "version": version,
         "language": "en",
@@ -321,7 +344,18 @@ _STANDARD_SUMMARIES: Final = {
     "version states them.",
     "liability": "The vendor's liability ends at what the buyer paid under this agreement in the "
     "window before the claim.",
+    "usage": "Two countings of the same usage that are no further apart than the tolerance are "
+    "reconciled; it changes no charge.",
 }
+
+
+def _opened(document: Json) -> Fields:
+    try:
+        return read_document(document, TERMS_SCHEMA)
+    except DocumentError as error:
+        if error.path != "schema":
+            raise
+        return read_document(document, TERMS_SCHEMA_1)
 
 
 def _clause(clauses: Fields, name: str, read: Callable[[str, Fields], T]) -> T:
@@ -400,6 +434,11 @@ def _liability(summary: str, params: Fields) -> Liability:
         cap=params.member("cap", LiabilityCap),
         window_s=_window_s(params, "window_s", at_least=1),
     )
+
+
+def _usage(summary: str, params: Fields) -> UsageClause:
+    ppm = params.integer("tolerance_ppm", at_least=0, at_most=TOLERANCE_PPM_MAX)
+    return UsageClause(summary=summary, tolerance_ppm=ppm)
 
 
 def _window_s(params: Fields, name: str, *, at_least: int) -> int:

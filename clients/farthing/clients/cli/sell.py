@@ -4,10 +4,12 @@ Boundary: an offer is one JSON file of three documents; what is left out of it i
 there is only one right value. Source: spec/cli.md.
 """
 
+import inspect
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 from rich.console import Console
@@ -219,7 +221,7 @@ def _offer(session: Session, file: Path) -> "Offer":
     """The offer of a file, with what it leaves out filled in.
 
     That is `vendor_id`, `listing_id`, `version`, the hashes of rate card and terms, and the terms
-    themselves: the standard ones.
+    themselves: the standard ones, with the parameters that `terms` gives where it is no document.
     """
     from farthing.clients.documents import Offer  # noqa: PLC0415 - loads cryptography
 
@@ -236,10 +238,19 @@ def _offer(session: Session, file: Path) -> "Offer":
     if "listing_id" not in listing and "vendor_id" in listing:
         named = derive_id("lst", str(listing["vendor_id"]), str(listing.get("name", "")))
         listing = {"listing_id": named, **listing}
-    offer = Offer.bind(listing, card, terms or standard_terms())
+    offer = Offer.bind(listing, card, terms if "schema" in terms else _standard(terms))
     if "version" in listing or "listing_id" not in listing:
         return offer
     return _versioned(offer, _newest(session, str(listing["listing_id"])))
+
+
+def _standard(params: Mapping[str, Json]) -> dict[str, Json]:
+    """The standard terms with windows and tolerance by the names of `standard_terms`."""
+    known = inspect.signature(standard_terms).parameters
+    for name, value in params.items():
+        if name not in known or type(value) is not type(known[name].default):
+            raise typer.BadParameter(f"terms.{name} is no parameter of the standard terms")
+    return standard_terms(**cast("dict[str, Any]", params))
 
 
 def _versioned(offer: "Offer", newest: ListingView | None) -> "Offer":

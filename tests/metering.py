@@ -8,6 +8,7 @@ from typing import Any
 
 from farthing.clients.documents import Offer
 from farthing.clients.transport import Connection
+from farthing.protocol.batches import sign_batch
 from farthing.protocol.errors import Code, Refused
 from farthing.protocol.ids import AgreementId, SessionId
 from farthing.protocol.keys import Signer
@@ -22,7 +23,6 @@ from farthing.protocol.messages.sessions import (
     UsageReport,
 )
 from farthing.protocol.proofs import Voucher, voucher_jwt
-from farthing.protocol.signatures import Typ, sign_detached
 from farthing.protocol.times import parse_time
 from farthing.protocol.usage import UsageEvent, batch_bytes
 from farthing.protocol.wire import money
@@ -85,7 +85,7 @@ class Metered:
         return ReportUsage(
             session_id=self.session.session_id,
             batch=data.decode(),
-            batch_signature=sign_detached(vendor, Typ.USAGE, data),
+            batch_signature=sign_batch(vendor, self.session.session_id, data),
             voucher=voucher or self.voucher(),
             idempotency_key=key or self.vendor.new_key(),
         )

@@ -15,6 +15,7 @@ import httpx2
 
 from farthing.clients.transport import Connection
 from farthing.clients.vendors import Vendor
+from farthing.protocol.batches import sign_batch
 from farthing.protocol.ids import AgreementId, SessionId
 from farthing.protocol.messages.sessions import (
     OPEN_SESSION,
@@ -24,7 +25,6 @@ from farthing.protocol.messages.sessions import (
 )
 from farthing.protocol.money import format_units
 from farthing.protocol.proofs import Voucher, voucher_jwt
-from farthing.protocol.signatures import Typ, sign_detached
 from farthing.protocol.usage import UsageEvent, UsageOutcome, batch_bytes
 from farthing.protocol.wire import Money
 from farthing.server.engine import now_us
@@ -115,7 +115,7 @@ async def _lane(market: Market, size: int, events: int) -> list[_Batch]:
         ask = ReportUsage(
             session_id=session_id,
             batch=batch.decode(),
-            batch_signature=sign_detached(market.vendor.signer, Typ.USAGE, batch),
+            batch_signature=sign_batch(market.vendor.signer, session_id, batch),
             voucher=voucher,
             idempotency_key=connection.new_key(),
         )

@@ -18,6 +18,7 @@ from farthing.clients.transport import Connection
 from farthing.clients.vendors import Vendor
 from farthing.clients.wares import Ware
 from farthing.protocol import base64url
+from farthing.protocol.batches import verify_batch
 from farthing.protocol.canonical import Json, document_sha256, sha256_hex
 from farthing.protocol.errors import Refusal, Refused, Unreachable
 from farthing.protocol.ids import AgreementId, ListingId, SessionId, derive_id
@@ -34,7 +35,6 @@ from farthing.protocol.proofs import (
 from farthing.protocol.rating import parse_card
 from farthing.protocol.rating.running import Running
 from farthing.protocol.sequences import Window
-from farthing.protocol.signatures import Typ, verify_detached
 from farthing.protocol.times import SECOND_US
 from farthing.protocol.usage import Columns, read_batch
 from farthing.protocol.vouchers import SpendBook, mac_token
@@ -134,7 +134,7 @@ class Settlement(Vendor):
     def _report(self, session_id: str, batch: str, signature: str, voucher: str) -> UsageReport:
         signer = self.signer
         data, keys = batch.encode(), {signer.thumbprint: signer.public}
-        verify_detached(signature, Typ.USAGE, data, keys.get)
+        verify_batch(signature, session_id, data, keys.get)
         columns = read_batch(data, SessionId(session_id))
         best = read_voucher(voucher, self.payer.public, AGREEMENT_ID)
         assert best.session_id == session_id

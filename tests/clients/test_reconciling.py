@@ -11,13 +11,13 @@ import pytest
 from farthing.clients.buyers import Buyer
 from farthing.clients.reconciling import acknowledged_of
 from farthing.clients.sessions import SpendSession
+from farthing.protocol.batches import sign_batch
 from farthing.protocol.canonical import Json
 from farthing.protocol.errors import Code, Refused
 from farthing.protocol.ids import derive_id
 from farthing.protocol.messages.charges import EXPLAIN_CHARGE, ExplainCharge
 from farthing.protocol.messages.metering import GET_CALL_RECEIPT, GetCallReceipt
 from farthing.protocol.messages.sessions import REPORT_USAGE, ReportUsage
-from farthing.protocol.signatures import Typ, sign_detached
 from farthing.protocol.times import format_time
 from farthing.protocol.usage import UsageEvent, UsageOutcome, batch_bytes
 from farthing.server.operations import metering
@@ -57,7 +57,7 @@ async def reported(
         ReportUsage(
             session_id=session_id,
             batch=data.decode(),
-            batch_signature=sign_detached(market.vendor.signer, Typ.USAGE, data),
+            batch_signature=sign_batch(market.vendor.signer, session_id, data),
             voucher=voucher,
             idempotency_key=connection.new_key(),
         ),

@@ -13,9 +13,9 @@ import pytest
 from farthing.clients.counter import Sold, Unpaid
 from farthing.clients.documents import arguments_sha256
 from farthing.clients.reporter import Metered, Signed, UsageQueue
+from farthing.protocol.batches import verify_batch
 from farthing.protocol.errors import Code, refuse
 from farthing.protocol.keys import PrivateKey
-from farthing.protocol.signatures import Typ, verify_detached
 from farthing.protocol.times import SECOND_US
 from farthing.protocol.usage import UsageEvent, UsageOutcome
 from tests.clients.settling import MAC_KEY, PAGE_UNITS, Shop, shop
@@ -32,10 +32,11 @@ def numbers(market: Shop) -> list[list[int]]:
     return [[int(event["id"]) for event in json.loads(sent[0])] for sent in market.settlement.sent]
 
 
-async def called(market: Shop, times: int) -> None:
+async def called(market: Shop, times: int) -> str:
     payer = market.payer()
     for _ in range(times):
         assert isinstance(await market.call(payer, PDF), Sold)
+    return payer.book.session_id
 
 
 async def test_a_batch_whose_answer_is_lost_is_sent_again_as_it_was_and_billed_once(
@@ -141,7 +142,7 @@ async def test_a_batch_under_a_key_that_was_replaced_is_signed_with_the_new_one(
 ) -> None:
     async with shop(tmp_path) as market:
         market.settlement.is_down = True
-        await called(market, 1)
+        session_id = await called(market, 1)
         async with asyncio.timeout(10):
             await market.settlement.was_asked.wait()
         await market.crash()
@@ -155,7 +156,8 @@ async def test_a_batch_under_a_key_that_was_replaced_is_signed_with_the_new_one(
         (old, _, _, old_key), (text, signature, _, key) = market.settlement.sent
         assert (old, old_key == key) == (text, False)
         keys = {newer.thumbprint: newer.public}
-        assert verify_detached(signature, Typ.USAGE, text.encode(), keys.get) == newer.public
+        signed_by = verify_batch(signature, session_id, text.encode(), keys.get)
+        assert signed_by == newer.public
 
 
 async def test_what_no_signature_covers_is_reported_when_the_session_is_over_and_not_billed(

@@ -12,6 +12,7 @@ from farthing.protocol.merkle import (
     Tree,
     leaf_hash,
     node_hash,
+    root_of,
     verify_consistency,
     verify_inclusion,
 )
@@ -104,6 +105,12 @@ def test_the_classic_tree_proves_its_growth(case: dict[str, Any]) -> None:
 def test_every_root_is_that_of_the_definition() -> None:
     for size in range(SIZE + 1):
         assert LARGE.root(size) == plain_root(LARGE_LEAVES[:size])
+
+
+def test_a_list_has_the_root_of_the_tree_that_grew_by_it() -> None:
+    for size in range(SIZE + 1):
+        entries = [bytes([index]) for index in range(size)]
+        assert root_of(entries) == LARGE.root(size)
 
 
 def test_every_leaf_of_every_size_is_proven() -> None:

@@ -11,6 +11,7 @@ import pytest_asyncio
 
 from farthing.clients.operators import Member
 from farthing.clients.transport import Connection
+from farthing.protocol.batches import sign_batch
 from farthing.protocol.errors import Code, Refusal, Refused
 from farthing.protocol.ids import AgreementId, SessionId
 from farthing.protocol.keys import PublicKey, Signer
@@ -73,8 +74,9 @@ class Opened:
         at_us = parse_time(self.session.opened_at)
         return batch_bytes(self.session.session_id, events(first, *pages, at_us=at_us)).decode()
 
-    def signature(self, batch: str, signer: Signer | None = None, typ: Typ = Typ.USAGE) -> str:
-        return sign_detached(signer or self.shop.vendor.signer, typ, batch.encode())
+    def signature(self, batch: str, signer: Signer | None = None, session_id: str = "") -> str:
+        whose = session_id or self.session.session_id
+        return sign_batch(signer or self.shop.vendor.signer, whose, batch.encode())
 
     def voucher(self, seq: int = 100, signer: Signer | None = None, **other: Any) -> str:
         voucher = Voucher(
@@ -201,7 +203,12 @@ async def test_forged_and_foreign_signatures_bill_nothing(shop: Shop) -> None:
         "the agent signs the batch": {"batch_signature": made.signature(batch, made.payer)},
         "a key of nobody's signs it": {"batch_signature": made.signature(batch, stranger)},
         "another batch was signed": {"batch_signature": made.signature(changed)},
-        "as another thing": {"batch_signature": made.signature(batch, typ=Typ.DELIVERY)},
+        "as another thing": {
+            "batch_signature": sign_detached(made.shop.vendor.signer, Typ.DELIVERY, batch.encode())
+        },
+        "as usage of another session": {
+            "batch_signature": made.signature(batch, session_id="ses_" + "0" * 26)
+        },
         "no signature": {"batch_signature": "e30..e30"},
         "the vendor signs the voucher": {"voucher": made.voucher(signer=shop.vendor.signer)},
         "of another session": {"voucher": made.voucher(session_id=foreign)},

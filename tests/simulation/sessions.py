@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any, Final
 
+from farthing.protocol.batches import sign_batch
 from farthing.protocol.canonical import Json, sha256_hex
 from farthing.protocol.errors import Code, refuse
 from farthing.protocol.ids import AgreementId, SessionId
@@ -14,7 +15,6 @@ from farthing.protocol.keys import PrivateKey
 from farthing.protocol.messages import sessions
 from farthing.protocol.proofs import Voucher, voucher_jwt
 from farthing.protocol.rating import parse_card, rate
-from farthing.protocol.signatures import Typ, sign_detached
 from farthing.protocol.times import DAY_US, SECOND_US
 from farthing.protocol.usage import UsageEvent, UsageOutcome, batch_bytes, read_batch
 from farthing.protocol.wire import money
@@ -104,7 +104,7 @@ class Spending(Treasury):
             key = self.chance.choice((*vendor.keys, self.chance.choice(self.vendors).keys[0]))
         facts: dict[str, Json] = {
             "usage": data.decode(),
-            "usage_signature": sign_detached(key, Typ.USAGE, data),
+            "usage_signature": sign_batch(key, session["session_id"], data),
             "voucher": self._signed_by_payer(session, voucher),
         }
         ask = sessions.ReportUsage(

@@ -24,11 +24,12 @@ from farthing.clients.usage_spool import (
     UsageSpool,
 )
 from farthing.clients.vendors import Vendor
+from farthing.protocol.batches import sign_batch
 from farthing.protocol.canonical import sha256_hex
 from farthing.protocol.errors import Code, Refused, Unreachable
 from farthing.protocol.messages.sessions import UsageReport
 from farthing.protocol.money import INT64_MAX
-from farthing.protocol.signatures import Typ, read_header, sign_detached
+from farthing.protocol.signatures import read_header
 from farthing.protocol.times import SECOND_US
 from farthing.protocol.usage import BATCH_BYTES_MAX, UsageEvent, UsageFault, batch_bytes
 
@@ -247,7 +248,7 @@ class Reporter:
             number=number,
             session_id=session_id,
             text=text,
-            signature=sign_detached(signer, Typ.USAGE, text.encode()),
+            signature=sign_batch(signer, session_id, text.encode()),
             voucher=voucher,
             # The same text is another report where settlement could not take it at first.
             key=f"usage-{sha256_hex(f'{number} {signer.thumbprint} {text}'.encode())}",

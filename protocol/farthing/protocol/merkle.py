@@ -14,6 +14,7 @@ __all__ = [
     "Tree",
     "leaf_hash",
     "node_hash",
+    "root_of",
     "verify_consistency",
     "verify_inclusion",
 ]
@@ -30,6 +31,20 @@ def leaf_hash(data: bytes) -> bytes:
 def node_hash(left: bytes, right: bytes) -> bytes:
     """Hash two subtrees into one."""
     return hashlib.sha256(b"\x01" + left + right).digest()
+
+
+def root_of(entries: Sequence[bytes]) -> bytes:
+    """Hash a whole list of entries, of which nothing is kept."""
+    if not entries:
+        return EMPTY_ROOT
+    sha256 = hashlib.sha256
+    level = [sha256(b"\x00" + entry).digest() for entry in entries]
+    while len(level) > 1:
+        # What has no neighbour on its level is carried up as it is.
+        alone = level[-1:] if len(level) & 1 else []
+        pairs = zip(level[::2], level[1::2], strict=False)
+        level = [sha256(b"\x01" + left + right).digest() for left, right in pairs] + alone
+    return level[0]
 
 
 class Tree:

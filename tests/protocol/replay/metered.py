@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from farthing.identity.callers import Caller
+from farthing.protocol.batches import sign_batch
 from farthing.protocol.canonical import Json, sha256_hex
 from farthing.protocol.ids import AgreementId, SessionId
 from farthing.protocol.messages.sessions import (
@@ -18,7 +19,6 @@ from farthing.protocol.messages.sessions import (
 )
 from farthing.protocol.proofs import Voucher, voucher_jwt
 from farthing.protocol.records import Record
-from farthing.protocol.signatures import Typ, sign_detached
 from farthing.protocol.usage import UsageEvent, UsageOutcome, batch_bytes, read_batch
 from farthing.protocol.wire import money
 from farthing.settlement.engine.usage import Reported
@@ -120,7 +120,7 @@ class Metered:
         """
         room, vendor = self.trade.room, by or self.trade.vendor
         data = batch_bytes(self.session_id, listed)
-        signature = sign_detached(vendor_key(vendor), Typ.USAGE, data)
+        signature = sign_batch(vendor_key(vendor), self.session_id, data)
         voucher = self.voucher(seq, max_cum)
         ask = ReportUsage(
             session_id=self.session_id,

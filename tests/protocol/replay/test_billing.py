@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
+from farthing.protocol.batches import sign_batch
 from farthing.protocol.evidence import gather, verify
-from farthing.protocol.signatures import Typ, sign_detached
 from farthing.protocol.times import SECOND_US
 from farthing.protocol.usage import UsageOutcome
 from tests.construction import Trade
@@ -101,7 +101,7 @@ LIES: tuple[tuple[str, str, Any], ...] = (
     ("open_session", "by.principal_id", "org_" + "0" * 26),
     ("report_usage", "asked.session_id", "ses_" + "0" * 26),
     ("report_usage", "facts.usage", json.dumps([])),
-    ("report_usage", "facts.usage_signature", sign_detached(VENDOR_KEY, Typ.USAGE, b"other")),
+    ("report_usage", "facts.usage_signature", sign_batch(VENDOR_KEY, "ses_" + "0" * 26, b"other")),
     ("report_usage", "facts.voucher", "a.b.c"),
     ("report_usage", "decided.amounts", ["1", *["0"] * 6]),
     ("report_usage", "decided.amounts", ["6000000"]),

@@ -6,6 +6,7 @@ Source: spec/evidence.md, spec/sessions.md, spec/metering.md.
 
 from collections.abc import Iterator
 
+from farthing.protocol.batches import verify_batch
 from farthing.protocol.canonical import Json
 from farthing.protocol.documents import DocumentError
 from farthing.protocol.errors import Unverified
@@ -30,7 +31,7 @@ from farthing.protocol.replay.reading import (
 )
 from farthing.protocol.replay.shares import drawn_of, payer_parts
 from farthing.protocol.replay.story import Story
-from farthing.protocol.signatures import InvalidSignature, Typ, verify_detached
+from farthing.protocol.signatures import InvalidSignature, Typ
 from farthing.protocol.times import utc_day
 from farthing.protocol.usage import REPORT_WINDOW_US, Columns, read_batch
 
@@ -57,7 +58,7 @@ def follow_session(story: Story, record: Record) -> None:
     same_postings(record, reserved(session, aside, Movement.PENDING))
     counted = [(count.grant_id, count.day, count.units) for count in record.counted]
     require(counted == [(session["grant_id"], day, cap_units)], record, "it counts otherwise")
-    payer = story.keys.keys_of(record.by.principal_id)(record.by.key_thumbprint)
+    payer = story.keys.keys_of(record.by.principal_id, Typ.VOUCHER)(record.by.key_thumbprint)
     assert payer is not None, "who asks holds a key in force"
     story.session, story.payer = session, payer
     asset = member(session, "asset")
@@ -108,10 +109,10 @@ def _signed(story: Story, record: Record) -> tuple[Voucher, Columns]:
     session = story.the_session()
     session_id = SessionId(member(session, "session_id"))
     data = text_fact(record, "usage").encode()
-    keys = story.keys.keys_of(record.by.principal_id)
+    keys = story.keys.keys_of(record.by.principal_id, Typ.USAGE)
     assert story.payer is not None, "known since the opening"
     try:
-        verify_detached(text_fact(record, "usage_signature"), Typ.USAGE, data, keys)
+        verify_batch(text_fact(record, "usage_signature"), session_id, data, keys)
         columns = read_batch(data, session_id)
         voucher = read_voucher(
             text_fact(record, "voucher"), story.payer, member(session, "agreement_id")

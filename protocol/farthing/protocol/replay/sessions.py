@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Final
 
+from farthing.protocol.batches import verify_batch
 from farthing.protocol.canonical import Json, sha256_hex
 from farthing.protocol.documents import DocumentError
 from farthing.protocol.faults import FaultKind, RuleBroken
@@ -49,7 +50,7 @@ from farthing.protocol.replay.reading import (
 from farthing.protocol.replay.shares import drawn_of, payer_parts
 from farthing.protocol.sequences import Window
 from farthing.protocol.shares import Part, first_of
-from farthing.protocol.signatures import InvalidSignature, Typ, verify_detached
+from farthing.protocol.signatures import InvalidSignature, Typ
 from farthing.protocol.usage import REPORT_WINDOW_US, read_batch
 
 __all__ = ["SESSION_OPERATIONS", "Sessions"]
@@ -105,7 +106,7 @@ class Sessions:
         session = opened(record, agreement)
         session_id = member(session, "session_id")
         _session(session_id not in self._live, "it was opened before")
-        payer = self._keys.keys_of(buyer_id)(record.by.key_thumbprint)
+        payer = self._keys.keys_of(buyer_id, Typ.VOUCHER)(record.by.key_thumbprint)
         assert payer is not None, "who asks holds a key in force"
         self._payers[session_id] = payer
         self._set_aside(record, session, cap_units, allowed)
@@ -203,9 +204,11 @@ class Sessions:
 
     def _judged(self, record: Record, session: JsonObject, voucher: Voucher) -> Judged:
         data = text_fact(record, "usage").encode()
-        keys = self._keys.keys_of(record.by.principal_id)
+        keys = self._keys.keys_of(record.by.principal_id, Typ.USAGE)
         try:
-            verify_detached(text_fact(record, "usage_signature"), Typ.USAGE, data, keys)
+            verify_batch(
+                text_fact(record, "usage_signature"), member(session, "session_id"), data, keys
+            )
             columns = read_batch(data, SessionId(member(session, "session_id")))
         except (InvalidSignature, DocumentError) as error:
             raise _unsigned(f"the batch: {error}") from error

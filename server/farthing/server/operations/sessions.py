@@ -4,6 +4,7 @@ from dataclasses import replace
 from typing import NamedTuple, cast
 
 from farthing.identity.callers import Caller
+from farthing.protocol.batches import verify_batch
 from farthing.protocol.canonical import Json, sha256_hex
 from farthing.protocol.documents import DocumentError
 from farthing.protocol.errors import Code, Refusal, Refused, refuse
@@ -31,7 +32,7 @@ from farthing.protocol.proofs import (
     read_voucher,
 )
 from farthing.protocol.records import Record
-from farthing.protocol.signatures import InvalidSignature, Typ, read_header, verify_detached
+from farthing.protocol.signatures import InvalidSignature, read_header
 from farthing.protocol.usage import read_batch
 from farthing.server.market import Market
 from farthing.server.operations.listings import public_key
@@ -148,7 +149,7 @@ async def _signed(
         kid = read_header(ask.batch_signature).kid
         holder = await market.directory.holder(kid)
         key = holder.key if holder and holder.principal_id == caller.principal_id else None
-        verify_detached(ask.batch_signature, Typ.USAGE, data, {kid: key}.get)
+        verify_batch(ask.batch_signature, session.session_id, data, {kid: key}.get)
     except InvalidSignature as error:
         return _unsigned("batch_signature", error)
     payer = await public_key(market, session.payer_thumbprint)

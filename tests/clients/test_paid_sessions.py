@@ -1,11 +1,13 @@
 """A session at a tool that was made payable: calls that overlap, a buyer that would not pay."""
 
 import asyncio
+import gc
 from pathlib import Path
 from typing import Any
 
 from mcp.server import MCPServer
 
+from farthing.clients.collector import spare_the_collector
 from farthing.clients.paid import Seller
 from farthing.clients.tools import Endpoint
 from farthing.protocol.canonical import Json
@@ -64,6 +66,24 @@ async def test_a_buyer_that_closes_while_the_vendor_works_pays_for_the_work(tmp_
     assert closing.status == "closing"
     assert answer.amount == view.spent == usd("0.004")
     assert (view.calls, view.rejected) == (1, 0)
+
+
+async def test_calls_that_wait_are_not_looked_through_for_garbage_unless_the_process_says_so(
+    tmp_path: Path,
+) -> None:
+    before = gc.get_threshold()
+    try:
+        gc.set_threshold(700, 10, 10)
+        async with trading(tmp_path):
+            in_a_seller = gc.get_threshold()
+        gc.set_threshold(500, 10, 10)
+        spare_the_collector()
+        by_its_own_choice = gc.get_threshold()
+    finally:
+        gc.set_threshold(*before)
+
+    assert in_a_seller == (20_000, 10, 10)
+    assert by_its_own_choice == (500, 10, 10)
 
 
 async def test_a_tool_says_that_it_takes_sessions(tmp_path: Path) -> None:

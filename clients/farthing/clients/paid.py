@@ -22,6 +22,7 @@ from typing import Any, cast
 from mcp.server.mcpserver import Context
 from mcp_types import CallToolResult
 
+from farthing.clients.collector import spare_the_collector
 from farthing.clients.counter import Counter, Sold, Unpaid
 from farthing.clients.documents import Offer
 from farthing.clients.home import Home, default_home
@@ -186,6 +187,7 @@ class Seller:
                     unsigned_calls_max=self.unsigned_calls_max,
                 )
                 await counter.open()
+                spare_the_collector()
                 self._counter = counter
             return self._counter
 

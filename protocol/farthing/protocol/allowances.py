@@ -7,7 +7,7 @@ decide. The engine and the auditor judge by this one guard. Source: spec/meterin
 from collections.abc import Mapping
 from enum import StrEnum
 
-__all__ = ["Enforcement", "Guard"]
+__all__ = ["Enforcement", "Guard", "without"]
 
 
 class Enforcement(StrEnum):
@@ -72,3 +72,12 @@ class Guard:
             for left in (self._today, self._in_all):
                 if meter in left:
                     left[meter] -= quantity
+
+
+def without(used_today: Mapping[str, int], usage: Mapping[str, int]) -> dict[str, int]:
+    """What was used of a day, where some of it was none after all.
+
+    Never below nothing: what was used before there were limits was not counted.
+    """
+    left = {meter: quantity - usage.get(meter, 0) for meter, quantity in sorted(used_today.items())}
+    return {meter: quantity for meter, quantity in left.items() if quantity > 0}

@@ -12,6 +12,7 @@ from farthing.protocol.messages import (
     authority,
     catalog,
     charges,
+    corrections,
     disputes,
     holds,
     listings,
@@ -32,8 +33,8 @@ AnyOperation = Operation[Any, Any]
 OPERATIONS: Final[Mapping[str, AnyOperation]] = MappingProxyType({
     operation.name: operation
     for noun in (
-        catalog, listings, agreements, allowances, holds, services, sessions, metering, charges,
-        disputes, accounts, statements, agents, authority, treasury, trails,
+        catalog, listings, agreements, allowances, holds, services, sessions, metering,
+        corrections, charges, disputes, accounts, statements, agents, authority, treasury, trails,
     )
     for name in sorted(vars(noun))
     if isinstance(operation := vars(noun)[name], Operation)

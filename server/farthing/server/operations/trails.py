@@ -24,6 +24,7 @@ from farthing.settlement.engine.accounts import fund_answer
 from farthing.settlement.engine.agreements import agreement_answer
 from farthing.settlement.engine.allowances import allowance_answer
 from farthing.settlement.engine.charges import refund_answer
+from farthing.settlement.engine.corrections import correction_answer
 from farthing.settlement.engine.disputes import dispute_answer
 from farthing.settlement.engine.grants import grant_answer
 from farthing.settlement.engine.holds import capture_answer, place_answer, release_answer
@@ -51,6 +52,7 @@ _ANSWERS: Final[Mapping[str, Callable[[Record], object]]] = {
     "close_account": close_answer,
     "confirm_payout": payout_answer,
     "confirm_top_up": top_up_answer,
+    "correct_usage": correction_answer,
     "create_top_up": top_up_answer,
     "enrol_organisation": registration_answer,
     "fail_payout": payout_answer,

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 
 from msgspec.structs import replace
 
-from farthing.protocol.allowances import Enforcement, Guard
+from farthing.protocol.allowances import Enforcement, Guard, without
 from farthing.protocol.errors import Code, Refusal, refuse
 from farthing.protocol.ids import derive_id
 from farthing.protocol.messages.allowances import Allowance as AllowanceAnswer
@@ -24,7 +24,7 @@ from farthing.protocol.times import format_time, parse_time, utc_day
 from farthing.protocol.wire import Usage
 from farthing.settlement.engine.drafts import Call, Draft, change
 from farthing.settlement.engine.state import State
-from farthing.settlement.engine.things import Agreement, Allowance, Hold, Limits
+from farthing.settlement.engine.things import Agreement, Allowance, Charge, Hold, Limits
 
 __all__ = [
     "allowance_answer",
@@ -35,6 +35,7 @@ __all__ = [
     "not_allowed",
     "propose",
     "reserved",
+    "taken_back",
     "used",
 ]
 
@@ -137,6 +138,20 @@ def used(
 ) -> tuple[Change, ...]:
     """The change that use makes; `freed` is what was set aside for it."""
     return tuple(_counted(state, agreement_id, usage=usage, freed=freed or {}, now_us=now_us))
+
+
+def taken_back(
+    state: State, charge: Charge, usage: Mapping[str, int], now_us: int
+) -> Iterator[Change]:
+    """The change that use makes which is no use after all: it leaves the day that it counted on."""
+    allowance = state.allowances.get(charge.agreement_id)
+    if allowance is None or allowance.limits is None:
+        return
+    used_today, day = _used_today(allowance, now_us), utc_day(now_us)
+    if utc_day(charge.captured_at_us) == day:
+        used_today = without(used_today, usage)
+    after = replace(allowance, day=day, used_today=used_today)
+    yield change("allowance", charge.agreement_id, after)
 
 
 def allowance_answer(record: Record) -> AllowanceAnswer:

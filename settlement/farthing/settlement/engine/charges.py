@@ -21,6 +21,7 @@ from farthing.settlement.engine.things import Charge
 
 __all__ = [
     "SettleCharge",
+    "give_back",
     "given_back",
     "refund",
     "refund_answer",
@@ -43,17 +44,27 @@ def refund(state: State, call: Call) -> Draft | Refusal:
     charge = state.charges.get(body.charge_id)
     if charge is None or charge.vendor_id != call.principal_id:
         return refuse(Code.NOT_FOUND, path="charge_id")
-    units, asset = body.amount.units, charge.asset
-    if units <= 0:
+    if body.amount.units <= 0:
         return refuse(Code.INVALID_AMOUNT, path="amount.amount")
-    if body.amount.asset != asset:
+    if body.amount.asset != charge.asset:
         return refuse(Code.ASSET_MISMATCH, path="amount.asset")
+    return give_back(state, call, charge, body.amount.units, path="amount.amount")
+
+
+def give_back(
+    state: State, call: Call, charge: Charge, units: int, *, path: str
+) -> Draft | Refusal:
+    """Give back `units` of a charge, from all who were paid to all who paid.
+
+    `path` is the argument that says how much.
+    """
+    asset = charge.asset
     left_units = charge.amount_units - charge.refunded_units
-    if units > left_units or charge.status == "disputed":
+    if units > left_units or not left_units or charge.status == "disputed":
         remaining_units = 0 if charge.status == "disputed" else left_units
         return refuse(
             Code.REFUND_EXCEEDS_CHARGE,
-            path="amount.amount",
+            path=path,
             required=format_units(units, asset),
             remaining=format_units(remaining_units, asset),
             asset=asset,
@@ -61,9 +72,9 @@ def refund(state: State, call: Call) -> Draft | Refusal:
     split = split_of(charge, units)
     kind = _vendors_account(charge)
     if split.net_units > available_units(state, charge.vendor_id, kind, asset):
-        return refuse(Code.INSUFFICIENT_FUNDS, path="amount.amount", asset=asset)
+        return refuse(Code.INSUFFICIENT_FUNDS, path=path, asset=asset)
     if charge.tail is not None or charge.drawn:
-        return _refund_shared(state, call, charge, split)
+        return _give_back_shared(state, call, charge, split, path)
     prepaid = account_name(charge.operator_id, AccountKind.PREPAID, asset)
     vendor = account_name(charge.vendor_id, kind, asset)
     fees = account_name(PLATFORM, AccountKind.PLATFORM_FEE, asset)
@@ -78,13 +89,15 @@ def refund(state: State, call: Call) -> Draft | Refusal:
     )
 
 
-def _refund_shared(state: State, call: Call, charge: Charge, split: Split) -> Draft | Refusal:
+def _give_back_shared(
+    state: State, call: Call, charge: Charge, split: Split, path: str
+) -> Draft | Refusal:
     asset, units = charge.asset, sum(split)
     if charge.tail is not None and split.partner_units:
         payable = charge.status == "payable"
         kind = AccountKind.PARTNER_PAYABLE if payable else AccountKind.PARTNER_PENDING
         if split.partner_units > available_units(state, charge.tail.partner_id, kind, asset):
-            return refuse(Code.INSUFFICIENT_FUNDS, path="amount.amount", asset=asset)
+            return refuse(Code.INSUFFICIENT_FUNDS, path=path, asset=asset)
     after = given_back(charge, split, call.seq)
     return Draft(
         moved=tuple(shares.back(charge, split)),

@@ -1,0 +1,83 @@
+"""Billed usage that its vendor takes back."""
+
+from dataclasses import replace
+
+from farthing.identity.callers import Caller
+from farthing.protocol.canonical import Json, sha256_hex
+from farthing.protocol.corrections import (
+    CallBack,
+    billed_by,
+    calls_document,
+    read_correction,
+)
+from farthing.protocol.documents import DocumentError
+from farthing.protocol.errors import Code, refuse
+from farthing.protocol.messages.corrections import CORRECT_USAGE, CorrectUsage
+from farthing.protocol.signatures import InvalidSignature, Typ, read_header, verify_detached
+from farthing.protocol.wire import document_of
+from farthing.server.market import Market
+from farthing.server.operations.replies import Reply, record_at, reply, with_standing
+from farthing.settlement.engine.corrections import Corrected, correction_answer
+from farthing.settlement.engine.questions import Lookup
+from farthing.settlement.engine.things import Charge
+
+__all__ = ["correct_usage"]
+
+
+async def correct_usage(market: Market, caller: Caller, ask: CorrectUsage) -> Reply:
+    """Take back what billed calls used too much, with the price that it comes to."""
+    body, billed = await _read(market, caller, ask)
+    facts: dict[str, Json] | None = None
+    if body.correction is not None and body.fault is None:
+        facts = {
+            "billed": calls_document(billed),
+            "correction": body.correction.document(),
+            "correction_signature": ask.signature,
+        }
+    outcome = await market.submit(caller, CORRECT_USAGE, ask, body=body, facts=facts)
+    asset = str(outcome.record.changed[0].after["asset"])
+    return with_standing(outcome, reply(outcome, correction_answer), asset)
+
+
+async def _read(
+    market: Market, caller: Caller, ask: CorrectUsage
+) -> tuple[Corrected, list[CallBack]]:
+    """The correction as it is found, and the billed calls of its charge.
+
+    What is wrong with it is the engine's to refuse, and remember.
+    """
+    found = Corrected(charge_id=ask.charge_id)
+    signed = document_of(ask)
+    try:
+        correction = read_correction({name: signed[name] for name in ("charge_id", "corrections")})
+    except DocumentError as error:
+        text = f"The correction cannot be read: {error}."
+        fault = refuse(Code.USAGE_INVALID, path=error.path, message=text)
+        return replace(found, fault=fault), []
+    found = await _signed(market, caller, ask, replace(found, correction=correction))
+    charge = await market.ask(Lookup(noun="charge", id=ask.charge_id))
+    if not isinstance(charge, Charge) or charge.vendor_id != caller.principal_id:
+        return found, []
+    if not charge.session_id:
+        return found, []
+    billed = billed_by(await record_at(market, charge.seq))
+    wanted = {each.seq for each in correction.calls}
+    used = {each.seq: each.usage for each in billed if each.seq in wanted}
+    return replace(found, billed=used), billed
+
+
+async def _signed(market: Market, caller: Caller, ask: CorrectUsage, found: Corrected) -> Corrected:
+    """With the key of the caller's that the correction is signed by, or why it is by none."""
+    assert found.correction is not None
+    data = found.correction.signed_bytes()
+    found = replace(found, sha256=sha256_hex(data))
+    try:
+        kid = read_header(ask.signature).kid
+        holder = await market.directory.holder(kid)
+        key = holder.key if holder and holder.principal_id == caller.principal_id else None
+        verify_detached(ask.signature, Typ.CORRECTION, data, {kid: key}.get)
+    except InvalidSignature as error:
+        text = f"It does not verify: {error}."
+        fault = refuse(Code.SIGNATURE_INVALID, path="signature", message=text)
+        return replace(found, fault=fault)
+    return replace(found, key_thumbprint=kid)

@@ -6,13 +6,15 @@ Boundary: the envelope only, as `tools` is MCP's; what an answer means, and what
 
 from collections.abc import Mapping
 from http import HTTPStatus
-from typing import Final
+from typing import Final, cast
+from urllib.parse import urlencode
 
 import orjson
 
 from farthing.clients.posting import Poster, json_object
 from farthing.clients.tools import ToolResult
 from farthing.protocol.errors import Unreachable
+from farthing.protocol.messages.operations import OPERATIONS
 from farthing.protocol.wire import ROOT
 
 __all__ = ["HttpEndpoint"]
@@ -29,12 +31,16 @@ class HttpEndpoint(Poster):
         Raises:
             Unreachable: No answer, or one that is not of this API: whether it ran is not known.
         """
-        answered = await self._post(
+        path, headers = f"/v1/{name}", {"accept": "application/json, application/problem+json"}
+        raw = OPERATIONS[name].raw if name in OPERATIONS else None
+        if raw is None:
             # In the order of canonical JSON, for which the strict reader has a short way.
-            orjson.dumps(arguments, option=orjson.OPT_SORT_KEYS),
-            {"accept": "application/json, application/problem+json"},
-            f"/v1/{name}",
-        )
+            content = orjson.dumps(arguments, option=orjson.OPT_SORT_KEYS)
+        else:
+            content = cast("str", arguments[raw.name]).encode()
+            rest = {member: value for member, value in arguments.items() if member != raw.name}
+            path, headers = f"{path}?{urlencode(rest)}", {**headers, "content-type": raw.media_type}
+        answered = await self._post(content, headers, path)
         shape = json_object(answered.data)
         is_error = answered.status != HTTPStatus.OK
         if shape is None or (is_error and not isinstance(shape.get("code"), str)):

@@ -96,11 +96,7 @@ class Connection:
                 signer, principal=self.principal, audience=self.url, clock=clock, entropy=entropy
             )
         self._endpoint = Endpoint(self.http, f"{self.url}/mcp", timeout_s=timeout_s, auth=self.auth)
-        self._calls: Endpoint | HttpEndpoint = (
-            HttpEndpoint(self.http, self.url, timeout_s=timeout_s, auth=self.auth)
-            if transport == "http"
-            else self._endpoint
-        )
+        self._http = HttpEndpoint(self.http, self.url, timeout_s=timeout_s, auth=self.auth)
 
     async def call(self, operation: Operation[Ask, Answer], ask: Ask) -> Answer:
         """Carry out an operation.
@@ -188,7 +184,10 @@ class Connection:
         await self.aclose()
 
     async def _attempt(self, name: str, arguments: Mapping[str, object]) -> ToolResult:
-        result = await self._calls.call_tool(name, arguments)
+        # What has a raw body is spared an envelope.
+        is_raw = name in OPERATIONS and OPERATIONS[name].raw is not None
+        door = self._http if is_raw or self.transport == "http" else self._endpoint
+        result = await door.call_tool(name, arguments)
         if result.is_error:
             raise _refused(result)
         return result

@@ -31,6 +31,7 @@ from farthing.protocol.wire import ROOT
 __all__ = [
     "BATCH_BYTES_MAX",
     "BATCH_EVENTS_MAX",
+    "BATCH_MEDIA_TYPE",
     "BATCH_METERS_MAX",
     "BILLED",
     "METERS_MAX",
@@ -47,6 +48,7 @@ __all__ = [
 
 BATCH_EVENTS_MAX: Final = 1000
 BATCH_BYTES_MAX: Final = 600_000
+BATCH_MEDIA_TYPE: Final = "application/cloudevents-batch+json"
 METERS_MAX: Final = 20
 BATCH_METERS_MAX: Final = DIMENSIONS_MAX
 """A card has no more; without a bound the columns of a batch would be a thousand times its size."""
@@ -83,6 +85,7 @@ BILLED: Final = frozenset({UsageOutcome.SUCCEEDED})
 
 _OUTCOMES: Final = tuple(UsageOutcome)
 _PLACES: Final = {outcome.value: place for place, outcome in enumerate(_OUTCOMES)}
+_BILLED_PLACES: Final = frozenset(map(_OUTCOMES.index, BILLED))
 _PLACES_READ: Final = {outcome.encode(): place for outcome, place in _PLACES.items()}
 
 
@@ -145,9 +148,14 @@ class Columns(msgspec.Struct, frozen=True, kw_only=True):
         """What one event used, without the meters it used nothing of."""
         return {meter: each[place] for meter, each in self.usage.items() if each[place]}
 
+    @property
+    def billed(self) -> list[int]:
+        """The places of the events whose outcome is one that is billed."""
+        return [place for place, outcome in enumerate(self.outcomes) if outcome in _BILLED_PLACES]
+
     def is_billed(self, place: int) -> bool:
         """Whether an event's outcome is one that is billed."""
-        return _OUTCOMES[self.outcomes[place]] in BILLED
+        return self.outcomes[place] in _BILLED_PLACES
 
 
 def event_document(session_id: str, event: UsageEvent) -> dict[str, Json]:

@@ -30,6 +30,7 @@ __all__ = [
     "Effect",
     "HoldRef",
     "IdempotencyKey",
+    "KeyPurpose",
     "ListingRef",
     "Money",
     "Name",
@@ -37,6 +38,7 @@ __all__ = [
     "OrganisationRef",
     "PrincipalRef",
     "Quantity",
+    "RawMember",
     "Role",
     "SessionRef",
     "Sha256",
@@ -135,12 +137,33 @@ class Role(StrEnum):
     ADMIN = "admin"
 
 
+class KeyPurpose(StrEnum):
+    """What a key can be for beside everything that its holder may do."""
+
+    METERING = "metering"
+
+
 class Effect(StrEnum):
     """What an operation does; tool annotations and proof rules follow from it."""
 
     READS = "reads"
     WRITES = "writes"
     MOVES_MONEY = "moves_money"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RawMember:
+    """A member that over signed HTTP may be the whole body, as it is; the others are the query.
+
+    Args:
+        name: the member, which is text.
+        media_type: what such a body is.
+        characters_max: how long it may be.
+    """
+
+    name: str
+    media_type: str
+    characters_max: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,6 +178,8 @@ class Operation(Generic[Ask, Answer]):
         effect: what it does.
         roles: who may call it; `Role.ANYONE` means no credential is needed.
         codes: the refusals it can give beyond those of the door and of the engine's first checks.
+        purposes: the keys of one purpose that may call it too; no other such key may.
+        raw: the member that may come as a body of its own.
     """
 
     name: str
@@ -165,6 +190,8 @@ class Operation(Generic[Ask, Answer]):
     effect: Effect
     roles: frozenset[Role]
     codes: tuple[Code, ...] = ()
+    purposes: frozenset[KeyPurpose] = frozenset()
+    raw: RawMember | None = None
 
     @property
     def path(self) -> str:

@@ -5,7 +5,7 @@ else that was not already broken; doors render it. Source: spec/messages.md.
 """
 
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any, Final
 
 import orjson
@@ -17,12 +17,13 @@ from farthing.identity.callers import Assurance, Caller
 from farthing.protocol.errors import Broken, Code, Refusal, Refused, refuse
 from farthing.protocol.messages.operations import AnyOperation
 from farthing.protocol.money import InvalidAmount
+from farthing.protocol.purposes import may_call
 from farthing.protocol.wire import Effect, Money, Role
 from farthing.server.market import Market
 from farthing.server.operations import HANDLERS, Reply
 from farthing.settlement.engine.questions import KeyOf
 
-__all__ = ["adapter", "dispatch"]
+__all__ = ["adapter", "dispatch", "may_use"]
 
 log = structlog.get_logger(__name__)
 
@@ -70,6 +71,11 @@ async def _dispatch(
         raise Refused(refuse(Code.INTERNAL_ERROR)) from error
 
 
+def may_use(caller: Caller, operation: AnyOperation) -> bool:
+    """Whether a caller's role and key are for an operation."""
+    return caller.role in operation.roles and may_call(caller.purpose, operation.name)
+
+
 def _may_call(caller: Caller, operation: AnyOperation) -> Refusal | None:
     if operation.public:
         return None
@@ -77,6 +83,8 @@ def _may_call(caller: Caller, operation: AnyOperation) -> Refusal | None:
         return refuse(Code.UNAUTHENTICATED)
     if operation.effect is not Effect.READS and caller.assurance is not Assurance.SIGNED_BODY:
         return refuse(Code.ASSURANCE_REQUIRED, required=Assurance.SIGNED_BODY.value)
+    if not may_call(caller.purpose, operation.name):
+        return refuse(Code.NOT_PERMITTED, message=f"A {caller.purpose} key does not do this.")
     # A key that is registered by now may ask what became of its own registration.
     if caller.role in operation.roles or Role.NEWCOMER in operation.roles:
         return None
@@ -94,15 +102,27 @@ async def _check_key(market: Market, caller: Caller) -> None:
 
 
 def _ask(operation: AnyOperation, arguments: Mapping[str, object]) -> object:
+    raw = _raw(operation, arguments)
     try:
-        ask = adapter(operation.ask).validate_json(orjson.dumps(dict(arguments)))
+        ask = adapter(operation.ask).validate_json(
+            orjson.dumps({**arguments, **dict.fromkeys(raw, "")})
+        )
     except ValidationError as error:
         raise Refused(_invalid(error)) from error
     except (TypeError, orjson.JSONEncodeError) as error:
         raise Refused(refuse(Code.INVALID_ARGUMENT)) from error
     for field in fields(ask):
         _check_amount(field.name, getattr(ask, field.name))
-    return ask
+    return replace(ask, **raw) if raw else ask
+
+
+def _raw(operation: AnyOperation, arguments: Mapping[str, object]) -> dict[str, str]:
+    """A long text that has nothing to be judged but its length, which need not be read again."""
+    raw = operation.raw
+    text = arguments.get(raw.name) if raw is not None else None
+    if raw is None or not isinstance(text, str) or len(text) > raw.characters_max:
+        return {}
+    return {raw.name: text}
 
 
 def _check_amount(path: str, value: object) -> None:

@@ -94,6 +94,38 @@ def test_any_split_and_merge_comes_to_the_same_sum(
     assert (total_units, running.position) == (rating.total_units, rating.position_after)
 
 
+@given(card_documents(), POSITIONS, st.data())
+def test_many_at_once_cost_what_they_cost_one_by_one(
+    document: dict[str, Any], position: dict[str, int], data: st.DataObject
+) -> None:
+    card = compile_card(parse_card(document))
+    meters = data.draw(st.sets(st.sampled_from((*METERS, "unheard")), min_size=1, max_size=3))
+    count = data.draw(st.integers(1, 8))
+    column = st.lists(
+        QUANTITIES | st.sampled_from((QUANTITY_MAX // 2, QUANTITY_MAX, QUANTITY_MAX + 1)),
+        min_size=count,
+        max_size=count,
+    )
+    usage = {meter: data.draw(column) for meter in sorted(meters)}
+    one_by_one, at_once = Running(card, position), Running(card, position)
+    amounts: list[int] | None = []
+    for place in range(count):
+        step = priced(one_by_one, {meter: each[place] for meter, each in usage.items()})
+        if len(step) > 1:
+            amounts = None
+            break
+        amounts.append(step[0])
+        one_by_one.take()
+    try:
+        given_at_once: list[int] | None = at_once.take_all(usage)
+    except RatingError:
+        given_at_once = None
+        assert at_once.position == position
+    else:
+        assert at_once.position == one_by_one.position
+    assert given_at_once == amounts
+
+
 def test_what_was_priced_and_not_taken_leaves_no_trace() -> None:
     running = Running(at_one_price("0.0004"), START)
     assert running.price({"page": 7}) == running.price({"page": 7}) == 2_800_000

@@ -13,7 +13,7 @@ from farthing.protocol.messages.operations import OPERATIONS
 from farthing.protocol.messages.shapes import ask_schema
 from farthing.protocol.wire import Effect
 
-__all__ = ["named_by", "query_members", "status_of"]
+__all__ = ["is_raw", "named_by", "query_members", "raw_query_members", "status_of"]
 
 _PREFIX: Final = "/v1/"
 _REFUSED: Final = 400
@@ -39,6 +39,7 @@ _STATUS: Final = {
     Code.STALE: 409,
     Code.REGISTRATION_PENDING: 409,
     Code.ALREADY_REGISTERED: 409,
+    Code.ANSWER_AWAITED: 409,
     Code.FROZEN: 403,
     Code.AUTHORITY_MISSING: 403,
     Code.AUTHORITY_EXPIRED: 403,
@@ -81,6 +82,24 @@ def query_members(name: str) -> Mapping[str, str] | None:
     if any(kind not in _SCALARS for kind in types.values()):
         return None
     return MappingProxyType(types)
+
+
+def is_raw(name: str, media_type: str) -> bool:
+    """Whether a body of this type is one member of the operation's ask, as it is."""
+    raw = OPERATIONS[name].raw
+    return raw is not None and raw.media_type == media_type
+
+
+@cache
+def raw_query_members(name: str) -> Mapping[str, str]:
+    """The members beside a raw body with their JSON types: they are its query."""
+    operation = OPERATIONS[name]
+    members = ask_schema(operation.ask).get("properties", {})
+    return MappingProxyType({
+        member: schema["type"]
+        for member, schema in members.items()
+        if operation.raw is not None and member != operation.raw.name
+    })  # fmt: skip
 
 
 def named_by(path: str) -> str:

@@ -94,31 +94,38 @@ def _path(
         "x-roles": sorted(role.value for role in operation.roles),
         "x-effect": operation.effect.value,
     }
-    body = {"required": True, "content": {"application/json": {"schema": ask}}}
+    members = shared[ask["$ref"].rpartition("/")[2]]
+    content = {"application/json": {"schema": ask}}
+    parameters = [_idempotency_key()] if operation.effect is not Effect.READS else []
+    if (raw := operation.raw) is not None:
+        content[raw.media_type] = {"schema": members["properties"][raw.name]}
+        # For a body of JSON they are in it.
+        parameters += [{**each, "required": False} for each in _query(members, raw.name)]
     methods: dict[str, Any] = {"description": _OTHER_METHODS}
     if query_members(operation.name) is not None:
         methods["get"] = {
             "operationId": f"{operation.name}_by_get",
             **about,
-            "parameters": [*_query(shared[ask["$ref"].rpartition("/")[2]]), _if_none_match()],
+            "parameters": [*_query(members), _if_none_match()],
             "responses": _responses(operation, answer, is_get=True),
         }
-    writes = operation.effect is not Effect.READS
     methods["post"] = {
         "operationId": operation.name,
         **about,
-        **({"parameters": [_idempotency_key()]} if writes else {}),
-        "requestBody": body,
+        **({"parameters": parameters} if parameters else {}),
+        "requestBody": {"required": True, "content": content},
         "responses": _responses(operation, answer, is_get=False),
     }
     return methods
 
 
-def _query(schema: dict[str, Any]) -> list[dict[str, Any]]:
+def _query(schema: dict[str, Any], raw: str = "") -> list[dict[str, Any]]:
+    """The members of an ask as a query, but for the one that is the body."""
     required = schema.get("required", ())
     return [
         {"name": name, "in": "query", "required": name in required, "schema": member}
         for name, member in schema.get("properties", {}).items()
+        if name != raw
     ]
 
 

@@ -7,13 +7,15 @@ from pydantic import Field
 from farthing.protocol.errors import Code
 from farthing.protocol.messages.accounts import StandingNow
 from farthing.protocol.messages.holds import AUTHORITY_CODES
-from farthing.protocol.usage import BATCH_BYTES_MAX
+from farthing.protocol.usage import BATCH_BYTES_MAX, BATCH_MEDIA_TYPE
 from farthing.protocol.wire import (
     AgreementRef,
     Effect,
     IdempotencyKey,
+    KeyPurpose,
     Money,
     Operation,
+    RawMember,
     Role,
     SessionRef,
     message,
@@ -237,6 +239,7 @@ REPORT_USAGE = Operation(
     ask=ReportUsage,
     answer=UsageReport,
     effect=Effect.MOVES_MONEY,
+    raw=RawMember(name="batch", media_type=BATCH_MEDIA_TYPE, characters_max=BATCH_BYTES_MAX),
     roles=frozenset({Role.VENDOR}),
     codes=(
         Code.SIGNATURE_INVALID,
@@ -244,6 +247,7 @@ REPORT_USAGE = Operation(
         Code.USAGE_INVALID,
         Code.AMOUNT_OVERFLOW,
     ),
+    purposes=frozenset({KeyPurpose.METERING}),
 )
 GET_SESSION = Operation(
     name="get_session",
@@ -254,6 +258,7 @@ GET_SESSION = Operation(
     effect=Effect.READS,
     roles=frozenset({Role.BUYER, Role.OPERATOR, Role.VENDOR}),
     codes=(Code.NOT_FOUND,),
+    purposes=frozenset({KeyPurpose.METERING}),
 )
 LIST_SESSIONS = Operation(
     name="list_sessions",

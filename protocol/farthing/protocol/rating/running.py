@@ -5,7 +5,8 @@ usage is what `rate` gives. For the lines behind a sum ask `rate`. Source: spec/
 """
 
 from bisect import bisect_left
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import accumulate, pairwise
 
 from farthing.protocol.money import INT64_MAX
 from farthing.protocol.rating.card import CompiledCard, CompiledDimension, RateCard, compile_card
@@ -43,6 +44,13 @@ class _Meter:
             return self.units + (quantity - self.quantity) * self.rate
         tier = bisect_left(self.dimension.ends, quantity, self.tier)
         return price_at(self.dimension, tier, quantity)
+
+    def each_at(self, quantities: Sequence[int], last: int) -> list[int]:
+        """What each of some quantities adds, one after the other up to `last`."""
+        if last <= self.end:
+            return [quantity * self.rate for quantity in quantities]
+        sums = [self.units_at(each) for each in accumulate(quantities, initial=self.quantity)]
+        return [after - before for before, after in pairwise(sums)]
 
 
 class Running:
@@ -96,6 +104,36 @@ class Running:
             else:
                 meter.move(quantity, units)
         self._priced = []
+
+    def take_all(self, usage: Mapping[str, Sequence[int]]) -> list[int]:
+        """Price and keep many calls at once, in order.
+
+        Args:
+            usage: By meter what each call used, 0 where nothing; every meter has as many places.
+
+        Returns:
+            What each call adds, in units.
+
+        Raises:
+            RatingError: As `price`, for any of them; then nothing is kept.
+        """
+        self._priced = []
+        priced: list[tuple[str, _Meter, int, int]] = []
+        columns: list[list[int]] = []
+        for name, quantities in usage.items():
+            meter = self._meters.get(name) or self._meter(name)
+            quantity = quantity_after(meter.quantity, sum(quantities), name)
+            units = meter.units_at(quantity)
+            if units > INT64_MAX:
+                raise RatingError(RatingCode.AMOUNT_OVERFLOW, name)
+            priced.append((name, meter, quantity, units))
+            columns.append(meter.each_at(quantities, quantity))
+        totals = columns[0] if len(columns) == 1 else list(map(sum, zip(*columns, strict=True)))
+        if totals and max(totals) > INT64_MAX:
+            raise RatingError(RatingCode.AMOUNT_OVERFLOW)
+        self._priced = priced
+        self.take()
+        return totals
 
     def _meter(self, name: str) -> _Meter:
         dimension = self._by_meter.get(name)

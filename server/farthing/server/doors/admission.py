@@ -22,7 +22,7 @@ from farthing.identity.callers import ANYONE, Caller
 from farthing.protocol.canonical import InvalidJson, JsonFault, LooseJson, parse_json
 from farthing.protocol.errors import Code, Refused, refuse
 from farthing.protocol.ids import typeid, uuid7_bytes
-from farthing.protocol.messages.http import named_by, query_members
+from farthing.protocol.messages.http import is_raw, named_by, query_members
 from farthing.protocol.messages.operations import OPERATIONS
 from farthing.protocol.wire import Role
 from farthing.server.doors.render import problem
@@ -338,6 +338,9 @@ def _read_by(scope: Scope) -> str:
 def _called(path: str, headers: Headers, body: bytes) -> _Called:
     """Read a body strictly, and say what it calls: by its path, or in MCP's envelope."""
     kind = _value(headers, b"content-type").partition(";")[0].strip().lower()
+    name = named_by(path)
+    if name and is_raw(name, kind):
+        return _Called(name=name)
     if kind != "application/json":
         text = "The body is application/json."
         raise Refused(refuse(Code.MALFORMED, path="content-type", message=text))
@@ -348,7 +351,7 @@ def _called(path: str, headers: Headers, body: bytes) -> _Called:
         duplicate = error.reason is JsonFault.DUPLICATE_KEY
         code = Code.DUPLICATE_KEY if duplicate else Code.MALFORMED
         raise Refused(refuse(code, message=f"{code.says} ({error.reason.value})")) from error
-    if name := named_by(path):
+    if name:
         return _Called(name=name, key=_key_of(document))
     if not isinstance(document, dict) or document.get("method") != "tools/call":
         return _Called()

@@ -17,10 +17,10 @@ from starlette.routing import Route
 
 from farthing.protocol.canonical import InvalidJson, parse_json
 from farthing.protocol.errors import Code, Refused, refuse
-from farthing.protocol.messages.http import query_members
+from farthing.protocol.messages.http import is_raw, query_members, raw_query_members
 from farthing.protocol.messages.openapi import openapi
 from farthing.protocol.messages.operations import OPERATIONS, AnyOperation
-from farthing.protocol.wire import document_of
+from farthing.protocol.wire import RawMember, document_of
 from farthing.server.dispatch import dispatch
 from farthing.server.doors.admission import METADATA, caller_of, request_id_of
 from farthing.server.doors.render import problem
@@ -65,7 +65,7 @@ def _route(market: Market, operation: AnyOperation) -> Route:
         try:
             _answerable(request)
             if request.method == "POST":
-                arguments = await _of_body(request)
+                arguments = await _of_post(operation, request)
             else:
                 arguments = _of_query(request, members or {})
             caller = caller_of(request.scope)
@@ -100,8 +100,37 @@ def _takes_json(accept: str) -> bool:
     return not weights if named is None else _NOUGHT.fullmatch(weights[named]) is None
 
 
+async def _of_post(operation: AnyOperation, request: Request) -> Mapping[str, object]:
+    """The ask of a POST; a key in the header must be the one that was signed."""
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if operation.raw is not None and is_raw(operation.name, kind):
+        document = await _of_raw_body(operation.raw, request, raw_query_members(operation.name))
+    else:
+        document = await _of_body(request)
+    stated = request.headers.get("idempotency-key")
+    # The IETF draft writes it as a quoted string, most programs as it is.
+    if stated is not None and stated.strip('"') != document.get("idempotency_key"):
+        text = "The header differs from the signed idempotency_key."
+        raise Refused(refuse(Code.INVALID_ARGUMENT, path="idempotency-key", message=text))
+    return document
+
+
+async def _of_raw_body(
+    raw: RawMember, request: Request, members: Mapping[str, str]
+) -> Mapping[str, object]:
+    """The ask whose longest member is the body, byte for byte, and the rest the query."""
+    try:
+        text = (await request.body()).decode()
+    except UnicodeDecodeError:
+        raise Refused(refuse(Code.MALFORMED, message="The body is UTF-8.")) from None
+    document = _of_query(request, members)
+    if raw.name in document:
+        raise Refused(refuse(Code.DUPLICATE_KEY, path=raw.name))
+    return {**document, raw.name: text}
+
+
 async def _of_body(request: Request) -> Mapping[str, object]:
-    """The ask in a body; a key in the header must be the one that was signed."""
+    """The ask as one JSON object."""
     try:
         # Admission has read it as strictly; what is left to say is that there is no null here.
         document = parse_json(await request.body(), allow_float=True)
@@ -110,11 +139,6 @@ async def _of_body(request: Request) -> Mapping[str, object]:
         raise Refused(refuse(Code.MALFORMED, message=text)) from error
     if not isinstance(document, dict):
         raise Refused(refuse(Code.MALFORMED, message="The body is one JSON object."))
-    stated = request.headers.get("idempotency-key")
-    # The IETF draft writes it as a quoted string, most programs as it is.
-    if stated is not None and stated.strip('"') != document.get("idempotency_key"):
-        text = "The header differs from the signed idempotency_key."
-        raise Refused(refuse(Code.INVALID_ARGUMENT, path="idempotency-key", message=text))
     return document
 
 

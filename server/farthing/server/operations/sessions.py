@@ -100,7 +100,9 @@ async def report_usage(market: Market, caller: Caller, ask: ReportUsage) -> Repl
             "voucher": ask.voucher,
         }
     try:
-        outcome = await market.submit(caller, REPORT_USAGE, ask, body=body, facts=facts)
+        # A key is bound to the batch by its digest.
+        asked = replace(ask, batch=body.batch_sha256)
+        outcome = await market.submit(caller, REPORT_USAGE, asked, body=body, facts=facts)
     except Refused as refused:
         count_refused(market.metrics, refused.refusal, max(body.events, 1))
         raise

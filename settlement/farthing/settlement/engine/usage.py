@@ -21,12 +21,13 @@ from farthing.protocol.rating import RateCard, RatingCode, RatingError, line_doc
 from farthing.protocol.rating.running import Running
 from farthing.protocol.records import Record
 from farthing.protocol.sequences import Window
+from farthing.protocol.signatures import Typ
 from farthing.protocol.times import SECOND_US
 from farthing.protocol.usage import REPORT_WINDOW_US, SKEW_US, Columns, UsageFault
 from farthing.protocol.wire import money
 from farthing.settlement.engine import allowances, lots, shares
 from farthing.settlement.engine.drafts import Call, Draft, advanced, change
-from farthing.settlement.engine.principals import frozen_since_us
+from farthing.settlement.engine.principals import frozen_since_us, signs
 from farthing.settlement.engine.sessions import closes_at
 from farthing.settlement.engine.state import State
 from farthing.settlement.engine.things import Charge, Drawn, Session
@@ -168,8 +169,7 @@ def _reportable(state: State, call: Call, body: Reported) -> Session | Refusal:
     fault = body.fault
     if fault is not None and fault.code is Code.SIGNATURE_INVALID:
         return fault
-    key = state.keys.get(body.key_thumbprint)
-    if key is None or key.principal_id != call.principal_id or key.status != "active":
+    if not signs(state, call.principal_id, body.key_thumbprint, Typ.USAGE):
         return refuse(Code.SIGNATURE_INVALID, path="batch_signature")
     if not session.is_live or session.end_us + REPORT_WINDOW_US <= call.now_us:
         return refuse(Code.SESSION_CLOSED, path="session_id")
@@ -294,22 +294,21 @@ def _price(running: Running, usage: Mapping[str, int]) -> int | UsageFault:
 
 def _priced(running: Running, columns: Columns) -> tuple[list[int] | None, Sequence[int]]:
     """The units of each event and which are billed; None where one cannot be priced."""
-    amounts = [0] * len(columns.seqs)
-    billed = [place for place in range(len(amounts)) if columns.is_billed(place)]
-    meters = list(columns.usage.items())
+    billed = columns.billed
+    usage: Mapping[str, Sequence[int]] = columns.usage
+    if len(billed) < len(columns.seqs):
+        taken = frozenset(billed)
+        usage = {
+            meter: [each if place in taken else 0 for place, each in enumerate(quantities)]
+            for meter, quantities in usage.items()
+        }
+    usage = {meter: quantities for meter, quantities in usage.items() if any(quantities)}
+    if not usage:
+        return [0] * len(columns.seqs), billed
     try:
-        if len(meters) == 1:
-            ((meter, quantities),) = meters
-            for place in billed:
-                amounts[place] = running.price({meter: quantities[place]})
-                running.take()
-        else:
-            for place in billed:
-                amounts[place] = running.price(columns.usage_of(place))
-                running.take()
+        return running.take_all(usage), billed
     except RatingError:
         return None, ()
-    return amounts, billed
 
 
 def _total(columns: Columns, judged: _Judged) -> dict[str, int]:

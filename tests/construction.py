@@ -17,9 +17,11 @@ from farthing.protocol.keys import PrivateKey
 from farthing.protocol.listing import parse_listing
 from farthing.protocol.messages.accounts import FUND_ACCOUNT, FundAccount
 from farthing.protocol.messages.agents import (
+    ADD_KEY,
     APPROVE_REGISTRATION,
     ENROL_ORGANISATION,
     REGISTER_AGENT,
+    AddKey,
     ApproveRegistration,
     EnrolOrganisation,
     RegisterAgent,
@@ -190,6 +192,27 @@ class Room:
             role=Role.BUYER,
         )
 
+    def metering_key(self, vendor: Caller, name: str) -> Caller:
+        """Register the metering key of a name; gives the vendor as it calls with that key."""
+        record = self.add_key(vendor, name)
+        assert isinstance(record, Record), record
+        assert record.refusal is None, record.refusal
+        return replace(vendor, key_thumbprint=signing_key(name).thumbprint, purpose="metering")
+
+    def add_key(self, vendor: Caller, name: str) -> Any:
+        """Ask for a metering key; gives whatever the engine decides."""
+        new = signing_key(name)
+        shown = {"new": new.thumbprint, "principal": vendor.principal_id, "purpose": "metering"}
+        possession = sign_detached(new, Typ.NEW_KEY, canonical_bytes(dict(shown)))
+        ask = AddKey(
+            key=public_jwk(new),
+            purpose="metering",
+            possession=possession,
+            idempotency_key=self.key(),
+        )
+        facts: dict[str, Json] = {"new_thumbprint": new.thumbprint, "possession": possession}
+        return self.submit(vendor, ADD_KEY, ask, facts=facts)
+
     def fund(self, operator: Caller, units: int, asset: str = "USD") -> Record:
         """Credit an operator from outside."""
         ask = FundAccount(
@@ -304,7 +327,16 @@ class Room:
         )
         return self.submit(agent, PLACE_HOLD, ask)
 
-    def capture(self, vendor: Caller, hold_id: str, pages: int, key: str = "", **other: Any) -> Any:
+    def capture(
+        self,
+        vendor: Caller,
+        hold_id: str,
+        pages: int,
+        key: str = "",
+        *,
+        signed_by: str = "",
+        **other: Any,
+    ) -> Any:
         """Capture a hold for a number of pages; gives whatever the engine decides."""
         hold = self.state.holds.get(hold_id)
         agreement = self.state.agreements[hold.agreement_id] if hold else None
@@ -329,7 +361,7 @@ class Room:
             idempotency_key=key or self.key(),
         )
         facts: dict[str, Json] = {"delivery": document, "delivery_signature": signature}
-        body = Capture(ask=ask, delivery=delivery)
+        body = Capture(ask=ask, delivery=delivery, key_thumbprint=signed_by)
         return self.submit(vendor, CAPTURE_HOLD, ask, body=body, facts=facts)
 
     def _approve(self, by: Caller, principal_id: str) -> None:

@@ -24,7 +24,7 @@ OTHERS = ("org_00000000000000000000000000", NEW.thumbprint, AGENT[:-1])
 async def find(thumbprint: str) -> Found | None:
     if thumbprint != KEY.thumbprint:
         return None
-    return AGENT, "org_00000000000000000000000000", "buyer", KEY.public.jwk()
+    return AGENT, "org_00000000000000000000000000", "buyer", KEY.public.jwk(), "metering"
 
 
 def authenticator(**changes: Any) -> Authenticator:
@@ -63,7 +63,7 @@ async def test_a_registered_key_speaks_for_its_principal_under_either_name(princ
     assert (caller.principal_id, caller.role) == (AGENT, Role.BUYER)
     assert caller.organisation_id == "org_00000000000000000000000000"
     assert caller.assurance is Assurance.SIGNED_BODY
-    assert caller.key_thumbprint == KEY.thumbprint
+    assert (caller.key_thumbprint, caller.purpose) == (KEY.thumbprint, "metering")
     assert caller.proof_jti == "proof-of-a-test"
     assert caller.proof_expires_at_us == NOW_US + 30 * SECOND_US
 

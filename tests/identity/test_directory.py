@@ -15,7 +15,9 @@ class Registry:
     async def find(self, thumbprint: str) -> Found | None:
         self.asked.append(thumbprint)
         key = KEYS.get(thumbprint)
-        return None if key is None else (f"agt_{thumbprint}", "org_1", "buyer", key.public.jwk())
+        return (
+            None if key is None else (f"agt_{thumbprint}", "org_1", "buyer", key.public.jwk(), "")
+        )
 
 
 async def test_a_holder_is_asked_for_once_and_then_known() -> None:

@@ -105,6 +105,7 @@ class Authenticator:
             role=holder.role if holder else Role.NEWCOMER,
             assurance=Assurance.SIGNED_BODY,
             key_thumbprint=thumbprint,
+            purpose=holder.purpose if holder else "",
             proof_jti=proof.jti,
             proof_expires_at_us=proof.expires_at_us,
         )

@@ -23,7 +23,8 @@ class Caller:
     """A caller and the proof it gave.
 
     What never changes about a key is here; what can change (revoked, frozen, limits) is judged in
-    the engine where the effect is. A newcomer has a proven key and no principal yet.
+    the engine where the effect is. A newcomer has a proven key and no principal yet. `purpose` is
+    what the key is for; empty for everything.
     """
 
     principal_id: str = ""
@@ -31,6 +32,7 @@ class Caller:
     role: Role = Role.ANYONE
     assurance: Assurance = Assurance.NOBODY
     key_thumbprint: str = ""
+    purpose: str = ""
     proof_jti: str = ""
     proof_expires_at_us: int = 0
 

@@ -1,7 +1,7 @@
 """Who holds a key: facts by thumbprint, looked up in the registry and never taken from a header.
 
-Boundary: caches only what never changes about a key (its holder, role and public half). Whether
-it is revoked is judged in the engine, where the effect is.
+Boundary: caches only what never changes about a key (its holder, role, purpose and public half).
+Whether it is revoked is judged in the engine, where the effect is.
 """
 
 from collections import OrderedDict
@@ -16,25 +16,26 @@ __all__ = ["Directory", "Found", "Holder"]
 
 _HOLDERS_MAX: Final = 50_000
 
-# Principal, organisation, role and public JWK, as the registry gives them.
-Found: TypeAlias = tuple[str, str, str, Mapping[str, str]]
+# Principal, organisation, role, public JWK and purpose, as the registry gives them.
+Found: TypeAlias = tuple[str, str, str, Mapping[str, str], str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Holder:
-    """A registered key and the principal that holds it."""
+    """A registered key, what it is for, and the principal that holds it."""
 
     principal_id: str
     organisation_id: str
     role: Role
     key: PublicKey
+    purpose: str = ""
 
 
 class Directory:
     """Holders by thumbprint.
 
     Args:
-        find: asks the registry; gives (principal, organisation, role, jwk) or None.
+        find: asks the registry; gives (principal, organisation, role, jwk, purpose) or None.
         holders_max: how many holders are remembered.
     """
 
@@ -64,12 +65,13 @@ class Directory:
         found = await self._find(thumbprint)
         if found is None:
             return None
-        principal_id, organisation_id, role, jwk = found
+        principal_id, organisation_id, role, jwk, purpose = found
         holder = Holder(
             principal_id=principal_id,
             organisation_id=organisation_id,
             role=Role(role),
             key=PublicKey.from_jwk(jwk),
+            purpose=purpose,
         )
         self._holders[thumbprint] = holder
         if len(self._holders) > self._holders_max:

@@ -62,8 +62,11 @@ class Typ(StrEnum):
     LISTING = "farthing-listing+json"
     DELIVERY = "farthing-delivery+json"
     USAGE = "farthing-usage+json"
+    CORRECTION = "farthing-correction+json"
     SNAPSHOT = "farthing-snapshot+json"
     ROTATION = "farthing-rotation+json"
+    NEW_KEY = "farthing-key+json"
+    GATEWAY = "farthing-gateway+json"
 
 
 class SignatureFault(StrEnum):

@@ -290,6 +290,6 @@ def _finder(engine: Engine) -> Callable[[str], Awaitable[Found | None]]:
         facts = await engine.ask(KeyOf(thumbprint=thumbprint))
         if facts is None:
             return None
-        return facts.principal_id, facts.organisation_id, facts.role, facts.jwk
+        return facts.principal_id, facts.organisation_id, facts.role, facts.jwk, facts.purpose
 
     return find

@@ -1,31 +1,38 @@
 """Organisations, agents and their keys: registration, approval, rotation, revocation, freeze."""
 
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from farthing.protocol.errors import Code
 from farthing.protocol.wire import (
     AgentRef,
     Effect,
     IdempotencyKey,
+    KeyPurpose,
     Name,
     Operation,
     OrganisationRef,
     PrincipalRef,
     Role,
     Text,
+    Time,
     message,
 )
 
 __all__ = [
+    "ADD_KEY",
     "APPROVE_REGISTRATION",
     "ENROL_ORGANISATION",
     "FREEZE",
     "GET_REGISTRATION",
     "LIST_AGENTS",
+    "LIST_KEYS",
     "REGISTER_AGENT",
     "REVOKE_KEY",
     "ROTATE_KEY",
     "UNFREEZE",
+    "AddKey",
     "AgentSummary",
     "Agents",
     "ApproveRegistration",
@@ -34,7 +41,10 @@ __all__ = [
     "FreezeState",
     "GetRegistration",
     "KeyState",
+    "KeyView",
+    "Keys",
     "ListAgents",
+    "ListKeys",
     "PublicJwk",
     "RegisterAgent",
     "Registration",
@@ -106,9 +116,25 @@ class RotateKey:
 
     `possession` is a detached JWS over the canonical bytes of
     `{"old": thumbprint, "new": thumbprint, "principal": id}`, of typ `farthing-rotation+json`.
+    `replaces` names a metering key of the caller's to replace in place of the key that signs.
     """
 
     key: PublicJwk
+    possession: str
+    replaces: str = ""
+    idempotency_key: IdempotencyKey
+
+
+@message
+class AddKey:
+    """Register a metering key beside the caller's. `possession` is signed with the new one.
+
+    It is a detached JWS over the canonical bytes of
+    `{"new": thumbprint, "principal": id, "purpose": "metering"}`, of typ `farthing-key+json`.
+    """
+
+    key: PublicJwk
+    purpose: Literal["metering"]
     possession: str
     idempotency_key: IdempotencyKey
 
@@ -129,6 +155,32 @@ class KeyState:
     principal_id: str
     key_thumbprint: str
     status: Literal["active", "retired", "revoked"]
+    purpose: str = ""
+
+
+@message
+class ListKeys:
+    """Ask for the caller's keys."""
+
+    limit: Annotated[int, Field(ge=1, le=200)] = 50
+
+
+@message
+class KeyView:
+    """One key. Without a purpose it does everything; without `until` it is in force."""
+
+    key_thumbprint: str
+    purpose: str
+    status: Literal["active", "retired", "revoked"]
+    since: Time
+    until: str
+
+
+@message
+class Keys:
+    """The caller's keys: those in force first, then the newest."""
+
+    keys: tuple[KeyView, ...]
 
 
 @message
@@ -208,6 +260,7 @@ GET_REGISTRATION = Operation(
     answer=Registration,
     effect=Effect.READS,
     roles=EVERY_PRINCIPAL,
+    purposes=frozenset({KeyPurpose.METERING}),
 )
 APPROVE_REGISTRATION = Operation(
     name="approve_registration",
@@ -227,7 +280,31 @@ ROTATE_KEY = Operation(
     answer=KeyState,
     effect=Effect.WRITES,
     roles=EVERY_PRINCIPAL,
+    codes=(
+        Code.INVALID_ARGUMENT,
+        Code.NOT_FOUND,
+        Code.SIGNATURE_INVALID,
+        Code.ALREADY_REGISTERED,
+    ),
+)
+ADD_KEY = Operation(
+    name="add_key",
+    title="Add a metering key",
+    says="Register a key that can report usage, capture and release, and nothing else.",
+    ask=AddKey,
+    answer=KeyState,
+    effect=Effect.WRITES,
+    roles=frozenset({Role.VENDOR}),
     codes=(Code.INVALID_ARGUMENT, Code.SIGNATURE_INVALID, Code.ALREADY_REGISTERED),
+)
+LIST_KEYS = Operation(
+    name="list_keys",
+    title="List keys",
+    says="List the caller's keys with what each is for, those in force first.",
+    ask=ListKeys,
+    answer=Keys,
+    effect=Effect.READS,
+    roles=EVERY_PRINCIPAL,
 )
 REVOKE_KEY = Operation(
     name="revoke_key",

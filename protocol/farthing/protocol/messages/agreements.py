@@ -6,6 +6,7 @@ from farthing.protocol.wire import (
     AgreementRef,
     Effect,
     IdempotencyKey,
+    KeyPurpose,
     ListingRef,
     Money,
     Operation,
@@ -204,6 +205,7 @@ GET_AGREEMENT = Operation(
     effect=Effect.READS,
     roles=frozenset({Role.BUYER, Role.OPERATOR, Role.VENDOR}),
     codes=(Code.NOT_FOUND,),
+    purposes=frozenset({KeyPurpose.METERING}),
 )
 LIST_AGREEMENTS = Operation(
     name="list_agreements",

@@ -9,6 +9,7 @@ from farthing.protocol.wire import (
     Effect,
     HoldRef,
     IdempotencyKey,
+    KeyPurpose,
     Money,
     Operation,
     Role,
@@ -175,6 +176,7 @@ CAPTURE_HOLD = Operation(
         Code.USAGE_INVALID,
         Code.CAPTURE_EXCEEDS_HOLD,
     ),
+    purposes=frozenset({KeyPurpose.METERING}),
 )
 RELEASE_HOLD = Operation(
     name="release_hold",
@@ -185,6 +187,7 @@ RELEASE_HOLD = Operation(
     effect=Effect.MOVES_MONEY,
     roles=frozenset({Role.VENDOR}),
     codes=(Code.NOT_FOUND, Code.HOLD_RESOLVED, Code.HOLD_EXPIRED),
+    purposes=frozenset({KeyPurpose.METERING}),
 )
 GET_HOLD = Operation(
     name="get_hold",
@@ -195,4 +198,5 @@ GET_HOLD = Operation(
     effect=Effect.READS,
     roles=frozenset({Role.BUYER, Role.OPERATOR, Role.VENDOR}),
     codes=(Code.NOT_FOUND,),
+    purposes=frozenset({KeyPurpose.METERING}),
 )

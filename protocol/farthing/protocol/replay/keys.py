@@ -1,30 +1,50 @@
 """Who held which key when, as the journal itself says: built from its records, one after another.
 
-Boundary: follows the records of registrations, rotations and revocations. A signature counts only
-where its key is in force at that place of the journal. Source: spec/evidence.md.
+Boundary: follows the records of registrations, additions, rotations and revocations. A signature
+counts only where its key is in force at that place of the journal, and for what it signs.
+Source: spec/evidence.md.
 """
 
 from dataclasses import dataclass
 from typing import Final, cast
 
+from farthing.protocol.canonical import canonical_bytes
 from farthing.protocol.errors import Unverified
 from farthing.protocol.ids import derive_id
 from farthing.protocol.keys import PublicKey
+from farthing.protocol.purposes import may_call, may_sign
 from farthing.protocol.records import Change, Record
-from farthing.protocol.replay.reading import JsonObject, changes, member, only, require, same
-from farthing.protocol.signatures import KeyOf
+from farthing.protocol.replay.reading import (
+    JsonObject,
+    changes,
+    member,
+    only,
+    require,
+    same,
+    text_fact,
+)
+from farthing.protocol.signatures import InvalidSignature, KeyOf, Typ, verify_detached
+from farthing.protocol.wire import KeyPurpose
 
 __all__ = ["KEY_OPERATIONS", "PLATFORM", "KeyHistory"]
 
 PLATFORM: Final = "platform"
 _REGISTRATIONS: Final = {"enrol_organisation": "org", "register_agent": "agt"}
-KEY_OPERATIONS: Final = frozenset({*_REGISTRATIONS, "rotate_key", "revoke_key"})
+KEY_OPERATIONS: Final = frozenset({*_REGISTRATIONS, "add_key", "rotate_key", "revoke_key"})
 
 
 @dataclass(frozen=True, slots=True)
 class _Held:
     key: PublicKey
     document: JsonObject
+
+    @property
+    def is_active(self) -> bool:
+        return self.document["status"] == "active"
+
+    @property
+    def purpose(self) -> str:
+        return str(self.document.get("purpose", ""))
 
 
 class KeyHistory:
@@ -43,10 +63,12 @@ class KeyHistory:
         return frozenset(self._organisations)
 
     def learn(self, record: Record) -> None:
-        """Follow a registration, rotation or revocation."""
+        """Follow a registration, addition, rotation or revocation."""
         match record.operation:
             case "enrol_organisation" | "register_agent":
                 self._register(record)
+            case "add_key":
+                self._add(record)
             case "rotate_key":
                 self._rotate(record)
             case _:
@@ -72,24 +94,32 @@ class KeyHistory:
             raise Unverified(f"no record of the registration of {principal_id}")
         return organisation
 
-    def keys_of(self, principal_id: str) -> KeyOf:
-        """The keys of a principal that are in force now."""
+    def keys_of(self, principal_id: str, typ: Typ) -> KeyOf:
+        """The keys of a principal that are in force now, for documents of a kind."""
 
         def key_of(thumbprint: str) -> PublicKey | None:
-            held = self._held.get(thumbprint)
-            if held is None or held.document["principal_id"] != principal_id:
-                return None
-            return held.key if held.document["status"] == "active" else None
+            held = self._active(principal_id, thumbprint)
+            return held.key if held is not None and may_sign(held.purpose, typ) else None
 
         return key_of
 
+    def _active(self, principal_id: str, thumbprint: str) -> _Held | None:
+        held = self._held.get(thumbprint)
+        if held is None or held.document["principal_id"] != principal_id:
+            return None
+        return held if held.is_active else None
+
     def check_speaker(self, record: Record) -> None:
-        """Require whoever asked for a record to be known, with a key in force, for its house."""
+        """Require whoever asked for a record to be known, with a key for it, for its house."""
         by = record.by
         if by.principal_id == PLATFORM:
             return
-        known = self.keys_of(by.principal_id)(by.key_thumbprint)
-        require(known is not None, record, f"the key of {by.principal_id} is not in force")
+        held = self._active(by.principal_id, by.key_thumbprint)
+        if held is None:
+            text = f"record {record.seq} ({record.operation}): "
+            raise Unverified(f"{text}the key of {by.principal_id} is not in force")
+        is_for_it = may_call(held.purpose, record.operation)
+        require(is_for_it, record, f"a {held.purpose} key does not ask for it")
         house = self.organisation_of(by.principal_id)
         require(by.organisation_id == house, record, f"{by.principal_id} acts for another")
 
@@ -106,18 +136,37 @@ class KeyHistory:
 
     def _rotate(self, record: Record) -> None:
         old, new = changes(record, "key", "key")
-        require(old.id == record.by.key_thumbprint, record, "another key was rotated away")
+        replaced = record.asked.get("replaces", record.by.key_thumbprint)
+        require(old.id == replaced, record, "another key was rotated away")
         self.check_speaker(record)
+        held = self._active(record.by.principal_id, old.id)
+        require(held is not None, record, "the key that is replaced is not the caller's")
         self._end(record, old, "retired")
-        self._begin(record, new, record.by.principal_id)
+        self._begin(record, new, record.by.principal_id, self._held[old.id].purpose)
 
-    def _begin(self, record: Record, change: Change, principal_id: str) -> None:
+    def _add(self, record: Record) -> None:
+        (new,) = changes(record, "key")
+        self.check_speaker(record)
+        principal_id, purpose = record.by.principal_id, member(record.asked, "purpose")
+        require(purpose in {*KeyPurpose}, record, "a key of no known purpose")
+        self._begin(record, new, principal_id, purpose)
+        shown = {"new": new.id, "principal": principal_id, "purpose": purpose}
+        keys = {new.id: self._held[new.id].key}
+        try:
+            signature = text_fact(record, "possession")
+            verify_detached(signature, Typ.NEW_KEY, canonical_bytes(dict(shown)), keys.get)
+        except InvalidSignature as error:
+            text = f"record {record.seq} ({record.operation}): possession of the key: {error}"
+            raise Unverified(text) from error
+
+    def _begin(self, record: Record, change: Change, principal_id: str, purpose: str = "") -> None:
         document = only(change, "thumbprint", record)
         jwk = document["jwk"]
         key = PublicKey.from_jwk(cast("dict[str, object]", jwk))
         require(change.before is None, record, "a new key has a past")
         require(change.id not in self._held, record, "the key is known already")
         require(key.thumbprint == change.id and key.jwk() == jwk, record, "the key is another")
+        require(document.get("purpose", "") == purpose, record, "the key is for something else")
         since_us = record.at_us
         same(
             record,

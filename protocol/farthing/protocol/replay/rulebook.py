@@ -134,7 +134,7 @@ class Rulebook:
 
     def _check_publication(self, record: Record) -> None:
         listing, signature = fact(record, "listing"), text_fact(record, "signature")
-        keys = self._keys.keys_of(record.by.principal_id)
+        keys = self._keys.keys_of(record.by.principal_id, Typ.LISTING)
         try:
             verify_detached(signature, Typ.LISTING, canonical_bytes(listing), keys)
         except InvalidSignature as error:
@@ -153,7 +153,7 @@ class Rulebook:
     def _check_agreement(self, record: Record) -> None:
         buyer_id = record.by.principal_id
         signed = fact(record, "acceptance"), text_fact(record, "acceptance_signature")
-        acceptance = read_acceptance(*signed, self._keys.keys_of(buyer_id))
+        acceptance = read_acceptance(*signed, self._keys.keys_of(buyer_id, Typ.ACCEPTANCE))
         if isinstance(acceptance, Refusal):
             raise _unsigned(f"the acceptance: {acceptance.message}")
         (agreement,) = [each.after for each in record.changed if each.noun == "agreement"]
@@ -175,7 +175,7 @@ class Rulebook:
 
     def _check_delivery(self, record: Record) -> None:
         signed = fact(record, "delivery"), text_fact(record, "delivery_signature")
-        delivery = read_delivery(*signed, self._keys.keys_of(record.by.principal_id))
+        delivery = read_delivery(*signed, self._keys.keys_of(record.by.principal_id, Typ.DELIVERY))
         if isinstance(delivery, Refusal):
             raise _unsigned(f"the delivery record: {delivery.message}")
         (charge,) = [each.after for each in record.changed if each.noun == "charge"]

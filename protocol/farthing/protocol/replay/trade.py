@@ -57,7 +57,7 @@ def follow_publication(story: Story, record: Record) -> None:
     document, card, terms = (fact(record, name) for name in ("listing", "rate_card", "terms"))
     vendor_id = record.by.principal_id
     signature = text_fact(record, "signature")
-    _check_signature(record, document, signature, story.keys.keys_of(vendor_id))
+    _check_signature(record, document, signature, story.keys.keys_of(vendor_id, Typ.LISTING))
     listing = parse_listing(document)
     offer = Offer(
         listing=listing,
@@ -110,7 +110,7 @@ def follow_agreement(story: Story, record: Record) -> None:
         read_acceptance(
             fact(record, "acceptance"),
             text_fact(record, "acceptance_signature"),
-            story.keys.keys_of(buyer_id),
+            story.keys.keys_of(buyer_id, Typ.ACCEPTANCE),
         ),
     )
     _fits(record, check_acceptance(acceptance, quote))
@@ -207,7 +207,7 @@ def follow_capture(story: Story, record: Record) -> None:
         read_delivery(
             fact(record, "delivery"),
             text_fact(record, "delivery_signature"),
-            story.keys.keys_of(vendor_id),
+            story.keys.keys_of(vendor_id, Typ.DELIVERY),
         ),
     )
     _delivery_fits(record, delivery, hold, agreement)

@@ -32,6 +32,7 @@ from farthing.protocol.errors import Refused
 from farthing.protocol.messages.operations import OPERATIONS, AnyOperation
 from farthing.protocol.messages.services import CALL_SERVICE
 from farthing.protocol.messages.shapes import ask_schema, result_schema
+from farthing.protocol.purposes import may_call
 from farthing.protocol.wire import EXTENSION, Effect, Role
 from farthing.server.dispatch import dispatch
 from farthing.server.doors.admission import BODY_BYTES_MAX, caller_of, request_id_of
@@ -74,7 +75,8 @@ def mcp_door(market: Market, feed: Feed) -> McpDoor:
 
     async def list_tools(ctx: Context, params: PaginatedRequestParams | None) -> ListToolsResult:
         del params
-        return ListToolsResult(tools=list(tools_for(_caller(ctx).role)))
+        caller = _caller(ctx)
+        return ListToolsResult(tools=list(tools_for(caller.role, caller.purpose)))
 
     async def call_tool(ctx: Context, params: CallToolRequestParams) -> CallToolResult:
         async def tell(done: float, total: float | None, said: str) -> None:
@@ -122,12 +124,15 @@ def mcp_door(market: Market, feed: Feed) -> McpDoor:
 
 
 @cache
-def tools_for(role: Role) -> tuple[Tool, ...]:
-    """The tools that a role can use, in the order of declaration; catalog content changes none."""
+def tools_for(role: Role, purpose: str = "") -> tuple[Tool, ...]:
+    """The tools that a role can use with a key of a purpose, in the order of declaration.
+
+    Catalog content changes none.
+    """
     return tuple(
         _tool(operation)
         for operation in OPERATIONS.values()
-        if operation.public or role in operation.roles
+        if (operation.public or role in operation.roles) and may_call(purpose, operation.name)
     )
 
 

@@ -35,7 +35,7 @@ from farthing.protocol.ledger import account_name, split_account
 from farthing.protocol.messages.accounts import AccountBalance
 from farthing.protocol.messages.statements import GET_STATEMENT, Statement
 from farthing.protocol.wire import document_of
-from farthing.server.dispatch import dispatch
+from farthing.server.dispatch import dispatch, may_use
 from farthing.server.doors.admission import caller_of
 from farthing.server.doors.streams import HEARTBEAT_S, check_watcher, watching
 from farthing.server.followers.feed import Feed
@@ -68,7 +68,7 @@ class BalanceResources:
         """The balances of the caller's organisation; nobody else's are named."""
         del params
         caller = _caller(ctx)
-        if caller.role not in GET_STATEMENT.roles:
+        if not may_use(caller, GET_STATEMENT):
             return ListResourcesResult(resources=[])
         balances, _ = await self._balances(caller)
         return ListResourcesResult(

@@ -22,7 +22,7 @@ from farthing.protocol.errors import Code, Refused, refuse
 from farthing.protocol.messages.statements import GET_STATEMENT, BalanceEvent
 from farthing.protocol.times import format_time
 from farthing.protocol.wire import document_of
-from farthing.server.dispatch import dispatch
+from farthing.server.dispatch import dispatch, may_use
 from farthing.server.doors.admission import caller_of, request_id_of
 from farthing.server.doors.render import problem
 from farthing.server.followers.feed import AGAIN_S, Feed, Watcher
@@ -114,7 +114,7 @@ def watching(feed: Feed, caller: Caller) -> Iterator[Watcher]:
     Raises:
         Refused: as `Feed.watch`, and `unauthenticated` or `not_permitted`.
     """
-    if caller.role not in GET_STATEMENT.roles:
+    if not may_use(caller, GET_STATEMENT):
         code = Code.NOT_PERMITTED if caller.principal_id else Code.UNAUTHENTICATED
         raise Refused(refuse(code))
     with feed.watch(caller) as watcher:

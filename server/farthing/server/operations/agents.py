@@ -1,10 +1,11 @@
 """Registration, approval, keys, freeze."""
 
 from farthing.identity.callers import Caller
-from farthing.protocol.canonical import canonical_bytes, sha256_hex
+from farthing.protocol.canonical import Json, canonical_bytes, sha256_hex
 from farthing.protocol.errors import Code, Refused, refuse
 from farthing.protocol.keys import InvalidKey, PublicKey
 from farthing.protocol.messages.agents import (
+    ADD_KEY,
     APPROVE_REGISTRATION,
     ENROL_ORGANISATION,
     FREEZE,
@@ -12,13 +13,16 @@ from farthing.protocol.messages.agents import (
     REVOKE_KEY,
     ROTATE_KEY,
     UNFREEZE,
+    AddKey,
     Agents,
     AgentSummary,
     ApproveRegistration,
     EnrolOrganisation,
     Freeze,
     GetRegistration,
+    Keys,
     ListAgents,
+    ListKeys,
     RegisterAgent,
     RevokeKey,
     RotateKey,
@@ -34,18 +38,21 @@ from farthing.settlement.engine.principals import (
     freeze_answer,
     jwk_of,
     key_answer,
+    key_view,
     registration_answer,
     registration_of,
 )
-from farthing.settlement.engine.questions import ActiveKeys, Lookup, Things
+from farthing.settlement.engine.questions import ActiveKeys, KeysOf, Lookup, Things
 from farthing.settlement.engine.things import Principal
 
 __all__ = [
+    "add_key",
     "approve_registration",
     "enrol_organisation",
     "freeze",
     "get_registration",
     "list_agents",
+    "list_keys",
     "register_agent",
     "revoke_key",
     "rotate_key",
@@ -84,20 +91,23 @@ async def approve_registration(market: Market, caller: Caller, ask: ApproveRegis
 
 
 async def rotate_key(market: Market, caller: Caller, ask: RotateKey) -> Reply:
-    """Replace the caller's key, given possession of the new one."""
-    try:
-        new = PublicKey.from_jwk(jwk_of(ask))
-    except InvalidKey as error:
-        raise Refused(refuse(Code.INVALID_ARGUMENT, path="key")) from error
-    payload = canonical_bytes(
-        {"new": new.thumbprint, "old": caller.key_thumbprint, "principal": caller.principal_id}
-    )
-    try:
-        verify_detached(ask.possession, Typ.ROTATION, payload, {new.thumbprint: new}.get)
-    except InvalidSignature as error:
-        raise Refused(refuse(Code.SIGNATURE_INVALID, path="possession")) from error
-    facts = {"new_thumbprint": new.thumbprint, "possession": ask.possession}
-    return reply(await market.submit(caller, ROTATE_KEY, ask, facts=dict(facts)), key_answer)
+    """Replace a key of the caller's, given possession of the new one."""
+    old = ask.replaces or caller.key_thumbprint
+    facts = _possessed(ask, Typ.ROTATION, old=old, principal=caller.principal_id)
+    return reply(await market.submit(caller, ROTATE_KEY, ask, facts=facts), key_answer)
+
+
+async def add_key(market: Market, caller: Caller, ask: AddKey) -> Reply:
+    """Register a key of one purpose, given possession of it."""
+    facts = _possessed(ask, Typ.NEW_KEY, principal=caller.principal_id, purpose=ask.purpose)
+    return reply(await market.submit(caller, ADD_KEY, ask, facts=facts), key_answer)
+
+
+async def list_keys(market: Market, caller: Caller, ask: ListKeys) -> Reply:
+    """The caller's keys: those in force first, then the newest."""
+    keys = await market.ask(KeysOf(principal_id=caller.principal_id))
+    ordered = sorted(keys, key=lambda each: (each.status != "active", -each.seq))
+    return Reply(answer=Keys(keys=tuple(map(key_view, ordered[: ask.limit]))))
 
 
 async def revoke_key(market: Market, caller: Caller, ask: RevokeKey) -> Reply:
@@ -141,6 +151,20 @@ async def list_agents(market: Market, caller: Caller, ask: ListAgents) -> Reply:
             )
         )
     )
+
+
+def _possessed(ask: RotateKey | AddKey, typ: Typ, **shown: str) -> dict[str, Json]:
+    """The facts of a new key whose holder has signed what is shown, beside the key's own name."""
+    try:
+        new = PublicKey.from_jwk(jwk_of(ask))
+    except InvalidKey as error:
+        raise Refused(refuse(Code.INVALID_ARGUMENT, path="key")) from error
+    payload = canonical_bytes({"new": new.thumbprint, **shown})
+    try:
+        verify_detached(ask.possession, typ, payload, {new.thumbprint: new}.get)
+    except InvalidSignature as error:
+        raise Refused(refuse(Code.SIGNATURE_INVALID, path="possession")) from error
+    return {"new_thumbprint": new.thumbprint, "possession": ask.possession}
 
 
 def _named(market: Market, ask: Registering) -> tuple[Named[Registering], tuple[Kept, ...]]:

@@ -1,5 +1,6 @@
 """Holds: placing, capturing, releasing, asking what became of one."""
 
+from contextlib import suppress
 from dataclasses import replace
 
 from farthing.identity.callers import Caller
@@ -19,6 +20,7 @@ from farthing.protocol.messages.holds import (
 from farthing.protocol.messages.holds import Hold as HoldAnswer
 from farthing.protocol.proofs import Entitlement, entitlement_jwt
 from farthing.protocol.records import Record
+from farthing.protocol.signatures import InvalidSignature, read_header
 from farthing.server.market import Market
 from farthing.server.operations.listings import public_key
 from farthing.server.operations.replies import Reply, checked, own, reply, with_standing
@@ -29,7 +31,7 @@ from farthing.settlement.engine.holds import (
     place_answer,
     release_answer,
 )
-from farthing.settlement.engine.questions import Lookup
+from farthing.settlement.engine.questions import KeyOf, Lookup
 from farthing.settlement.engine.things import Agreement, Hold
 
 __all__ = ["capture_hold", "entitlement_of", "get_hold", "place_hold", "release_hold"]
@@ -52,7 +54,7 @@ async def place_hold(market: Market, caller: Caller, ask: PlaceHold) -> Reply:
 
 async def capture_hold(market: Market, caller: Caller, ask: CaptureHold) -> Reply:
     """Capture what was used, given a delivery record that the vendor signed."""
-    key = await public_key(market, caller.key_thumbprint)
+    key = await _signing_key(market, caller, ask.delivery_signature)
     keys = {key.thumbprint: key}
     delivery = checked(read_delivery(ask.delivery, ask.delivery_signature, keys.get))
     facts: dict[str, Json] = {
@@ -63,11 +65,21 @@ async def capture_hold(market: Market, caller: Caller, ask: CaptureHold) -> Repl
         caller,
         CAPTURE_HOLD,
         ask,
-        body=Capture(ask=ask, delivery=delivery),
+        body=Capture(ask=ask, delivery=delivery, key_thumbprint=key.thumbprint),
         facts=facts,
     )
     asset = str(outcome.record.changed[0].after["asset"])
     return with_standing(outcome, reply(outcome, capture_answer), asset)
+
+
+async def _signing_key(market: Market, caller: Caller, signature: str) -> PublicKey:
+    """The key that a delivery record names, if it is one of the caller's; else the caller's own."""
+    with suppress(InvalidSignature):
+        kid = read_header(signature).kid
+        facts = None if kid == caller.key_thumbprint else await market.ask(KeyOf(thumbprint=kid))
+        if facts and (facts.principal_id, facts.status) == (caller.principal_id, "active"):
+            return PublicKey.from_jwk(facts.jwk)
+    return await public_key(market, caller.key_thumbprint)
 
 
 async def release_hold(market: Market, caller: Caller, ask: ReleaseHold) -> Reply:

@@ -1,14 +1,15 @@
 """`decide`: one command against the state, in the fixed order of checks. Changes nothing.
 
-proof burnt? → key in force? → key of idempotency seen? → registration approved? → the noun's own
-decision. The answer is a record, a refusal that is not remembered, or the place of the record
-that answered before. Source: spec/errors.md, spec/idempotency.md.
+proof burnt? → key in force, and for this? → key of idempotency seen? → registration approved? → the
+noun's own decision. The answer is a record, a refusal that is not remembered, or the place of the
+record that answered before. Source: spec/errors.md, spec/idempotency.md.
 """
 
 from collections.abc import Callable, Mapping
 from typing import Final
 
 from farthing.protocol.errors import Broken, Code, Refusal, refuse
+from farthing.protocol.purposes import may_call
 from farthing.protocol.records import Record, Request, Signer
 from farthing.protocol.wire import Role
 from farthing.settlement.engine import (
@@ -39,6 +40,7 @@ Decision = Callable[[State, Call], Draft | Refusal]
 
 _DECISIONS: Final[Mapping[str, Decision]] = {
     "accept_terms": agreements.accept,
+    "add_key": principals.add,
     "approve_allowance": allowances.approve,
     "approve_registration": principals.approve,
     "call_service": services.call,
@@ -139,6 +141,8 @@ def _speaker(state: State, command: Command, now_us: int) -> Refusal | None:
     key = state.keys.get(by.key_thumbprint)
     if key is None or key.principal_id != by.principal_id or key.status != "active":
         return refuse(Code.KEY_REVOKED)
+    if not may_call(key.purpose, command.operation):
+        return refuse(Code.NOT_PERMITTED, message=f"A {key.purpose} key does not do this.")
     return None
 
 

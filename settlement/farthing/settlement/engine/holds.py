@@ -31,13 +31,14 @@ from farthing.protocol.rating import (
     rate,
 )
 from farthing.protocol.records import Change, Count, Record
+from farthing.protocol.signatures import Typ
 from farthing.protocol.times import SECOND_US, format_time, utc_day
 from farthing.protocol.wire import Usage, money
 from farthing.settlement.engine import allowances, grants, lots, shares
 from farthing.settlement.engine.accounts import not_covered, post, transfer
 from farthing.settlement.engine.commands import PLATFORM
 from farthing.settlement.engine.drafts import Call, Draft, advanced, change
-from farthing.settlement.engine.principals import is_frozen
+from farthing.settlement.engine.principals import is_frozen, signs
 from farthing.settlement.engine.state import State
 from farthing.settlement.engine.things import Agreement, Charge, Drawn, Hold
 
@@ -61,10 +62,14 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Capture:
-    """A capture whose delivery record's signature has been checked."""
+    """A capture whose delivery record's signature has been checked.
+
+    `key_thumbprint` is the key that made it, where that is another of the caller's keys.
+    """
 
     ask: CaptureHold
     delivery: DeliveryRecord
+    key_thumbprint: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,6 +148,9 @@ def capture(state: State, call: Call) -> Draft | Refusal:
     """Post what was used, split the fee off, give the rest back: all in one record."""
     body = call.command.body
     assert isinstance(body, Capture)
+    by = call.command.by
+    if not signs(state, by.principal_id, body.key_thumbprint or by.key_thumbprint, Typ.DELIVERY):
+        return refuse(Code.SIGNATURE_INVALID, path="delivery_signature")
     hold = _payees_open_hold(state, call, body.ask.hold_id)
     if isinstance(hold, Refusal):
         return hold

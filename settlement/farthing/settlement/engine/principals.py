@@ -13,18 +13,23 @@ from farthing.protocol.canonical import Json
 from farthing.protocol.errors import Code, Refusal, refuse
 from farthing.protocol.ids import derive_id
 from farthing.protocol.messages.agents import (
+    AddKey,
     ApproveRegistration,
     EnrolOrganisation,
     Freeze,
     FreezeState,
     KeyState,
+    KeyView,
     RegisterAgent,
     Registration,
     RevokeKey,
     RotateKey,
     Unfreeze,
 )
+from farthing.protocol.purposes import KEYS_MAX, may_sign
 from farthing.protocol.records import Change, Record
+from farthing.protocol.signatures import Typ
+from farthing.protocol.times import format_time
 from farthing.protocol.wire import Role
 from farthing.settlement.engine.commands import PLATFORM
 from farthing.settlement.engine.drafts import Call, Draft, change
@@ -34,6 +39,7 @@ from farthing.settlement.engine.things import Key, Principal
 __all__ = [
     "Named",
     "Registering",
+    "add",
     "approve",
     "enrol",
     "freeze",
@@ -42,11 +48,13 @@ __all__ = [
     "is_frozen",
     "jwk_of",
     "key_answer",
+    "key_view",
     "register",
     "registration_answer",
     "registration_of",
     "revoke",
     "rotate",
+    "signs",
     "unfreeze",
 ]
 
@@ -120,28 +128,32 @@ def approve(state: State, call: Call) -> Draft | Refusal:
 
 
 def rotate(state: State, call: Call) -> Draft | Refusal:
-    """Replace the caller's key; the door has checked possession of the new one."""
+    """Replace a key of the caller's; the door has checked possession of the new one."""
     body = call.command.body
     assert isinstance(body, RotateKey)
-    new = jwk_of(body)
-    facts = call.command.facts
-    assert facts is not None
-    thumbprint = cast("str", facts["new_thumbprint"])
-    if thumbprint in state.keys:
-        return refuse(Code.ALREADY_REGISTERED, path="key")
-    old = state.keys[call.command.by.key_thumbprint]
+    old = state.keys.get(body.replaces or call.command.by.key_thumbprint)
+    if old is None or old.principal_id != call.principal_id or old.status != "active":
+        return refuse(Code.NOT_FOUND, path="replaces")
+    new = _new_key(state, call, body, old.purpose)
+    if isinstance(new, Refusal):
+        return new
     retired = replace(old, status="retired", until_us=call.now_us)
-    key = Key(
-        thumbprint=thumbprint,
-        principal_id=call.principal_id,
-        jwk=new,
-        status="active",
-        since_us=call.now_us,
-        seq=call.seq,
-    )
     return Draft(
-        changed=(change("key", old.thumbprint, retired, old), change("key", thumbprint, key))
+        changed=(change("key", old.thumbprint, retired, old), change("key", new.thumbprint, new))
     )
+
+
+def add(state: State, call: Call) -> Draft | Refusal:
+    """Register a key of one purpose beside the caller's; the door has checked its possession."""
+    body = call.command.body
+    assert isinstance(body, AddKey)
+    held = (state.keys[each] for each in state.by_party[("key", call.principal_id)])
+    in_force = [key for key in held if key.purpose == body.purpose and key.status == "active"]
+    if len(in_force) >= KEYS_MAX:
+        text = f"There are {KEYS_MAX} {body.purpose} keys in force: revoke one first."
+        return refuse(Code.NOT_PERMITTED, path="purpose", message=text)
+    key = _new_key(state, call, body, body.purpose)
+    return key if isinstance(key, Refusal) else Draft(changed=(change("key", key.thumbprint, key),))
 
 
 def revoke(state: State, call: Call) -> Draft | Refusal:
@@ -189,6 +201,14 @@ def unfreeze(state: State, call: Call) -> Draft | Refusal:
     return Draft(changed=(change("principal", thawed.principal_id, thawed, principal),))
 
 
+def signs(state: State, principal_id: str, thumbprint: str, typ: Typ) -> bool:
+    """Whether a key is the principal's, in force, and for documents of this kind."""
+    key = state.keys.get(thumbprint)
+    if key is None or key.principal_id != principal_id or key.status != "active":
+        return False
+    return may_sign(key.purpose, typ)
+
+
 def is_frozen(state: State, principal_id: str) -> bool:
     """Whether a principal or its organisation is frozen."""
     principal = state.principals[principal_id]
@@ -224,13 +244,25 @@ def registration_of(principal: Principal, key_thumbprint: str) -> Registration:
 
 
 def key_answer(record: Record) -> KeyState:
-    """The answer of rotation (the new key) and revocation, from the record alone."""
+    """The answer of what begins or ends a key, from the record alone: of two, the new one."""
     last = [each for each in record.changed if each.noun == "key"][-1]
     key = Key.from_document(last.after)
     return KeyState(
         principal_id=key.principal_id,
         key_thumbprint=key.thumbprint,
         status=cast("Literal['active', 'retired', 'revoked']", key.status),
+        purpose=key.purpose,
+    )
+
+
+def key_view(key: Key) -> KeyView:
+    """A key as its holder sees it."""
+    return KeyView(
+        key_thumbprint=key.thumbprint,
+        purpose=key.purpose,
+        status=cast("Literal['active', 'retired', 'revoked']", key.status),
+        since=format_time(key.since_us),
+        until=format_time(key.until_us) if key.until_us else "",
     )
 
 
@@ -240,11 +272,29 @@ def freeze_answer(record: Record) -> FreezeState:
     return FreezeState(principal_id=principal.principal_id, frozen=bool(principal.frozen_by))
 
 
-def jwk_of(body: EnrolOrganisation | RegisterAgent | RotateKey) -> dict[str, str]:
+def jwk_of(body: EnrolOrganisation | RegisterAgent | RotateKey | AddKey) -> dict[str, str]:
     """The public key an ask names, as a JWK without empty members."""
     key = body.key
     jwk = {"crv": key.crv, "kty": key.kty, "x": key.x}
     return jwk | {"y": key.y} if key.y else jwk
+
+
+def _new_key(state: State, call: Call, body: RotateKey | AddKey, purpose: str) -> Key | Refusal:
+    """The key that an ask names, as a key of the caller's, where nobody has ever had it."""
+    facts = call.command.facts
+    assert facts is not None
+    thumbprint = cast("str", facts["new_thumbprint"])
+    if thumbprint in state.keys:
+        return refuse(Code.ALREADY_REGISTERED, path="key")
+    return Key(
+        thumbprint=thumbprint,
+        principal_id=call.principal_id,
+        jwk=jwk_of(body),
+        status="active",
+        since_us=call.now_us,
+        seq=call.seq,
+        purpose=purpose,
+    )
 
 
 def _newcomer(call: Call, principal: Principal, jwk: dict[str, str]) -> Draft:

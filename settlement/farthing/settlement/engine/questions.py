@@ -49,7 +49,7 @@ class StandingOf(Question[Standing]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyFacts:
-    """What is known of a key. `principal_id`, role and key never change; `status` can."""
+    """What is known of a key. `principal_id`, role, key and purpose never change."""
 
     thumbprint: str
     principal_id: str
@@ -57,6 +57,7 @@ class KeyFacts:
     role: str
     jwk: Mapping[str, str]
     status: str
+    purpose: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -142,7 +142,8 @@ def _accounts_of(state: State, owner: str) -> Mapping[str, Account]:
 
 def _active_key(state: State, principal_id: str) -> str:
     thumbprints = state.by_party.get(("key", principal_id), ())
-    active = [each for each in thumbprints if state.keys[each].status == "active"]
+    keys = [state.keys[each] for each in thumbprints]
+    active = [key.thumbprint for key in keys if key.status == "active" and not key.purpose]
     return active[-1] if active else ""
 
 
@@ -169,6 +170,7 @@ def _key_facts(state: State, thumbprint: str) -> KeyFacts | None:
         role=principal.role,
         jwk=dict(key.jwk),
         status=key.status,
+        purpose=key.purpose,
     )
 
 

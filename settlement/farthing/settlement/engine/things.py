@@ -86,7 +86,10 @@ class Principal(Thing, frozen=True, kw_only=True):
 
 
 class Key(Thing, frozen=True, kw_only=True):
-    """A public key and its history: `until_us` 0 while it is in force."""
+    """A public key and its history: `until_us` 0 while it is in force.
+
+    Without a `purpose` it may do all that its holder may.
+    """
 
     thumbprint: str
     principal_id: str
@@ -95,6 +98,7 @@ class Key(Thing, frozen=True, kw_only=True):
     since_us: int
     until_us: int = 0
     seq: int
+    purpose: str = ""
 
 
 class Listing(Thing, frozen=True, kw_only=True):
@@ -414,6 +418,7 @@ _SPARSE: Final[Mapping[str, tuple[str, ...]]] = {
     "Charge": ("tail", "drawn", "session_id"),
     "Dispute": ("held_partner_units",),
     "Hold": ("drawn",),
+    "Key": ("purpose",),
     "Payout": ("sent_at_us",),
     "Principal": ("frozen_at_us",),
     "Session": ("ended_at_us", "drawn"),

@@ -17,7 +17,7 @@ from farthing.protocol.documents import SLUG, DocumentError, Fault, Fields
 from farthing.protocol.rating import CompiledCard, Line, Position, RateCard, rate
 from farthing.protocol.rating.card import QUANTITY_MAX
 from farthing.protocol.records import Record
-from farthing.protocol.usage import BATCH_EVENTS_MAX, BILLED, METERS_MAX, Columns, UsageFault
+from farthing.protocol.usage import BATCH_EVENTS_MAX, BILLED, METERS_MAX
 
 __all__ = [
     "CORRECT_USAGE",
@@ -26,7 +26,6 @@ __all__ = [
     "Misfit",
     "Worth",
     "billed_by",
-    "billed_in",
     "calls_document",
     "calls_sha256",
     "misfit",
@@ -125,18 +124,8 @@ def calls_sha256(calls: Iterable[CallBack]) -> str:
     return document_sha256(calls_document(calls))
 
 
-def billed_in(columns: Columns, rejected: Iterable[tuple[int, UsageFault]]) -> list[CallBack]:
-    """The calls of a batch that were billed, in its order, with what each used."""
-    faults = dict(rejected)
-    return [
-        CallBack(seq, columns.usage_of(place))
-        for place, seq in enumerate(columns.seqs)
-        if place not in faults and columns.is_billed(place)
-    ]
-
-
 def billed_by(record: Record) -> list[CallBack]:
-    """The same of an accepted report, from its record."""
+    """The calls that an accepted report bills, in its batch's order, with what each used."""
     return [
         CallBack(each.seq, {meter: n for meter, n in each.usage.items() if n})
         for each in reported_calls(record)

@@ -6,8 +6,9 @@ for `sessions` and the evidence to check. Source: spec/metering.md#allowances, s
 
 from collections.abc import Mapping
 
-from farthing.protocol.allowances import Enforcement, Guard
+from farthing.protocol.allowances import Enforcement, Guard, without
 from farthing.protocol.canonical import Json
+from farthing.protocol.corrections import CORRECT_USAGE
 from farthing.protocol.faults import FaultKind, RuleBroken
 from farthing.protocol.ids import derive_id
 from farthing.protocol.records import Change, Record
@@ -147,9 +148,11 @@ class Allowances:
         before = self._positions.get(change.id, {})
         after = self._positions[change.id] = quantities(change.after)
         if (allowance := self._in_force(change.id, expected)) is not None:
-            usage = _sum(after, before, -1)
-            used_today = _sum(_used_today(allowance, record.at_us), usage)
-            day = utc_day(record.at_us)
+            day, used_today = utc_day(record.at_us), _used_today(allowance, record.at_us)
+            if record.operation != CORRECT_USAGE:
+                used_today = _sum(used_today, _sum(after, before, -1))
+            elif _charged_on(record) == day:
+                used_today = without(used_today, _sum(before, after, -1))
             expected[change.id] = {**allowance, "day": day, "used_today": _texts(used_today)}
 
     def _in_force(self, agreement_id: str, expected: Mapping[str, JsonObject]) -> JsonObject | None:
@@ -169,6 +172,12 @@ class Allowances:
             raise _broken("it is of no agreement of who asked")
         _allowance(agreement["status"] == "in_force", "the agreement has ended")
         return agreement
+
+
+def _charged_on(record: Record) -> str:
+    """The day on which the use was counted that a correction takes back."""
+    charges = [each.after for each in record.changed if each.noun == "charge"]
+    return utc_day(integer(charges[0], "captured_at_us"))
 
 
 def _used_today(allowance: Mapping[str, Json], now_us: int) -> dict[str, int]:

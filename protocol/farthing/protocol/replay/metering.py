@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from farthing.protocol.allowances import Guard
+from farthing.protocol.corrections import CallBack
 from farthing.protocol.rating import CompiledCard, Position, RatingCode, RatingError
 from farthing.protocol.rating.running import Running
 from farthing.protocol.sequences import Window
@@ -40,13 +41,13 @@ class Bounds:
 
 @dataclass(slots=True, kw_only=True)
 class Judged:
-    """What became of a batch: an amount for each event, and the rejected with their reasons."""
+    """What became of a batch: an amount for each event, the rejected, and what is billed."""
 
     window: Window
     spent_units: int
     amounts: list[int] = field(default_factory=list)
     rejected: list[tuple[int, UsageFault]] = field(default_factory=list)
-    calls: int = 0
+    billed: list[CallBack] = field(default_factory=list)
     usage: dict[str, int] = field(default_factory=dict)
     position: dict[str, int] = field(default_factory=dict)
 
@@ -94,7 +95,7 @@ def judge(
             running.take()
             if guard is not None:
                 guard.take(usage)
-            judged.calls += 1
+            judged.billed.append(CallBack(seq, usage))
             for meter, quantity in usage.items():
                 judged.usage[meter] = judged.usage.get(meter, 0) + quantity
     judged.position = running.position

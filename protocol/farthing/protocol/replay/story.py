@@ -11,6 +11,7 @@ from farthing.protocol.keys import PublicKey
 from farthing.protocol.ledger import AccountKind, Transfer, account_name
 from farthing.protocol.listing import Listing
 from farthing.protocol.rating import RateCard
+from farthing.protocol.records import Record
 from farthing.protocol.replay.keys import PLATFORM, KeyHistory
 from farthing.protocol.replay.reading import JsonObject, member
 from farthing.protocol.terms import Terms
@@ -34,8 +35,8 @@ class Story:
 
     The things of the engine stay documents: only what is checked is read. `hold` is what the charge
     was paid from; where that is a session, the charge itself, for which all that it bills was set
-    aside. `payer` is the key of the session's vouchers. `moved` are all transfers; `proved` says in
-    sentences what holds.
+    aside. `payer` is the key of the session's vouchers, `report` the record that made its charge.
+    `moved` are all transfers; `proved` says in sentences what holds.
     """
 
     quote_key: PublicKey
@@ -46,6 +47,7 @@ class Story:
     hold: JsonObject | None = None
     session: JsonObject | None = None
     payer: PublicKey | None = None
+    report: Record | None = None
     charge: JsonObject | None = None
     dispute: JsonObject | None = None
     moved: list[Transfer] = field(default_factory=list)

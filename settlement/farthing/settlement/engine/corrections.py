@@ -82,7 +82,7 @@ def correct(state: State, call: Call) -> Draft | Refusal:
     return replace(
         draft,
         changed=(
-            change("charge", charge.charge_id, replace(after, corrected=tuple(numbers))),
+            change("charge", charge.charge_id, replace(after, corrected=tuple(numbers)), charge),
             *others,
             advanced(charge.agreement_id, back.position),
             *allowances.taken_back(state, charge, totals, call.now_us),

@@ -39,7 +39,8 @@ class HttpEndpoint(Poster):
         else:
             content = cast("str", arguments[raw.name]).encode()
             rest = {member: value for member, value in arguments.items() if member != raw.name}
-            path, headers = f"{path}?{urlencode(rest)}", {**headers, "content-type": raw.media_type}
+            path = f"{OPERATIONS[name].raw_path}?{urlencode(rest)}"
+            headers["content-type"] = raw.media_type
         answered = await self._post(content, headers, path)
         shape = json_object(answered.data)
         is_error = answered.status != HTTPStatus.OK

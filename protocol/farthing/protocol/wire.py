@@ -153,7 +153,9 @@ class Effect(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RawMember:
-    """A member that over signed HTTP may be the whole body, as it is; the others are the query.
+    """A member that has a path of its own over signed HTTP, below the operation's.
+
+    There it is the whole body, as it is, and the others are the query.
 
     Args:
         name: the member, which is text.
@@ -197,6 +199,11 @@ class Operation(Generic[Ask, Answer]):
     def path(self) -> str:
         """The path of the operation over signed HTTP."""
         return f"/v1/{self.name}"
+
+    @property
+    def raw_path(self) -> str:
+        """The path where the body is one member; empty where there is none."""
+        return f"{self.path}/{self.raw.name}" if self.raw is not None else ""
 
     @property
     def public(self) -> bool:

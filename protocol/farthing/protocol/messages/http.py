@@ -13,9 +13,22 @@ from farthing.protocol.messages.operations import OPERATIONS
 from farthing.protocol.messages.shapes import ask_schema
 from farthing.protocol.wire import Effect
 
-__all__ = ["is_raw", "named_by", "query_members", "raw_query_members", "status_of"]
+__all__ = [
+    "MEDIA_TYPE",
+    "media_type_at",
+    "named_by",
+    "query_members",
+    "raw_query_members",
+    "status_of",
+]
 
-_PREFIX: Final = "/v1/"
+MEDIA_TYPE: Final = "application/json"
+_NAMES: Final = {
+    path: name
+    for name, operation in OPERATIONS.items()
+    for path in (operation.path, operation.raw_path)
+    if path
+}
 _REFUSED: Final = 400
 # A well-formed ask to which the answer is no.
 _NO: Final = 422
@@ -84,10 +97,12 @@ def query_members(name: str) -> Mapping[str, str] | None:
     return MappingProxyType(types)
 
 
-def is_raw(name: str, media_type: str) -> bool:
-    """Whether a body of this type is one member of the operation's ask, as it is."""
-    raw = OPERATIONS[name].raw
-    return raw is not None and raw.media_type == media_type
+def media_type_at(path: str) -> str:
+    """What a body is that is sent to this path."""
+    operation = OPERATIONS.get(named_by(path))
+    if operation is None or operation.raw is None or path != operation.raw_path:
+        return MEDIA_TYPE
+    return operation.raw.media_type
 
 
 @cache
@@ -104,5 +119,4 @@ def raw_query_members(name: str) -> Mapping[str, str]:
 
 def named_by(path: str) -> str:
     """The operation whose path this is, empty where it is none's."""
-    name = path.removeprefix(_PREFIX)
-    return name if path.startswith(_PREFIX) and name in OPERATIONS else ""
+    return _NAMES.get(path, "")

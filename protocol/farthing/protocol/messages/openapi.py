@@ -12,7 +12,7 @@ from typing import Any, Final
 from pydantic import TypeAdapter
 
 from farthing.protocol.errors import Code
-from farthing.protocol.messages.http import query_members, status_of
+from farthing.protocol.messages.http import MEDIA_TYPE, query_members, status_of
 from farthing.protocol.messages.operations import OPERATIONS, AnyOperation
 from farthing.protocol.messages.shapes import WireSchemas, error_schema
 from farthing.protocol.wire import Effect
@@ -60,13 +60,14 @@ def openapi() -> dict[str, Any]:
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "paths": {
-            operation.path: _path(
+            path: item
+            for operation in OPERATIONS.values()
+            for path, item in _paths(
                 operation,
                 references[f"{operation.name}.ask", "validation"],
                 references[f"{operation.name}.answer", "validation"],
                 shared["$defs"],
-            )
-            for operation in OPERATIONS.values()
+            ).items()
         },
         "components": {
             "schemas": {**shared["$defs"], "Problem": _problem()},
@@ -84,7 +85,7 @@ def openapi() -> dict[str, Any]:
     }
 
 
-def _path(
+def _paths(
     operation: AnyOperation, ask: dict[str, Any], answer: dict[str, Any], shared: dict[str, Any]
 ) -> dict[str, Any]:
     about: dict[str, Any] = {
@@ -95,12 +96,6 @@ def _path(
         "x-effect": operation.effect.value,
     }
     members = shared[ask["$ref"].rpartition("/")[2]]
-    content = {"application/json": {"schema": ask}}
-    parameters = [_idempotency_key()] if operation.effect is not Effect.READS else []
-    if (raw := operation.raw) is not None:
-        content[raw.media_type] = {"schema": members["properties"][raw.name]}
-        # For a body of JSON they are in it.
-        parameters += [{**each, "required": False} for each in _query(members, raw.name)]
     methods: dict[str, Any] = {"description": _OTHER_METHODS}
     if query_members(operation.name) is not None:
         methods["get"] = {
@@ -109,14 +104,33 @@ def _path(
             "parameters": [*_query(members), _if_none_match()],
             "responses": _responses(operation, answer, is_get=True),
         }
+    parameters = [_idempotency_key()] if operation.effect is not Effect.READS else []
+    posted = {**about, "responses": _responses(operation, answer, is_get=False)}
     methods["post"] = {
         "operationId": operation.name,
-        **about,
+        **posted,
         **({"parameters": parameters} if parameters else {}),
-        "requestBody": {"required": True, "content": content},
-        "responses": _responses(operation, answer, is_get=False),
+        "requestBody": _body(MEDIA_TYPE, ask),
     }
-    return methods
+    if (raw := operation.raw) is None:
+        return {operation.path: methods}
+    by_itself = {
+        "operationId": f"{operation.name}_{raw.name}",
+        **posted,
+        "parameters": [*parameters, *_query(members, raw.name)],
+        "requestBody": {
+            **_body(raw.media_type, _TEXT),
+            "description": f"The `{raw.name}`, at most {raw.characters_max} characters.",
+        },
+    }
+    return {
+        operation.path: methods,
+        operation.raw_path: {"description": _OTHER_METHODS, "post": by_itself},
+    }
+
+
+def _body(media_type: str, schema: dict[str, Any]) -> dict[str, Any]:
+    return {"required": True, "content": {media_type: {"schema": schema}}}
 
 
 def _query(schema: dict[str, Any], raw: str = "") -> list[dict[str, Any]]:

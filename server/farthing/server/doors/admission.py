@@ -22,7 +22,7 @@ from farthing.identity.callers import ANYONE, Caller
 from farthing.protocol.canonical import InvalidJson, JsonFault, LooseJson, parse_json
 from farthing.protocol.errors import Code, Refused, refuse
 from farthing.protocol.ids import typeid, uuid7_bytes
-from farthing.protocol.messages.http import is_raw, named_by, query_members
+from farthing.protocol.messages.http import MEDIA_TYPE, media_type_at, named_by, query_members
 from farthing.protocol.messages.operations import OPERATIONS
 from farthing.protocol.wire import Role
 from farthing.server.doors.render import problem
@@ -338,12 +338,12 @@ def _read_by(scope: Scope) -> str:
 def _called(path: str, headers: Headers, body: bytes) -> _Called:
     """Read a body strictly, and say what it calls: by its path, or in MCP's envelope."""
     kind = _value(headers, b"content-type").partition(";")[0].strip().lower()
-    name = named_by(path)
-    if name and is_raw(name, kind):
-        return _Called(name=name)
-    if kind != "application/json":
-        text = "The body is application/json."
+    if kind != (wanted := media_type_at(path)):
+        text = f"The body is {wanted}."
         raise Refused(refuse(Code.MALFORMED, path="content-type", message=text))
+    name = named_by(path)
+    if wanted != MEDIA_TYPE:
+        return _Called(name=name)
     try:
         # Protocol envelopes may hold null and fractions; what is signed or stored may not.
         document = parse_json(body, allow_float=True, allow_null=True)

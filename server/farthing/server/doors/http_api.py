@@ -17,10 +17,10 @@ from starlette.routing import Route
 
 from farthing.protocol.canonical import InvalidJson, parse_json
 from farthing.protocol.errors import Code, Refused, refuse
-from farthing.protocol.messages.http import is_raw, query_members, raw_query_members
+from farthing.protocol.messages.http import query_members, raw_query_members
 from farthing.protocol.messages.openapi import openapi
 from farthing.protocol.messages.operations import OPERATIONS, AnyOperation
-from farthing.protocol.wire import RawMember, document_of
+from farthing.protocol.wire import document_of
 from farthing.server.dispatch import dispatch
 from farthing.server.doors.admission import METADATA, caller_of, request_id_of
 from farthing.server.doors.render import problem
@@ -54,6 +54,7 @@ def api_routes(market: Market) -> list[Route]:
     return [
         Route(OPENAPI, described),
         *(_route(market, operation) for operation in OPERATIONS.values()),
+        *(_raw_route(market, each) for each in OPERATIONS.values() if each.raw is not None),
     ]
 
 
@@ -61,24 +62,49 @@ def _route(market: Market, operation: AnyOperation) -> Route:
     members = query_members(operation.name)
     methods = ["POST"] if members is None else ["GET", "POST"]
 
+    async def answered(request: Request) -> Response:
+        if request.method == "POST":
+            ask = _keyed(request, await _of_body(request))
+            return _written(await _dispatched(market, operation, request, ask))
+        ask = _of_query(request, members or {})
+        reply = await _dispatched(market, operation, request, ask)
+        return _read(market, operation, request, reply, ask)
+
+    return Route(operation.path, _endpoint(market, answered), methods=methods, name=operation.name)
+
+
+def _raw_route(market: Market, operation: AnyOperation) -> Route:
+    members = raw_query_members(operation.name)
+    assert operation.raw is not None, "it has a path of its own"
+    raw = operation.raw.name
+
+    async def answered(request: Request) -> Response:
+        ask = _keyed(request, _of_query(request, members))
+        if raw in ask:
+            raise Refused(refuse(Code.INVALID_ARGUMENT, path=raw, message="It is the body."))
+        ask = {**ask, raw: await _text(request)}
+        return _written(await _dispatched(market, operation, request, ask))
+
+    return Route(operation.raw_path, _endpoint(market, answered), methods=["POST"])
+
+
+def _endpoint(market: Market, answered: Endpoint) -> Endpoint:
     async def endpoint(request: Request) -> Response:
         try:
             _answerable(request)
-            if request.method == "POST":
-                arguments = await _of_post(operation, request)
-            else:
-                arguments = _of_query(request, members or {})
-            caller = caller_of(request.scope)
-            reply = await dispatch(market, caller, operation.name, arguments)
+            return await answered(request)
         except Refused as refused:
             metadata = f"{market.issuer}{METADATA}"
             request_id = request_id_of(request.scope)
             return problem(refused.refusal, request_id, resource_metadata=metadata)
-        if request.method == "POST":
-            return _written(reply)
-        return _read(market, operation, request, reply, arguments)
 
-    return Route(operation.path, endpoint, methods=methods, name=operation.name)
+    return endpoint
+
+
+async def _dispatched(
+    market: Market, operation: AnyOperation, request: Request, ask: Mapping[str, object]
+) -> Reply:
+    return await dispatch(market, caller_of(request.scope), operation.name, ask)
 
 
 def _answerable(request: Request) -> None:
@@ -100,33 +126,21 @@ def _takes_json(accept: str) -> bool:
     return not weights if named is None else _NOUGHT.fullmatch(weights[named]) is None
 
 
-async def _of_post(operation: AnyOperation, request: Request) -> Mapping[str, object]:
-    """The ask of a POST; a key in the header must be the one that was signed."""
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if operation.raw is not None and is_raw(operation.name, kind):
-        document = await _of_raw_body(operation.raw, request, raw_query_members(operation.name))
-    else:
-        document = await _of_body(request)
+def _keyed(request: Request, ask: Mapping[str, object]) -> Mapping[str, object]:
+    """The ask, where a key in the header is the one that was signed."""
     stated = request.headers.get("idempotency-key")
     # The IETF draft writes it as a quoted string, most programs as it is.
-    if stated is not None and stated.strip('"') != document.get("idempotency_key"):
+    if stated is not None and stated.strip('"') != ask.get("idempotency_key"):
         text = "The header differs from the signed idempotency_key."
         raise Refused(refuse(Code.INVALID_ARGUMENT, path="idempotency-key", message=text))
-    return document
+    return ask
 
 
-async def _of_raw_body(
-    raw: RawMember, request: Request, members: Mapping[str, str]
-) -> Mapping[str, object]:
-    """The ask whose longest member is the body, byte for byte, and the rest the query."""
+async def _text(request: Request) -> str:
     try:
-        text = (await request.body()).decode()
+        return (await request.body()).decode()
     except UnicodeDecodeError:
         raise Refused(refuse(Code.MALFORMED, message="The body is UTF-8.")) from None
-    document = _of_query(request, members)
-    if raw.name in document:
-        raise Refused(refuse(Code.DUPLICATE_KEY, path=raw.name))
-    return {**document, raw.name: text}
 
 
 async def _of_body(request: Request) -> Mapping[str, object]:

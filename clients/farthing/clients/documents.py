@@ -17,8 +17,10 @@ from farthing.protocol.canonical import (
     sha256_hex,
 )
 from farthing.protocol.contracts import Acceptance, DeliveryRecord
+from farthing.protocol.corrections import CallBack, Correction
 from farthing.protocol.errors import Code, Refused, refuse
 from farthing.protocol.keys import Signer
+from farthing.protocol.messages.corrections import CallCorrection, CorrectUsage
 from farthing.protocol.signatures import Typ, sign_detached
 from farthing.protocol.wire import Usage
 
@@ -30,6 +32,7 @@ __all__ = [
     "result_bytes",
     "result_sha256",
     "sign_acceptance",
+    "sign_correction",
     "sign_delivery",
     "sign_listing",
     "usage_of",
@@ -126,6 +129,32 @@ def sign_acceptance(signer: Signer, acceptance: Acceptance) -> Signed:
 def sign_delivery(signer: Signer, delivery: DeliveryRecord) -> Signed:
     """The vendor's signed delivery record."""
     return _signed(signer, Typ.DELIVERY, delivery.document())
+
+
+def sign_correction(
+    signer: Signer, charge_id: str, taken_back: Mapping[int, Mapping[str, int]], *, key: str
+) -> CorrectUsage:
+    """The vendor's signed ask to take back what billed calls used too much.
+
+    Args:
+        signer: the vendor's key.
+        charge_id: the charge of the batch in which the calls were billed.
+        taken_back: quantities by call and meter, each at least 1.
+        key: the idempotency key of the ask.
+    """
+    calls = [CallBack(seq, dict(taken_back[seq])) for seq in sorted(taken_back)]
+    correction = Correction(charge_id=charge_id, calls=tuple(calls))
+    return CorrectUsage(
+        charge_id=charge_id,
+        corrections=tuple(
+            CallCorrection(
+                call=str(each.seq), usage={meter: str(n) for meter, n in each.usage.items()}
+            )
+            for each in calls
+        ),
+        signature=sign_detached(signer, Typ.CORRECTION, correction.signed_bytes()),
+        idempotency_key=key,
+    )
 
 
 def _signed(signer: Signer, typ: Typ, document: dict[str, Json]) -> Signed:

@@ -5,15 +5,19 @@ Source: spec/contracts.md.
 """
 
 import base64
+from collections.abc import Mapping
 from typing import Literal
 
 from farthing.clients.allowances import Agreeing
-from farthing.clients.documents import Offer, sign_delivery, sign_listing
+from farthing.clients.documents import Offer, sign_correction, sign_delivery, sign_listing
+from farthing.clients.operators import public_jwk
 from farthing.clients.reconciling import Reconciling
 from farthing.clients.statements import AccountHolder
 from farthing.clients.transport import Connection, Reply
+from farthing.protocol.canonical import canonical_bytes
 from farthing.protocol.contracts import DeliveryRecord
 from farthing.protocol.keys import Signer
+from farthing.protocol.messages.agents import ADD_KEY, AddKey, KeyState
 from farthing.protocol.messages.agreements import (
     GET_AGREEMENT,
     TERMINATE_AGREEMENT,
@@ -29,6 +33,7 @@ from farthing.protocol.messages.charges import (
     Refund,
     RefundCharge,
 )
+from farthing.protocol.messages.corrections import CORRECT_USAGE, UsageCorrection
 from farthing.protocol.messages.disputes import (
     GET_DISPUTE_STATUS,
     SUBMIT_EVIDENCE,
@@ -82,7 +87,8 @@ from farthing.protocol.messages.treasury import (
     ProcessorName,
     RequestPayout,
 )
-from farthing.protocol.wire import Money
+from farthing.protocol.signatures import Typ, sign_detached
+from farthing.protocol.wire import KeyPurpose, Money
 
 __all__ = ["Offer", "Vendor", "capture_key", "release_key"]
 
@@ -91,7 +97,8 @@ class Vendor(AccountHolder, Reconciling, Agreeing):
     """An organisation that sells.
 
     Args:
-        connection: The vendor's connection, with its key and id.
+        connection: The vendor's connection, with its key and id. With a metering key it is for a
+            serving machine: it reports, captures and releases, and the rest is `not_permitted`.
     """
 
     def __init__(self, connection: Connection) -> None:
@@ -104,10 +111,28 @@ class Vendor(AccountHolder, Reconciling, Agreeing):
 
     @property
     def signer(self) -> Signer:
-        """The vendor's key."""
+        """The vendor's key, or its metering key."""
         if self.connection.signer is None:
             raise ValueError("a vendor needs a key")
         return self.connection.signer
+
+    async def add_metering_key(self, new: Signer, *, key: str = "") -> KeyState:
+        """Register a key that reports, captures and releases for the vendor, and does no more.
+
+        Raises:
+            Refused: `already_registered`; `not_permitted` where sixteen are in force.
+        """
+        purpose: Literal["metering"] = KeyPurpose.METERING.value
+        shown = {"new": new.thumbprint, "principal": self.vendor_id, "purpose": purpose}
+        return await self.connection.call(
+            ADD_KEY,
+            AddKey(
+                key=public_jwk(new.public),
+                purpose=purpose,
+                possession=sign_detached(new, Typ.NEW_KEY, canonical_bytes(dict(shown))),
+                idempotency_key=key or f"metering-{new.thumbprint}",
+            ),
+        )
 
     async def lint(self, offer: Offer) -> LintReport:
         """Every finding about an offer; nothing is published."""
@@ -211,6 +236,23 @@ class Vendor(AccountHolder, Reconciling, Agreeing):
                 idempotency_key=key,
             ),
         )
+
+    async def correct_usage(
+        self, charge_id: str, taken_back: Mapping[int, Mapping[str, int]], *, key: str = ""
+    ) -> UsageCorrection:
+        """Take back what billed calls of a session used too much, and give back its price.
+
+        Args:
+            charge_id: The charge of the report in which the calls were billed.
+            taken_back: Quantities by the call's number and meter; each call can be corrected once.
+            key: Idempotency key.
+
+        Raises:
+            Refused: `usage_invalid` with the call or meter that does not fit, and so on.
+        """
+        key = key or self.connection.new_key()
+        ask = sign_correction(self.signer, charge_id, taken_back, key=key)
+        return await self.connection.call(CORRECT_USAGE, ask)
 
     async def session_status(self, session_id: str) -> Session:
         """Where a session stands in settlement."""

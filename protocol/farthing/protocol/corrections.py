@@ -28,6 +28,7 @@ __all__ = [
     "billed_by",
     "calls_document",
     "calls_sha256",
+    "correction_of",
     "misfit",
     "read_calls",
     "read_correction",
@@ -101,6 +102,11 @@ def read_correction(document: Json) -> Correction:
         if one.seq >= other.seq:
             raise DocumentError(f"corrections.{place}.call", Fault.INVALID_FORM)
     return Correction(charge_id=charge_id, calls=calls)
+
+
+def correction_of(record: Record) -> Correction:
+    """What an accepted correction took back; raises as `read_correction`."""
+    return read_correction((record.facts or {})["correction"])
 
 
 def read_calls(document: Json) -> tuple[CallBack, ...]:

@@ -5,8 +5,21 @@ from pathlib import Path
 import pytest
 import typer
 
-from farthing.clients.cli.arguments import money_of, object_of, time_of, workload_of
+from farthing.clients.cli.arguments import calls_of, money_of, object_of, time_of, workload_of
 from farthing.protocol.wire import Money, Usage
+
+
+def test_what_calls_used_too_much_is_gathered_by_call_and_meter() -> None:
+    typed = ["17:page=2", "3:page=1", "17:word=40"]
+    assert calls_of(typed) == {17: {"page": 2, "word": 40}, 3: {"page": 1}}
+
+
+@pytest.mark.parametrize(
+    "typed", ["17", "17:page", "0:page=1", "17:page=0", "17:page=-1", "x:page=1", "17:Page=1", ""]
+)
+def test_what_says_nothing_of_a_call_is_a_usage_error(typed: str) -> None:
+    with pytest.raises(typer.BadParameter):
+        calls_of([typed])
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 Boundary: a mistake is a usage error, found before anything is sent.
 """
 
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -21,6 +22,7 @@ __all__ = [
     "JsonFileArgument",
     "ListingArgument",
     "WorkloadOption",
+    "calls_of",
     "money_of",
     "object_of",
     "thumbprint_of",
@@ -31,6 +33,7 @@ __all__ = [
 TIME_FORM = "as 2026-11-21 or 2026-11-21T09:30:00Z"
 
 _FILE_BYTES_MAX = 1024 * 1024
+_CALL = re.compile(r"([1-9][0-9]{0,15}):([a-z0-9][a-z0-9._-]{0,63})=([1-9][0-9]{0,15})")
 
 ChargeArgument = Annotated[
     str, typer.Argument(metavar="CHARGE", help="The charge's id, chg_…", show_default=False)
@@ -112,6 +115,25 @@ def workload_of(pairs: list[str] | None, name: str = "--workload") -> tuple[Usag
             )
         usages.append(Usage(meter=meter, quantity=str(int(quantity))))
     return tuple(usages)
+
+
+def calls_of(texts: list[str]) -> dict[int, dict[str, int]]:
+    """Quantities by call and meter, from `call:meter=quantity` texts.
+
+    Raises:
+        typer.BadParameter: One is not of that form.
+    """
+    calls: dict[int, dict[str, int]] = {}
+    for text in texts:
+        found = _CALL.fullmatch(text)
+        if found is None:
+            raise typer.BadParameter(
+                f"{text}: write the call, :, the meter, =, and a whole number, as in 17:page=2",
+                param_hint="CALL",
+            )
+        call, meter, quantity = found.groups()
+        calls.setdefault(int(call), {})[meter] = int(quantity)
+    return calls
 
 
 def object_of(text: str, name: str) -> dict[str, Json]:

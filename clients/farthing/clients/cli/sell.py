@@ -18,6 +18,7 @@ from farthing.clients.cli.arguments import (
     ChargeArgument,
     JsonFileArgument,
     ListingArgument,
+    calls_of,
     money_of,
     object_of,
 )
@@ -188,6 +189,30 @@ def refund(
         idempotency_key=idempotency_key or session.new_key(),
     )
     session.show(session.call(REFUND_CHARGE, ask))
+
+
+@command(commands, "correct", example="farthing correct chg_… 17:page=2 18:page=1", panel=PANEL)
+def correct(
+    session: Session,
+    charge: ChargeArgument,
+    calls: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="CALL:METER=QUANTITY...",
+            help="What a call of the charge used too much.",
+            show_default=False,
+        ),
+    ],
+    *,
+    idempotency_key: IdempotencyOption = "",
+) -> None:
+    """Take back what billed calls used too much (vendor); its price and the fee on it go back."""
+    from farthing.clients.vendors import Vendor  # noqa: PLC0415 - loads cryptography
+
+    taken_back = calls_of(calls)
+    key = idempotency_key or session.new_key()
+    session.note(f"idempotency_key: {key}")
+    session.show(session.run(lambda each: Vendor(each).correct_usage(charge, taken_back, key=key)))
 
 
 @command(commands, "usage", example="farthing usage --limit 20", panel=PANEL, offline=True)

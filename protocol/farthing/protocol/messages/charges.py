@@ -6,6 +6,7 @@ from pydantic import Field
 
 from farthing.protocol.errors import Code
 from farthing.protocol.messages.accounts import StandingNow
+from farthing.protocol.messages.corrections import UsageCorrection
 from farthing.protocol.messages.holds import Charge
 from farthing.protocol.messages.listings import Document
 from farthing.protocol.usage import BATCH_EVENTS_MAX
@@ -82,7 +83,8 @@ class ExplainCharge:
 class CallCost:
     """One reported call of a session. `rejected` is why it was not taken, if it was not.
 
-    `call` is its number in the session, `at` when the vendor says that it was answered.
+    `call` is its number in the session, `at` when the vendor says that it was answered;
+    `taken_back` what of its usage the vendor corrected later, where the charge is explained.
     """
 
     call: int
@@ -93,6 +95,7 @@ class CallCost:
     args_sha256: str
     result_sha256: str = ""
     rejected: str = ""
+    taken_back: tuple[Usage, ...] = ()
 
 
 @message
@@ -100,7 +103,7 @@ class Explanation:
     """A charge with the trace of every line and the postings it made.
 
     A session's charge is of a batch of `calls_in_all`: `calls` are those that were asked for, and
-    the amounts of all come to the charge's.
+    the amounts of all come to the charge's. `corrections` are what was taken back of it since.
     """
 
     charge: Charge
@@ -109,6 +112,7 @@ class Explanation:
     postings: tuple[Document, ...]
     calls: tuple[CallCost, ...] = ()
     calls_in_all: int = 0
+    corrections: tuple[UsageCorrection, ...] = ()
 
 
 @message

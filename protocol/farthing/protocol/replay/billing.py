@@ -91,7 +91,7 @@ def follow_report(story: Story, record: Record) -> None:
     # Of the session, this much was set aside for the charge, and all of it was billed.
     aside = reserved(charge, payer_parts(charge, drawn_of(charge), amount_units), Movement.PENDING)
     story.moved += [*aside, *record.moved]
-    story.hold, story.charge = charge, charge
+    story.hold, story.charge, story.report = charge, charge, record
     asset = member(charge, "asset")
     story.proved.append(
         f"{vendor_id} signed {len(columns.seqs)} usage events of session {session_id}, and the "

@@ -13,6 +13,7 @@ from farthing.protocol.ledger import AccountKind, Movement, Transfer, fold, imba
 from farthing.protocol.money import format_units
 from farthing.protocol.records import Record
 from farthing.protocol.replay.billing import follow_report, follow_session
+from farthing.protocol.replay.corrections import follow_correction
 from farthing.protocol.replay.keys import KEY_OPERATIONS, PLATFORM
 from farthing.protocol.replay.reading import member, require, units
 from farthing.protocol.replay.shares import payers
@@ -36,8 +37,8 @@ __all__ = ["replay_charge"]
 
 _Follow = Callable[[Story, Record], None]
 
-# A call that the platform makes begins with a hold like every other.
-_SAME: Final = {"call_service": "place_hold"}
+# A call that the platform makes begins with a hold and ends with a capture like every other.
+_SAME: Final = {"call_service": "place_hold", "accept_answer": "capture_hold"}
 # Each of these stands once, in this order; keys may begin and end anywhere between.
 _TRADE: Final[Mapping[str, _Follow]] = {
     "publish_listing": follow_publication,
@@ -51,6 +52,7 @@ _BY_SESSION: Final[Mapping[str, _Follow]] = {
     "report_usage": follow_report,
 }
 _TRAIL: Final[Mapping[str, _Follow]] = {
+    "correct_usage": follow_correction,
     "refund_charge": follow_refund,
     "settle_charge": follow_settlement,
     "initiate_dispute": follow_dispute,

@@ -36,6 +36,7 @@ from farthing.protocol.replay.blocks import (
     reserved,
 )
 from farthing.protocol.replay.budgets import Allowed, Budgets
+from farthing.protocol.replay.corrections import Corrections
 from farthing.protocol.replay.keys import PLATFORM, KeyHistory
 from farthing.protocol.replay.metering import Bounds, Judged, judge
 from farthing.protocol.replay.reading import (
@@ -76,6 +77,7 @@ class Sessions:
         self._live: dict[str, JsonObject] = {}
         self._payers: dict[str, PublicKey] = {}
         self._cards: dict[str, CompiledCard] = {}
+        self._corrections = Corrections(allowances, keys, self._cards)
 
     def follow(self, record: Record) -> None:
         """Judge the next record, and learn from it. Raises `RuleBroken`."""
@@ -91,6 +93,7 @@ class Sessions:
             case _:
                 found = any(change.noun == "session" for change in record.changed)
                 _session(not found, f"{record.operation} changes a session")
+        self._corrections.follow(record)
         self._learn(record)
 
     def _open(self, record: Record) -> None:
@@ -165,7 +168,7 @@ class Sessions:
         rated = rate(self._card(session), self._position(session), judged.usage)
         decided: JsonObject = {
             "amounts": [str(each) for each in judged.amounts],
-            "billed": judged.calls,
+            "billed": len(judged.billed),
             "lines": [line_document(line) for line in rated.lines],
             "rejected": [[place, fault.value] for place, fault in judged.rejected],
         }
@@ -176,7 +179,7 @@ class Sessions:
         expected = {
             **session,
             "spent_units": str(judged.spent_units),
-            "calls": integer(session, "calls") + judged.calls,
+            "calls": integer(session, "calls") + len(judged.billed),
             "rejected": integer(session, "rejected") + len(judged.rejected),
             "top": judged.window.top,
             "seen": judged.window.text,
@@ -259,6 +262,7 @@ class Sessions:
         _session(quantities(charge["position"]) == before, "the charge's position does not follow")
         _session(charge.get("drawn", []) == used, "the charge's drawn does not follow")
         _moves(record, billed(charge, used))
+        self._corrections.begin(member(charge, "charge_id"), judged.billed)
 
     def _end(self, record: Record) -> None:
         """An end leaves time to report, or gives all that is left back."""

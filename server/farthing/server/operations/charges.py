@@ -1,10 +1,12 @@
 """Charges: explained, listed, refunded, proven."""
 
+from collections.abc import Mapping
 from typing import cast
 
 from farthing.identity.callers import Caller
 from farthing.protocol.calls import ReportedCall, reported_calls
 from farthing.protocol.canonical import Json
+from farthing.protocol.corrections import CORRECT_USAGE, correction_of
 from farthing.protocol.messages.charges import (
     REFUND_CHARGE,
     CallCost,
@@ -19,6 +21,7 @@ from farthing.protocol.messages.charges import (
 )
 from farthing.protocol.messages.holds import Charge as ChargeView
 from farthing.protocol.messages.listings import Document
+from farthing.protocol.records import Record
 from farthing.protocol.times import format_time
 from farthing.protocol.wire import Usage, money
 from farthing.server.market import Market
@@ -31,6 +34,7 @@ from farthing.server.operations.replies import (
     with_standing,
 )
 from farthing.settlement.engine.charges import refund_answer
+from farthing.settlement.engine.corrections import correction_answer
 from farthing.settlement.engine.holds import charge_view, lines_view
 from farthing.settlement.engine.questions import KeysOf, Lookup, Things
 from farthing.settlement.engine.things import Agreement, Charge, Hold, Session
@@ -59,6 +63,10 @@ async def explain_charge(market: Market, caller: Caller, ask: ExplainCharge) -> 
     record = await record_at(market, charge.seq)
     decided = cast("dict[str, Json]", record.decided)
     calls = reported_calls(record) if charge.session_id else []
+    corrections = await _corrections(market, charge)
+    taken_back = {
+        each.seq: _usage(each.usage) for other in corrections for each in correction_of(other).calls
+    }
     return Reply(
         answer=Explanation(
             charge=charge_view(charge, lines_view(record)),
@@ -66,9 +74,11 @@ async def explain_charge(market: Market, caller: Caller, ask: ExplainCharge) -> 
             trace=tuple(cast("list[Document]", decided["lines"])),
             postings=tuple(cast("Document", each.document()) for each in record.moved),
             calls=tuple(
-                call_cost(each, charge.asset) for each in calls[ask.first : ask.first + ask.limit]
+                call_cost(each, charge.asset, () if each.fault else taken_back.get(each.seq, ()))
+                for each in calls[ask.first : ask.first + ask.limit]
             ),
             calls_in_all=len(calls),
+            corrections=tuple(map(correction_answer, corrections)),
         )
     )
 
@@ -112,20 +122,31 @@ async def get_evidence(market: Market, caller: Caller, ask: GetEvidence) -> Repl
     )
 
 
-def call_cost(call: ReportedCall, asset: str) -> CallCost:
+def call_cost(call: ReportedCall, asset: str, taken_back: tuple[Usage, ...] = ()) -> CallCost:
     """A reported call as the parties see it."""
     return CallCost(
         call=call.seq,
         at=format_time(call.at_us),
         outcome=call.outcome.value,
-        usage=tuple(
-            Usage(meter=meter, quantity=str(quantity)) for meter, quantity in call.usage.items()
-        ),
+        usage=_usage(call.usage),
         amount=money(call.amount_units, asset),
         args_sha256=call.args_sha256,
         result_sha256=call.result_sha256,
         rejected=call.fault,
+        taken_back=taken_back,
     )
+
+
+async def _corrections(market: Market, charge: Charge) -> list[Record]:
+    """The records that took usage of a charge back; there are at most as many as calls."""
+    if not charge.corrected:
+        return []
+    trail = [await record_at(market, seq) for seq in charge.trail_seqs]
+    return [each for each in trail if each.operation == CORRECT_USAGE]
+
+
+def _usage(usage: Mapping[str, int]) -> tuple[Usage, ...]:
+    return tuple(Usage(meter=meter, quantity=str(quantity)) for meter, quantity in usage.items())
 
 
 async def _view(market: Market, charge: Charge) -> ChargeView:

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from farthing.identity.callers import Caller
-from farthing.protocol.canonical import Json, sha256_hex
+from farthing.protocol.canonical import Json, canonical_bytes, sha256_hex
 from farthing.protocol.corrections import (
     CallBack,
     billed_by,
@@ -46,31 +46,29 @@ async def _read(
 
     What is wrong with it is the engine's to refuse, and remember.
     """
-    found = Corrected(charge_id=ask.charge_id)
-    signed = document_of(ask)
+    arguments = document_of(ask)
+    document = {name: arguments[name] for name in ("charge_id", "corrections")}
+    found = await _signed(market, caller, ask, canonical_bytes(document))
     try:
-        correction = read_correction({name: signed[name] for name in ("charge_id", "corrections")})
+        found = replace(found, correction=read_correction(document))
     except DocumentError as error:
         text = f"The correction cannot be read: {error}."
-        fault = refuse(Code.USAGE_INVALID, path=error.path, message=text)
+        fault = found.fault or refuse(Code.USAGE_INVALID, path=error.path, message=text)
         return replace(found, fault=fault), []
-    found = await _signed(market, caller, ask, replace(found, correction=correction))
     charge = await market.ask(Lookup(noun="charge", id=ask.charge_id))
     if not isinstance(charge, Charge) or charge.vendor_id != caller.principal_id:
         return found, []
     if not charge.session_id:
         return found, []
     billed = billed_by(await record_at(market, charge.seq))
-    wanted = {each.seq for each in correction.calls}
+    wanted = {int(each.call) for each in ask.corrections}
     used = {each.seq: each.usage for each in billed if each.seq in wanted}
     return replace(found, billed=used), billed
 
 
-async def _signed(market: Market, caller: Caller, ask: CorrectUsage, found: Corrected) -> Corrected:
-    """With the key of the caller's that the correction is signed by, or why it is by none."""
-    assert found.correction is not None
-    data = found.correction.signed_bytes()
-    found = replace(found, sha256=sha256_hex(data))
+async def _signed(market: Market, caller: Caller, ask: CorrectUsage, data: bytes) -> Corrected:
+    """By which key of the caller's the correction is signed, or why it is by none."""
+    found = Corrected(charge_id=ask.charge_id, sha256=sha256_hex(data))
     try:
         kid = read_header(ask.signature).kid
         holder = await market.directory.holder(kid)

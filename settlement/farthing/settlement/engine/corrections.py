@@ -37,7 +37,7 @@ class Corrected:
 
     Args:
         charge_id: the charge that it is of.
-        sha256: the digest of what is signed; empty where it cannot be read.
+        sha256: the digest of what is signed.
         correction: what is taken back, where it can be read.
         billed: what the billed calls of the charge used, by number and meter.
         key_thumbprint: the key of the caller's by which its signature verifies.
@@ -45,7 +45,7 @@ class Corrected:
     """
 
     charge_id: str
-    sha256: str = ""
+    sha256: str
     correction: Correction | None = None
     billed: dict[int, dict[str, int]] = field(default_factory=dict)
     key_thumbprint: str = ""

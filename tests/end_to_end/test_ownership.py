@@ -148,6 +148,8 @@ def arguments(target: Target, mine: Tenant, value: str) -> dict[str, Any]:
         "batch": "[]",
         "batch_signature": "e30..e30",
         "voucher": "e30.e30.e30",
+        "corrections": [{"call": "1", "usage": {"page": "1"}}],
+        "signature": "e30..e30",
         "cap": {"amount": "0.002", "asset": "USD"},
         "per_call": {"amount": "0.001", "asset": "USD"},
         "amount": {"amount": "0.001", "asset": "USD"},

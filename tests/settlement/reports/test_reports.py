@@ -31,6 +31,8 @@ from farthing.settlement.reports.statements import (
     records_of,
 )
 from tests.construction import Trade
+from tests.protocol.replay.correcting import charge_of, corrected
+from tests.protocol.replay.metered import Metered, events
 from tests.settlement.reports.books import Side, balances, sides
 from tests.settlement.reports.trades import STEPS, Steps, committed, traded
 
@@ -401,3 +403,20 @@ def test_the_things_behind_a_line_are_named() -> None:
         [each.record for each in committed(trade)], {}, {}
     )]  # fmt: skip
     assert all("rfd_" in each for each in ids[3:4])
+
+
+def test_a_correction_is_named_behind_its_lines() -> None:
+    trade = Trade.opened(funds=10**9)
+    session = Metered.opened(trade)
+    charge_id = charge_of(session.report(events(1, 3, at_us=trade.room.now_us)))
+    corrected(trade, charge_id, {1: 1})
+    *_, (entry, lines) = fold_lines([each.record for each in committed(trade)], {}, {})
+
+    assert entry.operation == "correct_usage"
+    assert list(entry.ids) == ["agreement", "charge", "correction", "session"]
+    assert entry.ids["correction"].startswith("cor_")
+    assert entry.buyer_id == trade.agent.principal_id
+    assert {(each.side, each.counterpart) for each in lines if ":prepaid:" in each.account} == {
+        ("credit", "vendor_pending"),
+        ("credit", "platform_fee"),
+    }

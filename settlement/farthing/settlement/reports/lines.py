@@ -37,7 +37,11 @@ _UNNAMED: Final = frozenset(
     {"allowance", "position", "platform", "grant", "key", "principal", "listing"}
 )
 # Effects whose id is derived from the request, since nothing in state bears it.
-_DERIVED: Final = {"fund_account": ("funding", "fnd"), "refund_charge": ("refund", "rfd")}
+_DERIVED: Final = {
+    "correct_usage": ("correction", "cor"),
+    "fund_account": ("funding", "fnd"),
+    "refund_charge": ("refund", "rfd"),
+}
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from farthing.clients.buyers import Buyer
-from farthing.clients.reconciling import acknowledged_of
+from farthing.clients.countings import acknowledged_of
 from farthing.clients.sessions import SpendSession
 from farthing.protocol.batches import sign_batch
 from farthing.protocol.canonical import Json
@@ -20,7 +20,7 @@ from farthing.protocol.messages.metering import GET_CALL_RECEIPT, GetCallReceipt
 from farthing.protocol.messages.sessions import REPORT_USAGE, ReportUsage
 from farthing.protocol.times import format_time
 from farthing.protocol.usage import UsageEvent, UsageOutcome, batch_bytes
-from farthing.server.operations import metering
+from farthing.server.operations import reconciliation
 from tests.clients.trading import Trading, trading, usd
 from tests.papers import card_document
 
@@ -145,18 +145,19 @@ async def test_the_countings_of_an_honest_buyer_and_vendor_agree(tmp_path: Path)
 
     assert found.within
     assert found.differences == ()
-    assert found.billed == found.acknowledged == found.counted == usd("0.022")
-    assert (found.billed_calls, found.counted_calls, found.acknowledged_calls) == (6, 6, 6)
-    assert (found.meters[0].reported, found.meters[0].acknowledged) == ("11", "11")
+    (one,) = found.sessions
+    assert found.billed == found.acknowledged == one.counted == usd("0.022")
+    assert (found.calls.billed, one.counted_calls, found.calls.acknowledged) == ("6", 6, "6")
+    assert (found.meters[0].count.reported, found.meters[0].count.acknowledged) == ("11", "11")
     # The last answer is acknowledged by no voucher yet.
-    assert found.proven == 5
+    assert one.proven == 5
     assert same == found
 
 
 async def test_a_session_that_is_too_long_is_not_compared_in_one_answer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(metering, "REPORTED_MAX", 5)
+    monkeypatch.setattr(reconciliation, "REPORTED_MAX", 5)
     async with called(tmp_path) as (market, session):
         with pytest.raises(Refused) as caught:
             await market.buyer.reconcile(session.session_id)
@@ -167,20 +168,22 @@ async def test_a_session_that_is_too_long_is_not_compared_in_one_answer(
 async def test_what_one_side_leaves_out_the_other_sees(tmp_path: Path) -> None:
     async with called(tmp_path) as (market, session):
         listed = acknowledged_of(await session.calls())
-        short = await market.vendor.reconcile(session.session_id, listed[1:], tolerance_ppm=1)
+        short = await market.vendor.reconcile(session.session_id, listed[1:])
         more = replace(listed[0], call=1000)
         long = await market.buyer.reconcile(session.session_id, (*listed, more))
         with pytest.raises(Refused) as twice:
             await market.buyer.reconcile(session.session_id, (*listed, listed[0]))
 
     assert not short.within
-    assert [(each.call, each.kind) for each in short.differences] == [
-        (listed[0].call, "unacknowledged")
+    assert [(each.call, each.kind, each.direction) for each in short.differences] == [
+        (listed[0].call, "unacknowledged", "over")
     ]
-    assert short.proven == 0
-    assert [(each.call, each.kind) for each in long.differences] == [(1000, "unreported")]
-    assert long.proven == 5
-    assert twice.value.refusal.path == "acknowledged.0.call"
+    assert short.sessions[0].proven == 0
+    assert [(each.call, each.kind, each.direction) for each in long.differences] == [
+        (1000, "unreported", "under")
+    ]
+    assert long.sessions[0].proven == 5
+    assert twice.value.refusal.path == "acknowledged.0.calls.0.call"
 
 
 async def test_rejected_events_are_listed_with_reasons_for_both_sides(tmp_path: Path) -> None:

@@ -168,6 +168,17 @@ async def test_every_scrape_of_a_server_with_workers_has_the_same_series(tmp_pat
     assert list(tmp_path.glob("*.sock*")) == []
 
 
+def test_the_share_of_events_that_are_nobody_s_is_told() -> None:
+    metrics = Metrics()
+    ratio = "farthing_usage_attribution_failure_ratio"
+    before = samples(metrics.page(seq=1, healthy=True).decode())[ratio,]
+    for verdict, events in (("billed", 5), ("duplicate", 1), ("unattributed", 2), ("billed", 0)):
+        metrics.usage(verdict, events)
+    after = samples(metrics.page(seq=1, healthy=True).decode())[ratio,]
+
+    assert (before, after) == (0, 0.25)
+
+
 def test_the_chapter_names_every_metric() -> None:
     metrics = Metrics()
     with metrics.call("get_tree_head"):

@@ -1,30 +1,33 @@
 """What either side of a session asks when two countings meet: what was rejected, what differs.
 
-Boundary: asks and their answers; a buyer's own list is made of its book, and what a receipt proves
-is read from its record. Source: spec/metering.md.
+Boundary: asks and their answers; a side's own list is made by `countings`, and what a receipt
+proves is read from its record. Source: spec/metering.md.
 """
 
 from collections.abc import Iterable
 
-from farthing.clients.callbooks import Called
+from farthing.clients.gathering import SignedCount, gathered, with_count
 from farthing.clients.transport import Connection
 from farthing.protocol.calls import ReportedCall, call_of
 from farthing.protocol.errors import Unverified
 from farthing.protocol.messages.metering import (
     GET_CALL_RECEIPT,
     LIST_REJECTED_USAGE,
-    RECONCILE_USAGE,
-    AcknowledgedCall,
     CallReceipt,
     GetCallReceipt,
     ListRejectedUsage,
-    ReconcileUsage,
     RejectedUsages,
+)
+from farthing.protocol.messages.reconciliation import (
+    RECONCILE_USAGE,
+    AcknowledgedCall,
+    AcknowledgedSession,
+    ReconcileUsage,
     UsageReconciliation,
 )
 from farthing.protocol.receipts import verify_receipt
 
-__all__ = ["Reconciling", "acknowledged_of"]
+__all__ = ["Reconciling"]
 
 
 class Reconciling:
@@ -57,23 +60,45 @@ class Reconciling:
         acknowledged: Iterable[AcknowledgedCall] = (),
         *,
         voucher: str = "",
-        tolerance_ppm: int = 0,
+        gateway: SignedCount | None = None,
     ) -> UsageReconciliation:
         """Compare what was reported of a session with what its buyer acknowledged.
 
         Args:
             session_id: The session.
-            acknowledged: The buyer's list, from its own book (`acknowledged_of`) or as it gave it.
+            acknowledged: The buyer's list, from its own book (`countings`) or as it gave it.
             voucher: A voucher that proves the list, where none that was reported does.
-            tolerance_ppm: How far apart two sums may be.
+            gateway: What a gateway counted.
         """
-        ask = ReconcileUsage(
-            session_id=session_id,
-            acknowledged=tuple(acknowledged),
-            voucher=voucher,
-            tolerance_ppm=tolerance_ppm,
+        listed = AcknowledgedSession(
+            session_id=session_id, calls=tuple(acknowledged), voucher=voucher
         )
-        return await self.connection.call(RECONCILE_USAGE, ask)
+        ask = ReconcileUsage(session_id=session_id, acknowledged=(listed,))
+        return await self.connection.call(RECONCILE_USAGE, with_count(ask, gateway))
+
+    async def reconcile_agreement(
+        self,
+        agreement_id: str,
+        acknowledged: Iterable[AcknowledgedSession] = (),
+        *,
+        since: str = "",
+        until: str = "",
+        gateway: SignedCount | None = None,
+    ) -> UsageReconciliation:
+        """Compare all sessions of an agreement that were opened in a period.
+
+        Args:
+            agreement_id: The agreement.
+            acknowledged: The buyer's lists, from its own books (`countings`) or as it gave them.
+            since: The period's begin, included.
+            until: Its end, excluded.
+            gateway: What a gateway counted.
+
+        Returns:
+            The sums over all of it, with the differences that the answers named.
+        """
+        ask = ReconcileUsage(agreement_id=agreement_id, since=since, until=until)
+        return await gathered(self.connection, with_count(ask, gateway), tuple(acknowledged))
 
     async def call_receipt(self, session_id: str, call: int) -> tuple[CallReceipt, ReportedCall]:
         """The receipt of one call, verified with the platform's key, and what it proves.
@@ -96,12 +121,3 @@ class Reconciling:
                 raise Unverified(f"the answer on call {call} is not what its record says")
             return answer, proven
         raise Unverified(faults[0] if faults else "the platform publishes no key")
-
-
-def acknowledged_of(calls: Iterable[Called]) -> tuple[AcknowledgedCall, ...]:
-    """The list that a book's calls make: those that were acknowledged, in that order."""
-    return tuple(
-        AcknowledgedCall(call=each.seq, units=str(each.units), result_sha256=each.result_sha256)
-        for each in sorted(calls, key=lambda each: each.place)
-        if each.place
-    )

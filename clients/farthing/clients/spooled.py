@@ -12,8 +12,9 @@ from typing import Final, cast
 
 from farthing.clients.usage_spool import BatchState
 from farthing.protocol.canonical import parse_json
+from farthing.protocol.usage import BILLED, UsageOutcome
 
-__all__ = ["NotTaken", "Spooled", "read_spool"]
+__all__ = ["Delivered", "NotTaken", "Spooled", "read_delivered", "read_spool"]
 
 _WAITING: Final = BatchState.WAITING.value
 _SESSIONS: Final = """
@@ -27,6 +28,11 @@ _NOT_TAKEN: Final = """
 SELECT session_id, seq, rejected, outcome, usage, amount_units FROM call
 WHERE rejected <> '' ORDER BY at_us DESC LIMIT ?
 """
+_DELIVERED: Final = """
+SELECT session_id, seq, amount_units, result_sha256, usage, outcome FROM call
+WHERE place > 0 ORDER BY session_id, place
+"""
+_HAS_CALLS: Final = "SELECT 1 FROM sqlite_master WHERE name = 'call'"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +68,17 @@ class NotTaken:
     units: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivered:
+    """A call that was delivered, by the vendor's own count."""
+
+    session_id: str
+    seq: int
+    units: int
+    result_sha256: str
+    usage: Mapping[str, int]
+
+
 def read_spool(path: Path, limit: int) -> tuple[tuple[Spooled, ...], tuple[NotTaken, ...]]:
     """What is in a vendor's spool: its sessions, oldest first, and the newest rejected calls.
 
@@ -70,7 +87,7 @@ def read_spool(path: Path, limit: int) -> tuple[tuple[Spooled, ...], tuple[NotTa
     """
     path.stat()
     with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as db:
-        if not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'call'").fetchone():
+        if not db.execute(_HAS_CALLS).fetchone():
             return (), ()
         sessions = db.execute(_SESSIONS, (_WAITING,)).fetchall()
         not_taken = db.execute(_NOT_TAKEN, (limit,)).fetchall()
@@ -97,6 +114,28 @@ def read_spool(path: Path, limit: int) -> tuple[tuple[Spooled, ...], tuple[NotTa
             )
             for session_id, seq, reason, outcome, usage, units in not_taken
         ),
+    )
+
+
+def read_delivered(path: Path) -> tuple[Delivered, ...]:
+    """The calls that a vendor's spool says were delivered, by session, in the order of their ends.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+    """
+    path.stat()
+    with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as db:
+        rows = db.execute(_DELIVERED).fetchall() if db.execute(_HAS_CALLS).fetchone() else []
+    return tuple(
+        Delivered(
+            session_id=session_id,
+            seq=seq,
+            units=units,
+            result_sha256=result_sha256,
+            usage=_quantities(usage),
+        )
+        for session_id, seq, units, result_sha256, usage, outcome in rows
+        if UsageOutcome(outcome) in BILLED
     )
 
 

@@ -1,34 +1,52 @@
-"""Two countings of one session compared: the vendor's signed events, the buyer's acknowledgements.
+"""Countings of the same usage compared: a vendor's events, a buyer's acknowledgements, a gateway.
 
 Boundary: pure; whoever has the receipts of the reports and the list of what was acknowledged can
 compute it alone. The list is proven by a voucher that the buyer signed, whose `ack` is the digest
-of the chain over it. Source: spec/metering.md#reconciliation.
+of the chain over it. Over and under are the vendor's, beside whoever counted too; they are summed
+apart, so that one call too many does not make up for one too few.
+Source: spec/metering.md#reconciliation.
 """
 
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Final
+from typing import Final, cast
 
+from farthing.protocol import base64url
 from farthing.protocol.calls import ReportedCall
+from farthing.protocol.canonical import Json, parse_json
+from farthing.protocol.records import Record
 from farthing.protocol.usage import BILLED
 from farthing.protocol.vouchers import ack_after
 
 __all__ = [
     "Acknowledged",
+    "Compared",
+    "Counted",
     "Difference",
     "DifferenceKind",
-    "MeterCount",
+    "Direction",
+    "GatewayCount",
     "Reconciliation",
+    "ack_of",
     "proven_of",
     "reconcile",
+    "together",
 ]
 
 _PPM: Final = 1_000_000
 
 
+class Direction(StrEnum):
+    """To which side the vendor's counting is wrong, if the other is right."""
+
+    OVER = "over"
+    UNDER = "under"
+
+
 class DifferenceKind(StrEnum):
-    """How the two countings of one call differ."""
+    """How the countings of one call differ."""
 
     UNACKNOWLEDGED = "unacknowledged"
     """It was billed, and its buyer acknowledged no answer."""
@@ -36,39 +54,104 @@ class DifferenceKind(StrEnum):
     """Its answer was acknowledged, and no event of it was reported."""
     NOT_BILLED = "not_billed"
     """Its answer was acknowledged; its event is of no success, or was rejected."""
+    REJECTED = "rejected"
+    """Its event is of a success and was rejected; its buyer acknowledged no answer either."""
     AMOUNT_DIFFERS = "amount_differs"
     """What was billed is not what the buyer's own rating gives."""
+    USAGE_DIFFERS = "usage_differs"
+    """What was billed used other quantities than the answer said that its buyer acknowledged."""
     RESULT_DIFFERS = "result_differs"
     """The vendor signed the digest of another result than the buyer received."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Acknowledged:
-    """An answer as the buyer took it into the chain; `units` by the buyer's own rating."""
+    """An answer as the buyer took it into the chain; `units` by the buyer's own rating.
+
+    `usage` is what the answer said, which the chain does not hold; None is not told.
+    """
 
     seq: int
     units: int
     result_sha256: str
+    usage: Mapping[str, int] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GatewayCount:
+    """What a gateway saw of a session: calls that were answered, and what they used."""
+
+    calls: int
+    usage: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
-    """A call of which the two say different things. `fault` is why its event was rejected."""
+    """A call of which the countings differ. `fault` is why its event was rejected.
 
+    `direction` is None where only the result differs, or one meter is over and another under.
+    """
+
+    session_id: str
     seq: int
     kind: DifferenceKind
+    direction: Direction | None
     billed_units: int
     acknowledged_units: int
     fault: str = ""
 
 
-@dataclass(slots=True, kw_only=True)
-class MeterCount:
-    """Quantities of one meter: signed by the vendor as delivered, billed, acknowledged of that."""
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """Two sums of the same thing, and how far the one is over and under the other in its parts."""
 
-    reported: int = 0
-    billed: int = 0
-    acknowledged: int = 0
+    one: int = 0
+    other: int = 0
+    over: int = 0
+    under: int = 0
+
+    @classmethod
+    def of(cls, one: int, other: int) -> "Compared":
+        """Two countings of one part."""
+        return cls(one, other, max(one - other, 0), max(other - one, 0))
+
+    def __add__(self, more: "Compared") -> "Compared":
+        return Compared(
+            self.one + more.one,
+            self.other + more.other,
+            self.over + more.over,
+            self.under + more.under,
+        )
+
+    def is_near(self, tolerance_ppm: int) -> bool:
+        """Whether neither way is further than so many millionths of the larger sum."""
+        larger = max(self.one, self.other)
+        return max(self.over, self.under) * _PPM <= larger * tolerance_ppm
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """One meter, or the calls.
+
+    Args:
+        buyer: what was billed, and what the buyer acknowledged.
+        platform: what the vendor signed as delivered, and what was billed of it.
+        gateway: what the vendor signed as delivered, and what a gateway saw.
+    """
+
+    buyer: Compared = Compared()
+    platform: Compared = Compared()
+    gateway: Compared = Compared()
+
+    def __add__(self, more: "Counted") -> "Counted":
+        return Counted(
+            self.buyer + more.buyer, self.platform + more.platform, self.gateway + more.gateway
+        )
+
+    def is_near(self, tolerance_ppm: int) -> bool:
+        """Whether no two of the countings are further apart."""
+        each = (self.buyer, self.platform, self.gateway)
+        return all(one.is_near(tolerance_ppm) for one in each)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,24 +159,36 @@ class Reconciliation:
     """What a comparison found.
 
     Args:
-        reported_calls: calls that the vendor signed as delivered, each once.
-        billed_calls, billed_units: what the platform billed of them.
-        acknowledged_calls, acknowledged_units: what the buyer's list says.
-        proven: how many of the list, from its begin, a signed voucher proves.
+        calls: calls, each once.
+        units: what was billed beside the buyer's own rating of what it acknowledged.
         meters: quantities by meter.
-        differences: every call that the two tell differently, by its number.
-        within: no result differs, and no sum by more than the tolerance.
+        proven: how many acknowledgements a signed voucher proves.
+        differences: every call that is told differently.
+        other_results: calls of which the result differs.
     """
 
-    reported_calls: int
-    billed_calls: int
-    billed_units: int
-    acknowledged_calls: int
-    acknowledged_units: int
-    proven: int
-    meters: Mapping[str, MeterCount] = field(default_factory=dict)
+    calls: Counted = Counted()
+    units: Compared = Compared()
+    meters: Mapping[str, Counted] = field(default_factory=dict)
+    proven: int = 0
     differences: tuple[Difference, ...] = ()
-    within: bool
+    other_results: int = 0
+
+    def is_within(self, tolerance_ppm: int) -> bool:
+        """Whether no result differs, and no sum by more than so many millionths of the larger."""
+        counted = (self.calls, *self.meters.values())
+        return (
+            not self.other_results
+            and self.units.is_near(tolerance_ppm)
+            and all(each.is_near(tolerance_ppm) for each in counted)
+        )
+
+
+def ack_of(record: Record) -> str:
+    """The `ack` of the voucher that an accepted report came with: it was verified for that."""
+    payload = str((record.facts or {})["voucher"]).split(".")[1]
+    claims = cast("Mapping[str, Json]", parse_json(base64url.decode(payload)))
+    return cast("str", claims["ack"])
 
 
 def proven_of(acknowledged: Sequence[Acknowledged], acks: Collection[str]) -> int:
@@ -115,8 +210,9 @@ def reconcile(
     calls: Iterable[ReportedCall],
     acknowledged: Sequence[Acknowledged],
     acks: Collection[str],
+    gateway: GatewayCount | None = None,
     *,
-    tolerance_ppm: int = 0,
+    session_id: str = "",
 ) -> Reconciliation:
     """Compare all that was reported of a session with all that was acknowledged in it.
 
@@ -124,35 +220,87 @@ def reconcile(
         calls: the events of every accepted report of the session.
         acknowledged: the buyer's list, each call once, in the order of receipt.
         acks: as for `proven_of`.
-        tolerance_ppm: how far apart two sums may be, in millionths of the larger.
+        gateway: what a gateway saw of the session, where one did.
+        session_id: named in each difference.
     """
     told = _told(calls)
     known = {each.seq: each for each in acknowledged}
     assert len(known) == len(acknowledged), "a call is acknowledged once"
-    meters = _meters(told.values(), known)
+    both = [_Both(told.get(seq), known.get(seq)) for seq in sorted(told.keys() | known.keys())]
     differences = tuple(
-        difference
-        for seq in sorted(told.keys() | known.keys())
-        if (difference := _difference(seq, told.get(seq), known.get(seq))) is not None
+        differs for each in both if (differs := _difference(session_id, each)) is not None
     )
-    billed = [each for each in told.values() if _is_billed(each)]
-    billed_units = sum(each.amount_units for each in billed)
-    acknowledged_units = sum(each.units for each in acknowledged)
-    pairs = [(billed_units, acknowledged_units)]
-    pairs += [(each.billed, each.acknowledged) for each in meters.values()]
-    pairs += [(each.reported, each.billed) for each in meters.values()]
-    return Reconciliation(
-        reported_calls=sum(each.outcome in BILLED for each in told.values()),
-        billed_calls=len(billed),
-        billed_units=billed_units,
-        acknowledged_calls=len(known),
-        acknowledged_units=acknowledged_units,
+    found = Reconciliation(
+        calls=Counted(
+            buyer=_summed((each.billed is not None, each.answer is not None) for each in both),
+            platform=_summed((each.signed is not None, each.billed is not None) for each in both),
+        ),
+        units=_summed((each.billed_units, each.known_units) for each in both),
+        meters=_meters(both),
         proven=proven_of(acknowledged, acks),
-        meters=meters,
         differences=differences,
-        within=all(_is_near(one, other, tolerance_ppm) for one, other in pairs)
-        and all(each.kind is not DifferenceKind.RESULT_DIFFERS for each in differences),
+        other_results=sum(each.kind is DifferenceKind.RESULT_DIFFERS for each in differences),
     )
+    return found if gateway is None else together((found, _beside(found, gateway)))
+
+
+def together(found: Iterable[Reconciliation]) -> Reconciliation:
+    """The sums of comparisons of several sessions, and all their differences."""
+    calls, units, meters = Counted(), Compared(), dict[str, Counted]()
+    proven = other_results = 0
+    differences: list[Difference] = []
+    for each in found:
+        calls += each.calls
+        units += each.units
+        for meter, count in each.meters.items():
+            meters[meter] = meters.get(meter, Counted()) + count
+        proven += each.proven
+        other_results += each.other_results
+        differences += each.differences
+    return Reconciliation(
+        calls=calls,
+        units=units,
+        meters=dict(sorted(meters.items())),
+        proven=proven,
+        differences=tuple(differences),
+        other_results=other_results,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Both:
+    """One call as it was reported and as it was acknowledged; one of them at least."""
+
+    call: ReportedCall | None
+    answer: Acknowledged | None
+
+    @property
+    def seq(self) -> int:
+        return self.call.seq if self.call else cast("Acknowledged", self.answer).seq
+
+    @property
+    def signed(self) -> ReportedCall | None:
+        """The event, where the vendor signed that it delivered."""
+        return self.call if self.call and self.call.outcome in BILLED else None
+
+    @property
+    def billed(self) -> ReportedCall | None:
+        return self.call if self.signed and self.signed.is_taken else None
+
+    @property
+    def billed_units(self) -> int:
+        return self.call.amount_units if self.call and self.billed else 0
+
+    @property
+    def known_units(self) -> int:
+        return self.answer.units if self.answer else 0
+
+    @property
+    def known_usage(self) -> Mapping[str, int]:
+        """What the buyer acknowledged the use of; where it does not tell, what is signed."""
+        if self.answer is None:
+            return {}
+        return _usage(self.signed) if self.answer.usage is None else self.answer.usage
 
 
 def _told(calls: Iterable[ReportedCall]) -> dict[int, ReportedCall]:
@@ -164,51 +312,80 @@ def _told(calls: Iterable[ReportedCall]) -> dict[int, ReportedCall]:
     return told
 
 
-def _is_billed(call: ReportedCall) -> bool:
-    return call.is_taken and call.outcome in BILLED
+def _usage(call: ReportedCall | None) -> Mapping[str, int]:
+    return call.usage if call else {}
 
 
-def _meters(
-    calls: Iterable[ReportedCall], known: Mapping[int, Acknowledged]
-) -> dict[str, MeterCount]:
-    meters: dict[str, MeterCount] = {}
-    for call in calls:
-        if call.outcome not in BILLED:
-            continue
-        for meter, quantity in call.usage.items():
-            count = meters.setdefault(meter, MeterCount())
-            count.reported += quantity
-            if _is_billed(call):
-                count.billed += quantity
-                count.acknowledged += quantity if call.seq in known else 0
-    return dict(sorted(meters.items()))
+def _summed(pairs: Iterable[tuple[int, int]]) -> Compared:
+    one = other = over = under = 0
+    for mine, theirs in pairs:
+        one += mine
+        other += theirs
+        over += max(mine - theirs, 0)
+        under += max(theirs - mine, 0)
+    return Compared(one, other, over, under)
 
 
-def _difference(
-    seq: int, call: ReportedCall | None, known: Acknowledged | None
-) -> Difference | None:
-    if known is None:
-        kind = None
-        if call is not None and _is_billed(call) and call.amount_units:
-            kind = DifferenceKind.UNACKNOWLEDGED
-    elif call is None:
-        kind = DifferenceKind.UNREPORTED
-    elif not _is_billed(call):
-        kind = DifferenceKind.NOT_BILLED
-    elif call.result_sha256 != known.result_sha256:
-        kind = DifferenceKind.RESULT_DIFFERS
-    else:
-        kind = DifferenceKind.AMOUNT_DIFFERS if call.amount_units != known.units else None
-    if kind is None:
-        return None
-    return Difference(
-        seq=seq,
-        kind=kind,
-        billed_units=call.amount_units if call else 0,
-        acknowledged_units=known.units if known else 0,
-        fault=call.fault if call else "",
+def _meters(both: Iterable[_Both]) -> dict[str, Counted]:
+    buyer = defaultdict[str, list[tuple[int, int]]](list)
+    platform = defaultdict[str, list[tuple[int, int]]](list)
+    for each in both:
+        signed, billed, known = _usage(each.signed), _usage(each.billed), each.known_usage
+        for meter in signed.keys() | known.keys():
+            buyer[meter].append((billed.get(meter, 0), known.get(meter, 0)))
+            platform[meter].append((signed.get(meter, 0), billed.get(meter, 0)))
+    return {
+        meter: Counted(buyer=_summed(buyer[meter]), platform=_summed(platform[meter]))
+        for meter in sorted(buyer)
+    }
+
+
+def _beside(found: Reconciliation, gateway: GatewayCount) -> Reconciliation:
+    """What a gateway's count of a session adds."""
+    signed = {meter: count.platform.one for meter, count in found.meters.items()}
+    return Reconciliation(
+        calls=Counted(gateway=Compared.of(found.calls.platform.one, gateway.calls)),
+        meters={
+            meter: Counted(gateway=Compared.of(signed.get(meter, 0), gateway.usage.get(meter, 0)))
+            for meter in signed.keys() | gateway.usage.keys()
+        },
     )
 
 
-def _is_near(one: int, other: int, tolerance_ppm: int) -> bool:
-    return abs(one - other) * _PPM <= max(one, other) * tolerance_ppm
+def _difference(session_id: str, both: _Both) -> Difference | None:
+    found = _kind(both)
+    if found is None:
+        return None
+    kind, direction = found
+    return Difference(
+        session_id=session_id,
+        seq=both.seq,
+        kind=kind,
+        direction=direction,
+        billed_units=both.billed_units,
+        acknowledged_units=both.known_units,
+        fault=both.call.fault if both.call else "",
+    )
+
+
+def _kind(both: _Both) -> tuple[DifferenceKind, Direction | None] | None:
+    call, answer = both.billed, both.answer
+    if answer is None:
+        if call is not None:
+            return DifferenceKind.UNACKNOWLEDGED, Direction.OVER
+        return (DifferenceKind.REJECTED, Direction.OVER) if both.signed else None
+    if call is None:
+        kind = DifferenceKind.NOT_BILLED if both.call else DifferenceKind.UNREPORTED
+        return kind, Direction.UNDER
+    if call.result_sha256 != answer.result_sha256:
+        return DifferenceKind.RESULT_DIFFERS, None
+    if call.amount_units != answer.units:
+        is_over = call.amount_units > answer.units
+        return DifferenceKind.AMOUNT_DIFFERS, Direction.OVER if is_over else Direction.UNDER
+    known = both.known_usage
+    over = any(quantity > known.get(meter, 0) for meter, quantity in call.usage.items())
+    under = any(quantity > call.usage.get(meter, 0) for meter, quantity in known.items())
+    if not over and not under:
+        return None
+    either = Direction.OVER if over else Direction.UNDER
+    return DifferenceKind.USAGE_DIFFERS, None if over and under else either

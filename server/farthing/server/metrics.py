@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 
 from farthing.protocol.errors import Refused
 from farthing.protocol.messages.operations import OPERATIONS
+from farthing.settlement.reports.usage import UNATTRIBUTED
 
 __all__ = ["OK", "Metrics"]
 
@@ -38,6 +39,9 @@ class Metrics:
     _services: Counter = field(init=False)
     _services_in_flight: Gauge = field(init=False)
     _usage_events: Counter = field(init=False)
+    _unattributed_ratio: Gauge = field(init=False)
+    _events: int = 0
+    _unattributed: int = 0
 
     def __post_init__(self) -> None:
         registry = self._registry
@@ -91,11 +95,20 @@ class Metrics:
             (_FRONT_END, "verdict"),
             registry=registry,
         )
+        self._unattributed_ratio = Gauge(
+            "farthing_usage_attribution_failure_ratio",
+            "Of all usage events reported since the start, those of no session of their sender's.",
+            (_FRONT_END,),
+            registry=registry,
+        ).labels(self.front_end)
 
     def usage(self, verdict: str, events: int) -> None:
         """Count events of a report: billed, unbilled, or why they were not taken."""
         if events:
             self._usage_events.labels(self.front_end, verdict).inc(events)
+            self._events += events
+            self._unattributed += events if verdict == UNATTRIBUTED else 0
+            self._unattributed_ratio.set(self._unattributed / self._events)
 
     @contextmanager
     def service_call(self) -> Iterator[Callable[[str], None]]:

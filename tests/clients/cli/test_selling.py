@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import json
 import os
 import re
 import socket
@@ -17,6 +18,7 @@ from farthing.clients.demo.sample import numbered_pdf
 from farthing.clients.home import Home
 from tests.clients.cli.running import answer, run, serving
 
+TOLERANT = {"usage_tolerance_ppm": 1000}
 EXAMPLE_PORT = re.compile(r"\b9000\b")
 
 
@@ -33,6 +35,7 @@ def test_the_example_offer_and_its_server_sell_a_call_as_printed(tmp_path: Path)
             "approve", answer("whoami", **selling)["principal_id"], "--key", market.admin_key, **at
         )
         offer = printed(tmp_path / "offer.json", port)
+        offer.write_text(json.dumps(json.loads(offer.read_text()) | {"terms": TOLERANT}))
         published = answer("listings", "publish", str(offer), **selling)
         server = printed(tmp_path / "server.py", port, "--server")
         agent = funded_agent(operator, market.admin_key, market.treasurer_key, buying)
@@ -44,8 +47,7 @@ def test_the_example_offer_and_its_server_sell_a_call_as_printed(tmp_path: Path)
             session_id = answer("session", "open", agreement_id, *terms, **reading)["session_id"]
             spent = asyncio.run(called(agent, session_id))
         usage = answer("usage", **selling)
-        agreeing = answer("session", "reconcile", session_id, **reading)
-        alone = run("session", "reconcile", session_id, **selling)
+        reconciled(agreement_id, session_id, reading, selling, buying)
         rejected = run("session", "rejected", session_id, **reading)
         proven = answer("session", "receipt", session_id, "2", **selling)
         allowance = limited(agreement_id, reading, selling)
@@ -68,8 +70,6 @@ def test_the_example_offer_and_its_server_sell_a_call_as_printed(tmp_path: Path)
         (3, 0, 0)
     ]
     assert usage["rejected"] == []
-    assert (agreeing["within"], agreeing["proven"], agreeing["billed_calls"]) == (True, 2, 3)
-    assert alone.code == 1
     assert rejected.out == "Nothing was rejected.\n"
     assert (proven["cost"]["call"], proven["cost"]["amount"]["amount"]) == (2, "0.004")
     assert {"calls", "succeeded"} <= set(explained.out.split())
@@ -87,6 +87,28 @@ def limited(agreement_id: str, buying: dict[str, str], selling: dict[str, str]) 
     offered = answer("allowance", "propose", agreement_id, *limits, **buying)["proposed"]
     answer("allowance", "approve", agreement_id, offered["allowance_id"], **selling)
     return run("allowance", "show", agreement_id, **buying).out
+
+
+def reconciled(
+    agreement_id: str,
+    session_id: str,
+    buying: dict[str, str],
+    selling: dict[str, str],
+    without: dict[str, str],
+) -> None:
+    """Buyer and vendor compare their own countings, of the session and of the agreement."""
+    booked = answer("session", "reconcile", session_id, **buying)
+    spooled = answer("session", "reconcile", session_id, **selling)
+    both = [answer("reconcile", agreement_id, **side) for side in (buying, selling)]
+    told = run("reconcile", agreement_id, "--since", "2020-01-01", **selling)
+    alone = run("session", "reconcile", session_id, **without)
+
+    assert (booked["within"], booked["calls"]["billed"]) == (True, "3")
+    assert (booked["tolerance_ppm"], booked["sessions"][0]["proven"]) == (1000, 2)
+    assert spooled["meters"] == booked["meters"]
+    assert [each["sessions"] for each in both] == [booked["sessions"], spooled["sessions"]]
+    assert (told.code, "1000 ppm" in told.out) == (0, True)
+    assert alone.code == 1
 
 
 def free_port() -> int:

@@ -18,6 +18,7 @@ from farthing.clients.cli import (
     keys,
     metering,
     operate,
+    reconciling,
     sell,
     spending,
     statements,
@@ -59,7 +60,19 @@ def application(added: Iterable[EntryPoint] = ()) -> typer.Typer:
         epilog=_EXITS,
     )
     app.callback(help=paragraphs(_shared.__doc__ or ""))(_shared)
-    for room in (trade, call, spending, metering, statements, operate, treasury, keys, sell, audit):
+    for room in (
+        trade,
+        call,
+        spending,
+        metering,
+        reconciling,
+        statements,
+        operate,
+        treasury,
+        keys,
+        sell,
+        audit,
+    ):
         app.add_typer(room.commands)
     for entry in added:
         try:

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from farthing.clients.cli.arguments import AssetOption, money_of
 from farthing.clients.cli.render import heading, screen, table, things
-from farthing.clients.cli.session import Exit, IdempotencyOption, Session, command
+from farthing.clients.cli.session import IdempotencyOption, Session, command
 from farthing.protocol.messages.sessions import (
     CLOSE_SESSION,
     GET_SESSION,
@@ -171,44 +171,6 @@ def calls(
         things(screen(), "calls", found)
     else:
         heading(screen(), "No calls.")
-
-
-@command(sessions, "reconcile", example="farthing session reconcile ses_…")
-def reconcile(
-    session: Session,
-    spending: SessionArgument,
-    *,
-    tolerance_ppm: Annotated[
-        int,
-        typer.Option(min=0, max=1_000_000, help="How far apart sums may be, in millionths."),
-    ] = 0,
-) -> None:
-    """Compare what was reported with what this home's book acknowledged, call by call.
-
-    Exit 1 where the sums differ by more. Without a book here, all that is billed is shown as
-    acknowledged by nobody.
-    """
-    from farthing.clients.callbooks import read_book  # noqa: PLC0415 - loads sqlite
-    from farthing.clients.reconciling import acknowledged_of  # noqa: PLC0415 - loads the transport
-    from farthing.clients.spenders import book_path  # noqa: PLC0415 - loads the transport
-    from farthing.protocol.messages.metering import (  # noqa: PLC0415 - loads cryptography
-        RECONCILE_USAGE,
-        ReconcileUsage,
-    )
-
-    path = book_path(session.home.books_path, spending)
-    kept = read_book(path)[1] if path.exists() else ()
-    found = session.call(
-        RECONCILE_USAGE,
-        ReconcileUsage(
-            session_id=spending,
-            acknowledged=acknowledged_of(kept),
-            tolerance_ppm=tolerance_ppm,
-        ),
-    )
-    session.show(found)
-    if not found.within:
-        raise typer.Exit(Exit.REFUSED)
 
 
 def _sessions(console: Console, answer: Sessions) -> None:

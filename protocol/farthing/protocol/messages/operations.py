@@ -17,6 +17,7 @@ from farthing.protocol.messages import (
     holds,
     listings,
     metering,
+    reconciliation,
     services,
     sessions,
     statements,
@@ -34,7 +35,8 @@ OPERATIONS: Final[Mapping[str, AnyOperation]] = MappingProxyType({
     operation.name: operation
     for noun in (
         catalog, listings, agreements, allowances, holds, services, sessions, metering,
-        corrections, charges, disputes, accounts, statements, agents, authority, treasury, trails,
+        reconciliation, corrections, charges, disputes, accounts, statements, agents, authority,
+        treasury, trails,
     )
     for name in sorted(vars(noun))
     if isinstance(operation := vars(noun)[name], Operation)

@@ -5,18 +5,29 @@ Source: spec/metering.md#what-was-rejected.
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Row, func, or_, select, tuple_
 
 from farthing.protocol.canonical import INTEGER_MAX
 from farthing.settlement.reports.reads import View
-from farthing.settlement.reports.tables import REJECTED, REPORT
-from farthing.settlement.reports.usage import Party, Rejection, Report
+from farthing.settlement.reports.tables import BEGUN, REJECTED, REPORT
+from farthing.settlement.reports.usage import Begun, Party, Rejection, Report
 
-__all__ = ["Rejected", "reasons_of", "rejected_of", "reports_of"]
+__all__ = [
+    "Rejected",
+    "Span",
+    "begun_of",
+    "events_of",
+    "reasons_of",
+    "rejected_of",
+    "reports_of",
+    "reports_within",
+]
+
+_KEY: Final = (BEGUN.c.at_us, BEGUN.c.id)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,11 +72,43 @@ class Rejected:
         ]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Span:
+    """What began under an agreement within a time, after one of them and up to another."""
+
+    agreement_id: str
+    since_us: int = 0
+    until_us: int = INTEGER_MAX
+    after: tuple[int, str] = (-1, "")
+    last: tuple[int, str] | None = None
+
+    def has(self, each: Begun) -> bool:
+        """Whether it began there."""
+        return (
+            each.agreement_id == self.agreement_id
+            and self.since_us <= each.at_us < self.until_us
+            and self.after < each.key
+            and (self.last is None or each.key <= self.last)
+        )
+
+    @property
+    def where(self) -> list[ColumnElement[bool]]:
+        """The same for the table."""
+        key = tuple_(*_KEY)
+        return [
+            BEGUN.c.agreement_id == self.agreement_id,
+            BEGUN.c.at_us >= self.since_us,
+            BEGUN.c.at_us < self.until_us,
+            key > self.after,
+            *([] if self.last is None else [key <= self.last]),
+        ]
+
+
 async def rejected_of(
     view: View, wanted: Rejected, before: tuple[int, int], limit: int
 ) -> list[Rejection]:
     """Rejections before a place, newest first."""
-    late = [each for each in view.rejections if wanted.matches(each) and each.key < before]
+    late = [each for each in view.usage.rejections if wanted.matches(each) and each.key < before]
     found = sorted(late, key=lambda each: each.key, reverse=True)[:limit]
     if len(found) < limit:
         key = (REJECTED.c.seq, REJECTED.c.place)
@@ -89,7 +132,7 @@ async def reasons_of(view: View, wanted: Rejected) -> dict[str, int]:
     )
     for row in await view.rows(grouped):
         counts[row.reason] += row.events
-    for each in view.rejections:
+    for each in view.usage.rejections:
         if wanted.matches(each):
             counts[each.reason] += each.events
     return dict(sorted(counts.items()))
@@ -106,11 +149,44 @@ async def reports_of(view: View, session_id: str, call: int = 0) -> list[Report]
         *found,
         *(
             each
-            for each in view.reports
+            for each in view.usage.reports
             if each.session_id == session_id
             and (not call or each.call_min <= call <= each.call_max)
         ),
     ]
+
+
+async def begun_of(view: View, span: Span, limit: int) -> list[Begun]:
+    """The first sessions of a span, and holds of calls by the platform, by time and id."""
+    stored = select(BEGUN).where(*span.where).order_by(*_KEY).limit(limit)
+    found = [Begun(**row._asdict()) for row in await view.rows(stored)]
+    found += filter(span.has, view.usage.begun)
+    return sorted(found, key=lambda each: each.key)[:limit]
+
+
+async def events_of(view: View, session_ids: Sequence[str]) -> Mapping[str, int]:
+    """How many events were reported of sessions, rejected ones included."""
+    grouped = (
+        select(REPORT.c.session_id, func.sum(REPORT.c.events).label("events"))
+        .where(REPORT.c.session_id.in_(session_ids))
+        .group_by(REPORT.c.session_id)
+    )
+    counts = Counter({row.session_id: int(row.events) for row in await view.rows(grouped)})
+    for report in view.usage.reports:
+        counts[report.session_id] += report.events
+    return counts
+
+
+async def reports_within(view: View, session_ids: Sequence[str]) -> Mapping[str, list[Report]]:
+    """The accepted batches of sessions, by session, in order."""
+    rows = await view.rows(
+        select(REPORT).where(REPORT.c.session_id.in_(session_ids)).order_by(REPORT.c.seq)
+    )
+    found: dict[str, list[Report]] = {session_id: [] for session_id in session_ids}
+    for report in (*(Report(**row._asdict()) for row in rows), *view.usage.reports):
+        if report.session_id in found:
+            found[report.session_id].append(report)
+    return found
 
 
 def _rejection(row: Row[Any]) -> Rejection:

@@ -36,6 +36,7 @@ from farthing.settlement.journal.upserts import Upserts
 from farthing.settlement.reports.lines import Entry, Line, fold_lines, needs_of
 from farthing.settlement.reports.tables import (
     ACCOUNT,
+    BEGUN,
     CURSOR,
     ENTRY,
     LINE,
@@ -183,7 +184,7 @@ def _opened(engine: Engine) -> tuple[int, str]:
 
 
 def _clear(connection: Connection) -> None:
-    for table in (LINE, ENTRY, ACCOUNT, REPORT, REJECTED, CURSOR):
+    for table in (LINE, ENTRY, ACCOUNT, BEGUN, REPORT, REJECTED, CURSOR):
         connection.execute(delete(table))
     connection.execute(insert(CURSOR).values(one=1, version=VERSION, seq=0, record_sha256=""))
 
@@ -206,9 +207,10 @@ def _times(connection: Connection, seqs: Sequence[int]) -> dict[int, int]:
 
 
 def _usage_rows(records: Sequence[Record]) -> list[Row]:
-    reports, rejections = fold_usage(records)
-    rows: list[Row] = [(REPORT, structs.asdict(each)) for each in reports]
-    for each in rejections:
+    usage = fold_usage(records)
+    rows: list[Row] = [(BEGUN, structs.asdict(each)) for each in usage.begun]
+    rows += [(REPORT, structs.asdict(each)) for each in usage.reports]
+    for each in usage.rejections:
         row = structs.asdict(each)
         row |= row.pop("party")._asdict()
         rows.append((REJECTED, row))

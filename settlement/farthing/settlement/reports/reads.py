@@ -33,7 +33,7 @@ from farthing.settlement.reports.lines import (
 )
 from farthing.settlement.reports.projection import account_of
 from farthing.settlement.reports.tables import ACCOUNT, CURSOR, ENTRY, LINE, VERSION
-from farthing.settlement.reports.usage import Rejection, Report, fold_usage
+from farthing.settlement.reports.usage import Usage, fold_usage
 
 __all__ = ["TAIL_MAX", "Kept", "Reports", "View"]
 
@@ -153,8 +153,7 @@ class View:
     as_of_seq: int
     until_seq: int
     tail: list[Line] = field(default_factory=list)
-    reports: list[Report] = field(default_factory=list)
-    rejections: list[Rejection] = field(default_factory=list)
+    usage: Usage = field(default_factory=Usage)
 
     @property
     def behind(self) -> bool:
@@ -169,7 +168,7 @@ class View:
         accounts = {row.name: account_of(row) for row in rows}
         folded = fold_lines(records, accounts, await self._times(needs))
         self.tail = [line for _, lines in folded for line in lines]
-        self.reports, self.rejections = fold_usage(records)
+        self.usage = fold_usage(records)
         if records:
             self.as_of_seq = records[-1].seq
 

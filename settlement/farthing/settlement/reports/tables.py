@@ -10,6 +10,7 @@ from sqlalchemy import BigInteger, Column, Index, MetaData, Table, Text
 
 __all__ = [
     "ACCOUNT",
+    "BEGUN",
     "CURSOR",
     "ENTRY",
     "LINE",
@@ -21,7 +22,7 @@ __all__ = [
 ]
 
 # Raised when the same journal would make other rows: they are then made anew.
-VERSION: Final = 2
+VERSION: Final = 3
 METADATA: Final = MetaData()
 
 # The journal is the durable thing; what the log loses of these is followed again.
@@ -104,6 +105,18 @@ REPORT: Final = Table(
     Column("rejected", BigInteger, nullable=False),
 )
 Index("usage_report_session", REPORT.c.session_id, REPORT.c.seq)
+
+# The sessions of an agreement, and the holds of calls that the platform made under it.
+BEGUN: Final = Table(
+    "usage_begun",
+    METADATA,
+    Column("seq", BigInteger, primary_key=True, autoincrement=False),
+    Column("at_us", BigInteger, nullable=False),
+    Column("agreement_id", Text, nullable=False),
+    Column("noun", Text, nullable=False),
+    Column("id", Text, nullable=False),
+)
+Index("usage_begun_agreement", BEGUN.c.agreement_id, BEGUN.c.at_us, BEGUN.c.id)
 
 # One row an event that was not taken, or a batch that could not be attributed.
 REJECTED: Final = Table(

@@ -1,4 +1,4 @@
-"""Reported usage as rows: which batch holds which calls, and what was rejected, with the reason.
+"""Usage as rows: what may be used up, which batch holds which calls, what was rejected and why.
 
 Boundary: pure, one record at a time, as `lines` is. A batch that could not be attributed is a row
 of its own, known to nobody but who sent it. Source: spec/metering.md#what-was-rejected.
@@ -6,6 +6,7 @@ of its own, known to nobody but who sent it. Source: spec/metering.md#what-was-r
 
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple, cast
 
 import msgspec
@@ -19,14 +20,18 @@ __all__ = [
     "REASONS",
     "REFUSED",
     "UNATTRIBUTED",
+    "Begun",
     "Party",
     "Rejection",
     "Report",
+    "Usage",
     "fold_usage",
     "ids_in",
 ]
 
 _REPORT: Final = "report_usage"
+# What they set money aside for, by noun.
+_BEGINS: Final = {"open_session": "session", "call_service": "hold"}
 # In canonical bytes nothing but an event's own id is followed by its source.
 _ID: Final = re.compile(r'"id":"([0-9]+)","source"')
 
@@ -87,40 +92,39 @@ class Rejection(msgspec.Struct, frozen=True, kw_only=True):
         return self.seq, self.place
 
 
-def fold_usage(records: Iterable[Record]) -> tuple[list[Report], list[Rejection]]:
-    """What a stretch of records says of reported usage."""
-    reports: list[Report] = []
-    rejections: list[Rejection] = []
+class Begun(msgspec.Struct, frozen=True, kw_only=True):
+    """A session that was opened, or the hold of a call that the platform was asked to make."""
+
+    seq: int
+    at_us: int
+    agreement_id: str
+    noun: str
+    id: str
+
+    @property
+    def key(self) -> tuple[int, str]:
+        """Its place among those of an agreement."""
+        return self.at_us, self.id
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a stretch of records says of usage, each in the journal's order."""
+
+    begun: list[Begun] = field(default_factory=list)
+    reports: list[Report] = field(default_factory=list)
+    rejections: list[Rejection] = field(default_factory=list)
+
+
+def fold_usage(records: Iterable[Record]) -> Usage:
+    """What a stretch of records says of usage."""
+    found = Usage()
     for record in records:
-        if record.operation != _REPORT:
-            continue
-        if record.refused is not None:
-            rejections.append(_batch(record, record.refused))
-            continue
-        session = next(each.after for each in record.changed if each.noun == "session")
-        charges = [each.id for each in record.changed if each.noun == "charge"]
-        calls = ids_in(record)
-        rejected = cast("list[list[Json]]", (record.decided or {})["rejected"])
-        taken = calls
-        if rejected:
-            places = {cast("int", place) for place, _ in rejected}
-            taken = [call for place, call in enumerate(calls) if place not in places]
-        reports.append(
-            Report(
-                seq=record.seq,
-                at_us=record.at_us,
-                session_id=str(session["session_id"]),
-                agreement_id=str(session["agreement_id"]),
-                charge_id=charges[0] if charges else "",
-                call_min=min(taken, default=0),
-                call_max=max(taken, default=0),
-                events=len(calls),
-                rejected=len(rejected),
-            )
-        )
-        party = Party(*(str(session[name]) for name in Party._fields))
-        rejections += _rejections(reports[-1], party, calls, rejected)
-    return reports, rejections
+        if record.operation == _REPORT:
+            _report(found, record)
+        elif record.operation in _BEGINS and record.refused is None:
+            found.begun.append(_begun(record))
+    return found
 
 
 def ids_in(record: Record) -> list[int]:
@@ -132,6 +136,46 @@ def batch_reason(code: Code, path: str) -> str:
     """Why a whole batch counts for nothing, by what it was refused with."""
     foreign = code is Code.USAGE_INVALID and path == "session_id"
     return UNATTRIBUTED if foreign or code is Code.SIGNATURE_INVALID else REFUSED
+
+
+def _begun(record: Record) -> Begun:
+    noun = _BEGINS[record.operation]
+    thing = next(each for each in record.changed if each.noun == noun)
+    return Begun(
+        seq=record.seq,
+        at_us=record.at_us,
+        agreement_id=str(thing.after["agreement_id"]),
+        noun=noun,
+        id=thing.id,
+    )
+
+
+def _report(found: Usage, record: Record) -> None:
+    if record.refused is not None:
+        found.rejections.append(_batch(record, record.refused))
+        return
+    session = next(each.after for each in record.changed if each.noun == "session")
+    charges = [each.id for each in record.changed if each.noun == "charge"]
+    calls = ids_in(record)
+    rejected = cast("list[list[Json]]", (record.decided or {})["rejected"])
+    taken = calls
+    if rejected:
+        places = {cast("int", place) for place, _ in rejected}
+        taken = [call for place, call in enumerate(calls) if place not in places]
+    report = Report(
+        seq=record.seq,
+        at_us=record.at_us,
+        session_id=str(session["session_id"]),
+        agreement_id=str(session["agreement_id"]),
+        charge_id=charges[0] if charges else "",
+        call_min=min(taken, default=0),
+        call_max=max(taken, default=0),
+        events=len(calls),
+        rejected=len(rejected),
+    )
+    found.reports.append(report)
+    party = Party(*(str(session[name]) for name in Party._fields))
+    found.rejections.extend(_rejections(report, party, calls, rejected))
 
 
 def _rejections(

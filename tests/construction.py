@@ -17,11 +17,9 @@ from farthing.protocol.keys import PrivateKey
 from farthing.protocol.listing import parse_listing
 from farthing.protocol.messages.accounts import FUND_ACCOUNT, FundAccount
 from farthing.protocol.messages.agents import (
-    ADD_KEY,
     APPROVE_REGISTRATION,
     ENROL_ORGANISATION,
     REGISTER_AGENT,
-    AddKey,
     ApproveRegistration,
     EnrolOrganisation,
     RegisterAgent,
@@ -191,27 +189,6 @@ class Room:
             organisation_id=operator.principal_id,
             role=Role.BUYER,
         )
-
-    def metering_key(self, vendor: Caller, name: str) -> Caller:
-        """Register the metering key of a name; gives the vendor as it calls with that key."""
-        record = self.add_key(vendor, name)
-        assert isinstance(record, Record), record
-        assert record.refusal is None, record.refusal
-        return replace(vendor, key_thumbprint=signing_key(name).thumbprint, purpose="metering")
-
-    def add_key(self, vendor: Caller, name: str) -> Any:
-        """Ask for a metering key; gives whatever the engine decides."""
-        new = signing_key(name)
-        shown = {"new": new.thumbprint, "principal": vendor.principal_id, "purpose": "metering"}
-        possession = sign_detached(new, Typ.NEW_KEY, canonical_bytes(dict(shown)))
-        ask = AddKey(
-            key=public_jwk(new),
-            purpose="metering",
-            possession=possession,
-            idempotency_key=self.key(),
-        )
-        facts: dict[str, Json] = {"new_thumbprint": new.thumbprint, "possession": possession}
-        return self.submit(vendor, ADD_KEY, ask, facts=facts)
 
     def fund(self, operator: Caller, units: int, asset: str = "USD") -> Record:
         """Credit an operator from outside."""

@@ -94,10 +94,13 @@ class Trading:
             sleep=_no_wait,
         )
 
-    async def open_shop(self, register: Callable[..., Any] | None = None) -> None:
-        """Start the vendor's server."""
+    async def open_shop(
+        self, register: Callable[..., Any] | None = None, *, signer: Signer | None = None
+    ) -> None:
+        """Start the vendor's server, with another key than the vendor's where one is given."""
+        signer = signer or self.vendor.signer
         seller = Seller(
-            Vendor(self.connect(self.vendor.signer, self.vendor.vendor_id, self.vendors_routes)),
+            Vendor(self.connect(signer, self.vendor.vendor_id, self.vendors_routes)),
             platform_keys=await self.vendor.connection.platform_keys(),
             spool=self.spool,
             offer=lambda _: self.offer,

@@ -9,16 +9,18 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Final
+from typing import Final, cast
 
 from farthing.clients.documents import sign_delivery
 from farthing.clients.entitlements import Paid
 from farthing.clients.spool import Entry, Spool, State
-from farthing.clients.vendors import Vendor
-from farthing.protocol.canonical import sha256_hex
+from farthing.clients.transport import Reply
+from farthing.clients.vendors import Vendor, capture_key
+from farthing.protocol.canonical import Json, sha256_hex
 from farthing.protocol.contracts import DeliveryRecord
 from farthing.protocol.errors import Code, Refusal, Refused, Unreachable, refuse
 from farthing.protocol.messages.holds import Charge
+from farthing.protocol.signatures import read_header
 from farthing.protocol.times import DAY_US, SECOND_US
 
 __all__ = ["Deliveries", "Produced", "Undeliverable", "Work"]
@@ -218,9 +220,7 @@ class Deliveries:
 
     async def _capture_once(self, entry: Entry) -> Entry | Refusal:
         try:
-            reply = await self._vendor.capture_signed(
-                entry.hold_id, dict(entry.delivery), entry.signature
-            )
+            reply = await self._sent(entry)
         except Unreachable as error:
             return _kept(str(error))
         except Refused as refused:
@@ -231,6 +231,20 @@ class Deliveries:
                 entry.hold_id, refused.refusal, release=refused.code not in _CLOSED
             )
         return await self._captured(entry.hold_id, reply.answer)
+
+    async def _sent(self, entry: Entry) -> Reply[Charge]:
+        """Capture; what a key signed that has ended since is signed anew."""
+        hold_id, delivery = entry.hold_id, dict(entry.delivery)
+        try:
+            return await self._vendor.capture_signed(hold_id, delivery, entry.signature)
+        except Refused as refused:
+            signer = self._vendor.signer
+            is_of_this_key = read_header(entry.signature).kid == signer.thumbprint
+            if refused.code is not Code.SIGNATURE_INVALID or is_of_this_key:
+                raise
+        record = DeliveryRecord.from_document(cast("Json", delivery))
+        key = f"{capture_key(hold_id)}-{signer.thumbprint}"
+        return await self._vendor.capture(record, key=key)
 
     async def _captured(self, hold_id: str, charge: Charge) -> Entry:
         await asyncio.to_thread(

@@ -17,7 +17,7 @@ from pydantic.dataclasses import dataclass as checked
 
 from farthing.clients.documents import Offer
 from farthing.clients.files import write_whole
-from farthing.clients.keys import keep_key
+from farthing.clients.keys import keep_key, load_key
 from farthing.clients.transport import Connection, platform_url
 from farthing.protocol.canonical import InvalidJson, Json, canonical_bytes, parse_json
 from farthing.protocol.errors import Unverified
@@ -61,6 +61,11 @@ class Home:
     @property
     def key_path(self) -> Path:
         return self.path / "key.jwk"
+
+    @property
+    def metering_key_path(self) -> Path:
+        """The key of a serving machine, where there is one."""
+        return self.path / "metering.jwk"
 
     @property
     def spool_path(self) -> Path:
@@ -137,6 +142,16 @@ class Home:
     def connection(self, profile: Profile) -> Connection:
         """The principal's way to its platform."""
         return Connection(profile.url, signer=self.key(), principal=profile.principal_id)
+
+    def serving_connection(self, profile: Profile) -> Connection:
+        """A vendor's way to its platform for what it sells: by its metering key, if it has one.
+
+        The key of everything else need not be in the directory then, and is not made.
+        """
+        if not self.metering_key_path.exists():
+            return self.connection(profile)
+        signer = load_key(self.metering_key_path)
+        return Connection(profile.url, signer=signer, principal=profile.principal_id)
 
     async def meet(
         self, url: str, trust: str = "", *, http: httpx2.AsyncClient | None = None

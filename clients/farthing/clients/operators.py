@@ -23,6 +23,7 @@ from farthing.protocol.messages.agents import (
     FREEZE,
     GET_REGISTRATION,
     LIST_AGENTS,
+    LIST_KEYS,
     REGISTER_AGENT,
     REVOKE_KEY,
     ROTATE_KEY,
@@ -33,8 +34,10 @@ from farthing.protocol.messages.agents import (
     Freeze,
     FreezeState,
     GetRegistration,
+    Keys,
     KeyState,
     ListAgents,
+    ListKeys,
     PublicJwk,
     RegisterAgent,
     Registration,
@@ -148,15 +151,20 @@ class Member:
         """Who the caller is to the platform, and whether it may act."""
         return await self.connection.call(GET_REGISTRATION, GetRegistration())
 
-    async def rotate_key(self, new: Signer, *, key: str = "") -> KeyState:
-        """Replace the caller's key; the connection goes on signing with the old one, refused."""
-        old = _signer(self.connection)
+    async def rotate_key(self, new: Signer, *, replaces: str = "", key: str = "") -> KeyState:
+        """Replace the caller's key; the connection goes on signing with the old one, refused.
+
+        Args:
+            new: the key that takes its place.
+            replaces: the thumbprint of a metering key to replace instead.
+            key: idempotency key.
+        """
         possession = sign_detached(
             new,
             Typ.ROTATION,
             canonical_bytes({
                 "new": new.thumbprint,
-                "old": old.thumbprint,
+                "old": replaces or _signer(self.connection).thumbprint,
                 "principal": self.connection.principal,
             }),
         )  # fmt: skip
@@ -165,9 +173,14 @@ class Member:
             RotateKey(
                 key=public_jwk(new.public),
                 possession=possession,
+                replaces=replaces,
                 idempotency_key=key or self.connection.new_key(),
             ),
         )
+
+    async def keys(self, limit: int = 50) -> Keys:
+        """The caller's keys with what each is for: those in force first, then the newest."""
+        return await self.connection.call(LIST_KEYS, ListKeys(limit=limit))
 
     async def revoke_key(self, principal_id: str, thumbprint: str, *, key: str = "") -> KeyState:
         """Revoke a key at once: one's own, an agent's of one's own, or as admin anybody's."""

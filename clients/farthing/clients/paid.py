@@ -47,7 +47,7 @@ class Seller:
     """A vendor's tools, made payable.
 
     Args:
-        vendor: The vendor's side of the platform.
+        vendor: The vendor's side of the platform; a metering key is enough for it.
         platform_keys: The platform's keys by thumbprint, pinned.
         spool: Where work is remembered; one process has it open at a time.
         offer: Gives the offer that was published under a name.
@@ -74,7 +74,7 @@ class Seller:
 
     @classmethod
     def from_home(cls, home: Home) -> "Seller":
-        """The seller of a vendor's home directory.
+        """The seller of a vendor's home directory, with its metering key if there is one.
 
         Raises:
             Unverified: The directory is damaged, or no vendor has enrolled with it.
@@ -84,7 +84,7 @@ class Seller:
             raise Unverified(f"{home.path} is not a vendor's: enrol first")
         keys = [PublicKey.from_jwk(jwk) for jwk in profile.platform_keys]
         return cls(
-            Vendor(home.connection(profile)),
+            Vendor(home.serving_connection(profile)),
             platform_keys={key.thumbprint: key for key in keys},
             spool=home.spool_path,
             offer=home.offer,
@@ -207,6 +207,7 @@ class Seller:
 
         Raises:
             Unverified: It is not there: nothing was delivered by this process's home.
+            Refused: `not_permitted` where the seller signs with a metering key.
         """
         deliveries = (await self.open()).deliveries
         dispute = await self.vendor.dispute_status(dispute_id)

@@ -7,12 +7,6 @@ import pytest
 
 from farthing.identity.callers import Caller
 from farthing.protocol.errors import Code, Refusal
-from farthing.protocol.messages.agents import (
-    REVOKE_KEY,
-    ROTATE_KEY,
-    RevokeKey,
-    RotateKey,
-)
 from farthing.protocol.messages.holds import RELEASE_HOLD, ReleaseHold
 from farthing.protocol.messages.operations import OPERATIONS
 from farthing.protocol.purposes import KEYS_MAX, may_call, may_sign
@@ -23,7 +17,7 @@ from farthing.settlement.engine.commands import Command
 from farthing.settlement.engine.decide import decide
 from farthing.settlement.engine.principals import key_answer
 from tests.construction import Room, Trade
-from tests.papers import public_jwk, signing_key
+from tests.keyholding import add_key, metering_key, revoke, rotate
 from tests.protocol.replay.metered import PAGE_UNITS as PAGE
 from tests.protocol.replay.metered import Metered, events
 from tests.settlement.engine.test_sessions import market
@@ -50,21 +44,6 @@ def asked(room: Room, by: Caller, operation: str) -> Any:
     return decide(room.state, command, room.now_us)
 
 
-def revoke(room: Room, by: Caller, thumbprint: str) -> Any:
-    ask = RevokeKey(
-        principal_id=by.principal_id, key_thumbprint=thumbprint, idempotency_key=room.key()
-    )
-    return room.submit(by, REVOKE_KEY, ask)
-
-
-def rotate(room: Room, by: Caller, name: str, replaces: str = "") -> Any:
-    new = signing_key(name)
-    ask = RotateKey(
-        key=public_jwk(new), possession="shown", replaces=replaces, idempotency_key=room.key()
-    )
-    return room.submit(by, ROTATE_KEY, ask, facts={"new_thumbprint": new.thumbprint})
-
-
 def code_of(decision: Record | Refusal | Any) -> Code | None:
     refusal = decision if isinstance(decision, Refusal) else decision.refusal
     return refusal.code if refusal else None
@@ -89,7 +68,7 @@ def test_a_purpose_that_nobody_knows_is_for_nothing(purpose: str) -> None:
 @pytest.mark.parametrize("operation", sorted({*WRITES} - METERING_WRITES))
 def test_whatever_is_no_metering_is_refused_before_it_is_read(operation: str) -> None:
     trade = Trade.opened()
-    machine = trade.room.metering_key(trade.vendor, MACHINE)
+    machine = metering_key(trade.room, trade.vendor, MACHINE)
 
     for told in (machine, replace(machine, purpose="")):
         refusal = asked(trade.room, told, operation)
@@ -100,7 +79,7 @@ def test_whatever_is_no_metering_is_refused_before_it_is_read(operation: str) ->
 @pytest.mark.parametrize("operation", sorted(METERING_WRITES))
 def test_what_is_metering_is_not(operation: str) -> None:
     trade = Trade.opened()
-    machine = trade.room.metering_key(trade.vendor, MACHINE)
+    machine = metering_key(trade.room, trade.vendor, MACHINE)
 
     with pytest.raises(AssertionError):  # its decision found no ask of its own in the command
         asked(trade.room, machine, operation)
@@ -109,7 +88,7 @@ def test_what_is_metering_is_not(operation: str) -> None:
 def test_a_metering_key_reports_captures_and_releases_for_its_vendor() -> None:
     metered = Metered.opened(market())
     trade, room = metered.trade, metered.trade.room
-    machine = room.metering_key(trade.vendor, MACHINE)
+    machine = metering_key(room, trade.vendor, MACHINE)
 
     reported = metered.send(events(1, 2, at_us=room.now_us), by=machine)
     captured = room.capture(machine, trade.held(3), 3)
@@ -124,7 +103,7 @@ def test_a_metering_key_reports_captures_and_releases_for_its_vendor() -> None:
 def test_a_report_under_one_key_is_not_billed_again_under_another() -> None:
     metered = Metered.opened(market())
     room = metered.trade.room
-    machine = room.metering_key(metered.trade.vendor, MACHINE)
+    machine = metering_key(room, metered.trade.vendor, MACHINE)
     first = metered.report(events(1, 2, at_us=room.now_us), key="k" * 16)
 
     again = metered.send(events(1, 2, at_us=room.now_us), key="k" * 16, by=machine)
@@ -136,7 +115,7 @@ def test_a_report_under_one_key_is_not_billed_again_under_another() -> None:
 def test_a_metering_key_that_has_ended_neither_signs_nor_asks(end: str) -> None:
     metered = Metered.opened(market())
     trade, room = metered.trade, metered.trade.room
-    machine = room.metering_key(trade.vendor, MACHINE)
+    machine = metering_key(room, trade.vendor, MACHINE)
     thumbprint = machine.key_thumbprint
     billed = metered.send(events(1, 2, at_us=room.now_us), by=machine)
     if end == "revoked":
@@ -158,7 +137,7 @@ def test_another_vendors_key_signs_no_batch_of_this_one(kind: str) -> None:
     room = metered.trade.room
     stranger = room.organisation("vendor", "Operator Three")
     if kind == "its metering key":
-        stranger = room.metering_key(stranger, MACHINE)
+        stranger = metering_key(room, stranger, MACHINE)
     listed = events(1, 2, at_us=room.now_us)
 
     signed = metered.send(listed, key_thumbprint=stranger.key_thumbprint)
@@ -170,7 +149,7 @@ def test_another_vendors_key_signs_no_batch_of_this_one(kind: str) -> None:
 def test_a_delivery_record_under_another_key_is_captured_while_that_key_is_in_force() -> None:
     trade = Trade.opened()
     room = trade.room
-    machine = room.metering_key(trade.vendor, MACHINE)
+    machine = metering_key(room, trade.vendor, MACHINE)
 
     def capture() -> Code | None:
         return code_of(
@@ -186,7 +165,7 @@ def test_a_delivery_record_under_another_key_is_captured_while_that_key_is_in_fo
 def test_a_metering_key_is_replaced_by_one_of_the_same_purpose() -> None:
     trade = Trade.opened()
     room = trade.room
-    machine = room.metering_key(trade.vendor, MACHINE)
+    machine = metering_key(room, trade.vendor, MACHINE)
 
     answer = key_answer(rotate(room, trade.vendor, OTHER, machine.key_thumbprint))
     later = replace(machine, key_thumbprint=answer.key_thumbprint)
@@ -200,7 +179,7 @@ def test_a_metering_key_is_replaced_by_one_of_the_same_purpose() -> None:
 def test_no_key_but_ones_own_in_force_is_replaced(replaces: str) -> None:
     trade = Trade.opened()
     room = trade.room
-    machine = room.metering_key(trade.vendor, MACHINE)
+    machine = metering_key(room, trade.vendor, MACHINE)
     revoke(room, trade.vendor, machine.key_thumbprint)
     thumbprint = {
         "unknown": "x" * 43,
@@ -213,21 +192,21 @@ def test_no_key_but_ones_own_in_force_is_replaced(replaces: str) -> None:
 
 def test_a_key_is_registered_once_whatever_it_is_for() -> None:
     trade = Trade.opened()
-    trade.room.metering_key(trade.vendor, MACHINE)
+    metering_key(trade.room, trade.vendor, MACHINE)
 
     for name in (MACHINE, "Vendor One", "Agent One"):
-        assert code_of(trade.room.add_key(trade.vendor, name)) is Code.ALREADY_REGISTERED
+        assert code_of(add_key(trade.room, trade.vendor, name)) is Code.ALREADY_REGISTERED
 
 
 def test_there_is_room_for_sixteen_and_for_one_more_once_one_has_ended() -> None:
     trade = Trade.opened()
     room = trade.room
-    machines = [room.metering_key(trade.vendor, f"Machine {n}") for n in range(KEYS_MAX)]
+    machines = [metering_key(room, trade.vendor, f"Machine {n}") for n in range(KEYS_MAX)]
 
-    full = room.add_key(trade.vendor, "one more")
+    full = add_key(room, trade.vendor, "one more")
     replaced = rotate(room, trade.vendor, "in its place", machines[0].key_thumbprint)
     revoke(room, trade.vendor, machines[1].key_thumbprint)
-    again = room.add_key(trade.vendor, "one more")
+    again = add_key(room, trade.vendor, "one more")
 
     assert KEYS_MAX == 16
     assert (code_of(full), full.path) == (Code.NOT_PERMITTED, "purpose")
@@ -237,7 +216,7 @@ def test_there_is_room_for_sixteen_and_for_one_more_once_one_has_ended() -> None
 def test_a_key_without_a_purpose_is_written_as_if_there_were_none() -> None:
     trade = Trade.opened()
     keys = trade.room.state.keys
-    machine = trade.room.metering_key(trade.vendor, MACHINE)
+    machine = metering_key(trade.room, trade.vendor, MACHINE)
 
     assert "purpose" not in keys[trade.vendor.key_thumbprint].document()
     assert keys[machine.key_thumbprint].document()["purpose"] == "metering"

@@ -1,4 +1,4 @@
-"""Keys: made here, shown, replaced, revoked. A private key never leaves its file.
+"""Keys: made here, registered, shown, replaced, revoked. A private key never leaves its file.
 
 Boundary: the file of one key and what the platform is told about it.
 """
@@ -8,11 +8,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.console import Console
 
 from farthing.clients.cli.operate import PANEL
+from farthing.clients.cli.render import table
 from farthing.clients.cli.session import IdempotencyOption, Session, command
 from farthing.protocol.errors import Code, FarthingError, Refused, Unreachable
-from farthing.protocol.messages.agents import REVOKE_KEY, KeyState, RevokeKey
+from farthing.protocol.messages.agents import (
+    LIST_KEYS,
+    REVOKE_KEY,
+    Keys,
+    KeyState,
+    ListKeys,
+    RevokeKey,
+)
 
 if TYPE_CHECKING:
     from farthing.protocol.keys import PrivateKey
@@ -20,7 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["commands"]
 
 commands = typer.Typer()
-keys = typer.Typer(no_args_is_help=True, help="Make, show, replace and revoke keys.")
+keys = typer.Typer(no_args_is_help=True, help="Make, register, show, replace and revoke keys.")
 commands.add_typer(keys, name="keys", rich_help_panel=PANEL)
 
 
@@ -64,6 +73,36 @@ def show(session: Session) -> None:
     session.show_facts(shown)
 
 
+@command(keys, "list", example="farthing keys list")
+def list_(
+    session: Session,
+    *,
+    limit: Annotated[int, typer.Option(min=1, max=200, help="How many at most.")] = 50,
+) -> None:
+    """List the principal's keys at the platform, those in force first, with what each is for."""
+    session.show(session.call(LIST_KEYS, ListKeys(limit=limit)), _listed)
+
+
+@command(keys, "add-metering", example="farthing keys add-metering machine-1.jwk")
+def add_metering(
+    session: Session,
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="The key's file.", show_default=False)
+    ],
+) -> None:
+    """Register a metering key (vendor): it reports, captures and releases, and does no more.
+
+    The key is made where the file is not there. In the home of the machine that sells it is
+    metering.jwk, beside profile.json and listings; the main key stays here. Run again after a lost
+    reply.
+    """
+    from farthing.clients.keys import keep_key  # noqa: PLC0415 - loads cryptography
+    from farthing.clients.vendors import Vendor  # noqa: PLC0415 - loads the transport
+
+    new = keep_key(file)
+    session.show(session.run(lambda connection: Vendor(connection).add_metering_key(new)))
+
+
 @command(keys, "platform", example="farthing keys platform")
 def platform(session: Session) -> None:
     """List the keys that the platform publishes, and which of them are pinned in the home."""
@@ -105,6 +144,17 @@ def revoke(
         idempotency_key=idempotency_key or session.new_key(),
     )
     session.show(session.call(REVOKE_KEY, ask))
+
+
+def _listed(console: Console, answer: Keys) -> None:
+    table(
+        console,
+        ("key", "for", "status", "since", "until"),
+        (
+            (each.key_thumbprint, each.purpose or "everything", each.status, each.since, each.until)
+            for each in answer.keys
+        ),
+    )
 
 
 def _key(session: Session) -> "PrivateKey":

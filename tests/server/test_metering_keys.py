@@ -1,0 +1,139 @@
+"""A metering key at every door: what it may is done, all the rest is refused before it is read."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+from farthing.clients.operators import public_jwk
+from farthing.clients.transport import Connection
+from farthing.protocol.canonical import canonical_bytes
+from farthing.protocol.errors import Code, Refused
+from farthing.protocol.messages.agents import ADD_KEY, AddKey
+from farthing.protocol.messages.operations import OPERATIONS
+from farthing.protocol.purposes import may_call
+from farthing.protocol.signatures import Typ, sign_detached
+from farthing.server.operations import HANDLERS
+from tests.papers import signing_key
+from tests.server.listening import listening
+from tests.serving import Serving, Shop, serving
+from tests.subscribing import asked
+
+MACHINE = signing_key("machine")
+DOORS: tuple[Literal["mcp", "http"], ...] = ("mcp", "http")
+ABSENT = "org_00000000000000000000000000"
+
+
+@asynccontextmanager
+async def machines(tmp_path: Path) -> AsyncIterator[tuple[Serving, Shop, Connection]]:
+    """A market, its shop, and a machine of the shop's vendor."""
+    async with serving(tmp_path) as server:
+        shop = await Shop.opened(server)
+        await shop.vendor.add_metering_key(MACHINE)
+        yield server, shop, server.connect(MACHINE, shop.vendor.vendor_id)
+
+
+async def code_of(connection: Connection, operation: str) -> Code | None:
+    raw = OPERATIONS[operation].raw
+    try:
+        await connection.send_raw(operation, {raw.name: ""} if raw else {}, repeatable=False)
+    except Refused as refused:
+        return refused.code
+    return None
+
+
+@pytest.mark.parametrize("door", DOORS)
+async def test_each_operation_is_open_to_a_metering_key_or_refused_for_it(
+    tmp_path: Path, door: Literal["mcp", "http"]
+) -> None:
+    async with machines(tmp_path) as (server, shop, _):
+        through = replace(server, transport=door)
+        machine = through.connect(MACHINE, shop.vendor.vendor_id)
+        codes = {name: await code_of(machine, name) for name in OPERATIONS}
+
+    refused = {name for name, code in codes.items() if code is Code.NOT_PERMITTED}
+    assert refused == {name for name in OPERATIONS if not may_call("metering", name)}
+    assert codes["get_registration"] is None
+    assert codes["report_usage"] is Code.INVALID_ARGUMENT
+    assert set(HANDLERS) == set(codes)
+
+
+async def test_a_metering_key_is_shown_the_tools_that_it_can_call(tmp_path: Path) -> None:
+    async with machines(tmp_path) as (_, shop, machine):
+        listed = await asked(machine, "tools/list", {})
+        whole = await asked(shop.vendor.connection, "tools/list", {})
+
+    names = {tool["name"] for tool in listed["tools"]}
+    assert names == {name for name in OPERATIONS if may_call("metering", name)}
+    assert names < {tool["name"] for tool in whole["tools"]}
+
+
+async def test_a_metering_key_reads_no_balance_by_any_way(tmp_path: Path) -> None:
+    async with listening(tmp_path) as server:
+        shop = await Shop.opened(server)
+        await shop.vendor.add_metering_key(MACHINE)
+        machine = server.connect(MACHINE, shop.vendor.vendor_id)
+        uri = f"farthing://accounts/{shop.vendor.vendor_id}/vendor_pending/USD/balance"
+        listed = await asked(machine, "resources/list", {})
+        read = await asked(machine, "resources/read", {"uri": uri})
+        heard = await asked(machine, "subscriptions/listen", {"notifications": {}})
+        events = await server.http.request("GET", f"{machine.url}/v1/events", auth=machine.auth)
+
+    assert listed["resources"] == []
+    assert read["data"]["code"] == heard["data"]["code"] == "not_permitted"
+    assert (events.status_code, events.json()["code"]) == (403, "not_permitted")
+
+
+async def test_a_metering_key_is_refused_from_the_call_after_its_end(tmp_path: Path) -> None:
+    async with machines(tmp_path) as (server, shop, machine):
+        main = shop.vendor.connection
+        before = await code_of(machine, "get_registration")
+        await server.admin.revoke_key(shop.vendor.vendor_id, MACHINE.thumbprint)
+        after = await code_of(machine, "get_registration")
+
+        assert (before, after) == (None, Code.KEY_REVOKED)
+        assert await code_of(main, "get_registration") is None
+
+
+@pytest.mark.parametrize(
+    "lie", ["another key", "another principal", "another purpose", "a rotation"]
+)
+async def test_a_metering_key_is_shown_to_be_held_by_whoever_registers_it(
+    tmp_path: Path, lie: str
+) -> None:
+    async with serving(tmp_path) as server:
+        shop = await Shop.opened(server)
+        shown = {
+            "new": MACHINE.thumbprint,
+            "principal": ABSENT if lie == "another principal" else shop.vendor.vendor_id,
+            "purpose": "everything" if lie == "another purpose" else "metering",
+        }
+        signer = signing_key("stranger") if lie == "another key" else MACHINE
+        typ = Typ.ROTATION if lie == "a rotation" else Typ.NEW_KEY
+        ask = AddKey(
+            key=public_jwk(MACHINE.public),
+            purpose="metering",
+            possession=sign_detached(signer, typ, canonical_bytes(dict(shown))),
+            idempotency_key="k" * 16,
+        )
+
+        with pytest.raises(Refused) as refused:
+            await shop.vendor.connection.call(ADD_KEY, ask)
+
+        assert (refused.value.code, refused.value.refusal.path) == (
+            Code.SIGNATURE_INVALID,
+            "possession",
+        )
+
+
+@pytest.mark.parametrize("who", ["operator", "buyer"])
+async def test_only_a_vendor_has_metering_keys(tmp_path: Path, who: str) -> None:
+    async with serving(tmp_path) as server:
+        shop = await Shop.opened(server)
+        connection = shop.operator.connection if who == "operator" else shop.buyer.connection
+
+        assert await code_of(connection, "add_key") is Code.NOT_PERMITTED
+        assert await code_of(connection, "list_keys") is None

@@ -35,6 +35,7 @@ from farthing.protocol.proofs import (
 from farthing.protocol.rating import parse_card
 from farthing.protocol.rating.running import Running
 from farthing.protocol.sequences import Window
+from farthing.protocol.shapes import Shape
 from farthing.protocol.times import SECOND_US
 from farthing.protocol.usage import Columns, read_batch
 from farthing.protocol.vouchers import SpendBook, mac_token
@@ -323,10 +324,10 @@ class Shop:
         price = ware.price("extract_text", PLATFORM)
         paid = payment(price, presented) if presented else None
 
-        async def run(schema: Mapping[str, Json], cap_units: int) -> Produced:
+        async def run(shape: Shape, cap_units: int) -> Produced:
             await ware.check_cap(arguments, cap_units)
             value = await self.desk.read(arguments["pdf"])
-            return await ware.produced(schema, value, arguments, value, b"[]")
+            return await ware.produced(shape, value, arguments, value, b"[]")
 
         return await self.counter.sell(ware, arguments, paid, run)
 

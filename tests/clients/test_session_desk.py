@@ -481,7 +481,7 @@ async def test_an_older_card_prices_what_was_agreed_under_it(tmp_path: Path) -> 
         market.settlement.published = dict(market.offer.rate_card)
         meter = {"page": lambda result: len(result["pages"])}
         ware = Ware(newer, meter, inspect.signature(market.desk.read))
-        ware.output_schemas[payer.entitlement.agreement_id] = ware.listing.output_schema
+        ware.output_shapes[payer.entitlement.agreement_id] = ware.shape
         sold = await market.sell(payer.signed(payer.voucher(PDF)), PDF, ware)
 
         assert isinstance(sold, Sold)

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from farthing.protocol.canonical import Json
-from farthing.protocol.schemas import Violation, check_schema, violation
+from farthing.protocol.schemas import STEPS_MAX, Violation, check_schema, violation
+from farthing.protocol.shapes import Shape
 
 NAMES = st.sampled_from(["a", "b", "c"])
 SCALARS: st.SearchStrategy[Any] = st.one_of(
@@ -80,6 +81,34 @@ def test_the_subset_agrees_with_a_full_validator(schema: dict[str, Json], instan
     assert isinstance(plain, dict)
     oracle = Draft202012Validator(plain)
     assert (violation(schema, instance) is None) == oracle.is_valid(instance)
+
+
+PLAIN: st.SearchStrategy[Any] = st.recursive(
+    st.fixed_dictionaries(
+        {"type": TYPES}, optional={"title": st.just("a"), "minLength": st.just(1)}
+    ),
+    lambda inner: st.one_of(
+        st.fixed_dictionaries({"type": st.just("array")}, optional={"items": inner}),
+        st.fixed_dictionaries(
+            {"type": st.just("object"), "properties": st.dictionaries(NAMES, inner, max_size=3)},
+            optional={"required": st.lists(NAMES, max_size=2, unique=True)},
+        ),
+    ),
+    max_leaves=6,
+)
+
+
+@given(schema=st.one_of(PLAIN, SCHEMAS), instance=INSTANCES)
+def test_a_shape_finds_what_the_rule_finds(schema: dict[str, Json], instance: object) -> None:
+    assert Shape(schema).violation(instance) == violation(schema, instance)
+
+
+@pytest.mark.parametrize(("items", "keyword"), [(STEPS_MAX - 2, None), (STEPS_MAX - 1, "steps")])
+def test_a_shape_looks_at_no_more_than_the_rule_does(items: int, keyword: str | None) -> None:
+    schema: dict[str, Json] = {"type": "array", "items": {"type": "string"}}
+    found = Shape(schema).violation([""] * items)
+    assert found == violation(schema, [""] * items)
+    assert (found.keyword if found else None) == keyword
 
 
 def test_a_violation_names_the_member_and_the_keyword() -> None:

@@ -33,6 +33,7 @@ from farthing.protocol.keys import PublicKey
 from farthing.protocol.money import INT64_MAX
 from farthing.protocol.proofs import Entitlement
 from farthing.protocol.rating import RateCard, parse_card
+from farthing.protocol.shapes import Shape
 from farthing.protocol.usage import UsageOutcome
 from farthing.protocol.x402 import (
     Presented,
@@ -48,8 +49,8 @@ __all__ = ["Counter", "Run", "Sold", "Unpaid"]
 _ENTITLED_MAX: Final = 4096
 _NUMBER: Final = re.compile(r"[1-9][0-9]{0,15}")
 
-Run: TypeAlias = Callable[[Mapping[str, Json], int], Awaitable[Produced]]
-"""Does the work, told the schema that the result is sold under and the most that it may cost."""
+Run: TypeAlias = Callable[[Shape, int], Awaitable[Produced]]
+"""Does the work, told the shape that the result is sold under and the most that it may cost."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,16 +150,16 @@ class Counter:
         )
         if isinstance(paid, Refusal):
             raise Refused(paid)
-        schema = await self._output_schema(ware, paid.entitlement.agreement_id)
+        shape = await self._output_shape(ware, paid.entitlement.agreement_id)
         if await self.deliveries.find(claimed_hold(presented)) is None:
             self._check_room(ware)
         outcome = await self.deliveries.obtain(
             Work(
                 paid=paid,
                 args_sha256=args_sha256,
-                output_schema_sha256=document_sha256(schema),
+                output_schema_sha256=document_sha256(shape.schema),
                 repeatable=ware.repeatable,
-                run=partial(run, schema, _cap_units(ware, paid.entitlement, paid.cap_units)),
+                run=partial(run, shape, _cap_units(ware, paid.entitlement, paid.cap_units)),
             )
         )
         return outcome if isinstance(outcome, Refusal) else self._captured(outcome)
@@ -167,7 +168,7 @@ class Counter:
         self, ware: Ware, presented: Presented, args_sha256: str, run: Run
     ) -> Sold | Refusal:
         entitlement, desk, vouched = await self._vouched(ware, presented, args_sha256)
-        schema = await self._output_schema(ware, entitlement.agreement_id)
+        shape = await self._output_shape(ware, entitlement.agreement_id)
         call = await desk.obtain(
             CallWork(
                 vouched=vouched,
@@ -175,7 +176,7 @@ class Counter:
                 repeatable=ware.repeatable,
                 deadline_s=ware.terms.delivery.deadline_s,
                 check_room=partial(self._check_room, ware),
-                run=partial(run, schema, _cap_units(ware, entitlement, entitlement.per_call_units)),
+                run=partial(run, shape, _cap_units(ware, entitlement, entitlement.per_call_units)),
             )
         )
         if call.outcome is not UsageOutcome.SUCCEEDED:
@@ -257,19 +258,20 @@ class Counter:
         if working >= ware.listing.limits.concurrency_max:
             raise Refused(refuse(Code.OVERLOADED, retry_after_s=1))
 
-    async def _output_schema(self, ware: Ware, agreement_id: str) -> Mapping[str, Json]:
+    async def _output_shape(self, ware: Ware, agreement_id: str) -> Shape:
         # The first version of a listing is the only one that there can be an agreement on.
         if ware.listing.version == 1:
-            return ware.listing.output_schema
-        if agreement_id not in ware.output_schemas:
+            return ware.shape
+        if agreement_id not in ware.output_shapes:
             try:
                 agreement = await self._vendor.agreement(agreement_id)
                 document = await self._vendor.document(agreement.listing_sha256)
             except Unreachable as error:
                 text = "Which version was agreed on cannot be asked now."
                 raise Refused(refuse(Code.UNAVAILABLE, message=text)) from error
-            ware.output_schemas[agreement_id] = cast("dict[str, Json]", document["output_schema"])
-        return ware.output_schemas[agreement_id]
+            schema = cast("dict[str, Json]", document["output_schema"])
+            ware.output_shapes[agreement_id] = Shape(schema)
+        return ware.output_shapes[agreement_id]
 
     def _captured(self, entry: Entry) -> Sold:
         settled = Settlement(

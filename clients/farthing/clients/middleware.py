@@ -31,6 +31,7 @@ from farthing.protocol.canonical import InvalidJson, Json, parse_json, sha256_he
 from farthing.protocol.errors import Code, Refusal, Refused, refuse
 from farthing.protocol.messages.http import status_of
 from farthing.protocol.schemas import violation
+from farthing.protocol.shapes import Shape
 from farthing.protocol.x402 import Price, payment_required, unsettled
 
 __all__ = [
@@ -161,9 +162,7 @@ class PaymentMiddleware:
                 said = _text(unsettled(outcome, self._seller.platform))
                 return _refused(outcome, [(PAYMENT_RESPONSE, said)])
 
-    async def _run(
-        self, ware: Ware, request: _Request, schema: Mapping[str, Json], cap_units: int
-    ) -> Produced:
+    async def _run(self, ware: Ware, request: _Request, shape: Shape, cap_units: int) -> Produced:
         values = {"arguments": request.arguments}
         await ware.check_cap(values, cap_units)
         status, headers, result = await _responded(self._app, request)
@@ -179,7 +178,7 @@ class PaymentMiddleware:
             text = "The vendor's result is no JSON: what is sold has a schema."
             raise Undeliverable(refuse(Code.VENDOR_FAILED, message=text)) from None
         content = orjson.dumps({"status": status, "headers": headers})
-        return await ware.produced(schema, structured, values, structured, content)
+        return await ware.produced(shape, structured, values, structured, content)
 
     def _price(self, ware: Ware, request: _Request) -> Price:
         scope = request.scope

@@ -24,9 +24,9 @@ from farthing.clients.deliveries import Produced, Undeliverable
 from farthing.clients.documents import Offer
 from farthing.clients.metering import Meter
 from farthing.clients.wares import Ware
-from farthing.protocol.canonical import Json
 from farthing.protocol.errors import Code, Refusal, refuse
 from farthing.protocol.messages.shapes import REFUSAL
+from farthing.protocol.shapes import Shape
 from farthing.protocol.x402 import (
     PAYMENT_REQUIRED,
     PAYMENT_RESPONSE,
@@ -56,6 +56,7 @@ class Payable(Ware):
         own = inspect.signature(fn, eval_str=True)
         super().__init__(offer, meters, own)
         self.fn = fn
+        self._is_async = inspect.iscoroutinefunction(fn)
         self.own_context = find_context_parameter(fn)
         self.context_name = self.own_context or _CONTEXT
         self._metadata = func_metadata(
@@ -67,14 +68,12 @@ class Payable(Ware):
         signature = own if self.own_context else _with_context(own)
         self.signature = signature.replace(return_annotation=self.returns)
 
-    async def run(
-        self, arguments: Mapping[str, object], schema: Mapping[str, Json], cap_units: int
-    ) -> Produced:
+    async def run(self, arguments: Mapping[str, object], shape: Shape, cap_units: int) -> Produced:
         """Do the work.
 
         Args:
             arguments: The tool's arguments as Python values, context included.
-            schema: What the result is sold under.
+            shape: What the result is sold under.
             cap_units: The most that can be captured.
 
         Raises:
@@ -93,12 +92,12 @@ class Payable(Ware):
             for block in converted.content
         ]
         return await self.produced(
-            schema, converted.structured_content, plain, value, orjson.dumps(content)
+            shape, converted.structured_content, plain, value, orjson.dumps(content)
         )
 
     async def _invoke(self, arguments: Mapping[str, object]) -> object:
         try:
-            if inspect.iscoroutinefunction(self.fn):
+            if self._is_async:
                 return await self.fn(**arguments)
             # A thread cannot be stopped: when the hold ends it is left to end by itself.
             return await anyio.to_thread.run_sync(

@@ -12,12 +12,11 @@ import anyio.to_thread
 from farthing.clients.deliveries import Produced, Undeliverable
 from farthing.clients.documents import Offer, result_bytes
 from farthing.clients.metering import Meter, Meters, least_units
-from farthing.protocol.canonical import Json
 from farthing.protocol.errors import Code, Refused, refuse
 from farthing.protocol.listing import parse_listing
 from farthing.protocol.money import format_units
 from farthing.protocol.rating import START, parse_card, price_of
-from farthing.protocol.schemas import violation
+from farthing.protocol.shapes import Shape
 from farthing.protocol.terms import parse_terms
 from farthing.protocol.x402 import Price
 
@@ -44,8 +43,9 @@ class Ware:
         self.card = parse_card(dict(offer.rate_card))
         self.terms = parse_terms(dict(offer.terms))
         self.meters = Meters(meters, signature, self.card)
+        self.shape = Shape(self.listing.output_schema)
         # By agreement: one may be bound to an older version of the listing.
-        self.output_schemas: dict[str, Mapping[str, Json]] = {}
+        self.output_shapes: dict[str, Shape] = {}
 
     @property
     def repeatable(self) -> bool:
@@ -105,7 +105,7 @@ class Ware:
 
     async def produced(
         self,
-        schema: Mapping[str, Json],
+        shape: Shape,
         structured: object,
         values: Mapping[str, object],
         value: object,
@@ -114,7 +114,7 @@ class Ware:
         """What is delivered, with what it used.
 
         Args:
-            schema: What the result is sold under.
+            shape: What the result is sold under.
             structured: The result as JSON.
             values: What the meters are named after.
             value: The result as they are given it.
@@ -128,7 +128,7 @@ class Ware:
         except Refused as refused:
             text = f"The vendor's result cannot be signed: {refused.refusal.message}"
             raise Undeliverable(refuse(Code.VENDOR_FAILED, message=text)) from None
-        if found := violation(schema, structured):
+        if found := shape.violation(structured):
             text = f"The vendor's result does not fit its schema at {found.path or '.'}."
             raise Undeliverable(refuse(Code.VENDOR_FAILED, message=text))
         # A result was just made and written here; a look at it is not worth a thread.

@@ -12,13 +12,21 @@ from typing import Final, TypeAlias, TypeGuard, cast
 
 from farthing.protocol.canonical import Json, LooseJson
 
-__all__ = ["KEYWORDS", "STEPS_MAX", "Violation", "check_schema", "violation"]
+__all__ = [
+    "ANNOTATIONS",
+    "DEPTH_MAX",
+    "KEYWORDS",
+    "STEPS_MAX",
+    "Violation",
+    "check_schema",
+    "violation",
+]
 
 STEPS_MAX: Final = 200_000
 """How many keywords one evaluation may look at; beyond, the instance does not fit."""
-_DEPTH_MAX: Final = 64
+DEPTH_MAX: Final = 64
 
-_ANNOTATIONS: Final = frozenset({
+ANNOTATIONS: Final = frozenset({
     "$comment", "$id", "$schema", "contentEncoding", "contentMediaType", "default", "deprecated",
     "description", "examples", "format", "pattern", "readOnly", "title", "writeOnly",
 })  # fmt: skip
@@ -82,7 +90,7 @@ class _Evaluation:
         if isinstance(schema, bool):
             return None if schema else Violation(path=path, keyword="false")
         assert isinstance(schema, Mapping)
-        if depth > _DEPTH_MAX:
+        if depth > DEPTH_MAX:
             raise _Exhausted("depth")
         for keyword, value in sorted(schema.items()):
             # A list is looked at member by member, so that a long `enum` is not one step.
@@ -119,7 +127,7 @@ class _Evaluation:
 def _check(schema: Json, path: str, names: set[str], depth: int) -> Violation | None:
     if isinstance(schema, bool):
         return None
-    if not isinstance(schema, dict) or depth > _DEPTH_MAX:
+    if not isinstance(schema, dict) or depth > DEPTH_MAX:
         return Violation(path=path, keyword="schema")
     for keyword, value in sorted(schema.items()):
         here = _join(path, keyword)
@@ -140,7 +148,7 @@ def _check(schema: Json, path: str, names: set[str], depth: int) -> Violation | 
 
 
 def _keyword_is_sound(keyword: str, value: Json, names: set[str], depth: int) -> bool:
-    if keyword in _ANNOTATIONS or keyword in _ONE_SCHEMA or keyword in {"const", "enum"}:
+    if keyword in ANNOTATIONS or keyword in _ONE_SCHEMA or keyword in {"const", "enum"}:
         return keyword != "enum" or isinstance(value, list)
     if keyword in _MANY_SCHEMAS:
         return isinstance(value, list) and bool(value)

@@ -28,11 +28,15 @@ def free_port() -> int:
 
 @dataclass(slots=True)
 class ServerProcess:
-    """`farthing serve` on a data directory, to be started and killed again and again."""
+    """`farthing serve` on a data directory, to be started and killed again and again.
+
+    `runs` is what is run instead of it, such as `tests.standing`.
+    """
 
     data_dir: Path
     port: int
     workers: int = 1
+    runs: tuple[str, ...] = ("farthing.clients.cli",)
     process: "subprocess.Popen[bytes] | None" = None
     log: "IO[bytes] | None" = None
     facts: "dict[str, Any] | None" = None
@@ -42,7 +46,7 @@ class ServerProcess:
         ready = self.data_dir / "ready.json"
         ready.unlink(missing_ok=True)
         self.log = (self.data_dir / "server.log").open("ab")
-        command = [sys.executable, "-m", "farthing.clients.cli", "serve"]
+        command = [sys.executable, "-m", *self.runs, "serve"]
         command += ["--data-dir", str(self.data_dir), "--port", str(self.port)]
         command += ["--workers", str(self.workers), "--ready-file", str(ready)]
         self.process = subprocess.Popen(  # noqa: ASYNC220  # starts at once

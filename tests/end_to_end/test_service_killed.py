@@ -7,8 +7,9 @@ their files kept.
 import asyncio
 import os
 import signal
+import sqlite3
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -86,6 +87,31 @@ class Scene:
         await self.platform.start()
         await self.vendor.start()
 
+    async def platform_killed_at(self, place: str, tool: str) -> None:
+        """Ask, and kill the platform when it has come to a place; the vendor goes on."""
+        stands = self.platform.data_dir / "stands"
+        self.platform.stop()
+        itself = self.platform.runs
+        self.platform.runs = ("tests.standing", place, str(stands))
+        await self.platform.start()
+        await self.vendor.start()
+        asking = asyncio.create_task(self.ask(tool))
+        async with asyncio.timeout(30):
+            while not stands.exists():  # noqa: ASYNC110 # another process's
+                await asyncio.sleep(0.05)
+        self.platform.kill()
+        with pytest.raises(Unreachable):
+            await asking
+        self.platform.runs = itself
+        await self.platform.start()
+
+    async def spooled(self, state: str) -> None:
+        """Wait until all that the vendor worked for has come to this."""
+        file = Path(self.vendor.settings["folder"]) / "spool.sqlite"
+        async with asyncio.timeout(30):
+            while states(file) != {state}:  # noqa: ASYNC110 # another process's
+                await asyncio.sleep(0.1)
+
 
 @asynccontextmanager
 async def scene(tmp_path: Path, *, workers: int = 1) -> AsyncIterator[Scene]:
@@ -116,30 +142,54 @@ async def test_killed_while_the_vendor_works_the_call_is_done_and_paid_once(
         assert await market.held() == 0
 
 
-async def test_killed_after_the_capture_the_result_is_asked_for_and_not_made_again(
+async def test_killed_before_it_has_the_answer_that_is_asked_for_and_not_made_again(
     tmp_path: Path,
 ) -> None:
     async with scene(tmp_path) as market:
-        await market.killed_at("captured", "extract_text")
+        await market.platform_killed_at("accepted", "extract_text")
         answer = await market.ended("extract_text")
         again = await market.ended("extract_text")
 
         assert answer["untrusted_result"] == again["untrusted_result"] == RESULT
         assert market.vendor.runs == 1
         assert await market.charged() == [PRICE_UNITS]
+        await market.spooled("captured")
 
 
-async def test_what_may_not_be_repeated_is_not_and_its_charge_says_what_became_of_it(
+async def test_killed_before_it_has_an_answer_that_is_not_asked_for_again_it_charges_nothing(
     tmp_path: Path,
 ) -> None:
     async with scene(tmp_path) as market:
-        await market.killed_at("captured", "extract_once")
+        await market.platform_killed_at("accepted", "extract_once")
         answer = await market.ended("extract_once")
 
-        (charge,) = (await market.market.buyer.charges()).charges
-        assert (answer["code"], answer["path"]) == ("result_expired", charge.charge_id)
-        assert answer["remaining"] == charge.result_sha256
+        assert answer["code"] == "vendor_failed"
         assert market.vendor.runs == 1
+        assert await market.charged() == []
+        assert await market.held() == 0
+        await market.spooled("dropped")
+
+
+@pytest.mark.parametrize("is_asked", [True, False])
+async def test_killed_between_keeping_and_paying_the_answer_is_paid_by_whoever_comes_first(
+    tmp_path: Path, *, is_asked: bool
+) -> None:
+    async with scene(tmp_path) as market:
+        await market.platform_killed_at("kept", "extract_once")
+        if is_asked:
+            assert (await market.ended("extract_once"))["untrusted_result"] == RESULT
+        # The vendor captures until it is told something final: here, its charge.
+        await market.spooled("captured")
+
+        assert market.vendor.runs == 1
+        assert await market.charged() == [PRICE_UNITS]
+        assert await market.held() == 0
+        assert (await market.ended("extract_once"))["untrusted_result"] == RESULT
+
+
+def states(spool: Path) -> set[str]:
+    with closing(sqlite3.connect(f"{spool.as_uri()}?mode=ro", uri=True)) as db:
+        return {state for (state,) in db.execute("SELECT state FROM work")}
 
 
 async def test_what_may_not_be_repeated_and_was_not_captured_costs_nothing(tmp_path: Path) -> None:
@@ -157,9 +207,9 @@ async def test_a_front_end_killed_in_the_middle_leaves_the_call_to_the_others(
     tmp_path: Path,
 ) -> None:
     async with scene(tmp_path, workers=2) as market:
-        await market.vendor.start(stand_still_at="kept")
+        await market.vendor.start(stand_still_at="worked")
         asking = asyncio.create_task(market.ask("extract_text"))
-        await market.vendor.says("kept")
+        await market.vendor.says("worked")
         for pid in market.platform.front_end_pids:
             os.kill(pid, signal.SIGKILL)
         with pytest.raises(Unreachable):
@@ -170,7 +220,7 @@ async def test_a_front_end_killed_in_the_middle_leaves_the_call_to_the_others(
         answer = await market.ended("extract_text")
 
         assert answer["untrusted_result"] == RESULT
-        assert market.vendor.runs == 1
+        assert market.vendor.runs == 2
         assert await market.charged() == [PRICE_UNITS]
 
 

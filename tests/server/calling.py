@@ -5,8 +5,9 @@ a test can make fail, wait, or answer with whatever it likes.
 """
 
 import asyncio
+import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,7 @@ class Selling:
     vendor: Vendor
     agreement: Agreement
     desk: Desk
+    spool: Path
     asked: list[str] = field(default_factory=list)
 
     async def call(
@@ -107,6 +109,16 @@ class Selling:
             return await self.call(key=key)
         except Refused as refused:
             return refused
+
+    async def spooled(self, state: str) -> None:
+        """Wait until all that the vendor worked for has come to this."""
+        async with asyncio.timeout(10):
+            while self._states() != {state}:  # noqa: ASYNC110 # it says so nowhere else
+                await asyncio.sleep(0.05)
+
+    def _states(self) -> set[str]:
+        with closing(sqlite3.connect(f"{self.spool.as_uri()}?mode=ro", uri=True)) as db:
+            return {state for (state,) in db.execute("SELECT state FROM work")}
 
     async def balance(self) -> tuple[str, str]:
         """What the operator can spend, and what is held of it."""
@@ -167,6 +179,7 @@ async def selling(
             vendor=vendor,
             agreement=agreement,
             desk=desk,
+            spool=tmp_path / "vendor" / "spool.sqlite",
         )
 
 

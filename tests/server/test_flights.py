@@ -54,6 +54,23 @@ class Work:
 
 
 @dataclass(slots=True)
+class Runway:
+    """Where ends land."""
+
+    fails: bool = False
+    landed: list[bytes] = field(default_factory=list)
+
+    async def __call__(self, ending: bytes) -> None:
+        self.landed.append(ending)
+        if self.fails:
+            raise Refused(refuse(Code.UNAVAILABLE))
+
+
+async def land(ending: bytes) -> None:
+    del ending
+
+
+@dataclass(slots=True)
 class Server:
     """Front ends that share one file."""
 
@@ -109,7 +126,7 @@ async def test_two_front_ends_make_one_call(server: Server) -> None:
     work = Work(slow=True)
     async with server.front_end("one") as one, server.front_end("two") as two:
         asking = [
-            asyncio.create_task(each.obtain("hold", "owner", HOLD_ENDS_US, work))
+            asyncio.create_task(each.obtain("hold", "owner", HOLD_ENDS_US, work, land))
             for each in (one, one, two)
         ]
         await work.started.wait()
@@ -123,9 +140,9 @@ async def test_two_front_ends_make_one_call(server: Server) -> None:
 
 async def test_what_has_ended_is_told_again_after_a_restart(server: Server) -> None:
     async with server.front_end("one") as flights:
-        first = await flights.obtain("hold", "owner", HOLD_ENDS_US, Work())
+        first = await flights.obtain("hold", "owner", HOLD_ENDS_US, Work(), land)
     async with server.front_end("two") as flights:
-        second = await flights.obtain("hold", "owner", HOLD_ENDS_US, Work(ending=b"another"))
+        second = await flights.obtain("hold", "owner", HOLD_ENDS_US, Work(ending=b"another"), land)
 
     assert (first.ending, first.replayed) == (b"what came", False)
     assert (second.ending, second.replayed) == (b"what came", True)
@@ -136,7 +153,10 @@ async def test_while_another_is_on_the_way_nobody_else_sets_out(server: Server) 
     async with server.front_end("two", wait_s=0.2) as flights:
         await claimed(server, "one", held_s=5)
 
-        assert await ended(flights.obtain("hold", "owner", HOLD_ENDS_US, work)) is Code.UNAVAILABLE
+        assert (
+            await ended(flights.obtain("hold", "owner", HOLD_ENDS_US, work, land))
+            is Code.UNAVAILABLE
+        )
         assert work.flights == []
 
 
@@ -146,7 +166,7 @@ async def test_a_flight_that_fell_silent_is_taken_up_and_knows_of_the_first(serv
         await claimed(server, "one", held_s=5)
         server.clock.now_us += 6 * SECOND_US
 
-        landed = await flights.obtain("hold", "owner", HOLD_ENDS_US, work)
+        landed = await flights.obtain("hold", "owner", HOLD_ENDS_US, work, land)
 
     assert (landed.ending, landed.replayed) == (b"what came", False)
     assert work.flights == [1]
@@ -155,11 +175,11 @@ async def test_a_flight_that_fell_silent_is_taken_up_and_knows_of_the_first(serv
 async def test_a_front_end_that_stops_lets_go_at_once(server: Server) -> None:
     work, other = Work(slow=True), Work()
     async with server.front_end("one") as one:
-        asking = asyncio.create_task(one.obtain("hold", "owner", HOLD_ENDS_US, work))
+        asking = asyncio.create_task(one.obtain("hold", "owner", HOLD_ENDS_US, work, land))
         await work.started.wait()
     await asyncio.gather(asking, return_exceptions=True)
     async with server.front_end("two", wait_s=0.2) as two:
-        await two.obtain("hold", "owner", HOLD_ENDS_US, other)
+        await two.obtain("hold", "owner", HOLD_ENDS_US, other, land)
 
     assert other.flights == [1]
 
@@ -168,8 +188,11 @@ async def test_a_flight_without_an_end_can_be_flown_again(server: Server) -> Non
     lost = Work(raises=Refused(refuse(Code.UNAVAILABLE)))
     work = Work()
     async with server.front_end("one") as flights:
-        assert await ended(flights.obtain("hold", "owner", HOLD_ENDS_US, lost)) is Code.UNAVAILABLE
-        await flights.obtain("hold", "owner", HOLD_ENDS_US, work)
+        assert (
+            await ended(flights.obtain("hold", "owner", HOLD_ENDS_US, lost, land))
+            is Code.UNAVAILABLE
+        )
+        await flights.obtain("hold", "owner", HOLD_ENDS_US, work, land)
 
     assert work.flights == [1]
 
@@ -177,13 +200,13 @@ async def test_a_flight_without_an_end_can_be_flown_again(server: Server) -> Non
 async def test_whoever_goes_away_leaves_the_flight_to_others(server: Server) -> None:
     work = Work(slow=True)
     async with server.front_end("one") as flights:
-        gone = asyncio.create_task(flights.obtain("hold", "owner", HOLD_ENDS_US, work))
+        gone = asyncio.create_task(flights.obtain("hold", "owner", HOLD_ENDS_US, work, land))
         await work.started.wait()
         gone.cancel()
         await asyncio.gather(gone, return_exceptions=True)
         work.go.set()
 
-        landed = await flights.obtain("hold", "owner", HOLD_ENDS_US, Work())
+        landed = await flights.obtain("hold", "owner", HOLD_ENDS_US, Work(), land)
 
     assert landed.ending == b"what came"
     assert work.flights == [0]
@@ -192,10 +215,10 @@ async def test_whoever_goes_away_leaves_the_flight_to_others(server: Server) -> 
 async def test_after_its_time_an_end_is_erased_and_no_other_is_made(server: Server) -> None:
     work = Work()
     async with server.front_end("one") as flights:
-        await flights.obtain("hold", "owner", HOLD_ENDS_US, work)
+        await flights.obtain("hold", "owner", HOLD_ENDS_US, work, land)
         server.clock.now_us += KEPT_S * SECOND_US
 
-        landed = await flights.obtain("hold", "owner", HOLD_ENDS_US, work)
+        landed = await flights.obtain("hold", "owner", HOLD_ENDS_US, work, land)
 
         assert (landed.ending, landed.replayed, work.flights) == (b"", True, [0])
     results = server.results()
@@ -206,7 +229,7 @@ async def test_after_its_time_an_end_is_erased_and_no_other_is_made(server: Serv
 
 async def test_what_is_not_past_its_time_is_kept(server: Server) -> None:
     async with server.front_end("one") as flights:
-        await flights.obtain("hold", "owner", HOLD_ENDS_US, Work())
+        await flights.obtain("hold", "owner", HOLD_ENDS_US, Work(), land)
     results = server.results()
 
     assert await results.forget(server.clock.now_us + (KEPT_S - 1) * SECOND_US) == 0
@@ -217,13 +240,13 @@ async def test_an_end_can_be_read_with_the_secret_alone_and_for_its_own_hold(
     server: Server,
 ) -> None:
     async with server.front_end("one") as flights:
-        await flights.obtain("hold", "owner", HOLD_ENDS_US, Work(ending=b"plain-to-see"))
-        await flights.obtain("other", "owner", HOLD_ENDS_US, Work(ending=b"another end"))
+        await flights.obtain("hold", "owner", HOLD_ENDS_US, Work(ending=b"plain-to-see"), land)
+        await flights.obtain("other", "owner", HOLD_ENDS_US, Work(ending=b"another end"), land)
     path = server.folder / "results.sqlite"
     assert b"plain-to-see" not in path.read_bytes()
 
     async with server.front_end("two", secret=bytes(32)) as flights:
-        assert (await flights.obtain("hold", "owner", HOLD_ENDS_US, Work())).ending == b""
+        assert (await flights.obtain("hold", "owner", HOLD_ENDS_US, Work(), land)).ending == b""
     with sqlite3.connect(path) as database:
         database.execute(
             "UPDATE service_call SET sealed ="
@@ -231,16 +254,16 @@ async def test_an_end_can_be_read_with_the_secret_alone_and_for_its_own_hold(
         )
     database.close()
     async with server.front_end("three") as flights:
-        assert (await flights.obtain("hold", "owner", HOLD_ENDS_US, Work())).ending == b""
+        assert (await flights.obtain("hold", "owner", HOLD_ENDS_US, Work(), land)).ending == b""
         assert (
-            await flights.obtain("other", "owner", HOLD_ENDS_US, Work())
+            await flights.obtain("other", "owner", HOLD_ENDS_US, Work(), land)
         ).ending == b"another end"
 
 
 async def test_the_same_end_is_never_encrypted_the_same(server: Server) -> None:
     async with server.front_end("one") as flights:
         for hold_id in ("one", "two"):
-            await flights.obtain(hold_id, "owner", HOLD_ENDS_US, Work())
+            await flights.obtain(hold_id, "owner", HOLD_ENDS_US, Work(), land)
     with sqlite3.connect(server.folder / "results.sqlite") as database:
         sealed = [row[0] for row in database.execute("SELECT sealed FROM service_call")]
     database.close()
@@ -252,7 +275,7 @@ async def test_the_same_end_is_never_encrypted_the_same(server: Server) -> None:
 async def test_no_more_is_begun_than_there_is_room_for(server: Server) -> None:
     work = Work(slow=True)
     async with server.front_end("one", flights_max=1) as flights:
-        asking = asyncio.create_task(flights.obtain("hold", "owner", HOLD_ENDS_US, work))
+        asking = asyncio.create_task(flights.obtain("hold", "owner", HOLD_ENDS_US, work, land))
         await work.started.wait()
 
         assert await asked(flights, "another", "owner") is Code.OVERLOADED
@@ -266,7 +289,7 @@ async def test_nobody_has_more_than_a_share_of_the_flights(server: Server) -> No
     work = Work(slow=True)
     async with server.front_end("one", flights_max=16) as flights:
         asking = [
-            asyncio.create_task(flights.obtain(hold_id, "greedy", HOLD_ENDS_US, work))
+            asyncio.create_task(flights.obtain(hold_id, "greedy", HOLD_ENDS_US, work, land))
             for hold_id in ("one", "two")
         ]
         while flights.in_flight < 2:  # noqa: ASYNC110 # it says so nowhere else
@@ -301,18 +324,57 @@ async def test_those_who_ask_at_once_share_the_room_there_is(server: Server) -> 
         assert await asked(flights, "five", "greedy") is False
 
 
-async def test_what_cannot_be_kept_is_told_to_those_who_wait(
+async def test_nothing_lands_that_cannot_be_kept(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def full(self: Results, hold_id: str, ending: bytes, expires_at_us: int) -> None:
         del self, hold_id, ending, expires_at_us
         raise Refused(refuse(Code.UNAVAILABLE))
 
-    monkeypatch.setattr(Results, "end", full)
+    runway = Runway()
     async with server.front_end("one") as flights:
-        landed = await flights.obtain("hold", "owner", HOLD_ENDS_US, Work())
+        with monkeypatch.context() as disk:
+            disk.setattr(Results, "end", full)
+            found = await ended(flights.obtain("hold", "owner", HOLD_ENDS_US, Work(), runway))
+        assert (found, runway.landed) == (Code.UNAVAILABLE, [])
 
-    assert landed.ending == b"what came"
+        # Whoever asks next goes on at once.
+        await flights.obtain("hold", "owner", HOLD_ENDS_US, Work(), runway)
+
+    assert runway.landed == [b"what came"]
+
+
+async def test_an_end_that_is_kept_lands_before_it_is_told_and_again_when_it_is_asked_for(
+    server: Server,
+) -> None:
+    runway = Runway()
+    async with server.front_end("one") as flights:
+        runway.fails = True
+        asking = flights.obtain("hold", "owner", HOLD_ENDS_US, Work(), runway)
+        assert await ended(asking) is Code.UNAVAILABLE
+        assert await flights.kept("hold") == b"what came"
+        runway.fails = False
+
+        landed = await flights.obtain("hold", "owner", HOLD_ENDS_US, Work(), runway)
+
+    assert landed.replayed
+    assert runway.landed == [b"what came"] * 2
+
+
+async def test_of_two_that_fly_at_once_the_end_that_is_kept_first_counts_for_both(
+    server: Server,
+) -> None:
+    slow, runway = Work(slow=True, ending=b"late"), Runway()
+    async with server.front_end("one") as one, server.front_end("two") as two:
+        asking = asyncio.create_task(one.obtain("hold", "owner", HOLD_ENDS_US, slow, runway))
+        await slow.started.wait()
+        server.clock.now_us += 6 * SECOND_US
+        first = await two.obtain("hold", "owner", HOLD_ENDS_US, Work(), runway)
+        slow.go.set()
+
+        assert (await asking).ending == first.ending == b"what came"
+
+    assert runway.landed == [b"what came"] * 2
 
 
 async def test_who_listens_hears_and_who_is_slow_holds_nobody_up(server: Server) -> None:
@@ -331,11 +393,11 @@ async def test_who_listens_hears_and_who_is_slow_holds_nobody_up(server: Server)
         work = Work(slow=True, told=0)
         with listening(hear):
             hearing = asyncio.create_task(
-                flights.obtain("hold", "owner", HOLD_ENDS_US, telling(work))
+                flights.obtain("hold", "owner", HOLD_ENDS_US, telling(work), land)
             )
         await work.started.wait()
         with listening(never):
-            slow = asyncio.create_task(flights.obtain("hold", "owner", HOLD_ENDS_US, work))
+            slow = asyncio.create_task(flights.obtain("hold", "owner", HOLD_ENDS_US, work, land))
         await asyncio.sleep(0)
         work.go.set()
 

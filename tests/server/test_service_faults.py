@@ -1,69 +1,92 @@
-"""A vendor that charges for something else than it sends is told on, with the charge's id."""
+"""What a vendor says and sends is believed only where it fits; nothing else is paid."""
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, NoReturn, cast
 
 import orjson
 import pytest
 from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
-from farthing.clients.documents import arguments_sha256, result_sha256
+from farthing.clients.documents import arguments_sha256, result_sha256, sign_delivery
 from farthing.protocol import base64url
 from farthing.protocol.canonical import Json, document_sha256
 from farthing.protocol.contracts import DeliveryRecord
 from farthing.protocol.errors import Code, NextAction, Refused, refuse
 from farthing.protocol.ids import derive_id
+from farthing.protocol.keys import PrivateKey
 from farthing.protocol.x402 import PAYMENT, PAYMENT_RESPONSE, Settlement, settlement
+from farthing.server.adapters.results import Results
 from farthing.server.flights import Flights, Landed
-from farthing.server.operations.calling import Ending
-from farthing.settlement.engine.questions import Lookup
-from farthing.settlement.engine.things import Hold
-from tests.server.calling import PDF, App, Selling, selling
+from farthing.server.operations.endings import Ending
+from tests.server.calling import PDF, Selling, selling
 
 GOOD = {"pages": ["one", "two"]}
 BAD = {"words": ["one", "two"]}
+SENT = {"structuredContent": GOOD}
 
 
-def charging(
-    market: Selling,
-    charged_for: Mapping[str, object],
-    reply: Mapping[str, object],
-    *,
-    hold_id: str = "",
-) -> App:
-    """A vendor that captures for one result and answers with whatever it likes."""
+@dataclass(slots=True)
+class Lies:
+    """A vendor that signs for one result and answers with whatever it likes."""
 
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+    market: Selling
+    signs_for: Mapping[str, object]
+    reply: Mapping[str, object]
+    names: str = ""
+    signer: PrivateKey | None = None
+    usage: int = 2
+    changed: dict[str, Any] = field(default_factory=dict)
+    captures: bool = False
+    refused: list[Code] = field(default_factory=list)
+    signed: list[DeliveryRecord] = field(default_factory=list)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         body = orjson.loads(await Request(scope, receive).body())
         payment = body["params"]["_meta"][PAYMENT]["payload"]
         claims = orjson.loads(base64url.decode(payment["entitlement"].split(".")[1]))
-        listing = await market.vendor.document(market.agreement.listing_sha256)
-        delivery = DeliveryRecord(
-            hold_id=claims["hold_id"],
-            agreement_id=claims["agreement_id"],
-            vendor_id=claims["aud"],
-            listing_id=claims["listing_id"],
-            args_sha256=arguments_sha256(PDF),
-            result_sha256=result_sha256(charged_for),
-            output_schema_sha256=document_sha256(listing["output_schema"]),  # type: ignore[arg-type]
-            usage={"page": 2},
-            delivered_at_us=market.serving.clock(),
-        )
-        charge = (await market.vendor.capture(delivery)).answer
+        delivery = await self.delivery(claims["hold_id"])
+        self.signed.append(delivery)
+        if self.captures:
+            self.refused.append(await self.capture(delivery))
+        vendor = self.market.vendor
+        signed = sign_delivery(self.signer or vendor.signer, delivery)
         settled = Settlement(
-            charge_id=charge.charge_id,
-            hold_id=hold_id or claims["hold_id"],
-            amount_units=1,
-            delivery={},
-            delivery_signature="",
+            charge_id="",
+            hold_id=self.names or claims["hold_id"],
+            amount_units=0,
+            delivery=signed.document,
+            delivery_signature=signed.signature,
         )
-        shape = settlement(settled, payer="x", platform=market.serving.service.issuer)
-        result = {"content": [], **reply, "_meta": {PAYMENT_RESPONSE: shape}}
+        shape = settlement(settled, payer="x", platform=self.market.serving.service.issuer)
+        result = {"content": [], **self.reply, "_meta": {PAYMENT_RESPONSE: shape}}
         await answer(send, {"jsonrpc": "2.0", "id": 1, "result": result})
 
-    return app
+    async def delivery(self, hold_id: str) -> DeliveryRecord:
+        """What it signs for a hold."""
+        agreement = self.market.agreement
+        listing = await self.market.vendor.document(agreement.listing_sha256)
+        given: dict[str, Any] = {
+            "hold_id": hold_id,
+            "agreement_id": agreement.agreement_id,
+            "vendor_id": self.market.vendor.vendor_id,
+            "listing_id": agreement.listing_id,
+            "args_sha256": arguments_sha256(PDF),
+            "result_sha256": result_sha256(self.signs_for),
+            "output_schema_sha256": document_sha256(cast("Json", listing["output_schema"])),
+            "usage": {"page": self.usage},
+            "delivered_at_us": self.market.serving.clock(),
+        }
+        return DeliveryRecord(**(given | self.changed))
+
+    async def capture(self, delivery: DeliveryRecord) -> Code:
+        """Why a capture of its own is refused."""
+        with pytest.raises(Refused) as found:
+            await self.market.vendor.capture(delivery)
+        return found.value.code
 
 
 async def answer(send: Send, document: dict[str, object]) -> None:
@@ -78,82 +101,111 @@ async def refused(market: Selling) -> Refused:
     return found.value
 
 
-async def test_a_vendor_that_charges_for_what_it_sends_is_believed(tmp_path: Path) -> None:
+async def test_a_vendor_that_signs_for_what_it_sends_is_paid(tmp_path: Path) -> None:
     async with selling(tmp_path) as market:
-        market.desk.instead = charging(market, GOOD, {"structuredContent": GOOD})
+        market.desk.instead = Lies(market, GOOD, {"structuredContent": GOOD})
 
         assert (await market.call()).answer.untrusted_result == GOOD
+        assert await market.balance() == ("0.996", "0")
 
 
 @pytest.mark.parametrize(
-    ("charged_for", "reply", "says"),
+    ("signs_for", "reply", "lie", "reason"),
     [
-        (GOOD, {"structuredContent": {"pages": ["other"]}}, "and not"),
-        (GOOD, {"structuredContent": {"pages": [None]}}, "no digest"),
-        (GOOD, {}, "no digest"),
-        (GOOD, {"isError": True, "structuredContent": {"code": "vendor_failed"}}, "vendor_failed"),
-        (BAD, {"structuredContent": BAD}, "output schema"),
+        (GOOD, {"structuredContent": {"pages": ["other"]}}, {}, Code.DELIVERY_INVALID),
+        (GOOD, {"structuredContent": {"pages": [None]}}, {}, Code.DELIVERY_INVALID),
+        (GOOD, {}, {}, Code.DELIVERY_INVALID),
+        (BAD, {"structuredContent": BAD}, {}, Code.DELIVERY_INVALID),
+        (GOOD, SENT, {"changed": {"args_sha256": "0" * 64}}, Code.DELIVERY_INVALID),
+        (GOOD, SENT, {"signer": PrivateKey.from_seed(bytes(32))}, Code.SIGNATURE_INVALID),
+        (GOOD, SENT, {"usage": 4}, Code.CAPTURE_EXCEEDS_HOLD),
+        (GOOD, SENT, {"names": f"hld_{'0' * 26}"}, None),
+        (GOOD, {"isError": True, "structuredContent": {"code": "vendor_failed"}}, {}, None),
     ],
 )
-async def test_what_was_charged_for_something_else_is_told_and_can_be_disputed(
-    tmp_path: Path, charged_for: dict[str, object], reply: dict[str, object], says: str
+async def test_an_answer_that_is_not_accepted_is_never_paid(
+    tmp_path: Path,
+    signs_for: dict[str, object],
+    reply: dict[str, object],
+    lie: dict[str, Any],
+    reason: Code | None,
 ) -> None:
     async with selling(tmp_path) as market:
-        market.desk.instead = charging(market, charged_for, reply)
+        market.desk.instead = lies = Lies(market, signs_for, reply, **lie)
 
         first, second = await refused(market), await refused(market)
 
-        (charge,) = (await market.buyer.charges()).charges
         for found in (first, second):
-            assert (found.code, found.refusal.path) == (Code.DELIVERY_INVALID, charge.charge_id)
-            assert says in found.refusal.message
+            assert found.code is Code.VENDOR_FAILED
+            assert found.refusal.reasons == ((reason,) if reason else ())
         assert market.desk.requests == 1
-        dispute = await market.buyer.dispute(charge.charge_id, "not_delivered")
-        assert dispute.held == charge.amount
+        assert await market.balance() == ("1", "0")
+        # Whatever it does afterwards, nothing comes of it.
+        assert await lies.capture(lies.signed[0]) is Code.HOLD_RESOLVED
+        assert (await market.buyer.charges()).charges == ()
 
 
-async def test_a_vendor_that_speaks_of_another_hold_is_not_believed(tmp_path: Path) -> None:
+async def test_a_vendor_captures_nothing_before_its_answer_is_accepted(tmp_path: Path) -> None:
     async with selling(tmp_path) as market:
-        another = f"hld_{'0' * 26}"
-        market.desk.instead = charging(market, GOOD, {"structuredContent": GOOD}, hold_id=another)
+        market.desk.instead = lies = Lies(market, GOOD, SENT, captures=True)
 
-        assert (await refused(market)).code is Code.DELIVERY_INVALID
+        answer = (await market.call()).answer
+
+        assert lies.refused == [Code.ANSWER_AWAITED]
+        assert answer.charge.amount.amount == "0.004"
+        assert await market.balance() == ("0.996", "0")
 
 
-async def test_whoever_said_that_it_failed_captures_nothing_afterwards(tmp_path: Path) -> None:
+async def test_an_answer_that_cannot_be_kept_is_not_paid(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with selling(tmp_path) as market:
-        holds: list[str] = []
+        with monkeypatch.context() as full:
+            full.setattr(Results, "end", _killed)
+            assert (await refused(market)).code is Code.UNAVAILABLE
+        assert await market.balance() == ("0.994", "0.006")
 
-        async def failing(scope: Scope, receive: Receive, send: Send) -> None:
-            body = orjson.loads(await Request(scope, receive).body())
-            token = body["params"]["_meta"][PAYMENT]["payload"]["entitlement"]
-            holds.append(orjson.loads(base64url.decode(token.split(".")[1]))["hold_id"])
-            result = {"isError": True, "content": [{"type": "text", "text": "no"}]}
-            await answer(send, {"jsonrpc": "2.0", "id": 1, "result": result})
+        # The vendor gives again what it has kept.
+        assert (await market.call()).answer.untrusted_result == GOOD
+        assert market.desk.runs == 1
+        assert await market.balance() == ("0.996", "0")
 
-        market.desk.instead = failing
+
+@pytest.mark.parametrize("who", ["buyer", "vendor"])
+async def test_killed_between_keeping_and_paying_whoever_comes_next_has_it_paid(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, who: str
+) -> None:
+    async with selling(tmp_path) as market:
+        market.desk.instead = lies = Lies(market, GOOD, SENT)
+        with monkeypatch.context() as killed:
+            killed.setattr("farthing.server.operations.services.pay", _killed)
+            assert (await refused(market)).code is Code.UNAVAILABLE
+        assert await market.balance() == ("0.994", "0.006")
+
+        if who == "vendor":
+            told = (await market.vendor.capture(lies.signed[0])).answer
+            assert told.amount.amount == "0.004"
+            assert await market.balance() == ("0.996", "0")
+        answer = (await market.call()).answer
+
+        assert answer.untrusted_result == GOOD
+        assert market.desk.requests == 1
+        assert await market.balance() == ("0.996", "0")
+
+
+async def test_an_answer_that_is_kept_and_was_not_paid_in_time_is_not_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with selling(tmp_path) as market:
+        with monkeypatch.context() as killed:
+            killed.setattr("farthing.server.operations.services.pay", _killed)
+            await refused(market)
+        # The terms give it 60 seconds.
+        market.serving.clock.ahead_us += 61_000_000
 
         assert (await refused(market)).code is Code.VENDOR_FAILED
-
-        hold = await market.serving.service.market.ask(Lookup(noun="hold", id=holds[0]))
-        assert isinstance(hold, Hold)
-        assert hold.status == "released"
-        assert await market.balance() == ("1", "0")
-        listing = await market.vendor.document(market.agreement.listing_sha256)
-        delivery = DeliveryRecord(
-            hold_id=holds[0],  # type: ignore[arg-type]
-            agreement_id=market.agreement.agreement_id,  # type: ignore[arg-type]
-            vendor_id=market.vendor.vendor_id,  # type: ignore[arg-type]
-            listing_id=market.agreement.listing_id,  # type: ignore[arg-type]
-            args_sha256=arguments_sha256(PDF),
-            result_sha256=result_sha256(GOOD),
-            output_schema_sha256=document_sha256(listing["output_schema"]),  # type: ignore[arg-type]
-            usage={"page": 2},
-            delivered_at_us=market.serving.clock(),
-        )
-        with pytest.raises(Refused) as too_late:
-            await market.vendor.capture(delivery)
-        assert too_late.value.code is Code.HOLD_RESOLVED
+        assert (await market.buyer.charges()).charges == ()
+        await market.spooled("dropped")
 
 
 async def test_a_vendor_that_says_to_ask_again_is_asked_again(tmp_path: Path) -> None:
@@ -222,10 +274,8 @@ async def test_after_somebody_set_out_and_fell_silent_only_what_may_be_repeated_
 
         assert market.desk.requests == requests
         assert isinstance(asked, Refused) is not repeatable
-        if not repeatable:
-            market.serving.clock.ahead_us += 60_000_000
-            assert (await refused(market)).code is Code.VENDOR_FAILED
-            assert market.desk.requests == 0
+        if isinstance(asked, Refused):
+            assert asked.code is Code.VENDOR_FAILED
             assert await market.balance() == ("1", "0")
 
 
@@ -243,15 +293,15 @@ async def test_a_workload_that_was_too_small_is_to_be_quoted_again(tmp_path: Pat
         assert await market.balance() == ("1", "0")
 
 
-async def _killed(*args: object) -> Landed:
+async def _killed(*args: object) -> NoReturn:
     del args
     raise Refused(refuse(Code.UNAVAILABLE))
 
 
 async def _killed_after_the_claim(
-    flights: Flights, hold_id: str, owner: str, expires_at_us: int, fly: object
+    flights: Flights, hold_id: str, owner: str, expires_at_us: int, *flying: object
 ) -> Landed:
-    del owner, fly
+    del owner, flying
     now_us = flights._now_us()  # noqa: SLF001
     await flights._results.claim(  # noqa: SLF001
         hold_id,
@@ -274,14 +324,15 @@ async def test_a_result_of_a_journal_that_was_lost_is_not_told(tmp_path: Path) -
             del flights, progress
             return Ending(result={"pages": []}).to_bytes()
 
+        async def land(ending: bytes) -> None:
+            del ending
+
         # As a journal put back from a backup finds it: the end is kept, the charge is lost.
-        await platform.flights.obtain(hold_id, "owner", market.serving.clock() + 60_000_000, fly)
+        until_us = market.serving.clock() + 60_000_000
+        await platform.flights.obtain(hold_id, "owner", until_us, fly, land)
 
-        first = await market.attempt(key="key-of-a-lost-call")
-        market.serving.clock.ahead_us += 61_000_000
-        last = await market.attempt(key="key-of-a-lost-call")
+        found = await market.attempt(key="key-of-a-lost-call")
 
-        assert isinstance(first, Refused)
-        assert isinstance(last, Refused)
-        assert (first.code, last.code) == (Code.UNAVAILABLE, Code.VENDOR_FAILED)
+        assert isinstance(found, Refused)
+        assert found.code is Code.VENDOR_FAILED
         assert await market.balance() == ("1", "0")

@@ -46,7 +46,7 @@ async def test_an_auditor_finds_nothing_against_calls_that_came_off_and_that_fai
         rulebook.follow(record)
     operations = [record.operation for record in written]
     assert operations[-5:] == [
-        "call_service", "capture_hold", "call_service", "abandon_hold", "abandon_hold",
+        "call_service", "accept_answer", "call_service", "abandon_hold", "abandon_hold",
     ]  # fmt: skip
     assert not written[-1].changed
     assert not written[-1].moved

@@ -11,10 +11,8 @@ from farthing.clients.documents import result_sha256
 from farthing.protocol.canonical import Json
 from farthing.protocol.errors import Code, Refused
 from farthing.protocol.keys import PublicKey
-from farthing.protocol.messages.charges import LIST_CHARGES, ListCharges
 from farthing.protocol.receipts import verify_receipt
 from farthing.server.adapters.outbound import Outbound
-from farthing.server.operations import calling
 from farthing.settlement.engine.questions import FiguresNow, RecordAt
 from tests.server.calling import KEY, Selling, answering, selling, usd
 
@@ -53,7 +51,7 @@ async def test_one_ask_gives_the_result_its_charge_and_its_receipt(tmp_path: Pat
         assert answer.standing.balance == usd("0.996")
         assert await market.balance() == PAID
         key = PublicKey.from_jwk(market.serving.service.market.journal_jwk)
-        assert verify_receipt(answer.receipt, key).record.operation == "capture_hold"
+        assert verify_receipt(answer.receipt, key).record.operation == "accept_answer"
 
 
 async def test_what_is_called_and_what_comes_back_is_nowhere_in_the_journal(tmp_path: Path) -> None:
@@ -185,36 +183,28 @@ async def test_a_lost_answer_is_asked_for_again_where_that_does_no_harm(tmp_path
         assert await market.balance() == PAID
 
 
-async def test_where_it_may_not_be_repeated_a_lost_answer_is_not_asked_for_again(
-    tmp_path: Path,
-) -> None:
+async def test_where_it_may_not_be_repeated_a_lost_answer_costs_nothing(tmp_path: Path) -> None:
     async with selling(tmp_path, listing=ONCE) as market:
         market.desk.lose_replies = 1
 
         first, second = await refused(market), await refused(market)
 
-        charge = (await market.buyer.connection.call(LIST_CHARGES, ListCharges())).charges[0]
-        for found in (first, second):
-            assert (found.code, found.refusal.path) == (Code.RESULT_EXPIRED, charge.charge_id)
-            assert found.refusal.remaining == charge.result_sha256
+        assert first.code is second.code is Code.VENDOR_FAILED
+        assert await market.balance() == NOTHING_HELD
         assert (market.desk.requests, market.desk.runs) == (1, 1)
 
 
-async def test_what_was_charged_and_not_handed_over_is_said_so_until_its_time_is_over(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(calling, "_AFTER_CAPTURE_MAX", 1)
+async def test_the_vendor_learns_what_it_was_paid_by_capturing(tmp_path: Path) -> None:
     async with selling(tmp_path) as market:
-        market.desk.lose_replies = 10
+        answer = (await market.call()).answer
 
-        found = await refused(market)
-        market.serving.clock.ahead_us += 61_000_000
-        last = await refused(market)
+        told = await market.vendor.capture_signed(
+            answer.hold_id, dict(answer.delivery), answer.delivery_signature
+        )
 
-        (charge,) = (await market.buyer.connection.call(LIST_CHARGES, ListCharges())).charges
-        assert (found.code, found.refusal.path) == (Code.UNAVAILABLE, charge.charge_id)
-        assert (last.code, last.refusal.path) == (Code.RESULT_EXPIRED, charge.charge_id)
-        assert market.desk.runs == 1
+        assert told.answer == answer.charge
+        assert await market.balance() == PAID
+        await market.spooled("captured")
 
 
 async def test_a_call_that_takes_longer_than_one_ask_goes_on_without_it(tmp_path: Path) -> None:

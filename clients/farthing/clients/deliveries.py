@@ -101,6 +101,8 @@ class Deliveries:
     async def obtain(self, work: Work) -> Entry | Refusal:
         """The captured entry of a call, whoever asks and however often, or why there is none.
 
+        Where the platform captures on the answer, it is given before it is captured.
+
         The work goes on when the caller goes away: it asks again and finds it done.
         """
         hold_id = work.paid.hold_id
@@ -143,7 +145,7 @@ class Deliveries:
             case State.CAPTURED:
                 return entry
             case State.DELIVERED:
-                return await self._capture(entry)
+                return await self._paid(work, entry)
             case State.DROPPED:
                 return Refusal.from_document(entry.refusal)
             case State.WORKING | State.INTERRUPTED if work.repeatable:
@@ -210,7 +212,13 @@ class Deliveries:
         )
         entry = await self.find(hold_id)
         assert entry is not None
-        return await self._capture(entry)
+        return await self._paid(work, entry)
+
+    async def _paid(self, work: Work, entry: Entry) -> Entry | Refusal:
+        if not work.paid.entitlement.on_answer:
+            return await self._capture(entry)
+        self._capture_later(entry)
+        return entry
 
     async def _capture(self, entry: Entry) -> Entry | Refusal:
         outcome = await self._capture_once(entry)
@@ -274,8 +282,10 @@ class Deliveries:
             task.add_done_callback(lambda _: self._later.pop(entry.hold_id, None))
 
     async def _go_on_capturing(self, entry: Entry) -> None:
-        wait_s = _BACKOFF_S
-        while self._clock() < entry.deadline_us:
+        wait_s, is_over = _BACKOFF_S, False
+        # Once more when the hold has ended: then the platform knows what it came to.
+        while not is_over:
+            is_over = self._clock() >= entry.deadline_us
             await self._vendor.connection.sleep(wait_s)
             wait_s = min(wait_s * 2, _BACKOFF_S_MAX)
             outcome = await self._capture_once(entry)

@@ -70,6 +70,7 @@ class Code(StrEnum):
     AGREEMENT_ENDED = "agreement_ended"
     HOLD_RESOLVED = "hold_resolved"
     HOLD_EXPIRED = "hold_expired"
+    ANSWER_AWAITED = "answer_awaited"
     SESSION_CLOSED = "session_closed"
     DELIVERY_INVALID = "delivery_invalid"
     USAGE_INVALID = "usage_invalid"
@@ -196,6 +197,7 @@ _SAYS: dict[Code, str] = {
     Code.AMOUNT_OVERFLOW: "The amount does not fit the ledger.",
     Code.HOLD_RESOLVED: "The hold has been captured or released already.",
     Code.HOLD_EXPIRED: "The hold has expired.",
+    Code.ANSWER_AWAITED: "The platform pays for this call once it has accepted the answer.",
     Code.SESSION_CLOSED: "The spend session is closed, or its time is over.",
     Code.CAPTURE_EXCEEDS_HOLD: "The usage costs more than the hold.",
     Code.USAGE_INVALID: "The usage does not fit the rate card.",
@@ -213,10 +215,10 @@ _SAYS: dict[Code, str] = {
 }
 _RETRYABLE = frozenset({
     Code.RATE_LIMITED, Code.OVERLOADED, Code.UNAVAILABLE, Code.STALE, Code.REGISTRATION_PENDING,
-    Code.PROCESSOR_FAILED, Code.INTERNAL_ERROR,
+    Code.ANSWER_AWAITED, Code.PROCESSOR_FAILED, Code.INTERNAL_ERROR,
 })  # fmt: skip
 _FORGOTTEN = frozenset({
-    Code.REGISTRATION_PENDING, Code.VENDOR_FAILED, Code.RESULT_EXPIRED,
+    Code.REGISTRATION_PENDING, Code.ANSWER_AWAITED, Code.VENDOR_FAILED, Code.RESULT_EXPIRED,
     Code.LOCAL_LIMIT_EXCEEDED, Code.PROCESSOR_FAILED, Code.INTERNAL_ERROR,
 })  # fmt: skip
 _PRECEDENCE = {code: place for place, code in enumerate(Code)}
@@ -231,6 +233,7 @@ _NEXT: dict[Code, NextAction] = {
     Code.OVERLOADED: NextAction.RETRY,
     Code.UNAVAILABLE: NextAction.RETRY,
     Code.STALE: NextAction.RETRY,
+    Code.ANSWER_AWAITED: NextAction.WAIT,
     Code.PROCESSOR_FAILED: NextAction.RETRY,
     Code.INTERNAL_ERROR: NextAction.RETRY,
     Code.REGISTRATION_PENDING: NextAction.CONTACT_OPERATOR,

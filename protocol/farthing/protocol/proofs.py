@@ -77,6 +77,7 @@ _VOUCHER_CLAIMS: Final = frozenset(
 _HOLD: Final = frozenset({"hold_id"})
 _SESSION: Final = frozenset({"session_id"})
 _BLOCK: Final = _SESSION | {"per_call_units", "unsigned_units"}
+_CALL: Final = frozenset({"args_sha256", "on_answer"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,8 +102,9 @@ class Entitlement:
     Work done for the payer's vouchers before `expires_at_us` is covered up to `cap_units` of the
     asset, in a session up to `per_call_units` a call. With `args_sha256` a hold is for one call
     with exactly these arguments. `unsigned_units` is what a session may owe on MACs beyond its
-    last signed voucher, 0 where none are taken. The expiry travels in whole seconds, rounded down,
-    so that an entitlement never outlives what it is for.
+    last signed voucher, 0 where none are taken. A hold `on_answer` is captured by the platform,
+    once it has accepted the answer and the delivery record beside it. The expiry travels in whole
+    seconds, rounded down, so that an entitlement never outlives what it is for.
     """
 
     hold_id: HoldId | None = None
@@ -120,6 +122,7 @@ class Entitlement:
     args_sha256: str | None = None
     per_call_units: int = 0
     unsigned_units: int = 0
+    on_answer: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -245,6 +248,9 @@ def entitlement_jwt(signer: Signer, entitlement: Entitlement, now_us: int) -> st
         claims["unsigned_units"] = str(entitlement.unsigned_units)
     elif entitlement.args_sha256 is not None:
         claims["args_sha256"] = entitlement.args_sha256
+    if entitlement.on_answer:
+        assert entitlement.hold_id is not None, "a session's calls are reported"
+        claims["on_answer"] = True
     return sign_compact(signer, Typ.ENTITLEMENT, claims)
 
 
@@ -255,12 +261,12 @@ def check_entitlement(token: str, *, key_of: KeyOf, vendor_id: str, now_us: int)
         ProofError: With the reason.
     """
     claims = verified_claims(
-        token, Typ.ENTITLEMENT, key_of, _ENTITLEMENT_CLAIMS, _HOLD | _BLOCK | {"args_sha256"}
+        token, Typ.ENTITLEMENT, key_of, _ENTITLEMENT_CLAIMS, _HOLD | _BLOCK | _CALL
     )
     hold_id, session_id = _read_subject(claims)
     is_block = session_id is not None
     if claims.keys() & _BLOCK != (_BLOCK if is_block else set()) or (
-        is_block and "args_sha256" in claims
+        is_block and claims.keys() & _CALL
     ):
         raise ProofError(ProofFault.MALFORMED)
     entitlement = Entitlement(
@@ -279,8 +285,9 @@ def check_entitlement(token: str, *, key_of: KeyOf, vendor_id: str, now_us: int)
         args_sha256=_optional_digest(claims, "args_sha256"),
         per_call_units=units_claim(claims, "per_call_units") if is_block else 0,
         unsigned_units=units_claim(claims, "unsigned_units") if is_block else 0,
+        on_answer="on_answer" in claims,
     )
-    if entitlement.asset not in ASSETS:
+    if entitlement.asset not in ASSETS or claims.get("on_answer", True) is not True:
         raise ProofError(ProofFault.MALFORMED)
     if entitlement.vendor_id != vendor_id:
         raise ProofError(ProofFault.WRONG_AUD)

@@ -19,7 +19,7 @@ from farthing.protocol.times import SECOND_US
 from farthing.server.adapters.results import Results
 from farthing.server.ports import Progress
 
-__all__ = ["Flights", "Fly", "Landed", "Listener", "listening"]
+__all__ = ["Flights", "Fly", "Land", "Landed", "Listener", "listening"]
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +41,8 @@ _LISTENER: ContextVar[Listener | None] = ContextVar("listener", default=None)
 
 Fly = Callable[[int, Progress], Awaitable[bytes]]
 """Makes the call, given how often somebody set out before; gives what is kept of its end."""
+Land = Callable[[bytes], Awaitable[object]]
+"""Does what is to be done once the end of a call is kept; done twice it is done once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,7 +154,13 @@ class Flights:
         finally:
             del self._taken[asking]
 
-    async def obtain(self, hold_id: str, owner: str, expires_at_us: int, fly: Fly) -> Landed:
+    async def kept(self, hold_id: str) -> bytes:
+        """What is kept of the end of a call; empty where it has none, or none any more."""
+        return await self._results.kept(hold_id, self._now_us())
+
+    async def obtain(
+        self, hold_id: str, owner: str, expires_at_us: int, fly: Fly, land: Land
+    ) -> Landed:
         """What a call came to: made now, or before, or by another that is on the way.
 
         Args:
@@ -160,6 +168,7 @@ class Flights:
             owner: whose money it is.
             expires_at_us: when its hold ends.
             fly: makes it.
+            land: is done with its end once that is kept, and before anybody is told.
 
         Raises:
             Refused: `unavailable` where it is still on its way; whatever `fly` raises.
@@ -177,9 +186,10 @@ class Flights:
                     expires_at_us=expires_at_us + self._kept_us,
                 )
                 if claim.ended is not None:
+                    await land(claim.ended)
                     return Landed(ending=claim.ended, replayed=True)
                 if claim.mine:
-                    flight = self._begin(hold_id, owner, partial(fly, claim.flights))
+                    flight = self._begin(hold_id, owner, partial(fly, claim.flights), land)
             if flight is not None:
                 return await self._wait_for(flight, until_s - loop.time())
             if loop.time() >= until_s:
@@ -187,9 +197,9 @@ class Flights:
             await asyncio.sleep(_LOOK_S)
 
     def _begin(
-        self, hold_id: str, owner: str, fly: Callable[[Progress], Awaitable[bytes]]
+        self, hold_id: str, owner: str, fly: Callable[[Progress], Awaitable[bytes]], land: Land
     ) -> _Flight:
-        flight = _Flight(asyncio.create_task(self._fly(hold_id, fly)), owner)
+        flight = _Flight(asyncio.create_task(self._fly(hold_id, fly, land)), owner)
         self._flights[hold_id] = flight
         flight.task.add_done_callback(partial(self._landed, hold_id))
         return flight
@@ -202,15 +212,18 @@ class Flights:
         except TimeoutError:
             raise _on_its_way() from None
 
-    async def _fly(self, hold_id: str, fly: Callable[[Progress], Awaitable[bytes]]) -> bytes:
+    async def _fly(
+        self, hold_id: str, fly: Callable[[Progress], Awaitable[bytes]], land: Land
+    ) -> bytes:
         holding = asyncio.create_task(self._hold_on(hold_id))
         kept = False
         try:
             ending = await fly(self._flights[hold_id].tell)
-            # What cannot be kept is told all the same to those who wait.
-            with suppress(Refused):
-                await self._results.end(hold_id, ending, self._now_us() + self._kept_us)
-                kept = True
+            until_us = self._now_us() + self._kept_us
+            # Where two flew at once, the end that was kept first is the call's.
+            ending = await self._results.end(hold_id, ending, until_us)
+            kept = True
+            await land(ending)
             return ending
         finally:
             holding.cancel()

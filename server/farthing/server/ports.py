@@ -89,11 +89,13 @@ class PaidCall:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delivered:
-    """What a vendor answered; nothing of it is believed."""
+    """What a vendor answered, and what it signed for it; nothing of it is believed."""
 
     hold_id: str
     result: LooseJson
     content: tuple[LooseJson, ...]
+    delivery: Mapping[str, object]
+    delivery_signature: str
 
 
 class NotSent(Exception):

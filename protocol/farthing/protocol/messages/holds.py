@@ -172,6 +172,7 @@ CAPTURE_HOLD = Operation(
         Code.SIGNATURE_INVALID,
         Code.HOLD_RESOLVED,
         Code.HOLD_EXPIRED,
+        Code.ANSWER_AWAITED,
         Code.DELIVERY_INVALID,
         Code.USAGE_INVALID,
         Code.CAPTURE_EXCEEDS_HOLD,

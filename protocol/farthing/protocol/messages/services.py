@@ -67,7 +67,6 @@ CALL_SERVICE = Operation(
     roles=frozenset({Role.BUYER}),
     codes=(
         *holds.PLACE_HOLD.codes,
-        Code.DELIVERY_INVALID,
         Code.VENDOR_FAILED,
         Code.RESULT_EXPIRED,
     ),

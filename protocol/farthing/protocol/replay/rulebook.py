@@ -23,7 +23,7 @@ from farthing.protocol.records import Record
 from farthing.protocol.replay.allowances import Allowances
 from farthing.protocol.replay.budgets import Budgets
 from farthing.protocol.replay.keys import KEY_OPERATIONS, PLATFORM, KeyHistory
-from farthing.protocol.replay.reading import fact, text_fact
+from farthing.protocol.replay.reading import fact, member, text_fact
 from farthing.protocol.replay.sessions import Sessions
 from farthing.protocol.replay.spending import Spending
 from farthing.protocol.signatures import InvalidSignature, Typ, verify_detached
@@ -128,7 +128,12 @@ class Rulebook:
             case "accept_terms":
                 self._check_agreement(record)
             case "capture_hold":
-                self._check_delivery(record)
+                self._check_delivery(record, record.by.principal_id)
+            case "accept_answer" if record.changed:
+                delivery = fact(record, "delivery")
+                self._check_delivery(record, member(delivery, "vendor_id"))
+                if record.asked["result_sha256"] != delivery["result_sha256"]:
+                    raise _unsigned("another answer is accepted than was signed")
             case _:
                 pass
 
@@ -173,9 +178,9 @@ class Rulebook:
         if (misfit := check_acceptance(acceptance, quote)) is not None:
             raise _unsigned(f"the acceptance is not of the quote: {misfit.path}")
 
-    def _check_delivery(self, record: Record) -> None:
+    def _check_delivery(self, record: Record, vendor_id: str) -> None:
         signed = fact(record, "delivery"), text_fact(record, "delivery_signature")
-        delivery = read_delivery(*signed, self._keys.keys_of(record.by.principal_id, Typ.DELIVERY))
+        delivery = read_delivery(*signed, self._keys.keys_of(vendor_id, Typ.DELIVERY))
         if isinstance(delivery, Refusal):
             raise _unsigned(f"the delivery record: {delivery.message}")
         (charge,) = [each.after for each in record.changed if each.noun == "charge"]

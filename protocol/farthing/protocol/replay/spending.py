@@ -19,10 +19,16 @@ __all__ = ["Spending"]
 _PLACES = {"place_hold", "call_service"}
 _ENDS = {
     "abandon_hold": "released",
+    "accept_answer": "captured",
     "capture_hold": "captured",
     "expire_hold": "expired",
     "release_hold": "released",
 }
+
+
+# What the platform does to the holds of calls that it makes, and to no others.
+_OF_CALLS = {"abandon_hold", "accept_answer"}
+_CAPTURES = {"capture_hold", "accept_answer"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +85,8 @@ class Spending:
         key = record.request.key if record.request else ""
         _hold(hold_id == derive_id("hld", buyer_id, record.operation, key), "it has another id")
         _hold(hold_id not in self._holds, "it was placed before")
+        is_called = record.operation == "call_service"
+        _hold(hold.get("on_answer", False) is is_called, "it is captured otherwise than it says")
         amount_units = units(hold, "amount_units")
         agreement = self._budgets.agreement_of(
             buyer_id,
@@ -107,8 +115,13 @@ class Spending:
         if opened is None:
             raise RuleBroken(FaultKind.HOLD, "it ended before, or was never placed")
         _hold(hold["status"] == _ENDS[record.operation], "its end has another name")
-        if record.operation == "abandon_hold":
-            _hold(opened.placed_by == "call_service", "it is given back for no call of its own")
+        is_called = opened.placed_by == "call_service"
+        if record.operation in _OF_CALLS:
+            _hold(is_called, "the platform ends it for no call of its own")
+        _hold(
+            record.operation != "capture_hold" or not is_called,
+            "it is captured before its answer is accepted",
+        )
         overdue = record.at_us >= opened.expires_at_us
         _hold(overdue == (record.operation == "expire_hold"), "it ends at the wrong time")
         voided = tuple(each for each in record.moved if each.movement is Movement.VOID)
@@ -121,7 +134,7 @@ class Spending:
             if each.movement is Movement.POST and each.debit in payers and each.credit not in payers
         )
         charged_units = 0
-        if record.operation == "capture_hold":
+        if record.operation in _CAPTURES:
             charge_id, charge = _the(record, "charge")
             charged_units = units(charge, "amount_units")
             _hold(charge_id == derive_id("chg", hold_id), "the charge has another id")
@@ -139,7 +152,7 @@ class Spending:
             int(str(after.get("fee_returned_units", 0))),
         )
         before = self._charges.get(charge_id)
-        if (before is None) != (record.operation in {"capture_hold", "report_usage"}):
+        if (before is None) != (record.operation in {*_CAPTURES, "report_usage"}):
             raise RuleBroken(FaultKind.CHARGE, "a charge begins otherwise than by a delivery")
         if before is not None:
             same = (before.amount_units, before.fee_units)
@@ -155,9 +168,9 @@ class Spending:
 
 
 def _came_too_late(record: Record) -> bool:
-    """Whether the platform gave a hold back that had ended: such a record does nothing at all."""
+    """Whether the platform ends a hold that had ended: such a record does nothing at all."""
     does = record.moved or record.counted or record.changed
-    return record.operation == "abandon_hold" and not does
+    return record.operation in _OF_CALLS and not does
 
 
 def _the(record: Record, noun: str) -> tuple[str, JsonObject]:

@@ -26,6 +26,7 @@ from farthing.protocol.money import format_units, share_ppm
 from farthing.protocol.rating import Rating, line_document, parse_card, rate
 from farthing.protocol.records import Record
 from farthing.protocol.refunds import Split
+from farthing.protocol.replay.keys import PLATFORM
 from farthing.protocol.replay.reading import (
     JsonObject,
     changes,
@@ -188,6 +189,8 @@ def follow_hold(story: Story, record: Record) -> None:
         seq=record.seq,
     )
     require(buyer_id == hold["buyer_id"], record, "another than the buyer holds")
+    is_called = record.operation == "call_service"
+    require(hold.get("on_answer", False) is is_called, record, "it is captured otherwise")
     _moved(story, record, _aside(story, hold, Movement.PENDING))
     _counted(record, hold, rating.total_units)
     story.hold = hold
@@ -200,16 +203,8 @@ def follow_hold(story: Story, record: Record) -> None:
 def follow_capture(story: Story, record: Record) -> None:
     """The vendor's signed delivery record, rated from the hold's position, posted to the unit."""
     hold, agreement = story.the_hold(), story.the_agreement()
-    same(record, "asked", record.asked, hold_id=hold["hold_id"])
-    vendor_id = record.by.principal_id
-    delivery = _given(
-        record,
-        read_delivery(
-            fact(record, "delivery"),
-            text_fact(record, "delivery_signature"),
-            story.keys.keys_of(vendor_id, Typ.DELIVERY),
-        ),
-    )
+    vendor_id = member(hold, "vendor_id")
+    delivery = _delivered(story, record, vendor_id)
     _delivery_fits(record, delivery, hold, agreement)
     rating = _rated(story, record, hold, delivery.usage)
     charged_units, held_units = rating.total_units, units(hold, "amount_units")
@@ -288,6 +283,27 @@ def _quote_fits(story: Story, record: Record, quote: QuoteDocument) -> None:
     require(record.at_us < quote.expires_at_us, record, "the quote had expired")
 
 
+def _delivered(story: Story, record: Record, vendor_id: str) -> DeliveryRecord:
+    """What the vendor signed; it captures itself, or the platform does for an answer it took."""
+    hold = story.the_hold()
+    same(record, "asked", record.asked, hold_id=hold["hold_id"])
+    is_called = record.operation == "accept_answer"
+    require(hold.get("on_answer", False) is is_called, record, "it is captured otherwise")
+    captor = PLATFORM if is_called else vendor_id
+    require(record.by.principal_id == captor, record, "another than the payee captures")
+    delivery = _given(
+        record,
+        read_delivery(
+            fact(record, "delivery"),
+            text_fact(record, "delivery_signature"),
+            story.keys.keys_of(vendor_id, Typ.DELIVERY),
+        ),
+    )
+    if is_called:
+        same(record, "asked", record.asked, result_sha256=delivery.result_sha256)
+    return delivery
+
+
 def _delivery_fits(
     record: Record, delivery: DeliveryRecord, hold: JsonObject, agreement: JsonObject
 ) -> None:
@@ -297,7 +313,6 @@ def _delivery_fits(
     for name in ("listing_id", "output_schema_sha256"):
         bound = signed[name] == agreement[name]
         require(bound, record, f"the delivery's {name} is not the agreement's")
-    require(record.by.principal_id == hold["vendor_id"], record, "another than the payee captures")
 
 
 def _tags(listing: Listing) -> list[Json]:

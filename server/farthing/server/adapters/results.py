@@ -148,8 +148,14 @@ class Results:
         )
         await self._run(lambda conn: conn.execute(held))
 
-    async def end(self, hold_id: str, ending: bytes, expires_at_us: int) -> None:
-        """Keep what a call came to; what was kept first stays."""
+    async def kept(self, hold_id: str, now_us: int) -> bytes:
+        """What a call came to; empty where it has not ended, or that is no longer kept."""
+        found = select(_CALL.sealed).where(_CALL.hold_id == hold_id, _CALL.expires_at_us > now_us)
+        sealed = await self._run(lambda conn: conn.execute(found).scalar())
+        return self._unsealed(hold_id, sealed) if sealed else b""
+
+    async def end(self, hold_id: str, ending: bytes, expires_at_us: int) -> bytes:
+        """Keep what a call came to; what was kept first stays, and is given."""
         nonce = self._entropy(_NONCE_BYTES)
         sealed = nonce + self._cipher.encrypt(nonce, ending, _named(hold_id))
         ended = (
@@ -157,7 +163,14 @@ class Results:
             .where(_CALL.hold_id == hold_id, _CALL.sealed == b"")
             .values(sealed=sealed, expires_at_us=expires_at_us)
         )
-        await self._run(lambda conn: conn.execute(ended))
+        found = select(_CALL.sealed).where(_CALL.hold_id == hold_id)
+
+        def run(conn: Connection) -> bytes:
+            if conn.execute(ended).rowcount:
+                return ending
+            return self._unsealed(hold_id, conn.execute(found).scalar_one())
+
+        return await self._run(run)
 
     async def forget(self, now_us: int) -> int:
         """Erase what is past its time, some at once; gives how many."""

@@ -185,11 +185,13 @@ def _delivered(result: JsonObject) -> Delivered:
     meta = result.get("_meta")
     settled = read_settlement(meta.get(PAYMENT_RESPONSE) if isinstance(meta, dict) else None)
     if settled is None:
-        raise VendorFailed("The vendor answered without saying that it was paid.")
+        raise VendorFailed("The vendor answered without a delivery record.")
     return Delivered(
         hold_id=settled.hold_id,
         result=result.get("structuredContent"),
         content=tuple(blocks),
+        delivery=settled.delivery,
+        delivery_signature=settled.delivery_signature,
     )
 
 

@@ -1,8 +1,8 @@
 """From a hold to the known end of the call that it is for.
 
-Boundary: the vendor is called, and what it says is held against the journal: a call has been paid
-for when the hold was captured, and came to nothing when it was released or expired. Nothing else
-ends one, so that whoever goes on after a crash comes to the same end. Source: spec/services.md.
+Boundary: the vendor is called, and its answer judged: schema, digest, and whether its signed
+delivery record can be paid. What is accepted is paid once it is kept (`endings`); what is not is
+given back on the spot. Source: spec/services.md.
 """
 
 import asyncio
@@ -22,6 +22,14 @@ from farthing.protocol.schemas import violation
 from farthing.protocol.times import SECOND_US
 from farthing.protocol.x402 import Presented, Price, payment
 from farthing.server.market import Market
+from farthing.server.operations.endings import (
+    Ending,
+    give_back,
+    gone,
+    hold_now,
+    nothing_charged,
+    signed_answer,
+)
 from farthing.server.ports import (
     Delivered,
     NotSent,
@@ -31,17 +39,14 @@ from farthing.server.ports import (
     VendorLost,
     VendorRefused,
 )
-from farthing.settlement.engine.commands import platform_command
-from farthing.settlement.engine.questions import Lookup
-from farthing.settlement.engine.services import AbandonHold
-from farthing.settlement.engine.things import Agreement, Charge, Hold
+from farthing.settlement.engine.questions import ObjectionTo
+from farthing.settlement.engine.things import Agreement, Hold
 
-__all__ = ["Ending", "Errand", "charge_of", "gone", "hold_now", "make"]
+__all__ = ["Errand", "make"]
 
 _VOUCHER_LIFETIME_S: Final = 300
 _JTI_BYTES: Final = 16
 _UNSENT_MAX: Final = 3
-_AFTER_CAPTURE_MAX: Final = 5
 _BACKOFF_S: Final = 0.25
 _BACKOFF_S_MAX: Final = 5.0
 # How long after its end a hold may be open because the engine has not come to it.
@@ -72,29 +77,6 @@ class Errand:
         return self.listing.idempotent or not self.listing.side_effects
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ending:
-    """How a call ended: with what came, or with a refusal."""
-
-    result: LooseJson = None
-    content: tuple[LooseJson, ...] = ()
-    refusal: Refusal | None = None
-
-    def to_bytes(self) -> bytes:
-        """What is kept of it."""
-        if self.refusal is not None:
-            return orjson.dumps({"refusal": self.refusal.document()})
-        return orjson.dumps({"result": self.result, "content": self.content})
-
-    @classmethod
-    def from_bytes(cls, kept: bytes) -> "Ending":
-        """The ending that `to_bytes` wrote."""
-        document = orjson.loads(kept)
-        if "refusal" in document:
-            return cls(refusal=Refusal.from_document(document["refusal"]))
-        return cls(result=document["result"], content=tuple(document["content"]))
-
-
 async def make(market: Market, errand: Errand, flights: int, progress: Progress) -> bytes:
     """Make a call, or learn what became of it.
 
@@ -110,15 +92,9 @@ async def make(market: Market, errand: Errand, flights: int, progress: Progress)
     Raises:
         Refused: `unavailable`: the end is not known yet; ask again.
     """
-    was_sent, unsent, wait_s, after_capture = flights > 0, 0, _BACKOFF_S, 0
+    was_sent, unsent, wait_s = flights > 0, 0, _BACKOFF_S
     may_call = not was_sent or errand.repeatable
-    while may_call:
-        hold = await hold_now(market, errand.hold.hold_id)
-        if hold.status == "captured" and was_sent and after_capture < _AFTER_CAPTURE_MAX:
-            # The vendor works for a hold once and gives what it has kept.
-            after_capture += 1
-        elif hold.status != "open" or hold.expires_at_us <= market.now_us():
-            break
+    while may_call and not _is_over(market, await hold_now(market, errand.hold.hold_id)):
         try:
             delivered = await market.vendors.call(_paid_call(market, errand), progress)
         except NotSent as error:
@@ -136,64 +112,48 @@ async def make(market: Market, errand: Errand, flights: int, progress: Progress)
             wait_s = max(wait_s, min(refused.refusal.retry_after_s, _BACKOFF_S_MAX))
         else:
             return (await _judged(market, errand, delivered)).to_bytes()
-        await asyncio.sleep(wait_s)
-        wait_s = min(wait_s * 2, _BACKOFF_S_MAX)
-    return (await _learnt(market, errand, is_asked=after_capture > 0)).to_bytes()
-
-
-async def hold_now(market: Market, hold_id: str) -> Hold:
-    """A hold as it is."""
-    hold = await market.ask(Lookup(noun="hold", id=hold_id))
-    assert isinstance(hold, Hold)
-    return hold
-
-
-async def charge_of(market: Market, hold: Hold) -> Charge:
-    """The charge of a hold that was captured."""
-    charge = await market.ask(Lookup(noun="charge", id=hold.charge_id))
-    assert isinstance(charge, Charge)
-    return charge
-
-
-async def gone(market: Market, hold: Hold) -> Refusal:
-    """What is left to say of a call whose result is not here: the journal's word on its hold."""
-    if not hold.charge_id:
-        return _nothing_charged()
-    charge = await charge_of(market, hold)
-    return refuse(
-        Code.RESULT_EXPIRED,
-        path=hold.charge_id,
-        remaining=charge.result_sha256,
-        message=f"{Code.RESULT_EXPIRED.says} The call was charged as {hold.charge_id}.",
-    )
+        if may_call:
+            await asyncio.sleep(wait_s)
+            wait_s = min(wait_s * 2, _BACKOFF_S_MAX)
+    return (await _unanswered(market, errand)).to_bytes()
 
 
 async def _judged(market: Market, errand: Errand, delivered: Delivered) -> Ending:
-    """What an answer is worth, by what was captured for it."""
-    hold = await hold_now(market, errand.hold.hold_id)
-    if hold.status != "captured" or delivered.hold_id != hold.hold_id:
-        return await _failed(market, errand, "The vendor answered without capturing the hold.")
-    if found := _fault(errand, await charge_of(market, hold), delivered.result):
-        return Ending(refusal=_charged(hold, found))
-    return Ending(result=delivered.result, content=_beside(delivered))
+    """What an answer is worth: accepted, or nothing."""
+    if delivered.hold_id != errand.hold.hold_id:
+        return await _failed(market, errand, "The vendor answered for another hold.")
+    if refusal := await _objection(market, errand, delivered):
+        if refusal.code is Code.HOLD_EXPIRED:
+            return await _unanswered(market, errand)
+        return await _failed(market, errand, refusal=refusal)
+    return Ending(
+        result=delivered.result,
+        content=_beside(delivered),
+        delivery=delivered.delivery,
+        signature=delivered.delivery_signature,
+    )
+
+
+async def _objection(market: Market, errand: Errand, delivered: Delivered) -> Refusal | None:
+    """Why an answer is not paid for, None where it is good."""
+    answer = await signed_answer(market, delivered.delivery, delivered.delivery_signature)
+    if isinstance(answer, Refusal):
+        return answer
+    if found := _fault(errand, answer.delivery.result_sha256, delivered.result):
+        return refuse(Code.DELIVERY_INVALID, message=found)
+    return await market.ask(ObjectionTo(answer=answer))
 
 
 async def _failed(
     market: Market, errand: Errand, why: str = "", refusal: Refusal | None = None
 ) -> Ending:
-    """The end of a call that the vendor failed: its hold is given back at once.
-
-    A vendor that has captured and says that it failed is found out here.
-    """
+    """The end of a call that the vendor failed: its hold is given back at once."""
     code = refusal.code if refusal else Code.VENDOR_FAILED
-    body = AbandonHold(hold_id=errand.hold.hold_id, reason=code.value)
-    if (await hold_now(market, body.hold_id)).status == "open":
-        await market.engine.submit(platform_command("abandon_hold", body))
-    hold = await hold_now(market, body.hold_id)
-    said = f"{code.value}: {refusal.message}" if refusal else why
+    hold = await give_back(market, errand.hold.hold_id, code)
     if hold.charge_id:
-        return Ending(refusal=_charged(hold, said))
-    failed = _nothing_charged(said)
+        # Another front end was on the way, and came back with an answer.
+        return Ending(refusal=await gone(market, hold))
+    failed = nothing_charged(f"{code.value}: {refusal.message}" if refusal else why)
     if refusal is not None and code is not Code.VENDOR_FAILED:
         failed = replace(failed, reasons=(code,))
     if code is Code.CAPTURE_EXCEEDS_HOLD:
@@ -201,20 +161,13 @@ async def _failed(
     return Ending(refusal=failed)
 
 
-async def _learnt(market: Market, errand: Errand, *, is_asked: bool) -> Ending:
-    """The end of a call that is not made again: whatever its hold comes to.
-
-    A vendor that was asked for what it has kept, and did not answer, has as long for it as for the
-    work: until then no end is told.
-    """
+async def _unanswered(market: Market, errand: Errand) -> Ending:
+    """The end of a call that is not made again: nothing, unless another front end ended it."""
     wait_s = _BACKOFF_S
     while True:
         hold = await hold_now(market, errand.hold.hold_id)
-        if is_asked and market.now_us() < hold.expires_at_us:
-            text = f"The call was charged as {hold.charge_id}; the result is not here yet."
-            raise Refused(
-                refuse(Code.UNAVAILABLE, path=hold.charge_id, message=text, retry_after_s=1)
-            )
+        if not _is_over(market, hold):
+            return await _failed(market, errand, "The answer was lost, and is not asked for again.")
         if hold.status != "open":
             return Ending(refusal=await gone(market, hold))
         if market.now_us() > hold.expires_at_us + _OVERDUE_S * SECOND_US:
@@ -223,31 +176,21 @@ async def _learnt(market: Market, errand: Errand, *, is_asked: bool) -> Ending:
         wait_s = min(wait_s * 2, 1.0)
 
 
-def _fault(errand: Errand, charge: Charge, result: LooseJson) -> str:
-    """What is wrong with a result beside what was charged for; empty when nothing is.
+def _is_over(market: Market, hold: Hold) -> bool:
+    return hold.status != "open" or hold.expires_at_us <= market.now_us()
 
-    The delivery record of the charge was judged when it was captured.
-    """
+
+def _fault(errand: Errand, signed_sha256: str, result: LooseJson) -> str:
+    """What is wrong with a result beside what the vendor signed; empty when nothing is."""
     try:
         received_sha256 = sha256_hex(canonical_bytes(cast("Json", result)))
     except InvalidJson as error:
-        return f"the result has no digest: {error.reason.value}"
-    if received_sha256 != charge.result_sha256:
-        return f"the result is {received_sha256} and not {charge.result_sha256}"
+        return f"The result has no digest: {error.reason.value}."
+    if received_sha256 != signed_sha256:
+        return f"The result is {received_sha256} and not {signed_sha256}."
     if found := violation(errand.listing.output_schema, result):
-        return f"the result does not fit the output schema at {found.path or '.'}: {found.keyword}"
+        return f"The result does not fit the output schema at {found.path or '.'}: {found.keyword}."
     return ""
-
-
-def _charged(hold: Hold, found: str) -> Refusal:
-    text = f"The call was charged as {hold.charge_id}, and yet: {found}. Dispute it: not_delivered."
-    refusal = refuse(Code.DELIVERY_INVALID, path=hold.charge_id, message=text)
-    return replace(refusal, next_action=NextAction.NONE)
-
-
-def _nothing_charged(why: str = "") -> Refusal:
-    says = f"{Code.VENDOR_FAILED.says} Nothing is charged."
-    return refuse(Code.VENDOR_FAILED, message=f"{says} ({why})" if why else says)
 
 
 def _beside(delivered: Delivered) -> tuple[LooseJson, ...]:

@@ -22,6 +22,7 @@ from farthing.protocol.proofs import Entitlement, entitlement_jwt
 from farthing.protocol.records import Record
 from farthing.protocol.signatures import InvalidSignature, read_header
 from farthing.server.market import Market
+from farthing.server.operations.endings import paid_by_platform
 from farthing.server.operations.listings import public_key
 from farthing.server.operations.replies import Reply, checked, own, reply, with_standing
 from farthing.settlement.engine.holds import (
@@ -57,6 +58,8 @@ async def capture_hold(market: Market, caller: Caller, ask: CaptureHold) -> Repl
     key = await _signing_key(market, caller, ask.delivery_signature)
     keys = {key.thumbprint: key}
     delivery = checked(read_delivery(ask.delivery, ask.delivery_signature, keys.get))
+    if (paid := await paid_by_platform(market, caller, ask.hold_id, delivery)) is not None:
+        return paid
     facts: dict[str, Json] = {
         "delivery": delivery.document(),
         "delivery_signature": ask.delivery_signature,
@@ -119,5 +122,6 @@ def entitlement_of(
         args_sha256=hold.args_sha256,
         expires_at_us=hold.expires_at_us,
         issuer=market.issuer,
+        on_answer=hold.on_answer,
     )
     return entitlement_jwt(market.signer, entitlement, at_us)

@@ -14,7 +14,8 @@ from farthing.protocol.messages.services import CALL_SERVICE, CallService, Servi
 from farthing.protocol.schemas import violation
 from farthing.protocol.times import SECOND_US, format_time
 from farthing.server.market import Market
-from farthing.server.operations.calling import Ending, Errand, charge_of, gone, hold_now, make
+from farthing.server.operations.calling import Errand, make
+from farthing.server.operations.endings import Ending, charge_of, gone, hold_now, pay
 from farthing.server.operations.holds import entitlement_of
 from farthing.server.operations.listings import document_at
 from farthing.server.operations.replies import (
@@ -70,6 +71,7 @@ async def call_service(market: Market, caller: Caller, ask: CallService) -> Repl
                 caller.organisation_id,
                 placed.expires_at_us,
                 partial(make, market, errand),
+                partial(pay, market, hold_id),
             )
             answer = await _answer(market, caller, agreement, hold_id, landed.ending)
             ended("replayed" if landed.replayed else "delivered")
@@ -110,10 +112,8 @@ async def _answer(
     if ending.refusal is not None:
         raise Refused(ending.refusal)
     if not hold.charge_id:
-        # A journal that was restored knows less than what is kept beside it, and it counts.
-        is_open = hold.status == "open"
-        again = refuse(Code.UNAVAILABLE, retry_after_s=1)
-        raise Refused(again if is_open else await gone(market, hold))
+        # It was accepted, and its hold ended before it could be paid.
+        raise Refused(await gone(market, hold))
     charge = await charge_of(market, hold)
     record = await record_at(market, charge.seq)
     facts = cast("dict[str, Json]", record.facts)

@@ -17,6 +17,7 @@ from farthing.settlement.engine import (
     agreements,
     allowances,
     charges,
+    corrections,
     disputes,
     genesis,
     grants,
@@ -49,6 +50,7 @@ _DECISIONS: Final[Mapping[str, Decision]] = {
     "close_session": sessions.close,
     "confirm_payout": payments.confirm_payout,
     "confirm_top_up": payments.confirm_top_up,
+    "correct_usage": corrections.correct,
     "create_top_up": payments.create_top_up,
     "enrol_organisation": principals.enrol,
     "fail_payout": payments.fail_payout,
@@ -82,6 +84,7 @@ _DECISIONS: Final[Mapping[str, Decision]] = {
 _PLATFORMS: Final[Mapping[str, Decision]] = {
     genesis.GENESIS: genesis.genesis,
     "abandon_hold": services.abandon,
+    "accept_answer": services.accept,
     "close_evidence": disputes.close_evidence,
     "expire_hold": holds.expire,
     "expire_lot": lots.expire,

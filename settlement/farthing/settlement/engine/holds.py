@@ -47,6 +47,7 @@ __all__ = [
     "ExpireHold",
     "capture",
     "capture_answer",
+    "captured",
     "charge_view",
     "expire",
     "give_back",
@@ -145,7 +146,7 @@ def place(state: State, call: Call) -> Draft | Refusal:
 
 
 def capture(state: State, call: Call) -> Draft | Refusal:
-    """Post what was used, split the fee off, give the rest back: all in one record."""
+    """Capture a hold for its payee."""
     body = call.command.body
     assert isinstance(body, Capture)
     by = call.command.by
@@ -154,8 +155,16 @@ def capture(state: State, call: Call) -> Draft | Refusal:
     hold = _payees_open_hold(state, call, body.ask.hold_id)
     if isinstance(hold, Refusal):
         return hold
+    if hold.on_answer:
+        return refuse(Code.ANSWER_AWAITED, path="hold_id", retry_after_s=1)
+    return captured(state, hold, body.delivery, now_us=call.now_us, seq=call.seq)
+
+
+def captured(
+    state: State, hold: Hold, delivery: DeliveryRecord, *, now_us: int, seq: int
+) -> Draft | Refusal:
+    """Post what was used, split the fee off, give the rest back: all in one record."""
     agreement = state.agreements[hold.agreement_id]
-    delivery = body.delivery
     if path := _misfit(delivery, hold, agreement):
         return refuse(Code.DELIVERY_INVALID, path=f"delivery.{path}")
     rating = _rate(state, agreement, hold.position, delivery.usage, "delivery.usage")
@@ -172,8 +181,8 @@ def capture(state: State, call: Call) -> Draft | Refusal:
             remaining=format_units(hold.amount_units, hold.asset),
             asset=hold.asset,
         )
-    charge = _charge(call, hold, agreement, delivery, units)
-    captured = replace(hold, status="captured", charge_id=charge.charge_id)
+    charge = _charge(hold, agreement, delivery, units, now_us=now_us, seq=seq)
+    ended = replace(hold, status="captured", charge_id=charge.charge_id)
     prepaid = account_name(hold.operator_id, AccountKind.PREPAID, hold.asset)
     vendor = account_name(hold.vendor_id, AccountKind.VENDOR_PENDING, hold.asset)
     fees = account_name(PLATFORM, AccountKind.PLATFORM_FEE, hold.asset)
@@ -191,13 +200,11 @@ def capture(state: State, call: Call) -> Draft | Refusal:
         ),
         counted=_counted(hold, units - hold.amount_units),
         changed=(
-            change("hold", hold.hold_id, captured),
+            change("hold", hold.hold_id, ended),
             change("charge", charge.charge_id, charge),
             _advanced(state, agreement, delivery.usage),
             *lots.ended(state, hold.drawn, charge.drawn),
-            *allowances.used(
-                state, hold.agreement_id, delivery.usage, call.now_us, freed=hold.workload
-            ),
+            *allowances.used(state, hold.agreement_id, delivery.usage, now_us, freed=hold.workload),
         ),
         decided={"lines": rating.lines},
     )
@@ -388,7 +395,13 @@ def _misfit(delivery: DeliveryRecord, hold: Hold, agreement: Agreement) -> str:
 
 
 def _charge(
-    call: Call, hold: Hold, agreement: Agreement, delivery: DeliveryRecord, units: int
+    hold: Hold,
+    agreement: Agreement,
+    delivery: DeliveryRecord,
+    units: int,
+    *,
+    now_us: int,
+    seq: int,
 ) -> Charge:
     charge = Charge(
         charge_id=derive_id("chg", hold.hold_id),
@@ -406,9 +419,9 @@ def _charge(
         position=hold.position,
         usage=dict(delivery.usage),
         result_sha256=delivery.result_sha256,
-        captured_at_us=call.now_us,
-        window_closes_at_us=call.now_us + agreement.dispute_window_s * SECOND_US,
-        seq=call.seq,
+        captured_at_us=now_us,
+        window_closes_at_us=now_us + agreement.dispute_window_s * SECOND_US,
+        seq=seq,
     )
     return shares.shared(charge, hold.drawn, agreement)
 

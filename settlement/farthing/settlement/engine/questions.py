@@ -12,6 +12,7 @@ from farthing.protocol.disputes.case import Reason, Ruling
 from farthing.protocol.errors import Refusal
 from farthing.protocol.ledger import Account
 from farthing.settlement.engine.commands import Question
+from farthing.settlement.engine.services import AcceptAnswer
 from farthing.settlement.engine.things import Key
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "KeyOf",
     "KeysOf",
     "Lookup",
+    "ObjectionTo",
     "OutcomeOf",
     "PreviewOf",
     "Proof",
@@ -69,7 +71,7 @@ class KeyOf(Question[KeyFacts | None]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ActiveKeys(Question[Mapping[str, str]]):
-    """The thumbprint of the key in force, by principal."""
+    """The thumbprint of the key in force that does everything, by principal."""
 
     principal_ids: tuple[str, ...]
 
@@ -134,6 +136,13 @@ class PreviewOf(Question[Ruling | Refusal]):
     principal_id: str
     charge_id: str
     reason: Reason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObjectionTo(Question[Refusal | None]):
+    """Why the answer to a call that the platform makes could not be paid for now."""
+
+    answer: AcceptAnswer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,11 +23,13 @@ from farthing.settlement.engine.questions import (
     KeyOf,
     KeysOf,
     Lookup,
+    ObjectionTo,
     OutcomeOf,
     PreviewOf,
     StandingOf,
     Things,
 )
+from farthing.settlement.engine.services import objection
 from farthing.settlement.engine.state import State, scope_of
 
 __all__ = ["answer"]
@@ -63,6 +65,8 @@ def answer(state: State, question: Question[object], now_us: int) -> object:
             return state.outcomes.get(scope_of(scope, operation, key))
         case PreviewOf(principal_id=principal_id, charge_id=charge_id, reason=reason):
             return preview(state, principal_id, charge_id, reason, max(now_us, state.at_us))
+        case ObjectionTo(answer=given):
+            return objection(state, given, max(now_us, state.at_us))
         case FiguresNow():
             return Figures(fee_ppm=state.fee_ppm, seq=state.seq, at_us=max(now_us, state.at_us))
         case _:

@@ -59,7 +59,9 @@ class Thing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             if not value:
                 del document[name]
             elif isinstance(value, tuple):
-                document[name] = [each.document() for each in value]
+                document[name] = [
+                    each.document() if isinstance(each, Thing) else each for each in value
+                ]
             elif isinstance(value, Thing):
                 document[name] = value.document()
         return document
@@ -206,7 +208,10 @@ class Allowance(Thing, frozen=True, kw_only=True):
 
 
 class Hold(Thing, frozen=True, kw_only=True):
-    """Money set aside. `position` is the rating position its capture is rated from."""
+    """Money set aside. `position` is the rating position its capture is rated from.
+
+    One that pays `on_answer` is for a call that the platform makes, and is captured by it alone.
+    """
 
     hold_id: str
     agreement_id: str
@@ -225,6 +230,7 @@ class Hold(Thing, frozen=True, kw_only=True):
     charge_id: str = ""
     seq: int
     drawn: tuple[Drawn, ...] = ()
+    on_answer: bool = False
 
 
 class Session(Thing, frozen=True, kw_only=True):
@@ -284,7 +290,8 @@ class Charge(Thing, frozen=True, kw_only=True):
     """What was captured of a hold or billed of a session, and where the money stands.
 
     A session's charge is of one batch; its `usage` is the sum of what was billed. `trail_seqs` are
-    the records that changed it after the capture, `seq`.
+    the records that changed it after the capture, `seq`; `corrected` the calls of which some usage
+    was taken back.
     """
 
     charge_id: str
@@ -312,6 +319,7 @@ class Charge(Thing, frozen=True, kw_only=True):
     tail: Tail | None = None
     drawn: tuple[Drawn, ...] = ()
     session_id: str = ""
+    corrected: tuple[int, ...] = ()
 
 
 class Dispute(Thing, frozen=True, kw_only=True):
@@ -415,9 +423,9 @@ class Payout(Thing, frozen=True, kw_only=True):
 _SPARSE: Final[Mapping[str, tuple[str, ...]]] = {
     "Agreement": ("partner",),
     "Allowance": ("limits", "proposed"),
-    "Charge": ("tail", "drawn", "session_id"),
+    "Charge": ("tail", "drawn", "session_id", "corrected"),
     "Dispute": ("held_partner_units",),
-    "Hold": ("drawn",),
+    "Hold": ("drawn", "on_answer"),
     "Key": ("purpose",),
     "Payout": ("sent_at_us",),
     "Principal": ("frozen_at_us",),

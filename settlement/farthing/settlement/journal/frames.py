@@ -24,6 +24,7 @@ from farthing.settlement.engine import questions, things
 from farthing.settlement.engine.agreements import Acceptance
 from farthing.settlement.engine.charges import SettleCharge
 from farthing.settlement.engine.commands import Command, Kept, Question
+from farthing.settlement.engine.corrections import Corrected
 from farthing.settlement.engine.disputes import CloseEvidence, Examined
 from farthing.settlement.engine.genesis import GENESIS, Genesis
 from farthing.settlement.engine.holds import Capture, ExpireHold
@@ -31,7 +32,7 @@ from farthing.settlement.engine.listings import Publishing
 from farthing.settlement.engine.lots import ExpireLot
 from farthing.settlement.engine.payments import ExpireTopUp, Processed
 from farthing.settlement.engine.principals import Named
-from farthing.settlement.engine.services import AbandonHold, ServiceCall
+from farthing.settlement.engine.services import AbandonHold, AcceptAnswer, ServiceCall
 from farthing.settlement.engine.sessions import ExpireSession
 from farthing.settlement.engine.usage import Reported
 
@@ -176,10 +177,12 @@ class _NotFiled(_Message, frozen=True, tag=2):
 # platform's own commands.
 _PLANNED: Final[Mapping[str, Any]] = {
     "abandon_hold": AbandonHold,
+    "accept_answer": AcceptAnswer,
     "accept_terms": Acceptance,
     "call_service": ServiceCall,
     "capture_hold": Capture,
     "close_evidence": CloseEvidence,
+    "correct_usage": Corrected,
     "enrol_organisation": Named[EnrolOrganisation],
     "expire_hold": ExpireHold,
     "expire_lot": ExpireLot,
@@ -428,6 +431,8 @@ class _Kind:
             kind = tuple.__class_getitem__((NOUNS[noun], ...))
         elif name == questions.PreviewOf.__name__:
             kind = _Ruled | _NotFiled
+        elif name == questions.ObjectionTo.__name__:
+            kind = Optional[_NotFiled]  # noqa: UP045  # as above
         self.narrow = msgspec.msgpack.Decoder(kind)
         self.wide = msgspec.json.Decoder(kind)
 

@@ -168,10 +168,13 @@ class Auditor:
     def _use(self, record: Json, agreement_id: str, position: Json) -> None:
         if "limits" in self.things["allowance"].get(agreement_id, {}):
             before = self.things["position"].get(agreement_id, {})
-            used = self.used[agreement_id, day(record["at_us"])]
+            counted_at_us = record["at_us"]
+            if record["operation"] == "correct_usage":
+                counted_at_us = one_of(record, "charge")["captured_at_us"]
+            used = self.used[agreement_id, day(counted_at_us)]
             for meter, quantity in position.items():
                 more = int(quantity) - int(before.get(meter, 0))
-                used[meter] = used.get(meter, 0) + more
+                used[meter] = max(0, used.get(meter, 0) + more)
 
     def _take_calls(self, record: Json) -> None:
         rejected = {place for place, _ in record["decided"]["rejected"]}

@@ -30,7 +30,7 @@ from farthing.settlement.engine.disputes import Examined
 from farthing.settlement.engine.holds import Capture
 from tests.construction import ISSUER, publishing
 from tests.papers import card_document, listing_document, public_jwk, signing_key, terms_document
-from tests.simulation.allowances import Allowing
+from tests.simulation.corrections import Correcting
 from tests.simulation.parties import ARGS, ASSETS, BODY, Party, signed
 
 __all__ = ["Market"]
@@ -52,7 +52,7 @@ TIERS: Final[tuple[tuple[dict[str, Json], ...], ...]] = (
 
 
 @dataclass(slots=True)
-class Market(Allowing):
+class Market(Correcting):
     """A crowd with money that trades."""
 
     def settlers(self) -> list[list[Command]]:
@@ -388,6 +388,7 @@ _DRAW_WEIGHTS: Final[dict[Callable[[Market], Command | None], int]] = {
     Market.place: 30,
     Market.capture: 18,
     Market.report: 26,
+    Market.correct: 6,
     Market.open_session: 9,
     Market.top_up_session: 3,
     Market.close_session: 3,

@@ -20,6 +20,7 @@ from tests.simulation.auditor import (
     one_of,
     total,
 )
+from tests.simulation.corrections_rules import RULES as CORRECTION_RULES
 from tests.simulation.prices import price, share, units_of
 from tests.simulation.purchases import SECOND_US, counted, counts, forbids
 from tests.simulation.sessions_rules import RULES as SESSION_RULES
@@ -389,6 +390,7 @@ _RULES: Final[dict[str, Callable[[Auditor, Json], None]]] = {
     "submit_evidence": _evidence,
     "unfreeze": _freeze,
     **ALLOWANCE_RULES,
+    **CORRECTION_RULES,
     **SESSION_RULES,
     **TREASURY_RULES,
 }

@@ -26,7 +26,7 @@ from tests.simulation.auditor import (
 from tests.simulation.prices import price, share, units_of
 from tests.simulation.purchases import SECOND_US, counted, counts, forbids
 
-__all__ = ["RULES", "reported_until_us"]
+__all__ = ["RULES", "part_of", "reported_until_us"]
 
 _REPORT_US: Final = 300 * SECOND_US
 _SKEW_US: Final = 5 * SECOND_US
@@ -136,11 +136,11 @@ def _report(books: Auditor, record: Json) -> None:
     events = json.loads(text)
     need(asked["batch_sha256"] == hashlib.sha256(text.encode()).hexdigest(), "another batch")
     need(asked["events"] == len(events), "another number of events")
-    signed_by = books.things["key"][_part(record["facts"]["usage_signature"], 0)["kid"]]
+    signed_by = books.things["key"][part_of(record["facts"]["usage_signature"], 0)["kid"]]
     in_force = signed_by["principal_id"], signed_by["status"]
     need(in_force == (session["vendor_id"], "active"), "signed by a key that is not in force")
-    voucher = _part(record["facts"]["voucher"], 1)
-    payer = _part(record["facts"]["voucher"], 0)["kid"]
+    voucher = part_of(record["facts"]["voucher"], 1)
+    payer = part_of(record["facts"]["voucher"], 0)["kid"]
     need(payer == session["payer_thumbprint"], "another's voucher")
     need(voucher["session_id"] == session["session_id"], "another session's voucher")
     best = {
@@ -342,7 +342,7 @@ def _units(amount: Json) -> int:
     return int(units_of(amount["amount"], amount["asset"]))
 
 
-def _part(token: str, place: int) -> Json:
+def part_of(token: str, place: int) -> Json:
     """A part of a token in compact form: 0 the header, 1 the claims."""
     part = token.split(".")[place]
     found: Json = json.loads(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)))

@@ -26,7 +26,7 @@ OPERATIONS = frozenset({
     "set_authority", "settle_charge", "submit_evidence", "terminate_agreement", "unfreeze",
     "withdraw_listing",
     "approve_allowance", "propose_allowance", "close_session", "expire_session",
-    "open_session", "report_usage", "top_up_session",
+    "open_session", "report_usage", "top_up_session", "correct_usage",
 })  # fmt: skip
 REFUSALS = frozenset({
     "capture_hold:capture_exceeds_hold", "capture_hold:hold_expired", "capture_hold:hold_resolved",
@@ -44,6 +44,8 @@ REFUSALS = frozenset({
     "report_usage:session_closed", "report_usage:signature_invalid", "report_usage:usage_invalid",
     "initiate_dispute:not_disputable", "top_up_session:asset_mismatch",
     "top_up_session:session_closed", "place_hold:allowance_exceeded",
+    "correct_usage:refund_exceeds_charge", "correct_usage:signature_invalid",
+    "correct_usage:usage_invalid",
     # Events of batches that were taken.
     "report_usage:after_end", "report_usage:before_session", "report_usage:beyond_voucher",
     "report_usage:duplicate", "report_usage:frozen", "report_usage:in_future",

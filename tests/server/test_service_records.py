@@ -1,10 +1,13 @@
 """What a call of the platform's leaves in the journal, an auditor and a buyer can follow."""
 
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
+from msgspec.structs import replace
 
 from farthing.clients.verify import verify_file
+from farthing.protocol.canonical import Json
 from farthing.protocol.faults import RuleBroken
 from farthing.protocol.records import Record, parse_record
 from farthing.protocol.replay.rulebook import Rulebook
@@ -13,6 +16,7 @@ from farthing.settlement.engine.commands import platform_command
 from farthing.settlement.engine.questions import FiguresNow, RecordAt
 from farthing.settlement.engine.services import AbandonHold
 from tests.server.calling import PDF, Selling, answering, selling
+from tests.server.lies import Lies
 
 FAILED = b'{"jsonrpc":"2.0","id":1,"result":{"content":[],"isError":true}}'
 
@@ -65,6 +69,65 @@ async def test_a_platform_that_gives_back_a_buyers_own_hold_is_caught(tmp_path: 
         rulebook.follow(record)
     with pytest.raises(RuleBroken, match="no call of its own"):
         rulebook.follow(written[-1])
+
+
+@pytest.mark.parametrize(
+    ("forged", "says"),
+    [
+        ({"operation": "capture_hold"}, "before its answer is accepted"),
+        ({"asked": {"hold_id": "", "result_sha256": "0" * 64}}, "another answer is accepted"),
+        ({"facts.delivery_signature": "e30..e30"}, "the delivery record"),
+        ({"facts.delivery.vendor_id": f"org_{'0' * 26}"}, "the delivery record"),
+    ],
+)
+async def test_a_platform_that_pays_for_another_answer_than_was_signed_for_is_caught(
+    tmp_path: Path, forged: dict[str, Any], says: str
+) -> None:
+    async with selling(tmp_path) as market:
+        await market.call()
+        *before, paid = await records(market)
+        # As its vendor would have done it.
+        captor = (await captured(market)).by
+
+    rulebook = Rulebook()
+    for record in before:
+        rulebook.follow(record)
+    facts = dict(paid.facts or {})
+    delivery = dict(cast("dict[str, Json]", facts["delivery"]))
+    for path, value in forged.items():
+        match path.split("."):
+            case ["facts", "delivery", member]:
+                facts["delivery"] = delivery | {member: value}
+            case ["facts", member]:
+                facts[member] = value
+            case ["operation"]:
+                paid = replace(paid, operation=value, by=captor)
+            case _:
+                paid = replace(paid, **{path: value})
+    with pytest.raises(RuleBroken, match=says):
+        rulebook.follow(replace(paid, facts=facts))
+
+
+async def captured(market: Selling) -> Record:
+    """The record of a capture by the vendor itself."""
+    held = await market.buyer.hold(market.agreement.agreement_id, {"page": 3}, PDF)
+    lies = Lies(market, {"pages": []}, {})
+    await market.vendor.capture(await lies.delivery(held.answer.hold_id))
+    return (await records(market))[-1]
+
+
+async def test_a_hold_that_says_another_than_its_operation_is_caught(tmp_path: Path) -> None:
+    async with selling(tmp_path) as market:
+        await market.call()
+        *before, placed, _ = await records(market)
+
+    rulebook = Rulebook()
+    for record in before:
+        rulebook.follow(record)
+    (held, *others) = placed.changed
+    after = {name: value for name, value in held.after.items() if name != "on_answer"}
+    with pytest.raises(RuleBroken, match="captured otherwise than it says"):
+        rulebook.follow(replace(placed, changed=(replace(held, after=after), *others)))
 
 
 async def test_the_pack_of_such_a_charge_verifies_like_every_other(tmp_path: Path) -> None:

@@ -45,8 +45,8 @@ class Delegating(Charged):
             key: Names the call. Under the same key nothing is done or charged twice.
 
         Raises:
-            Refused: `vendor_failed` where nothing is charged, `delivery_invalid` where it was,
-                `result_expired` where only the digest is left; `unavailable` after `wait_s`.
+            Refused: `vendor_failed` where nothing is charged, `result_expired` where only the
+                digest is left; `unavailable` after `wait_s`.
             NotDelivered: The answer is not what its receipt proves.
         """
         connection = self.connection

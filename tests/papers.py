@@ -48,13 +48,16 @@ def card_document(
     }
 
 
-def terms_document(*, dispute_window_s: int = 600, evidence_window_s: int = 60) -> dict[str, Json]:
+def terms_document(
+    *, dispute_window_s: int = 600, evidence_window_s: int = 60, usage_tolerance_ppm: int = 0
+) -> dict[str, Json]:
     """Standard terms with short windows."""
     return standard_terms(
         delivery_deadline_s=60,
         dispute_window_s=dispute_window_s,
         evidence_window_s=evidence_window_s,
         correction_window_s=60,
+        usage_tolerance_ppm=usage_tolerance_ppm,
     )
 
 

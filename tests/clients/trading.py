@@ -169,6 +169,7 @@ async def trading(
     card: JsonObject | None = None,
     balance: str = "1",
     open_shop: bool = True,
+    usage_tolerance_ppm: int = 0,
 ) -> AsyncIterator[Trading]:
     """A market with an operator, its agent and a vendor; times and sleeps are not waited for."""
     async with serving(tmp_path / "platform") as server:
@@ -179,10 +180,11 @@ async def trading(
         await Operator(operator).set_authority(
             agent.principal, per_call_max=usd("0.5"), per_day_max=usd("1")
         )
+        terms = terms_document(usage_tolerance_ppm=usage_tolerance_ppm)
         document = listing_document(
-            selling.principal, card or card_document(), terms_document(), url=f"{VENDOR_URL}/mcp"
+            selling.principal, card or card_document(), terms, url=f"{VENDOR_URL}/mcp"
         )
-        offer = Offer.bind(document | (listing or {}), card or card_document(), terms_document())
+        offer = Offer.bind(document | (listing or {}), card or card_document(), terms)
         await Vendor(selling).publish(offer)
         platform = httpx2.ASGITransport(server.service.app)
         market = Trading(

@@ -7,8 +7,21 @@ import pytest
 
 from farthing.protocol.canonical import INTEGER_MAX
 from farthing.protocol.errors import Code, refuse
+from farthing.protocol.messages.holds import PlaceHold
+from farthing.protocol.messages.services import CALL_SERVICE, CallService
 from farthing.protocol.usage import UsageOutcome
-from farthing.settlement.reports.metered import Rejected, reasons_of, rejected_of, reports_of
+from farthing.protocol.wire import Usage
+from farthing.settlement.engine.services import ServiceCall
+from farthing.settlement.reports.metered import (
+    Rejected,
+    Span,
+    begun_of,
+    events_of,
+    reasons_of,
+    rejected_of,
+    reports_of,
+    reports_within,
+)
 from farthing.settlement.reports.reads import View
 from tests.construction import Trade
 from tests.protocol.replay.metered import Metered, events
@@ -30,6 +43,36 @@ def reported() -> tuple[Trade, Metered]:
     late = events(6, 1, at_us=now_us, outcome=UsageOutcome.TIMED_OUT)
     session.report([*late, *events(3000, 1, at_us=now_us)])
     return trade, session
+
+
+def passed(trade: Trade) -> str:
+    """A call that the platform is asked to make; its hold."""
+    place = PlaceHold(
+        agreement_id=trade.agreement_id,
+        workload=(Usage(meter="page", quantity="1"),),
+        args_sha256="a" * 64,
+        expires_in_s=60,
+        idempotency_key=trade.room.key(),
+    )
+    ask = CallService(
+        agreement_id=place.agreement_id,
+        arguments={},
+        workload=place.workload,
+        idempotency_key=place.idempotency_key,
+    )
+    record = trade.room.done(trade.agent, CALL_SERVICE, ask, body=ServiceCall(place=place))
+    return record.changed[0].id
+
+
+def begun() -> tuple[Trade, list[str]]:
+    """Sessions, some opened at one instant, and a call by the platform between them."""
+    trade = Trade.opened()
+    ids = [Metered.opened(trade).session_id, Metered.opened(trade).session_id]
+    trade.room.advance(10)
+    ids.append(passed(trade))
+    trade.room.advance(10)
+    ids += [Metered.opened(trade).session_id for _ in range(3)]
+    return trade, ids
 
 
 async def everything(view: View, trade: Trade, session_id: str) -> list[object]:
@@ -80,6 +123,53 @@ async def test_each_party_has_the_rejections_of_its_sessions_and_the_sender_its_
     assert of_other == {}
     assert len(pages) == 4
     assert pages == sorted(pages, reverse=True)
+
+
+async def test_what_began_under_an_agreement_is_read_in_its_order_however_far_the_follower_is(
+    tmp_path: Path,
+) -> None:
+    trade, ids = begun()
+    records = committed(trade)
+    span = Span(agreement_id=trade.agreement_id)
+    readings = []
+    for stored in (1, len(records) - 4, len(records) - 2, len(records)):
+        extend(tmp_path / "reports.sqlite", records[:stored], batch=7)
+        async with viewed(tmp_path / "reports.sqlite", records) as view:
+            whole = await begun_of(view, span, 10)
+            pages, after = [], span
+            while page := await begun_of(view, after, 2):
+                pages += page
+                after = replace(after, after=page[-1].key)
+            middle = await begun_of(
+                view, replace(span, since_us=whole[2].at_us, last=whole[3].key), 9
+            )
+            other = await begun_of(view, replace(span, agreement_id="agr_other"), 9)
+        readings.append(whole)
+
+        assert sorted(each.id for each in whole) == sorted(ids)
+        assert [each.key for each in whole] == sorted(each.key for each in whole)
+        assert [each.noun for each in whole].index("hold") == 2
+        assert pages == whole
+        assert (middle, other) == (whole[2:4], [])
+
+    assert readings == [readings[0]] * 4
+
+
+async def test_reports_and_events_of_sessions_are_read_at_once(tmp_path: Path) -> None:
+    trade, session = reported()
+    records = committed(trade)
+    readings = []
+    for stored in (1, len(records) - 1, len(records)):
+        extend(tmp_path / "reports.sqlite", records[:stored], batch=7)
+        async with viewed(tmp_path / "reports.sqlite", records) as view:
+            ids = [session.session_id, "ses_other"]
+            readings.append((await events_of(view, ids), await reports_within(view, ids)))
+            alone = await reports_of(view, session.session_id)
+
+    events_found, reports_found = readings[0]
+    assert readings == [readings[0]] * 3
+    assert reports_found == {session.session_id: alone, "ses_other": []}
+    assert (events_found[session.session_id], events_found["ses_other"]) == (8, 0)
 
 
 @pytest.mark.parametrize(("call", "reports"), [(1, 1), (4, 1), (6, 1), (9, 0), (3000, 0)])

@@ -42,7 +42,13 @@ STEPS: Final = 32
 TRIES: Final = 200
 # Refusals of who speaks, given before anything else is looked at.
 SPEAKERS: Final = frozenset(
-    {Code.PROOF_EXPIRED, Code.PROOF_REPLAYED, Code.KEY_REVOKED, Code.REGISTRATION_PENDING}
+    {
+        Code.PROOF_EXPIRED,
+        Code.PROOF_REPLAYED,
+        Code.KEY_REVOKED,
+        Code.NOT_PERMITTED,
+        Code.REGISTRATION_PENDING,
+    }
 )
 # What a defect raises, in the engine or in the simulation itself.
 _DEFECTS: Final = (

@@ -30,7 +30,7 @@ from farthing.settlement.engine.disputes import Examined
 from farthing.settlement.engine.holds import Capture
 from tests.construction import ISSUER, publishing
 from tests.papers import card_document, listing_document, public_jwk, signing_key, terms_document
-from tests.simulation.corrections import Correcting
+from tests.simulation.machines import Manning
 from tests.simulation.parties import ARGS, ASSETS, BODY, Party, signed
 
 __all__ = ["Market"]
@@ -52,7 +52,7 @@ TIERS: Final[tuple[tuple[dict[str, Json], ...], ...]] = (
 
 
 @dataclass(slots=True)
-class Market(Correcting):
+class Market(Manning):
     """A crowd with money that trades."""
 
     def settlers(self) -> list[list[Command]]:
@@ -270,18 +270,19 @@ class Market(Correcting):
             usage={"page": used},
             delivered_at_us=self.now_us,
         )
-        document = delivery.document()
+        document, key = delivery.document(), self._hand(vendor)
         facts: dict[str, Json] = {
             "delivery": document,
-            "delivery_signature": signed(vendor.keys[-1], Typ.DELIVERY, document),
+            "delivery_signature": signed(key, Typ.DELIVERY, document),
         }
         ask = holds.CaptureHold(
             hold_id=hold["hold_id"],
             idempotency_key=self._id(),
             **facts,  # type: ignore[arg-type]
         )
-        body = Capture(ask=ask, delivery=delivery)
-        return self._ask(vendor.caller(), holds.CAPTURE_HOLD, ask, body=body, facts=facts)
+        body = Capture(ask=ask, delivery=delivery, key_thumbprint=key.thumbprint)
+        caller = vendor.caller(self._hand(vendor))
+        return self._ask(caller, holds.CAPTURE_HOLD, ask, body=body, facts=facts)
 
     def release(self) -> Command | None:
         hold = self._any("hold", waiting=0.8)
@@ -289,7 +290,7 @@ class Market(Correcting):
             return None
         ask = holds.ReleaseHold(hold_id=hold["hold_id"], idempotency_key=self._id())
         vendor = self._of(self.vendors, hold["vendor_id"])
-        return self._ask(vendor.caller(), holds.RELEASE_HOLD, ask)
+        return self._ask(vendor.caller(self._hand(vendor)), holds.RELEASE_HOLD, ask)
 
     def refund(self) -> Command | None:
         charge = self._any("charge", waiting=0.6)
@@ -412,6 +413,7 @@ _DRAW_WEIGHTS: Final[dict[Callable[[Market], Command | None], int]] = {
     Market.publish_any: 2,
     Market.freeze: 4,
     Market.rotate: 3,
+    Market.machine: 4,
     Market.revoke: 1,
     Market.newcomer: 4,
     Market.withdraw: 1,

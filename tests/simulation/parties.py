@@ -41,12 +41,13 @@ def _key(name: str) -> PrivateKey:
 
 @dataclass(slots=True)
 class Party:
-    """Somebody who signs. `keys` are all it ever had, the newest last."""
+    """Somebody who signs. `keys` are all it ever had, the newest last, `machines` for metering."""
 
     principal_id: str
     organisation_id: str
     role: Role
     keys: list[PrivateKey]
+    machines: list[PrivateKey] = field(default_factory=list)
 
     def caller(self, key: PrivateKey | None = None) -> Caller:
         return Caller(
@@ -152,6 +153,16 @@ class Crowd:
             return self.chance.choice(parties)
         return next(each for each in parties if each.principal_id == principal_id)
 
+    def _hand(self, vendor: Party) -> PrivateKey:
+        """The key that a vendor meters with now: a machine's where one is in force."""
+        keys = self.books.things["key"]
+        at_work = [
+            key for key in vendor.machines if keys.get(key.thumbprint, {}).get("status") == "active"
+        ]
+        if not at_work or self.chance.random() < 0.3:
+            return vendor.keys[-1]
+        return self.chance.choice(vendor.machines if self.chance.random() < 0.05 else at_work)
+
     # How it is sent
 
     def heal(self) -> None:
@@ -194,7 +205,7 @@ class Crowd:
         elif choice < 0.04 and not command.facts:
             for party in self._everybody():
                 if party.principal_id == by.principal_id:
-                    key = self.chance.choice(party.keys)
+                    key = self.chance.choice((*party.keys, *party.machines))
                     by = replace(by, key_thumbprint=key.thumbprint)
         return structs.replace(command, by=by) if by is not command.by else command
 
@@ -210,7 +221,9 @@ class Crowd:
 
     def _new_key(self) -> PrivateKey:
         # Few names, so that keys are made once a process and not once a life.
-        known = {key.thumbprint for each in self._everybody() for key in each.keys}
+        known = {
+            key.thumbprint for each in self._everybody() for key in (*each.keys, *each.machines)
+        }
         number = len(known)
         while (key := _key(str(number))).thumbprint in known:
             number += 1

@@ -24,7 +24,7 @@ from tests.simulation.corrections_rules import RULES as CORRECTION_RULES
 from tests.simulation.prices import price, share, units_of
 from tests.simulation.purchases import SECOND_US, counted, counts, forbids
 from tests.simulation.sessions_rules import RULES as SESSION_RULES
-from tests.simulation.sessions_rules import reported_until_us
+from tests.simulation.sessions_rules import part_of, reported_until_us
 from tests.simulation.treasury_rules import RULES as TREASURY_RULES
 from tests.simulation.treasury_rules import open_for_business
 
@@ -36,6 +36,8 @@ _LATER: Final = {
     "dispute": "evidence_due_at_us",
     "top_up": "expires_at_us",
 }
+_METERING: Final = frozenset({"report_usage", "capture_hold", "release_hold"})
+_MACHINES_MAX: Final = 16
 # When these are said is not modelled here: what a life must never do on a closed account is.
 _UNMODELLED: Final = frozenset({"account_closed", "amount_overflow"})
 
@@ -60,6 +62,8 @@ def _speaker(books: Auditor, record: Json) -> None:
     key = books.things["key"].get(by["key_thumbprint"])
     need(key is not None and key["principal_id"] == principal_id, "the key is not the caller's")
     need(key is not None and key["status"] == "active", "the key was not in force")
+    asks_for_all = key is not None and "purpose" not in key
+    need(asks_for_all or record["operation"] in _METERING, "a metering key did more than metering")
     principal = books.things["principal"][principal_id]
     organisation = books.things["principal"].get(principal["organisation_id"], principal)
     need(principal["status"] == organisation["status"] == "active", "it was not approved")
@@ -189,6 +193,8 @@ def _capture(books: Auditor, record: Json) -> None:
     ended = _ended(hold)
     if "refused" in record:
         code = record["refused"]["code"]
+        if code == "signature_invalid":
+            return
         if ended:
             need(code == ended, f"{code} of a hold that is {hold['status']}")
         else:
@@ -197,6 +203,9 @@ def _capture(books: Auditor, record: Json) -> None:
         return
     need(not ended, "a hold is captured a second time")
     need(record["at_us"] < hold["expires_at_us"], "a hold is captured past its end")
+    signed_by = books.things["key"][part_of(record["facts"]["delivery_signature"], 0)["kid"]]
+    in_force = signed_by["principal_id"], signed_by["status"]
+    need(in_force == (hold["vendor_id"], "active"), "signed by a key that is not in force")
     agreement = books.things["agreement"][hold["agreement_id"]]
     charge = one_of(record, "charge")
     usage, workload = counts(charge["usage"]), counts(hold["workload"])
@@ -360,9 +369,30 @@ def _rotate(books: Auditor, record: Json) -> None:
     by = record["by"]
     held = [each for each in record["changed"] if each["noun"] == "key"]
     ways = {each["id"]: each["after"]["status"] for each in held}
-    need(ways.pop(by["key_thumbprint"]) == "retired", "the old key speaks on")
+    old = record["asked"].get("replaces", by["key_thumbprint"])
+    need(ways.pop(old) == "retired", "the old key speaks on")
+    whose = books.things["key"][old]["principal_id"]
+    need(whose == by["principal_id"], "another's key is replaced")
     need(list(ways.values()) == ["active"], "a rotation gives one new key")
     need(not ways.keys() & books.things["key"].keys(), "a key that was known is given anew")
+    purposes = {each["after"].get("purpose") for each in held}
+    need(len(purposes) == 1, "a key is replaced by one for something else")
+
+
+def _add_key(books: Auditor, record: Json) -> None:
+    if "refused" in record:
+        return
+    key, principal_id = one_of(record, "key"), record["by"]["principal_id"]
+    wanted = (principal_id, "metering", "active")
+    need((key["principal_id"], key["purpose"], key["status"]) == wanted, "another key begins")
+    known = books.things["key"]
+    need(key["thumbprint"] not in known, "a key that was known is given anew")
+    machines = [
+        each
+        for each in known.values()
+        if (each["principal_id"], each.get("purpose"), each["status"]) == wanted
+    ]
+    need(len(machines) < _MACHINES_MAX, "a vendor has more machines than there may be")
 
 
 def _freeze(books: Auditor, record: Json) -> None:
@@ -376,6 +406,7 @@ def _freeze(books: Auditor, record: Json) -> None:
 
 _RULES: Final[dict[str, Callable[[Auditor, Json], None]]] = {
     "accept_terms": _accept,
+    "add_key": _add_key,
     "capture_hold": _capture,
     "close_evidence": _overdue,
     "expire_hold": _expire,

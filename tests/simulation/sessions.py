@@ -98,7 +98,7 @@ class Spending(Treasury):
             session["session_id"], [self._event(session, seq) for seq in seqs]
         )
         voucher = self._voucher(session, max(seqs))
-        key = vendor.keys[-1]
+        key = self._hand(vendor)
         if self.chance.random() < 0.05:
             # One of its own that may be out of force, or another's.
             key = self.chance.choice((*vendor.keys, self.chance.choice(self.vendors).keys[0]))
@@ -116,7 +116,7 @@ class Spending(Treasury):
         )
         body, is_sound = self._found(session, key, data, voucher)
         return self._ask(
-            vendor.caller(),
+            vendor.caller(self._hand(vendor)),
             sessions.REPORT_USAGE,
             ask,
             body=body,

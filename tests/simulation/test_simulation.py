@@ -26,7 +26,7 @@ OPERATIONS = frozenset({
     "set_authority", "settle_charge", "submit_evidence", "terminate_agreement", "unfreeze",
     "withdraw_listing",
     "approve_allowance", "propose_allowance", "close_session", "expire_session",
-    "open_session", "report_usage", "top_up_session", "correct_usage",
+    "open_session", "report_usage", "top_up_session", "correct_usage", "add_key",
 })  # fmt: skip
 REFUSALS = frozenset({
     "capture_hold:capture_exceeds_hold", "capture_hold:hold_expired", "capture_hold:hold_resolved",

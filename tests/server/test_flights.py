@@ -1,125 +1,30 @@
 """A call is on its way once, whichever front end was asked, and its end is kept for its time."""
 
 import asyncio
-import os
 import sqlite3
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
 
 from farthing.protocol.errors import Code, Refused, refuse
-from farthing.server.adapters.results import Results
-from farthing.server.flights import Flights, listening
+from farthing.server.flights import listening
 from farthing.server.ports import Progress
-
-SECRET = bytes(range(32))
-SECOND_US = 1_000_000
-KEPT_S = 60
-HOLD_ENDS_US = 1_100 * SECOND_US
-
-
-@dataclass(slots=True)
-class Clock:
-    now_us: int = 1_000 * SECOND_US
-
-    def __call__(self) -> int:
-        return self.now_us
-
-
-@dataclass(slots=True)
-class Work:
-    """A call that a test lets end when it likes."""
-
-    ending: bytes = b"what came"
-    slow: bool = False
-    raises: BaseException | None = None
-    told: int = 0
-    flights: list[int] = field(default_factory=list)
-    started: asyncio.Event = field(default_factory=asyncio.Event)
-    go: asyncio.Event = field(default_factory=asyncio.Event)
-
-    async def __call__(self, flights: int, progress: Progress) -> bytes:
-        self.flights.append(flights)
-        self.started.set()
-        for number in range(self.told):
-            progress(number, self.told, "")
-        if self.slow:
-            await self.go.wait()
-        if self.raises is not None:
-            raise self.raises
-        return self.ending
-
-
-@dataclass(slots=True)
-class Runway:
-    """Where ends land."""
-
-    fails: bool = False
-    landed: list[bytes] = field(default_factory=list)
-
-    async def __call__(self, ending: bytes) -> None:
-        self.landed.append(ending)
-        if self.fails:
-            raise Refused(refuse(Code.UNAVAILABLE))
-
-
-async def land(ending: bytes) -> None:
-    del ending
-
-
-@dataclass(slots=True)
-class Server:
-    """Front ends that share one file."""
-
-    folder: Path
-    clock: Clock = field(default_factory=Clock)
-
-    def results(self, secret: bytes = SECRET, bytes_max: int = 10_000_000) -> Results:
-        return Results(
-            self.folder / "results.sqlite",
-            secret=secret,
-            entropy=os.urandom,
-            bytes_max=bytes_max,
-        )
-
-    @asynccontextmanager
-    async def front_end(
-        self, holder: str, *, wait_s: float = 5, flights_max: int = 10, secret: bytes = SECRET
-    ) -> AsyncIterator[Flights]:
-        flights = Flights(
-            self.results(secret),
-            holder=holder,
-            now_us=self.clock,
-            wait_s=wait_s,
-            kept_s=KEPT_S,
-            flights_max=flights_max,
-        )
-        async with flights.running():
-            yield flights
+from tests.server.flying import (
+    HOLD_ENDS_US,
+    KEPT_S,
+    SECOND_US,
+    Server,
+    Work,
+    asked,
+    ended,
+    land,
+)
 
 
 @pytest.fixture
 def server(tmp_path: Path) -> Server:
     return Server(tmp_path)
-
-
-async def ended(asked: Awaitable[object]) -> Code | None:
-    try:
-        await asked
-    except Refused as refused:
-        return refused.code
-    return None
-
-
-async def asked(flights: Flights, hold_id: str, owner: str) -> Code | bool:
-    try:
-        async with flights.room(hold_id, owner) as is_known:
-            return is_known
-    except Refused as refused:
-        return refused.code
 
 
 async def test_two_front_ends_make_one_call(server: Server) -> None:
@@ -324,59 +229,6 @@ async def test_those_who_ask_at_once_share_the_room_there_is(server: Server) -> 
         assert await asked(flights, "five", "greedy") is False
 
 
-async def test_nothing_lands_that_cannot_be_kept(
-    server: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def full(self: Results, hold_id: str, ending: bytes, expires_at_us: int) -> None:
-        del self, hold_id, ending, expires_at_us
-        raise Refused(refuse(Code.UNAVAILABLE))
-
-    runway = Runway()
-    async with server.front_end("one") as flights:
-        with monkeypatch.context() as disk:
-            disk.setattr(Results, "end", full)
-            found = await ended(flights.obtain("hold", "owner", HOLD_ENDS_US, Work(), runway))
-        assert (found, runway.landed) == (Code.UNAVAILABLE, [])
-
-        # Whoever asks next goes on at once.
-        await flights.obtain("hold", "owner", HOLD_ENDS_US, Work(), runway)
-
-    assert runway.landed == [b"what came"]
-
-
-async def test_an_end_that_is_kept_lands_before_it_is_told_and_again_when_it_is_asked_for(
-    server: Server,
-) -> None:
-    runway = Runway()
-    async with server.front_end("one") as flights:
-        runway.fails = True
-        asking = flights.obtain("hold", "owner", HOLD_ENDS_US, Work(), runway)
-        assert await ended(asking) is Code.UNAVAILABLE
-        assert await flights.kept("hold") == b"what came"
-        runway.fails = False
-
-        landed = await flights.obtain("hold", "owner", HOLD_ENDS_US, Work(), runway)
-
-    assert landed.replayed
-    assert runway.landed == [b"what came"] * 2
-
-
-async def test_of_two_that_fly_at_once_the_end_that_is_kept_first_counts_for_both(
-    server: Server,
-) -> None:
-    slow, runway = Work(slow=True, ending=b"late"), Runway()
-    async with server.front_end("one") as one, server.front_end("two") as two:
-        asking = asyncio.create_task(one.obtain("hold", "owner", HOLD_ENDS_US, slow, runway))
-        await slow.started.wait()
-        server.clock.now_us += 6 * SECOND_US
-        first = await two.obtain("hold", "owner", HOLD_ENDS_US, Work(), runway)
-        slow.go.set()
-
-        assert (await asking).ending == first.ending == b"what came"
-
-    assert runway.landed == [b"what came"] * 2
-
-
 async def test_who_listens_hears_and_who_is_slow_holds_nobody_up(server: Server) -> None:
     heard: list[float] = []
     stuck = asyncio.Event()
@@ -424,6 +276,7 @@ async def claimed(server: Server, holder: str, *, held_s: int) -> None:
     await results.open()
     claim = await results.claim(
         "hold",
+        owner="owner",
         holder=holder,
         now_us=server.clock(),
         held_until_us=server.clock() + held_s * SECOND_US,

@@ -232,6 +232,7 @@ async def _killed_after_the_claim(
     now_us = flights._now_us()  # noqa: SLF001
     await flights._results.claim(  # noqa: SLF001
         hold_id,
+        owner="owner",
         holder="a front end that was killed",
         now_us=now_us,
         held_until_us=now_us + 5_000_000,

@@ -29,6 +29,8 @@ TAKEN: dict[str, tuple[str, object]] = {
     "service_calls_max": ("1", 1),
     "results_kept_s": ("60", 60),
     "results_bytes_max": ("65536", 65_536),
+    "results_share_bytes_max": ("5000000", 5_000_000),
+    "results_share_calls_max": ("1", 1),
 }
 
 
@@ -112,6 +114,8 @@ def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
         ("results_kept_s", "0", "results_kept_s"),
         ("vendor_answer_bytes_max", "65535", "vendor_answer_bytes_max"),
         ("results_bytes_max", "65535", "results_bytes_max"),
+        ("results_share_bytes_max", "65536", "results_share_bytes_max"),
+        ("results_share_calls_max", "0", "results_share_calls_max"),
         ("database_url", "postgresql://market", "PostgreSQL"),
         ("database_url", "postgresql+asyncpg://market", "PostgreSQL"),
         ("database_url", "sqlite:///:memory:", "file"),

@@ -23,7 +23,7 @@ from farthing.identity.keyring import Keyring, Purpose, open_secret
 from farthing.protocol.keys import Signer
 from farthing.server.adapters.manual import processors_of
 from farthing.server.adapters.outbound import Outbound
-from farthing.server.adapters.results import Results
+from farthing.server.adapters.results import Results, Share
 from farthing.server.adapters.vendors import McpVendors
 from farthing.server.doors.admission import Admission
 from farthing.server.doors.http_api import api_routes
@@ -193,6 +193,7 @@ def _flights(
         secret=open_secret(settings.keys_dir, "results", entropy),
         entropy=entropy,
         bytes_max=settings.results_bytes_max,
+        answer_bytes_max=settings.vendor_answer_bytes_max,
     )
     return Flights(
         results,
@@ -201,6 +202,7 @@ def _flights(
         wait_s=settings.service_wait_s,
         kept_s=settings.results_kept_s,
         flights_max=settings.service_calls_max,
+        share=Share(calls=settings.results_share_calls_max, size=settings.results_share_bytes_max),
     )
 
 

@@ -16,7 +16,7 @@ from typing import Final
 
 from farthing.protocol.errors import Code, FarthingError, Refused, refuse
 from farthing.protocol.times import SECOND_US
-from farthing.server.adapters.results import Results
+from farthing.server.adapters.results import Results, Share
 from farthing.server.ports import Progress
 
 __all__ = ["Flights", "Fly", "Land", "Landed", "Listener", "listening"]
@@ -85,6 +85,7 @@ class Flights:
         wait_s: how long one asking waits for a call that is on its way.
         kept_s: how long what a call came to can be asked for.
         flights_max: how many calls are made at once.
+        share: the most that is kept for one owner, calls that are on their way included.
     """
 
     def __init__(
@@ -96,6 +97,7 @@ class Flights:
         wait_s: float,
         kept_s: int,
         flights_max: int,
+        share: Share,
     ) -> None:
         self._results = results
         self._holder = holder
@@ -104,6 +106,7 @@ class Flights:
         self.kept_s = kept_s
         self._kept_us = kept_s * SECOND_US
         self._flights_max = flights_max
+        self._kept_max = share
         self._share_max = max(flights_max // _OWNERS_MIN, 1)
         self._flights: dict[str, _Flight] = {}
         self._taken: dict[object, tuple[str, str]] = {}
@@ -141,7 +144,11 @@ class Flights:
             return
         if await self._results.is_full():
             raise _no_room()
+        kept = await self._results.share(owner)
         # Nothing is waited for from here until the room is taken: many may ask at once.
+        if not self._has_share(owner, kept):
+            text = "Too much is kept of what this organisation has called: it is erased in time."
+            raise Refused(refuse(Code.OVERLOADED, message=text, retry_after_s=_SWEEP_S))
         taken = dict(self._taken.values())
         taken |= {each: flight.owner for each, flight in self._flights.items()}
         own = sum(each == owner for each in taken.values())
@@ -153,6 +160,16 @@ class Flights:
             yield False
         finally:
             del self._taken[asking]
+
+    def _has_share(self, owner: str, kept: Share) -> bool:
+        """Whether one call more may be kept for an owner, whatever it comes to."""
+        # Those that have room and are in the file by now are counted there.
+        begun = {hold_id for hold_id, whose in self._taken.values() if whose == owner}
+        calls = len(begun - self._flights.keys()) + 1
+        size = calls * self._results.answer_bytes_max
+        return (
+            kept.calls + calls <= self._kept_max.calls and kept.size + size <= self._kept_max.size
+        )
 
     async def kept(self, hold_id: str) -> bytes:
         """What is kept of the end of a call; empty where it has none, or none any more."""
@@ -180,6 +197,7 @@ class Flights:
             if flight is None:
                 claim = await self._results.claim(
                     hold_id,
+                    owner=owner,
                     holder=self._holder,
                     now_us=self._now_us(),
                     held_until_us=self._now_us() + _HELD_S * SECOND_US,

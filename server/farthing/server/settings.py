@@ -61,6 +61,9 @@ class Settings:
         service_calls_max: vendors' tools that one front end calls at once.
         results_kept_s: how long the result of a `call_service` can be asked for again.
         results_bytes_max: how large the file of results may become before no call is begun.
+        results_share_bytes_max: how much of it one organisation's calls may take; one that is on
+            its way counts for the most that it may come to.
+        results_share_calls_max: how many of one organisation's calls it remembers at once.
     """
 
     data_dir: Path = Path("farthing-data")
@@ -84,6 +87,8 @@ class Settings:
     service_calls_max: int = 256
     results_kept_s: int = 86_400
     results_bytes_max: int = 1_073_741_824
+    results_share_bytes_max: int = 134_217_728
+    results_share_calls_max: int = 10_000
 
     def __post_init__(self) -> None:
         if self.enrolment not in {"approved", "open"}:
@@ -151,11 +156,14 @@ class Settings:
 
     def _check_services(self) -> None:
         names = ("vendor_timeout_s", "service_wait_s", "service_calls_max", "results_kept_s")
+        names += ("results_share_calls_max",)
         if min(getattr(self, name) for name in names) < 1:
             raise InvalidSetting(f"{', '.join(names)}: at least 1")
         if min(self.vendor_answer_bytes_max, self.results_bytes_max) < _BYTES_MIN:
             text = f"vendor_answer_bytes_max, results_bytes_max: at least {_BYTES_MIN}"
             raise InvalidSetting(text)
+        if self.results_share_bytes_max < self.vendor_answer_bytes_max:
+            raise InvalidSetting("results_share_bytes_max: at least vendor_answer_bytes_max")
 
     def _check_database(self) -> None:
         if not self.database_url:

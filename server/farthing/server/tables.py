@@ -25,11 +25,14 @@ SIZE: Final = text(
     " FROM pragma_page_count AS pages, pragma_freelist_count AS free, pragma_page_size AS size"
 )
 
-# `flights`: how often somebody set out to make the call. `sealed`: empty until it ended.
+# `owner`: whose money it is. `flights`: how often somebody set out to make the call. `sealed`:
+# empty until it ended. `size`: its bytes, and until then the most that it may come to.
 SERVICE_CALL: Final = Table(
     "service_call",
     _METADATA,
     Column("hold_id", Text, primary_key=True),
+    Column("owner", Text, nullable=False),
+    Column("size", BigInteger, nullable=False),
     Column("holder", Text, nullable=False),
     Column("held_until_us", BigInteger, nullable=False),
     Column("flights", BigInteger, nullable=False),
@@ -37,3 +40,4 @@ SERVICE_CALL: Final = Table(
     Column("sealed", LargeBinary, nullable=False),
 )
 Index("service_call_expires", SERVICE_CALL.c.expires_at_us)
+Index("service_call_owner", SERVICE_CALL.c.owner, SERVICE_CALL.c.size)

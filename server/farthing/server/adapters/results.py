@@ -14,7 +14,17 @@ from typing import Final, TypeVar
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from sqlalchemy import URL, Connection, StaticPool, create_engine, delete, event, select, update
+from sqlalchemy import (
+    URL,
+    Connection,
+    StaticPool,
+    create_engine,
+    delete,
+    event,
+    func,
+    select,
+    update,
+)
 from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.schema import CreateIndex, CreateTable
@@ -22,7 +32,7 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 from farthing.protocol.errors import Code, Refused, refuse
 from farthing.server.tables import PRAGMAS, SERVICE_CALL, SIZE
 
-__all__ = ["Claim", "Results"]
+__all__ = ["Claim", "Results", "Share"]
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +57,14 @@ class Claim:
     ended: bytes | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Share:
+    """How many calls are remembered for somebody, and for how many bytes they count."""
+
+    calls: int
+    size: int
+
+
 class Results:
     """Calls by the id of their hold.
 
@@ -55,16 +73,24 @@ class Results:
         secret: 256 bits that everything in it is encrypted with (AES-GCM).
         entropy: random bytes of a length.
         bytes_max: how large the file may become before no new call is begun.
+        answer_bytes_max: what a call counts for until it has ended.
 
     Whatever goes wrong with the file is `unavailable`.
     """
 
     def __init__(
-        self, path: Path, *, secret: bytes, entropy: Callable[[int], bytes], bytes_max: int
+        self,
+        path: Path,
+        *,
+        secret: bytes,
+        entropy: Callable[[int], bytes],
+        bytes_max: int,
+        answer_bytes_max: int,
     ) -> None:
         self._cipher = AESGCM(secret)
         self._entropy = entropy
         self._bytes_max = bytes_max
+        self.answer_bytes_max = answer_bytes_max
         self._lock = Lock()
         self._closed = False
         # One connection that stays: SQLite folds its log whenever the last one closes.
@@ -87,12 +113,20 @@ class Results:
         await self._run(make)
 
     async def claim(
-        self, hold_id: str, *, holder: str, now_us: int, held_until_us: int, expires_at_us: int
+        self,
+        hold_id: str,
+        *,
+        owner: str,
+        holder: str,
+        now_us: int,
+        held_until_us: int,
+        expires_at_us: int,
     ) -> Claim:
         """Set out to make a call, unless it has ended or another is making it.
 
         Args:
             hold_id: whose call.
+            owner: whose money it is.
             holder: who sets out.
             now_us: the clock.
             held_until_us: until when it stays this one's without being held anew.
@@ -100,6 +134,8 @@ class Results:
         """
         row = {
             "hold_id": hold_id,
+            "owner": owner,
+            "size": self.answer_bytes_max,
             "holder": holder,
             "held_until_us": held_until_us,
             "flights": 1,
@@ -161,7 +197,7 @@ class Results:
         ended = (
             update(SERVICE_CALL)
             .where(_CALL.hold_id == hold_id, _CALL.sealed == b"")
-            .values(sealed=sealed, expires_at_us=expires_at_us)
+            .values(sealed=sealed, size=len(sealed), expires_at_us=expires_at_us)
         )
         found = select(_CALL.sealed).where(_CALL.hold_id == hold_id)
 
@@ -177,6 +213,12 @@ class Results:
         past = select(_CALL.hold_id).where(_CALL.expires_at_us <= now_us).limit(_FORGET_MAX)
         erased = delete(SERVICE_CALL).where(_CALL.hold_id.in_(past))
         return await self._run(lambda conn: conn.execute(erased).rowcount)
+
+    async def share(self, owner: str) -> Share:
+        """What of the file is an owner's."""
+        found = select(func.count(), func.sum(_CALL.size)).where(_CALL.owner == owner)
+        calls, size = await self._run(lambda conn: conn.execute(found).one())
+        return Share(calls=calls, size=size or 0)
 
     async def is_full(self) -> bool:
         """Whether the file is as large as it may become."""

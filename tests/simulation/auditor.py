@@ -177,7 +177,7 @@ class Auditor:
                 used[meter] = max(0, used.get(meter, 0) + more)
 
     def _take_calls(self, record: Json) -> None:
-        rejected = {place for place, _ in record["decided"]["rejected"]}
+        rejected = {place for place, *_ in record["decided"]["rejected"]}
         calls = self.calls[record["asked"]["session_id"]]
         for place, event in enumerate(json.loads(record["facts"]["usage"])):
             if place not in rejected:

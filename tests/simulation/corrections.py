@@ -83,7 +83,7 @@ class Correcting(Allowing):
         if not charge.get("session_id"):
             return []
         record = self.books.records[charge["seq"] - 1]
-        rejected = {place for place, _ in record["decided"]["rejected"]}
+        rejected = {place for place, *_ in record["decided"]["rejected"]}
         return [
             CallBack(
                 int(event["id"]),

@@ -78,7 +78,7 @@ def _given_back(
 def _used(books: Auditor, charge: Json) -> dict[int, dict[str, int]]:
     """What each call that a charge bills used, by the record that made it."""
     made = books.records[charge["seq"] - 1]
-    rejected = {place for place, _ in made["decided"]["rejected"]}
+    rejected = {place for place, *_ in made["decided"]["rejected"]}
     return {
         int(event["id"]): {m: n for m, n in counts(event["data"]["usage"]).items() if n}
         for place, event in enumerate(json.loads(made["facts"]["usage"]))

@@ -121,7 +121,7 @@ def live(
     told.codes |= {
         f"report_usage:{reason}"
         for record in life.books.records
-        for _, reason in record.get("decided", {}).get("rejected", ())
+        for _, reason, _ in record.get("decided", {}).get("rejected", ())
     }
     return told
 

@@ -152,6 +152,9 @@ def _report(books: Auditor, record: Json) -> None:
     need(decided["rejected"] == told.rejected, f"rejected {decided['rejected']}: {told.rejected}")
     need(decided["amounts"] == [*map(str, told.amounts)], f"billed otherwise than {told.amounts}")
     need(decided["billed"] == told.billed, "another number of calls is billed")
+    places = {place for place, *_ in told.rejected}
+    seqs = sorted(int(event["id"]) for n, event in enumerate(events) if n not in places)
+    need(decided["span"] == [*seqs[:1], *seqs[-1:]], "its calls are of another span")
     after = one_of(record, "session")
     spent_units = int(session["spent_units"]) + units
     need(int(after["spent_units"]) == spent_units, "another sum is spent")
@@ -193,7 +196,7 @@ def _judged(books: Auditor, session: Json, events: list[Json], at_us: int) -> _T
         )
         fault = next(faults, "")
         if fault:
-            told.rejected.append([place, fault])
+            told.rejected.append([place, fault, seq])
             told.amounts.append(0)
             continue
         told.taken.add(seq)

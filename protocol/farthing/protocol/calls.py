@@ -16,9 +16,20 @@ from farthing.protocol.records import Record
 from farthing.protocol.times import parse_time
 from farthing.protocol.usage import UsageOutcome
 
-__all__ = ["REPORT_USAGE", "ReportedCall", "call_of", "find_call", "reported_calls", "session_of"]
+__all__ = [
+    "REPORT_USAGE",
+    "ReportedCall",
+    "brief_of",
+    "call_of",
+    "find_call",
+    "reported_calls",
+    "session_of",
+]
 
 REPORT_USAGE: Final = "report_usage"
+# In the bytes of a record a quote within a text has a backslash before it: neither is in a text.
+_TEXT_BEGINS: Final = b'"facts":{"usage":"['
+_TEXT_ENDS: Final = b']","usage_signature":"'
 
 
 class ReportedCall(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,6 +51,19 @@ class ReportedCall(msgspec.Struct, frozen=True, kw_only=True):
         return not self.fault
 
 
+def brief_of(data: bytes) -> bytes:
+    """The bytes of a record without the text of a batch, for whoever needs the decisions alone.
+
+    They are no longer the record's: its hash, its leaf and its proof are of the whole.
+    """
+    begin = data.find(_TEXT_BEGINS)
+    if begin < 0:
+        return data
+    begin += len(_TEXT_BEGINS) - 1
+    end = data.find(_TEXT_ENDS, begin)
+    return data if end < 0 else data[:begin] + data[end + 1 :]
+
+
 def session_of(record: Record) -> str:
     """Whose usage an accepted report is of; empty for any other record."""
     if record.operation != REPORT_USAGE or record.refused is not None:
@@ -52,7 +76,7 @@ def reported_calls(record: Record) -> list[ReportedCall]:
     decided = cast("Mapping[str, Json]", record.decided)
     amounts = cast("list[str]", decided["amounts"])
     rejected = {
-        int(place): fault for place, fault in cast("list[tuple[int, str]]", decided["rejected"])
+        place: fault for place, fault, _ in cast("list[tuple[int, str, int]]", decided["rejected"])
     }
     return [
         _call(

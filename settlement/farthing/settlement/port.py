@@ -26,4 +26,7 @@ class Engine(Protocol):
         """Answer a question from state that is durable."""
 
     def follow(self, after_seq: int) -> AsyncIterator[Committed]:
-        """All records after `after_seq`, then each new one once it is durable."""
+        """All records after `after_seq`, then each new one once it is durable.
+
+        The text of a usage batch may be missing; the record is whole where it is asked for.
+        """

@@ -264,7 +264,7 @@ def test_sessions_in_order_break_no_rule() -> None:
         why
         for record in RECORDS
         if record.operation == REPORT
-        for _, why in (record.decided or {})["rejected"]
+        for _, why, _ in (record.decided or {})["rejected"]
     }
     assert reasons == {
         *("duplicate", "over_per_call", "before_session", "in_future", "after_end"),
@@ -301,7 +301,7 @@ def test_a_frozen_buyers_calls_are_not_billed_from_then_on() -> None:
     record = session.report(
         [*events(1, 1, at_us=frozen_us), *events(2, 1, at_us=frozen_us + 1)],
     )
-    assert (record.decided or {})["rejected"] == [[1, "frozen"]]
+    assert (record.decided or {})["rejected"] == [[1, "frozen", 2]]
     assert audited(room.journal).ok
 
 

@@ -200,7 +200,7 @@ def test_events_beyond_an_allowance_are_rejected_and_cost_nothing() -> None:
     )
 
     assert record.decided is not None
-    assert record.decided["rejected"] == [[1, "over_allowance"]]
+    assert record.decided["rejected"] == [[1, "over_allowance", 2]]
     assert record.decided["amounts"] == ["10000000", "0", "6000000"]
     assert failed.decided is not None
     assert failed.decided["rejected"] == []
@@ -228,7 +228,7 @@ def test_use_that_no_amount_holds_is_beyond_the_allowance_before_all_else() -> N
     record = session.report(events(1, 10**15, at_us=trade.room.now_us))
 
     assert record.decided is not None
-    assert record.decided["rejected"] == [[0, "over_allowance"]]
+    assert record.decided["rejected"] == [[0, "over_allowance", 1]]
 
 
 def test_after_its_end_nothing_more_may_be_used() -> None:
@@ -243,7 +243,7 @@ def test_after_its_end_nothing_more_may_be_used() -> None:
     assert code(trade.room.hold(trade.agent, trade.agreement_id, 1)) is Code.ALLOWANCE_EXCEEDED
     late = session.report([*events(1, 1, at_us=ends_us - 1), *events(2, 1, at_us=ends_us)])
     assert late.decided is not None
-    assert late.decided["rejected"] == [[1, "over_allowance"]]
+    assert late.decided["rejected"] == [[1, "over_allowance", 2]]
 
 
 def test_an_allowance_is_lifted_as_it_was_made() -> None:

@@ -154,7 +154,7 @@ class TradeMachine(RuleBasedStateMachine):
         if record.refusal is not None:
             assert record.code is Code.SESSION_CLOSED
             return
-        rejected = {place for place, _ in record.decided["rejected"]}
+        rejected = {place for place, *_ in record.decided["rejected"]}
         pages = sum(p for place, (_, p) in enumerate(calls) if place not in rejected)
         charges = [each for each in record.changed if each.noun == "charge"]
         assert bool(charges) == (pages > 0)

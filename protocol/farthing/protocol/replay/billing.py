@@ -138,8 +138,13 @@ def _rated(
     story: Story, record: Record, columns: Columns, session: JsonObject, charge: JsonObject
 ) -> dict[str, int]:
     """Rate the events that were not rejected, in order; gives the usage that is billed."""
-    amounts, rejected = _amounts(record), frozenset(_rejected(record))
+    amounts, rejected = _amounts(record), dict(_rejected(record))
     require(len(amounts) == len(columns.seqs), record, "an event has no amount")
+    same = all(columns.seqs[place] == call for place, call in rejected.items())
+    require(same, record, "what is rejected has another number")
+    taken = [seq for place, seq in enumerate(columns.seqs) if place not in rejected]
+    span = [min(taken), max(taken)] if taken else []
+    require((record.decided or {})["span"] == span, record, "its calls are of another span")
     running = Running(story.the_offer().card, quantities(charge["position"]))
     usage: dict[str, int] = {}
     calls = 0
@@ -169,14 +174,18 @@ def _amounts(record: Record) -> list[int]:
     return [int(str(each)) for each in amounts]
 
 
-def _rejected(record: Record) -> Iterator[int]:
+def _rejected(record: Record) -> Iterator[tuple[int, int]]:
+    """The place and the number of each event that was not taken."""
     rejected = (record.decided or {})["rejected"]
     if not isinstance(rejected, list):
         raise TypeError("what is rejected is no list")
     for each in rejected:
-        if not isinstance(each, list) or len(each) != 2 or not isinstance(each[0], int):
-            raise TypeError("what is rejected is no pair")
-        yield each[0]
+        if not isinstance(each, list) or len(each) != 3:
+            raise TypeError("what is rejected is told otherwise")
+        place, _, call = each
+        if not isinstance(place, int) or not isinstance(call, int):
+            raise TypeError("what is rejected is told otherwise")
+        yield place, call
 
 
 def _changed(record: Record, noun: str, name: str) -> JsonObject:

@@ -41,12 +41,13 @@ class Bounds:
 
 @dataclass(slots=True, kw_only=True)
 class Judged:
-    """What became of a batch: an amount for each event, the rejected, and what is billed."""
+    """What became of a batch: an amount for each event, what is rejected, taken and billed."""
 
     window: Window
     spent_units: int
     amounts: list[int] = field(default_factory=list)
-    rejected: list[tuple[int, UsageFault]] = field(default_factory=list)
+    rejected: list[tuple[int, UsageFault, int]] = field(default_factory=list)
+    taken: list[int] = field(default_factory=list)
     billed: list[CallBack] = field(default_factory=list)
     usage: dict[str, int] = field(default_factory=dict)
     position: dict[str, int] = field(default_factory=dict)
@@ -87,7 +88,7 @@ def judge(
         if fault is None:
             fault = _beyond(seq, units, judged.spent_units, bounds)
         if fault is not None:
-            judged.rejected.append((place, fault))
+            judged.rejected.append((place, fault, seq))
             judged.amounts.append(0)
             continue
         _take(judged, seq, units)
@@ -137,5 +138,6 @@ def _take(judged: Judged, seq: int, units: int) -> None:
     taken = judged.window.take(seq)
     assert taken is not None, "asked before"
     judged.window = taken
+    judged.taken.append(seq)
     judged.amounts.append(units)
     judged.spent_units += units

@@ -170,7 +170,8 @@ class Sessions:
             "amounts": [str(each) for each in judged.amounts],
             "billed": len(judged.billed),
             "lines": [line_document(line) for line in rated.lines],
-            "rejected": [[place, fault.value] for place, fault in judged.rejected],
+            "rejected": [[place, fault.value, call] for place, fault, call in judged.rejected],
+            "span": [min(judged.taken), max(judged.taken)] if judged.taken else [],
         }
         _session(record.decided == decided, "its events are judged otherwise")
         billed_units = judged.spent_units - units(session, "spent_units")

@@ -13,13 +13,12 @@ from typing import Final, cast
 
 import structlog
 
-from farthing.protocol.canonical import sha256_hex
 from farthing.protocol.errors import FarthingError, Refused
 from farthing.settlement.engine.commands import Committed
 from farthing.settlement.engine.questions import RecordAt
 from farthing.settlement.journal.store import Unreadable
 from farthing.settlement.port import Engine
-from farthing.settlement.reports.projection import BATCH_MAX, Followed
+from farthing.settlement.reports.projection import BATCH_MAX, Followed, mark_of
 
 __all__ = ["follow_history", "following_history"]
 
@@ -103,7 +102,7 @@ async def _follow(engine: Engine, followed: Followed, batch_max: int, sleep: Sle
 async def _is_in(engine: Engine, seq: int, record_sha256: str) -> bool:
     """Whether the journal still has the last record that was followed: a restore may not have."""
     data = await engine.ask(RecordAt(seq=seq))
-    return data is not None and sha256_hex(data) == record_sha256
+    return data is not None and mark_of(data) == record_sha256
 
 
 async def _pump(engine: Engine, seq: int, queue: Queue) -> None:

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, cast
 
-import orjson
 from msgspec.structs import replace
 
 from farthing.protocol.canonical import Json
@@ -131,7 +130,10 @@ def report(state: State, call: Call) -> Draft | Refusal:
             "amounts": [*map(str, judged.amounts)],
             "billed": len(judged.billed),
             "lines": [line_document(line) for line in rating.lines] if rating else [],
-            "rejected": [[place, fault.value] for place, fault in judged.rejected],
+            "rejected": [
+                [place, fault.value, columns.seqs[place]] for place, fault in judged.rejected
+            ],
+            "span": _span(columns, judged),
         },
     )
 
@@ -142,7 +144,7 @@ def report_answer(record: Record) -> UsageReport:
     charges = [each.after for each in record.changed if each.noun == "charge"]
     decided = record.decided
     assert decided is not None
-    rejected = cast("list[tuple[int, str]]", decided["rejected"])
+    rejected = cast("list[tuple[int, str, int]]", decided["rejected"])
     events = cast("int", record.asked["events"])
     return UsageReport(
         session_id=session.session_id,
@@ -150,7 +152,7 @@ def report_answer(record: Record) -> UsageReport:
         amount=money(int(charges[0]["amount_units"]) if charges else 0, session.asset),
         accepted=events - len(rejected),
         billed=cast("int", decided["billed"]),
-        rejected=_rejected(record, rejected),
+        rejected=tuple(RejectedEvent(id=str(call), reason=why) for _, why, call in rejected),
         spent=money(session.spent_units, session.asset),
         remaining=money(session.left_units, session.asset),
         max_cum=money(session.max_cum_units, session.asset),
@@ -358,9 +360,8 @@ def _left(drawn: tuple[Drawn, ...], used: tuple[Drawn, ...]) -> tuple[Drawn, ...
     return tuple(each for each in rest if each.amount_units)
 
 
-def _rejected(record: Record, rejected: Sequence[tuple[int, str]]) -> tuple[RejectedEvent, ...]:
-    if not rejected:
-        return ()
-    assert record.facts is not None
-    events = orjson.loads(record.facts["usage"])
-    return tuple(RejectedEvent(id=events[place]["id"], reason=why) for place, why in rejected)
+def _span(columns: Columns, judged: _Judged) -> list[Json]:
+    """The least and the greatest number that was taken."""
+    rejected = {place for place, _ in judged.rejected}
+    taken = [seq for place, seq in enumerate(columns.seqs) if place not in rejected]
+    return [min(taken), max(taken)] if taken else []

@@ -27,6 +27,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import SQLAlchemyError
 
+from farthing.protocol.calls import brief_of
 from farthing.protocol.canonical import canonical_bytes, sha256_hex
 from farthing.protocol.ledger import Account, split_account
 from farthing.protocol.records import Record
@@ -37,6 +38,7 @@ from farthing.settlement.reports.lines import Entry, Line, fold_lines, needs_of
 from farthing.settlement.reports.tables import (
     ACCOUNT,
     BEGUN,
+    CORRECTED,
     CURSOR,
     ENTRY,
     LINE,
@@ -48,7 +50,7 @@ from farthing.settlement.reports.tables import (
 )
 from farthing.settlement.reports.usage import fold_usage
 
-__all__ = ["BATCH_MAX", "Followed", "account_of", "counters_of"]
+__all__ = ["BATCH_MAX", "Followed", "account_of", "counters_of", "mark_of"]
 
 # Records of one transaction: enough to share its cost, few enough that the thread that folds them
 # gives the interpreter back soon (measured: 500 kept others waiting for 50 ms, 100 for 10).
@@ -113,7 +115,7 @@ class Followed:
                 moved = connection.execute(
                     update(CURSOR)
                     .where(CURSOR.c.seq == records[0].seq - 1)
-                    .values(seq=records[-1].seq, record_sha256=sha256_hex(committed[-1].data))
+                    .values(seq=records[-1].seq, record_sha256=mark_of(committed[-1].data))
                 )
                 if moved.rowcount != 1:
                     raise Unreadable(f"{self.path} does not end before record {records[0].seq}")
@@ -146,6 +148,11 @@ class Followed:
                 raise Unreadable(f"{self.path} is not open")
             with self._engine.begin() as connection:
                 yield connection
+
+
+def mark_of(data: bytes) -> str:
+    """What the cursor knows a record by, given whole or in brief."""
+    return sha256_hex(brief_of(data))
 
 
 def account_of(row: sqlalchemy.Row[Any]) -> Account:
@@ -184,7 +191,7 @@ def _opened(engine: Engine) -> tuple[int, str]:
 
 
 def _clear(connection: Connection) -> None:
-    for table in (LINE, ENTRY, ACCOUNT, BEGUN, REPORT, REJECTED, CURSOR):
+    for table in (LINE, ENTRY, ACCOUNT, BEGUN, CORRECTED, REPORT, REJECTED, CURSOR):
         connection.execute(delete(table))
     connection.execute(insert(CURSOR).values(one=1, version=VERSION, seq=0, record_sha256=""))
 
@@ -209,6 +216,7 @@ def _times(connection: Connection, seqs: Sequence[int]) -> dict[int, int]:
 def _usage_rows(records: Sequence[Record]) -> list[Row]:
     usage = fold_usage(records)
     rows: list[Row] = [(BEGUN, structs.asdict(each)) for each in usage.begun]
+    rows += [(CORRECTED, structs.asdict(each)) for each in usage.corrected]
     rows += [(REPORT, structs.asdict(each)) for each in usage.reports]
     for each in usage.rejections:
         row = structs.asdict(each)

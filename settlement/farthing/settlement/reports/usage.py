@@ -4,8 +4,7 @@ Boundary: pure, one record at a time, as `lines` is. A batch that could not be a
 of its own, known to nobody but who sent it. Source: spec/metering.md#what-was-rejected.
 """
 
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple, cast
 
@@ -21,19 +20,18 @@ __all__ = [
     "REFUSED",
     "UNATTRIBUTED",
     "Begun",
+    "Corrected",
     "Party",
     "Rejection",
     "Report",
     "Usage",
     "fold_usage",
-    "ids_in",
 ]
 
 _REPORT: Final = "report_usage"
+_CORRECT: Final = "correct_usage"
 # What they set money aside for, by noun.
 _BEGINS: Final = {"open_session": "session", "call_service": "hold"}
-# In canonical bytes nothing but an event's own id is followed by its source.
-_ID: Final = re.compile(r'"id":"([0-9]+)","source"')
 
 UNATTRIBUTED: Final = "unattributed"
 """Why a batch counts for nobody: that it is of a session of its sender's is not proven."""
@@ -107,11 +105,19 @@ class Begun(msgspec.Struct, frozen=True, kw_only=True):
         return self.at_us, self.id
 
 
+class Corrected(msgspec.Struct, frozen=True, kw_only=True):
+    """A correction of a session's calls."""
+
+    seq: int
+    session_id: str
+
+
 @dataclass(frozen=True, slots=True)
 class Usage:
     """What a stretch of records says of usage, each in the journal's order."""
 
     begun: list[Begun] = field(default_factory=list)
+    corrected: list[Corrected] = field(default_factory=list)
     reports: list[Report] = field(default_factory=list)
     rejections: list[Rejection] = field(default_factory=list)
 
@@ -124,12 +130,11 @@ def fold_usage(records: Iterable[Record]) -> Usage:
             _report(found, record)
         elif record.operation in _BEGINS and record.refused is None:
             found.begun.append(_begun(record))
+        elif record.operation == _CORRECT and record.refused is None:
+            charge = next(each.after for each in record.changed if each.noun == "charge")
+            session_id = str(charge["session_id"])
+            found.corrected.append(Corrected(seq=record.seq, session_id=session_id))
     return found
-
-
-def ids_in(record: Record) -> list[int]:
-    """The numbers of the calls of an accepted batch, in its order."""
-    return [*map(int, _ID.findall(cast("str", (record.facts or {})["usage"])))]
 
 
 def batch_reason(code: Code, path: str) -> str:
@@ -156,45 +161,42 @@ def _report(found: Usage, record: Record) -> None:
         return
     session = next(each.after for each in record.changed if each.noun == "session")
     charges = [each.id for each in record.changed if each.noun == "charge"]
-    calls = ids_in(record)
-    rejected = cast("list[list[Json]]", (record.decided or {})["rejected"])
-    taken = calls
-    if rejected:
-        places = {cast("int", place) for place, _ in rejected}
-        taken = [call for place, call in enumerate(calls) if place not in places]
+    decided = record.decided or {}
+    rejected = cast("list[tuple[int, str, int]]", decided["rejected"])
+    call_min, call_max = cast("list[int]", decided["span"]) or (0, 0)
     report = Report(
         seq=record.seq,
         at_us=record.at_us,
         session_id=str(session["session_id"]),
         agreement_id=str(session["agreement_id"]),
         charge_id=charges[0] if charges else "",
-        call_min=min(taken, default=0),
-        call_max=max(taken, default=0),
-        events=len(calls),
+        call_min=call_min,
+        call_max=call_max,
+        events=cast("int", record.asked["events"]),
         rejected=len(rejected),
     )
     found.reports.append(report)
     party = Party(*(str(session[name]) for name in Party._fields))
-    found.rejections.extend(_rejections(report, party, calls, rejected))
+    found.rejections.extend(_rejections(report, party, rejected))
 
 
 def _rejections(
-    report: Report, party: Party, calls: Sequence[int], rejected: Iterable[list[Json]]
+    report: Report, party: Party, rejected: Iterable[tuple[int, str, int]]
 ) -> list[Rejection]:
     return [
         Rejection(
             seq=report.seq,
-            place=cast("int", place),
+            place=place,
             at_us=report.at_us,
             session_id=report.session_id,
             agreement_id=report.agreement_id,
             party=party,
-            call=calls[cast("int", place)],
-            reason=str(reason),
+            call=call,
+            reason=reason,
             code="",
             events=1,
         )
-        for place, reason in rejected
+        for place, reason, call in rejected
     ]
 
 

@@ -6,14 +6,15 @@ judged; what it means, operations do. Source: spec/transport-http.md.
 
 import hashlib
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Final
 from urllib.parse import parse_qsl, urlencode
 
 import orjson
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Match, Route
+from starlette.types import Receive, Scope, Send
 
 from farthing.protocol.canonical import InvalidJson, parse_json
 from farthing.protocol.errors import Code, Refused, refuse
@@ -43,8 +44,22 @@ _NOUGHT: Final = re.compile(r"q=0(\.0*)?", re.ASCII)
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 
-def api_routes(market: Market) -> list[Route]:
-    """One route for each operation, and the document that describes them."""
+class _ByPath(BaseRoute):
+    """Some routes of which none has a variable part: found by their path, not one by one."""
+
+    def __init__(self, routes: Iterable[Route]) -> None:
+        self._routes = {route.path: route for route in routes}
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        route = self._routes.get(scope.get("path", ""))
+        return (Match.NONE, {}) if route is None else route.matches(scope)
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._routes[scope["path"]].handle(scope, receive, send)
+
+
+def api_routes(market: Market) -> list[BaseRoute]:
+    """The operations' paths, and the document that describes them."""
     document = orjson.dumps({**openapi(), "servers": [{"url": market.issuer}]})
 
     async def described(request: Request) -> Response:
@@ -53,9 +68,11 @@ def api_routes(market: Market) -> list[Route]:
 
     return [
         Route(OPENAPI, described),
-        *(_route(market, operation) for operation in OPERATIONS.values()),
-        *(_raw_route(market, each) for each in OPERATIONS.values() if each.raw is not None),
-    ]
+        _ByPath([
+            *(_route(market, operation) for operation in OPERATIONS.values()),
+            *(_raw_route(market, each) for each in OPERATIONS.values() if each.raw is not None),
+        ]),
+    ]  # fmt: skip
 
 
 def _route(market: Market, operation: AnyOperation) -> Route:

@@ -51,6 +51,7 @@ def test_the_example_offer_and_its_server_sell_a_call_as_printed(tmp_path: Path)
         rejected = run("session", "rejected", session_id, **reading)
         proven = answer("session", "receipt", session_id, "2", **selling)
         allowance = limited(agreement_id, reading, selling)
+        corrected = answer("correct", proven["charge_id"], "2:page=1", **selling)
         explained = run("explain", proven["charge_id"], **reading)
         shown = answer("session", "show", session_id, **selling)
         topped = answer("session", "top-up", session_id, "0.01", "USD", **reading)
@@ -72,7 +73,8 @@ def test_the_example_offer_and_its_server_sell_a_call_as_printed(tmp_path: Path)
     assert usage["rejected"] == []
     assert rejected.out == "Nothing was rejected.\n"
     assert (proven["cost"]["call"], proven["cost"]["amount"]["amount"]) == (2, "0.004")
-    assert {"calls", "succeeded"} <= set(explained.out.split())
+    assert (corrected["calls"], corrected["amount"]["amount"]) == (1, "0.002")
+    assert {"calls", "succeeded", corrected["correction_id"]} <= set(explained.out.split())
     assert {"in_force", "500"} <= set(allowance.split())
     assert (shown["calls"], shown["spent"]["amount"], shown["status"]) == (3, "0.012", "open")
     assert "entitlement" not in shown

@@ -298,14 +298,32 @@ def _explanation(console: Console, answer: Explanation) -> None:
     table(console, titles, [each for line in _lines(answer) for each in _shown_line(line, asset)])
     if answer.calls:
         told = f"{len(answer.calls)} of {answer.calls_in_all} calls"
-        titles = ("call", "at", "outcome", "usage", "amount", "rejected")
-        table(console, titles, map(_shown_call, answer.calls), title=told)
+        columns = ("call", "at", "outcome", "usage", "amount", "rejected", "taken back")
+        table(console, columns, map(_shown_call, answer.calls), title=told)
+    if answer.corrections:
+        table(
+            console,
+            ("correction", "calls", "given back", "fee returned"),
+            (
+                (
+                    each.correction_id,
+                    str(each.calls),
+                    amount(each.amount),
+                    amount(each.fee_returned),
+                )
+                for each in answer.corrections
+            ),
+        )
     postings_table(console, answer.postings)
 
 
 def _shown_call(call: CallCost) -> tuple[str, ...]:
-    usage = ", ".join(f"{each.meter} {each.quantity}" for each in call.usage)
-    return (str(call.call), call.at, call.outcome, usage, call.amount.amount, call.rejected)
+    used, taken_back = (
+        ", ".join(f"{each.meter} {each.quantity}" for each in usages)
+        for usages in (call.usage, call.taken_back)
+    )
+    shown = (call.outcome, used, call.amount.amount, call.rejected, taken_back)
+    return (str(call.call), call.at, *shown)
 
 
 def _lines(answer: Explanation) -> list[Line]:

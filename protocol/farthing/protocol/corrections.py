@@ -5,14 +5,15 @@ very same. Source: spec/metering.md#corrections.
 """
 
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from hashlib import sha256
 from itertools import pairwise
 from typing import Final, NamedTuple
 
 import msgspec
 
 from farthing.protocol.calls import reported_calls
-from farthing.protocol.canonical import INTEGER_MAX, Json, canonical_bytes, document_sha256
+from farthing.protocol.canonical import INTEGER_MAX, Json, canonical_bytes
 from farthing.protocol.documents import SLUG, DocumentError, Fault, Fields
 from farthing.protocol.rating import CompiledCard, Line, Position, RateCard, rate
 from farthing.protocol.rating.card import QUANTITY_MAX
@@ -40,6 +41,7 @@ CORRECT_USAGE: Final = "correct_usage"
 _ID_CHARACTERS_MAX: Final = 64
 _NUMBER: Final = re.compile(r"[1-9][0-9]{0,15}")
 _METER_CHARACTERS_MAX: Final = 64
+_ENCODER: Final = msgspec.json.Encoder(order="sorted")
 
 
 class CallBack(msgspec.Struct, frozen=True):
@@ -125,9 +127,9 @@ def calls_document(calls: Iterable[CallBack]) -> list[Json]:
     ]
 
 
-def calls_sha256(calls: Iterable[CallBack]) -> str:
-    """What stands for the billed calls of a charge in an auditor's memory."""
-    return document_sha256(calls_document(calls))
+def calls_sha256(calls: Sequence[CallBack]) -> bytes:
+    """What stands for the billed calls of a charge in an auditor's memory, and nowhere else."""
+    return sha256(_ENCODER.encode(calls)).digest()
 
 
 def billed_by(record: Record) -> list[CallBack]:

@@ -59,7 +59,7 @@ class Corrections:
 
     def begin(self, charge_id: str, billed: Sequence[CallBack]) -> None:
         """Remember what the calls used that a new charge bills."""
-        self._calls[charge_id] = bytes.fromhex(calls_sha256(billed))
+        self._calls[charge_id] = calls_sha256(billed)
 
     def follow(self, record: Record) -> None:
         """Judge the next record, if it is a correction. Raises `RuleBroken`."""
@@ -69,7 +69,7 @@ class Corrections:
             known = self._charges.get(change.id)
             _correction(known == _digest(before), "its charge was another before")
             billed = _billed(record)
-            same_calls = self._calls.get(change.id) == bytes.fromhex(calls_sha256(billed))
+            same_calls = self._calls.get(change.id) == calls_sha256(billed)
             _correction(same_calls, "the charge's calls had used something else")
             position = self._allowances.position(member(before, "agreement_id"))
             card = self._cards[member(before, "rate_card_sha256")]

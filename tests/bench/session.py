@@ -10,6 +10,7 @@ process; what settlement costs is added from the platform's processes.
 import asyncio
 import multiprocessing
 import socket
+import time
 from collections.abc import Mapping
 from multiprocessing.process import BaseProcess
 from multiprocessing.synchronize import Event
@@ -36,6 +37,8 @@ from farthing.protocol.keys import PublicKey
 from farthing.protocol.messages.agreements import Agreement
 from farthing.protocol.messages.sessions import GET_SESSION, OPEN_SESSION, GetSession, OpenSession
 from farthing.protocol.proofs import Entitlement, Voucher, voucher_jwt
+from farthing.protocol.rating import parse_card
+from farthing.protocol.rating.running import Running
 from farthing.protocol.wire import Money
 from farthing.protocol.x402 import PAYMENT, Presented, Price, payment, read_payment
 from farthing.server.engine import now_us
@@ -51,6 +54,7 @@ __all__ = ["run"]
 CALLERS: Final = 64
 CALLS: Final = 3_000
 ROUNDS: Final = 3
+RATED: Final = 100_000
 PER_CALL_UNITS: Final = 10_000_000
 ARGUMENTS: Final[dict[str, object]] = {"pdf": "a|b"}
 WAIT_S: Final = 60
@@ -135,6 +139,7 @@ async def _figures(
             baseline=unpaid[1]),
         Row(name="vendor CPU, sold by x402", unit="us", value=x402_at[1], baseline=unpaid[1]),
         Row(name="platform CPU a call, in batches", unit="us", value=min(shares)),
+        Row(name="of it rating", unit="us", value=_rating_us()),
         Row(
             name="CPU that a session adds to a checked call, vendor and platform",
             unit="us",
@@ -204,6 +209,16 @@ async def _drive(
         assert not result.is_error, result
 
     return await costed(call, len(metas), CALLERS, pids)
+
+
+def _rating_us() -> float:
+    """What the law's rating of one call after the other costs a call."""
+    running = Running(parse_card(card_document()), {})
+    before = time.process_time_ns()
+    for _ in range(RATED):
+        running.price({"page": 1})
+        running.take()
+    return (time.process_time_ns() - before) / 1000 / RATED
 
 
 async def _settled(market: Market, metas: list[Meta]) -> None:

@@ -1,7 +1,7 @@
 """How many usage events a second come in over HTTP, are rated, debited and durable when answered.
 
-Against a real server. Each lane is a session of its own and reports one signed batch after the
-other, as a vendor's reporter does; batches are signed before the clock starts.
+Against a real server of two front ends. Each lane is a session of its own and reports one signed
+batch after the other, as a vendor's reporter does; batches are signed before the clock starts.
 """
 
 import asyncio
@@ -34,8 +34,9 @@ from tests.remote import Market, opened
 
 __all__ = ["reported"]
 
+FRONT_ENDS: Final = 2
 LANES: Final = 6
-EVENTS: Final = 60_000
+EVENTS: Final = 120_000
 SIZES: Final = (100, 500)
 CAP_UNITS: Final = 10**13
 PER_CALL_UNITS: Final = 10**9
@@ -53,7 +54,7 @@ async def reported() -> list[Row]:
     """What comes in over HTTP, by size of the batches."""
     figures: list[Row] = []
     with TemporaryDirectory(dir=Path.cwd()) as folder:
-        server = ServerProcess(Path(folder), free_port())
+        server = ServerProcess(Path(folder), free_port(), workers=FRONT_ENDS)
         try:
             facts = await server.start()
             limits = httpx2.Limits(max_connections=LANES, max_keepalive_connections=LANES)

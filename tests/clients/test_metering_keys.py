@@ -18,6 +18,8 @@ from farthing.protocol.canonical import Json
 from farthing.protocol.errors import Code, Refused
 from farthing.protocol.evidence import verify
 from farthing.protocol.keys import PrivateKey
+from farthing.protocol.messages.charges import GET_EVIDENCE, GetEvidence
+from farthing.protocol.records import parse_record
 from farthing.server.auditing import audited
 from farthing.server.settings import Settings
 from tests.clients.trading import Trading, trading, usd
@@ -125,6 +127,25 @@ async def test_a_delivery_that_was_not_captured_is_captured_under_the_next_key(
 
     assert charge.amount == usd("0.004")
     assert market.desk.runs == 1
+    assert fault == ""
+
+
+async def test_of_many_machines_a_charge_is_proven_by_the_one_that_sold_it(tmp_path: Path) -> None:
+    async with trading(tmp_path, open_shop=False) as market:
+        main = Member(market.vendor.connection)
+        for name in ("an earlier", "a later"):
+            await market.vendor.add_metering_key(signing_key(f"{name} machine"))
+        await market.vendor.add_metering_key(MACHINE)
+        await main.rotate_key(NEXT, replaces=MACHINE.thumbprint)
+        await market.open_shop(signer=NEXT)
+        bought = await market.buyer.call_service(market.listing_id, PDF, {"page": 3})
+        ask = GetEvidence(charge_id=bought.charge.charge_id)
+        evidence = await market.buyer.connection.call(GET_EVIDENCE, ask)
+        fault = await fault_of(market, bought.charge.charge_id, tmp_path)
+
+    told = [parse_record(each.record.encode())[0] for each in evidence.receipts]
+    begun = [each.changed[-1].id for each in told if each.operation in {"add_key", "rotate_key"}]
+    assert begun == [MACHINE.thumbprint, NEXT.thumbprint]
     assert fault == ""
 
 

@@ -22,6 +22,7 @@ from farthing.protocol.messages.charges import (
 from farthing.protocol.messages.holds import Charge as ChargeView
 from farthing.protocol.messages.listings import Document
 from farthing.protocol.records import Record
+from farthing.protocol.signatures import read_header
 from farthing.protocol.times import format_time
 from farthing.protocol.wire import Usage, money
 from farthing.server.market import Market
@@ -108,9 +109,7 @@ async def get_evidence(market: Market, caller: Caller, ask: GetEvidence) -> Repl
     assert isinstance(source, Hold | Session)
     publication = await market.ask(Lookup(noun="document_seq", id=agreement.listing_sha256))
     assert isinstance(publication, int)
-    keys: set[int] = set()
-    for principal_id in (charge.buyer_id, charge.operator_id, charge.vendor_id):
-        keys |= {key.seq for key in await market.ask(KeysOf(principal_id=principal_id))}
+    keys = await _begun_at(market, charge)
     seqs = {publication, agreement.seq, source.seq, charge.seq, *charge.trail_seqs, *keys}
     return Reply(
         answer=Evidence(
@@ -120,6 +119,28 @@ async def get_evidence(market: Market, caller: Caller, ask: GetEvidence) -> Repl
             quote_keys=tuple(dict(jwk) for jwk in market.quote_keys),
         )
     )
+
+
+async def _begun_at(market: Market, charge: Charge) -> set[int]:
+    """Where the keys began that a charge's records are by: of many machines, the one that sold it.
+
+    A key that replaced another is proven by that one too.
+    """
+    record = await record_at(market, charge.seq)
+    signers = {record.by.key_thumbprint}
+    for name in ("delivery_signature", "usage_signature"):
+        if signature := (record.facts or {}).get(name):
+            signers.add(read_header(cast("str", signature)).kid)
+    seqs: set[int] = set()
+    for principal_id in (charge.buyer_id, charge.operator_id, charge.vendor_id):
+        keys = await market.ask(KeysOf(principal_id=principal_id))
+        replaced_at_us: set[int] = set()
+        for key in reversed(keys):
+            is_sellers = key.thumbprint in signers or key.until_us in replaced_at_us
+            if not key.purpose or is_sellers:
+                seqs.add(key.seq)
+                replaced_at_us.add(key.since_us)
+    return seqs
 
 
 def call_cost(call: ReportedCall, asset: str, taken_back: tuple[Usage, ...] = ()) -> CallCost:

@@ -21,6 +21,7 @@ from farthing.protocol.messages.reconciliation import (
 )
 from farthing.protocol.money import INT64_MAX
 from farthing.protocol.proofs import ProofError, read_voucher
+from farthing.protocol.purposes import may_sign
 from farthing.protocol.reconciliation import Acknowledged, GatewayCount, ack_of, reconcile
 from farthing.protocol.signatures import InvalidSignature, Typ, read_header, verify_detached
 from farthing.protocol.terms import Terms
@@ -273,7 +274,8 @@ async def _gateway(
         kid = read_header(ask.gateway_signature).kid
         holder = await market.directory.holder(kid)
         parties = (agreement.buyer_id, agreement.operator_id, agreement.vendor_id)
-        key = holder.key if holder and holder.principal_id in parties else None
+        is_for_it = holder is not None and may_sign(holder.purpose, Typ.GATEWAY)
+        key = holder.key if holder and is_for_it and holder.principal_id in parties else None
         verify_detached(ask.gateway_signature, Typ.GATEWAY, data, {kid: key}.get)
     except InvalidSignature as error:
         text = f"It does not verify: {error}."

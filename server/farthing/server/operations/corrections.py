@@ -55,6 +55,8 @@ async def _read(
         text = f"The correction cannot be read: {error}."
         fault = found.fault or refuse(Code.USAGE_INVALID, path=error.path, message=text)
         return replace(found, fault=fault), []
+    if found.fault is not None:
+        return found, []
     charge = await market.ask(Lookup(noun="charge", id=ask.charge_id))
     if not isinstance(charge, Charge) or charge.vendor_id != caller.principal_id:
         return found, []

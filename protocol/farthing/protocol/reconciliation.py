@@ -13,9 +13,12 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final, cast
 
+from msgspec import structs
+
 from farthing.protocol import base64url
 from farthing.protocol.calls import ReportedCall
 from farthing.protocol.canonical import Json, parse_json
+from farthing.protocol.corrections import correction_of
 from farthing.protocol.records import Record
 from farthing.protocol.usage import BILLED
 from farthing.protocol.vouchers import ack_after
@@ -29,13 +32,16 @@ __all__ = [
     "Direction",
     "GatewayCount",
     "Reconciliation",
+    "TakenBack",
     "ack_of",
     "proven_of",
     "reconcile",
+    "taken_back_by",
     "together",
 ]
 
 _PPM: Final = 1_000_000
+_TAKEN_BACK: Final = "taken_back"
 
 
 class Direction(StrEnum):
@@ -53,7 +59,7 @@ class DifferenceKind(StrEnum):
     UNREPORTED = "unreported"
     """Its answer was acknowledged, and no event of it was reported."""
     NOT_BILLED = "not_billed"
-    """Its answer was acknowledged; its event is of no success, or was rejected."""
+    """Its answer was acknowledged; its event is of no success, was rejected, or all taken back."""
     REJECTED = "rejected"
     """Its event is of a success and was rejected; its buyer acknowledged no answer either."""
     AMOUNT_DIFFERS = "amount_differs"
@@ -62,6 +68,8 @@ class DifferenceKind(StrEnum):
     """What was billed used other quantities than the answer said that its buyer acknowledged."""
     RESULT_DIFFERS = "result_differs"
     """The vendor signed the digest of another result than the buyer received."""
+    CORRECTED_DIFFERS = "corrected_differs"
+    """What corrected calls cost in the end, together, is not the buyer's own rating of them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,9 +94,18 @@ class GatewayCount:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Difference:
-    """A call of which the countings differ. `fault` is why its event was rejected.
+class TakenBack:
+    """What corrections took back of a session: quantities by call and meter, and their price."""
 
+    calls: Mapping[int, Mapping[str, int]] = field(default_factory=dict)
+    units: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Difference:
+    """A call of which the countings differ; number 0 is all corrected calls together.
+
+    `fault` is why its event was rejected, or `taken_back`.
     `direction` is None where only the result differs, or one meter is over and another under.
     """
 
@@ -191,6 +208,16 @@ def ack_of(record: Record) -> str:
     return cast("str", claims["ack"])
 
 
+def taken_back_by(records: Iterable[Record]) -> TakenBack:
+    """What corrections of one session took back, each call once."""
+    calls: dict[int, Mapping[str, int]] = {}
+    units = 0
+    for record in records:
+        calls |= {each.seq: each.usage for each in correction_of(record).calls}
+        units += int(cast("str", (record.decided or {})["units"]))
+    return TakenBack(calls=calls, units=units)
+
+
 def proven_of(acknowledged: Sequence[Acknowledged], acks: Collection[str]) -> int:
     """How many acknowledgements, from the first on, are proven by the `ack` of signed vouchers.
 
@@ -212,6 +239,7 @@ def reconcile(
     acks: Collection[str],
     gateway: GatewayCount | None = None,
     *,
+    taken_back: TakenBack | None = None,
     session_id: str = "",
 ) -> Reconciliation:
     """Compare all that was reported of a session with all that was acknowledged in it.
@@ -221,24 +249,38 @@ def reconcile(
         acknowledged: the buyer's list, each call once, in the order of receipt.
         acks: as for `proven_of`.
         gateway: what a gateway saw of the session, where one did.
+        taken_back: what corrections took back of its calls.
         session_id: named in each difference.
     """
     told = _told(calls)
+    back = taken_back or TakenBack()
+    corrected_units = _corrected(told, back)
     known = {each.seq: each for each in acknowledged}
     assert len(known) == len(acknowledged), "a call is acknowledged once"
-    both = [_Both(told.get(seq), known.get(seq)) for seq in sorted(told.keys() | known.keys())]
-    differences = tuple(
-        differs for each in both if (differs := _difference(session_id, each)) is not None
+    both = [
+        _Both(told.get(seq), known.get(seq), is_corrected=seq in back.calls)
+        for seq in sorted(told.keys() | known.keys())
+    ]
+    corrected = Compared.of(
+        corrected_units, sum(each.known_units for each in both if each.is_priced_together)
     )
+    differences = [
+        differs for each in both if (differs := _difference(session_id, each)) is not None
+    ]
+    if corrected.over or corrected.under:
+        differences.append(_together_differ(session_id, corrected))
     found = Reconciliation(
         calls=Counted(
             buyer=_summed((each.billed is not None, each.answer is not None) for each in both),
             platform=_summed((each.signed is not None, each.billed is not None) for each in both),
         ),
-        units=_summed((each.billed_units, each.known_units) for each in both),
+        units=corrected
+        + _summed(
+            (each.billed_units, each.known_units) for each in both if not each.is_priced_together
+        ),
         meters=_meters(both),
         proven=proven_of(acknowledged, acks),
-        differences=differences,
+        differences=tuple(differences),
         other_results=sum(each.kind is DifferenceKind.RESULT_DIFFERS for each in differences),
     )
     return found if gateway is None else together((found, _beside(found, gateway)))
@@ -273,6 +315,12 @@ class _Both:
 
     call: ReportedCall | None
     answer: Acknowledged | None
+    is_corrected: bool = False
+
+    @property
+    def is_priced_together(self) -> bool:
+        """Whether its price is known only with that of all corrected calls."""
+        return self.is_corrected and self.billed is not None
 
     @property
     def seq(self) -> int:
@@ -280,8 +328,10 @@ class _Both:
 
     @property
     def signed(self) -> ReportedCall | None:
-        """The event, where the vendor signed that it delivered."""
-        return self.call if self.call and self.call.outcome in BILLED else None
+        """The event, where the vendor signed that it delivered, and stands by it."""
+        call = self.call
+        stands = call is not None and call.outcome in BILLED and call.fault != _TAKEN_BACK
+        return call if stands else None
 
     @property
     def billed(self) -> ReportedCall | None:
@@ -310,6 +360,20 @@ def _told(calls: Iterable[ReportedCall]) -> dict[int, ReportedCall]:
         if (known := told.get(call.seq)) is None or not known.is_taken:
             told[call.seq] = call
     return told
+
+
+def _corrected(told: dict[int, ReportedCall], back: TakenBack) -> int:
+    """Take back of each call what was corrected, and give what all of them cost in the end."""
+    units = -back.units
+    for seq, usage in back.calls.items():
+        call = told[seq]
+        units += call.amount_units
+        left = {meter: used - usage.get(meter, 0) for meter, used in call.usage.items()}
+        if any(left.values()):
+            told[seq] = structs.replace(call, usage=left)
+        else:
+            told[seq] = structs.replace(call, usage={}, amount_units=0, fault=_TAKEN_BACK)
+    return units
 
 
 def _usage(call: ReportedCall | None) -> Mapping[str, int]:
@@ -368,6 +432,17 @@ def _difference(session_id: str, both: _Both) -> Difference | None:
     )
 
 
+def _together_differ(session_id: str, corrected: Compared) -> Difference:
+    return Difference(
+        session_id=session_id,
+        seq=0,
+        kind=DifferenceKind.CORRECTED_DIFFERS,
+        direction=Direction.OVER if corrected.over else Direction.UNDER,
+        billed_units=corrected.one,
+        acknowledged_units=corrected.other,
+    )
+
+
 def _kind(both: _Both) -> tuple[DifferenceKind, Direction | None] | None:
     call, answer = both.billed, both.answer
     if answer is None:
@@ -379,7 +454,7 @@ def _kind(both: _Both) -> tuple[DifferenceKind, Direction | None] | None:
         return kind, Direction.UNDER
     if call.result_sha256 != answer.result_sha256:
         return DifferenceKind.RESULT_DIFFERS, None
-    if call.amount_units != answer.units:
+    if not both.is_corrected and call.amount_units != answer.units:
         is_over = call.amount_units > answer.units
         return DifferenceKind.AMOUNT_DIFFERS, Direction.OVER if is_over else Direction.UNDER
     known = both.known_usage

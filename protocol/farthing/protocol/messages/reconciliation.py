@@ -140,7 +140,7 @@ class MeterTally:
 
 @message
 class SessionTally:
-    """One session. `counted` is the platform's own sum, kept beside the reports.
+    """One session. `counted` is the platform's own sum, kept beside the reports, uncorrected.
 
     `proven` is how many of the list a signed voucher proves. One that is not `compared` has more
     events than an answer holds; of it nothing is in the sums.
@@ -163,8 +163,9 @@ class SessionTally:
 
 @message
 class CallDifference:
-    """A call of which the countings differ; `fault` is why its event was rejected.
+    """A call of which the countings differ; number 0 is all corrected calls of a session together.
 
+    `fault` is why its event was rejected, or `taken_back`.
     `direction` is whether the vendor's is over or under the other; empty where only the result
     differs, or one meter is over and another under.
     """
@@ -179,6 +180,7 @@ class CallDifference:
         "amount_differs",
         "usage_differs",
         "result_differs",
+        "corrected_differs",
     ]
     direction: Literal["over", "under", ""]
     billed: Money

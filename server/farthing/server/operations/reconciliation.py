@@ -22,7 +22,13 @@ from farthing.protocol.messages.reconciliation import (
 from farthing.protocol.money import INT64_MAX
 from farthing.protocol.proofs import ProofError, read_voucher
 from farthing.protocol.purposes import may_sign
-from farthing.protocol.reconciliation import Acknowledged, GatewayCount, ack_of, reconcile
+from farthing.protocol.reconciliation import (
+    Acknowledged,
+    GatewayCount,
+    ack_of,
+    reconcile,
+    taken_back_by,
+)
 from farthing.protocol.signatures import InvalidSignature, Typ, read_header, verify_detached
 from farthing.protocol.terms import Terms
 from farthing.protocol.times import parse_time
@@ -32,7 +38,13 @@ from farthing.server.operations.replies import Reply, own, record_at
 from farthing.server.operations.tallies import Passed, Tallied, reconciliation_view
 from farthing.settlement.engine.questions import Lookup
 from farthing.settlement.engine.things import Agreement, Charge, Hold, Session
-from farthing.settlement.reports.metered import Span, begun_of, events_of, reports_within
+from farthing.settlement.reports.metered import (
+    Span,
+    begun_of,
+    corrections_within,
+    events_of,
+    reports_within,
+)
 from farthing.settlement.reports.reads import View
 from farthing.settlement.reports.usage import Begun, Report
 
@@ -56,6 +68,7 @@ class _Page:
 
     begun: Sequence[Begun]
     reports: Mapping[str, Sequence[Report]]
+    corrections: Mapping[str, Sequence[int]]
     too_long: frozenset[str]
     cursor: str
     as_of_seq: int
@@ -82,7 +95,7 @@ async def reconcile_usage(market: Market, caller: Caller, ask: ReconcileUsage) -
         if each.id in page.too_long:
             tallied.append(Tallied(session=one.session))
         else:
-            tallied.append(await _compared(market, one, page.reports.get(each.id, ()), seen))
+            tallied.append(await _compared(market, one, page, seen))
     terms = await market.ask(Lookup(noun="terms", id=agreement.terms_sha256))
     answer = reconciliation_view(
         agreement, cast("Terms", terms), tallied, passed, as_of_seq=page.as_of_seq
@@ -157,6 +170,7 @@ async def _read(view: View, begun: Sequence[Begun], too_long: frozenset[str], cu
     return _Page(
         begun=begun,
         reports=await reports_within(view, ids),
+        corrections=await corrections_within(view, ids),
         too_long=too_long,
         cursor=cursor,
         as_of_seq=view.as_of_seq,
@@ -164,17 +178,25 @@ async def _read(view: View, begun: Sequence[Begun], too_long: frozenset[str], cu
 
 
 async def _compared(
-    market: Market, listed: _Listed, reports: Sequence[Report], gateway: GatewayCount | None
+    market: Market, listed: _Listed, page: _Page, gateway: GatewayCount | None
 ) -> Tallied:
+    session_id = listed.session.session_id
     calls: list[ReportedCall] = []
     acks = set(listed.acks)
-    for report in reports:
+    for report in page.reports[session_id]:
         record = await record_at(market, report.seq)
         calls += reported_calls(record)
         acks.add(ack_of(record))
+    corrections = [await record_at(market, seq) for seq in page.corrections[session_id]]
     # Twenty thousand calls take a while, in which others shall be answered.
     found = await asyncio.to_thread(
-        reconcile, calls, listed.calls, acks, gateway, session_id=listed.session.session_id
+        reconcile,
+        calls,
+        listed.calls,
+        acks,
+        gateway,
+        taken_back=taken_back_by(corrections),
+        session_id=session_id,
     )
     return Tallied(session=listed.session, found=found, gateway=gateway)
 

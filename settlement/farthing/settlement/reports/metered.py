@@ -13,13 +13,14 @@ from sqlalchemy import ColumnElement, Row, func, or_, select, tuple_
 
 from farthing.protocol.canonical import INTEGER_MAX
 from farthing.settlement.reports.reads import View
-from farthing.settlement.reports.tables import BEGUN, REJECTED, REPORT
-from farthing.settlement.reports.usage import Begun, Party, Rejection, Report
+from farthing.settlement.reports.tables import BEGUN, CORRECTED, REJECTED, REPORT
+from farthing.settlement.reports.usage import Begun, Corrected, Party, Rejection, Report
 
 __all__ = [
     "Rejected",
     "Span",
     "begun_of",
+    "corrections_within",
     "events_of",
     "reasons_of",
     "rejected_of",
@@ -175,6 +176,18 @@ async def events_of(view: View, session_ids: Sequence[str]) -> Mapping[str, int]
     for report in view.usage.reports:
         counts[report.session_id] += report.events
     return counts
+
+
+async def corrections_within(view: View, session_ids: Sequence[str]) -> Mapping[str, list[int]]:
+    """The corrections of sessions, by session: their records in order."""
+    rows = await view.rows(
+        select(CORRECTED).where(CORRECTED.c.session_id.in_(session_ids)).order_by(CORRECTED.c.seq)
+    )
+    found: dict[str, list[int]] = {session_id: [] for session_id in session_ids}
+    for each in (*(Corrected(**row._asdict()) for row in rows), *view.usage.corrected):
+        if each.session_id in found:
+            found[each.session_id].append(each.seq)
+    return found
 
 
 async def reports_within(view: View, session_ids: Sequence[str]) -> Mapping[str, list[Report]]:

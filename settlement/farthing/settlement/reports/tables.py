@@ -11,6 +11,7 @@ from sqlalchemy import BigInteger, Column, Index, MetaData, Table, Text
 __all__ = [
     "ACCOUNT",
     "BEGUN",
+    "CORRECTED",
     "CURSOR",
     "ENTRY",
     "LINE",
@@ -22,7 +23,7 @@ __all__ = [
 ]
 
 # Raised when the same journal would make other rows: they are then made anew.
-VERSION: Final = 3
+VERSION: Final = 4
 METADATA: Final = MetaData()
 
 # The journal is the durable thing; what the log loses of these is followed again.
@@ -117,6 +118,14 @@ BEGUN: Final = Table(
     Column("id", Text, nullable=False),
 )
 Index("usage_begun_agreement", BEGUN.c.agreement_id, BEGUN.c.at_us, BEGUN.c.id)
+
+CORRECTED: Final = Table(
+    "usage_corrected",
+    METADATA,
+    Column("seq", BigInteger, primary_key=True, autoincrement=False),
+    Column("session_id", Text, nullable=False),
+)
+Index("usage_corrected_session", CORRECTED.c.session_id, CORRECTED.c.seq)
 
 # One row an event that was not taken, or a batch that could not be attributed.
 REJECTED: Final = Table(

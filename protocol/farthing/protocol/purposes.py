@@ -17,7 +17,7 @@ KEYS_MAX: Final = 16
 """How many keys of one purpose a principal has in force at once."""
 
 _SIGNS: Final[Mapping[str, frozenset[Typ]]] = {
-    KeyPurpose.METERING: frozenset({Typ.DELIVERY, Typ.REQUEST, Typ.USAGE}),
+    KeyPurpose.METERING: frozenset({Typ.DELIVERY, Typ.GATEWAY, Typ.REQUEST, Typ.USAGE}),
 }
 _CALLS: Final[Mapping[str, frozenset[str]]] = {
     purpose: frozenset(

@@ -54,7 +54,7 @@ def test_the_operations_and_documents_of_a_metering_key_are_a_closed_list() -> N
     signed = {typ for typ in Typ if may_sign(KeyPurpose.METERING, typ)}
 
     assert called == METERING_WRITES | METERING_READS | PUBLIC
-    assert signed == {Typ.DELIVERY, Typ.REQUEST, Typ.USAGE}
+    assert signed == {Typ.DELIVERY, Typ.GATEWAY, Typ.REQUEST, Typ.USAGE}
     for name in METERING_WRITES | METERING_READS:
         assert Role.VENDOR in OPERATIONS[name].roles
 

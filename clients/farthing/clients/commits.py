@@ -7,12 +7,18 @@ a flush costs as much for one as for many.
 
 import asyncio
 import sqlite3
+from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Final, Generic, TypeVar
+from functools import partial
+from typing import Final, Generic, TypeAlias, TypeVar
 
-__all__ = ["Commits"]
+__all__ = ["Commits", "Told", "settle"]
 
 T = TypeVar("T")
+V = TypeVar("V")
+
+Told: TypeAlias = Callable[[BaseException | None], None]
+"""Told that it is on disk, or why it is not; `CancelledError` where nobody writes any more."""
 
 _EVERY_S: Final = 0.005
 
@@ -28,7 +34,7 @@ class Commits(Generic[T]):
         self._write = write
         self._noted: list[T] = []
         self._drafts: dict[Callable[[], T], None] = {}
-        self._waiting: list[asyncio.Future[None]] = []
+        self._waiting: deque[Told] = deque()
         self._writer: asyncio.Task[None] | None = None
 
     def note(self, *items: T) -> None:
@@ -39,6 +45,12 @@ class Commits(Generic[T]):
         """Have what `make` gives when it is time written with the next commit, once."""
         self._drafts[make] = None
 
+    def then(self, tell: Told) -> None:
+        """Have somebody told when everything noted so far is on disk; what is not stays noted."""
+        self._waiting.append(tell)
+        if self._writer is None:
+            self._writer = asyncio.create_task(self._commit())
+
     async def kept(self) -> None:
         """Wait until everything noted so far is on disk.
 
@@ -47,26 +59,19 @@ class Commits(Generic[T]):
         """
         # A future for each: a caller that goes away takes nobody's commit with it.
         waiting = asyncio.get_running_loop().create_future()
-        self._waiting.append(waiting)
-        if self._writer is None:
-            self._writer = asyncio.create_task(self._commit())
+        self.then(partial(settle, waiting, None))
         await waiting
 
     async def _commit(self) -> None:
-        waiting: list[asyncio.Future[None]] = []
+        waiting: deque[Told] = deque()
         clock = asyncio.get_running_loop().time
         try:
             while self._waiting:
-                waiting, self._waiting = self._waiting, []
+                waiting, self._waiting = self._waiting, deque()
                 began_s = clock()
                 fault = await self._write_noted()
-                for each in waiting:
-                    if each.done():
-                        continue
-                    if fault is None:
-                        each.set_result(None)
-                    else:
-                        each.set_exception(fault)
+                while waiting:
+                    waiting.popleft()(fault)
                 # What they do next may be to wait here again.
                 await asyncio.sleep(0)
                 if self._waiting:
@@ -74,8 +79,9 @@ class Commits(Generic[T]):
         finally:
             self._writer = None
             # Where this was cut off nobody waits for ever.
-            for each in (*waiting, *self._waiting):
-                each.cancel()
+            cut_off, self._waiting = waiting + self._waiting, deque()
+            for tell in cut_off:
+                tell(asyncio.CancelledError())
 
     async def _write_noted(self) -> Exception | None:
         noted = [*self._noted, *(make() for make in self._drafts)]
@@ -87,3 +93,15 @@ class Commits(Generic[T]):
             self._noted = noted + self._noted
             return error
         return None
+
+
+def settle(waiting: asyncio.Future[V], value: V, fault: BaseException | None) -> None:
+    """Give somebody who waits a value or a fault, unless he went away."""
+    if waiting.done():
+        return
+    if fault is None:
+        waiting.set_result(value)
+    elif isinstance(fault, asyncio.CancelledError):
+        waiting.cancel()
+    else:
+        waiting.set_exception(fault)

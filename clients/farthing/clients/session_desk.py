@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
 
-from farthing.clients.commits import Commits
+from farthing.clients.commits import Commits, settle
 from farthing.clients.deliveries import Produced, Undeliverable
 from farthing.clients.entitlements import Vouched
 from farthing.clients.reporter import Metered, Reporter, Signed, UsageQueue
@@ -30,7 +30,7 @@ from farthing.protocol.usage import REPORT_WINDOW_US, UsageFault, UsageOutcome
 from farthing.protocol.vouchers import VoucherDesk
 from farthing.protocol.x402 import PAYMENT
 
-__all__ = ["CallWork", "SessionDesk", "Tools"]
+__all__ = ["CallWork", "Load", "SessionDesk", "Tools"]
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +45,13 @@ _STOPPED: Final[dict[str, Code]] = {
 _BUYERS_FAULT: Final = frozenset({Code.INVALID_ARGUMENT, Code.CAPTURE_EXCEEDS_HOLD})
 
 
+@dataclass(slots=True)
+class Load:
+    """How many calls are being worked for at all desks of one vendor."""
+
+    calls: int = 0
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tools:
     """What the desks of one vendor share."""
@@ -53,6 +60,7 @@ class Tools:
     spool: UsageSpool
     commits: Commits[Row]
     reporter: Reporter
+    load: Load
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +82,37 @@ class CallWork:
     deadline_s: int
     check_room: Callable[[], None]
     run: Callable[[], Awaitable[Produced]]
+
+
+class _Flight:
+    """One call that is being worked for, and whoever waits for it."""
+
+    __slots__ = ("args_sha256", "has_ended", "task", "waiting")
+
+    def __init__(self, args_sha256: str) -> None:
+        self.args_sha256 = args_sha256
+        self.task: asyncio.Task[None] | None = None
+        self.has_ended = False
+        self.waiting: list[asyncio.Future[KeptCall]] = []
+
+    def landing(self) -> asyncio.Future[KeptCall]:
+        """A future for each who waits: one that goes away takes nobody's call with it."""
+        landing: asyncio.Future[KeptCall] = asyncio.get_running_loop().create_future()
+        self.waiting.append(landing)
+        return landing
+
+    def cut_off(self) -> None:
+        """Leave nobody waiting for ever."""
+        for landing in self.waiting:
+            landing.cancel()
+
+    def land(self, call: KeptCall, fault: BaseException | None) -> None:
+        """Tell all who wait what there is: the call, or why there is none."""
+        if self.task is not None and self.task.done():
+            raised = asyncio.CancelledError() if self.task.cancelled() else self.task.exception()
+            fault = fault or raised
+        for landing in self.waiting:
+            settle(landing, call, fault)
 
 
 class SessionDesk:
@@ -107,7 +146,8 @@ class SessionDesk:
         self._running = running
         self._tools = tools
         self._clock = tools.vendor.connection.clock
-        self._flights: dict[int, tuple[str, asyncio.Task[KeptCall]]] = {}
+        self._flights: dict[int, _Flight] = {}
+        self._is_closing = False
 
     @property
     def working(self) -> int:
@@ -132,23 +172,30 @@ class SessionDesk:
         self._hear(work.vouched)
         flight = self._flights.get(seq)
         if flight is None:
-            kept = await self._kept(seq)
-            if kept is not None:
-                _check_same(kept.args_sha256, work)
-                return kept
+            # The window knows every number that was taken: one that was not is looked up nowhere.
+            if (fault := self._counts.window.fault(seq)) is not None:
+                kept = await self._kept(seq, fault)
+                if kept is not None:
+                    _check_same(kept.args_sha256, work)
+                    return kept
             self._admit(work)
-            task = asyncio.create_task(self._carry_out(work))
-            self._flights[seq] = flight = work.args_sha256, task
-            task.add_done_callback(partial(self._landed, seq))
-        _check_same(flight[0], work)
-        return await asyncio.shield(flight[1])
+            flight = self._flights[seq] = _Flight(work.args_sha256)
+            self._tools.load.calls += 1
+            flight.task = asyncio.create_task(self._carry_out(work, flight))
+        _check_same(flight.args_sha256, work)
+        return await flight.landing()
 
     async def close(self) -> None:
         """Stop what is being worked for; nothing is billed for it."""
-        tasks = [task for _, task in self._flights.values()]
+        self._is_closing = True
+        tasks = [flight.task for flight in self._flights.values() if flight.task is not None]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        # What had not begun has nothing to be written; the rest lands with the next commit.
+        for flight in self._flights.values():
+            if not flight.has_ended:
+                flight.cut_off()
 
     def row(self) -> KeptSession:
         """The desk as it stands, for the spool."""
@@ -172,7 +219,8 @@ class SessionDesk:
         """End a call that was interrupted and may not be done twice."""
         text = "The work was interrupted and may not be done twice; nothing is charged."
         refusal = refuse(Code.VENDOR_FAILED, message=text)
-        await self._failed(call, refusal, UsageOutcome.FAILED_VENDOR)
+        self._failed(call, refusal, UsageOutcome.FAILED_VENDOR)
+        await self._tools.commits.kept()
 
     def _hear(self, vouched: Vouched) -> None:
         if vouched.mac_key:
@@ -183,11 +231,7 @@ class SessionDesk:
             self._tools.commits.draft(self.row)
             self._tools.reporter.wake(self.queue)
 
-    async def _kept(self, seq: int) -> KeptCall | None:
-        # The window knows every number that was taken: one that was not is looked up nowhere.
-        fault = self._counts.window.fault(seq)
-        if fault is None:
-            return None
+    async def _kept(self, seq: int, fault: UsageFault) -> KeptCall | None:
         kept = await asyncio.to_thread(self._tools.spool.call, self.session_id, seq)
         if kept is None and fault is UsageFault.DUPLICATE:
             raise _not_kept()
@@ -206,18 +250,17 @@ class SessionDesk:
             which = "voucher" if work.vouched.token else "mac"
             raise Refused(replace(refusal, path=f"{PAYMENT}.payload.{which}.{refusal.path}"))
 
-    async def _carry_out(self, work: CallWork) -> KeptCall:
+    async def _carry_out(self, work: CallWork, flight: _Flight) -> None:
         at_us = self._clock()
-        if not work.repeatable:
-            self._tools.commits.note(self._call(work, at_us))
-            await self._tools.commits.kept()
-        produced: Produced | None = None
-        ended: KeptCall | None = None
         refusal, outcome = _FAILED, UsageOutcome.FAILED_VENDOR
         try:
+            if not work.repeatable:
+                self._tools.commits.note(self._call(work, at_us))
+                await self._tools.commits.kept()
             left_s = (self.entitlement.expires_at_us + _AFTER_END_US - at_us) / SECOND_US
             async with asyncio.timeout(min(work.deadline_s, left_s)):
                 produced = await work.run()
+            self._delivered(work, at_us, produced)
         except Undeliverable as failed:
             refusal = failed.refusal
             if refusal.code in _BUYERS_FAULT:
@@ -228,26 +271,25 @@ class SessionDesk:
             outcome = UsageOutcome.TIMED_OUT
         finally:
             # Whatever else the tool raised goes on its way, but the call has ended.
-            if produced is None:
-                ended = await self._failed(self._call(work, at_us), refusal, outcome)
-        return ended or await self._delivered(work, at_us, produced)
+            if not flight.has_ended:
+                self._failed(self._call(work, at_us), refusal, outcome)
 
-    async def _delivered(self, work: CallWork, at_us: int, produced: Produced | None) -> KeptCall:
-        assert produced is not None, "a call that did not fail"
+    def _delivered(self, work: CallWork, at_us: int, produced: Produced) -> None:
         try:
             units = self._running.price(produced.usage)
         except RatingError as error:
             text = f"The session's rate card has no price for this: {error}."
             refusal = refuse(Code.VENDOR_FAILED, message=text)
-            call = self._call(work, at_us)
-            return await self._failed(call, refusal, UsageOutcome.FAILED_VENDOR)
+            self._failed(self._call(work, at_us), refusal, UsageOutcome.FAILED_VENDOR)
+            return
         if units > self._counts.per_call_units:
             call = self._call(work, at_us)
-            return await self._failed(call, self._too_dear(units), UsageOutcome.FAILED_BUYER)
+            self._failed(call, self._too_dear(units), UsageOutcome.FAILED_BUYER)
+            return
         seq = work.vouched.voucher.seq
         self._running.take()
         self._counts.settle(seq, units)
-        return await self._ended(
+        self._ended(
             KeptCall(
                 session_id=self.session_id,
                 seq=seq,
@@ -264,9 +306,9 @@ class SessionDesk:
             )
         )
 
-    async def _failed(self, call: KeptCall, refusal: Refusal, outcome: UsageOutcome) -> KeptCall:
+    def _failed(self, call: KeptCall, refusal: Refusal, outcome: UsageOutcome) -> None:
         self._counts.drop(call.seq)
-        return await self._ended(
+        self._ended(
             replace(
                 call,
                 place=self.queue.next_place(),
@@ -284,17 +326,24 @@ class SessionDesk:
             at_us=at_us,
         )
 
-    async def _ended(self, call: KeptCall) -> KeptCall:
+    def _ended(self, call: KeptCall) -> None:
+        """Have a call and its event written; whoever waits for it is told when they are."""
+        if (flight := self._flights.get(call.seq)) is not None:
+            flight.has_ended = True
         self.queue.add(Metered(call.place, call.event, call.amount_units))
         self._tools.commits.note(call)
         self._tools.commits.draft(self.row)
-        try:
-            await self._tools.commits.kept()
-        except (OSError, sqlite3.Error) as error:
-            log.exception("call %s of %s is not on disk yet", call.seq, self.session_id)
-            raise _not_kept() from error
-        self._tools.reporter.wake(self.queue)
-        return call
+        self._tools.commits.then(partial(self._landed, call))
+
+    def _landed(self, call: KeptCall, fault: BaseException | None) -> None:
+        if isinstance(fault, OSError | sqlite3.Error):
+            log.error("call %s of %s is not on disk yet: %r", call.seq, self.session_id, fault)
+            fault = _not_kept()
+        if (flight := self._flights.pop(call.seq, None)) is not None:
+            self._tools.load.calls -= 1
+            flight.land(call, fault)
+        if fault is None and not self._is_closing:
+            self._tools.reporter.wake(self.queue)
 
     def _too_dear(self, units: int) -> Refusal:
         asset = self.entitlement.asset
@@ -306,11 +355,6 @@ class SessionDesk:
             asset=asset,
             message="The usage costs more than the session lets one call cost.",
         )
-
-    def _landed(self, seq: int, flight: asyncio.Task[KeptCall]) -> None:
-        del self._flights[seq]
-        if not flight.cancelled() and (error := flight.exception()) is not None:
-            log.warning("the work for call %s of %s failed: %r", seq, self.session_id, error)
 
 
 def _not_kept() -> Refused:

@@ -10,7 +10,7 @@ from typing import Final, cast
 
 from farthing.clients.commits import Commits
 from farthing.clients.reporter import Metered, Reporter, Signed, UsageQueue
-from farthing.clients.session_desk import SessionDesk, Tools
+from farthing.clients.session_desk import Load, SessionDesk, Tools
 from farthing.clients.usage_spool import KeptCall, KeptSession, Row, UsageSpool
 from farthing.clients.vendors import Vendor
 from farthing.protocol.canonical import Json
@@ -56,7 +56,11 @@ class SessionDesks:
         self._commits = Commits[Row](spool.write)
         self._reporter = Reporter(vendor, spool, self._commits)
         self._tools = Tools(
-            vendor=vendor, spool=spool, commits=self._commits, reporter=self._reporter
+            vendor=vendor,
+            spool=spool,
+            commits=self._commits,
+            reporter=self._reporter,
+            load=Load(),
         )
         self._desks: dict[str, SessionDesk] = {}
         self._queues: dict[str, UsageQueue] = {}
@@ -65,7 +69,7 @@ class SessionDesks:
     @property
     def working(self) -> int:
         """How many calls are being worked for."""
-        return sum(desk.working for desk in self._desks.values())
+        return self._tools.load.calls
 
     async def open(self) -> None:
         """Forget what is long settled, and go on reporting what is not."""

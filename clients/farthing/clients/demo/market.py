@@ -21,7 +21,7 @@ from farthing.clients.demo.offers import offer
 from farthing.clients.demo.processes import Child, start, until
 from farthing.clients.documents import Offer
 from farthing.clients.home import Home, Profile
-from farthing.clients.keys import load_key, new_key
+from farthing.clients.keys import keep_key, load_key, new_key
 from farthing.clients.operators import Admin, Newcomer, Operator
 from farthing.clients.transport import Connection
 from farthing.clients.treasurers import Treasurer
@@ -155,6 +155,8 @@ class Market:
             )
         )
         vendor = Vendor(newcomer.member(registration))
+        # The process that sells meters with a key that can do nothing else.
+        await vendor.add_metering_key(keep_key(home.metering_key_path))
         with _listening() as listener:
             url = f"http://127.0.0.1:{listener.getsockname()[1]}/mcp"
             offers = {each: offer(each, vendor.vendor_id, url) for each in _SELLS[name]}

@@ -30,6 +30,7 @@ from farthing.protocol.times import SECOND_US, format_time, utc_day
 from farthing.protocol.wire import money
 from farthing.settlement.engine.state import State, evolve
 from tests.construction import Trade
+from tests.protocol.replay.correcting import correct
 from tests.protocol.replay.metered import PAGE_UNITS, Metered, events
 from tests.settlement.engine.treasurer import Treasury
 from tests.settlement.oracle import Oracle, graduated_price
@@ -40,7 +41,7 @@ CALLS = st.lists(st.tuples(st.integers(1, 20), st.integers(0, 9)), min_size=1, m
 
 
 class TradeMachine(RuleBasedStateMachine):
-    """Holds, sessions, refunds, disputes, credit, grace, payments and time, in any order."""
+    """Trade, corrections, refunds, disputes, credit, grace, payments and time, in any order."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -55,6 +56,8 @@ class TradeMachine(RuleBasedStateMachine):
         self.open: dict[str, tuple[int, int]] = {}
         self.charges: dict[str, int] = {}
         self.sessions: list[str] = []
+        # Charges of sessions, with the billed calls and the pages of each.
+        self.batches: list[tuple[str, list[tuple[int, int]]]] = []
         self.position = 0
 
     @rule(pages=PAGES)
@@ -162,7 +165,30 @@ class TradeMachine(RuleBasedStateMachine):
             units = self.trade.room.state.charges[each.id].amount_units
             assert units == graduated_price(self.position, pages)
             self.charges[each.id] = units
+            taken = [call for place, call in enumerate(calls) if place not in rejected]
+            self.batches.append((each.id, taken))
         self.position += pages
+
+    @precondition(lambda self: self.batches)
+    @rule(data=st.data(), pages=st.integers(1, 10))
+    def correct_a_call(self, data: st.DataObject, pages: int) -> None:
+        charge_id, calls = data.draw(st.sampled_from(self.batches))
+        seq, used = data.draw(st.sampled_from(calls))
+        before = self.trade.room.state.charges[charge_id]
+        left_units = before.amount_units - before.refunded_units
+        record = correct(self.trade, charge_id, {seq: {"page": pages}})
+        if pages > used or seq in before.corrected:
+            assert record.code is Code.USAGE_INVALID
+            return
+        units = graduated_price(self.position - pages, pages)
+        if units > left_units or not left_units or before.status == "disputed":
+            assert record.code is Code.REFUND_EXCEEDS_CHARGE
+        elif record.refusal is not None:
+            assert record.code is Code.INSUFFICIENT_FUNDS
+        else:
+            self.position -= pages
+            after = self.trade.room.state.charges[charge_id]
+            assert after.refunded_units - before.refunded_units == units
 
     @precondition(lambda self: self.sessions)
     @rule(data=st.data(), pages=PAGES)
@@ -280,6 +306,7 @@ class TradeMachine(RuleBasedStateMachine):
         assert state.free_lots == live.free_lots
         assert state.top_ups == live.top_ups
         assert state.payouts == live.payouts
+        assert state.positions == live.positions
         moved = (moved for record in records for moved in record.moved)
         assert fold(moved, None) == live.accounts
         findings = verify_journal(self.trade.room.journal, follow=Rulebook().follow)

@@ -9,7 +9,7 @@ from jsonschema import Draft202012Validator
 
 from farthing.protocol.canonical import InvalidJson
 from farthing.protocol.documents import DocumentError, Fault, unseen
-from farthing.protocol.listing import listing_sha256, parse_listing
+from farthing.protocol.listing import InterfaceKind, listing_sha256, parse_listing
 from tests.protocol.documents import changed
 from tests.protocol.vectors import cases, vectors
 
@@ -57,6 +57,13 @@ def test_documentation_may_be_left_out_or_empty() -> None:
     ):
         assert parse_listing(document).documentation_url == ""
         assert SCHEMA.is_valid(document)
+
+
+def test_a_service_is_a_tool_of_a_server_or_a_route() -> None:
+    document = changed(DOCUMENT, {"set": {"interface.kind": "http"}, "unset": ["interface.tool"]})
+    interface = parse_listing(document).interface
+    assert (interface.kind, interface.tool) == (InterfaceKind.HTTP, "")
+    assert SCHEMA.is_valid(document)
 
 
 def test_what_no_signed_document_may_hold_is_refused_within_a_schema_too() -> None:

@@ -19,10 +19,15 @@ from mcp.server import MCPServer
 from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.exceptions import ToolError
 from pydantic import BaseModel, TypeAdapter
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from farthing.clients.buyers import Buyer
 from farthing.clients.documents import Offer
+from farthing.clients.middleware import PaymentMiddleware, Priced
 from farthing.clients.operators import Operator
 from farthing.clients.paid import Seller
 from farthing.clients.tools import Endpoint
@@ -75,6 +80,7 @@ class Selling:
     agreement: Agreement
     desk: Desk
     spool: Path
+    honest: App
     asked: list[str] = field(default_factory=list)
 
     async def call(
@@ -134,9 +140,10 @@ async def selling(
     listing: dict[str, Json] | None = None,
     url: str = "",
     json_response: bool = True,
+    is_route: bool = False,
     **serve: Any,
 ) -> AsyncIterator[Selling]:
-    """A market with one vendor on a port of this machine."""
+    """A market with one vendor on a port of this machine, whose service is a tool or a route."""
     desk = Desk()
     async with AsyncExitStack() as stack:
         server = await stack.enter_async_context(serving(tmp_path / "platform", **serve))
@@ -153,6 +160,8 @@ async def selling(
         document = listing_document(
             vendor.vendor_id, card_document(), terms_document(), url=where
         ) | (listing or {})
+        if is_route:
+            document["interface"] = {"kind": "http", "url": where.replace("/mcp", "/extract")}
         offer = Offer.bind(document, card_document(), terms_document())
         published = await vendor.publish(offer)
         seller = Seller(
@@ -161,7 +170,8 @@ async def selling(
             spool=tmp_path / "vendor" / "spool.sqlite",
             offer=lambda _: offer,
         )
-        web.app = await stack.enter_async_context(_shop(seller, desk, json_response=json_response))
+        shop = _route(seller, desk) if is_route else _shop(seller, desk, json_response)
+        web.app = await stack.enter_async_context(shop)
         buyer = Buyer(agent)
         agreement = await buyer.accept(await buyer.quote(published.listing_id, {"page": 1}))
         asked: list[str] = []
@@ -180,11 +190,30 @@ async def selling(
             agreement=agreement,
             desk=desk,
             spool=tmp_path / "vendor" / "spool.sqlite",
+            honest=web.app,
         )
 
 
 @asynccontextmanager
-async def _shop(seller: Seller, desk: Desk, *, json_response: bool) -> AsyncIterator[App]:
+async def _route(seller: Seller, desk: Desk) -> AsyncIterator[App]:
+    async def extract(request: Request) -> Response:
+        document = await request.json()
+        desk.runs += 1
+        desk.started.set()
+        if desk.slow:
+            await desk.go.wait()
+        if desk.fail:
+            return PlainTextResponse(desk.fail, 400)
+        return JSONResponse({"pages": document["pdf"].split("|")})
+
+    app = Starlette(routes=[Route("/extract", extract, methods=["POST"])])
+    pages = {"page": lambda result: len(result["pages"])}
+    yield PaymentMiddleware(app, seller, {"POST /extract": Priced("pdf-text", pages)})
+    await seller.close()
+
+
+@asynccontextmanager
+async def _shop(seller: Seller, desk: Desk, json_response: bool) -> AsyncIterator[App]:  # noqa: FBT001
     mcp: MCPServer[Any] = MCPServer("pdf", lifespan=seller.lifespan, log_level="CRITICAL")
 
     @mcp.tool()

@@ -44,9 +44,10 @@ _VENDOR_ID: Final = re.compile(id_pattern("org"))
 
 
 class InterfaceKind(StrEnum):
-    """How the service is called."""
+    """How the service is called: a tool of an MCP server, or a POST to a URL."""
 
     MCP = "mcp"
+    HTTP = "http"
 
 
 class ClaimKind(StrEnum):
@@ -57,7 +58,7 @@ class ClaimKind(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Interface:
-    """Where the service is called: one tool of one server."""
+    """Where the service is called: one tool of one server, or without a `tool` one URL."""
 
     kind: InterfaceKind
     url: str
@@ -193,10 +194,11 @@ def listing_sha256(document: Json) -> str:
 
 
 def _interface(fields: Fields) -> Interface:
+    kind = fields.member("kind", InterfaceKind)
     interface = Interface(
-        kind=fields.member("kind", InterfaceKind),
+        kind=kind,
         url=fields.text("url", length_max=2048, form=_URL),
-        tool=fields.text("tool", length_max=128, form=_TOOL),
+        tool=fields.text("tool", length_max=128, form=_TOOL) if kind is InterfaceKind.MCP else "",
     )
     fields.end()
     return interface

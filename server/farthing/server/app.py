@@ -24,7 +24,7 @@ from farthing.protocol.keys import Signer
 from farthing.server.adapters.manual import processors_of
 from farthing.server.adapters.outbound import Outbound
 from farthing.server.adapters.results import Results, Share
-from farthing.server.adapters.vendors import McpVendors
+from farthing.server.adapters.vendors import Vendors
 from farthing.server.doors.admission import Admission
 from farthing.server.doors.http_api import api_routes
 from farthing.server.doors.mcp import mcp_door
@@ -248,7 +248,7 @@ def _vendors(
     outbound = outbound or Outbound(local=settings.is_local(port))
     return {
         "flights": flights,
-        "vendors": McpVendors(outbound, answer_bytes_max=settings.vendor_answer_bytes_max),
+        "vendors": Vendors(outbound, answer_bytes_max=settings.vendor_answer_bytes_max),
         "vendor_timeout_s": settings.vendor_timeout_s,
     }
 

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from farthing.protocol.canonical import LooseJson
 from farthing.protocol.errors import Refusal
+from farthing.protocol.listing import InterfaceKind
 from farthing.settlement.engine.payments import Processed
 from farthing.settlement.engine.things import Payout, TopUp
 
@@ -77,8 +78,9 @@ class PaymentProcessor(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PaidCall:
-    """One call of a vendor's tool; `payment` is what pays for it, in x402's form."""
+    """One call of a vendor's tool or route; `payment` is what pays for it, in x402's form."""
 
+    kind: InterfaceKind
     url: str
     tool: str
     arguments: Mapping[str, LooseJson]

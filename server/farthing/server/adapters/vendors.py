@@ -1,52 +1,19 @@
-"""Calls a vendor's MCP tool with a payment: one POST, one answer, its progress passed on.
+"""Calls vendors, each in the way that its listing says.
 
-Boundary: MCP's envelope and x402's shapes. What an answer is worth, and whether a call may be made
-again, the operation says. Source: spec/services.md, spec/payments-mcp.md.
+Boundary: chooses; `mcp_vendors` and `http_vendors` speak. Source: spec/services.md.
 """
 
-from collections.abc import AsyncIterator, Mapping
-from typing import Final
+from farthing.protocol.listing import InterfaceKind
+from farthing.server.adapters.http_vendors import call_route
+from farthing.server.adapters.mcp_vendors import call_tool
+from farthing.server.adapters.outbound import Outbound
+from farthing.server.ports import Delivered, PaidCall, Progress
 
-import orjson
-from mcp.shared.inbound import encode_header_value, mcp_param_headers, x_mcp_header_map
-
-from farthing.protocol.canonical import InvalidJson, LooseJson, parse_json
-from farthing.protocol.errors import Code, Refusal, refuse
-from farthing.protocol.x402 import PAYMENT, PAYMENT_RESPONSE, read_refusal, read_settlement
-from farthing.server.adapters.outbound import Answering, Outbound
-from farthing.server.ports import (
-    Delivered,
-    PaidCall,
-    Progress,
-    VendorFailed,
-    VendorLost,
-    VendorRefused,
-)
-
-__all__ = ["McpVendors"]
-
-JsonObject = dict[str, LooseJson]
-
-_PROTOCOL_VERSION: Final = "2026-07-28"
-_ENVELOPE: Final = {
-    "io.modelcontextprotocol/protocolVersion": _PROTOCOL_VERSION,
-    "io.modelcontextprotocol/clientInfo": {"name": "farthing", "version": "1"},
-    "io.modelcontextprotocol/clientCapabilities": {},
-}
-_CALL_ID: Final = "call"
-_DEPTH_MAX: Final = 64
-_SAID_CHARACTERS_MAX: Final = 500
-_PROGRESS_CHARACTERS_MAX: Final = 200
-_PROGRESS_MAX: Final = 10_000
-_EVENTS: Final = "text/event-stream"
-# Of those who were asked wrongly, these say that it is only for now.
-_MOMENTARY: Final = frozenset({408, 425, 429})
-# JSON-RPC's own numbers for a request that was not taken: the tool never ran.
-_NOT_RUN: Final = frozenset({-32700, -32600, -32601, -32602, -32020, -32022})
+__all__ = ["Vendors"]
 
 
-class McpVendors:
-    """The port to vendors that serve MCP over HTTP.
+class Vendors:
+    """The port to vendors, over HTTP.
 
     Args:
         outbound: the way out.
@@ -62,169 +29,13 @@ class McpVendors:
         self._outbound.check(url)
 
     async def call(self, call: PaidCall, progress: Progress) -> Delivered:
-        """Call a tool once, and pass on what it says of its progress."""
-        params = {
-            "name": call.tool,
-            "arguments": call.arguments,
-            "_meta": {PAYMENT: call.payment, "progressToken": _CALL_ID, **_ENVELOPE},
-        }
-        body = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}
-        async with self._outbound.post(
-            call.url,
-            orjson.dumps(body),
-            _headers(call),
-            timeout_s=call.timeout_s,
-            bytes_max=self._answer_bytes_max,
-        ) as answering:
-            reply = await _reply(answering, progress)
-        return _delivered(_result(reply))
+        """Call a vendor once; only tools tell of their progress."""
+        match call.kind:
+            case InterfaceKind.MCP:
+                return await call_tool(self._outbound, call, progress, self._answer_bytes_max)
+            case InterfaceKind.HTTP:
+                return await call_route(self._outbound, call, self._answer_bytes_max)
 
     async def aclose(self) -> None:
         """Close every connection."""
         await self._outbound.aclose()
-
-
-def _headers(call: PaidCall) -> dict[str, str]:
-    return {
-        "accept": f"application/json, {_EVENTS}",
-        "mcp-protocol-version": _PROTOCOL_VERSION,
-        "mcp-method": "tools/call",
-        "mcp-name": encode_header_value(call.tool),
-        **mcp_param_headers(x_mcp_header_map(call.input_schema), call.arguments),
-    }
-
-
-async def _reply(answering: Answering, progress: Progress) -> JsonObject:
-    """The JSON-RPC reply in an answer; what comes before it is progress.
-
-    Raises:
-        VendorFailed: it leads elsewhere, or is too long.
-        VendorLost: it holds no reply.
-    """
-    if 300 <= answering.status < 400:
-        raise VendorFailed("The vendor's address leads elsewhere, where no payment follows.")
-    kind = answering.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind != _EVENTS:
-        data = b"".join([chunk async for chunk in answering.chunks()])
-        reply = _object(data)
-        if reply is None and 400 <= answering.status < 500 and answering.status not in _MOMENTARY:
-            raise VendorFailed(f"The vendor answered HTTP {answering.status} and no MCP.")
-        if reply is None:
-            raise VendorLost(f"The vendor answered HTTP {answering.status} and no JSON-RPC.")
-        return reply
-    told = 0
-    async for event in _events(answering.chunks()):
-        message = _object(event)
-        if message is None:
-            continue
-        if "id" in message and "method" not in message:
-            return message
-        if message.get("method") == "notifications/progress" and told < _PROGRESS_MAX:
-            told += 1
-            _pass_on(message.get("params"), progress)
-    raise VendorLost("The vendor's answer ended before it was whole.")
-
-
-async def _events(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """The data of each server-sent event, as soon as it is whole (WHATWG HTML, 9.2)."""
-    parts: list[bytes] = []
-    data: list[bytes] = []
-    async for chunk in chunks:
-        # Joined only where a line ends: a long one may come in many small parts.
-        first, *more = chunk.split(b"\n")
-        parts.append(first)
-        for part in more:
-            line = b"".join(parts).removesuffix(b"\r")
-            parts = [part]
-            if line.startswith(b"data:"):
-                data.append(line[5:].removeprefix(b" "))
-            elif not line and data:
-                yield b"\n".join(data)
-                data = []
-
-
-def _pass_on(params: LooseJson, progress: Progress) -> None:
-    if not isinstance(params, dict) or params.get("progressToken") != _CALL_ID:
-        return
-    done, total, said = params.get("progress"), params.get("total"), params.get("message")
-    if not _is_number(done):
-        return
-    text = _plain(said if isinstance(said, str) else "", _PROGRESS_CHARACTERS_MAX)
-    progress(done, total if _is_number(total) else None, text)  # type: ignore[arg-type]
-
-
-def _result(reply: JsonObject) -> JsonObject:
-    """The result in a reply.
-
-    Raises:
-        VendorRefused: the other side did not take the request.
-        VendorLost: it failed in a way that says nothing of the tool.
-    """
-    if isinstance(result := reply.get("result"), dict):
-        return result
-    # A door refuses with the error shape alone; JSON-RPC puts it, or its own, under `error`.
-    error = reply.get("error", reply)
-    if isinstance(error, dict):
-        for shape in (error.get("data"), error):
-            if (refusal := read_refusal(shape)) is not None:
-                raise VendorRefused(_bounded(refusal))
-        number, said = error.get("code"), error.get("message")
-        if isinstance(number, int) and number in _NOT_RUN:
-            text = _plain(said if isinstance(said, str) else "", _SAID_CHARACTERS_MAX)
-            raise VendorRefused(refuse(Code.VENDOR_FAILED, message=text))
-    raise VendorLost("The vendor answered with an error of its own.")
-
-
-def _delivered(result: JsonObject) -> Delivered:
-    """What a tool gave, once it says that it was paid; raises `VendorRefused`, `VendorFailed`."""
-    content = result.get("content")
-    blocks = content if isinstance(content, list) else []
-    if result.get("isError") is True:
-        refusal = read_refusal(result.get("structuredContent"))
-        raise VendorRefused(_bounded(refusal) if refusal else _said(blocks))
-    meta = result.get("_meta")
-    settled = read_settlement(meta.get(PAYMENT_RESPONSE) if isinstance(meta, dict) else None)
-    if settled is None:
-        raise VendorFailed("The vendor answered without a delivery record.")
-    return Delivered(
-        hold_id=settled.hold_id,
-        result=result.get("structuredContent"),
-        content=tuple(blocks),
-        delivery=settled.delivery,
-        delivery_signature=settled.delivery_signature,
-    )
-
-
-def _bounded(refusal: Refusal) -> Refusal:
-    """A vendor's refusal as far as it is passed on: its code, a few words, when to ask again."""
-    return refuse(
-        refusal.code,
-        message=_plain(refusal.message, _SAID_CHARACTERS_MAX),
-        retry_after_s=refusal.retry_after_s,
-    )
-
-
-def _said(blocks: list[LooseJson]) -> Refusal:
-    texts = [
-        text
-        for block in blocks
-        if isinstance(block, Mapping) and isinstance(text := block.get("text"), str)
-    ]
-    return refuse(Code.VENDOR_FAILED, message=_plain("\n".join(texts), _SAID_CHARACTERS_MAX))
-
-
-def _plain(text: str, characters_max: int) -> str:
-    """Text of others, short and without what would steer a terminal."""
-    return "".join(each if each.isprintable() else " " for each in text[:characters_max])
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _object(data: bytes) -> JsonObject | None:
-    try:
-        value = parse_json(data, allow_float=True, allow_null=True, depth_max=_DEPTH_MAX)
-    except InvalidJson:
-        return None
-    return value if isinstance(value, dict) else None

@@ -254,9 +254,11 @@ def _paid_call(market: Market, errand: Errand) -> PaidCall:
         amount_units=hold.amount_units,
         exact=False,
         deadline_s=agreement.delivery_deadline_s,
+        url="" if interface.tool else interface.url,
     )
     rest_s = max((hold.expires_at_us - now_us) / SECOND_US, 1.0)
     return PaidCall(
+        kind=interface.kind,
         url=interface.url,
         tool=interface.tool,
         arguments=errand.arguments,

@@ -1,0 +1,84 @@
+"""Calls a vendor's route with a payment in x402's headers: one POST, one answer.
+
+Boundary: as `mcp_vendors`. Source: spec/services.md#vendors-without-mcp, x402 specification v2 with
+its HTTP transport.
+"""
+
+import base64
+import binascii
+from typing import Final
+
+import orjson
+
+from farthing.protocol.canonical import InvalidJson
+from farthing.protocol.x402 import read_refusal, read_settlement
+from farthing.server.adapters.outbound import Answering, Outbound
+from farthing.server.adapters.said import (
+    MOMENTARY,
+    bounded,
+    check_stays,
+    read_json,
+    read_object,
+)
+from farthing.server.ports import Delivered, PaidCall, VendorFailed, VendorLost, VendorRefused
+
+__all__ = ["call_route"]
+
+_PAYMENT: Final = "payment-signature"
+_PAYMENT_RESPONSE: Final = "payment-response"
+_HEADER_CHARACTERS_MAX: Final = 16_384
+
+
+async def call_route(outbound: Outbound, call: PaidCall, bytes_max: int) -> Delivered:
+    """Call a route once; raises as `VendorCaller`."""
+    headers = {
+        "accept": "application/json",
+        _PAYMENT: base64.b64encode(orjson.dumps(call.payment)).decode(),
+    }
+    async with outbound.post(
+        call.url,
+        orjson.dumps(call.arguments),
+        headers,
+        timeout_s=call.timeout_s,
+        bytes_max=bytes_max,
+    ) as answering:
+        check_stays(answering.status)
+        body = b"".join([chunk async for chunk in answering.chunks()])
+    if not 200 <= answering.status < 300:
+        raise _refused(answering.status, body)
+    return _delivered(answering, body)
+
+
+def _delivered(answering: Answering, body: bytes) -> Delivered:
+    settled = read_settlement(_said(answering.headers.get(_PAYMENT_RESPONSE, "")))
+    if settled is None:
+        raise VendorFailed("The vendor answered without a delivery record.")
+    try:
+        result = read_json(body)
+    except InvalidJson as error:
+        raise VendorFailed("The vendor answered with no JSON.") from error
+    return Delivered(
+        hold_id=settled.hold_id,
+        result=result,
+        content=(),
+        delivery=settled.delivery,
+        delivery_signature=settled.delivery_signature,
+    )
+
+
+def _refused(status: int, body: bytes) -> Exception:
+    """What a status says that is no answer."""
+    if (refusal := read_refusal(read_object(body))) is not None:
+        return VendorRefused(bounded(refusal))
+    if status >= 500 or status in MOMENTARY:
+        return VendorLost(f"The vendor answered HTTP {status}.")
+    return VendorFailed(f"The vendor answered HTTP {status} and no refusal.")
+
+
+def _said(header: str) -> object:
+    if len(header) > _HEADER_CHARACTERS_MAX:
+        return None
+    try:
+        return read_object(base64.b64decode(header, validate=True))
+    except (binascii.Error, ValueError):
+        return None

@@ -170,12 +170,13 @@ class TradeMachine(RuleBasedStateMachine):
         self.position += pages
 
     @precondition(lambda self: self.batches)
-    @rule(data=st.data(), pages=st.integers(1, 10))
-    def correct_a_call(self, data: st.DataObject, pages: int) -> None:
+    @rule(data=st.data(), less=st.integers(-1, 3))
+    def correct_a_call(self, data: st.DataObject, less: int) -> None:
         charge_id, calls = data.draw(st.sampled_from(self.batches))
         seq, used = data.draw(st.sampled_from(calls))
         before = self.trade.room.state.charges[charge_id]
         left_units = before.amount_units - before.refunded_units
+        pages = max(used - less, 1)
         record = correct(self.trade, charge_id, {seq: {"page": pages}})
         if pages > used or seq in before.corrected:
             assert record.code is Code.USAGE_INVALID

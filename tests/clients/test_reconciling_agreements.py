@@ -15,6 +15,7 @@ from farthing.clients.gathering import signed_count
 from farthing.protocol.canonical import Json
 from farthing.protocol.errors import Code, Refused
 from farthing.protocol.gateways import GatewayReport
+from farthing.protocol.ids import derive_id
 from farthing.protocol.messages.reconciliation import (
     RECONCILE_USAGE,
     AcknowledgedSession,
@@ -221,7 +222,7 @@ async def test_only_a_party_s_key_signs_what_a_gateway_saw_and_only_of_this_agre
         vendor = done.market.vendor.signer
         right = signed_count(vendor, report)
         stranger = signed_count(signing_key("admin"), report)
-        other = signed_count(vendor, replace(report, agreement_id=report.agreement_id[:-1] + "0"))
+        other = signed_count(vendor, replace(report, agreement_id=derive_id("agr", "other")))
         changed = {**right.document, "sessions": stranger.document["sessions"] * 2}  # type: ignore[operator]
         refusals = [
             await done.refused(gateway=dict(document), gateway_signature=signature)
@@ -278,3 +279,26 @@ async def test_a_list_that_no_ask_holds_is_said_to_be_too_long(
         monkeypatch.setattr(gathering, "ACKNOWLEDGED_MAX", 2)
         with pytest.raises(ValueError, match=done.sessions[0]):
             await done.compared()
+
+
+async def test_what_the_vendor_took_back_is_not_counted(tmp_path: Path) -> None:
+    async with traded(tmp_path) as done:
+        vendor = done.market.vendor
+        proven = (await vendor.call_receipt(done.sessions[2], 2))[0]
+        first, second, third = sorted(
+            done.lists, key=lambda each: done.sessions.index(each.session_id)
+        )
+        kept = tuple(each for each in third.calls if each.call != 2)
+        lists = (first, second, replace(third, calls=kept))
+        before = await done.compared(lists)
+        await vendor.correct_usage(proven.charge_id, {2: {"page": 1}})
+        after = await done.compared(lists)
+        whole = await done.compared()
+
+    assert [(each.call, each.kind) for each in before.differences] == [(2, "unacknowledged")]
+    assert (after.differences, after.within) == ((), True)
+    assert after.billed == after.acknowledged == usd("0.014")
+    assert [(each.call, each.kind, each.fault) for each in whole.differences] == [
+        (2, "not_billed", "taken_back")
+    ]
+    assert whole.under == usd("0.002")

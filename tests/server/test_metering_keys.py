@@ -129,6 +129,23 @@ async def test_a_metering_key_is_shown_to_be_held_by_whoever_registers_it(
         )
 
 
+@pytest.mark.parametrize("purpose", ["", "everything", "Metering"])
+async def test_a_key_has_no_purpose_that_nobody_knows(tmp_path: Path, purpose: str) -> None:
+    async with serving(tmp_path) as server:
+        shop = await Shop.opened(server)
+        ask = {"key": MACHINE.public.jwk(), "purpose": purpose, "possession": "x..x"}
+
+        with pytest.raises(Refused) as refused:
+            await shop.vendor.connection.send_raw(
+                "add_key", {**ask, "idempotency_key": "k" * 16}, repeatable=False
+            )
+
+        assert (refused.value.code, refused.value.refusal.path) == (
+            Code.INVALID_ARGUMENT,
+            "purpose",
+        )
+
+
 @pytest.mark.parametrize("who", ["operator", "buyer"])
 async def test_only_a_vendor_has_metering_keys(tmp_path: Path, who: str) -> None:
     async with serving(tmp_path) as server:

@@ -8,17 +8,26 @@ from typing import Literal
 
 import pytest
 
-from farthing.clients.operators import public_jwk
+from farthing.clients.operators import Member, public_jwk
 from farthing.clients.transport import Connection
+from farthing.clients.vendors import Vendor
 from farthing.protocol.canonical import canonical_bytes
 from farthing.protocol.errors import Code, Refused
+from farthing.protocol.keys import PrivateKey
 from farthing.protocol.messages.agents import ADD_KEY, AddKey
 from farthing.protocol.messages.operations import OPERATIONS
+from farthing.protocol.messages.sessions import (
+    GET_SESSION,
+    REPORT_USAGE,
+    GetSession,
+    ReportUsage,
+)
 from farthing.protocol.purposes import may_call
 from farthing.protocol.signatures import Typ, sign_detached
 from farthing.server.operations import HANDLERS
 from tests.papers import signing_key
 from tests.server.listening import listening
+from tests.server.test_sessions import opened
 from tests.serving import Serving, Shop, serving
 from tests.subscribing import asked
 
@@ -96,6 +105,50 @@ async def test_a_metering_key_is_refused_from_the_call_after_its_end(tmp_path: P
 
         assert (before, after) == (None, Code.KEY_REVOKED)
         assert await code_of(main, "get_registration") is None
+
+
+async def test_a_batch_is_signed_by_a_key_of_its_vendors_that_is_in_force_or_bills_nothing(
+    tmp_path: Path,
+) -> None:
+    names = ("in force", "never registered", "revoked", "rotated away", "another vendor's")
+    keys = {name: signing_key(f"machine {name}") for name in names}
+    async with machines(tmp_path) as (server, shop, machine):
+        main = Member(shop.vendor.connection)
+        for name in ("in force", "revoked", "rotated away"):
+            await shop.vendor.add_metering_key(keys[name])
+        await main.revoke_key(shop.vendor.vendor_id, keys["revoked"].thumbprint)
+        await main.rotate_key(signing_key("next"), replaces=keys["rotated away"].thumbprint)
+        other = Vendor(await server.organisation("vendor", "Vendor Two"))
+        await other.add_metering_key(keys["another vendor's"])
+        made = await opened(shop)
+        told = {}
+        for first, name in enumerate((*names, "forged"), 1):
+            batch = made.batch(first, 2)
+            signature = made.signature(batch, keys.get(name) or signing_key("forger"))
+            if name == "forged":
+                signature = as_by(MACHINE, signature)
+            ask = made.ask(batch, batch_signature=signature)
+            told[name] = [await billed(each, ask) for each in (machine, shop.vendor.connection)]
+        shown = await machine.call(GET_SESSION, GetSession(session_id=made.session.session_id))
+
+    refused = (Code.SIGNATURE_INVALID, "batch_signature")
+    assert told.pop("in force") == [1, 1]
+    assert set(map(tuple, told.values())) == {(refused, refused)}
+    assert (len(told), shown.calls) == (5, 1)
+
+
+async def billed(by: Connection, ask: ReportUsage) -> int | tuple[Code, str]:
+    """How many calls a report bills, or why none."""
+    try:
+        return (await by.call(REPORT_USAGE, ask)).billed
+    except Refused as refused:
+        return refused.code, refused.refusal.path
+
+
+def as_by(key: PrivateKey, signature: str) -> str:
+    """A signature under the name of a key that did not make it."""
+    header = sign_detached(key, Typ.USAGE, b"{}").partition(".")[0]
+    return f"{header}..{signature.rpartition('.')[2]}"
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from farthing.protocol.canonical import Json
 from farthing.protocol.errors import Code, Refused
 from farthing.protocol.gateways import GatewayReport
 from farthing.protocol.ids import derive_id
+from farthing.protocol.messages.agreements import GET_LEGAL_CONTEXT, GetLegalContext
 from farthing.protocol.messages.reconciliation import (
     RECONCILE_USAGE,
     AcknowledgedSession,
@@ -96,6 +97,7 @@ def counted(session_id: str, calls: int) -> dict[str, GatewayCount]:
 async def test_all_sessions_of_an_agreement_are_compared_in_one_ask(tmp_path: Path) -> None:
     async with traded(tmp_path) as done:
         found = await done.compared()
+        assert await done.market.buyer.reconcile_agreement(done.agreement_id) == found
         own = spooled(done.market.spool)
         sold = await done.market.vendor.reconcile_agreement(done.agreement_id, own)
 
@@ -156,6 +158,9 @@ async def test_a_difference_is_named_by_session_and_call_and_judged_by_the_terms
 ) -> None:
     async with traded(tmp_path, calls=(9, 2), tolerance_ppm=100_000) as done:
         first, second = sorted(done.lists, key=lambda each: done.sessions.index(each.session_id))
+        context = await done.market.buyer.connection.call(
+            GET_LEGAL_CONTEXT, GetLegalContext(listing_id=done.market.listing_id)
+        )
         lost, more = first.calls[4], replace(second.calls[0], call=77)
         one = await done.compared(
             (replace(first, calls=(*first.calls[:4], *first.calls[5:])), second)
@@ -173,7 +178,7 @@ async def test_a_difference_is_named_by_session_and_call_and_judged_by_the_terms
     ]
     # One of eleven is less than a tenth, six are more.
     assert (one.within, two.within, both.within) == (True, True, False)
-    assert one.tolerance_ppm == 100_000
+    assert one.tolerance_ppm == context.usage_tolerance_ppm == 100_000
     assert one.terms_sha256 == done.market.offer.listing["terms_sha256"]
 
 

@@ -15,6 +15,7 @@ from tempfile import mkdtemp
 from typing import Any, Final, cast
 
 from farthing.clients.allowances import Limiting
+from farthing.clients.countings import booked
 from farthing.clients.delegated import Delegating
 from farthing.clients.documents import arguments_sha256, sign_acceptance, usage_of
 from farthing.clients.purchases import (
@@ -66,6 +67,7 @@ from farthing.protocol.messages.holds import (
     PlaceHold,
 )
 from farthing.protocol.messages.listings import GET_DOCUMENT, GetDocument
+from farthing.protocol.messages.reconciliation import AcknowledgedSession
 from farthing.protocol.messages.trails import GET_OUTCOME, GetOutcome, OutcomeView
 from farthing.protocol.rating import CardError, RateCard, parse_card
 from farthing.protocol.wire import Money, Operation, money
@@ -322,6 +324,10 @@ class Buyer(Spender, Delegating, AccountHolder, Reconciling, Limiting):
         folder = Path(mkdtemp(prefix="farthing-books-"))
         weakref.finalize(self, rmtree, folder, ignore_errors=True)
         return folder
+
+    async def own_lists(self, agreement_id: str) -> tuple[AcknowledgedSession, ...]:
+        """What its books acknowledge of an agreement's sessions."""
+        return await asyncio.to_thread(booked, self.books, agreement_id)
 
     async def platform_keys(self) -> Mapping[str, PublicKey]:
         """The platform's keys: those pinned, else those it published when first asked."""

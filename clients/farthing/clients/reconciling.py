@@ -79,7 +79,7 @@ class Reconciling:
     async def reconcile_agreement(
         self,
         agreement_id: str,
-        acknowledged: Iterable[AcknowledgedSession] = (),
+        acknowledged: Iterable[AcknowledgedSession] | None = None,
         *,
         since: str = "",
         until: str = "",
@@ -89,7 +89,8 @@ class Reconciling:
 
         Args:
             agreement_id: The agreement.
-            acknowledged: The buyer's lists, from its own books (`countings`) or as it gave them.
+            acknowledged: The buyer's lists, or the vendor's (`countings`); a buyer's own books
+                where they are left out.
             since: The period's begin, included.
             until: Its end, excluded.
             gateway: What a gateway counted.
@@ -98,7 +99,13 @@ class Reconciling:
             The sums over all of it, with the differences that the answers named.
         """
         ask = ReconcileUsage(agreement_id=agreement_id, since=since, until=until)
-        return await gathered(self.connection, with_count(ask, gateway), tuple(acknowledged))
+        lists = await self.own_lists(agreement_id) if acknowledged is None else acknowledged
+        return await gathered(self.connection, with_count(ask, gateway), tuple(lists))
+
+    async def own_lists(self, agreement_id: str) -> tuple[AcknowledgedSession, ...]:
+        """What this party has counted itself of an agreement's sessions."""
+        del agreement_id
+        return ()
 
     async def call_receipt(self, session_id: str, call: int) -> tuple[CallReceipt, ReportedCall]:
         """The receipt of one call, verified with the platform's key, and what it proves.

@@ -163,6 +163,7 @@ class LegalContext:
     acceptance_required: bool
     dispute_method: str
     dispute_window_s: int
+    usage_tolerance_ppm: int = 0
 
 
 GET_QUOTE = Operation(

@@ -164,6 +164,7 @@ async def get_legal_context(market: Market, caller: Caller, ask: GetLegalContext
             acceptance_required=True,
             dispute_method="deterministic-rules",
             dispute_window_s=terms.dispute.window_s,
+            usage_tolerance_ppm=terms.usage.tolerance_ppm,
         )
     )
 

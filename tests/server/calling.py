@@ -68,6 +68,11 @@ class Desk:
     instead: App | None = None
     lose_replies: int = 0
 
+    async def begun(self) -> None:
+        """Wait until the tool is at work."""
+        async with asyncio.timeout(30):
+            await self.started.wait()
+
 
 @dataclass(slots=True, kw_only=True)
 class Selling:
@@ -96,18 +101,24 @@ class Selling:
         endpoint = Endpoint(
             connection.http, f"{connection.url}/mcp", timeout_s=30, auth=connection.auth
         )
-        asked = {
-            "agreement_id": self.agreement.agreement_id,
-            "workload": [{"meter": "page", "quantity": str(pages)}],
-            "arguments": arguments,
-            "idempotency_key": key,
-        }
+        asked = self.asked_for(arguments, key=key, pages=pages)
         result = await endpoint.call_tool(CALL_SERVICE.name, asked, meta=meta)
         if result.is_error:
             assert isinstance(result.structured, dict)
             raise Refused(Refusal.from_document(result.structured))
         answer = ANSWER.validate_json(orjson.dumps(result.structured))
         return Reply(answer=answer, replayed=result.meta.get(REPLAYED) is True)
+
+    def asked_for(
+        self, arguments: dict[str, object] = PDF, *, key: str = KEY, pages: int = 3
+    ) -> dict[str, object]:
+        """The arguments of `call_service`."""
+        return {
+            "agreement_id": self.agreement.agreement_id,
+            "workload": [{"meter": "page", "quantity": str(pages)}],
+            "arguments": arguments,
+            "idempotency_key": key,
+        }
 
     async def attempt(self, *, key: str = KEY) -> Reply[ServiceResult] | Refused:
         """One ask, and what became of it."""

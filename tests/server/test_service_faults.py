@@ -158,7 +158,7 @@ async def test_a_buyer_who_lets_the_platform_call_waits_and_checks(tmp_path: Pat
         asking = asyncio.create_task(
             market.buyer.have_called(market.agreement.agreement_id, PDF, {"page": 3})
         )
-        await market.desk.started.wait()
+        await market.desk.begun()
         # Longer than one ask waits: it is asked a second time.
         while len(market.asked) < 2:  # noqa: ASYNC110 # it says so nowhere else
             await asyncio.sleep(0.05)

@@ -61,7 +61,7 @@ async def test_a_route_that_is_late_is_not_paid(tmp_path: Path) -> None:
     async with selling(tmp_path, is_route=True) as market:
         market.desk.slow = True
         asking = asyncio.create_task(market.attempt())
-        await market.desk.started.wait()
+        await market.desk.begun()
         # The terms give it 60 seconds.
         market.serving.clock.ahead_us += 61_000_000
         market.desk.go.set()

@@ -2,10 +2,13 @@
 
 import asyncio
 from pathlib import Path
+from typing import Literal
 
 import httpx2
 import orjson
 import pytest
+from mcp.client.client import Client
+from mcp.client.streamable_http import streamable_http_client
 
 from farthing.clients.documents import result_sha256
 from farthing.protocol.canonical import Json
@@ -82,7 +85,7 @@ async def test_two_asks_at_once_are_one_call(tmp_path: Path) -> None:
     async with selling(tmp_path) as market:
         market.desk.slow = True
         asking = [asyncio.create_task(market.call()) for _ in range(2)]
-        await market.desk.started.wait()
+        await market.desk.begun()
         market.desk.go.set()
 
         one, other = await asyncio.gather(*asking)
@@ -211,7 +214,7 @@ async def test_a_call_that_takes_longer_than_one_ask_goes_on_without_it(tmp_path
     async with selling(tmp_path, service_wait_s=1) as market:
         market.desk.slow = True
         asking = asyncio.create_task(market.attempt())
-        await market.desk.started.wait()
+        await market.desk.begun()
 
         found = await asking
 
@@ -226,7 +229,7 @@ async def test_a_vendor_that_is_late_is_not_paid(tmp_path: Path) -> None:
     async with selling(tmp_path) as market:
         market.desk.slow = True
         asking = asyncio.create_task(market.attempt())
-        await market.desk.started.wait()
+        await market.desk.begun()
         # The terms give it 60 seconds.
         market.serving.clock.ahead_us += 61_000_000
         market.desk.go.set()
@@ -331,3 +334,30 @@ async def test_the_vendors_progress_reaches_who_asked_for_it(tmp_path: Path) -> 
             "progressToken": "mine", "progress": 1, "total": 2, "message": "half [2J done",
         }  # fmt: skip
         assert replied["result"]["structuredContent"]["hold_id"] == answer.hold_id
+
+
+@pytest.mark.parametrize("mode", ["auto", "legacy"])
+async def test_clients_of_both_revisions_hear_of_progress(
+    tmp_path: Path, mode: Literal["auto", "legacy"]
+) -> None:
+    async with selling(tmp_path, json_response=False) as market:
+        market.desk.progress = True
+        heard: list[tuple[float, float | None, str | None]] = []
+
+        async def hear(progress: float, total: float | None, message: str | None) -> None:
+            heard.append((progress, total, message))
+
+        connection = market.buyer.connection
+        transport = httpx2.ASGITransport(app=market.serving.service.app)
+        asked = market.asked_for()
+        async with (
+            httpx2.AsyncClient(transport=transport, auth=connection.auth) as http,
+            Client(
+                streamable_http_client(f"{connection.url}/mcp", http_client=http), mode=mode
+            ) as client,
+        ):
+            result = await client.call_tool("call_service", asked, progress_callback=hear)
+
+        assert result.structured_content is not None
+        assert result.structured_content["untrusted_result"] == {"pages": ["one", "two"]}
+        assert heard == [(1, 2, "half [2J done")]

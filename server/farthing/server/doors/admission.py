@@ -36,6 +36,7 @@ __all__ = [
     "Admission",
     "caller_of",
     "request_id_of",
+    "watched_in",
 ]
 
 log = structlog.get_logger(__name__)
@@ -49,6 +50,7 @@ WEBHOOKS: Final = "/webhooks/"
 WEBHOOK_BYTES_MAX: Final = 256 * 1024
 METADATA: Final = "/.well-known/oauth-protected-resource"
 _CALLER: Final = "farthing.caller"
+_WATCHED: Final = "farthing.watched"
 _REQUEST_ID: Final = "farthing.request_id"
 _ALLOWANCE: Final = "farthing.allowance"
 _ADDRESSES_MAX: Final = 10_000
@@ -73,6 +75,11 @@ def caller_of(scope: Mapping[str, object]) -> Caller:
     return cast("Caller", scope.get(_CALLER, ANYONE))
 
 
+def watched_in(scope: Mapping[str, object]) -> str:
+    """The tool whose progress a request wants to hear of, empty where it wants to hear of none."""
+    return cast("str", scope.get(_WATCHED, ""))
+
+
 def request_id_of(scope: Mapping[str, object]) -> str:
     """The request's id, to be named in every refusal and log line."""
     return cast("str", scope.get(_REQUEST_ID, ""))
@@ -84,10 +91,11 @@ class _Gone(Exception):
 
 @dataclass(frozen=True, slots=True)
 class _Called:
-    """The operation a request calls, and the key that its arguments name."""
+    """The operation a request calls, the key its arguments name, whether it wants progress."""
 
     name: str = ""
     key: Mapping[str, object] | None = None
+    is_watched: bool = False
 
     @property
     def newcomers_key(self) -> Mapping[str, object] | None:
@@ -266,11 +274,12 @@ class Admission:
                 _called(scope["path"], headers, body).newcomers_key if is_post else None
             ),
         )
-        name = _called(scope["path"], headers, body).name if is_post else _read_by(scope)
-        operation = OPERATIONS.get(name)
+        called = _called(scope["path"], headers, body) if is_post else _Called(name=_read_by(scope))
+        operation = OPERATIONS.get(called.name)
         if caller is ANYONE and operation is not None and not operation.public:
             raise Refused(refuse(Code.UNAUTHENTICATED))
         scope[_CALLER] = caller
+        scope[_WATCHED] = called.name if called.is_watched else ""
         return body
 
     def _meter(self, scope: Scope, count: int = 1) -> None:
@@ -358,7 +367,9 @@ def _called(path: str, headers: Headers, body: bytes) -> _Called:
     params = document.get("params")
     if not isinstance(params, dict) or not isinstance(tool := params.get("name"), str):
         return _Called()
-    return _Called(name=tool, key=_key_of(params.get("arguments")))
+    meta = params.get("_meta")
+    is_watched = isinstance(meta, dict) and "progressToken" in meta
+    return _Called(name=tool, key=_key_of(params.get("arguments")), is_watched=is_watched)
 
 
 def _network(address: str) -> str:

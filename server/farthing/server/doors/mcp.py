@@ -35,7 +35,12 @@ from farthing.protocol.messages.shapes import ask_schema, result_schema
 from farthing.protocol.purposes import may_call
 from farthing.protocol.wire import EXTENSION, Effect, Role
 from farthing.server.dispatch import dispatch
-from farthing.server.doors.admission import BODY_BYTES_MAX, caller_of, request_id_of
+from farthing.server.doors.admission import (
+    BODY_BYTES_MAX,
+    caller_of,
+    request_id_of,
+    watched_in,
+)
 from farthing.server.doors.render import refused_result, result
 from farthing.server.doors.resources import BalanceResources
 from farthing.server.doors.streams import Patient
@@ -115,7 +120,7 @@ def mcp_door(market: Market, feed: Feed) -> McpDoor:
             yield
 
     async def endpoint(scope: Scope, receive: Receive, send: Send) -> None:
-        manager = streamed if _tells_progress(Headers(scope=scope)) else whole
+        manager = streamed if _tells_progress(scope) else whole
         await StreamableHTTPASGIApp(manager)(scope, receive, send)
 
     # Only POST: a stream is what a signed request asked for, and nothing is sent unasked.
@@ -156,13 +161,15 @@ def _tool(operation: AnyOperation) -> Tool:
     )
 
 
-def _tells_progress(headers: Headers) -> bool:
-    """Whether a request is of the one tool that takes long, by a client that reads streams."""
-    return (
-        headers.get("mcp-name") == CALL_SERVICE.name
-        and headers.get("mcp-protocol-version", "") >= _STREAMED_SINCE
-        and "text/event-stream" in headers.get("accept", "")
-    )
+def _tells_progress(scope: Scope) -> bool:
+    """Whether a request is of the one tool that takes long, by a client that reads streams.
+
+    In 2025-11-25 a stream begins at once, so that it is for those alone who ask for progress.
+    """
+    headers = Headers(scope=scope)
+    is_modern = headers.get("mcp-protocol-version", "") >= _STREAMED_SINCE
+    called = headers.get("mcp-name") if is_modern else watched_in(scope)
+    return called == CALL_SERVICE.name and "text/event-stream" in headers.get("accept", "")
 
 
 def _input_schema(name: str) -> dict[str, Any] | None:

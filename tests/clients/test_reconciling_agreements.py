@@ -24,6 +24,7 @@ from farthing.protocol.messages.reconciliation import (
     UsageReconciliation,
 )
 from farthing.protocol.reconciliation import GatewayCount
+from farthing.protocol.wire import Usage
 from farthing.server.operations import reconciliation
 from tests.clients.trading import Trading, trading, usd
 from tests.papers import card_document, signing_key
@@ -250,12 +251,20 @@ async def test_only_a_party_s_key_signs_what_a_gateway_saw_and_only_of_this_agre
 async def test_an_ask_names_one_thing_and_lists_of_it(tmp_path: Path) -> None:
     async with traded(tmp_path, calls=(1, 1)) as done:
         first, second = done.lists
+        twice = replace(first.calls[0], usage=(Usage(meter="page", quantity="1"),) * 2)
+        long_ago = "2020-01-01T00:00:00.000000Z"
         refusals = [
             await done.refused(session_id=first.session_id),
             await done.refused(agreement_id=""),
             await done.refused(acknowledged=(first, first)),
             await done.refused(
                 agreement_id="", session_id=first.session_id, acknowledged=(second,)
+            ),
+            await done.refused(agreement_id="", session_id=first.session_id, since=long_ago),
+            await done.refused(
+                agreement_id="",
+                session_id=first.session_id,
+                acknowledged=(replace(first, calls=(twice,)),),
             ),
             await done.refused(
                 through=done.sessions[0],
@@ -272,6 +281,8 @@ async def test_an_ask_names_one_thing_and_lists_of_it(tmp_path: Path) -> None:
         (Code.INVALID_ARGUMENT, "session_id"),
         (Code.INVALID_ARGUMENT, "acknowledged.1.session_id"),
         (Code.NOT_FOUND, "acknowledged.0.session_id"),
+        (Code.INVALID_ARGUMENT, "since"),
+        (Code.INVALID_ARGUMENT, "acknowledged.0.calls.0.usage"),
         (Code.INVALID_ARGUMENT, "through"),
     ]
     assert (foreign.value.code, foreign.value.refusal.path) == (Code.NOT_FOUND, "agreement_id")

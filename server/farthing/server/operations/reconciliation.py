@@ -111,6 +111,10 @@ async def _subject(
         raise Refused(refuse(Code.INVALID_ARGUMENT, path="session_id", message=text))
     if not ask.session_id:
         return None, await own(market, caller, Agreement, "agreement_id", ask.agreement_id)
+    for name in ("since", "until", "through", "cursor"):
+        if getattr(ask, name):
+            text = "A session is compared whole; a period is of an agreement."
+            raise Refused(refuse(Code.INVALID_ARGUMENT, path=name, message=text))
     session = await own(market, caller, Session, "session_id", ask.session_id)
     return session, await own(market, caller, Agreement, "session_id", session.agreement_id)
 
@@ -254,6 +258,8 @@ def _acknowledged(listed: AcknowledgedSession, path: str) -> list[Acknowledged]:
         usage = None
         if each.usage is not None:
             usage = {meter.meter: int(meter.quantity) for meter in each.usage}
+            if len(usage) < len(each.usage):
+                raise Refused(refuse(Code.INVALID_ARGUMENT, path=f"{path}.{place}.usage"))
         found.append(
             Acknowledged(seq=each.call, units=units, result_sha256=each.result_sha256, usage=usage)
         )

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from farthing.protocol.canonical import Json, document_sha256
 from farthing.protocol.contracts import Acceptance as AcceptanceDocument
-from farthing.protocol.contracts import DeliveryRecord, QuoteDocument
+from farthing.protocol.contracts import QuoteDocument
 from farthing.protocol.ids import derive_id
 from farthing.protocol.messages import (
     agents,
@@ -23,14 +23,13 @@ from farthing.protocol.messages import listings as offers
 from farthing.protocol.rating import parse_card, rate
 from farthing.protocol.signatures import Typ
 from farthing.protocol.times import DAY_US, SECOND_US, format_time
-from farthing.protocol.wire import Operation, Role, Usage, money
+from farthing.protocol.wire import Operation, Role, money
 from farthing.settlement.engine.agreements import Acceptance
 from farthing.settlement.engine.commands import Command, Kept
 from farthing.settlement.engine.disputes import Examined
-from farthing.settlement.engine.holds import Capture
 from tests.construction import ISSUER, publishing
 from tests.papers import card_document, listing_document, public_jwk, signing_key, terms_document
-from tests.simulation.machines import Manning
+from tests.simulation.calling import Calling
 from tests.simulation.parties import ARGS, ASSETS, BODY, Party, signed
 
 __all__ = ["Market"]
@@ -52,7 +51,7 @@ TIERS: Final[tuple[tuple[dict[str, Json], ...], ...]] = (
 
 
 @dataclass(slots=True)
-class Market(Manning):
+class Market(Calling):
     """A crowd with money that trades."""
 
     def settlers(self) -> list[list[Command]]:
@@ -233,56 +232,8 @@ class Market(Manning):
         )
         return self._ask(party.caller(), agreements.TERMINATE_AGREEMENT, ask)
 
-    def place(self) -> Command | None:
-        agreement = self._any("agreement")
-        if agreement is None:
-            return self.accept()
-        pages = self.chance.choice((0, 1, 2, 3, 9, 40, 1_000, 10**14))
-        workload = [Usage(meter="page", quantity=str(pages))]
-        if self.chance.random() < 0.05:
-            workload.append(Usage(meter=self.chance.choice(("page", "word")), quantity="2"))
-        ask = holds.PlaceHold(
-            agreement_id=agreement["agreement_id"],
-            workload=tuple(workload),
-            args_sha256=ARGS,
-            expires_in_s=self.chance.choice((0, 0, 1, 20, 10**6)),
-            idempotency_key=self._id(),
-        )
-        buyer = self._of(self.buyers, agreement["buyer_id"])
-        return self._ask(buyer.caller(), holds.PLACE_HOLD, ask)
-
-    def capture(self) -> Command | None:
-        hold = self._any("hold", waiting=0.9)
-        if hold is None:
-            return None
-        agreement = self.books.things["agreement"][hold["agreement_id"]]
-        vendor = self._of(self.vendors, hold["vendor_id"])
-        held = int(hold["workload"].get("page", 0))
-        used = self.chance.choice((held, held, held // 2, 0, 1, held + 1))
-        delivery = DeliveryRecord(
-            hold_id=hold["hold_id"],
-            agreement_id=hold["agreement_id"],
-            vendor_id=hold["vendor_id"],
-            listing_id=agreement["listing_id"],
-            args_sha256=ARGS if self.chance.random() < 0.97 else BODY,
-            result_sha256=BODY,
-            output_schema_sha256=agreement["output_schema_sha256"],
-            usage={"page": used},
-            delivered_at_us=self.now_us,
-        )
-        document, key = delivery.document(), self._hand(vendor)
-        facts: dict[str, Json] = {
-            "delivery": document,
-            "delivery_signature": signed(key, Typ.DELIVERY, document),
-        }
-        ask = holds.CaptureHold(
-            hold_id=hold["hold_id"],
-            idempotency_key=self._id(),
-            **facts,  # type: ignore[arg-type]
-        )
-        body = Capture(ask=ask, delivery=delivery, key_thumbprint=key.thumbprint)
-        caller = vendor.caller(self._hand(vendor))
-        return self._ask(caller, holds.CAPTURE_HOLD, ask, body=body, facts=facts)
+    def place_or_accept(self) -> Command | None:
+        return self.place() if self.books.things["agreement"] else self.accept()
 
     def release(self) -> Command | None:
         hold = self._any("hold", waiting=0.8)
@@ -386,7 +337,7 @@ class Market(Manning):
 
 
 _DRAW_WEIGHTS: Final[dict[Callable[[Market], Command | None], int]] = {
-    Market.place: 30,
+    Market.place_or_accept: 30,
     Market.capture: 18,
     Market.report: 26,
     Market.correct: 6,

@@ -113,7 +113,8 @@ _FIRST: Final = {
 }
 _FIXED: Final = {
     "hold": ("agreement_id", "buyer_id", "operator_id", "vendor_id", "asset", "amount_units",
-             "position", "workload", "args_sha256", "grant_id", "day", "expires_at_us", "seq"),
+             "position", "workload", "args_sha256", "grant_id", "day", "expires_at_us", "seq",
+             "on_answer"),
     "charge": ("hold_id", "session_id", "agreement_id", "buyer_id", "operator_id", "vendor_id",
                "asset", "rate_card_sha256", "amount_units", "fee_units", "released_units",
                "position", "usage", "result_sha256", "captured_at_us", "window_closes_at_us",
@@ -176,6 +177,8 @@ def _place(books: Auditor, record: Json) -> None:
     if expected:
         return
     hold = one_of(record, "hold")
+    is_called = record["operation"] == "call_service"
+    need(hold.get("on_answer", False) is is_called, "it is captured otherwise than it says")
     need(int(hold["amount_units"]) == units, f"a hold of {hold['amount_units']}, not {units}")
     need(counts(hold["workload"]) == workload, "the workload is another one")
     need(counts(hold["position"]) == position, "it is rated from another position")
@@ -190,6 +193,7 @@ def _place(books: Auditor, record: Json) -> None:
 def _capture(books: Auditor, record: Json) -> None:
     hold = books.things["hold"][record["asked"]["hold_id"]]
     need(hold["vendor_id"] == record["by"]["principal_id"], "not the payee's capture")
+    need("refused" in record or not hold.get("on_answer"), "paid before the answer is accepted")
     ended = _ended(hold)
     if "refused" in record:
         code = record["refused"]["code"]
@@ -201,7 +205,33 @@ def _capture(books: Auditor, record: Json) -> None:
             known = {"capture_exceeds_hold", "delivery_invalid", "usage_invalid"}
             need(code in known, f"{code} of an open hold")
         return
-    need(not ended, "a hold is captured a second time")
+    _captured(books, record, hold)
+
+
+def _accepted(books: Auditor, record: Json) -> None:
+    """What the platform does for an answer that it took; done to no hold but a call's, in time."""
+    if not record.get("changed"):
+        need(not record.get("moved"), "a record that does nothing moves money")
+        return
+    hold = books.things["hold"][record["asked"]["hold_id"]]
+    need(bool(hold.get("on_answer")), "the platform captures what is not its own to capture")
+    signed = record["facts"]["delivery"]["result_sha256"]
+    need(record["asked"]["result_sha256"] == signed, "another answer than was signed for")
+    _captured(books, record, hold)
+
+
+def _abandon(books: Auditor, record: Json) -> None:
+    hold = books.things["hold"].get(record["asked"]["hold_id"], {"status": ""})
+    if not record.get("changed"):
+        in_time = hold["status"] == "open" and record["at_us"] < hold["expires_at_us"]
+        need(not in_time, "an open hold is not given back")
+        return
+    need(not _ended(hold), "a hold is given back a second time")
+    _given_back(record, hold)
+
+
+def _captured(books: Auditor, record: Json, hold: Json) -> None:
+    need(not _ended(hold), "a hold is captured a second time")
     need(record["at_us"] < hold["expires_at_us"], "a hold is captured past its end")
     signed_by = books.things["key"][part_of(record["facts"]["delivery_signature"], 0)["kid"]]
     in_force = signed_by["principal_id"], signed_by["status"]
@@ -405,8 +435,11 @@ def _freeze(books: Auditor, record: Json) -> None:
 
 
 _RULES: Final[dict[str, Callable[[Auditor, Json], None]]] = {
+    "abandon_hold": _abandon,
+    "accept_answer": _accepted,
     "accept_terms": _accept,
     "add_key": _add_key,
+    "call_service": _place,
     "capture_hold": _capture,
     "close_evidence": _overdue,
     "expire_hold": _expire,

@@ -27,10 +27,12 @@ OPERATIONS = frozenset({
     "withdraw_listing",
     "approve_allowance", "propose_allowance", "close_session", "expire_session",
     "open_session", "report_usage", "top_up_session", "correct_usage", "add_key",
+    "abandon_hold", "accept_answer", "call_service",
 })  # fmt: skip
 REFUSALS = frozenset({
     "capture_hold:capture_exceeds_hold", "capture_hold:hold_expired", "capture_hold:hold_resolved",
-    "capture_hold:idempotency_conflict", "initiate_dispute:already_disputed",
+    "capture_hold:idempotency_conflict", "capture_hold:answer_awaited",
+    "call_service:budget_exceeded", "initiate_dispute:already_disputed",
     "initiate_dispute:dispute_window_closed", "place_hold:agreement_ended",
     "place_hold:authority_missing", "place_hold:budget_exceeded", "place_hold:frozen",
     "place_hold:insufficient_funds", "place_hold:key_revoked",

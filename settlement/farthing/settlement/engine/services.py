@@ -13,13 +13,13 @@ from farthing.protocol.canonical import Json
 from farthing.protocol.contracts import DeliveryRecord
 from farthing.protocol.errors import Code, Refusal, refuse
 from farthing.protocol.messages.holds import PlaceHold
-from farthing.protocol.purposes import may_sign
 from farthing.protocol.records import Change
 from farthing.protocol.signatures import Typ
 from farthing.protocol.wire import document_of
 from farthing.settlement.engine import holds
 from farthing.settlement.engine.commands import Command, platform_command
 from farthing.settlement.engine.drafts import Call, Draft
+from farthing.settlement.engine.principals import signs
 from farthing.settlement.engine.state import State
 from farthing.settlement.engine.things import Hold
 
@@ -115,9 +115,7 @@ def _paid(state: State, answer: AcceptAnswer, *, now_us: int, seq: int) -> Draft
         return refuse(code, path="delivery.hold_id")
     if not hold.on_answer:
         return refuse(Code.DELIVERY_INVALID, path="delivery.hold_id")
-    key = state.keys.get(answer.signed_by)
-    is_vendors = key is not None and key.principal_id == hold.vendor_id and key.status == "active"
-    if key is None or not is_vendors or not may_sign(key.purpose, Typ.DELIVERY):
+    if not signs(state, hold.vendor_id, answer.signed_by, Typ.DELIVERY):
         return refuse(Code.SIGNATURE_INVALID, path="delivery_signature")
     return holds.captured(state, hold, answer.delivery, now_us=now_us, seq=seq)
 

@@ -47,7 +47,7 @@ def test_the_example_offer_and_its_server_sell_a_call_as_printed(tmp_path: Path)
             session_id = answer("session", "open", agreement_id, *terms, **reading)["session_id"]
             spent = asyncio.run(called(agent, session_id))
         usage = answer("usage", **selling)
-        reconciled(agreement_id, session_id, reading, selling, buying)
+        reconciled(agreement_id, session_id, (reading, selling, buying), at)
         rejected = run("session", "rejected", session_id, **reading)
         proven = answer("session", "receipt", session_id, "2", **selling)
         allowance = limited(agreement_id, reading, selling)
@@ -94,21 +94,24 @@ def limited(agreement_id: str, buying: dict[str, str], selling: dict[str, str]) 
 def reconciled(
     agreement_id: str,
     session_id: str,
-    buying: dict[str, str],
-    selling: dict[str, str],
-    without: dict[str, str],
+    sides: tuple[dict[str, str], ...],
+    at: dict[str, str],
 ) -> None:
-    """Buyer and vendor compare their own countings, of the session and of the agreement."""
-    booked = answer("session", "reconcile", session_id, **buying)
-    spooled = answer("session", "reconcile", session_id, **selling)
-    both = [answer("reconcile", agreement_id, **side) for side in (buying, selling)]
+    """Agent, vendor and operator compare their own countings, of session and agreement."""
+    one = [answer("session", "reconcile", session_id, **side) for side in sides]
+    whole = [answer("reconcile", agreement_id, **side) for side in sides]
+    booked, spooled, operators = one
+    _, selling, operating = sides
     told = run("reconcile", agreement_id, "--since", "2020-01-01", **selling)
-    alone = run("session", "reconcile", session_id, **without)
+    key = Home(Path(operating["FARTHING_HOME"])).key_path
+    elsewhere = {**at, "FARTHING_HOME": f"{key.parent}/nothing"}
+    alone = run("session", "reconcile", session_id, "--key", str(key), **elsewhere)
 
     assert (booked["within"], booked["calls"]["billed"]) == (True, "3")
     assert (booked["tolerance_ppm"], booked["sessions"][0]["proven"]) == (1000, 2)
     assert spooled["meters"] == booked["meters"]
-    assert [each["sessions"] for each in both] == [booked["sessions"], spooled["sessions"]]
+    assert operators["calls"] == booked["calls"]
+    assert [each["sessions"] for each in whole] == [each["sessions"] for each in one]
     assert (told.code, "1000 ppm" in told.out) == (0, True)
     assert alone.code == 1
 

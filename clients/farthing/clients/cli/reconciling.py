@@ -1,9 +1,11 @@
 """Countings of the same usage compared from a terminal: this home's own beside the platform's.
 
-Boundary: a buyer's home has books, a vendor's a spool; what they hold is the side's own counting.
+Boundary: a buyer's home has books, an operator's its agents' homes, a vendor's a spool; what they
+hold is the side's own counting.
 Source: spec/metering.md#reconciliation, spec/cli.md.
 """
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -49,8 +51,9 @@ def session_(session: Session, spending: SessionArgument, *, gateway: GatewayOpt
     here, all that is billed is shown as acknowledged by nobody.
     """
     ask = _asked(ReconcileUsage(session_id=spending), gateway)
-    path = session.home.books_path / f"{spending}.sqlite"
-    lists = _booked(path) if path.exists() else _spooled(session)
+    paths = (folder / f"{spending}.sqlite" for folder in _folders(session))
+    book = next((path for path in paths if path.exists()), None)
+    lists = _spooled(session) if book is None else _booked(book)
     own = tuple(each for each in lists if each.session_id == spending)
     _show(session, session.call(RECONCILE_USAGE, replace(ask, acknowledged=own)))
 
@@ -73,16 +76,25 @@ def agreement_(
 ) -> None:
     """Compare what was reported under an agreement with this home's own counting (its parties).
 
-    A buyer's counting is what its books acknowledged, a vendor's what its spool delivered. Exit 1
-    where they differ by more than the agreement's terms allow.
+    A buyer's counting is what its books acknowledged, an operator's that of the agents in its home,
+    a vendor's what its spool delivered. Exit 1 where they differ by more than the agreement's terms
+    allow.
     """
     from farthing.clients.countings import booked  # noqa: PLC0415 - loads sqlite
     from farthing.clients.gathering import gathered  # noqa: PLC0415 - loads the transport
 
     ask = ReconcileUsage(agreement_id=agreement, since=time_of(since), until=time_of(until))
     ask = _asked(ask, gateway)
-    lists = booked(session.home.books_path, agreement) or _spooled(session)
+    lists = tuple(
+        each for folder in _folders(session) for each in booked(folder, agreement)
+    ) or _spooled(session)
     _show(session, session.run(lambda connection: gathered(connection, ask, lists)))
+
+
+def _folders(session: Session) -> Iterator[Path]:
+    """Where books of sessions are: this home's, and those of the agents in it."""
+    yield session.home.books_path
+    yield from sorted(session.home.path.glob("agents/*/sessions"))
 
 
 def _asked(ask: ReconcileUsage, file: str) -> ReconcileUsage:

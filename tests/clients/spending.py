@@ -292,7 +292,7 @@ class StandInVendor:
             spent_units=self.desk.spent_units,
             result_sha256=result_sha256(result),
         )
-        said = used(replace(call, **self.lie), payer=PAYER.thumbprint, platform=PLATFORM)
+        said = used(call._replace(**self.lie), payer=PAYER.thumbprint, platform=PLATFORM)
         return ToolResult(
             structured=result, text="", is_error=False, meta={PAYMENT_RESPONSE: cast("Any", said)}
         )

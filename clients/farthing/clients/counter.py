@@ -9,7 +9,7 @@ import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Final, TypeAlias, cast
+from typing import Final, NamedTuple, TypeAlias, cast
 
 from farthing.clients.deliveries import Deliveries, Produced, Work
 from farthing.clients.documents import arguments_bytes
@@ -53,8 +53,7 @@ Run: TypeAlias = Callable[[Shape, int], Awaitable[Produced]]
 """Does the work, told the shape that the result is sold under and the most that it may cost."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sold:
+class Sold(NamedTuple):
     """What was delivered: the result's bytes, what goes beside it, what is charged for it."""
 
     result: bytes
@@ -150,7 +149,8 @@ class Counter:
         )
         if isinstance(paid, Refusal):
             raise Refused(paid)
-        shape = await self._output_shape(ware, paid.entitlement.agreement_id)
+        agreement_id = paid.entitlement.agreement_id
+        shape = ware.shape_under(agreement_id) or await self._output_shape(ware, agreement_id)
         if await self.deliveries.find(claimed_hold(presented)) is None:
             self._check_room(ware)
         outcome = await self.deliveries.obtain(
@@ -168,7 +168,8 @@ class Counter:
         self, ware: Ware, presented: Presented, args_sha256: str, run: Run
     ) -> Sold | Refusal:
         entitlement, desk, vouched = await self._vouched(ware, presented, args_sha256)
-        shape = await self._output_shape(ware, entitlement.agreement_id)
+        agreement_id = entitlement.agreement_id
+        shape = ware.shape_under(agreement_id) or await self._output_shape(ware, agreement_id)
         call = await desk.obtain(
             CallWork(
                 vouched=vouched,
@@ -202,7 +203,7 @@ class Counter:
         if isinstance(entitlement, Refusal):
             raise Refused(entitlement)
         self._cards.setdefault(ware.card.card_sha256, ware.card)
-        desk = await self._desk(entitlement)
+        desk = self.sessions.find(entitlement) or await self._desk(entitlement)
         vouched = check_vouched(
             presented,
             entitlement,
@@ -259,19 +260,15 @@ class Counter:
             raise Refused(refuse(Code.OVERLOADED, retry_after_s=1))
 
     async def _output_shape(self, ware: Ware, agreement_id: str) -> Shape:
-        # The first version of a listing is the only one that there can be an agreement on.
-        if ware.listing.version == 1:
-            return ware.shape
-        if agreement_id not in ware.output_shapes:
-            try:
-                agreement = await self._vendor.agreement(agreement_id)
-                document = await self._vendor.document(agreement.listing_sha256)
-            except Unreachable as error:
-                text = "Which version was agreed on cannot be asked now."
-                raise Refused(refuse(Code.UNAVAILABLE, message=text)) from error
-            schema = cast("dict[str, Json]", document["output_schema"])
-            ware.output_shapes[agreement_id] = Shape(schema)
-        return ware.output_shapes[agreement_id]
+        try:
+            agreement = await self._vendor.agreement(agreement_id)
+            document = await self._vendor.document(agreement.listing_sha256)
+        except Unreachable as error:
+            text = "Which version was agreed on cannot be asked now."
+            raise Refused(refuse(Code.UNAVAILABLE, message=text)) from error
+        shape = Shape(cast("dict[str, Json]", document["output_schema"]))
+        ware.output_shapes[agreement_id] = shape
+        return shape
 
     def _captured(self, entry: Entry) -> Sold:
         settled = Settlement(

@@ -9,7 +9,7 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Final, cast
+from typing import Final, NamedTuple, cast
 
 from farthing.clients.documents import sign_delivery
 from farthing.clients.entitlements import Paid
@@ -42,8 +42,7 @@ class Undeliverable(Exception):
         self.refusal = refusal
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Produced:
+class Produced(NamedTuple):
     """What a tool made: the bytes that are digested, the blocks beside them, what was used."""
 
     result: bytes

@@ -8,6 +8,7 @@ spec/proofs.md.
 import hmac
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from farthing.protocol import base64url
 from farthing.protocol.canonical import InvalidJson, Json, parse_json, sha256_hex
@@ -56,8 +57,7 @@ class Paid:
         return min(self.entitlement.cap_units, self.voucher.max_cum_units)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Vouched:
+class Vouched(NamedTuple):
     """A payment for one call of a session that holds.
 
     Args:

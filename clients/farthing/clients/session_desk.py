@@ -11,7 +11,9 @@ import sqlite3
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Final
+from typing import Final, NamedTuple
+
+from msgspec import structs
 
 from farthing.clients.commits import Commits, settle
 from farthing.clients.deliveries import Produced, Undeliverable
@@ -63,8 +65,7 @@ class Tools:
     load: Load
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CallWork:
+class CallWork(NamedTuple):
     """A call that waits to be done.
 
     Args:
@@ -87,12 +88,13 @@ class CallWork:
 class _Flight:
     """One call that is being worked for, and whoever waits for it."""
 
-    __slots__ = ("args_sha256", "has_ended", "task", "waiting")
+    __slots__ = ("args_sha256", "has_ended", "is_late", "task", "waiting")
 
     def __init__(self, args_sha256: str) -> None:
         self.args_sha256 = args_sha256
         self.task: asyncio.Task[None] | None = None
         self.has_ended = False
+        self.is_late = False
         self.waiting: list[asyncio.Future[KeptCall]] = []
 
     def landing(self) -> asyncio.Future[KeptCall]:
@@ -101,6 +103,12 @@ class _Flight:
         self.waiting.append(landing)
         return landing
 
+    def expire(self) -> None:
+        """Its time is over."""
+        assert self.task is not None, "it runs"
+        self.is_late = True
+        self.task.cancel()
+
     def cut_off(self) -> None:
         """Leave nobody waiting for ever."""
         for landing in self.waiting:
@@ -108,11 +116,16 @@ class _Flight:
 
     def land(self, call: KeptCall, fault: BaseException | None) -> None:
         """Tell all who wait what there is: the call, or why there is none."""
-        if self.task is not None and self.task.done():
-            raised = asyncio.CancelledError() if self.task.cancelled() else self.task.exception()
-            fault = fault or raised
+        if fault is None and call.outcome is not UsageOutcome.SUCCEEDED:
+            fault = self._raised()
         for landing in self.waiting:
             settle(landing, call, fault)
+
+    def _raised(self) -> BaseException | None:
+        """What the work ended with, other than as foreseen."""
+        if self.task is None or not self.task.done():
+            return None
+        return asyncio.CancelledError() if self.task.cancelled() else self.task.exception()
 
 
 class SessionDesk:
@@ -253,23 +266,26 @@ class SessionDesk:
     async def _carry_out(self, work: CallWork, flight: _Flight) -> None:
         at_us = self._clock()
         refusal, outcome = _FAILED, UsageOutcome.FAILED_VENDOR
+        left_s = (self.entitlement.expires_at_us + _AFTER_END_US - at_us) / SECOND_US
+        # `asyncio.timeout` costs three times this, and the task ends here anyway.
+        end = asyncio.get_running_loop().call_later(min(work.deadline_s, left_s), flight.expire)
         try:
             if not work.repeatable:
                 self._tools.commits.note(self._call(work, at_us))
                 await self._tools.commits.kept()
-            left_s = (self.entitlement.expires_at_us + _AFTER_END_US - at_us) / SECOND_US
-            async with asyncio.timeout(min(work.deadline_s, left_s)):
-                produced = await work.run()
-            self._delivered(work, at_us, produced)
+            self._delivered(work, at_us, await work.run())
         except Undeliverable as failed:
             refusal = failed.refusal
             if refusal.code in _BUYERS_FAULT:
                 outcome = UsageOutcome.FAILED_BUYER
-        except TimeoutError:
+        except (TimeoutError, asyncio.CancelledError) as error:
+            if isinstance(error, asyncio.CancelledError) and not flight.is_late:
+                raise
             text = "The work took longer than the terms allow."
             refusal = refuse(Code.VENDOR_FAILED, message=text)
             outcome = UsageOutcome.TIMED_OUT
         finally:
+            end.cancel()
             # Whatever else the tool raised goes on its way, but the call has ended.
             if not flight.has_ended:
                 self._failed(self._call(work, at_us), refusal, outcome)
@@ -309,7 +325,7 @@ class SessionDesk:
     def _failed(self, call: KeptCall, refusal: Refusal, outcome: UsageOutcome) -> None:
         self._counts.drop(call.seq)
         self._ended(
-            replace(
+            structs.replace(
                 call,
                 place=self.queue.next_place(),
                 outcome=outcome,

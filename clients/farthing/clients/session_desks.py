@@ -79,9 +79,12 @@ class SessionDesks:
             if kept is not None:
                 self._reporter.wake(await asyncio.to_thread(self._queue, kept))
 
-    def find(self, session_id: str) -> SessionDesk | None:
-        """The desk of a session that is open here."""
-        return self._desks.get(session_id)
+    def find(self, entitlement: Entitlement) -> SessionDesk | None:
+        """The desk of the session that a checked entitlement is of, where it is open here."""
+        desk = self._desks.get(entitlement.session_id or "")
+        if desk is not None:
+            desk.extend(entitlement)
+        return desk
 
     async def at(self, entitlement: Entitlement) -> SessionDesk:
         """The desk of the session that a checked entitlement is of.
@@ -91,14 +94,14 @@ class SessionDesks:
         """
         session_id = entitlement.session_id
         assert session_id is not None, "a session's entitlement"
-        desk = self._desks.get(session_id)
-        if desk is None:
-            opening = self._opening.get(session_id)
-            if opening is None:
-                opening = asyncio.create_task(self._open(session_id, entitlement))
-                self._opening[session_id] = opening
-                opening.add_done_callback(lambda _: self._opening.pop(session_id))
-            desk = await asyncio.shield(opening)
+        if (desk := self.find(entitlement)) is not None:
+            return desk
+        opening = self._opening.get(session_id)
+        if opening is None:
+            opening = asyncio.create_task(self._open(session_id, entitlement))
+            self._opening[session_id] = opening
+            opening.add_done_callback(lambda _: self._opening.pop(session_id))
+        desk = await asyncio.shield(opening)
         desk.extend(entitlement)
         return desk
 

@@ -7,9 +7,11 @@ Source: spec/payments-mcp.md, spec/metering.md.
 
 import sqlite3
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, cast
+
+import msgspec
 
 from farthing.clients.sqlite_file import SqliteFile, Value
 from farthing.protocol.canonical import Json, canonical_bytes, parse_json
@@ -90,8 +92,7 @@ class KeptSession:
     document: Mapping[str, Json]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class KeptCall:
+class KeptCall(msgspec.Struct, frozen=True, kw_only=True):
     """One call of a session.
 
     Args:
@@ -113,13 +114,13 @@ class KeptCall:
     at_us: int
     place: int = 0
     outcome: UsageOutcome | None = None
-    usage: Mapping[str, int] = field(default_factory=dict)
+    usage: Mapping[str, int] = {}
     amount_units: int = 0
     spent_units: int = 0
     result_sha256: str = ""
     result: bytes = b""
     content: bytes = b""
-    refusal: Mapping[str, object] = field(default_factory=dict)
+    refusal: Mapping[str, object] = {}
     batch: int = 0
     rejected: str = ""
 
@@ -341,7 +342,7 @@ def _call_values(row: KeptCall) -> tuple[Value, ...]:
         row.result_sha256,
         row.result,
         row.content,
-        canonical_bytes(cast("dict[str, Json]", dict(row.refusal))),
+        canonical_bytes(cast("dict[str, Json]", dict(row.refusal))) if row.refusal else b"{}",
     )
 
 

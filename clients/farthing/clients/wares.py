@@ -52,6 +52,11 @@ class Ware:
         """Whether its work may be done again after it was interrupted."""
         return self.listing.idempotent or not self.listing.side_effects
 
+    def shape_under(self, agreement_id: str) -> Shape | None:
+        """What its results are sold under in an agreement; None where that is not known here."""
+        # The first version of a listing is the only one that there can be an agreement on.
+        return self.shape if self.listing.version == 1 else self.output_shapes.get(agreement_id)
+
     def price(self, tool: str, platform: str, url: str = "") -> Price:
         """What it asks for, told to somebody who has not paid.
 

@@ -71,7 +71,7 @@ class Unsigned:
 
     def signed(self, seq: int) -> None:
         """A signed voucher of this number covers the calls up to it."""
-        for each in [each for each in self._by_seq if each <= seq]:
+        for each in [each for each in self._by_seq if each <= seq] if self._by_seq else ():
             self.units -= self._by_seq.pop(each)
 
     def document(self) -> dict[str, Json]:
@@ -226,6 +226,8 @@ class VoucherDesk:
         self._authorised_units = 0
         self._ended_top = 0
         self._in_flight: set[int] = set()
+        # No call that runs has a lower number; looked up anew only where it matters.
+        self._lowest = 0
         self._unsigned = Unsigned()
 
     @property
@@ -272,12 +274,13 @@ class VoucherDesk:
         """
         if signed:
             self.note(voucher)
-        if self.window.fault(voucher.seq) is not None:
+        if (taken := self.window.take(voucher.seq)) is None:
             return refuse(Code.PROOF_INVALID, path="seq")
         # Settlement has the same window over the calls in the order in which they end, whichever
         # of those that run that will be.
-        lowest = min(self._in_flight, default=voucher.seq)
-        if voucher.seq - lowest >= WINDOW or voucher.seq - self._ended_top > WINDOW:
+        if voucher.seq - self._lowest >= WINDOW:
+            self._lowest = min(self._in_flight, default=voucher.seq)
+        if voucher.seq - self._lowest >= WINDOW or voucher.seq - self._ended_top > WINDOW:
             return refuse(Code.OVERLOADED, path="seq", retry_after_s=1)
         self._authorised_units = max(self._authorised_units, voucher.max_cum_units)
         owed_units = self.owed_units + self.per_call_units
@@ -287,9 +290,8 @@ class VoucherDesk:
         later_units = self._unsigned.units + self.per_call_units * is_later
         if max(owed_units - self.best_units, later_units) > self.unsigned_units:
             return refuse(Code.PROOF_INVALID, path="signature")
-        taken = self.window.take(voucher.seq)
-        assert taken is not None, "asked before"
         self.window = taken
+        self._lowest = min(self._lowest, voucher.seq)
         self._in_flight.add(voucher.seq)
         if is_later:
             self._unsigned.add(voucher.seq, self.per_call_units)

@@ -8,7 +8,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from farthing.protocol.canonical import LooseJson
 from farthing.protocol.errors import Code, Refusal, refuse
@@ -107,8 +107,7 @@ class Settlement:
     delivery_signature: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Used:
+class Used(NamedTuple):
     """What a vendor says about one call of a session; the platform bills it with its batch.
 
     `amount_units` is the call's price, `spent_units` that of all calls of the session so far.

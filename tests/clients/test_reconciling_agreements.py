@@ -12,6 +12,7 @@ from farthing.clients import gathering
 from farthing.clients.buyers import Buyer
 from farthing.clients.countings import booked, spooled
 from farthing.clients.gathering import signed_count
+from farthing.clients.operators import Member
 from farthing.protocol.canonical import Json
 from farthing.protocol.errors import Code, Refused
 from farthing.protocol.gateways import GatewayReport
@@ -210,6 +211,15 @@ async def test_a_gateway_s_signed_count_is_set_beside_the_vendor_s(tmp_path: Pat
                 )
             )
 
+        await Member(done.market.vendor.connection).revoke_key(
+            done.market.vendor.vendor_id, proxy.thumbprint
+        )
+        revoked = signed_count(proxy, report)
+        refusal = await done.refused(
+            gateway=dict(revoked.document), gateway_signature=revoked.signature
+        )
+
+    assert refusal == (Code.SIGNATURE_INVALID, "gateway_signature")
     same, fewer, more = readings
     assert (same.calls.gateway, same.within) == ("3", True)
     assert [each.gateway_calls for each in same.sessions] == [3, None, None]

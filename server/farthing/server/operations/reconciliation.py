@@ -12,6 +12,7 @@ from farthing.protocol.canonical import InvalidJson, Json
 from farthing.protocol.documents import DocumentError
 from farthing.protocol.errors import Code, Refused, refuse
 from farthing.protocol.gateways import GatewayReport
+from farthing.protocol.keys import PublicKey
 from farthing.protocol.messages.reconciliation import (
     ACKNOWLEDGED_MAX,
     BEGUN_MAX,
@@ -37,7 +38,7 @@ from farthing.server.operations.listings import public_key
 from farthing.server.operations.replies import Reply, own, record_at
 from farthing.server.operations.tallies import Passed, Tallied, reconciliation_view
 from farthing.settlement.engine.questions import Lookup
-from farthing.settlement.engine.things import Agreement, Charge, Hold, Session
+from farthing.settlement.engine.things import Agreement, Charge, Hold, Key, Session
 from farthing.settlement.reports.metered import (
     Span,
     begun_of,
@@ -300,10 +301,11 @@ async def _gateway(
         raise Refused(refuse(Code.NOT_FOUND, path="gateway.agreement_id"))
     try:
         kid = read_header(ask.gateway_signature).kid
-        holder = await market.directory.holder(kid)
+        held = await market.ask(Lookup(noun="key", id=kid))
         parties = (agreement.buyer_id, agreement.operator_id, agreement.vendor_id)
-        is_for_it = holder is not None and may_sign(holder.purpose, Typ.GATEWAY)
-        key = holder.key if holder and is_for_it and holder.principal_id in parties else None
+        key = None
+        if isinstance(held, Key) and held.principal_id in parties and held.status == "active":
+            key = PublicKey.from_jwk(held.jwk) if may_sign(held.purpose, Typ.GATEWAY) else None
         verify_detached(ask.gateway_signature, Typ.GATEWAY, data, {kid: key}.get)
     except InvalidSignature as error:
         text = f"It does not verify: {error}."

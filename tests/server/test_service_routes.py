@@ -1,21 +1,44 @@
 """A vendor without MCP is called by POST and paid by headers, under the same rules."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
+import httpx2
 import orjson
 import pytest
 from starlette.types import Receive, Scope, Send
 
+from farthing.clients.buyers import Buyer
 from farthing.clients.documents import result_sha256
+from farthing.clients.services import ServiceFailed
+from farthing.clients.transport import Connection
 from farthing.protocol.canonical import Json
 from farthing.protocol.errors import Code, Refused
-from tests.server.calling import PDF, Selling, answering, selling
+from tests.server.calling import PDF, Selling, answering, selling, usd
 
 GOOD = {"pages": ["one", "two"]}
 ONCE: dict[str, Json] = {"idempotent": False, "side_effects": True}
 NOTHING_HELD = ("1", "0")
 PAID = ("0.996", "0")
+
+
+@asynccontextmanager
+async def going_itself(market: Selling) -> AsyncIterator[Buyer]:
+    """The same buyer, with a way of its own to the vendor's port."""
+    known = market.buyer.connection
+    platform = httpx2.ASGITransport(app=market.serving.service.app)
+    async with httpx2.AsyncClient(mounts={known.url: platform}) as http:
+        yield Buyer(
+            Connection(
+                known.url,
+                signer=known.signer,
+                principal=known.principal,
+                http=http,
+                clock=known.clock,
+            )
+        )
 
 
 async def refused(market: Selling, **asked: object) -> Refused:
@@ -130,13 +153,53 @@ async def test_a_result_that_its_route_did_not_sign_for_is_not_paid(tmp_path: Pa
         assert await market.balance() == NOTHING_HELD
 
 
-async def test_a_buyer_that_calls_tools_itself_holds_nothing_for_a_route(tmp_path: Path) -> None:
-    async with selling(tmp_path, is_route=True) as market:
-        with pytest.raises(Refused) as found:
-            await market.buyer.buy(market.agreement, PDF, {"page": 3})
+async def test_a_buyer_calls_a_route_itself_as_it_calls_a_tool(tmp_path: Path) -> None:
+    async with selling(tmp_path, is_route=True) as market, going_itself(market) as buyer:
+        purchase = await buyer.buy(market.agreement, PDF, {"page": 3})
 
-        assert (found.value.code, found.value.refusal.path) == (
-            Code.VENDOR_FAILED,
-            "interface.kind",
-        )
-        assert await market.balance() == NOTHING_HELD
+        assert purchase.result == GOOD
+        assert purchase.charge.amount.amount == "0.004"
+        assert (market.desk.requests, market.desk.runs) == (1, 1)
+        assert await market.balance() == PAID
+
+
+async def test_a_buyer_asks_a_route_again_for_an_answer_that_was_lost(tmp_path: Path) -> None:
+    async with selling(tmp_path, is_route=True) as market, going_itself(market) as buyer:
+        market.desk.lose_replies = 1
+
+        assert (await buyer.buy(market.agreement, PDF, {"page": 3})).result == GOOD
+        assert (market.desk.requests, market.desk.runs) == (2, 1)
+
+
+async def test_many_calls_of_a_route_are_paid_in_a_session(tmp_path: Path) -> None:
+    async with (
+        selling(tmp_path, is_route=True) as market,
+        going_itself(market) as buyer,
+        buyer.session(
+            market.agreement.agreement_id, cap=usd("0.1"), per_call=usd("0.01")
+        ) as session,
+    ):
+        answers = [await session.call(PDF) for _ in range(3)]
+
+        assert [each.result for each in answers] == [GOOD] * 3
+        assert market.desk.runs == 3
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "code"),
+    [
+        (404, b"<html>", Code.VENDOR_FAILED),
+        (402, b'{"code":"proof_invalid","message":"no"}', Code.PROOF_INVALID),
+        (200, orjson.dumps(GOOD), Code.VENDOR_FAILED),
+    ],
+)
+async def test_a_buyer_is_told_what_a_route_said_no_with(
+    tmp_path: Path, status: int, body: bytes, code: Code
+) -> None:
+    async with selling(tmp_path, is_route=True) as market, going_itself(market) as buyer:
+        market.desk.instead = answering(status, body)
+
+        with pytest.raises(ServiceFailed) as found:
+            await buyer.buy(market.agreement, PDF, {"page": 3})
+
+        assert found.value.refusal.code is code

@@ -10,8 +10,6 @@ not there. Source: spec/payments-mcp.md, x402 specification v2 with its HTTP tra
 """
 
 import asyncio
-import base64
-import binascii
 import inspect
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from dataclasses import dataclass
@@ -33,6 +31,13 @@ from farthing.protocol.messages.http import status_of
 from farthing.protocol.schemas import violation
 from farthing.protocol.shapes import Shape
 from farthing.protocol.x402 import Price, payment_required, unsettled
+from farthing.protocol.x402_http import (
+    PAYMENT_REQUIRED,
+    PAYMENT_RESPONSE,
+    PAYMENT_SIGNATURE,
+    read_header,
+    to_header,
+)
 
 __all__ = [
     "PAYMENT_REQUIRED",
@@ -41,10 +46,6 @@ __all__ = [
     "PaymentMiddleware",
     "Priced",
 ]
-
-PAYMENT_REQUIRED: Final = "payment-required"
-PAYMENT_SIGNATURE: Final = "payment-signature"
-PAYMENT_RESPONSE: Final = "payment-response"
 
 _PAYMENT_REQUIRED: Final = 402
 _FAILED: Final = 400
@@ -153,13 +154,16 @@ class PaymentMiddleware:
         match outcome:
             case Sold():
                 kept = orjson.loads(outcome.content)
-                paid = [*map(tuple, kept["headers"]), (PAYMENT_RESPONSE, _text(outcome.response))]
+                paid = [
+                    *map(tuple, kept["headers"]),
+                    (PAYMENT_RESPONSE, to_header(outcome.response)),
+                ]
                 return kept["status"], paid, outcome.result
             case Unpaid(refusal=refusal):
                 required = payment_required(self._price(ware, request), refusal)
-                return _refused(refusal, [(PAYMENT_REQUIRED, _text(required))], required)
+                return _refused(refusal, [(PAYMENT_REQUIRED, to_header(required))], required)
             case Refusal():
-                said = _text(unsettled(outcome, self._seller.platform))
+                said = to_header(unsettled(outcome, self._seller.platform))
                 return _refused(outcome, [(PAYMENT_RESPONSE, said)])
 
     async def _run(self, ware: Ware, request: _Request, shape: Shape, cap_units: int) -> Produced:
@@ -259,8 +263,8 @@ def _payment(headers: Headers) -> object:
     try:
         if len(sent) > 1:
             return ()
-        return orjson.loads(base64.b64decode(sent[0], validate=True))
-    except (binascii.Error, orjson.JSONDecodeError, ValueError):
+        return read_header(sent[0])
+    except ValueError:
         return ()
 
 
@@ -306,10 +310,6 @@ def _refused(
     wait = [("retry-after", str(refusal.retry_after_s))] if refusal.retry_after_s else []
     body = orjson.dumps(shape or refusal.document())
     return status, [("content-type", _JSON), *wait, *headers], body
-
-
-def _text(document: Mapping[str, object]) -> str:
-    return base64.b64encode(orjson.dumps(document)).decode()
 
 
 async def _send(send: Send, status: int, headers: Headers, body: bytes) -> None:

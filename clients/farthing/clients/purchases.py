@@ -10,7 +10,7 @@ from dataclasses import replace
 from farthing.clients.documents import arguments_sha256
 from farthing.protocol.canonical import Json
 from farthing.protocol.errors import Code, NextAction, Refused, refuse
-from farthing.protocol.listing import InterfaceKind, Listing
+from farthing.protocol.listing import Listing
 from farthing.protocol.messages.agreements import Agreement, Quote
 from farthing.protocol.schemas import Violation, violation
 from farthing.protocol.wire import Money
@@ -41,15 +41,11 @@ def check_total(quote: Quote, max_total: Money | None) -> None:
 
 
 def check_arguments(listing: Listing, arguments: Mapping[str, object]) -> None:
-    """Refuse arguments that the listing's tool would not take, and a listing without a tool.
+    """Refuse arguments that the listing's tool would not take.
 
     Raises:
-        Refused: `invalid_argument` with the path of the first, `arguments.<name>`;
-            `vendor_failed` for a route, which the platform calls.
+        Refused: `invalid_argument` with the path of the first, `arguments.<name>`.
     """
-    if listing.interface.kind is not InterfaceKind.MCP:
-        text = "This service is a route and no MCP tool: have the platform call it (call_service)."
-        raise Refused(refuse(Code.VENDOR_FAILED, path="interface.kind", message=text))
     arguments_sha256(arguments)
     if found := violation(listing.input_schema, arguments):
         name = _missing(listing.input_schema, arguments, found) or found.path

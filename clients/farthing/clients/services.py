@@ -14,6 +14,7 @@ import httpx2
 
 from farthing.clients.clock import Clock, Entropy
 from farthing.clients.documents import arguments_sha256, result_sha256
+from farthing.clients.routes import Route
 from farthing.clients.tools import Endpoint, ToolResult
 from farthing.protocol import base64url
 from farthing.protocol.canonical import Json, LooseJson
@@ -30,7 +31,7 @@ from farthing.protocol.errors import (
 )
 from farthing.protocol.ids import AgreementId, HoldId
 from farthing.protocol.keys import Signer
-from farthing.protocol.listing import Listing
+from farthing.protocol.listing import InterfaceKind, Listing
 from farthing.protocol.messages.agreements import Agreement
 from farthing.protocol.messages.charges import Receipt
 from farthing.protocol.messages.holds import Charge, Hold
@@ -221,17 +222,11 @@ class VendorCaller:
             Unreachable: No answer after the last attempt.
         """
         self.check_url(listing.interface.url)
-        endpoint = Endpoint(self._http, listing.interface.url, timeout_s=self._timeout_s)
         price = self._price(listing, agreement, amount_units)
         for attempt in range(1, _ATTEMPTS + 1):
             wait_s = _BACKOFF_S * 2**attempt
             try:
-                result = await endpoint.call_tool(
-                    listing.interface.tool,
-                    arguments,
-                    meta={PAYMENT: payment(price, present())},
-                    input_schema=listing.input_schema,
-                )
+                result = await self._call_once(listing, arguments, payment(price, present()))
                 if not result.is_error:
                     return result
                 raise _failure(result)
@@ -258,6 +253,24 @@ class VendorCaller:
             lifetime_s=_VOUCHER_LIFETIME_S,
         )
 
+    async def _call_once(
+        self, listing: Listing, arguments: Mapping[str, object], paid: Mapping[str, object]
+    ) -> ToolResult:
+        """One attempt, as the listing says how; raises as `exchange`."""
+        interface = listing.interface
+        match interface.kind:
+            case InterfaceKind.MCP:
+                endpoint = Endpoint(self._http, interface.url, timeout_s=self._timeout_s)
+                return await endpoint.call_tool(
+                    interface.tool,
+                    arguments,
+                    meta={PAYMENT: paid},
+                    input_schema=listing.input_schema,
+                )
+            case InterfaceKind.HTTP:
+                route = Route(self._http, interface.url, timeout_s=self._timeout_s)
+                return await route.call(arguments, paid)
+
     def _paid(self, hold: Hold, arguments: Mapping[str, object]) -> Presented:
         voucher = Voucher(
             agreement_id=AgreementId(hold.agreement_id),
@@ -272,6 +285,7 @@ class VendorCaller:
     def _price(self, listing: Listing, agreement: Agreement, amount_units: int) -> Price:
         return Price(
             tool=listing.interface.tool,
+            url="" if listing.interface.tool else listing.interface.url,
             platform=self._platform,
             vendor_id=listing.vendor_id,
             listing_id=listing.listing_id,

@@ -4,14 +4,16 @@ Boundary: as `mcp_vendors`. Source: spec/services.md#vendors-without-mcp, x402 s
 its HTTP transport.
 """
 
-import base64
-import binascii
-from typing import Final
-
 import orjson
 
 from farthing.protocol.canonical import InvalidJson
 from farthing.protocol.x402 import read_refusal, read_settlement
+from farthing.protocol.x402_http import (
+    PAYMENT_RESPONSE,
+    PAYMENT_SIGNATURE,
+    read_header,
+    to_header,
+)
 from farthing.server.adapters.outbound import Answering, Outbound
 from farthing.server.adapters.said import (
     MOMENTARY,
@@ -24,17 +26,10 @@ from farthing.server.ports import Delivered, PaidCall, VendorFailed, VendorLost,
 
 __all__ = ["call_route"]
 
-_PAYMENT: Final = "payment-signature"
-_PAYMENT_RESPONSE: Final = "payment-response"
-_HEADER_CHARACTERS_MAX: Final = 16_384
-
 
 async def call_route(outbound: Outbound, call: PaidCall, bytes_max: int) -> Delivered:
     """Call a route once; raises as `VendorCaller`."""
-    headers = {
-        "accept": "application/json",
-        _PAYMENT: base64.b64encode(orjson.dumps(call.payment)).decode(),
-    }
+    headers = {"accept": "application/json", PAYMENT_SIGNATURE: to_header(call.payment)}
     async with outbound.post(
         call.url,
         orjson.dumps(call.arguments),
@@ -50,7 +45,10 @@ async def call_route(outbound: Outbound, call: PaidCall, bytes_max: int) -> Deli
 
 
 def _delivered(answering: Answering, body: bytes) -> Delivered:
-    settled = read_settlement(_said(answering.headers.get(_PAYMENT_RESPONSE, "")))
+    try:
+        settled = read_settlement(read_header(answering.headers.get(PAYMENT_RESPONSE, "")))
+    except ValueError:
+        settled = None
     if settled is None:
         raise VendorFailed("The vendor answered without a delivery record.")
     try:
@@ -73,12 +71,3 @@ def _refused(status: int, body: bytes) -> Exception:
     if status >= 500 or status in MOMENTARY:
         return VendorLost(f"The vendor answered HTTP {status}.")
     return VendorFailed(f"The vendor answered HTTP {status} and no refusal.")
-
-
-def _said(header: str) -> object:
-    if len(header) > _HEADER_CHARACTERS_MAX:
-        return None
-    try:
-        return read_object(base64.b64decode(header, validate=True))
-    except (binascii.Error, ValueError):
-        return None

@@ -5,12 +5,14 @@ import gc
 from pathlib import Path
 from typing import Any
 
+import pytest
 from mcp.server import MCPServer
 
 from farthing.clients.collector import spare_the_collector
 from farthing.clients.paid import Seller
 from farthing.clients.tools import Endpoint
 from farthing.protocol.canonical import Json
+from farthing.protocol.x402 import PAYMENT_RESPONSE, read_used
 from tests.clients.trading import VENDOR_URL, PageTexts, trading, usd
 from tests.papers import card_document
 
@@ -43,6 +45,40 @@ async def test_sixty_four_calls_of_one_session_are_all_in_the_tool_at_once(tmp_p
 
     assert sorted(each.seq for each in answers) == list(range(1, 65))
     assert (view.calls, view.rejected, view.spent) == (64, 0, usd("0.256"))
+
+
+async def test_an_answer_that_was_just_made_is_the_one_that_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Any] = []
+    call_tool = Endpoint.call_tool
+
+    async def noted(self: Endpoint, *ask: Any, **named: Any) -> Any:
+        asked.append((ask, named))
+        return await call_tool(self, *ask, **named)
+
+    monkeypatch.setattr(Endpoint, "call_tool", noted)
+    async with trading(tmp_path, card=FLAT, listing=LIMITS) as market:
+        quote = await market.buyer.quote(market.listing_id, {"page": 1})
+        agreement = await market.buyer.accept(quote)
+        async with market.buyer.session(
+            agreement.agreement_id, cap=usd("0.9"), per_call=usd("0.01")
+        ) as session:
+            answer = await session.call(PDF)
+        endpoint = Endpoint(market.buyer.connection.http, f"{VENDOR_URL}/mcp", timeout_s=5)
+        ((ask, named),) = [each for each in asked if "extract_text" in each[0]]
+        kept = await call_tool(endpoint, *ask, **named)
+
+    assert market.desk.runs == 1
+    assert (answer.result, answer.text, answer.content) == (
+        kept.structured,
+        kept.text,
+        kept.content,
+    )
+    assert answer.result == {"pages": ["one", "two"]}
+    used = read_used(kept.meta[PAYMENT_RESPONSE])
+    assert used is not None
+    assert (used.seq, used.result_sha256) == (answer.seq, answer.result_sha256)
 
 
 async def test_a_buyer_that_closes_while_the_vendor_works_pays_for_the_work(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ from farthing.clients.counter import Counter, Sold, Unpaid
 from farthing.clients.documents import Offer
 from farthing.clients.home import Home, default_home
 from farthing.clients.metering import Meter
-from farthing.clients.payable import Payable, delivered, failed, unpaid
+from farthing.clients.payable import Making, Payable, delivered, failed, unpaid
 from farthing.clients.session_desks import UNSIGNED_CALLS_MAX
 from farthing.clients.spool import Spool
 from farthing.clients.usage_spool import KeptCall
@@ -222,12 +222,11 @@ class Seller:
         params = context.request_context.params or {}
         meta, sent = params.get("_meta") or {}, params.get("arguments") or {}
         counter = await self.open()
-        outcome = await counter.sell(
-            payable, sent, meta.get(PAYMENT), partial(payable.run, arguments)
-        )
+        making = Making(arguments)
+        outcome = await counter.sell(payable, sent, meta.get(PAYMENT), partial(payable.run, making))
         match outcome:
             case Sold():
-                return delivered(outcome)
+                return delivered(outcome, making.answer)
             case Unpaid(refusal=refusal):
                 price = payable.price(str(params.get("name", "")), self.platform)
                 return unpaid(price, refusal)

@@ -7,6 +7,7 @@ paid, and that it runs once, is decided above. Source: spec/payments-mcp.md.
 import functools
 import inspect
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any, Final
 
 import anyio.to_thread
@@ -35,9 +36,20 @@ from farthing.protocol.x402 import (
     unsettled,
 )
 
-__all__ = ["Payable", "delivered", "failed", "unpaid"]
+__all__ = ["Making", "Payable", "delivered", "failed", "unpaid"]
 
 _CONTEXT: Final = "farthing_context"
+
+
+@dataclass(slots=True)
+class Making:
+    """One call's work: the tool's arguments as Python values, context included, and its answer.
+
+    There is no answer where the work was done before, or where the tool made it all itself.
+    """
+
+    arguments: Mapping[str, object]
+    answer: CallToolResult | None = None
 
 
 class Payable(Ware):
@@ -68,17 +80,18 @@ class Payable(Ware):
         signature = own if self.own_context else _with_context(own)
         self.signature = signature.replace(return_annotation=self.returns)
 
-    async def run(self, arguments: Mapping[str, object], shape: Shape, cap_units: int) -> Produced:
+    async def run(self, making: Making, shape: Shape, cap_units: int) -> Produced:
         """Do the work.
 
         Args:
-            arguments: The tool's arguments as Python values, context included.
+            making: The tool's arguments; is given what the tool answers.
             shape: What the result is sold under.
             cap_units: The most that can be captured.
 
         Raises:
             Undeliverable: The tool failed as foreseen, or its result cannot be sold.
         """
+        arguments = making.arguments
         plain = {name: each for name, each in arguments.items() if name != self.own_context}
         await self.check_cap(plain, cap_units)
         value = await self._invoke(arguments)
@@ -91,9 +104,11 @@ class Payable(Ware):
             block.model_dump(mode="json", by_alias=True, exclude_none=True)
             for block in converted.content
         ]
-        return await self.produced(
+        produced = await self.produced(
             shape, converted.structured_content, plain, value, orjson.dumps(content)
         )
+        making.answer = None if converted is value else converted
+        return produced
 
     async def _invoke(self, arguments: Mapping[str, object]) -> object:
         try:
@@ -127,8 +142,16 @@ def failed(refusal: Refusal, platform: str) -> CallToolResult:
     )
 
 
-def delivered(sold: Sold) -> CallToolResult:
-    """The answer to a paid call: the kept result, and what was charged for it."""
+def delivered(sold: Sold, made: CallToolResult | None = None) -> CallToolResult:
+    """The answer to a paid call: the kept result, and what was charged for it.
+
+    Args:
+        sold: What is kept.
+        made: The same as it was just made, which spares reading it.
+    """
+    if made is not None:
+        made.meta = {PAYMENT_RESPONSE: sold.response}
+        return made
     return CallToolResult.model_validate({
         "content": orjson.loads(sold.content),
         "structuredContent": orjson.loads(sold.result),

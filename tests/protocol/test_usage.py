@@ -90,6 +90,18 @@ def test_what_was_metered_is_what_is_read(listed: list[UsageEvent]) -> None:
     assert read_batch(batch_bytes(SESSION, listed), SESSION) == columns_of(listed)
 
 
+TEXTS = st.one_of(st.just(DIGEST), st.sampled_from(("", '"', "\\", "\u00e9", "{}", "a,b")))
+
+
+@given(listed=st.lists(events(), min_size=1, max_size=3), args=TEXTS, result=TEXTS, source=TEXTS)
+def test_a_batch_is_canonical_whatever_its_texts_hold(
+    listed: list[UsageEvent], args: str, result: str, source: str
+) -> None:
+    odd = [replace(each, args_sha256=args, result_sha256=result) for each in listed]
+    documents = [event_document(f"{SESSION}{source}", each) for each in odd]
+    assert batch_bytes(f"{SESSION}{source}", odd) == canonical_bytes(documents)
+
+
 MUTATED = st.sampled_from(
     [
         "id",

@@ -187,6 +187,24 @@ async def test_killed_between_keeping_and_paying_the_answer_is_paid_by_whoever_c
         assert (await market.ended("extract_once"))["untrusted_result"] == RESULT
 
 
+async def test_a_vendor_killed_before_it_learns_that_it_was_paid_learns_it_when_it_starts(
+    tmp_path: Path,
+) -> None:
+    async with scene(tmp_path) as market:
+        await market.vendor.start(stand_still_at="kept")
+        # It has answered, and is about to capture.
+        answer = await market.ended("extract_once")
+        await market.vendor.says("kept")
+        await market.vendor.kill()
+        await market.vendor.start()
+
+        await market.spooled("captured")
+
+        assert answer["untrusted_result"] == RESULT
+        assert market.vendor.runs == 1
+        assert await market.charged() == [PRICE_UNITS]
+
+
 def states(spool: Path) -> set[str]:
     with closing(sqlite3.connect(f"{spool.as_uri()}?mode=ro", uri=True)) as db:
         return {state for (state,) in db.execute("SELECT state FROM work")}

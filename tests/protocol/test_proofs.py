@@ -9,6 +9,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from farthing.protocol import base64url
+from farthing.protocol.canonical import parse_json
 from farthing.protocol.keys import PrivateKey, PublicKey
 from farthing.protocol.proofs import (
     REQUEST_LIFETIME_S_MAX,
@@ -248,6 +249,45 @@ def test_an_entitlement_never_outlives_its_hold() -> None:
     read = checked_entitlement(entitlement_jwt(PLATFORM, hold, NOW_US))
     assert read.expires_at_us <= hold.expires_at_us
     assert hold.expires_at_us - read.expires_at_us < SECOND_US
+
+
+def test_an_entitlement_says_who_captures_its_hold() -> None:
+    called = replace(CALL, on_answer=True)
+
+    token = entitlement_jwt(PLATFORM, called, NOW_US)
+
+    read = check_entitlement(token, key_of=PLATFORMS, vendor_id=VENDOR, now_us=NOW_US)
+    assert read.on_answer
+    plain = entitlement_jwt(PLATFORM, CALL, NOW_US)
+    assert "on_answer" not in claims_of(plain)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"on_answer": False},
+        {"on_answer": "true"},
+        {"on_answer": True, "session_id": f"ses_{'0' * 26}", "per_call_units": "1",
+         "unsigned_units": "0"},
+    ],
+)  # fmt: skip
+def test_only_a_hold_is_captured_on_its_answer(changed: dict[str, Any]) -> None:
+    claims = claims_of(entitlement_jwt(PLATFORM, CALL, NOW_US)) | changed
+    if "session_id" in changed:
+        del claims["hold_id"]
+        claims.pop("args_sha256", None)
+    token = sign_compact(PLATFORM, Typ.ENTITLEMENT, claims)
+
+    with pytest.raises(ProofError) as refused:
+        check_entitlement(token, key_of=PLATFORMS, vendor_id=VENDOR, now_us=NOW_US)
+
+    assert refused.value.reason is ProofFault.MALFORMED
+
+
+def claims_of(token: str) -> dict[str, Any]:
+    claims = parse_json(base64url.decode(token.split(".")[1]))
+    assert isinstance(claims, dict)
+    return claims
 
 
 def test_vouchers_of_one_payer_load_their_key_once() -> None:

@@ -34,28 +34,25 @@ from mcp.server.mcpserver import Context
 from mcp_types import CallToolResult
 from pydantic import BaseModel
 
-from farthing.clients.counter import Sold
 from farthing.clients.documents import Offer, arguments_sha256
-from farthing.clients.entitlements import Vouched, check_entitled, check_vouched, claimed
+from farthing.clients.entitlements import claimed
 from farthing.clients.paid import Seller
-from farthing.clients.payable import Making, Payable, delivered
+from farthing.clients.payable import Payable
 from farthing.clients.tools import Endpoint
 from farthing.clients.transport import Connection
 from farthing.clients.vendors import Vendor
-from farthing.protocol.canonical import sha256_hex
-from farthing.protocol.errors import Refusal
 from farthing.protocol.ids import AgreementId, SessionId
-from farthing.protocol.keys import PublicKey
 from farthing.protocol.messages.agreements import Agreement
 from farthing.protocol.messages.sessions import GET_SESSION, OPEN_SESSION, GetSession, OpenSession
-from farthing.protocol.proofs import Entitlement, Voucher, voucher_jwt
+from farthing.protocol.proofs import Voucher, voucher_jwt
 from farthing.protocol.rating import parse_card
 from farthing.protocol.rating.running import Running
 from farthing.protocol.wire import Money
-from farthing.protocol.x402 import PAYMENT, Presented, Price, Used, payment, read_payment, used
+from farthing.protocol.x402 import PAYMENT, Presented, Price, payment
 from farthing.server.engine import now_us
 from tests.bench import usage, x402_tool
 from tests.bench.driving import Driven, costed, cpu_us
+from tests.bench.free_door import FreeDoor
 from tests.bench.report import Row
 from tests.papers import card_document, listing_document, signing_key, terms_document
 from tests.processes import ServerProcess, free_port
@@ -280,7 +277,8 @@ async def _serve(folder: Path, platform: str, vendor_id: str, port: int, ready: 
     )
     mcp: MCPServer[Any] = MCPServer("bench", lifespan=seller.lifespan, log_level="CRITICAL")
     sold = x402_tool.sold_by_x402(lambda arguments: _read(str(arguments["pdf"])).model_dump())
-    entitled: dict[str, Entitlement] = {}
+    payable = Payable(_read_later, offer, {"page": lambda result: len(result.pages)})
+    door = FreeDoor(payable, keys, platform, vendor_id)
 
     @mcp.tool()
     @seller.paid(listing="pdf-text", meter={"page": lambda result: len(result.pages)})
@@ -291,52 +289,16 @@ async def _serve(folder: Path, platform: str, vendor_id: str, port: int, ready: 
     async def unpaid(pdf: str) -> PageTexts:
         return _read(pdf)
 
-    async def read(pdf: str) -> PageTexts:
-        return _read(pdf)
-
-    door = Payable(read, offer, {"page": lambda result: len(result.pages)})
-
-    def check(context: Context[Any, Any]) -> tuple[Entitlement, Vouched]:
-        params = context.request_context.params or {}
-        presented = read_payment((params.get("_meta") or {}).get(PAYMENT), platform)
-        assert not isinstance(presented, Refusal), presented
-        entitlement = entitled.get(presented.entitlement) or _entitlement(
-            presented, keys, platform, vendor_id
-        )
-        entitled[presented.entitlement] = entitlement
-        vouched = check_vouched(
-            presented,
-            entitlement,
-            mac_key=b"",
-            listing_id=entitlement.listing_id,
-            args_sha256=arguments_sha256(params.get("arguments") or {}),
-            now_us=now_us(),
-        )
-        assert not isinstance(vouched, Refusal), vouched
-        return entitlement, vouched
-
     @mcp.tool()
     async def checked(pdf: str, context: Context[Any, Any]) -> PageTexts:
-        check(context)
+        door.check(context)
         return _read(pdf)
 
     @mcp.tool()
     async def unmetered(
         pdf: str, context: Context[Any, Any]
     ) -> Annotated[CallToolResult, PageTexts]:
-        entitlement, vouched = check(context)
-        making = Making({"pdf": pdf})
-        made = await door.run(making, door.shape, entitlement.per_call_units)
-        said = Used(
-            session_id=str(entitlement.session_id),
-            seq=vouched.voucher.seq,
-            usage=made.usage,
-            amount_units=0,
-            spent_units=0,
-            result_sha256=sha256_hex(made.result),
-        )
-        response = used(said, payer=entitlement.buyer_id, platform=platform)
-        return delivered(Sold(made.result, made.content, response), making.answer)
+        return await door.sell(pdf, context)
 
     @mcp.tool()
     async def x402(pdf: str, context: Context[Any, Any]) -> CallToolResult:
@@ -351,18 +313,8 @@ async def _serve(folder: Path, platform: str, vendor_id: str, port: int, ready: 
     await uvicorn.Server(config).serve(sockets=[listener])
 
 
-def _entitlement(
-    presented: Presented, keys: Mapping[str, PublicKey], platform: str, vendor_id: str
-) -> Entitlement:
-    found = check_entitled(
-        presented.entitlement,
-        platform_key_of=keys.get,
-        platform=platform,
-        vendor_id=vendor_id,
-        now_us=now_us(),
-    )
-    assert not isinstance(found, Refusal), found
-    return found
+async def _read_later(pdf: str) -> PageTexts:
+    return _read(pdf)
 
 
 def _read(pdf: str) -> PageTexts:

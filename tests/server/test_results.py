@@ -96,10 +96,12 @@ async def test_an_end_that_is_kept_lands_before_it_is_told_and_again_when_it_is_
         assert await ended(asking) is Code.UNAVAILABLE
         assert await flights.kept("hold") == b"what came"
         runway.fails = False
+        server.clock.now_us += SECOND_US
 
         landed = await flights.obtain("hold", "owner", HOLD_ENDS_US, Work(), runway)
 
     assert landed.replayed
+    assert landed.kept.until_us == server.clock() + (KEPT_S - 1) * SECOND_US
     assert runway.landed == [b"what came"] * 2
 
 

@@ -16,7 +16,7 @@ from typing import Final
 
 from farthing.protocol.errors import Code, FarthingError, Refused, refuse
 from farthing.protocol.times import SECOND_US
-from farthing.server.adapters.results import Results, Share
+from farthing.server.adapters.results import Kept, Results, Share
 from farthing.server.ports import Progress
 
 __all__ = ["Flights", "Fly", "Land", "Landed", "Listener", "listening"]
@@ -49,13 +49,18 @@ Land = Callable[[bytes], Awaitable[object]]
 class Landed:
     """How a call ended, and whether it had ended before it was asked for."""
 
-    ending: bytes
+    kept: Kept
     replayed: bool
+
+    @property
+    def ending(self) -> bytes:
+        """What is kept of it."""
+        return self.kept.ending
 
 
 @dataclass(slots=True)
 class _Flight:
-    task: "asyncio.Task[bytes]"
+    task: "asyncio.Task[Kept]"
     owner: str
     told: list[_Told] = field(default_factory=list)
 
@@ -103,7 +108,6 @@ class Flights:
         self._holder = holder
         self._now_us = now_us
         self._wait_s = wait_s
-        self.kept_s = kept_s
         self._kept_us = kept_s * SECOND_US
         self._flights_max = flights_max
         self._kept_max = share
@@ -204,8 +208,8 @@ class Flights:
                     expires_at_us=expires_at_us + self._kept_us,
                 )
                 if claim.ended is not None:
-                    await land(claim.ended)
-                    return Landed(ending=claim.ended, replayed=True)
+                    await land(claim.ended.ending)
+                    return Landed(kept=claim.ended, replayed=True)
                 if claim.mine:
                     flight = self._begin(hold_id, owner, partial(fly, claim.flights), land)
             if flight is not None:
@@ -226,27 +230,26 @@ class Flights:
         try:
             async with _told_by(flight), asyncio.timeout(max(rest_s, 0)):
                 # The flight goes on when nobody waits any more: who asks again finds it.
-                return Landed(ending=await asyncio.shield(flight.task), replayed=False)
+                return Landed(kept=await asyncio.shield(flight.task), replayed=False)
         except TimeoutError:
             raise _on_its_way() from None
 
     async def _fly(
         self, hold_id: str, fly: Callable[[Progress], Awaitable[bytes]], land: Land
-    ) -> bytes:
+    ) -> Kept:
         holding = asyncio.create_task(self._hold_on(hold_id))
-        kept = False
+        kept: Kept | None = None
         try:
             ending = await fly(self._flights[hold_id].tell)
             until_us = self._now_us() + self._kept_us
             # Where two flew at once, the end that was kept first is the call's.
-            ending = await self._results.end(hold_id, ending, until_us)
-            kept = True
-            await land(ending)
-            return ending
+            kept = await self._results.end(hold_id, ending, until_us)
+            await land(kept.ending)
+            return kept
         finally:
             holding.cancel()
             await asyncio.gather(holding, return_exceptions=True)
-            if not kept:
+            if kept is None:
                 with suppress(Refused):
                     await self._results.hold_on(hold_id, self._holder, 0)
 
@@ -263,7 +266,7 @@ class Flights:
                     pass
             await asyncio.sleep(_SWEEP_S)
 
-    def _landed(self, hold_id: str, task: "asyncio.Task[bytes]") -> None:
+    def _landed(self, hold_id: str, task: "asyncio.Task[Kept]") -> None:
         del self._flights[hold_id]
         if not task.cancelled() and (error := task.exception()) is not None:
             told = error if isinstance(error, FarthingError) else type(error).__name__

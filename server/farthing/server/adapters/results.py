@@ -32,7 +32,7 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 from farthing.protocol.errors import Code, Refused, refuse
 from farthing.server.tables import PRAGMAS, SERVICE_CALL, SIZE
 
-__all__ = ["Claim", "Results", "Share"]
+__all__ = ["Claim", "Kept", "Results", "Share"]
 
 log = logging.getLogger(__name__)
 
@@ -45,16 +45,24 @@ _CALL: Final = SERVICE_CALL.c
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Kept:
+    """What a call came to, empty where that is no longer kept, and until when it is."""
+
+    ending: bytes
+    until_us: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Claim:
     """What becomes of an attempt to make a call.
 
-    `ended` is what it came to before, empty where that is no longer kept. Else it is `mine` to
+    `ended` is what it came to before. Else it is `mine` to
     make, after `flights` others that set out for it, or another's that is on its way.
     """
 
     mine: bool = False
     flights: int = 0
-    ended: bytes | None = None
+    ended: Kept | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,7 +174,8 @@ class Results:
             if not kept.sealed:
                 return Claim()
             is_past = kept.expires_at_us <= now_us
-            return Claim(ended=b"" if is_past else self._unsealed(hold_id, kept.sealed))
+            ending = b"" if is_past else self._unsealed(hold_id, kept.sealed)
+            return Claim(ended=Kept(ending=ending, until_us=kept.expires_at_us))
 
         return await self._run(run)
 
@@ -190,7 +199,7 @@ class Results:
         sealed = await self._run(lambda conn: conn.execute(found).scalar())
         return self._unsealed(hold_id, sealed) if sealed else b""
 
-    async def end(self, hold_id: str, ending: bytes, expires_at_us: int) -> bytes:
+    async def end(self, hold_id: str, ending: bytes, expires_at_us: int) -> Kept:
         """Keep what a call came to; what was kept first stays, and is given."""
         nonce = self._entropy(_NONCE_BYTES)
         sealed = nonce + self._cipher.encrypt(nonce, ending, _named(hold_id))
@@ -199,12 +208,14 @@ class Results:
             .where(_CALL.hold_id == hold_id, _CALL.sealed == b"")
             .values(sealed=sealed, size=len(sealed), expires_at_us=expires_at_us)
         )
-        found = select(_CALL.sealed).where(_CALL.hold_id == hold_id)
+        found = select(_CALL.sealed, _CALL.expires_at_us).where(_CALL.hold_id == hold_id)
 
-        def run(conn: Connection) -> bytes:
+        def run(conn: Connection) -> Kept:
             if conn.execute(ended).rowcount:
-                return ending
-            return self._unsealed(hold_id, conn.execute(found).scalar_one())
+                return Kept(ending=ending, until_us=expires_at_us)
+            first = conn.execute(found).one()
+            before = self._unsealed(hold_id, first.sealed)
+            return Kept(ending=before, until_us=first.expires_at_us)
 
         return await self._run(run)
 

@@ -12,7 +12,8 @@ from farthing.protocol.messages.holds import PlaceHold
 from farthing.protocol.messages.listings import Document
 from farthing.protocol.messages.services import CALL_SERVICE, CallService, ServiceResult
 from farthing.protocol.schemas import violation
-from farthing.protocol.times import SECOND_US, format_time
+from farthing.protocol.times import format_time
+from farthing.server.adapters.results import Kept
 from farthing.server.market import Market
 from farthing.server.operations.calling import Errand, make
 from farthing.server.operations.endings import Ending, charge_of, gone, hold_now, pay
@@ -73,7 +74,7 @@ async def call_service(market: Market, caller: Caller, ask: CallService) -> Repl
                 partial(make, market, errand),
                 partial(pay, market, hold_id),
             )
-            answer = await _answer(market, caller, agreement, hold_id, landed.ending)
+            answer = await _answer(market, caller, agreement, hold_id, landed.kept)
             ended("replayed" if landed.replayed else "delivered")
     return Reply(
         answer=answer,
@@ -104,11 +105,13 @@ def _checked(market: Market, listing: Listing, ask: CallService) -> str:
 
 
 async def _answer(
-    market: Market, caller: Caller, agreement: Agreement, hold_id: str, kept: bytes
+    market: Market, caller: Caller, agreement: Agreement, hold_id: str, kept: Kept
 ) -> ServiceResult:
     """What a call came to: the kept result, and the journal's word on it as it is now."""
     hold = await hold_now(market, hold_id)
-    ending = Ending.from_bytes(kept) if kept else Ending(refusal=await gone(market, hold))
+    ending = (
+        Ending.from_bytes(kept.ending) if kept.ending else Ending(refusal=await gone(market, hold))
+    )
     if ending.refusal is not None:
         raise Refused(ending.refusal)
     if not hold.charge_id:
@@ -118,7 +121,6 @@ async def _answer(
     record = await record_at(market, charge.seq)
     facts = cast("dict[str, Json]", record.facts)
     standing = await market.ask(StandingOf(principal_id=caller.principal_id))
-    kept_until_us = charge.captured_at_us + market.flights.kept_s * SECOND_US
     return ServiceResult(
         hold_id=hold_id,
         agreement_id=agreement.agreement_id,
@@ -129,6 +131,6 @@ async def _answer(
         untrusted_content=tuple(cast("Document", block) for block in ending.content),
         delivery=cast("Document", facts["delivery"]),
         delivery_signature=cast("str", facts["delivery_signature"]),
-        kept_until=format_time(kept_until_us),
+        kept_until=format_time(kept.until_us),
         standing=standing_now(standing, charge.asset),
     )

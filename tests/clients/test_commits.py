@@ -1,0 +1,108 @@
+"""Who waits for the disk is told, whatever else ends; who goes away takes nobody along."""
+
+import asyncio
+import threading
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from farthing.clients.commits import Commits
+from farthing.protocol.errors import Code
+from tests.clients.settling import shop
+from tests.clients.test_session_desk import OTHER, PDF, events, failed, given
+
+
+async def test_who_goes_away_takes_nobodys_commit_along() -> None:
+    written: list[str] = []
+    go = threading.Event()
+
+    def write(rows: Sequence[str]) -> None:
+        assert go.wait(10)
+        written.extend(rows)
+
+    commits = Commits(write)
+    commits.note("one")
+    gone, stays = (asyncio.create_task(commits.kept()) for _ in range(2))
+    await asyncio.sleep(0)
+    gone.cancel()
+    go.set()
+    async with asyncio.timeout(10):
+        await stays
+
+    assert written == ["one"]
+    with pytest.raises(asyncio.CancelledError):
+        await gone
+
+
+async def test_all_are_told_in_their_turn_what_came_of_it() -> None:
+    told: list[tuple[int, BaseException | None]] = []
+    fault: OSError | None = OSError(28, "No space left on device")
+    written: list[int] = []
+
+    def write(rows: Sequence[int]) -> None:
+        if fault is not None:
+            raise fault
+        written.extend(rows)
+
+    commits = Commits(write)
+    commits.note(1)
+    commits.then(lambda error: told.append((1, error)))
+    commits.then(lambda error: told.append((2, error)))
+    with pytest.raises(OSError, match="space"):
+        await commits.kept()
+    first, fault = fault, None
+    commits.then(lambda error: told.append((3, error)))
+    await commits.kept()
+
+    assert told == [(1, first), (2, first), (3, None)]
+    assert written == [1]
+
+
+async def test_a_desk_that_closes_leaves_nobody_waiting(tmp_path: Path) -> None:
+    async with shop(tmp_path) as market:
+        market.desk.go = asyncio.Event()
+        payer = market.payer()
+        running = asyncio.create_task(market.call(payer, PDF))
+        async with asyncio.timeout(10):
+            await market.desk.is_full.wait()
+        payment = payer.signed(payer.voucher(OTHER))
+        # It is admitted when it is asked for, and its work begins a turn later.
+        begins = asyncio.create_task(market.sell(payment, OTHER))
+        await asyncio.sleep(0)
+        desk = market.counter.sessions.find(payer.entitlement)
+        assert desk is not None
+        await desk.close()
+        await market.counter.close()
+        async with asyncio.timeout(10):
+            ended = await asyncio.gather(running, begins, return_exceptions=True)
+        await market.open()
+        market.desk.go = None
+        outcome = await market.sell(payment, OTHER)
+
+    assert [type(each) for each in ended] == [asyncio.CancelledError] * 2
+    assert market.desk.runs == 2
+    # The one whose work never began was taken by nobody: the next process does it.
+    assert given(outcome) == {"pages": ["three"]}
+
+
+async def test_work_that_takes_longer_than_its_terms_allow_is_stopped_and_not_billed(
+    tmp_path: Path,
+) -> None:
+    async with shop(tmp_path) as market:
+        ware, payer = market.ware, market.payer()
+        ware.terms = replace(ware.terms, delivery=replace(ware.terms.delivery, deadline_s=0))
+        market.desk.go = asyncio.Event()
+        payment = payer.signed(payer.voucher(PDF))
+        async with asyncio.timeout(10):
+            late = await market.sell(payment, PDF, ware)
+        market.desk.go = None
+        again = await market.sell(payment, PDF)
+        await market.call(payer, OTHER)
+        await market.settled(1)
+        outcomes = [each["data"]["outcome"] for each in events(market)]
+
+    assert failed(late) is failed(again) is Code.VENDOR_FAILED
+    assert market.desk.working == 0
+    assert outcomes == ["timed_out", "succeeded"]

@@ -96,6 +96,9 @@ class Presented:
     mac_key: str = ""
 
 
+_TOKENS: Final = frozenset(each.name for each in fields(Presented))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settlement:
     """What a vendor says about a captured payment; the platform's record is what counts."""
@@ -178,8 +181,7 @@ def read_payment(value: object, platform: str) -> Presented | Refusal:
         return _unreadable("payload.voucher")
     if not _is_token(payload.get("mac_key", "-")):
         return _unreadable("payload.mac_key")
-    known = {each.name for each in fields(Presented)}
-    return Presented(**{name: str(payload[name]) for name in known & payload.keys()})
+    return Presented(**{name: str(payload[name]) for name in _TOKENS & payload.keys()})
 
 
 def settlement(settled: Settlement, *, payer: str, platform: str) -> Object:

@@ -30,7 +30,7 @@ from farthing.protocol.messages.holds import CAPTURE_HOLD, PLACE_HOLD, CaptureHo
 from farthing.protocol.messages.listings import PUBLISH_LISTING, PublishListing
 from farthing.protocol.rating import parse_card, rate
 from farthing.protocol.records import GENESIS as FIRST_PREV
-from farthing.protocol.records import Record, parse_record, record_bytes
+from farthing.protocol.records import Record, line_of, parse_record, record_bytes
 from farthing.protocol.signatures import Typ, sign_detached
 from farthing.protocol.times import SECOND_US
 from farthing.protocol.wire import Operation, Role, Usage, money
@@ -86,7 +86,7 @@ class Room:
         self.tape.append((self.now_us, command))
         decision = decide(self.state, command, self.now_us)
         if isinstance(decision, Record):
-            prev = sha256_hex(self.journal[-1]) if self.journal else FIRST_PREV
+            prev = sha256_hex(line_of(self.journal[-1])) if self.journal else FIRST_PREV
             data = record_bytes(decision, prev)
             evolve(self.state, parse_record(data)[0])
             self.journal.append(data)

@@ -156,8 +156,8 @@ async def test_a_batch_under_a_key_that_was_replaced_is_signed_with_the_new_one(
         (old, _, _, old_key), (text, signature, _, key) = market.settlement.sent
         assert (old, old_key == key) == (text, False)
         keys = {newer.thumbprint: newer.public}
-        signed_by = verify_batch(signature, session_id, text.encode(), keys.get)
-        assert signed_by == newer.public
+        signed = verify_batch(signature, session_id, text.encode(), keys.get)
+        assert signed.key == newer.public
 
 
 async def test_what_no_signature_covers_is_reported_when_the_session_is_over_and_not_billed(

@@ -13,12 +13,13 @@ from collections import Counter
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import httpx2
 
 from farthing.protocol.errors import Unreachable
 from farthing.protocol.messages.sessions import REPORT_USAGE, ReportUsage, UsageReport
+from farthing.protocol.records import entries_in
+from tests.entries import document_in
 from tests.metering import PAGE_UNITS, Metered, flat_agreement, metered
 from tests.processes import ServerProcess, free_port
 from tests.remote import opened
@@ -147,9 +148,9 @@ def _judged(data_dir: Path, session: Metered) -> None:
     """The file alone: the books balance, and every call was billed once."""
     query = "SELECT records FROM journal_batch ORDER BY first_seq"
     with closing(sqlite3.connect(f"file:{data_dir}/journal.sqlite?mode=ro", uri=True)) as database:
-        lines = [line for (records,) in database.execute(query) for line in records.split(b"\n")]
-    Oracle().read(lines)
-    records: list[dict[str, Any]] = [json.loads(line) for line in lines]
+        entries = [each for (page,) in database.execute(query) for each in entries_in(page)]
+    Oracle().read(entries)
+    records = [document_in(each) for each in entries]
     billed: Counter[str] = Counter()
     for record in records:
         if record["operation"] == "report_usage" and "refused" not in record:

@@ -9,9 +9,10 @@ from farthing.protocol.chain import Chain
 from farthing.protocol.checkpoints import Checkpoint, sign_checkpoint
 from farthing.protocol.keys import PrivateKey
 from farthing.protocol.merkle import Tree, leaf_hash
-from farthing.protocol.records import parse_record
+from farthing.protocol.records import line_of, parse_record
 from tests.construction import Trade
 from tests.protocol.evidence_market import JOURNAL_KEY, ORIGIN, QUOTE_KEY, Told
+from tests.protocol.replay.metered import Metered, events
 from tests.settlement.engine.treasurer import Treasury
 
 __all__ = ["BATCH", "batches", "bundled", "traded", "treasured", "ungraced"]
@@ -29,6 +30,9 @@ def traded() -> Told:
     told.trade.room.advance(10**6)
     told.trade.room.hold(told.trade.agent, told.trade.agreement_id, 10**6)
     told.trade.held(2)
+    metered, now_us = Metered.opened(told.trade), told.trade.room.now_us
+    metered.report([*events(1, 3, at_us=now_us), *events(1, 3, at_us=now_us)])
+    metered.send(events(2, 3, at_us=now_us), by=told.trade.operator)
     return told
 
 
@@ -77,7 +81,7 @@ def batches(
     for start in range(0, len(records), BATCH):
         batch = records[start : start + BATCH]
         for data in batch:
-            tree.append(leaf_hash(data))
+            tree.append(leaf_hash(line_of(data)))
         head = Checkpoint(origin=ORIGIN, size=tree.size, root=tree.root())
         yield batch, sign_checkpoint(key, head)
 

@@ -18,6 +18,7 @@ from farthing.protocol.messages.disputes import (
     SubmitEvidence,
 )
 from farthing.protocol.receipts import make_receipt
+from farthing.protocol.records import line_of
 from farthing.protocol.wire import money
 from farthing.settlement.engine.disputes import Examined
 from tests.construction import Trade
@@ -41,7 +42,7 @@ class Sealed:
     def receipt(self, seq: int) -> Receipt:
         tree = Tree()
         for record in self.records:
-            tree.append(leaf_hash(record))
+            tree.append(leaf_hash(line_of(record)))
         head = Checkpoint(origin=self.origin, size=tree.size, root=tree.root())
         return make_receipt(
             seq=seq,

@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from farthing.protocol.canonical import canonical_bytes, document_sha256, parse_json, sha256_hex
+from farthing.protocol.canonical import canonical_bytes, document_sha256
 from farthing.protocol.evidence import gather, verify
 from farthing.protocol.keys import PrivateKey
-from farthing.protocol.records import GENESIS
 from farthing.protocol.signatures import Typ, sign_detached
+from tests.entries import chained, document_in
 from tests.protocol.evidence_market import JOURNAL_KEY, Sealed, Told
 
 __all__ = ["Forger", "place"]
@@ -17,7 +17,7 @@ class Forger:
 
     def __init__(self, told: Told) -> None:
         self.told = told
-        self.documents: list[Any] = [parse_json(each) for each in told.trade.room.journal]
+        self.documents: list[Any] = [document_in(each) for each in told.trade.room.journal]
 
     def record(self, operation: str) -> Any:
         return [each for each in self.documents if each["operation"] == operation][-1]
@@ -37,11 +37,7 @@ class Forger:
         return document_sha256(facts[fact])
 
     def journal(self) -> list[bytes]:
-        records: list[bytes] = []
-        for each in self.documents:
-            each["prev"] = sha256_hex(records[-1]) if records else GENESIS
-            records.append(canonical_bytes(each))
-        return records
+        return chained(self.documents)
 
     def verdict(self, seqs: set[int] | None = None) -> str:
         sealed = Sealed(self.journal())

@@ -29,7 +29,7 @@ def batch_of(*seqs: int) -> bytes:
 
 def is_signed(signature: str, data: bytes, session_id: str = SESSION) -> bool:
     try:
-        return verify_batch(signature, session_id, data, KEYS.get) == VENDOR.public
+        return verify_batch(signature, session_id, data, KEYS.get).key == VENDOR.public
     except InvalidSignature:
         return False
 

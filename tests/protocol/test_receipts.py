@@ -8,7 +8,7 @@ from farthing.protocol.keys import PublicKey
 from farthing.protocol.merkle import Tree, leaf_hash
 from farthing.protocol.messages.charges import Receipt
 from farthing.protocol.receipts import make_receipt, verify_receipt
-from farthing.protocol.records import GENESIS, Record, Signer, record_bytes
+from farthing.protocol.records import GENESIS, Record, Signer, line_of, record_bytes
 from tests.papers import signing_key
 from tests.protocol.evidence_market import JOURNAL_KEY, ORIGIN, Sealed
 from tests.protocol.vectors import cases, vectors
@@ -109,7 +109,7 @@ def test_a_record_in_anothers_place_is_refused() -> None:
 def test_a_receipt_is_made_of_what_the_journal_keeps() -> None:
     tree = Tree()
     for each in JOURNAL.records:
-        tree.append(leaf_hash(each))
+        tree.append(leaf_hash(line_of(each)))
     made = make_receipt(
         seq=6,
         record=JOURNAL.records[5],

@@ -221,7 +221,7 @@ async def test_forged_and_foreign_signatures_bill_nothing(shop: Shop) -> None:
 
     assert {each.code for each in given.values()} == {Code.SIGNATURE_INVALID}
     paths = [each.path for each in given.values()]
-    assert paths == ["batch_signature"] * 5 + ["voucher"] * 4
+    assert paths == ["batch_signature"] * 6 + ["voucher"] * 4
     shown = await made.vendor.call(GET_SESSION, GetSession(session_id=made.session.session_id))
     assert shown.spent == usd("0")
 

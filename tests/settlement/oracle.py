@@ -23,9 +23,10 @@ class Oracle:
         self.grace: dict[str, int] = {}
         self.seq = 0
 
-    def read(self, lines: Iterable[bytes]) -> None:
-        """Fold lines, each chained to the one before."""
-        for line in lines:
+    def read(self, entries: Iterable[bytes]) -> None:
+        """Fold entries, each chained to the one before; in the text of a batch nothing is moved."""
+        for entry in entries:
+            line = entry.partition(b"\n")[0]
             record = json.loads(line)
             assert record["prev"] == self.prev, "the chain is broken"
             assert record["seq"] == self.seq + 1, "a record is missing"

@@ -4,7 +4,7 @@ from random import Random
 from typing import Final
 
 from farthing.protocol.errors import Code, Refused
-from farthing.protocol.merkle import leaf_hash, verify_inclusion
+from farthing.protocol.merkle import verify_inclusion
 from farthing.settlement.engine.questions import Lookup, OutcomeOf, Proof, ProofOf
 from farthing.settlement.engine.state import State
 from farthing.settlement.journal.stepper import Stepper
@@ -53,7 +53,7 @@ def _proof(stepper: Stepper[State], books: Auditor, seq: int, *, excused: bool) 
         assert isinstance(proof, Proof)
         need(proof.record == books.lines[seq - 1], f"record {seq} is proven otherwise")
         root = root_of([leaf(data) for data in books.lines])
-        proven = verify_inclusion(leaf_hash(proof.record), seq - 1, books.seq, proof.path, root)
+        proven = verify_inclusion(leaf(proof.record), seq - 1, books.seq, proof.path, root)
         need(proven and proof.tree_size == books.seq, f"record {seq} is not proven")
 
 

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from tests.entries import document_in, head_of
+
 __all__ = [
     "Auditor",
     "Finding",
@@ -51,7 +53,7 @@ class Auditor:
         judge: the rules that the next record is held against, before it is taken in.
 
     Attributes:
-        lines: the records' bytes, as read.
+        lines: the records' entries, as read.
         accounts: name to [debits pending, debits posted, credits pending, credits posted].
         things: noun to id to document, as the records left them.
         outcomes: (who, operation, key) to the record's place.
@@ -101,7 +103,7 @@ class Auditor:
     def read(self, lines: Iterable[bytes]) -> None:
         """Judge and take in the next records."""
         for line in lines:
-            record = json.loads(line)
+            record = document_in(line)
             try:
                 self._follows(record)
                 self._asked_once(record)
@@ -112,7 +114,7 @@ class Auditor:
                 raise Finding(f"record {record.get('seq')} is no record: {error!r}") from error
             except Finding as error:
                 raise Finding(f"record {record['seq']} ({record['operation']}): {error}") from error
-            self.prev = hashlib.sha256(line).hexdigest()
+            self.prev = head_of(line)
             self.lines.append(line)
             self.records.append(record)
 
@@ -312,8 +314,8 @@ def net_of(charge: Json) -> int:
 
 
 def leaf(data: bytes) -> bytes:
-    """RFC 6962's hash of a leaf."""
-    return hashlib.sha256(b"\0" + data).digest()
+    """RFC 6962's hash of a leaf, which of an entry is its first line."""
+    return hashlib.sha256(b"\0" + data.partition(b"\n")[0]).digest()
 
 
 def root_of(leaves: Sequence[bytes]) -> bytes:

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any, Final
 
-from farthing.protocol.batches import sign_batch
+from farthing.protocol.batches import events_in, sign_batch
 from farthing.protocol.canonical import Json, sha256_hex
 from farthing.protocol.errors import Code, refuse
 from farthing.protocol.ids import AgreementId, SessionId
 from farthing.protocol.keys import PrivateKey
+from farthing.protocol.merkle import root_of
 from farthing.protocol.messages import sessions
 from farthing.protocol.proofs import Voucher, voucher_jwt
 from farthing.protocol.rating import parse_card, rate
@@ -104,6 +105,7 @@ class Spending(Treasury):
             key = self.chance.choice((*vendor.keys, self.chance.choice(self.vendors).keys[0]))
         facts: dict[str, Json] = {
             "usage": data.decode(),
+            "usage_root": root_of(events_in(data)).hex(),
             "usage_signature": sign_batch(key, session["session_id"], data),
             "voucher": self._signed_by_payer(session, voucher),
         }

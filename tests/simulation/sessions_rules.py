@@ -19,8 +19,10 @@ from tests.simulation.auditor import (
     Json,
     answered,
     day,
+    leaf,
     need,
     one_of,
+    root_of,
     total,
 )
 from tests.simulation.prices import price, share, units_of
@@ -136,6 +138,8 @@ def _report(books: Auditor, record: Json) -> None:
     events = json.loads(text)
     need(asked["batch_sha256"] == hashlib.sha256(text.encode()).hexdigest(), "another batch")
     need(asked["events"] == len(events), "another number of events")
+    leaves = [leaf(json.dumps(e, separators=(",", ":"), sort_keys=True).encode()) for e in events]
+    need(record["facts"]["usage_root"] == root_of(leaves).hex(), "another root of the batch")
     signed_by = books.things["key"][part_of(record["facts"]["usage_signature"], 0)["kid"]]
     in_force = signed_by["principal_id"], signed_by["status"]
     need(in_force == (session["vendor_id"], "active"), "signed by a key that is not in force")

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from farthing.clients.gathering import SignedCount, gathered, with_count
 from farthing.clients.transport import Connection
-from farthing.protocol.calls import ReportedCall, call_of
+from farthing.protocol.calls import ReportedCall, proven_call
 from farthing.protocol.errors import Unverified
 from farthing.protocol.messages.metering import (
     GET_CALL_RECEIPT,
@@ -122,7 +122,14 @@ class Reconciling:
             except Unverified as error:
                 faults.append(str(error))
                 continue
-            proven = call_of(record, session_id, call)
+            proven = proven_call(
+                record,
+                session_id,
+                call,
+                place=answer.place,
+                event=answer.event,
+                path=answer.path,
+            )
             told = (answer.place, answer.cost.amount.units, answer.cost.rejected)
             if told != (proven.place, proven.amount_units, proven.fault):
                 raise Unverified(f"the answer on call {call} is not what its record says")

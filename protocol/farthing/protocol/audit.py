@@ -15,7 +15,7 @@ from farthing.protocol.faults import Fault, FaultKind, RuleBroken
 from farthing.protocol.keys import PublicKey
 from farthing.protocol.ledger import Account, apply, imbalances
 from farthing.protocol.merkle import Tree
-from farthing.protocol.records import Record, parse_record
+from farthing.protocol.records import Record, line_of, parse_record
 
 __all__ = ["AuditFindings", "take", "verify_head", "verify_journal"]
 
@@ -179,7 +179,7 @@ def _is_disowned(data: bytes, records: Iterator[bytes]) -> bool:
     """Whether the record after `data` names another predecessor too: then `data` was changed."""
     try:
         following = next(records, None)
-        return following is not None and parse_record(following)[1] != sha256_hex(data)
+        return following is not None and parse_record(following)[1] != sha256_hex(line_of(data))
     except Unverified:
         return False
 

@@ -4,7 +4,7 @@ Boundary: from the bytes of a batch to what its vendor signs, and one event's pr
 what the bytes say is `usage`. Source: spec/metering.md#the-signature-of-a-batch.
 """
 
-from typing import Final
+from typing import Final, NamedTuple
 
 from farthing.protocol.canonical import canonical_bytes
 from farthing.protocol.keys import PublicKey, Signer
@@ -16,7 +16,7 @@ from farthing.protocol.signatures import (
     verify_detached,
 )
 
-__all__ = ["events_in", "sign_batch", "verify_batch"]
+__all__ = ["Signed", "events_in", "sign_batch", "verify_batch"]
 
 # With this begins every event in canonical JSON, and nothing within one.
 _BEGIN: Final = b'{"data":{"args_sha256":"'
@@ -31,23 +31,29 @@ def events_in(data: bytes) -> list[bytes]:
 
 def sign_batch(signer: Signer, session_id: str, data: bytes) -> str:
     """A vendor's detached signature of a batch; `data` is of `usage.batch_bytes`."""
-    return sign_detached(signer, Typ.USAGE, _statement(session_id, data))
+    events = events_in(data)
+    statement = _statement(session_id, len(events), root_of(events).hex())
+    return sign_detached(signer, Typ.USAGE, statement)
 
 
-def verify_batch(jws: str, session_id: str, data: bytes, key_of: KeyOf) -> PublicKey:
+class Signed(NamedTuple):
+    """By which key a batch is signed, and over which root, in hex."""
+
+    key: PublicKey
+    root: str
+
+
+def verify_batch(jws: str, session_id: str, data: bytes, key_of: KeyOf) -> Signed:
     """Verify that these events, all of them in this order, were signed as usage of a session.
-
-    Returns:
-        The key that signed.
 
     Raises:
         InvalidSignature: With the reason.
     """
-    return verify_detached(jws, Typ.USAGE, _statement(session_id, data), key_of)
-
-
-def _statement(session_id: str, data: bytes) -> bytes:
     events = events_in(data)
-    return canonical_bytes(
-        {"events": len(events), "root": root_of(events).hex(), "session_id": session_id}
-    )
+    root = root_of(events).hex()
+    statement = _statement(session_id, len(events), root)
+    return Signed(verify_detached(jws, Typ.USAGE, statement, key_of), root)
+
+
+def _statement(session_id: str, events: int, root: str) -> bytes:
+    return canonical_bytes({"events": events, "root": root, "session_id": session_id})

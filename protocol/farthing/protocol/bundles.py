@@ -17,7 +17,7 @@ from farthing.protocol.faults import Fault, FaultKind
 from farthing.protocol.keys import InvalidKey, PublicKey
 from farthing.protocol.ledger import Account, AccountKind, apply
 from farthing.protocol.merkle import EMPTY_ROOT, Tree, leaf_hash, verify_consistency
-from farthing.protocol.records import GENESIS, parse_record
+from farthing.protocol.records import GENESIS, line_of, parse_record
 from farthing.protocol.replay.rulebook import Rulebook
 
 __all__ = [
@@ -113,8 +113,9 @@ def bundle_lines(
             for transfer in parse_record(data)[0].moved:
                 # Without a word on grace: whether an account may be overdrawn is the auditor's.
                 apply(accounts, transfer, None)
-            tree.append(leaf_hash(data))
-            last = sha256_hex(data)
+            line = line_of(data)
+            tree.append(leaf_hash(line))
+            last = sha256_hex(line)
             yield data + b"\n"
         path = tree.consistency(covered, tree.size)
         covered = tree.size
@@ -187,16 +188,24 @@ class _Reader:
             raise Unverified("not a bundle: its first line holds more, or other than it must")
 
     def records(self) -> Iterator[bytes]:
-        """The records, in order; heads and end are kept."""
+        """The records, each with the text of its batch, in order; heads and end are kept."""
+        entry = b""
         while line := self._next():
+            if line.startswith(b"[") and entry:
+                entry += b"\n" + line
+                continue
+            if entry:
+                yield entry
+                entry = b""
             if line.startswith((b'{"accounts":', b'{"head":')):
                 self._keep(read_object(line, f"line {self.number}"))
             else:
                 if self.end is not None:
                     raise Unverified(f"line {self.number}: something follows the end")
-                self.last = line
+                self.last = entry = line
                 self.seen += 1
-                yield line
+        if entry:
+            yield entry
         if self.end is None:
             raise Unverified("the bundle has no end: it was cut off")
 

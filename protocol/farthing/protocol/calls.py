@@ -5,13 +5,15 @@ is here is the same for the platform that explains, and for whoever holds a rece
 Source: spec/metering.md#one-call.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, cast
 
 import msgspec
 
+from farthing.protocol.batches import events_in
 from farthing.protocol.canonical import Json, parse_json
 from farthing.protocol.errors import Unverified
+from farthing.protocol.merkle import inclusion_of, leaf_hash, verify_inclusion
 from farthing.protocol.records import Record
 from farthing.protocol.times import parse_time
 from farthing.protocol.usage import UsageOutcome
@@ -19,17 +21,14 @@ from farthing.protocol.usage import UsageOutcome
 __all__ = [
     "REPORT_USAGE",
     "ReportedCall",
-    "brief_of",
-    "call_of",
     "find_call",
+    "proof_of",
+    "proven_call",
     "reported_calls",
     "session_of",
 ]
 
 REPORT_USAGE: Final = "report_usage"
-# In the bytes of a record a quote within a text has a backslash before it: neither is in a text.
-_TEXT_BEGINS: Final = b'"facts":{"usage":"['
-_TEXT_ENDS: Final = b']","usage_signature":"'
 
 
 class ReportedCall(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,19 +50,6 @@ class ReportedCall(msgspec.Struct, frozen=True, kw_only=True):
         return not self.fault
 
 
-def brief_of(data: bytes) -> bytes:
-    """The bytes of a record without the text of a batch, for whoever needs the decisions alone.
-
-    They are no longer the record's: its hash, its leaf and its proof are of the whole.
-    """
-    begin = data.find(_TEXT_BEGINS)
-    if begin < 0:
-        return data
-    begin += len(_TEXT_BEGINS) - 1
-    end = data.find(_TEXT_ENDS, begin)
-    return data if end < 0 else data[:begin] + data[end + 1 :]
-
-
 def session_of(record: Record) -> str:
     """Whose usage an accepted report is of; empty for any other record."""
     if record.operation != REPORT_USAGE or record.refused is not None:
@@ -72,16 +58,14 @@ def session_of(record: Record) -> str:
 
 
 def reported_calls(record: Record) -> list[ReportedCall]:
-    """Every event of an accepted report, in the batch's order."""
-    decided = cast("Mapping[str, Json]", record.decided)
-    amounts = cast("list[str]", decided["amounts"])
-    rejected = {
-        place: fault for place, fault, _ in cast("list[tuple[int, str, int]]", decided["rejected"])
-    }
+    """Every event of an accepted report, in the batch's order.
+
+    Raises:
+        Unverified: The record came without its batch.
+    """
+    verdicts = _Verdicts(record)
     return [
-        _call(
-            place, cast("Mapping[str, Json]", event), int(amounts[place]), rejected.get(place, "")
-        )
+        verdicts.call(place, cast("Mapping[str, Json]", event))
         for place, event in enumerate(_events(record))
     ]
 
@@ -95,20 +79,68 @@ def find_call(record: Record, session_id: str, seq: int) -> ReportedCall | None:
     return min(found, key=lambda each: bool(each.fault), default=None)
 
 
-def call_of(record: Record, session_id: str, seq: int) -> ReportedCall:
-    """One call of a session, as a record that a receipt has proven tells it.
+def proof_of(record: Record, place: int) -> tuple[str, tuple[str, ...]]:
+    """One event of an accepted report, and its path to the root that the vendor signed."""
+    events = events_in(_batch(record))
+    return events[place].decode(), tuple(node.hex() for node in inclusion_of(events, place))
+
+
+def proven_call(
+    record: Record, session_id: str, seq: int, *, place: int, event: str, path: Sequence[str]
+) -> ReportedCall:
+    """One call of a session, of a record that a receipt has proven, with or without its batch.
+
+    Args:
+        record: The record of the report that tells of the call.
+        session_id: Whose call.
+        seq: Its number.
+        place: Where in the batch it is.
+        event: Its canonical text.
+        path: The event's path to the batch's root, in hex.
 
     Raises:
         Unverified: The record says nothing of that call.
     """
-    call = find_call(record, session_id, seq)
-    if call is None:
+    root, events = (record.facts or {}).get("usage_root"), record.asked.get("events")
+    data = event.encode(errors="surrogatepass")
+    try:
+        nodes, signed = [bytes.fromhex(node) for node in path], bytes.fromhex(str(root))
+        is_in = verify_inclusion(leaf_hash(data), place, cast("int", events), nodes, signed)
+        document = parse_json(data)
+    except (TypeError, ValueError) as error:
+        raise Unverified(f"record {record.seq}: the event or its path cannot be read") from error
+    is_spelt = tuple(node.hex() for node in nodes) == tuple(path)
+    is_told = isinstance(document, dict) and document.get("id") == str(seq)
+    if session_of(record) != session_id or not (is_in and is_spelt and is_told):
         raise Unverified(f"record {record.seq} is not of call {seq} of {session_id}")
-    return call
+    return _Verdicts(record).call(place, cast("Mapping[str, Json]", document))
+
+
+class _Verdicts:
+    """What an accepted report decided of each event."""
+
+    def __init__(self, record: Record) -> None:
+        decided = cast("Mapping[str, Json]", record.decided)
+        self._amounts = cast("list[str]", decided["amounts"])
+        self._faults = {
+            place: fault
+            for place, fault, _ in cast("list[tuple[int, str, int]]", decided["rejected"])
+        }
+
+    def call(self, place: int, event: Mapping[str, Json]) -> ReportedCall:
+        """The call of an event, with its verdict."""
+        return _call(place, event, int(self._amounts[place]), self._faults.get(place, ""))
+
+
+def _batch(record: Record) -> bytes:
+    text = (record.facts or {}).get("usage")
+    if not isinstance(text, str):
+        raise Unverified(f"record {record.seq} came without its batch")
+    return text.encode()
 
 
 def _events(record: Record) -> Iterator[Json]:
-    batch = parse_json(str((record.facts or {})["usage"]).encode())
+    batch = parse_json(_batch(record))
     assert isinstance(batch, list), "an accepted batch is an array"
     yield from batch
 

@@ -9,7 +9,14 @@ from collections.abc import Callable
 from farthing.protocol.canonical import sha256_hex
 from farthing.protocol.errors import Unverified
 from farthing.protocol.merkle import Tree, leaf_hash
-from farthing.protocol.records import GENESIS, Record, parse_record, read_record, record_bytes
+from farthing.protocol.records import (
+    GENESIS,
+    Record,
+    line_of,
+    parse_record,
+    read_record,
+    record_bytes,
+)
 
 __all__ = ["BadRecord", "Chain"]
 
@@ -46,7 +53,7 @@ class Chain:
         return self.tree.size
 
     def bytes_of(self, record: Record) -> bytes:
-        """The bytes of `record` as the next one. Changes nothing.
+        """The entry of `record` as the next one. Changes nothing.
 
         Raises:
             InvalidJson: the record holds a value outside the restricted alphabet.
@@ -54,9 +61,10 @@ class Chain:
         return record_bytes(record, self.head)
 
     def add(self, data: bytes) -> None:
-        """Take in the next record's bytes, unread."""
-        self.head = sha256_hex(data)
-        self.tree.append(leaf_hash(data))
+        """Take in the next record's entry, unread."""
+        line = line_of(data)
+        self.head = sha256_hex(line)
+        self.tree.append(leaf_hash(line))
 
     def read(self, data: bytes) -> Record:
         """Check that `data` is the next record, and take it in.

@@ -12,6 +12,7 @@ __all__ = [
     "EMPTY_ROOT",
     "HASH_BYTES",
     "Tree",
+    "inclusion_of",
     "leaf_hash",
     "node_hash",
     "root_of",
@@ -45,6 +46,14 @@ def root_of(entries: Sequence[bytes]) -> bytes:
         pairs = zip(level[::2], level[1::2], strict=False)
         level = [sha256(b"\x01" + left + right).digest() for left, right in pairs] + alone
     return level[0]
+
+
+def inclusion_of(entries: Sequence[bytes], index: int) -> list[bytes]:
+    """Prove that an entry is in a whole list; raises ValueError where there is none."""
+    tree = Tree()
+    for entry in entries:
+        tree.append(leaf_hash(entry))
+    return tree.inclusion(index, tree.size)
 
 
 class Tree:

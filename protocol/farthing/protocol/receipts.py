@@ -13,7 +13,7 @@ from farthing.protocol.errors import Unverified
 from farthing.protocol.keys import PublicKey
 from farthing.protocol.merkle import leaf_hash, verify_inclusion
 from farthing.protocol.messages.charges import Receipt
-from farthing.protocol.records import Record, parse_record
+from farthing.protocol.records import Record, line_of, parse_record
 
 __all__ = ["Proven", "make_receipt", "verify_receipt"]
 
@@ -76,7 +76,7 @@ def verify_receipt(receipt: Receipt, key: PublicKey) -> Proven:
     # `fromhex` takes capitals and blanks as well: a second spelling is a changed byte.
     if tuple(each.hex() for each in path) != receipt.proof:
         raise Unverified(f"{where}: the proof is not in lower-case hex")
-    if not verify_inclusion(leaf_hash(data), receipt.seq - 1, head.size, path, head.root):
+    if not verify_inclusion(leaf_hash(line_of(data)), receipt.seq - 1, head.size, path, head.root):
         raise Unverified(f"{where}: the record is not in the tree that the platform signed")
     record, prev = parse_record(data)
     if record.seq != receipt.seq:

@@ -25,6 +25,8 @@ __all__ = [
     "Record",
     "Request",
     "Signer",
+    "entries_in",
+    "line_of",
     "parse_record",
     "read_record",
     "record_bytes",
@@ -136,11 +138,35 @@ class _Written(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
     v: int
 
 
+# The fact that stands on a line of its own.
+_TEXT: Final = "usage"
 _DECODER: Final = msgspec.json.Decoder(_Written, strict=False)
 
 
+def line_of(data: bytes) -> bytes:
+    """The line of a record in what the journal has of it: this is hashed, chained and a leaf."""
+    return data.partition(b"\n")[0]
+
+
+def entries_in(page: bytes) -> list[bytes]:
+    """The entries of some lines: records, each with the line of its batch where it has one."""
+    lines = page.split(b"\n")
+    if b"\n[" not in page:
+        return lines
+    entries: list[bytes] = []
+    for line in lines:
+        if line.startswith(b"[") and entries:
+            entries[-1] += b"\n" + line
+        else:
+            entries.append(line)
+    return entries
+
+
 def record_bytes(record: Record, prev: str) -> bytes:
-    """The canonical bytes of a record that follows the record whose bytes hash to `prev`.
+    """The entry of a record that follows the record whose line hashes to `prev`.
+
+    Its line is the canonical bytes of everything but the text of a batch, which it has the digest
+    of; the text stands on the next line as it came.
 
     What stands in a record has been held against the restricted alphabet before it became a
     command, or was made by the engine, so only what no type can promise is looked for here.
@@ -169,12 +195,15 @@ def record_bytes(record: Record, prev: str) -> bytes:
         document["changed"] = [change.document() for change in record.changed]
     if record.decided is not None:
         document["decided"] = record.decided
+    text = None
     if record.facts is not None:
-        document["facts"] = record.facts
+        document["facts"] = facts = dict(record.facts)
+        text = facts.pop(_TEXT, None)
     try:
-        return orjson.dumps(document, option=_CANONICAL)
+        line = orjson.dumps(document, option=_CANONICAL)
     except orjson.JSONEncodeError:
         raise InvalidJson(JsonFault.TYPE) from None
+    return line if text is None else b"%b\n%b" % (line, text.encode())
 
 
 def read_record(data: bytes) -> tuple[Record, str]:
@@ -185,33 +214,47 @@ def read_record(data: bytes) -> tuple[Record, str]:
     Raises:
         Unverified: the bytes are not a record of a known version.
     """
+    line, has_batch, text = data.partition(b"\n")
     try:
-        written = _DECODER.decode(data)
-    except msgspec.DecodeError as error:
-        text = f"not a record: {error}"
-        raise Unverified(text) from error
+        written = _DECODER.decode(line)
+        batch = text.decode()
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise Unverified(f"not a record: {error}") from error
     if written.v != RECORD_VERSION:
-        text = f"record version {written.v} is not known"
-        raise Unverified(text)
-    return Record(**{name: getattr(written, name) for name in _MEMBERS}), written.prev
+        raise Unverified(f"record version {written.v} is not known")
+    record = Record(**{name: getattr(written, name) for name in _MEMBERS})
+    if _TEXT in (record.facts or {}):
+        raise Unverified(f"record {record.seq} holds a batch in itself")
+    if has_batch:
+        record = msgspec.structs.replace(record, facts={**(record.facts or {}), _TEXT: batch})
+    return record, written.prev
 
 
 def parse_record(data: bytes) -> tuple[Record, str]:
     """The record that `record_bytes` wrote, and the hash of its predecessor.
 
+    The text of a batch may be left out; one that is there is the very text.
+
     Raises:
         Unverified: the bytes are not a record of a known version in its canonical form.
     """
+    line, has_batch, batch = data.partition(b"\n")
     try:
-        parse_json(data)
+        parse_json(line)
     except InvalidJson as error:
-        text = f"not a record: {error}"
-        raise Unverified(text) from error
+        raise Unverified(f"not a record: {error}") from error
     record, prev = read_record(data)
     if record_bytes(record, prev) != data:
-        text = f"record {record.seq} is not in canonical form"
-        raise Unverified(text)
+        raise Unverified(f"record {record.seq} is not in canonical form")
+    if has_batch and not _is_its_batch(batch, record):
+        raise Unverified(f"record {record.seq} stands with a text that is not its batch")
     return record, prev
+
+
+def _is_its_batch(text: bytes, record: Record) -> bool:
+    if record.refused is not None or not text.startswith(b"[") or b"\n" in text:
+        return False
+    return record.asked.get("batch_sha256") == sha256_hex(text)
 
 
 _MEMBERS: Final = Record.__struct_fields__

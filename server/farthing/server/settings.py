@@ -155,8 +155,13 @@ class Settings:
         return frozenset(hosts)
 
     def _check_services(self) -> None:
-        names = ("vendor_timeout_s", "service_wait_s", "service_calls_max", "results_kept_s")
-        names += ("results_share_calls_max",)
+        names = (
+            "vendor_timeout_s",
+            "service_wait_s",
+            "service_calls_max",
+            "results_kept_s",
+            "results_share_calls_max",
+        )
         if min(getattr(self, name) for name in names) < 1:
             raise InvalidSetting(f"{', '.join(names)}: at least 1")
         if min(self.vendor_answer_bytes_max, self.results_bytes_max) < _BYTES_MIN:

@@ -28,5 +28,5 @@ class Engine(Protocol):
     def follow(self, after_seq: int) -> AsyncIterator[Committed]:
         """All records after `after_seq`, then each new one once it is durable.
 
-        The text of a usage batch may be missing; the record is whole where it is asked for.
+        The batch below a record may be missing; it is there where the record is asked for.
         """

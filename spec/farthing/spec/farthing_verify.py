@@ -133,11 +133,6 @@ def climb(at: int, last: int, path: Sequence[bytes], start: bytes) -> tuple[byte
     return old, new
 
 
-def includes(hashed: bytes, index: int, size: int, path: Sequence[bytes], root: bytes) -> bool:
-    """Whether the path leads from this leaf to this root (RFC 9162, section 2.1.3.2)."""
-    return 0 <= index < size and climb(index, size - 1, path, hashed)[1] == root
-
-
 def grows(first: int, second: int, old: bytes, new: bytes, path: list[bytes]) -> bool:
     """Whether the second tree only adds to the first (RFC 9162, section 2.1.4.2)."""
     if first == 0 or first >= second:
@@ -160,7 +155,7 @@ def read_keys(jwks: list[dict[str, str]]) -> dict[str, bytes]:
         if (jwk["kty"], jwk["crv"]) == ("OKP", "Ed25519"):
             named = json.dumps({name: jwk[name] for name in ("crv", "kty", "x")}, indent=None)
             digest = hashlib.sha256(named.replace(" ", "").encode()).digest()
-            thumbprint = base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
+            thumbprint = base64.urlsafe_b64encode(digest).decode().rstrip("=")
             keys[thumbprint] = base64.urlsafe_b64decode(jwk["x"] + "=")
     return keys
 
@@ -175,8 +170,7 @@ class Head:
     signer: str
 
 
-# A receipt that verifies by itself: the record's place, its bytes, the head over it.
-Receipt = tuple[int, bytes, Head]
+Receipt = tuple[int, bytes, Head]  # that verifies: the record's place, its line, the head over it
 
 
 def read_head(note: str, keys: dict[str, bytes], what: str) -> Head:
@@ -217,10 +211,9 @@ def fold(journal: "Journal", transfer: dict[str, str]) -> None:
         counter = COUNTERS.index(f"{side}s_{'posted' if movement == 'post' else 'pending'}")
         counters[counter] += -units if movement == "void" else units
         _, credits_posted, debits_pending, debits_posted = counters
-        least = -journal.grace.get(name, 0)
         require(min(counters) >= 0, f"a counter of {name} is below zero")
-        lasts = credits_posted - debits_posted - debits_pending >= least or kind in journal.below
-        require(lasts, f"{name} is overdrawn")
+        left = credits_posted - debits_posted - debits_pending + journal.grace.get(name, 0)
+        require(left >= 0 or kind in journal.below, f"{name} is overdrawn")
 
 
 # 5. The bundle: records and heads in order, then the end.
@@ -235,6 +228,7 @@ class Journal:
     below: list[str]
     tree: Tree = field(default_factory=Tree)
     last_sha256: str = GENESIS
+    batch: str | None = None  # the digest of the text that stands below the last record
     at_us: int = 0
     accounts: dict[str, list[int]] = field(default_factory=dict)
     grace: dict[str, int] = field(default_factory=dict)
@@ -245,8 +239,7 @@ class Journal:
 def open_bundle(line: bytes) -> Journal:
     """The first line: which log, under which keys."""
     header = read_json(line.removesuffix(b"\n"), "the first line")
-    require(header.keys() == {"bundle", "keys", "origin", "overdrawn"}, "not a bundle")
-    require(header["bundle"] == "farthing-bundle/1", "not a bundle of a known version")
+    require(header.get("bundle") == "farthing-bundle/1" and len(header) == 4, "not a known bundle")
     return Journal(header["origin"], read_keys(header["keys"]["journal"]), header["overdrawn"])
 
 
@@ -270,6 +263,7 @@ def take_record(journal: Journal, line: bytes) -> None:
     except Bad as bad:
         raise Bad(f"record {seq}: {bad}") from None
     journal.at_us = record["at_us"]
+    journal.batch = None if "refused" in record else record["asked"].get("batch_sha256")
     journal.last_sha256 = hashlib.sha256(line).hexdigest()
     journal.tree.add(leaf(line))
 
@@ -280,8 +274,8 @@ def take_head(journal: Journal, line: bytes) -> None:
     found = read_json(line, what)
     require(found.keys() == {"head", "proof"}, f"{what} holds other than it must")
     head = read_head(found["head"], journal.keys, what)
-    require(head.origin == journal.origin, f"{what} is of another journal")
-    require(head.size == size, f"{what} says that there are {head.size}")
+    same = (head.origin, head.size) == (journal.origin, size)
+    require(same, f"{what} is of another journal, or says that there are {head.size}")
     require(head.root == journal.tree.root(), f"{what} has another root than these records")
     grown = grows(before.size, size, before.root, head.root, read_hashes(found["proof"], what))
     require(grown, f"{what} does not grow out of the one before")
@@ -306,7 +300,10 @@ def read_bundle(journal: Journal, lines: Iterator[bytes], receipts: list[Receipt
         line = ended.removesuffix(b"\n")
         require(line and line != ended, f"line {number} is empty or cut off")
         require(not journal.ended, f"line {number}: something follows the end")
-        if line.startswith(b'{"head":'):
+        if journal.batch or line.startswith(b"["):
+            require(hashlib.sha256(line).hexdigest() == journal.batch, f"line {number}: no batch")
+            journal.batch = None
+        elif line.startswith(b'{"head":'):
             take_head(journal, line)
         elif line.startswith(b'{"accounts":'):
             take_end(journal, line)
@@ -326,11 +323,15 @@ def read_receipt(data: bytes, keys: dict[str, bytes]) -> Receipt:
     found = read_json(data.removesuffix(b"\n"), "the receipt")
     require(found.keys() == {"proof", "record", "seq", "tree_head"}, "the receipt differs")
     head = read_head(found["tree_head"], keys, "the receipt's head")
-    seq, record = found["seq"], found["record"].encode()
+    seq, (record, below, batch) = found["seq"], found["record"].encode().partition(b"\n")
     path = read_hashes(found["proof"], "the receipt's proof")
-    proven = type(seq) is int and includes(leaf(record), seq - 1, head.size, path, head.root)
-    require(proven, "the receipt's record is not in the tree that was signed")
-    require(read_json(record, "the record")["seq"] == seq, f"the record is not number {seq}")
+    known = type(seq) is int and 0 < seq <= head.size  # RFC 9162, section 2.1.3.2
+    root = climb(seq - 1, head.size - 1, path, leaf(record))[1] if known else b""
+    require(root == head.root, "the receipt's record is not in the tree that was signed")
+    said = read_json(record, "the record")
+    require(said["seq"] == seq, f"the record is not number {seq}")
+    same = hashlib.sha256(batch).hexdigest() == said.get("asked", {}).get("batch_sha256")
+    require(same or not below, "the receipt's batch is not its record's")
     return seq, record, head
 
 
@@ -383,8 +384,7 @@ def main() -> int:
     try:
         says = judge(asked.bundle, asked.keys, asked.receipt, set(asked.trust))
     except OSError as error:
-        sys.stderr.write(f"{error}\n")
-        return 2
+        parser.error(str(error))
     except (Bad, LookupError, TypeError, ValueError, AttributeError) as error:
         sys.stdout.write(f"REJECTED: {str(error).encode('unicode_escape').decode()}\n")
         return 1

@@ -108,11 +108,10 @@ def test_many_at_once_cost_what_they_cost_one_by_one(
     )
     usage = {meter: data.draw(column) for meter in sorted(meters)}
     one_by_one, at_once = Running(card, position), Running(card, position)
-    amounts: list[int] | None = []
+    amounts: list[int] = []
     for place in range(count):
         step = priced(one_by_one, {meter: each[place] for meter, each in usage.items()})
         if len(step) > 1:
-            amounts = None
             break
         amounts.append(step[0])
         one_by_one.take()
@@ -123,7 +122,7 @@ def test_many_at_once_cost_what_they_cost_one_by_one(
         assert at_once.position == position
     else:
         assert at_once.position == one_by_one.position
-    assert given_at_once == amounts
+    assert given_at_once == (amounts if len(amounts) == count else None)
 
 
 def test_what_was_priced_and_not_taken_leaves_no_trace() -> None:

@@ -4,9 +4,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from farthing.identity.callers import Caller
-from farthing.protocol.batches import sign_batch
+from farthing.protocol.batches import events_in, sign_batch
 from farthing.protocol.canonical import Json, sha256_hex
 from farthing.protocol.ids import AgreementId, SessionId
+from farthing.protocol.merkle import root_of
 from farthing.protocol.messages.sessions import (
     CLOSE_SESSION,
     OPEN_SESSION,
@@ -141,6 +142,7 @@ class Metered:
         body = replace(body, **found)
         facts: dict[str, Json] = {
             "usage": data.decode(),
+            "usage_root": root_of(events_in(data)).hex(),
             "usage_signature": signature,
             "voucher": voucher,
         }

@@ -1,6 +1,5 @@
 """The pack of a session's charge proves what was billed; a lie in it is found where it stands."""
 
-import json
 from typing import Any
 
 import pytest
@@ -100,7 +99,7 @@ LIES: tuple[tuple[str, str, Any], ...] = (
     ("open_session", "counted.0.units", "1"),
     ("open_session", "by.principal_id", "org_" + "0" * 26),
     ("report_usage", "asked.session_id", "ses_" + "0" * 26),
-    ("report_usage", "facts.usage", json.dumps([])),
+    ("report_usage", "facts.usage_root", "0" * 64),
     ("report_usage", "facts.usage_signature", sign_batch(VENDOR_KEY, "ses_" + "0" * 26, b"other")),
     ("report_usage", "facts.voucher", "a.b.c"),
     ("report_usage", "decided.amounts", ["1", *["0"] * 6]),

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from msgspec import structs
 
 from farthing.protocol.audit import AuditFindings, verify_journal
-from farthing.protocol.canonical import Json
+from farthing.protocol.canonical import Json, sha256_hex
 from farthing.protocol.chain import Chain
 from farthing.protocol.faults import FaultKind
 from farthing.protocol.messages.agents import FREEZE, Freeze
@@ -126,6 +126,22 @@ def of_another(name: str, place: int) -> Forge:
     return fact(name, lambda _: str((other or {})[name]))
 
 
+def batch(change: Callable[[str], str]) -> Forge:
+    """Another batch, for which the record was made."""
+
+    def forge(record: Record) -> Record:
+        changed = fact("usage", change)(record)
+        text = (changed.facts or {})["usage"]
+        return asked(batch_sha256=sha256_hex(text.encode()))(changed)
+
+    return forge
+
+
+def batch_of(place: int) -> str:
+    (other,) = (each.facts for each in RECORDS if each.seq == seq_of(REPORT, place))
+    return str((other or {})["usage"])
+
+
 def decided(**members: Json) -> Forge:
     return lambda record: structs.replace(record, decided={**(record.decided or {}), **members})
 
@@ -197,13 +213,21 @@ BROKEN: list[tuple[str, int, Forge, FaultKind]] = [
     ("topped up and not counted", seq_of(TOP_UP),
      lambda record: structs.replace(record, counted=()), FaultKind.AUTHORITY),
     ("topped up from nowhere", seq_of(TOP_UP), cheaper, FaultKind.SESSION),
-    ("another batch", seq_of(REPORT), of_another("usage", 1), FaultKind.SIGNATURE),
+    ("another batch", seq_of(REPORT), batch(lambda _: batch_of(1)), FaultKind.SIGNATURE),
     ("a batch that was mended", seq_of(REPORT),
-     fact("usage", lambda text: text.replace('"3"', '"2"', 1)), FaultKind.SIGNATURE),
+     batch(lambda text: text.replace('"3"', '"2"', 1)), FaultKind.SIGNATURE),
+    ("a text that is not its batch", seq_of(REPORT), of_another("usage", 1), FaultKind.RECORD),
+    ("no batch", seq_of(REPORT), lambda record: structs.replace(record, facts={
+        name: value for name, value in (record.facts or {}).items() if name != "usage"}),
+     FaultKind.RECORD),
+    ("a batch below a refusal", seq_of(REPORT),
+     lambda record: structs.replace(record, refused={"code": "session_closed"}),
+     FaultKind.RECORD),
+    ("another root", seq_of(REPORT), fact("usage_root", lambda _: "0" * 64), FaultKind.SESSION),
     ("another batch's signature", seq_of(REPORT), of_another("usage_signature", 1),
      FaultKind.SIGNATURE),
     ("a batch of another session", seq_of(REPORT, 3),
-     lambda record: of_another("usage_signature", 0)(of_another("usage", 0)(record)),
+     lambda record: of_another("usage_signature", 0)(batch(lambda _: batch_of(0))(record)),
      FaultKind.SIGNATURE),
     ("another session's voucher", seq_of(REPORT), of_another("voucher", 3), FaultKind.SIGNATURE),
     ("a voucher for less", seq_of(REPORT),
@@ -215,7 +239,8 @@ BROKEN: list[tuple[str, int, Forge, FaultKind]] = [
     ("no voucher", seq_of(REPORT), lambda record: structs.replace(record, facts={
         name: value for name, value in (record.facts or {}).items() if name != "voucher"}),
      FaultKind.RECORD),
-    ("asked for another batch", seq_of(REPORT), asked(batch_sha256="0" * 64), FaultKind.SESSION),
+    ("asked for another batch", seq_of(REPORT), asked(batch_sha256="0" * 64), FaultKind.RECORD),
+    ("asked for more events", seq_of(REPORT), asked(events=4), FaultKind.SESSION),
     ("a call priced otherwise", seq_of(REPORT),
      decided(amounts=["6000000", "1", "3999999"]), FaultKind.SESSION),
     ("a call that is not rejected", seq_of(REPORT, 1), decided(rejected=[]), FaultKind.SESSION),

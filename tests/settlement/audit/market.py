@@ -7,7 +7,7 @@ from pathlib import Path
 from farthing.catalog.tables import TABLES
 from farthing.protocol.canonical import sha256_hex
 from farthing.protocol.merkle import Tree, leaf_hash
-from farthing.protocol.records import Record, parse_record
+from farthing.protocol.records import Record, line_of, parse_record
 from farthing.server.engine import projected
 from farthing.settlement.audit.database import DatabaseFindings, audit_database
 from farthing.settlement.journal.sqlite import SqliteStore
@@ -25,7 +25,7 @@ def sealed(records: list[bytes]) -> Iterator[Batch]:
     tree, first_seq = Tree(), 1
     for batch, note in batches(records):
         for data in batch:
-            tree.append(leaf_hash(data))
+            tree.append(leaf_hash(line_of(data)))
         parsed = [parse_record(data)[0] for data in batch]
         yield Batch(
             epoch=1,

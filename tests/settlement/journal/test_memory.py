@@ -19,7 +19,7 @@ from farthing.protocol.messages.charges import REFUND_CHARGE, RefundCharge
 from farthing.protocol.messages.disputes import INITIATE_DISPUTE, InitiateDispute
 from farthing.protocol.messages.holds import RELEASE_HOLD, ReleaseHold
 from farthing.protocol.messages.sessions import CLOSE_SESSION, CloseSession
-from farthing.protocol.records import Record
+from farthing.protocol.records import Record, line_of
 from farthing.protocol.times import SECOND_US
 from farthing.protocol.wire import money
 from farthing.settlement.engine.commands import Command, Outcome, Seen
@@ -203,7 +203,7 @@ def test_what_was_forgotten_is_told_and_proven_like_what_was_not(tmp_path: Path)
     for seq in (1, 2, 255, 256, 257, 400, 512, 513, size):
         proof = engine.answer(ProofOf(seq=seq))
         assert isinstance(proof, Proof)
-        leaf = leaf_hash(room.journal[seq - 1])
+        leaf = leaf_hash(line_of(room.journal[seq - 1]))
         root = recover(store, MACHINE).chain.tree.root()
         assert verify_inclusion(leaf, seq - 1, size, proof.path, root)
     engine.close()

@@ -75,9 +75,16 @@ def receipt(
     """Get the receipt of one call, proven under the pinned keys (its parties)."""
     answer = session.call(GET_CALL_RECEIPT, GetCallReceipt(session_id=spending, call=call))
     if (keys := session.pinned_keys()) is not None:
-        from farthing.protocol.calls import call_of  # noqa: PLC0415 - reads a whole batch
+        from farthing.protocol.calls import proven_call  # noqa: PLC0415 - for who has keys
 
-        proven = call_of(proven_record(answer.receipt, keys), spending, call)
+        proven = proven_call(
+            proven_record(answer.receipt, keys),
+            spending,
+            call,
+            place=answer.place,
+            event=answer.event,
+            path=answer.path,
+        )
         if (proven.place, proven.amount_units) != (answer.place, answer.cost.amount.units):
             raise Unverified(f"the answer on call {call} is not what its record says")
     session.show(answer)

@@ -44,14 +44,17 @@ class GetCallReceipt:
 
 @message
 class CallReceipt:
-    """The record of the report that holds a call, proven, and the call's place in its batch.
+    """The record of the report that holds a call, proven, and the call in its batch, proven too.
 
-    `charge_id` is empty where nothing of the batch is billed.
+    The record is without the batch; `event` is the call's of it, `path` leads from there to the
+    root that the vendor signed. `charge_id` is empty where nothing of the batch is billed.
     """
 
     session_id: str
     charge_id: str
     place: int
+    event: str
+    path: tuple[str, ...]
     cost: CallCost
     receipt: Receipt
 

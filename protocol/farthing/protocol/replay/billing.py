@@ -112,7 +112,7 @@ def _signed(story: Story, record: Record) -> tuple[Voucher, Columns]:
     keys = story.keys.keys_of(record.by.principal_id, Typ.USAGE)
     assert story.payer is not None, "known since the opening"
     try:
-        verify_batch(text_fact(record, "usage_signature"), session_id, data, keys)
+        signed = verify_batch(text_fact(record, "usage_signature"), session_id, data, keys)
         columns = read_batch(data, session_id)
         voucher = read_voucher(
             text_fact(record, "voucher"), story.payer, member(session, "agreement_id")
@@ -121,6 +121,8 @@ def _signed(story: Story, record: Record) -> tuple[Voucher, Columns]:
         text = f"record {record.seq} ({record.operation}): a signed part: {error}"
         raise Unverified(text) from error
     require(voucher.session_id == session_id, record, "the voucher is of another session")
+    same = signed.root == text_fact(record, "usage_root")
+    require(same, record, "its batch has another root")
     return voucher, columns
 
 

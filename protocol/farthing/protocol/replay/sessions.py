@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 from farthing.protocol.batches import verify_batch
-from farthing.protocol.canonical import Json, sha256_hex
+from farthing.protocol.canonical import Json
 from farthing.protocol.documents import DocumentError
 from farthing.protocol.faults import FaultKind, RuleBroken
 from farthing.protocol.ids import SessionId
@@ -210,14 +210,15 @@ class Sessions:
         data = text_fact(record, "usage").encode()
         keys = self._keys.keys_of(record.by.principal_id, Typ.USAGE)
         try:
-            verify_batch(
+            signed = verify_batch(
                 text_fact(record, "usage_signature"), member(session, "session_id"), data, keys
             )
             columns = read_batch(data, SessionId(member(session, "session_id")))
         except (InvalidSignature, DocumentError) as error:
             raise _unsigned(f"the batch: {error}") from error
-        named = (record.asked.get("batch_sha256"), record.asked.get("events"))
-        _session(named == (sha256_hex(data), len(columns.seqs)), "it was asked for another batch")
+        counted = record.asked.get("events") == len(columns.seqs)
+        _session(counted, "it was asked for another number of events")
+        _session(signed.root == text_fact(record, "usage_root"), "its batch has another root")
         return judge(
             columns,
             Bounds(

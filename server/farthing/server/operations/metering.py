@@ -4,7 +4,7 @@ from collections import Counter
 from typing import Final
 
 from farthing.identity.callers import Caller
-from farthing.protocol.calls import find_call
+from farthing.protocol.calls import find_call, proof_of
 from farthing.protocol.canonical import INTEGER_MAX
 from farthing.protocol.errors import Code, Refusal, Refused, refuse
 from farthing.protocol.messages.metering import (
@@ -56,13 +56,16 @@ async def get_call_receipt(market: Market, caller: Caller, ask: GetCallReceipt) 
     else:
         raise _unavailable() if behind else Refused(refuse(Code.NOT_FOUND, path="call"))
     charges = [each.id for each in record.changed if each.noun == "charge"]
+    event, path = proof_of(record, call.place)
     return Reply(
         answer=CallReceipt(
             session_id=session.session_id,
             charge_id=charges[0] if charges else "",
             place=call.place,
+            event=event,
+            path=path,
             cost=call_cost(call, session.asset),
-            receipt=await receipt_at(market, record.seq, "call"),
+            receipt=await receipt_at(market, record.seq, "call", in_brief=True),
         )
     )
 

@@ -14,7 +14,7 @@ from farthing.protocol.ledger import Account, split_account
 from farthing.protocol.messages.accounts import AccountBalance, StandingNow
 from farthing.protocol.messages.charges import Receipt
 from farthing.protocol.receipts import make_receipt
-from farthing.protocol.records import Record, parse_record
+from farthing.protocol.records import Record, line_of, parse_record
 from farthing.protocol.wire import Operation, money
 from farthing.server.market import Market
 from farthing.settlement.engine.commands import Outcome
@@ -90,8 +90,14 @@ async def record_at(market: Market, seq: int) -> Record:
     return parse_record(data)[0]
 
 
-async def receipt_at(market: Market, seq: int, path: str) -> Receipt:
-    """The receipt of a record, under the newest signed head; `path` is the argument that named it.
+async def receipt_at(market: Market, seq: int, path: str, *, in_brief: bool = False) -> Receipt:
+    """The receipt of a record, under the newest signed head.
+
+    Args:
+        market: the composition.
+        seq: the record's place.
+        path: the argument that named it.
+        in_brief: without the text of a batch.
 
     Raises:
         Refused: `not_found` where there is no such record.
@@ -99,7 +105,8 @@ async def receipt_at(market: Market, seq: int, path: str) -> Receipt:
     proof = await market.ask(ProofOf(seq=seq))
     if proof is None:
         raise Refused(refuse(Code.NOT_FOUND, path=path))
-    return make_receipt(seq=seq, record=proof.record, path=proof.path, tree_head=proof.note)
+    record = line_of(proof.record) if in_brief else proof.record
+    return make_receipt(seq=seq, record=record, path=proof.path, tree_head=proof.note)
 
 
 def balance_of(name: str, account: Account) -> AccountBalance:

@@ -96,6 +96,7 @@ async def report_usage(market: Market, caller: Caller, ask: ReportUsage) -> Repl
     if body.fault is None:
         facts = {
             "usage": ask.batch,
+            "usage_root": body.root,
             "usage_signature": ask.batch_signature,
             "voucher": ask.voucher,
         }
@@ -130,6 +131,7 @@ async def _read(market: Market, caller: Caller, ask: ReportUsage) -> Reported:
         return replace(found, columns=None, fault=signed)
     return replace(
         found,
+        root=signed.root,
         key_thumbprint=signed.key_thumbprint,
         voucher_seq=signed.voucher.seq,
         max_cum_units=signed.voucher.max_cum_units,
@@ -140,6 +142,7 @@ class _Signed(NamedTuple):
     """What two signatures say."""
 
     key_thumbprint: str
+    root: str
     voucher: Voucher
 
 
@@ -151,7 +154,7 @@ async def _signed(
         kid = read_header(ask.batch_signature).kid
         holder = await market.directory.holder(kid)
         key = holder.key if holder and holder.principal_id == caller.principal_id else None
-        verify_batch(ask.batch_signature, session.session_id, data, {kid: key}.get)
+        _, root = verify_batch(ask.batch_signature, session.session_id, data, {kid: key}.get)
     except InvalidSignature as error:
         return _unsigned("batch_signature", error)
     payer = await public_key(market, session.payer_thumbprint)
@@ -161,7 +164,7 @@ async def _signed(
         return _unsigned("voucher", error)
     if voucher.session_id != session.session_id:
         return refuse(Code.SIGNATURE_INVALID, path="voucher", required=session.session_id)
-    return _Signed(kid, voucher)
+    return _Signed(kid, root, voucher)
 
 
 def _unsigned(path: str, error: InvalidSignature | ProofError) -> Refusal:

@@ -43,6 +43,7 @@ class Reported:
         batch_sha256: the digest of its text.
         events: how many there are in it; 0 where it cannot be read.
         columns: its events, where nothing is wrong with it.
+        root: the root of its events, over which it is signed.
         key_thumbprint: the key of the caller's by which its signature verifies.
         voucher_seq: the number of the voucher beside it, which the session's payer signed.
         max_cum_units: the sum of that voucher.
@@ -53,6 +54,7 @@ class Reported:
     batch_sha256: str
     events: int = 0
     columns: Columns | None = None
+    root: str = ""
     key_thumbprint: str = ""
     voucher_seq: int = 0
     max_cum_units: int = 0

@@ -131,7 +131,7 @@ class Follow(_Message, frozen=True, tag=3):
 
 
 class Done(_Message, frozen=True, tag=1):
-    """An outcome, with the bytes of its record, in brief."""
+    """An outcome, with the line of its record."""
 
     id: int
     record: bytes
@@ -155,7 +155,7 @@ class Answer(_Message, frozen=True, tag=3):
 
 
 class Page(_Message, frozen=True, tag=4):
-    """Records that follow the one that was named, in order, never none, in brief."""
+    """The lines of records that follow the one that was named, in order, never none."""
 
     id: int
     records: tuple[bytes, ...]

@@ -14,7 +14,7 @@ from farthing.protocol.chain import BadRecord, Chain
 from farthing.protocol.errors import Unverified
 from farthing.protocol.keys import PublicKey
 from farthing.protocol.merkle import leaf_hash
-from farthing.protocol.records import Record, read_record
+from farthing.protocol.records import Record, line_of, read_record
 from farthing.settlement.journal.index import Index
 from farthing.settlement.journal.machine import Machine
 from farthing.settlement.journal.snapshots import Snapshot, read_snapshot
@@ -119,7 +119,7 @@ def leaves_in(store: Store) -> LeavesOf:
         leaves: list[bytes] = []
         for batch in store.batches(first_seq - 1):
             wanted = batch.records[max(first_seq + len(leaves) - batch.first_seq, 0) :]
-            leaves += [leaf_hash(data) for data in wanted[: TILE_LEAVES - len(leaves)]]
+            leaves += [leaf_hash(line_of(data)) for data in wanted[: TILE_LEAVES - len(leaves)]]
             if len(leaves) == TILE_LEAVES:
                 return leaves
         raise Unreadable(f"the records of tile {number} are not there")
@@ -147,7 +147,7 @@ def _begin(store: Store, machine: Machine[State], keys: Sequence[PublicKey]) -> 
 
 def _belongs(store: Store, snapshot: Snapshot) -> None:
     data = store.record(snapshot.seq)
-    if data is None or sha256_hex(data) != snapshot.chain.head:
+    if data is None or sha256_hex(line_of(data)) != snapshot.chain.head:
         raise Unverified(f"it is not of this journal's record {snapshot.seq}")
 
 

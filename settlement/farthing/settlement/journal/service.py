@@ -15,8 +15,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final, Generic, TypeVar
 
-from farthing.protocol.calls import brief_of
 from farthing.protocol.errors import Code, FarthingError, Refusal, Refused, refuse
+from farthing.protocol.records import line_of
 from farthing.settlement.engine.commands import Command, Outcome
 from farthing.settlement.engine.questions import RecordAt
 from farthing.settlement.journal.entrance import Entrance
@@ -239,7 +239,7 @@ class EngineServer(Generic[State]):
         )
         if not isinstance(data, bytes):
             return _refused(id_, unavailable())
-        data = brief_of(data)
+        data = line_of(data)
         done = Done(id=id_, record=data, replayed=reply.replayed, standing=reply.standing)
         try:
             return bytes_of(done)
@@ -427,8 +427,8 @@ class EngineServer(Generic[State]):
 
 
 def _page(id_: int, records: list[bytes]) -> bytes:
-    """As many records as fit a page, in brief; the follower asks for what is left."""
-    records = list(map(brief_of, records))
+    """As many lines of records as fit a page; the follower asks for what is left."""
+    records = list(map(line_of, records))
     size = 0
     for count, data in enumerate(records):
         size += len(data)

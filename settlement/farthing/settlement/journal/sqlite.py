@@ -15,6 +15,7 @@ from typing import Final
 from sqlalchemy import URL, NullPool, Table, create_engine
 from sqlalchemy.exc import DBAPIError
 
+from farthing.protocol.records import entries_in
 from farthing.settlement.journal.folding import LogFolder
 from farthing.settlement.journal.lock import FileLock
 from farthing.settlement.journal.store import (
@@ -175,7 +176,7 @@ class SqliteStore:
         try:
             with self._reading_lock, self._reader() as connection:
                 row = connection.execute(_SELECT_ONE, (seq, seq)).fetchone()
-                return None if row is None else bytes(row[1]).split(b"\n")[seq - row[0]]
+                return None if row is None else entries_in(bytes(row[1]))[seq - row[0]]
         except (sqlite3.Error, LookupError, TypeError) as error:
             raise Unreadable(f"{self.path}: {error}") from error
 
@@ -421,7 +422,7 @@ def _batch(row: tuple[int, int, bytes, str, str, str]) -> Batch:
     return Batch(
         epoch=epoch,
         first_seq=first_seq,
-        records=tuple(bytes(records).split(b"\n")),
+        records=tuple(entries_in(bytes(records))),
         head_sha256=head,
         root_sha256=root,
         note=note,

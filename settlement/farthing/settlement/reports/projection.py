@@ -27,10 +27,9 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import SQLAlchemyError
 
-from farthing.protocol.calls import brief_of
 from farthing.protocol.canonical import canonical_bytes, sha256_hex
 from farthing.protocol.ledger import Account, split_account
-from farthing.protocol.records import Record
+from farthing.protocol.records import Record, line_of
 from farthing.settlement.engine.commands import Committed
 from farthing.settlement.journal.store import Row, Unreadable, Value
 from farthing.settlement.journal.upserts import Upserts
@@ -151,8 +150,8 @@ class Followed:
 
 
 def mark_of(data: bytes) -> str:
-    """What the cursor knows a record by, given whole or in brief."""
-    return sha256_hex(brief_of(data))
+    """What the cursor knows a record by: the hash of its line."""
+    return sha256_hex(line_of(data))
 
 
 def account_of(row: sqlalchemy.Row[Any]) -> Account:

@@ -53,14 +53,15 @@ class SessionDesks:
         self._spool = spool
         self._card_of = card_of
         self._clock = vendor.connection.clock
-        self._commits = Commits[Row](spool.write)
+        load = Load()
+        self._commits = Commits[Row](spool.write, coming=lambda: load.calls)
         self._reporter = Reporter(vendor, spool, self._commits)
         self._tools = Tools(
             vendor=vendor,
             spool=spool,
             commits=self._commits,
             reporter=self._reporter,
-            load=Load(),
+            load=load,
         )
         self._desks: dict[str, SessionDesk] = {}
         self._queues: dict[str, UsageQueue] = {}

@@ -95,7 +95,7 @@ async def list_charges(market: Market, caller: Caller, ask: ListCharges) -> Repl
 async def get_receipt(market: Market, caller: Caller, ask: GetReceipt) -> Reply:
     """The receipt of a charge: its record, proven under the newest signed head."""
     charge = await own(market, caller, Charge, "charge_id", ask.charge_id)
-    return Reply(answer=await receipt_at(market, charge.seq, "charge_id"))
+    return Reply(answer=await receipt_at(market, charge.seq, "charge_id", in_brief=True))
 
 
 async def get_evidence(market: Market, caller: Caller, ask: GetEvidence) -> Reply:

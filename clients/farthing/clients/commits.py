@@ -1,16 +1,14 @@
 """Group commit: what many callers note goes to disk together, one flush for all who wait.
 
 Boundary: when to write, not what. One write is the next one's waiting room. Who comes alone is
-written at once; while callers keep coming a write begins every few milliseconds and no sooner, and
-where many are on their way it waits a little longer for a part of them: a flush costs as much for
-one as for many.
+written at once; while callers keep coming a write begins every few milliseconds and no sooner, for
+a flush costs as much for one as for many.
 """
 
 import asyncio
 import sqlite3
 from collections import deque
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from functools import partial
 from typing import Final, Generic, TypeAlias, TypeVar
 
@@ -23,8 +21,6 @@ Told: TypeAlias = Callable[[BaseException | None], None]
 """Told that it is on disk, or why it is not; `CancelledError` where nobody writes any more."""
 
 _EVERY_S: Final = 0.005
-_AT_LATEST_S: Final = 0.02
-_PART: Final = 4
 
 
 class Commits(Generic[T]):
@@ -32,16 +28,10 @@ class Commits(Generic[T]):
 
     Args:
         write: Puts what was noted on disk, in its order, all or nothing; it may block.
-        coming: How many there are who wait here or will before long.
     """
 
-    def __init__(
-        self, write: Callable[[Sequence[T]], None], coming: Callable[[], int] = lambda: 0
-    ) -> None:
+    def __init__(self, write: Callable[[Sequence[T]], None]) -> None:
         self._write = write
-        self._coming = coming
-        self._enough = 0
-        self._are_enough = asyncio.Event()
         self._noted: list[T] = []
         self._drafts: dict[Callable[[], T], None] = {}
         self._waiting: deque[Told] = deque()
@@ -58,8 +48,6 @@ class Commits(Generic[T]):
     def then(self, tell: Told) -> None:
         """Have somebody told when everything noted so far is on disk; what is not stays noted."""
         self._waiting.append(tell)
-        if len(self._waiting) >= self._enough:
-            self._are_enough.set()
         if self._writer is None:
             self._writer = asyncio.create_task(self._commit())
 
@@ -88,23 +76,12 @@ class Commits(Generic[T]):
                 await asyncio.sleep(0)
                 if self._waiting:
                     await asyncio.sleep(max(began_s + _EVERY_S - clock(), 0))
-                    await self._gather(began_s + _AT_LATEST_S)
         finally:
             self._writer = None
             # Where this was cut off nobody waits for ever.
             cut_off, self._waiting = waiting + self._waiting, deque()
             for tell in cut_off:
                 tell(asyncio.CancelledError())
-
-    async def _gather(self, until_s: float) -> None:
-        """Wait for a part of those who are coming, but not for long."""
-        self._enough = self._coming() // _PART
-        if len(self._waiting) >= self._enough:
-            return
-        self._are_enough.clear()
-        with suppress(TimeoutError):
-            async with asyncio.timeout_at(until_s):
-                await self._are_enough.wait()
 
     async def _write_noted(self) -> Exception | None:
         noted = [*self._noted, *(make() for make in self._drafts)]

@@ -53,15 +53,14 @@ class SessionDesks:
         self._spool = spool
         self._card_of = card_of
         self._clock = vendor.connection.clock
-        load = Load()
-        self._commits = Commits[Row](spool.write, coming=lambda: load.calls)
+        self._commits = Commits[Row](spool.write)
         self._reporter = Reporter(vendor, spool, self._commits)
         self._tools = Tools(
             vendor=vendor,
             spool=spool,
             commits=self._commits,
             reporter=self._reporter,
-            load=load,
+            load=Load(),
         )
         self._desks: dict[str, SessionDesk] = {}
         self._queues: dict[str, UsageQueue] = {}

@@ -224,8 +224,9 @@ def _abandon(books: Auditor, record: Json) -> None:
     hold = books.things["hold"].get(record["asked"]["hold_id"], {"status": ""})
     if not record.get("changed"):
         in_time = hold["status"] == "open" and record["at_us"] < hold["expires_at_us"]
-        need(not in_time, "an open hold is not given back")
+        need(not (in_time and hold.get("on_answer")), "an open hold is not given back")
         return
+    need(bool(hold.get("on_answer")), "the platform gives back what a buyer set aside")
     need(not _ended(hold), "a hold is given back a second time")
     _given_back(record, hold)
 

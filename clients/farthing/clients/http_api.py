@@ -33,7 +33,7 @@ class HttpEndpoint(Poster):
         """
         path, headers = f"/v1/{name}", {"accept": "application/json, application/problem+json"}
         raw = OPERATIONS[name].raw if name in OPERATIONS else None
-        if raw is None:
+        if raw is None or raw.name not in arguments:
             # In the order of canonical JSON, for which the strict reader has a short way.
             content = orjson.dumps(arguments, option=orjson.OPT_SORT_KEYS)
         else:

@@ -31,7 +31,7 @@ def sealed(records: list[bytes]) -> Iterator[Batch]:
             epoch=1,
             first_seq=first_seq,
             records=tuple(batch),
-            head_sha256=sha256_hex(batch[-1]),
+            head_sha256=sha256_hex(line_of(batch[-1])),
             root_sha256=tree.root().hex(),
             note=note,
             at_us=parsed[-1].at_us,

@@ -17,7 +17,7 @@ from farthing.protocol.errors import Broken
 from farthing.protocol.faults import FaultKind
 from farthing.protocol.ledger import fold
 from farthing.protocol.money import ASSETS
-from farthing.protocol.records import Record, parse_record
+from farthing.protocol.records import Record, entries_in, line_of, parse_record
 from farthing.settlement.audit import exports
 from farthing.settlement.audit.exports import ExportUnavailable, Form, export
 from farthing.settlement.audit.plain_text import leaves
@@ -71,10 +71,11 @@ def ran(*words: str | Path) -> subprocess.CompletedProcess[str]:
 
 
 def test_json_lines_are_the_records_as_they_were_written(database: Path) -> None:
-    lines = exported(database, Form.JSONL).splitlines()
+    entries = entries_in(exported(database, Form.JSONL).removesuffix(b"\n"))
 
-    assert lines == RECORDS
-    assert [json.loads(line)["seq"] for line in lines] == list(range(1, len(RECORDS) + 1))
+    assert entries == RECORDS
+    numbers = [json.loads(line_of(entry))["seq"] for entry in entries]
+    assert numbers == list(range(1, len(RECORDS) + 1))
 
 
 def test_csv_has_a_row_for_each_posting(database: Path) -> None:

@@ -234,6 +234,14 @@ def test_what_has_ended_otherwise_stands() -> None:
         assert books(trade) == before
 
 
+def test_what_a_buyer_set_aside_itself_the_platform_does_not_give_back() -> None:
+    trade = Trade.opened(funds=100 * PAGE)
+    hold_id = trade.held(2)
+
+    assert not abandoned(trade, hold_id).changed
+    assert trade.room.state.holds[hold_id].status == "open"
+
+
 def test_what_is_past_its_time_expires_and_is_not_given_back() -> None:
     trade = Trade.opened(funds=100 * PAGE)
     hold_id = held(trade)

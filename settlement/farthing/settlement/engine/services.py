@@ -99,11 +99,13 @@ def objection(state: State, answer: AcceptAnswer, now_us: int) -> Refusal | None
 
 
 def abandon(state: State, asked: Call) -> Draft | Refusal:
-    """Give a hold back; whatever has ended it in the meantime stands, and nothing changes."""
+    """Give the hold of a call back; one that has ended stands, and a buyer's own is not touched."""
     body = asked.command.body
     assert isinstance(body, AbandonHold)
     hold = _open(state, body.hold_id, asked.now_us)
-    return Draft() if hold is None else holds.give_back(state, hold, "released")
+    if hold is None or not hold.on_answer:
+        return Draft()
+    return holds.give_back(state, hold, "released")
 
 
 def _paid(state: State, answer: AcceptAnswer, *, now_us: int, seq: int) -> Draft | Refusal:

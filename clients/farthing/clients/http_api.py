@@ -14,6 +14,7 @@ import orjson
 from farthing.clients.posting import Poster, json_object
 from farthing.clients.tools import ToolResult
 from farthing.protocol.errors import Unreachable
+from farthing.protocol.messages.http import raw_of
 from farthing.protocol.messages.operations import OPERATIONS
 from farthing.protocol.wire import ROOT
 
@@ -32,7 +33,7 @@ class HttpEndpoint(Poster):
             Unreachable: No answer, or one that is not of this API: whether it ran is not known.
         """
         path, headers = f"/v1/{name}", {"accept": "application/json, application/problem+json"}
-        raw = OPERATIONS[name].raw if name in OPERATIONS else None
+        raw = raw_of(name)
         if raw is None or raw.name not in arguments:
             # In the order of canonical JSON, for which the strict reader has a short way.
             content = orjson.dumps(arguments, option=orjson.OPT_SORT_KEYS)

@@ -24,6 +24,7 @@ from farthing.clients.tools import Endpoint, ToolResult
 from farthing.protocol import base64url
 from farthing.protocol.errors import Code, Refusal, Refused, Unreachable, Unverified, refuse
 from farthing.protocol.keys import InvalidKey, PublicKey, Signer
+from farthing.protocol.messages.http import raw_of
 from farthing.protocol.messages.operations import OPERATIONS
 from farthing.protocol.wire import ROOT, Effect, Operation, document_of
 
@@ -185,8 +186,8 @@ class Connection:
 
     async def _attempt(self, name: str, arguments: Mapping[str, object]) -> ToolResult:
         # What has a raw body is spared an envelope.
-        is_raw = name in OPERATIONS and OPERATIONS[name].raw is not None
-        door = self._http if is_raw or self.transport == "http" else self._endpoint
+        is_plain = self.transport == "http" or raw_of(name) is not None
+        door = self._http if is_plain else self._endpoint
         result = await door.call_tool(name, arguments)
         if result.is_error:
             raise _refused(result)

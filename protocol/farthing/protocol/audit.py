@@ -7,7 +7,6 @@ can run it, with no server and no engine. Source: spec/audit.md.
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, replace
 
-from farthing.protocol.canonical import sha256_hex
 from farthing.protocol.chain import BadRecord, Chain
 from farthing.protocol.checkpoints import Checkpoint, CheckpointError, verify_checkpoint
 from farthing.protocol.errors import Broken, Unverified
@@ -15,7 +14,7 @@ from farthing.protocol.faults import Fault, FaultKind, RuleBroken
 from farthing.protocol.keys import PublicKey
 from farthing.protocol.ledger import Account, apply, imbalances
 from farthing.protocol.merkle import Tree
-from farthing.protocol.records import Record, line_of, parse_record
+from farthing.protocol.records import Record, head_of, parse_record
 
 __all__ = ["AuditFindings", "take", "verify_head", "verify_journal"]
 
@@ -179,7 +178,7 @@ def _is_disowned(data: bytes, records: Iterator[bytes]) -> bool:
     """Whether the record after `data` names another predecessor too: then `data` was changed."""
     try:
         following = next(records, None)
-        return following is not None and parse_record(following)[1] != sha256_hex(line_of(data))
+        return following is not None and parse_record(following)[1] != head_of(data)
     except Unverified:
         return False
 

@@ -6,7 +6,7 @@ what the bytes say is `usage`. Source: spec/metering.md#the-signature-of-a-batch
 
 from typing import Final, NamedTuple
 
-from farthing.protocol.canonical import canonical_bytes
+from farthing.protocol.canonical import Json, canonical_bytes
 from farthing.protocol.keys import PublicKey, Signer
 from farthing.protocol.merkle import root_of
 from farthing.protocol.signatures import (
@@ -31,9 +31,7 @@ def events_in(data: bytes) -> list[bytes]:
 
 def sign_batch(signer: Signer, session_id: str, data: bytes) -> str:
     """A vendor's detached signature of a batch; `data` is of `usage.batch_bytes`."""
-    events = events_in(data)
-    statement = _statement(session_id, len(events), root_of(events).hex())
-    return sign_detached(signer, Typ.USAGE, statement)
+    return sign_detached(signer, Typ.USAGE, _statement(session_id, data)[0])
 
 
 class Signed(NamedTuple):
@@ -49,11 +47,13 @@ def verify_batch(jws: str, session_id: str, data: bytes, key_of: KeyOf) -> Signe
     Raises:
         InvalidSignature: With the reason.
     """
-    events = events_in(data)
-    root = root_of(events).hex()
-    statement = _statement(session_id, len(events), root)
+    statement, root = _statement(session_id, data)
     return Signed(verify_detached(jws, Typ.USAGE, statement, key_of), root)
 
 
-def _statement(session_id: str, events: int, root: str) -> bytes:
-    return canonical_bytes({"events": events, "root": root, "session_id": session_id})
+def _statement(session_id: str, data: bytes) -> tuple[bytes, str]:
+    """What is signed of a batch, and the root in it."""
+    events = events_in(data)
+    root = root_of(events).hex()
+    document: dict[str, Json] = {"events": len(events), "root": root, "session_id": session_id}
+    return canonical_bytes(document), root

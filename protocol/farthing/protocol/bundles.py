@@ -16,8 +16,8 @@ from farthing.protocol.evidence import Trust, read_object
 from farthing.protocol.faults import Fault, FaultKind
 from farthing.protocol.keys import InvalidKey, PublicKey
 from farthing.protocol.ledger import Account, AccountKind, apply
-from farthing.protocol.merkle import EMPTY_ROOT, Tree, leaf_hash, verify_consistency
-from farthing.protocol.records import GENESIS, line_of, parse_record
+from farthing.protocol.merkle import EMPTY_ROOT, Tree, leaf_hash, read_path, verify_consistency
+from farthing.protocol.records import GENESIS, head_of, line_of, parse_record
 from farthing.protocol.replay.rulebook import Rulebook
 
 __all__ = [
@@ -113,9 +113,8 @@ def bundle_lines(
             for transfer in parse_record(data)[0].moved:
                 # Without a word on grace: whether an account may be overdrawn is the auditor's.
                 apply(accounts, transfer, None)
-            line = line_of(data)
-            tree.append(leaf_hash(line))
-            last = sha256_hex(line)
+            tree.append(leaf_hash(line_of(data)))
+            last = head_of(data)
             yield data + b"\n"
         path = tree.consistency(covered, tree.size)
         covered = tree.size
@@ -228,12 +227,10 @@ class _Reader:
         if found.keys() != {"head", "proof"} or not isinstance(note, str):
             raise Unverified(f"line {self.number}: not a head")
         try:
-            path = [bytes.fromhex(str(node)) for node in cast("list[Json]", proof)]
-            same = [node.hex() for node in path] == proof
-        except (TypeError, ValueError):
-            same = False
-        if not same:
-            raise Unverified(f"line {self.number}: the head's proof is no list of hashes")
+            path = read_path(proof)
+        except (TypeError, ValueError) as error:
+            text = f"line {self.number}: the head's proof is no list of hashes"
+            raise Unverified(text) from error
         self.heads.append((note, path, self.seen))
 
     def _next(self) -> bytes:

@@ -13,7 +13,7 @@ import msgspec
 from farthing.protocol.batches import events_in
 from farthing.protocol.canonical import Json, parse_json
 from farthing.protocol.errors import Unverified
-from farthing.protocol.merkle import inclusion_of, leaf_hash, verify_inclusion
+from farthing.protocol.merkle import inclusion_of, leaf_hash, read_path, verify_inclusion
 from farthing.protocol.records import Record
 from farthing.protocol.times import parse_time
 from farthing.protocol.usage import UsageOutcome
@@ -104,14 +104,13 @@ def proven_call(
     root, events = (record.facts or {}).get("usage_root"), record.asked.get("events")
     data = event.encode(errors="surrogatepass")
     try:
-        nodes, signed = [bytes.fromhex(node) for node in path], bytes.fromhex(str(root))
+        nodes, (signed,) = read_path(path), read_path([str(root)])
         is_in = verify_inclusion(leaf_hash(data), place, cast("int", events), nodes, signed)
         document = parse_json(data)
     except (TypeError, ValueError) as error:
         raise Unverified(f"record {record.seq}: the event or its path cannot be read") from error
-    is_spelt = tuple(node.hex() for node in nodes) == tuple(path)
     is_told = isinstance(document, dict) and document.get("id") == str(seq)
-    if session_of(record) != session_id or not (is_in and is_spelt and is_told):
+    if session_of(record) != session_id or not (is_in and is_told):
         raise Unverified(f"record {record.seq} is not of call {seq} of {session_id}")
     return _Verdicts(record).call(place, cast("Mapping[str, Json]", document))
 

@@ -6,12 +6,12 @@ Source: spec/journal.md.
 
 from collections.abc import Callable
 
-from farthing.protocol.canonical import sha256_hex
 from farthing.protocol.errors import Unverified
 from farthing.protocol.merkle import Tree, leaf_hash
 from farthing.protocol.records import (
     GENESIS,
     Record,
+    head_of,
     line_of,
     parse_record,
     read_record,
@@ -62,9 +62,8 @@ class Chain:
 
     def add(self, data: bytes) -> None:
         """Take in the next record's entry, unread."""
-        line = line_of(data)
-        self.head = sha256_hex(line)
-        self.tree.append(leaf_hash(line))
+        self.head = head_of(data)
+        self.tree.append(leaf_hash(line_of(data)))
 
     def read(self, data: bytes) -> Record:
         """Check that `data` is the next record, and take it in.

@@ -17,7 +17,7 @@ from farthing.protocol.keys import InvalidKey, PublicKey
 from farthing.protocol.messages.charges import Evidence, Receipt
 from farthing.protocol.packs import read_pack, write_pack
 from farthing.protocol.receipts import Proven, verify_receipt
-from farthing.protocol.records import Record, line_of, parse_record
+from farthing.protocol.records import Record, head_of, parse_record
 from farthing.protocol.replay.charge import replay_charge
 from farthing.protocol.replay.reading import member, text_fact
 from farthing.protocol.replay.story import Story
@@ -163,7 +163,7 @@ def _read_receipts(files: Mapping[str, bytes], key: PublicKey) -> list[Proven]:
         proven.append(verify_receipt(receipt, key))
     for one, other in pairwise(proven):
         follows = one.record.seq + 1 == other.record.seq
-        if follows and other.prev != sha256_hex(line_of(one.data)):
+        if follows and other.prev != head_of(one.data):
             raise Unverified(f"record {other.record.seq} does not follow the one before it")
         if one.record.at_us > other.record.at_us:
             raise Unverified(f"record {other.record.seq} is dated before the one before it")

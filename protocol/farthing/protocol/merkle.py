@@ -15,6 +15,7 @@ __all__ = [
     "inclusion_of",
     "leaf_hash",
     "node_hash",
+    "read_path",
     "root_of",
     "verify_consistency",
     "verify_inclusion",
@@ -32,6 +33,25 @@ def leaf_hash(data: bytes) -> bytes:
 def node_hash(left: bytes, right: bytes) -> bytes:
     """Hash two subtrees into one."""
     return hashlib.sha256(b"\x01" + left + right).digest()
+
+
+def read_path(texts: object) -> list[bytes]:
+    """The hashes of a path, a list of texts, from their one spelling: 64 lower-case hex digits.
+
+    Raises:
+        ValueError: One of them is spelt otherwise, or is no hash.
+        TypeError: It is no list, or one of them is no text.
+    """
+    if not isinstance(texts, list | tuple):
+        raise TypeError("a path is a list")
+    path: list[bytes] = []
+    for text in texts:
+        node = bytes.fromhex(text)
+        # `fromhex` takes capitals and blanks as well: a second spelling is a changed byte.
+        if node.hex() != text or len(node) != HASH_BYTES:
+            raise ValueError("a hash is spelt otherwise")
+        path.append(node)
+    return path
 
 
 def root_of(entries: Sequence[bytes]) -> bytes:

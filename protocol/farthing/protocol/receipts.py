@@ -11,7 +11,7 @@ from typing import Final
 from farthing.protocol.checkpoints import Checkpoint, CheckpointError, verify_checkpoint
 from farthing.protocol.errors import Unverified
 from farthing.protocol.keys import PublicKey
-from farthing.protocol.merkle import leaf_hash, verify_inclusion
+from farthing.protocol.merkle import leaf_hash, read_path, verify_inclusion
 from farthing.protocol.messages.charges import Receipt
 from farthing.protocol.records import Record, line_of, parse_record
 
@@ -70,12 +70,9 @@ def verify_receipt(receipt: Receipt, key: PublicKey) -> Proven:
     head = _head(receipt.tree_head, key, where)
     try:
         data = receipt.record.encode()
-        path = [bytes.fromhex(each) for each in receipt.proof]
+        path = read_path(receipt.proof)
     except ValueError as error:
         raise Unverified(f"{where}: the record is no text or the proof no hashes") from error
-    # `fromhex` takes capitals and blanks as well: a second spelling is a changed byte.
-    if tuple(each.hex() for each in path) != receipt.proof:
-        raise Unverified(f"{where}: the proof is not in lower-case hex")
     if not verify_inclusion(leaf_hash(line_of(data)), receipt.seq - 1, head.size, path, head.root):
         raise Unverified(f"{where}: the record is not in the tree that the platform signed")
     record, prev = parse_record(data)

@@ -26,6 +26,7 @@ __all__ = [
     "Request",
     "Signer",
     "entries_in",
+    "head_of",
     "line_of",
     "parse_record",
     "read_record",
@@ -146,6 +147,11 @@ _DECODER: Final = msgspec.json.Decoder(_Written, strict=False)
 def line_of(data: bytes) -> bytes:
     """The line of a record in what the journal has of it: this is hashed, chained and a leaf."""
     return data.partition(b"\n")[0]
+
+
+def head_of(data: bytes) -> str:
+    """What the next record names as the one before it: the hash of the line alone."""
+    return sha256_hex(line_of(data))
 
 
 def entries_in(page: bytes) -> list[bytes]:

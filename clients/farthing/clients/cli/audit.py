@@ -15,7 +15,7 @@ from farthing.clients.cli.arguments import ChargeArgument, object_of, thumbprint
 from farthing.clients.cli.render import amount, heading, rows, screen, table
 from farthing.clients.cli.session import Exit, Session, command
 from farthing.clients.files import write_whole
-from farthing.protocol.canonical import Json, canonical_bytes, sha256_hex
+from farthing.protocol.canonical import Json, canonical_bytes
 from farthing.protocol.errors import Unverified
 from farthing.protocol.ledger import Transfer
 from farthing.protocol.messages.charges import (
@@ -32,7 +32,7 @@ from farthing.protocol.messages.charges import (
 from farthing.protocol.messages.operations import OPERATIONS, AnyOperation
 from farthing.protocol.messages.trails import GET_OUTCOME, GetOutcome
 from farthing.protocol.rating import InvalidLine, Line, parse_line
-from farthing.protocol.records import Record, line_of
+from farthing.protocol.records import Record, head_of
 from farthing.protocol.wire import Effect, document_of, money
 
 __all__ = ["commands", "postings_table", "proven_record"]
@@ -360,7 +360,7 @@ def _amount(units: int, asset: str) -> str:
 
 def _receipt(console: Console, receipt: Receipt) -> None:
     heading(console, f"Record {receipt.seq}, proven by {len(receipt.proof)} hashes")
-    lines = [("record sha256", sha256_hex(line_of(receipt.record.encode())))]
+    lines = [("record sha256", head_of(receipt.record.encode()))]
     lines += [("tree head", line) for line in receipt.tree_head.splitlines() if line]
     rows(console, lines)
     heading(console, "The whole receipt: --json, or --out FILE.")

@@ -11,13 +11,14 @@ from typing import Final
 from farthing.protocol.errors import Code
 from farthing.protocol.messages.operations import OPERATIONS
 from farthing.protocol.messages.shapes import ask_schema
-from farthing.protocol.wire import Effect
+from farthing.protocol.wire import Effect, RawMember
 
 __all__ = [
     "MEDIA_TYPE",
     "media_type_at",
     "named_by",
     "query_members",
+    "raw_of",
     "raw_query_members",
     "status_of",
 ]
@@ -97,23 +98,27 @@ def query_members(name: str) -> Mapping[str, str] | None:
     return MappingProxyType(types)
 
 
+def raw_of(name: str) -> RawMember | None:
+    """The member that may be the whole body, of the operation of this name."""
+    operation = OPERATIONS.get(name)
+    return None if operation is None else operation.raw
+
+
 def media_type_at(path: str) -> str:
     """What a body is that is sent to this path."""
-    operation = OPERATIONS.get(named_by(path))
-    if operation is None or operation.raw is None or path != operation.raw_path:
-        return MEDIA_TYPE
-    return operation.raw.media_type
+    name = named_by(path)
+    raw = raw_of(name)
+    return raw.media_type if raw is not None and path == OPERATIONS[name].raw_path else MEDIA_TYPE
 
 
 @cache
 def raw_query_members(name: str) -> Mapping[str, str]:
     """The members beside a raw body with their JSON types: they are its query."""
-    operation = OPERATIONS[name]
-    members = ask_schema(operation.ask).get("properties", {})
+    raw, members = raw_of(name), ask_schema(OPERATIONS[name].ask).get("properties", {})
     return MappingProxyType({
         member: schema["type"]
         for member, schema in members.items()
-        if operation.raw is not None and member != operation.raw.name
+        if raw is not None and member != raw.name
     })  # fmt: skip
 
 

@@ -14,11 +14,12 @@ from typing import Final, cast
 import structlog
 
 from farthing.protocol.errors import FarthingError, Refused
+from farthing.protocol.records import head_of
 from farthing.settlement.engine.commands import Committed
 from farthing.settlement.engine.questions import RecordAt
 from farthing.settlement.journal.store import Unreadable
 from farthing.settlement.port import Engine
-from farthing.settlement.reports.projection import BATCH_MAX, Followed, mark_of
+from farthing.settlement.reports.projection import BATCH_MAX, Followed
 
 __all__ = ["follow_history", "following_history"]
 
@@ -102,7 +103,7 @@ async def _follow(engine: Engine, followed: Followed, batch_max: int, sleep: Sle
 async def _is_in(engine: Engine, seq: int, record_sha256: str) -> bool:
     """Whether the journal still has the last record that was followed: a restore may not have."""
     data = await engine.ask(RecordAt(seq=seq))
-    return data is not None and mark_of(data) == record_sha256
+    return data is not None and head_of(data) == record_sha256
 
 
 async def _pump(engine: Engine, seq: int, queue: Queue) -> None:

@@ -21,7 +21,7 @@ from farthing.protocol.canonical import sha256_hex
 from farthing.protocol.errors import Unverified
 from farthing.protocol.faults import Fault, FaultKind
 from farthing.protocol.keys import PublicKey
-from farthing.protocol.records import Record, entries_in, line_of
+from farthing.protocol.records import Record, entries_in, head_of
 from farthing.protocol.replay.rulebook import Rulebook
 from farthing.settlement.audit.tables import (
     RawBatch,
@@ -128,7 +128,7 @@ class _Pass:
             self._fault(first_seq, f"column last_seq: {len(records)} records do not end there")
         if epoch < max(self.last_epoch, 1):
             self._fault(first_seq, "column epoch: it is below the one before")
-        if head != sha256_hex(line_of(records[-1])):
+        if head != head_of(records[-1]):
             self._fault(first_seq, "column head is not the hash of the last record")
         said = _said_by(note)
         if said != (last_seq, root):

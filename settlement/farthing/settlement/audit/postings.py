@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from farthing.protocol.audit import take
-from farthing.protocol.canonical import sha256_hex
 from farthing.protocol.ledger import Account
 from farthing.protocol.money import ASSETS
-from farthing.protocol.records import Record, line_of, parse_record
+from farthing.protocol.records import Record, head_of, parse_record
 from farthing.protocol.times import format_time
 from farthing.settlement.journal.store import Store
 from farthing.settlement.reports.lines import ids_of
@@ -80,7 +79,7 @@ def entries(store: Store) -> Iterator[Entry]:
     """
     for batch in store.batches():
         for data in batch.records:
-            yield Entry(record=parse_record(data)[0], data=data, sha256=sha256_hex(line_of(data)))
+            yield Entry(record=parse_record(data)[0], data=data, sha256=head_of(data))
 
 
 def postings(entry: Entry) -> Iterator[Posting]:

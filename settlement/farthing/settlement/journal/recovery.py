@@ -9,12 +9,11 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from farthing.protocol.audit import verify_head, verify_journal
-from farthing.protocol.canonical import sha256_hex
 from farthing.protocol.chain import BadRecord, Chain
 from farthing.protocol.errors import Unverified
 from farthing.protocol.keys import PublicKey
 from farthing.protocol.merkle import leaf_hash
-from farthing.protocol.records import Record, line_of, read_record
+from farthing.protocol.records import Record, head_of, line_of, read_record
 from farthing.settlement.journal.index import Index
 from farthing.settlement.journal.machine import Machine
 from farthing.settlement.journal.snapshots import Snapshot, read_snapshot
@@ -147,7 +146,7 @@ def _begin(store: Store, machine: Machine[State], keys: Sequence[PublicKey]) -> 
 
 def _belongs(store: Store, snapshot: Snapshot) -> None:
     data = store.record(snapshot.seq)
-    if data is None or sha256_hex(line_of(data)) != snapshot.chain.head:
+    if data is None or head_of(data) != snapshot.chain.head:
         raise Unverified(f"it is not of this journal's record {snapshot.seq}")
 
 

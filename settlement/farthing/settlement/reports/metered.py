@@ -7,9 +7,9 @@ Source: spec/metering.md#what-was-rejected.
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
-from sqlalchemy import ColumnElement, Row, func, or_, select, tuple_
+from sqlalchemy import ColumnElement, Row, Table, func, or_, select, tuple_
 
 from farthing.protocol.canonical import INTEGER_MAX
 from farthing.settlement.reports.reads import View
@@ -27,6 +27,8 @@ __all__ = [
     "reports_of",
     "reports_within",
 ]
+
+T = TypeVar("T", Corrected, Report)
 
 _KEY: Final = (BEGUN.c.at_us, BEGUN.c.id)
 
@@ -180,25 +182,26 @@ async def events_of(view: View, session_ids: Sequence[str]) -> Mapping[str, int]
 
 async def corrections_within(view: View, session_ids: Sequence[str]) -> Mapping[str, list[int]]:
     """The corrections of sessions, by session: their records in order."""
-    rows = await view.rows(
-        select(CORRECTED).where(CORRECTED.c.session_id.in_(session_ids)).order_by(CORRECTED.c.seq)
-    )
-    found: dict[str, list[int]] = {session_id: [] for session_id in session_ids}
-    for each in (*(Corrected(**row._asdict()) for row in rows), *view.usage.corrected):
-        if each.session_id in found:
-            found[each.session_id].append(each.seq)
-    return found
+    found = await _within(view, CORRECTED, Corrected, view.usage.corrected, session_ids)
+    return {session_id: [each.seq for each in some] for session_id, some in found.items()}
 
 
 async def reports_within(view: View, session_ids: Sequence[str]) -> Mapping[str, list[Report]]:
     """The accepted batches of sessions, by session, in order."""
-    rows = await view.rows(
-        select(REPORT).where(REPORT.c.session_id.in_(session_ids)).order_by(REPORT.c.seq)
-    )
-    found: dict[str, list[Report]] = {session_id: [] for session_id in session_ids}
-    for report in (*(Report(**row._asdict()) for row in rows), *view.usage.reports):
-        if report.session_id in found:
-            found[report.session_id].append(report)
+    return await _within(view, REPORT, Report, view.usage.reports, session_ids)
+
+
+async def _within(
+    view: View, table: Table, kind: type[T], tail: Sequence[T], session_ids: Sequence[str]
+) -> dict[str, list[T]]:
+    """What is known of some sessions, each in the journal's order, stored and not yet stored."""
+    stored = select(table).where(table.c.session_id.in_(session_ids)).order_by(table.c.seq)
+    known = [kind(**row._asdict()) for row in await view.rows(stored)]
+    known += tail
+    found: dict[str, list[T]] = {session_id: [] for session_id in session_ids}
+    for each in known:
+        if each.session_id in found:
+            found[each.session_id].append(each)
     return found
 
 

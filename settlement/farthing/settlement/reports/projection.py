@@ -27,9 +27,9 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import SQLAlchemyError
 
-from farthing.protocol.canonical import canonical_bytes, sha256_hex
+from farthing.protocol.canonical import canonical_bytes
 from farthing.protocol.ledger import Account, split_account
-from farthing.protocol.records import Record, line_of
+from farthing.protocol.records import Record, head_of
 from farthing.settlement.engine.commands import Committed
 from farthing.settlement.journal.store import Row, Unreadable, Value
 from farthing.settlement.journal.upserts import Upserts
@@ -49,7 +49,7 @@ from farthing.settlement.reports.tables import (
 )
 from farthing.settlement.reports.usage import fold_usage
 
-__all__ = ["BATCH_MAX", "Followed", "account_of", "counters_of", "mark_of"]
+__all__ = ["BATCH_MAX", "Followed", "account_of", "counters_of"]
 
 # Records of one transaction: enough to share its cost, few enough that the thread that folds them
 # gives the interpreter back soon (measured: 500 kept others waiting for 50 ms, 100 for 10).
@@ -114,7 +114,7 @@ class Followed:
                 moved = connection.execute(
                     update(CURSOR)
                     .where(CURSOR.c.seq == records[0].seq - 1)
-                    .values(seq=records[-1].seq, record_sha256=mark_of(committed[-1].data))
+                    .values(seq=records[-1].seq, record_sha256=head_of(committed[-1].data))
                 )
                 if moved.rowcount != 1:
                     raise Unreadable(f"{self.path} does not end before record {records[0].seq}")
@@ -147,11 +147,6 @@ class Followed:
                 raise Unreadable(f"{self.path} is not open")
             with self._engine.begin() as connection:
                 yield connection
-
-
-def mark_of(data: bytes) -> str:
-    """What the cursor knows a record by: the hash of its line."""
-    return sha256_hex(line_of(data))
 
 
 def account_of(row: sqlalchemy.Row[Any]) -> Account:

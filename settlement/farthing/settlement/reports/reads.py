@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from farthing.protocol.canonical import parse_json
 from farthing.protocol.errors import Code, Refused, refuse
 from farthing.protocol.ledger import Account, Movement, split_account
-from farthing.protocol.records import Record
+from farthing.protocol.records import Record, head_of
 from farthing.settlement.engine.commands import Committed
 from farthing.settlement.engine.questions import FiguresNow, RecordAt
 from farthing.settlement.port import Engine
@@ -31,7 +31,7 @@ from farthing.settlement.reports.lines import (
     moved_by,
     needs_of,
 )
-from farthing.settlement.reports.projection import account_of, mark_of
+from farthing.settlement.reports.projection import account_of
 from farthing.settlement.reports.tables import ACCOUNT, CURSOR, ENTRY, LINE, VERSION
 from farthing.settlement.reports.usage import Usage, fold_usage
 
@@ -110,7 +110,7 @@ class Reports:
         """How far the file goes; 0 where it is of another journal, until the follower has seen."""
         if seq and self._verified != (seq, record_sha256):
             data = await self._engine.ask(RecordAt(seq=seq))
-            if data is None or mark_of(data) != record_sha256:
+            if data is None or head_of(data) != record_sha256:
                 return 0
             self._verified = (seq, record_sha256)
         return seq

@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from farthing.protocol.canonical import canonical_bytes
+from farthing.protocol.calls import proof_of, reported_calls, session_of
+from farthing.protocol.canonical import Json, canonical_bytes
+from farthing.protocol.records import line_of, parse_record
 from farthing.protocol.wire import document_of
 from farthing.spec import farthing_verify
 from tests.papers import signing_key
@@ -97,6 +99,71 @@ def test_a_receipt_is_checked_by_itself(place: Path) -> None:
 
     assert code == 0
     assert f"record {SEQ} is in the journal of" in out
+
+
+def call_receipt(fault: str = "") -> tuple[dict[str, Json], int]:
+    """The receipt of a call that was reported, taken or rejected for a fault."""
+    seq, record = next(
+        (seq, record)
+        for seq, (record, _) in enumerate(map(parse_record, RECORDS), 1)
+        if session_of(record)
+    )
+    call = next(each for each in reported_calls(record) if each.fault == fault)
+    event, path = proof_of(record, call.place)
+    receipt = document_of(Sealed([*map(line_of, RECORDS)]).receipt(seq))
+    given: dict[str, Json] = {
+        "event": event,
+        "path": list(path),
+        "place": call.place,
+        "receipt": receipt,
+    }
+    return given, call.amount_units
+
+
+def test_a_receipt_of_one_call_tells_what_it_was_billed(place: Path, tmp_path: Path) -> None:
+    given, units = call_receipt()
+    (tmp_path / "call").write_bytes(canonical_bytes(given))
+
+    alone = ran(place, "--receipt", str(tmp_path / "call"), "--keys", "jwks", *TRUST)
+    beside = ran(place, "bundle", *TRUST, "--receipt", str(tmp_path / "call"))
+
+    assert units > 0
+    for code, out in (alone, beside):
+        assert code == 0
+        assert "(call 1 of urn:farthing:ses_" in out
+        assert f": {units} units) is in the journal of" in out
+
+
+def test_a_receipt_of_a_call_that_was_not_taken_says_why(place: Path, tmp_path: Path) -> None:
+    (tmp_path / "call").write_bytes(canonical_bytes(call_receipt("duplicate")[0]))
+
+    _, out = ran(place, "--receipt", str(tmp_path / "call"), "--keys", "jwks", *TRUST)
+
+    assert ": 0 units, duplicate) is in the journal of" in out
+
+
+def test_a_receipt_of_one_call_fits_no_other_event_place_or_record(
+    place: Path, tmp_path: Path
+) -> None:
+    given, _ = call_receipt()
+    event = str(given["event"])
+    wrongs: list[dict[str, Json]] = [
+        {"event": event.replace('"page":"', '"page":"1')},
+        {"place": 2},
+        {"place": -1},
+        {"place": False},
+        {"path": []},
+        {"receipt": document_of(Sealed(RECORDS).receipt(SEQ))},
+        {"cost": "0"},
+    ]
+    for wrong in wrongs:
+        (tmp_path / "call").write_bytes(canonical_bytes({**given, **wrong}))
+        code, out = ran(place, "--receipt", str(tmp_path / "call"), "--keys", "jwks", *TRUST)
+        assert (code, out.startswith("REJECTED: ")) == (1, True), wrong
+
+
+def test_a_receipt_in_a_bundle_s_place_is_told_how_it_is_given(place: Path) -> None:
+    assert ran(place, "receipt", *TRUST) == (1, "REJECTED: no bundle: a --receipt?\n")
 
 
 def test_an_account_is_below_zero_as_far_as_its_grace_and_no_further(

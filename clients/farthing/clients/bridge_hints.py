@@ -12,7 +12,8 @@ from farthing.protocol.errors import Code, NextAction, Refusal
 __all__ = ["hint", "key_hint", "next_step"]
 
 _AT_THE_CAP: Final = {
-    NextAction.REDUCE: "The session's cap is reached, and it was opened to end there.",
+    NextAction.REDUCE: "The session's cap is reached, and it was opened to end there: "
+    "close_session, and for more open_session anew.",
     NextAction.TOP_UP: "The session's cap is reached: top_up_session sets more aside.",
     NextAction.REQUEST_APPROVAL: "The session's cap is reached: ask a person before more is set "
     "aside with top_up_session.",
@@ -38,13 +39,19 @@ def hint(refusal: Refusal, agent_id: str, ceiling: Path) -> str:
                 "--per-call AMOUNT --per-day AMOUNT"
             )
         case Code.PER_CALL_LIMIT_EXCEEDED | Code.BUDGET_EXCEEDED:
-            return f"Your operator can raise it: farthing grants set {agent_id}"
+            return (
+                f"Your operator can raise it: farthing grants set {agent_id} "
+                "--per-call AMOUNT --per-day AMOUNT"
+            )
         case Code.LOCAL_LIMIT_EXCEEDED if refusal.path == "amount":
             return f"A person on this machine can raise it: {ceiling}"
         case Code.LOCAL_LIMIT_EXCEEDED if refusal.path == "cap":
             return _AT_THE_CAP.get(refusal.next_action, "")
         case Code.INSUFFICIENT_FUNDS:
-            return "Your operator's balance needs topping up."
+            return (
+                "Your operator's balance needs topping up: "
+                "farthing treasury create-top-up AMOUNT ASSET"
+            )
         case _:
             return ""
 

@@ -195,8 +195,8 @@ class Home:
         if not any(profile.key_of(thumbprint) for thumbprint in keys):
             raise Unverified(
                 f"this is not the platform that {self.path} belongs to: {connection.url} publishes "
-                "none of the keys that are pinned there; was `farthing serve` started in another "
-                "directory?"
+                "none of the keys that are pinned there; start `farthing serve` where its "
+                "farthing-data lies, or name another directory with --home or FARTHING_HOME"
             )
 
     def _offer_path(self, name: str) -> Path:

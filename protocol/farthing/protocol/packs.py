@@ -83,7 +83,9 @@ def read_pack(data: bytes) -> dict[str, bytes]:
     if len(data) > PACK_BYTES_MAX:
         raise Unverified("the pack is larger than a pack may be")
     if not data.startswith(_LOCAL_MARK):
-        raise Unverified("not an evidence pack")
+        raise Unverified(
+            "neither an evidence pack nor a bundle; a receipt is for farthing_verify.py --receipt"
+        )
     files: dict[str, bytes] = {}
     offset = 0
     try:

@@ -1,8 +1,7 @@
 """Verify a Farthing journal from a bundle, or one receipt, without trusting who made them.
 
 This one file needs Python 3.11 and `cryptography`, and nothing of Farthing. It is written to be
-read: each step says what it shows and where the rule stands. The formats are in spec/audit.md and
-spec/receipts.md, the rules in spec/journal.md and spec/merkle.md, the steps in spec/verifier.md.
+read: each step says what it shows. Formats and rules: spec/{verifier,audit,receipts,merkle}.md.
 
     python farthing_verify.py BUNDLE --trust THUMBPRINT
     python farthing_verify.py BUNDLE --trust THUMBPRINT --receipt RECEIPT
@@ -51,8 +50,6 @@ def require(holds: object, what: str) -> None:
 
 # 1. Bytes. A document has one spelling: RFC 8785 over ASCII keys, texts, booleans and integers
 #    below 2^53. So what was read is written again and compared, and no byte can hide anything.
-
-
 def read_json(data: bytes, what: str) -> dict[str, Any]:
     """The object that these bytes are the one spelling of."""
     try:
@@ -82,8 +79,6 @@ def read_hashes(value: Any, what: str) -> list[bytes]:  # noqa: ANN401
 
 
 # 2. The tree (RFC 6962, section 2.1; RFC 9162, sections 2.1.3 and 2.1.4).
-
-
 def leaf(data: bytes) -> bytes:
     """The hash of an entry."""
     return hashlib.sha256(b"\x00" + data).digest()
@@ -146,8 +141,6 @@ def grows(first: int, second: int, old: bytes, new: bytes, path: list[bytes]) ->
 
 
 # 3. The signed head: a C2SP tlog-checkpoint in a signed note, Ed25519, exactly one signature.
-
-
 def read_keys(jwks: list[dict[str, str]]) -> dict[str, bytes]:
     """The Ed25519 keys of a list of JWKs, by thumbprint (RFC 7638); others sign no head."""
     keys: dict[str, bytes] = {}
@@ -170,7 +163,7 @@ class Head:
     signer: str
 
 
-Receipt = tuple[int, bytes, Head]  # that verifies: the record's place, its line, the head over it
+Receipt = tuple[int, bytes, Head, str]  # that verifies: place, line, head over it, what of a call
 
 
 def read_head(note: str, keys: dict[str, bytes], what: str) -> Head:
@@ -195,8 +188,6 @@ def read_head(note: str, keys: dict[str, bytes], what: str) -> Head:
 
 
 # 4. The ledger: both sides of every transfer move together, nothing that must not is overdrawn.
-
-
 def fold(journal: "Journal", transfer: dict[str, str]) -> None:
     """Apply one transfer to the four counters of both its accounts."""
     require(re.fullmatch("[1-9][0-9]{0,18}", transfer["units"]), "units are no integer text")
@@ -217,8 +208,6 @@ def fold(journal: "Journal", transfer: dict[str, str]) -> None:
 
 
 # 5. The bundle: records and heads in order, then the end.
-
-
 @dataclass
 class Journal:
     """A journal as far as it was read. Kinds in `below` may be below zero, others by `grace`."""
@@ -238,9 +227,9 @@ class Journal:
 
 def open_bundle(line: bytes) -> Journal:
     """The first line: which log, under which keys."""
-    header = read_json(line.removesuffix(b"\n"), "the first line")
-    require(header.get("bundle") == "farthing-bundle/1" and len(header) == 4, "not a known bundle")
-    return Journal(header["origin"], read_keys(header["keys"]["journal"]), header["overdrawn"])
+    top = read_json(line.removesuffix(b"\n"), "the first line")
+    require(top.get("bundle") == "farthing-bundle/1" and len(top) == 4, "no bundle: a --receipt?")
+    return Journal(top["origin"], read_keys(top["keys"]["journal"]), top["overdrawn"])
 
 
 def take_record(journal: Journal, line: bytes) -> None:
@@ -316,11 +305,10 @@ def read_bundle(journal: Journal, lines: Iterator[bytes], receipts: list[Receipt
 
 
 # 6. A receipt: one record, its path, and the head that the path leads to.
-
-
 def read_receipt(data: bytes, keys: dict[str, bytes]) -> Receipt:
-    """A receipt whose record is in the tree that a key signed."""
-    found = read_json(data.removesuffix(b"\n"), "the receipt")
+    """A receipt, of a charge or of one call, whose record is in the tree that a key signed."""
+    given = read_json(data.removesuffix(b"\n"), "the receipt")
+    found = given.get("receipt", given)
     require(found.keys() == {"proof", "record", "seq", "tree_head"}, "the receipt differs")
     head = read_head(found["tree_head"], keys, "the receipt's head")
     seq, (record, below, batch) = found["seq"], found["record"].encode().partition(b"\n")
@@ -332,12 +320,24 @@ def read_receipt(data: bytes, keys: dict[str, bytes]) -> Receipt:
     require(said["seq"] == seq, f"the record is not number {seq}")
     same = hashlib.sha256(batch).hexdigest() == said.get("asked", {}).get("batch_sha256")
     require(same or not below, "the receipt's batch is not its record's")
-    return seq, record, head
+    return seq, record, head, "" if found is given else read_call(given, said)
+
+
+def read_call(given: dict[str, Any], said: dict[str, Any]) -> str:
+    """What a record says of a call, whose event is in the batch that its vendor signed."""
+    require(given.keys() == {"event", "path", "place", "receipt"}, "the call's receipt differs")
+    text, at, events = given["event"].encode(), given["place"], said["asked"]["events"]
+    require("refused" not in said and type(at) is int and 0 <= at < events, "no such call")
+    root = climb(at, events - 1, read_hashes(given["path"], "the path"), leaf(text))[1].hex()
+    require(root == said["facts"]["usage_root"], "the call is not in the batch that was signed")
+    event, said = read_json(text, "the event"), said["decided"]
+    fault = "".join(f", {why}" for place, why, _ in said["rejected"] if place == at)
+    return f" (call {event['id']} of {event['source']}: {said['amounts'][at]} units{fault})"
 
 
 def hold_against(receipt: Receipt, journal: Journal, line: bytes) -> None:
     """The bundle has this very record at its place, and this very tree at the head's size."""
-    seq, record, head = receipt
+    seq, record, head, _ = receipt
     if journal.tree.size == seq:
         require(line == record, f"record {seq} of the bundle is another")
     if journal.tree.size == head.size:
@@ -346,8 +346,6 @@ def hold_against(receipt: Receipt, journal: Journal, line: bytes) -> None:
 
 
 # 7. What a person is told.
-
-
 def judge(bundle: Path | None, jwks: Path | None, given: list[Path], trust: set[str]) -> list[str]:
     """What holds, in sentences; `Bad` at the first thing that does not."""
     says, lines = list[str](), iter(bundle.open("rb") if bundle else ())
@@ -363,8 +361,9 @@ def judge(bundle: Path | None, jwks: Path | None, given: list[Path], trust: set[
         says.append(f"{size} records of {journal.origin} follow one another; balances hold")
         says.append(f"accounts that may be below zero: {', '.join(journal.below) or 'none'}")
         says.append(f"their tree has the root {journal.tree.root().hex()}, signed by {signer}")
-    for seq, _, head in receipts:
-        says.append(f"record {seq} is in the journal of {head.origin}, signed by {head.signer}")
+    for seq, _, head, call in receipts:
+        origin, signer = head.origin, head.signer
+        says.append(f"record {seq}{call} is in the journal of {origin}, signed by {signer}")
         if bundle:
             require(head.size <= journal.tree.size, "the receipt is newer than the bundle")
             says.append(f"record {seq} is the one in the bundle, in the same tree")
@@ -374,13 +373,14 @@ def judge(bundle: Path | None, jwks: Path | None, given: list[Path], trust: set[
 def main() -> int:
     """Judge, and say what holds and what cannot be shown; what a bundle says commands nothing."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("bundle", type=Path, nargs="?", help="made by `farthing audit export`")
-    parser.add_argument("--receipt", type=Path, action="append", default=[])
-    parser.add_argument("--keys", type=Path, help="the platform's published key set")
-    parser.add_argument("--trust", action="append", default=[], help="a key's thumbprint")
+    add = parser.add_argument
+    add("bundle", type=Path, nargs="?", help="made by `farthing audit export`")
+    add("--receipt", type=Path, action="append", default=[], help="of a charge, or of one call")
+    add("--keys", type=Path, help="the platform's /.well-known/jwks.json")
+    add("--trust", action="append", default=[], help="a key's thumbprint")
     asked = parser.parse_args()
     if not asked.bundle and not (asked.receipt and asked.keys):
-        parser.error("name a bundle, or a receipt and a key set")
+        parser.error("name a bundle, or a receipt with --receipt and a key set with --keys")
     try:
         says = judge(asked.bundle, asked.keys, asked.receipt, set(asked.trust))
     except OSError as error:

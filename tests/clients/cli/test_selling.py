@@ -55,7 +55,7 @@ def test_the_example_offer_and_its_server_sell_a_call_as_printed(tmp_path: Path)
         explained = run("explain", proven["charge_id"], **reading)
         shown = answer("session", "show", session_id, **selling)
         topped = answer("session", "top-up", session_id, "0.01", "USD", **reading)
-        calls = answer("session", "calls", session_id, **reading)
+        calls = told(tmp_path / "call.json", session_id, reading, buying)
         listed = run("session", "list", **reading)
         closed = answer("session", "close", session_id, **selling)
 
@@ -89,6 +89,17 @@ def limited(agreement_id: str, buying: dict[str, str], selling: dict[str, str]) 
     offered = answer("allowance", "propose", agreement_id, *limits, **buying)["proposed"]
     answer("allowance", "approve", agreement_id, offered["allowance_id"], **selling)
     return run("allowance", "show", agreement_id, **buying).out
+
+
+def told(file: Path, session_id: str, reading: dict[str, str], buying: dict[str, str]) -> Any:
+    """The calls by the agent's book, which its operator reads too, and a receipt's file."""
+    saved = answer("session", "receipt", session_id, "2", "--out", str(file), **reading)
+    calls = answer("session", "calls", session_id, **reading)
+
+    assert saved == {"call": "2", "amount": "0.004 USD", "receipt": str(file)}
+    assert json.loads(file.read_bytes()).keys() == {"event", "path", "place", "receipt"}
+    assert answer("session", "calls", session_id, **buying) == calls
+    return calls
 
 
 def reconciled(

@@ -9,10 +9,12 @@ import typer
 from rich.console import Console
 
 from farthing.clients.cli.arguments import time_of, workload_of
-from farthing.clients.cli.audit import proven_record
+from farthing.clients.cli.audit import OutOption, proven_record
 from farthing.clients.cli.render import heading, rows, table
 from farthing.clients.cli.session import IdempotencyOption, Session, command
 from farthing.clients.cli.spending import SessionArgument, sessions
+from farthing.clients.files import write_whole
+from farthing.protocol.canonical import canonical_bytes
 from farthing.protocol.errors import Unverified
 from farthing.protocol.messages.allowances import (
     APPROVE_ALLOWANCE,
@@ -30,6 +32,7 @@ from farthing.protocol.messages.metering import (
     ListRejectedUsage,
     RejectedUsages,
 )
+from farthing.protocol.wire import document_of
 
 __all__ = ["commands"]
 
@@ -66,11 +69,15 @@ def rejected(
     session.show(session.call(LIST_REJECTED_USAGE, ask), _rejected)
 
 
-@command(sessions, "receipt", example="farthing session receipt ses_… 17")
+@command(sessions, "receipt", example="farthing session receipt ses_… 17 --out call.json")
 def receipt(
     session: Session,
     spending: SessionArgument,
-    call: Annotated[int, typer.Argument(min=1, help="The call's number.", show_default=False)],
+    call: Annotated[
+        int, typer.Argument(metavar="CALL", min=1, help="The call's number.", show_default=False)
+    ],
+    *,
+    out: OutOption = None,
 ) -> None:
     """Get the receipt of one call, proven under the pinned keys (its parties)."""
     answer = session.call(GET_CALL_RECEIPT, GetCallReceipt(session_id=spending, call=call))
@@ -87,7 +94,14 @@ def receipt(
         )
         if (proven.place, proven.amount_units) != (answer.place, answer.cost.amount.units):
             raise Unverified(f"the answer on call {call} is not what its record says")
-    session.show(answer)
+    if out is None:
+        session.show(answer)
+        return
+    document = document_of(answer)
+    told = {name: document[name] for name in ("event", "path", "place", "receipt")}
+    write_whole(out, canonical_bytes(told) + b"\n")
+    amount = f"{answer.cost.amount.amount} {answer.cost.amount.asset}"
+    session.show_facts({"call": str(call), "amount": amount, "receipt": str(out)})
 
 
 @command(allowances, "show", example="farthing allowance show agr_…")

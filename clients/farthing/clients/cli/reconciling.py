@@ -5,7 +5,6 @@ hold is the side's own counting.
 Source: spec/metering.md#reconciliation, spec/cli.md.
 """
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -16,7 +15,7 @@ from rich.console import Console
 from farthing.clients.cli.arguments import object_of, time_of
 from farthing.clients.cli.render import heading, rows, table
 from farthing.clients.cli.session import Exit, Session, command
-from farthing.clients.cli.spending import SessionArgument, sessions
+from farthing.clients.cli.spending import SessionArgument, book_folders, book_in, sessions
 from farthing.protocol.messages.reconciliation import (
     RECONCILE_USAGE,
     ReconcileUsage,
@@ -51,8 +50,7 @@ def session_(session: Session, spending: SessionArgument, *, gateway: GatewayOpt
     here, all that is billed is shown as acknowledged by nobody.
     """
     ask = _asked(ReconcileUsage(session_id=spending), gateway)
-    paths = (folder / f"{spending}.sqlite" for folder in _folders(session))
-    book = next((path for path in paths if path.exists()), None)
+    book = book_in(session, spending)
     lists = _spooled(session) if book is None else _booked(book)
     own = tuple(each for each in lists if each.session_id == spending)
     _show(session, session.call(RECONCILE_USAGE, replace(ask, acknowledged=own)))
@@ -86,15 +84,9 @@ def agreement_(
     ask = ReconcileUsage(agreement_id=agreement, since=time_of(since), until=time_of(until))
     ask = _asked(ask, gateway)
     lists = tuple(
-        each for folder in _folders(session) for each in booked(folder, agreement)
+        each for folder in book_folders(session) for each in booked(folder, agreement)
     ) or _spooled(session)
     _show(session, session.run(lambda connection: gathered(connection, ask, lists)))
-
-
-def _folders(session: Session) -> Iterator[Path]:
-    """Where books of sessions are: this home's, and those of the agents in it."""
-    yield session.home.books_path
-    yield from sorted(session.home.path.glob("agents/*/sessions"))
 
 
 def _asked(ask: ReconcileUsage, file: str) -> ReconcileUsage:

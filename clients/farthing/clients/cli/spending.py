@@ -4,6 +4,8 @@ Boundary: one call of the platform a command. The calls made through a session a
 the bridge; what is shown of them was kept by those. Source: spec/cli.md.
 """
 
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
@@ -27,7 +29,7 @@ from farthing.protocol.messages.sessions import (
 )
 from farthing.protocol.money import format_units
 
-__all__ = ["commands"]
+__all__ = ["SessionArgument", "book_folders", "book_in", "commands", "sessions"]
 
 PANEL = "Trade"
 
@@ -142,14 +144,19 @@ def calls(
         bool, typer.Option("--wrong", help="Only those whose answer did not hold.")
     ] = False,
 ) -> None:
-    """List the calls of a session by this home's own book, with what was wrong.
+    """List the calls of a session by this home's own book, or an agent's in it; what was wrong.
 
     Those that were answered, by their place, are the chain that the vouchers acknowledge.
     """
     from farthing.clients.callbooks import read_book  # noqa: PLC0415 - loads sqlite
-    from farthing.clients.spenders import book_path  # noqa: PLC0415 - loads the transport
 
-    book, kept = read_book(book_path(session.home.books_path, spending))
+    path = book_in(session, spending)
+    if path is None:
+        session.misuse(
+            f"{session.home.path} has no book of {spending}, nor has an agent in it: name the "
+            "home of the agent that called with --home."
+        )
+    book, kept = read_book(path)
     asset = str(book.get("asset", ""))
     found = [
         {
@@ -171,6 +178,18 @@ def calls(
         things(screen(), "calls", found)
     else:
         heading(screen(), "No calls.")
+
+
+def book_folders(session: Session) -> Iterator[Path]:
+    """Where books of sessions are: this home's, and those of the agents in it."""
+    yield session.home.books_path
+    yield from sorted(session.home.path.glob("agents/*/sessions"))
+
+
+def book_in(session: Session, session_id: str) -> Path | None:
+    """The book of a session, None where neither this home nor an agent's in it has one."""
+    paths = (folder / f"{session_id}.sqlite" for folder in book_folders(session))
+    return next((path for path in paths if path.exists()), None)
 
 
 def _sessions(console: Console, answer: Sessions) -> None:

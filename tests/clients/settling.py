@@ -13,6 +13,7 @@ import httpx2
 from farthing.clients.counter import Counter, Sold, Unpaid
 from farthing.clients.deliveries import Produced
 from farthing.clients.documents import Offer, arguments_sha256
+from farthing.clients.session_desks import DESKS_MAX
 from farthing.clients.spool import Spool
 from farthing.clients.transport import Connection
 from farthing.clients.vendors import Vendor
@@ -269,13 +270,14 @@ class Shop:
     clock: Clock
     desk: Desk = field(default_factory=Desk)
     waited_s: list[float] = field(default_factory=list)
+    desks_max: int = DESKS_MAX
     counter: Counter = field(init=False)
     file: Spool = field(init=False)
 
     async def open(self) -> None:
         self.file = Spool(self.spool)
         keys = {PLATFORM_KEY.thumbprint: PLATFORM_KEY.public}
-        self.counter = Counter(self.settlement, keys, self.file)
+        self.counter = Counter(self.settlement, keys, self.file, desks_max=self.desks_max)
         await self.counter.open()
 
     async def crash(self) -> None:
@@ -352,6 +354,7 @@ async def shop(
     *,
     listing: Mapping[str, Json] | None = None,
     tiers: tuple[dict[str, Json], ...] = FLAT,
+    desks_max: int = DESKS_MAX,
 ) -> AsyncIterator[Shop]:
     """A vendor's counter, open, that sells pages at 0.002 USD."""
     clock, card, terms = Clock(), card_document(tiers=tiers), terms_document()
@@ -380,6 +383,7 @@ async def shop(
             offer,
             clock,
             waited_s=waited_s,
+            desks_max=desks_max,
         )
         await market.open()
         try:

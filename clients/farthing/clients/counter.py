@@ -21,8 +21,9 @@ from farthing.clients.entitlements import (
     claimed,
     claimed_hold,
 )
+from farthing.clients.pruning import Pruning
 from farthing.clients.session_desk import CallWork, SessionDesk
-from farthing.clients.session_desks import UNSIGNED_CALLS_MAX, SessionDesks
+from farthing.clients.session_desks import DESKS_MAX, UNSIGNED_CALLS_MAX, SessionDesks
 from farthing.clients.spool import Entry, Spool
 from farthing.clients.usage_spool import KeptCall, UsageSpool
 from farthing.clients.vendors import Vendor
@@ -47,6 +48,7 @@ from farthing.protocol.x402 import (
 __all__ = ["Counter", "Run", "Sold", "Unpaid"]
 
 _ENTITLED_MAX: Final = 4096
+_SHAPES_MAX: Final = 1024
 _NUMBER: Final = re.compile(r"[1-9][0-9]{0,15}")
 
 Run: TypeAlias = Callable[[Shape, int], Awaitable[Produced]]
@@ -76,6 +78,7 @@ class Counter:
         platform_keys: The platform's keys by thumbprint, pinned.
         spool: Where work is remembered; `close` closes it.
         unsigned_calls_max: How many calls' worth may run in a session that nothing signed covers.
+        desks_max: How many sessions may have a desk in memory at once.
     """
 
     def __init__(
@@ -85,15 +88,22 @@ class Counter:
         spool: Spool,
         *,
         unsigned_calls_max: int = UNSIGNED_CALLS_MAX,
+        desks_max: int = DESKS_MAX,
     ) -> None:
         self._vendor = vendor
         self._platform = vendor.connection.url
         self._platform_keys = platform_keys
         self._clock = vendor.connection.clock
         self.deliveries = Deliveries(vendor, spool)
+        usage = UsageSpool(spool.file)
         self.sessions = SessionDesks(
-            vendor, UsageSpool(spool.file), self._card, unsigned_calls_max=unsigned_calls_max
+            vendor,
+            usage,
+            self._card,
+            unsigned_calls_max=unsigned_calls_max,
+            desks_max=desks_max,
         )
+        self._pruning = Pruning((spool.forget, usage.forget))
         self._cards: dict[str, RateCard] = {}
         # Whose signature was checked before: a session's calls all come with the same one.
         self._entitled: dict[str, Entitlement] = {}
@@ -102,9 +112,11 @@ class Counter:
         """Go on with what a crash left: capture, and report."""
         await self.deliveries.settle()
         await self.sessions.open()
+        self._pruning.look(self._clock())
 
     async def close(self) -> None:
         """Stop; what is not captured or reported yet waits in the spool."""
+        await self._pruning.close()
         await self.sessions.close()
         await self.deliveries.close()
 
@@ -122,6 +134,7 @@ class Counter:
         Returns:
             What was delivered, or `Unpaid`, or why a paid call came to nothing.
         """
+        self._pruning.look(self._clock())
         try:
             presented = read_payment(payment, self._platform)
             if isinstance(presented, Refusal):
@@ -267,6 +280,8 @@ class Counter:
             text = "Which version was agreed on cannot be asked now."
             raise Refused(refuse(Code.UNAVAILABLE, message=text)) from error
         shape = Shape(cast("dict[str, Json]", document["output_schema"]))
+        if len(ware.output_shapes) >= _SHAPES_MAX:
+            del ware.output_shapes[next(iter(ware.output_shapes))]
         ware.output_shapes[agreement_id] = shape
         return shape
 

@@ -21,7 +21,7 @@ from farthing.protocol.contracts import DeliveryRecord
 from farthing.protocol.errors import Code, Refusal, Refused, Unreachable, refuse
 from farthing.protocol.messages.holds import Charge
 from farthing.protocol.signatures import read_header
-from farthing.protocol.times import DAY_US, SECOND_US
+from farthing.protocol.times import SECOND_US
 
 __all__ = ["Deliveries", "Produced", "Undeliverable", "Work"]
 
@@ -30,7 +30,6 @@ log = logging.getLogger(__name__)
 _BACKOFF_S: Final = 0.25
 _BACKOFF_S_MAX: Final = 5.0
 _SETTLED_AT_ONCE: Final = 16
-_KEEP_US: Final = 31 * DAY_US
 _CLOSED: Final = frozenset({Code.HOLD_RESOLVED, Code.HOLD_EXPIRED})
 
 
@@ -113,8 +112,7 @@ class Deliveries:
         return await asyncio.shield(flight)
 
     async def settle(self) -> None:
-        """Capture what was delivered before a restart, and forget what is long settled."""
-        await asyncio.to_thread(self._spool.forget, self._clock() - _KEEP_US)
+        """Capture what was delivered before a restart."""
         room = asyncio.Semaphore(_SETTLED_AT_ONCE)
 
         async def settle(entry: Entry) -> None:

@@ -28,7 +28,7 @@ from farthing.clients.documents import Offer
 from farthing.clients.home import Home, default_home
 from farthing.clients.metering import Meter
 from farthing.clients.payable import Making, Payable, delivered, failed, unpaid
-from farthing.clients.session_desks import UNSIGNED_CALLS_MAX
+from farthing.clients.session_desks import DESKS_MAX, UNSIGNED_CALLS_MAX
 from farthing.clients.spool import Spool
 from farthing.clients.usage_spool import KeptCall
 from farthing.clients.vendors import Vendor
@@ -52,6 +52,7 @@ class Seller:
         spool: Where work is remembered; one process has it open at a time.
         offer: Gives the offer that was published under a name.
         unsigned_calls_max: How many calls' worth may run in a session on MACs alone; 0 for none.
+        desks_max: How many sessions may have a desk in memory at once.
     """
 
     def __init__(
@@ -62,8 +63,10 @@ class Seller:
         spool: Path,
         offer: Callable[[str], Offer],
         unsigned_calls_max: int = UNSIGNED_CALLS_MAX,
+        desks_max: int = DESKS_MAX,
     ) -> None:
         self.unsigned_calls_max = unsigned_calls_max
+        self.desks_max = desks_max
         self.vendor = vendor
         self.platform = vendor.connection.url
         self._platform_keys = platform_keys
@@ -185,6 +188,7 @@ class Seller:
                     self._platform_keys,
                     spool,
                     unsigned_calls_max=self.unsigned_calls_max,
+                    desks_max=self.desks_max,
                 )
                 await counter.open()
                 spare_the_collector()

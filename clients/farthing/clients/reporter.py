@@ -8,15 +8,16 @@ events in their order. Source: spec/metering.md, spec/payments-mcp.md.
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from contextlib import suppress
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeAlias, cast
 
 from farthing.clients.commits import Commits
 from farthing.clients.usage_spool import (
     BatchState,
     KeptBatch,
     KeptCall,
+    KeptSession,
     PutBack,
     Rejected,
     Row,
@@ -25,7 +26,7 @@ from farthing.clients.usage_spool import (
 )
 from farthing.clients.vendors import Vendor
 from farthing.protocol.batches import sign_batch
-from farthing.protocol.canonical import sha256_hex
+from farthing.protocol.canonical import Json, sha256_hex
 from farthing.protocol.errors import Code, Refused, Unreachable
 from farthing.protocol.messages.sessions import UsageReport
 from farthing.protocol.money import INT64_MAX
@@ -33,7 +34,7 @@ from farthing.protocol.signatures import read_header
 from farthing.protocol.times import SECOND_US
 from farthing.protocol.usage import BATCH_BYTES_MAX, UsageEvent, UsageFault, batch_bytes
 
-__all__ = ["Metered", "Reporter", "Signed", "UsageQueue"]
+__all__ = ["Drained", "Metered", "Reporter", "Signed", "UsageQueue"]
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +48,7 @@ _MAY_PASS: Final = frozenset({UsageFault.IN_FUTURE, UsageFault.BEYOND_VOUCHER})
 # What the next call would meet too. All but the end may be lifted: it is asked again then.
 _STOPS: Final = frozenset({UsageFault.AFTER_END, UsageFault.FROZEN, UsageFault.OVER_ALLOWANCE})
 _STOP_US: Final = 30 * SECOND_US
+_GOES_ON: Final[dict[str, Json]] = {"by": "", "until_us": "0"}
 
 
 class Signed(NamedTuple):
@@ -97,6 +99,45 @@ class UsageQueue:
         self.pause_s = 0.0
         self.stopped_by = ""
         self._stopped_until_us = 0
+
+    def document(self) -> dict[str, Json]:
+        """What the spool keeps of it beside its events and batches, for `restore`."""
+        token, seq, units = self.voucher
+        return {
+            "voucher": {"token": token, "seq": seq, "units": str(units)},
+            "place": self.place,
+            "stopped": {"by": self.stopped_by, "until_us": str(self._stopped_until_us)},
+        }
+
+    @classmethod
+    def restore(
+        cls, kept: KeptSession, calls: list[KeptCall], waiting: list[KeptBatch]
+    ) -> "UsageQueue":
+        """What is still to be reported of a session, as the spool has it.
+
+        Args:
+            kept: The session.
+            calls: Those that no batch has taken, in the order of their events.
+            waiting: The batches that are not answered.
+        """
+        voucher = cast("dict[str, Json]", kept.document["voucher"])
+        counts = cast("dict[str, str]", kept.document["counts"])
+        # A spool of 0.1.0 has no such member.
+        stopped = cast("dict[str, str]", kept.document.get("stopped", _GOES_ON))
+        queue = cls(
+            kept.session_id,
+            kept.ends_at_us,
+            place=max(int(str(kept.document["place"])), *(call.place for call in calls), 0),
+            reported_units=int(counts["spent_units"]) - sum(call.amount_units for call in calls),
+            voucher=Signed(
+                str(voucher["token"]), int(str(voucher["seq"])), int(str(voucher["units"]))
+            ),
+        )
+        queue.stop(stopped["by"], int(stopped["until_us"]))
+        queue.waiting.extend(waiting)
+        for call in calls:
+            queue.add(Metered(call.place, call.event, call.amount_units))
+        return queue
 
     def stop(self, reason: str, until_us: int) -> None:
         """Settlement takes no more of this session, for now or for ever."""
@@ -151,6 +192,10 @@ class UsageQueue:
         return overtaken
 
 
+Drained: TypeAlias = Callable[[UsageQueue, BaseException | None], None]
+"""Told that all of a queue that can be reported now is, or why no more is tried."""
+
+
 class Reporter:
     """Reports one vendor's usage.
 
@@ -158,9 +203,13 @@ class Reporter:
         vendor: Signs and sends.
         spool: Remembers.
         commits: Writes it.
+        drained: Told of each queue.
     """
 
-    def __init__(self, vendor: Vendor, spool: UsageSpool, commits: Commits[Row]) -> None:
+    def __init__(
+        self, vendor: Vendor, spool: UsageSpool, commits: Commits[Row], drained: Drained
+    ) -> None:
+        self._drained = drained
         self._vendor = vendor
         self._spool = spool
         self._commits = commits
@@ -177,12 +226,20 @@ class Reporter:
             self._tasks[queue.session_id] = task
             task.add_done_callback(lambda _: self._ended(queue))
 
-    async def close(self, queues: list[UsageQueue]) -> None:
-        """Report what can be reported within a moment; the rest waits in the spool."""
-        tasks = list(self._tasks.values())
+    def is_at(self, queue: UsageQueue) -> bool:
+        """Whether a queue is being reported."""
+        return queue.session_id in self._tasks
+
+    async def halt(self, queues: Iterable[UsageQueue]) -> None:
+        """Stop reporting these; what was sent and not answered is sent again as it is."""
+        tasks = [self._tasks[each.session_id] for each in queues if self.is_at(each)]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def close(self, queues: list[UsageQueue]) -> None:
+        """Report what can be reported within a moment; the rest waits in the spool."""
+        await self.halt(queues)
         with suppress(TimeoutError):
             async with asyncio.timeout(_CLOSING_S):
                 await asyncio.gather(*map(self._flush, queues), return_exceptions=True)
@@ -346,11 +403,15 @@ class Reporter:
 
     def _ended(self, queue: UsageQueue) -> None:
         task = self._tasks.pop(queue.session_id)
-        if not task.cancelled() and (error := task.exception()) is not None:
+        if task.cancelled():
+            return
+        if (error := task.exception()) is not None:
             log.error("usage of %s stays in the spool: %r", queue.session_id, error)
-        elif not task.cancelled():
+        else:
             # An event may have come between the task's last look and its end.
             self.wake(queue)
+        if not self.is_at(queue):
+            self._drained(queue, error)
 
 
 def _text(session_id: str, metered: list[Metered]) -> bytes:

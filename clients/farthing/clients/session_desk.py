@@ -129,7 +129,7 @@ class _Flight:
 
 
 class SessionDesk:
-    """The desk.
+    """The desk. Once it `has_left` memory it takes no call: the spool has it, as of `changes`.
 
     Args:
         entitlement: What the platform said about the session.
@@ -161,6 +161,9 @@ class SessionDesk:
         self._clock = tools.vendor.connection.clock
         self._flights: dict[int, _Flight] = {}
         self._is_closing = False
+        self.used_at_us = self._clock()
+        self.changes = 0
+        self.has_left = False
 
     @property
     def working(self) -> int:
@@ -172,7 +175,7 @@ class SessionDesk:
         if entitlement.cap_units > self._counts.cap_units:
             self.entitlement = entitlement
             self._counts.cap_units = entitlement.cap_units
-            self._tools.commits.draft(self.row)
+            self._changed()
 
     async def obtain(self, work: CallWork) -> KeptCall:
         """The ended call, however often it is asked for; it goes on when the caller goes away.
@@ -182,6 +185,7 @@ class SessionDesk:
                 its number; `overloaded`.
         """
         seq = work.vouched.voucher.seq
+        self._check_here()
         self._hear(work.vouched)
         flight = self._flights.get(seq)
         if flight is None:
@@ -212,13 +216,11 @@ class SessionDesk:
 
     def row(self) -> KeptSession:
         """The desk as it stands, for the spool."""
-        token, seq, units = self.queue.voucher
         document: dict[str, Json] = {
             "counts": self._counts.document(),
             "position": {meter: str(each) for meter, each in self._running.position.items()},
-            "voucher": {"token": token, "seq": seq, "units": str(units)},
             "mac_key": self.mac_key.hex(),
-            "place": self.queue.place,
+            **self.queue.document(),
         }
         return KeptSession(
             session_id=self.session_id,
@@ -236,13 +238,22 @@ class SessionDesk:
         await self._tools.commits.kept()
 
     def _hear(self, vouched: Vouched) -> None:
-        if vouched.mac_key:
+        if vouched.mac_key and vouched.mac_key != self.mac_key:
             self.mac_key = vouched.mac_key
+            self._changed()
         voucher = vouched.voucher
         if vouched.token and self._counts.note(voucher):
             self.queue.voucher = Signed(vouched.token, voucher.seq, voucher.max_cum_units)
-            self._tools.commits.draft(self.row)
+            self._changed()
             self._tools.reporter.wake(self.queue)
+
+    def _changed(self) -> None:
+        self.changes += 1
+        self._tools.commits.draft(self.row)
+
+    def _check_here(self) -> None:
+        if self.has_left:
+            raise Refused(refuse(Code.OVERLOADED, retry_after_s=1))
 
     async def _kept(self, seq: int, fault: UsageFault) -> KeptCall | None:
         kept = await asyncio.to_thread(self._tools.spool.call, self.session_id, seq)
@@ -252,6 +263,7 @@ class SessionDesk:
 
     def _admit(self, work: CallWork) -> None:
         voucher = work.vouched.voucher
+        self._check_here()
         work.check_room()
         if self.queue.is_stopped(self._clock()):
             reason = self.queue.stopped_by
@@ -262,6 +274,7 @@ class SessionDesk:
         if refusal is not None:
             which = "voucher" if work.vouched.token else "mac"
             raise Refused(replace(refusal, path=f"{PAYMENT}.payload.{which}.{refusal.path}"))
+        self.changes += 1
 
     async def _carry_out(self, work: CallWork, flight: _Flight) -> None:
         at_us = self._clock()

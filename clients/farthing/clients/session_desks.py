@@ -1,34 +1,47 @@
-"""All spend sessions at one vendor's: each found, opened, or taken up again after a restart.
+"""All spend sessions at one vendor's: each found, opened, or taken up again from the spool.
 
-Boundary: which desk, and what it starts from. What happens at it is `session_desk`.
-Source: spec/sessions.md, spec/payments-mcp.md.
+Boundary: which desk, what it starts from, and which leave memory for it. What happens at one is
+`session_desk`; what is reported without one, `parted`. Source: spec/sessions.md,
+spec/payments-mcp.md.
 """
 
 import asyncio
+import logging
+import sqlite3
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
+from itertools import islice
 from typing import Final, cast
 
 from farthing.clients.commits import Commits
-from farthing.clients.reporter import Metered, Reporter, Signed, UsageQueue
+from farthing.clients.parted import Parted
+from farthing.clients.reporter import Reporter, UsageQueue
 from farthing.clients.session_desk import Load, SessionDesk, Tools
 from farthing.clients.usage_spool import KeptCall, KeptSession, Row, UsageSpool
 from farthing.clients.vendors import Vendor
 from farthing.protocol.canonical import Json
+from farthing.protocol.errors import Code, Refused, refuse
 from farthing.protocol.proofs import Entitlement
 from farthing.protocol.rating import START, Position, RateCard, compile_card
 from farthing.protocol.rating.running import Running
 from farthing.protocol.sequences import WINDOW, Window
-from farthing.protocol.times import DAY_US
-from farthing.protocol.usage import REPORT_WINDOW_US
+from farthing.protocol.times import SECOND_US
 from farthing.protocol.vouchers import VoucherDesk
 
-__all__ = ["UNSIGNED_CALLS_MAX", "SessionDesks"]
+__all__ = ["DESKS_MAX", "UNSIGNED_CALLS_MAX", "SessionDesks"]
+
+log = logging.getLogger(__name__)
 
 CardOf = Callable[[Entitlement], Awaitable[RateCard]]
 
 UNSIGNED_CALLS_MAX: Final = 64
 """How many calls' worth a vendor lets run unsigned: the entitlement's bound is its buyer's wish."""
-_KEEP_US: Final = 31 * DAY_US
+DESKS_MAX: Final = 4096
+"""How many sessions have a desk in memory at once; the others' desks are in the spool."""
+_IDLE_US: Final = 600 * SECOND_US
+_SWEEP_US: Final = 10 * SECOND_US
+# Those that leave together share a commit.
+_LEAVE_SHARE: Final = 64
 
 
 class SessionDesks:
@@ -39,6 +52,7 @@ class SessionDesks:
         spool: Remembers.
         card_of: Gives the rate card that a session is rated under.
         unsigned_calls_max: How many calls' worth may run in a session that nothing signed covers.
+        desks_max: How many desks may be in memory.
     """
 
     def __init__(
@@ -48,13 +62,18 @@ class SessionDesks:
         card_of: CardOf,
         *,
         unsigned_calls_max: int = UNSIGNED_CALLS_MAX,
+        desks_max: int = DESKS_MAX,
     ) -> None:
         self._unsigned_calls_max = unsigned_calls_max
+        self._desks_max = desks_max
         self._spool = spool
         self._card_of = card_of
         self._clock = vendor.connection.clock
         self._commits = Commits[Row](spool.write)
-        self._reporter = Reporter(vendor, spool, self._commits)
+        # One session at a time is taken in or let go.
+        self._turn = asyncio.Lock()
+        self._parted = Parted(spool, self._commits, self._clock, self._turn)
+        self._reporter = Reporter(vendor, spool, self._commits, self._parted.drained)
         self._tools = Tools(
             vendor=vendor,
             spool=spool,
@@ -62,9 +81,10 @@ class SessionDesks:
             reporter=self._reporter,
             load=Load(),
         )
-        self._desks: dict[str, SessionDesk] = {}
-        self._queues: dict[str, UsageQueue] = {}
+        # The one that was used last is the last.
+        self._desks: OrderedDict[str, SessionDesk] = OrderedDict()
         self._opening: dict[str, asyncio.Task[SessionDesk]] = {}
+        self._next_sweep_us = 0
 
     @property
     def working(self) -> int:
@@ -72,17 +92,16 @@ class SessionDesks:
         return self._tools.load.calls
 
     async def open(self) -> None:
-        """Forget what is long settled, and go on reporting what is not."""
-        await asyncio.to_thread(self._spool.forget, self._clock() - _KEEP_US)
-        for session_id in await asyncio.to_thread(self._spool.undrained):
-            kept = await asyncio.to_thread(self._spool.session, session_id)
-            if kept is not None:
-                self._reporter.wake(await asyncio.to_thread(self._queue, kept))
+        """Go on reporting what is not settled."""
+        await self._parted.open(self._reporter)
 
     def find(self, entitlement: Entitlement) -> SessionDesk | None:
         """The desk of the session that a checked entitlement is of, where it is open here."""
-        desk = self._desks.get(entitlement.session_id or "")
+        session_id = entitlement.session_id or ""
+        desk = self._desks.get(session_id)
         if desk is not None:
+            self._desks.move_to_end(session_id)
+            desk.used_at_us = self._clock()
             desk.extend(entitlement)
         return desk
 
@@ -90,7 +109,8 @@ class SessionDesks:
         """The desk of the session that a checked entitlement is of.
 
         Raises:
-            Refused: Its rate card, or where it is rated from, cannot be asked now.
+            Refused: Its rate card, or where it is rated from, cannot be asked now; `overloaded`:
+                every desk that there may be has a call that runs.
         """
         session_id = entitlement.session_id
         assert session_id is not None, "a session's entitlement"
@@ -115,27 +135,74 @@ class SessionDesks:
 
     async def close(self) -> None:
         """Stop the work, report for a moment, and leave the rest in the spool."""
+        await self._parted.close()
         await asyncio.gather(*(desk.close() for desk in self._desks.values()))
-        await self._reporter.close(list(self._queues.values()))
+        queues = [desk.queue for desk in self._desks.values()]
+        await self._reporter.close([*queues, *self._parted.queues])
         await self._commits.kept()
 
     async def _open(self, session_id: str, entitlement: Entitlement) -> SessionDesk:
-        self._sweep()
+        self._parted.look()
         card = await self._card_of(entitlement)
         kept = await asyncio.to_thread(self._spool.session, session_id)
-        if kept is None:
-            position = await self._position(entitlement, card)
-            desk = self._new(session_id, entitlement, Running(card, position))
-        else:
-            desk = await asyncio.to_thread(self._again, kept, entitlement, card)
-            for call in await asyncio.to_thread(self._spool.unfinished, session_id):
-                await desk.give_up(call)
-        self._desks[session_id] = desk
+        position = await self._position(entitlement, card) if kept is None else START
+        async with self._turn:
+            await self._make_room()
+            kept = await asyncio.to_thread(self._spool.session, session_id)
+            if kept is None:
+                desk = self._new(session_id, entitlement, Running(card, position))
+            else:
+                desk = await asyncio.to_thread(self._again, kept, entitlement, card)
+                for call in await asyncio.to_thread(self._spool.unfinished, session_id):
+                    await desk.give_up(call)
+            await self._parted.give(session_id)
+            self._desks[session_id] = desk
+        self._reporter.wake(desk.queue)
         return desk
+
+    async def _make_room(self) -> None:
+        """Let desks leave that are over or long idle, and as many more as room is needed for."""
+        now_us = self._clock()
+        leaving: list[SessionDesk] = []
+        if now_us >= self._next_sweep_us:
+            self._next_sweep_us = now_us + _SWEEP_US
+            leaving = [desk for desk in self._desks.values() if _is_over(desk, now_us)]
+        if len(self._desks) - len(leaving) >= self._desks_max:
+            idle = [desk for desk in self._desks.values() if not desk.working]
+            # Rather those of which nothing is out than the ones longest idle.
+            idle.sort(key=lambda desk: self._reporter.is_at(desk.queue))
+            leaving += islice(idle, max(self._desks_max // _LEAVE_SHARE, 1))
+        if leaving:
+            await self._leave({desk.session_id: desk for desk in leaving})
+        if len(self._desks) >= self._desks_max:
+            text = "Every session that this vendor has room for has calls that run."
+            raise Refused(refuse(Code.OVERLOADED, message=text, retry_after_s=1))
+
+    async def _leave(self, leaving: Mapping[str, SessionDesk]) -> None:
+        """Let desks leave memory, but for those that are used in the meantime."""
+        changes = {session_id: desk.changes for session_id, desk in leaving.items()}
+        await self._reporter.halt(desk.queue for desk in leaving.values())
+        for desk in leaving.values():
+            if desk.changes or desk.queue.stopped_by:
+                self._commits.draft(desk.row)
+        is_kept = True
+        try:
+            await self._commits.kept()
+        except (OSError, sqlite3.Error) as error:
+            log.error("desks are not on disk, and stay: %r", error)  # noqa: TRY400 - said in full
+            is_kept = False
+        for session_id, desk in leaving.items():
+            is_same = desk.changes == changes[session_id] and not desk.working
+            if is_kept and is_same and not self._reporter.is_at(desk.queue):
+                desk.has_left = True
+                del self._desks[session_id]
+                await self._parted.park(desk.queue)
+            else:
+                self._reporter.wake(desk.queue)
+        self._parted.look()
 
     def _new(self, session_id: str, entitlement: Entitlement, running: Running) -> SessionDesk:
         queue = UsageQueue(session_id, entitlement.expires_at_us)
-        self._queues[session_id] = queue
         counts = VoucherDesk(
             cap_units=entitlement.cap_units,
             per_call_units=entitlement.per_call_units,
@@ -154,30 +221,14 @@ class SessionDesks:
             entitlement,
             VoucherDesk.from_document(counts),
             Running(card, position),
-            self._queues.get(kept.session_id) or self._queue(kept),
+            self._parted.find(kept.session_id) or self._queue(kept),
             mac_key=bytes.fromhex(str(kept.document["mac_key"])),
             tools=self._tools,
         )
 
     def _queue(self, kept: KeptSession) -> UsageQueue:
-        """What is still to be reported of a session, as the spool has it."""
         calls = self._spool.unreported(kept.session_id)
-        voucher = cast("dict[str, Json]", kept.document["voucher"])
-        counts = cast("dict[str, str]", kept.document["counts"])
-        queue = UsageQueue(
-            kept.session_id,
-            kept.ends_at_us,
-            place=max(int(str(kept.document["place"])), *(call.place for call in calls), 0),
-            reported_units=int(counts["spent_units"]) - sum(call.amount_units for call in calls),
-            voucher=Signed(
-                str(voucher["token"]), int(str(voucher["seq"])), int(str(voucher["units"]))
-            ),
-        )
-        queue.waiting.extend(self._spool.waiting(kept.session_id))
-        for call in calls:
-            queue.add(Metered(call.place, call.event, call.amount_units))
-        self._queues[kept.session_id] = queue
-        return queue
+        return UsageQueue.restore(kept, calls, self._spool.waiting(kept.session_id))
 
     async def _position(self, entitlement: Entitlement, card: RateCard) -> Position:
         # Where every unit has one whole price, what came before changes no amount.
@@ -189,18 +240,11 @@ class SessionDesks:
         agreement = await self._tools.vendor.agreement(entitlement.agreement_id)
         return {each.meter: int(each.quantity) for each in agreement.position}
 
-    def _sweep(self) -> None:
-        """Report the rest of the sessions that are over, and let go those that are reported."""
-        now_us = self._clock()
-        for queue in list(self._queues.values()):
-            if now_us < queue.ends_at_us:
-                continue
-            self._reporter.wake(queue)
-            desk = self._desks.get(queue.session_id)
-            is_done = not queue.events and not queue.waiting and not (desk and desk.working)
-            if is_done and now_us >= queue.ends_at_us + REPORT_WINDOW_US:
-                self._queues.pop(queue.session_id)
-                self._desks.pop(queue.session_id, None)
+
+def _is_over(desk: SessionDesk, now_us: int) -> bool:
+    """Whether a desk has nothing to do in memory: its session is over, or has long been idle."""
+    is_past = now_us >= min(desk.entitlement.expires_at_us, desk.used_at_us + _IDLE_US)
+    return is_past and not desk.working
 
 
 def _settled(document: Json, numbers: Mapping[int, int]) -> dict[str, Json]:

@@ -191,14 +191,17 @@ class Spool:
             hold_id,
         )
 
-    def forget(self, before_us: int) -> None:
-        """Forget what is settled and was done before an instant."""
-        self.file.do(
-            "DELETE FROM work WHERE at_us < ? AND state IN (?, ?)",
+    def forget(self, before_us: int, limit: int) -> int:
+        """Forget what is settled and was done before an instant, some at once; gives how many."""
+        rows = self.file.do(
+            "DELETE FROM work WHERE rowid IN"
+            " (SELECT rowid FROM work WHERE at_us < ? AND state IN (?, ?) LIMIT ?) RETURNING 1",
             before_us,
             State.CAPTURED.value,
             State.DROPPED.value,
+            limit,
         )
+        return len(rows)
 
     def close(self) -> None:
         """Close the file and let another process have it."""

@@ -15,6 +15,7 @@ import msgspec
 
 from farthing.clients.sqlite_file import SqliteFile, Value
 from farthing.protocol.canonical import Json, canonical_bytes, parse_json
+from farthing.protocol.money import INT64_MAX
 from farthing.protocol.sequences import WINDOW
 from farthing.protocol.usage import UsageEvent, UsageOutcome
 
@@ -53,6 +54,10 @@ CREATE TABLE IF NOT EXISTS batch (
     charge_id TEXT NOT NULL DEFAULT ''
 ) STRICT;
 CREATE INDEX IF NOT EXISTS by_state ON batch (state, number);
+CREATE TEMP TABLE IF NOT EXISTS parked (
+    session_id TEXT PRIMARY KEY, due_us INTEGER NOT NULL
+) STRICT;
+CREATE INDEX IF NOT EXISTS temp.by_due ON parked (due_us);
 """
 _PUT_SESSION: Final = "INSERT OR REPLACE INTO session VALUES (?, ?, ?, ?, ?)"
 # A call that is put again has ended: no batch has taken it before.
@@ -72,6 +77,42 @@ _TAKE: Final = (
 )
 
 _PUT_BACK: Final = "UPDATE call SET batch = 0, place = ? WHERE session_id = ? AND seq = ?"
+_PARK_ALL: Final = """
+INSERT OR REPLACE INTO parked SELECT session_id, 0 FROM call WHERE batch = 0
+UNION SELECT session_id, 0 FROM batch WHERE state = ?
+"""
+# Without what was delivered: nothing of that is reported but its digest.
+_UNREPORTED: Final = """
+SELECT session_id, seq, args_sha256, at_us, place, outcome, usage, amount_units, spent_units,
+    result_sha256, x'' AS result, x'' AS content, x'7b7d' AS refusal, batch, rejected
+FROM call WHERE session_id = ? AND batch = 0 AND place > 0 ORDER BY place
+"""
+# In this order: a batch goes after its calls, a session after its last call.
+_FORGET_CALLS: Final = """
+DELETE FROM call WHERE rowid IN (
+    SELECT call.rowid FROM batch JOIN call ON call.batch = batch.number AND call.batch <> 0
+    WHERE batch.state <> ? AND batch.at_us < ? LIMIT ?)
+RETURNING 1
+"""
+_FORGET_UNFINISHED: Final = """
+DELETE FROM call WHERE rowid IN
+    (SELECT rowid FROM call WHERE batch = 0 AND place = 0 AND at_us < ? LIMIT ?)
+RETURNING 1
+"""
+_FORGET_BATCHES: Final = """
+DELETE FROM batch WHERE number IN (
+    SELECT number FROM batch WHERE state <> ? AND at_us < ? AND NOT EXISTS
+        (SELECT 1 FROM call WHERE call.batch = batch.number AND call.batch <> 0)
+    LIMIT ?)
+RETURNING 1
+"""
+_FORGET_SESSIONS: Final = """
+DELETE FROM session WHERE session_id IN (
+    SELECT session_id FROM session WHERE ends_at_us < ? AND NOT EXISTS
+        (SELECT 1 FROM call WHERE call.session_id = session.session_id)
+    LIMIT ?)
+RETURNING 1
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -263,26 +304,40 @@ class UsageSpool:
         return [_call(row) for row in rows]
 
     def unreported(self, session_id: str) -> list[KeptCall]:
-        """The calls of a session that no batch has taken, in the order of their events."""
-        rows = self._file.do(
-            "SELECT * FROM call WHERE session_id = ? AND batch = 0 AND place > 0 ORDER BY place",
-            session_id,
-        )
-        return [_call(row) for row in rows]
+        """The calls of a session that no batch has taken, in their order, without their results."""
+        return [_call(row) for row in self._file.do(_UNREPORTED, session_id)]
 
     def reported(self, number: int) -> list[KeptCall]:
         """The calls that a batch reports, in its order."""
         rows = self._file.do("SELECT * FROM call WHERE batch = ? ORDER BY place", number)
         return [_call(row) for row in rows]
 
-    def undrained(self) -> list[str]:
-        """The sessions of which something is still to be reported."""
+    def park_all(self) -> None:
+        """Park every session of which something is still to be reported, as due at once.
+
+        What is parked is known to this process alone: the next one parks anew.
+        """
+        self._file.do(_PARK_ALL, BatchState.WAITING.value)
+
+    def park(self, session_id: str, due_us: int) -> None:
+        """Park a session of which something is to be reported from an instant on."""
+        self._file.do("INSERT OR REPLACE INTO parked VALUES (?, ?)", session_id, due_us)
+
+    def unpark(self, session_id: str) -> None:
+        """Park a session no longer."""
+        self._file.do("DELETE FROM parked WHERE session_id = ?", session_id)
+
+    def due(self, now_us: int, limit: int) -> list[str]:
+        """The sessions that are parked and due, so many at most."""
         rows = self._file.do(
-            "SELECT session_id FROM call WHERE batch = 0"
-            " UNION SELECT session_id FROM batch WHERE state = ?",
-            BatchState.WAITING.value,
+            "SELECT session_id FROM parked WHERE due_us <= ? ORDER BY due_us LIMIT ?", now_us, limit
         )
         return [row["session_id"] for row in rows]
+
+    def next_due_us(self) -> int:
+        """When the first of those that are parked is due; never, where there is none."""
+        (row,) = self._file.do("SELECT coalesce(min(due_us), ?) AS due_us FROM parked", INT64_MAX)
+        return int(row["due_us"])
 
     def waiting(self, session_id: str) -> list[KeptBatch]:
         """The batches of a session that the platform has not answered, in their order."""
@@ -306,21 +361,24 @@ class UsageSpool:
         )
         return [_call(row) for row in rows]
 
-    def forget(self, before_us: int) -> None:
-        """Forget what was reported and answered before an instant, and sessions long over."""
+    def forget(self, before_us: int, limit: int) -> int:
+        """Forget what was reported and answered before an instant, and sessions long over.
+
+        Args:
+            before_us: The instant.
+            limit: Of each kind no more rows at once.
+
+        Returns:
+            How many rows are forgotten; 0 where nothing is left to forget.
+        """
         waiting = BatchState.WAITING.value
-        self._file.do(
-            "DELETE FROM call WHERE batch IN"
-            " (SELECT number FROM batch WHERE state <> ? AND at_us < ?)",
-            waiting,
-            before_us,
+        forgotten = (
+            self._file.do(_FORGET_CALLS, waiting, before_us, limit),
+            self._file.do(_FORGET_UNFINISHED, before_us, limit),
+            self._file.do(_FORGET_BATCHES, waiting, before_us, limit),
+            self._file.do(_FORGET_SESSIONS, before_us, limit),
         )
-        self._file.do("DELETE FROM batch WHERE state <> ? AND at_us < ?", waiting, before_us)
-        self._file.do(
-            "DELETE FROM session WHERE ends_at_us < ? AND NOT EXISTS"
-            " (SELECT 1 FROM call WHERE call.session_id = session.session_id)",
-            before_us,
-        )
+        return sum(map(len, forgotten))
 
 
 def _session_values(row: KeptSession) -> tuple[Value, ...]:

@@ -15,6 +15,7 @@ from farthing.identity.authentication import Authenticator
 from farthing.identity.directory import Directory, Found
 from farthing.protocol.errors import Code
 from farthing.server.doors.admission import BODY_BYTES_MAX, Admission
+from farthing.server.velocity import Velocity
 from farthing.settlement.engine.questions import FiguresNow
 from tests.papers import signing_key
 from tests.server.listening import Wire, envelope, held, wire_of
@@ -336,6 +337,7 @@ def door(app: Any, *, body_s_max: float = 5, per_minute: int = 1000) -> Admissio
         now_us=lambda: 1_795_176_000_000_000,
         entropy=bytes,
         anonymous_per_minute=per_minute,
+        velocity=Velocity(),
         body_s_max=body_s_max,
     )
 

@@ -96,13 +96,16 @@ async def test_anybody_reads_what_is_public_and_learns_what_is_left(place: Place
     assert response.headers["ratelimit"].startswith('"anonymous";r=')
 
 
-async def test_a_proven_caller_is_not_metered_and_told_of_no_allowance(place: Place) -> None:
-    # The first time, its key is a stranger's.
-    await place.send("GET", "/v1/get_balance", by=place.buyer)
-    response = await place.send("GET", "/v1/get_balance", by=place.buyer)
+async def test_a_proven_caller_learns_what_is_left_to_it(place: Place) -> None:
+    agent = await place.send("GET", "/v1/get_balance", by=place.buyer)
+    staff = await place.send("POST", "/v1/fund_account", fund(place, "q" * 22), by=place.treasurer)
 
-    assert response.status_code == 200
-    assert "ratelimit" not in response.headers
+    quotas = '"key";q=4000;w=2, "organisation";q=8000;w=2'
+    assert (agent.status_code, staff.status_code) == (200, 200)
+    assert agent.headers["ratelimit-policy"] == quotas
+    assert agent.headers["ratelimit"] == '"key";r=3999;t=1'
+    assert staff.headers["ratelimit-policy"] == '"key";q=8000;w=2'
+    assert staff.headers["ratelimit"].startswith('"key";r=79')
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])

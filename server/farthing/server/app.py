@@ -41,6 +41,7 @@ from farthing.server.metrics import Metrics
 from farthing.server.ports import PaymentProcessor, VendorCaller
 from farthing.server.settings import InvalidSetting, Settings
 from farthing.server.siblings import Siblings
+from farthing.server.velocity import Velocity
 from farthing.settlement.engine.questions import FiguresNow, KeyOf
 from farthing.settlement.engine.state import State
 from farthing.settlement.journal.remote import RemoteEngine
@@ -104,7 +105,7 @@ def build(
         cards=CardShelf(),
         vocabulary=load(),
         processors=_processors(settings, issuer),
-        metrics=Metrics(siblings.number),
+        **_counts(settings, siblings),
         **_vendors(settings, port, outbound, _flights(settings, clock, entropy)),
         **_keys(keyring),
     )
@@ -181,6 +182,7 @@ def _admission(
         now_us=market.now_us,
         entropy=market.entropy,
         anonymous_per_minute=settings.anonymous_per_minute,
+        velocity=market.velocity,
     )
 
 
@@ -250,6 +252,19 @@ def _vendors(
         "flights": flights,
         "vendors": Vendors(outbound, answer_bytes_max=settings.vendor_answer_bytes_max),
         "vendor_timeout_s": settings.vendor_timeout_s,
+    }
+
+
+class _Counts(TypedDict):
+    metrics: Metrics
+    velocity: Velocity
+
+
+def _counts(settings: Settings, siblings: Siblings) -> _Counts:
+    """What this process counts: what it does, and how fast each caller calls."""
+    return {
+        "metrics": Metrics(siblings.number),
+        "velocity": Velocity(settings.calls_per_second, settings.refusals_per_second),
     }
 
 

@@ -20,7 +20,7 @@ from farthing.protocol.money import InvalidAmount
 from farthing.protocol.purposes import may_call
 from farthing.protocol.wire import Effect, Money, Role
 from farthing.server.market import Market
-from farthing.server.operations import HANDLERS, Reply
+from farthing.server.operations import HANDLERS, Handler, Reply
 from farthing.settlement.engine.questions import KeyOf
 
 __all__ = ["adapter", "dispatch", "may_use"]
@@ -62,13 +62,24 @@ async def _dispatch(
     try:
         if handler.operation.effect is Effect.READS:
             await _check_key(market, caller)
-        return await handler.call(market, caller, ask)
+            return await handler.call(market, caller, ask)
+        return await _written(market, caller, handler, ask)
     except Refused:
         raise
     except Exception as error:
         # The outermost place that knows the operation; nothing of the fault leaves with the answer.
         log.exception("operation_failed", operation=name, broken=isinstance(error, Broken))
         raise Refused(refuse(Code.INTERNAL_ERROR)) from error
+
+
+async def _written(market: Market, caller: Caller, handler: Handler, ask: object) -> Reply:
+    if refusal := market.velocity.refuse_write(caller, market.now_us()):
+        raise Refused(refusal)
+    try:
+        return await handler.call(market, caller, ask)
+    except Refused as refused:
+        market.velocity.refused(caller, refused.code, market.now_us())
+        raise
 
 
 def may_use(caller: Caller, operation: AnyOperation) -> bool:

@@ -23,6 +23,7 @@ from farthing.server.adapters.manual import processors_of
 from farthing.server.flights import Flights
 from farthing.server.metrics import Metrics
 from farthing.server.ports import PaymentProcessor, VendorCaller
+from farthing.server.velocity import Velocity
 from farthing.settlement.engine.commands import Command, Kept, Outcome, Question
 from farthing.settlement.port import Engine
 from farthing.settlement.reports.reads import Reports
@@ -60,6 +61,7 @@ class Market:
         payer: the platform's key for the vouchers that it pays them with.
         processors: who brings money in and takes it out, by name.
         metrics: what this process counts of itself.
+        velocity: how fast callers may call.
     """
 
     engine: Engine
@@ -81,6 +83,7 @@ class Market:
     payer: Signer
     processors: Mapping[str, PaymentProcessor] = field(default_factory=processors_of)
     metrics: Metrics = field(default_factory=Metrics)
+    velocity: Velocity = field(default_factory=Velocity)
 
     async def ask(self, question: Question[Answer]) -> Answer:
         """Answer a question from durable state."""

@@ -23,6 +23,8 @@ _WHOLE_PPM: Final = 1_000_000
 _PORT_MAX: Final = 65_535
 _WORKERS_MAX: Final = 32
 _BYTES_MIN: Final = 65_536
+# An agent has half, and of that at least one.
+_SHARED_MIN: Final = 2
 _PORTS: Final = {"http": 80, "https": 443}
 _ORIGIN: Final = re.compile(
     r"(?P<scheme>https?)://(?P<host>[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?|\[[0-9a-f:]+\])"
@@ -48,6 +50,10 @@ class Settings:
         fee_ppm: the platform's share of every charge, in millionths; fixed at first start.
         enrolment: `approved` (admin approves each organisation) or `open`; fixed at first start.
         anonymous_per_minute: calls a minute that one address may make without a proof that holds.
+        calls_per_second: calls a second that an organisation's agents may make at each front end,
+            and each key of its own; one agent half as many. Two seconds' worth may come at once.
+        refusals_per_second: remembered refusals a second, shared alike. Beyond 200 seconds' worth
+            their caller's writes wait.
         queue_max: commands that may wait for the engine before `overloaded` is answered.
         workers: front ends, each a process; the engine is one more.
         log_level: `debug`, `info`, `warning` or `error`.
@@ -74,6 +80,8 @@ class Settings:
     fee_ppm: int = 25_000
     enrolment: str = "approved"
     anonymous_per_minute: int = 600
+    calls_per_second: int = 4_000
+    refusals_per_second: int = 10
     queue_max: int = 10_000
     workers: int = 1
     log_level: str = "info"
@@ -99,6 +107,8 @@ class Settings:
             raise InvalidSetting(f"port: 0 to {_PORT_MAX}")
         if min(self.queue_max, self.anonymous_per_minute) < 1:
             raise InvalidSetting("queue_max and anonymous_per_minute: at least 1")
+        if min(self.calls_per_second, self.refusals_per_second) < _SHARED_MIN:
+            raise InvalidSetting("calls_per_second and refusals_per_second: at least 2")
         self._check_services()
         if not 1 <= self.workers <= _WORKERS_MAX:
             raise InvalidSetting(f"workers: 1 to {_WORKERS_MAX}")

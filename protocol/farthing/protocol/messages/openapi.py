@@ -36,7 +36,7 @@ _OTHER_METHODS: Final = f"Any other method is answered 405: `{_SHARED}WrongMetho
 _OF_HEADERS: Final = {
     "accept": "WrongAccept", "content-type": "WrongContentType", "host": "WrongHost",
 }  # fmt: skip
-# Told with every answer and refusal to who has shown no proof, once its address is metered.
+# Told with every answer and refusal once the caller, or without a proof its address, is metered.
 _METERED: Final = ("RateLimit", "RateLimit-Policy")
 
 
@@ -251,8 +251,8 @@ def _headers() -> dict[str, Any]:
         "Farthing-Seq": "The journal record that the answer of a write comes from.",
         "Idempotent-Replayed": "`true` where the answer was given before under the same key.",
         "Link": 'The next page, `rel="next"` (RFC 8288), where there is one.',
-        "RateLimit": "What is left to an address that has shown no proof (IETF draft).",
-        "RateLimit-Policy": "The allowance of such an address (IETF draft).",
+        "RateLimit": "What is left to the caller, or to its address without a proof (IETF draft).",
+        "RateLimit-Policy": "The quotas of such a caller (IETF draft).",
         "Request-Id": "What the server's log knows the call by.",
         "Retry-After": "Seconds to wait before the next try.",
         "WWW-Authenticate": "Where to learn how to sign (RFC 9728).",

@@ -1,15 +1,14 @@
 """The outer door: from bytes to a `Caller`, before anything else looks at a request.
 
-Boundary: where it was sent, rate of the unknown, size, shape, proof. A request that passes carries
+Boundary: where it was sent, rate, size, shape, proof. A request that passes carries
 its caller, its request id and its exact bytes in the ASGI scope. What is refused here, and whatever
 failed behind it, leaves in the one error shape. Source: spec/transport-mcp.md.
 """
 
 import asyncio
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from ipaddress import IPv6Address
 from typing import Final, cast
 
@@ -26,6 +25,7 @@ from farthing.protocol.messages.http import MEDIA_TYPE, media_type_at, named_by,
 from farthing.protocol.messages.operations import OPERATIONS
 from farthing.protocol.wire import Role
 from farthing.server.doors.render import problem
+from farthing.server.velocity import Headers, Quota, Velocity, told
 
 __all__ = [
     "BODY_BYTES_MAX",
@@ -52,18 +52,14 @@ METADATA: Final = "/.well-known/oauth-protected-resource"
 _CALLER: Final = "farthing.caller"
 _WATCHED: Final = "farthing.watched"
 _REQUEST_ID: Final = "farthing.request_id"
-_ALLOWANCE: Final = "farthing.allowance"
-_ADDRESSES_MAX: Final = 10_000
+_LEFT: Final = "farthing.left"
 # Parsing this much unsigned JSON costs as much of an allowance as one call.
 _METERED_BYTES: Final = 64 * 1024
 _MINUTE_S: Final = 60
-_MINUTE_US: Final = _MINUTE_S * 1_000_000
 _SIZE_DIGITS_MAX: Final = 12
 _PATH_LOGGED_MAX: Final = 200
 # Judged by their one value: where there are two, the next who reads may take the other.
 _ONCE: Final = (b"content-length", b"content-type", b"host", b"idempotency-key", b"origin")
-
-Headers = list[tuple[bytes, bytes]]
 
 _NEWCOMERS: Final = frozenset(
     name for name, operation in OPERATIONS.items() if Role.NEWCOMER in operation.roles
@@ -103,36 +99,6 @@ class _Called:
         return self.key if self.name in _NEWCOMERS else None
 
 
-@dataclass(slots=True)
-class _Allowance:
-    """How often an address may still act unproven, refilled evenly; old addresses are forgotten."""
-
-    per_minute: int
-    left: OrderedDict[str, tuple[int, int]] = field(default_factory=OrderedDict)
-
-    def take(self, address: str, now_us: int, count: int = 1) -> tuple[bool, int]:
-        """Take so many if they are there, and say how many are left.
-
-        A whole allowance is enough for anything.
-        """
-        tokens, since_us = self.left.pop(address, (self.per_minute * _MINUTE_US, now_us))
-        tokens = min(tokens + (now_us - since_us) * self.per_minute, self.per_minute * _MINUTE_US)
-        cost = min(count, self.per_minute) * _MINUTE_US
-        allowed = tokens >= cost
-        self.left[address] = (tokens - cost if allowed else tokens, now_us)
-        if len(self.left) > _ADDRESSES_MAX:
-            self.left.popitem(last=False)
-        return allowed, self.left[address][0] // _MINUTE_US
-
-    def told(self, left: int) -> Headers:
-        """What is left, as headers (draft-ietf-httpapi-ratelimit-headers)."""
-        refill_s = -(-(self.per_minute - left) * _MINUTE_S // self.per_minute)
-        return [
-            (b"ratelimit-policy", b'"anonymous";q=%d;w=%d' % (self.per_minute, _MINUTE_S)),
-            (b"ratelimit", b'"anonymous";r=%d;t=%d' % (left, refill_s)),
-        ]
-
-
 class Admission:
     """ASGI middleware in front of every door.
 
@@ -143,6 +109,7 @@ class Admission:
         now_us: the clock.
         entropy: random bytes of a length, for request ids.
         anonymous_per_minute: how often a minute one address may act unproven.
+        velocity: how often the proven may call.
         body_s_max: how long a body may take to arrive.
     """
 
@@ -155,6 +122,7 @@ class Admission:
         now_us: Callable[[], int],
         entropy: Callable[[int], bytes],
         anonymous_per_minute: int,
+        velocity: Velocity,
         body_s_max: float = BODY_S_MAX,
     ) -> None:
         self._app = app
@@ -162,7 +130,8 @@ class Admission:
         self._hosts = hosts
         self._now_us = now_us
         self._entropy = entropy
-        self._allowance = _Allowance(anonymous_per_minute)
+        self._unproven = Quota(b"anonymous", anonymous_per_minute, _MINUTE_S)
+        self._velocity = velocity
         self._body_s_max = body_s_max
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -182,8 +151,7 @@ class Admission:
             if message["type"] == "http.response.start":
                 status = int(message["status"])
                 added: Headers = [(b"request-id", request_id.encode())]
-                if (left := scope.get(_ALLOWANCE)) is not None:
-                    added += self._allowance.told(left)
+                added += scope.get(_LEFT, ())
                 message = {**message, "headers": [*message.get("headers", ()), *added]}
             await send(message)
 
@@ -274,6 +242,8 @@ class Admission:
                 _called(scope["path"], headers, body).newcomers_key if is_post else None
             ),
         )
+        if caller.principal_id:
+            self._limit(scope, caller)
         called = _called(scope["path"], headers, body) if is_post else _Called(name=_read_by(scope))
         operation = OPERATIONS.get(called.name)
         if caller is ANYONE and operation is not None and not operation.public:
@@ -285,8 +255,15 @@ class Admission:
     def _meter(self, scope: Scope, count: int = 1) -> None:
         client = scope.get("client")
         whose = _network(client[0]) if client else ""
-        allowed, scope[_ALLOWANCE] = self._allowance.take(whose, self._now_us(), count)
+        allowed, left = self._unproven.take(whose, self._now_us(), count)
+        scope[_LEFT] = told(self._unproven.policy, self._unproven.left(left))
         if not allowed:
+            raise Refused(refuse(Code.RATE_LIMITED, retry_after_s=1))
+
+    def _limit(self, scope: Scope, caller: Caller) -> None:
+        allowed, scope[_LEFT] = self._velocity.take(caller, self._now_us())
+        if not allowed:
+            scope[_CALLER] = caller
             raise Refused(refuse(Code.RATE_LIMITED, retry_after_s=1))
 
     async def _body(

@@ -6,6 +6,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from farthing.clients.buyers import Buyer
 from farthing.clients.documents import Offer
 from farthing.clients.home import Home, Profile, default_home
 from farthing.clients.transport import Connection
@@ -40,6 +41,14 @@ async def test_the_platforms_keys_are_pinned_when_they_are_first_seen(home: Home
     assert first.url == PLATFORM
     assert first.key_of(KEY.thumbprint) == KEY.public
     assert first.key_of("other") is None
+
+
+async def test_nobody_but_an_agent_buys_from_a_home(home: Home) -> None:
+    await home.meet(PLATFORM, http=publishing(KEY))
+
+    with pytest.raises(Unverified, match="is no agent's; FARTHING_HOME names one"):
+        async with Buyer.from_env({"FARTHING_HOME": str(home.path)}):
+            pass
 
 
 async def test_another_platform_or_another_key_is_not_met(home: Home) -> None:

@@ -6,8 +6,10 @@ Source: spec/contracts.md, spec/payments-mcp.md.
 """
 
 import asyncio
+import os
 import weakref
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import cached_property
 from pathlib import Path
 from shutil import rmtree
@@ -18,6 +20,7 @@ from farthing.clients.allowances import Limiting
 from farthing.clients.countings import booked
 from farthing.clients.delegated import Delegating
 from farthing.clients.documents import arguments_sha256, sign_acceptance, usage_of
+from farthing.clients.home import Home, default_home
 from farthing.clients.purchases import (
     check_arguments,
     check_total,
@@ -79,6 +82,7 @@ _DOCUMENTS_KEPT: Final = 256
 _AGREEMENTS_LOOKED_AT: Final = 200
 
 Quantities = Mapping[str, int]
+Opening = AbstractAsyncContextManager["Buyer"]
 OnSign = Callable[[str, Mapping[str, object]], None]
 
 
@@ -122,6 +126,28 @@ class Buyer(Spender, Delegating, AccountHolder, Reconciling, Limiting):
             sleep=connection.sleep,
             on_sign=on_sign,
         )
+
+    @classmethod
+    @asynccontextmanager
+    async def from_home(cls, home: Home) -> "AsyncIterator[Buyer]":
+        """The buyer of an agent's directory, with its books, for the length of a block.
+
+        Raises:
+            Unverified: The directory is damaged, or no agent has registered with it.
+        """
+        profile = home.profile()
+        if profile is None or profile.role != "buyer":
+            bridge = home.path / "agents" / "bridge"
+            raise Unverified(f"{home.path} is no agent's; FARTHING_HOME names one, as {bridge}")
+        keys = [PublicKey.from_jwk(jwk) for jwk in profile.platform_keys]
+        async with home.connection(profile) as connection:
+            pinned = {key.thumbprint: key for key in keys}
+            yield cls(connection, platform_keys=pinned, books=home.books_path)
+
+    @classmethod
+    def from_env(cls, environment: Mapping[str, str] = os.environ) -> Opening:
+        """The buyer of the directory that `FARTHING_HOME` names; raises as `from_home`."""
+        return cls.from_home(default_home(environment))
 
     async def search(self, ask: SearchCatalog) -> SearchAnswer:
         """Find services for a need, a workload and limits."""

@@ -179,18 +179,15 @@ PAGES = {"pdf": base64.b64encode(numbered_pdf(2)).decode()}
 
 async def bought(agent: Home, listing_id: str) -> tuple[Any, str, str]:
     """The result of one call for two pages, what it cost, and under which agreement."""
-    profile = agent.profile()
-    assert profile is not None
-    async with agent.connection(profile) as connection:
-        purchase = await Buyer(connection).call_service(listing_id, PAGES, {"page": 2})
+    async with Buyer.from_home(agent) as buyer:
+        purchase = await buyer.call_service(listing_id, PAGES, {"page": 2})
     return purchase.result, purchase.charge.amount.amount, purchase.agreement_id
 
 
 async def called(agent: Home, session_id: str) -> list[str]:
     """What is spent after each of three calls through a session."""
-    profile = agent.profile()
-    assert profile is not None
-    async with agent.connection(profile) as connection:
-        buyer = Buyer(connection, books=agent.books_path)
-        async with aclosing(await buyer.resume_session(session_id)) as session:
-            return [(await session.call(PAGES)).spent.amount for _ in range(3)]
+    async with (
+        Buyer.from_env({"FARTHING_HOME": str(agent.path)}) as buyer,
+        aclosing(await buyer.resume_session(session_id)) as session,
+    ):
+        return [(await session.call(PAGES)).spent.amount for _ in range(3)]

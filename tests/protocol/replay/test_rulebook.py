@@ -119,6 +119,20 @@ def last_of(operation: str) -> int:
     return [each.seq for each in RECORDS if each.operation == operation and not each.refused][-1]
 
 
+def terminated(record: Record) -> Record:
+    """Whoever was refused had ended its agreement instead."""
+    (agreement,) = first("accept_terms").changed
+    ended = Change(
+        noun="agreement",
+        id=agreement.id,
+        before=agreement.after,
+        after={**agreement.after, "status": "terminated"},
+    )
+    return structs.replace(
+        record, operation="terminate_agreement", refused=None, changed=(ended,), asked={}
+    )
+
+
 REFUSED = next(each.seq for each in RECORDS if each.refused)
 GRANT = first("place_hold").counted[0]
 TWICE = structs.replace(GRANT, units=GRANT.units * 2)
@@ -168,8 +182,9 @@ BROKEN: list[tuple[str, int, Forge, FaultKind]] = [
     ("set aside otherwise", seq_of("place_hold"), moved(units=1), FaultKind.HOLD),
     ("another hold", seq_of("place_hold"), after("hold", amount_units="1"), FaultKind.AUTHORITY),
     ("no agreement", seq_of("place_hold"), after("hold", agreement_id="agr_x"), FaultKind.HOLD),
-    ("an agreement that ended", seq_of("accept_terms"), after("agreement", status="terminated"),
-     FaultKind.HOLD),
+    ("an agreement that ended", REFUSED, terminated, FaultKind.HOLD),
+    ("an agreement that begins ended", seq_of("accept_terms"),
+     after("agreement", status="terminated"), FaultKind.AUTHORITY),
     ("a hold by the way", seq_of("fund_account"), one_more_change("hold"), FaultKind.HOLD),
     ("another end", seq_of("expire_hold"), after("hold", status="released"), FaultKind.HOLD),
     ("too late", seq_of("place_hold"), after("hold", expires_at_us=1), FaultKind.HOLD),

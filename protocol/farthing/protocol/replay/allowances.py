@@ -18,6 +18,7 @@ from farthing.protocol.times import parse_time, utc_day
 
 __all__ = ["Allowances"]
 
+_CAPTURES = frozenset({"accept_answer", "capture_hold"})
 _PARTIES = ("buyer_id", "operator_id", "vendor_id")
 
 
@@ -132,6 +133,8 @@ class Allowances:
         agreement_id = member(change.after, "agreement_id")
         if change.after["status"] == "open":
             workload = quantities(change.after["workload"])
+            here = quantities(change.after["position"]) == self.position(agreement_id)
+            _allowance(here, "a hold is rated from elsewhere than the position")
             guard = self.guard(agreement_id, record.at_us)
             if guard is not None and guard.forbids(workload, record.at_us):
                 raise _broken("a hold is beyond it")
@@ -146,7 +149,13 @@ class Allowances:
 
     def _position(self, record: Record, change: Change, expected: dict[str, JsonObject]) -> None:
         before = self._positions.get(change.id, {})
-        after = self._positions[change.id] = quantities(change.after)
+        after = quantities(change.after)
+        if record.operation in _CAPTURES:
+            charge = next(each.after for each in record.changed if each.noun == "charge")
+            found = charge["agreement_id"], _sum(after, {})
+            used = _sum(before, quantities(charge["usage"]))
+            _allowance(found == (change.id, used), "the position does not follow from the use")
+        self._positions[change.id] = after
         if (allowance := self._in_force(change.id, expected)) is not None:
             day, used_today = utc_day(record.at_us), _used_today(allowance, record.at_us)
             if record.operation != CORRECT_USAGE:

@@ -5,17 +5,35 @@ Boundary: grants, counters, freezes and agreements; judges with the very functio
 """
 
 from collections import defaultdict
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from farthing.protocol.authority.decide import Purchase, decide
 from farthing.protocol.authority.grant import Grant
 from farthing.protocol.faults import FaultKind, RuleBroken
 from farthing.protocol.ids import derive_id
 from farthing.protocol.records import Record
-from farthing.protocol.replay.reading import JsonObject, member
+from farthing.protocol.replay.reading import JsonObject, integer, member
 from farthing.protocol.times import utc_day
 
 __all__ = ["Allowed", "Budgets"]
+
+# What is judged by, and by what alone it changes.
+_CHANGED_BY: Final = {
+    "agreement": {"accept_terms", "terminate_agreement"},
+    "grace": {"set_grace"},
+    "grant": {"revoke_authority", "set_authority"},
+    "partner": {"set_partner"},
+    "platform": {"genesis"},
+    "position": {"accept_answer", "capture_hold", "correct_usage", "report_usage"},
+    "principal": {
+        "approve_registration",
+        "enrol_organisation",
+        "freeze",
+        "genesis",
+        "register_agent",
+        "unfreeze",
+    },
+}
 
 
 class Allowed(NamedTuple):
@@ -35,6 +53,8 @@ class Budgets:
         self._counters: dict[tuple[str, str], int] = defaultdict(int)
         self._houses: dict[str, str] = {}
         self._frozen_since_us: dict[str, int] = {}
+        self._partners: dict[str, JsonObject] = {}
+        self._fee_ppm = 0
 
     def agreement_of(
         self, buyer_id: str, agreement_id: str, *, asset: str, kind: FaultKind
@@ -104,19 +124,46 @@ class Budgets:
     def learn(self, record: Record) -> None:
         """What a record says of grants, agreements and freezes. Raises `RuleBroken`."""
         for change in record.changed:
+            if record.operation not in _CHANGED_BY.get(change.noun, {record.operation}):
+                why = f"{record.operation} changes a thing of the noun {change.noun}"
+                raise RuleBroken(FaultKind.AUTHORITY, why)
             match change.noun:
+                case "platform":
+                    self._fee_ppm = integer(change.after, "fee_ppm")
+                case "partner":
+                    self._partners[change.id] = change.after
                 case "principal":
-                    self._houses[change.id] = member(change.after, "organisation_id")
+                    house = member(change.after, "organisation_id")
+                    if self._houses.setdefault(change.id, house) != house:
+                        raise RuleBroken(FaultKind.AUTHORITY, "a principal changes its house")
                     if change.after.get("frozen_by"):
                         self._frozen_since_us.setdefault(change.id, record.at_us)
                     else:
                         self._frozen_since_us.pop(change.id, None)
                 case "agreement":
-                    self.agreements[change.id] = change.after
+                    self._learn_agreement(record, change.id, change.after)
                 case "grant":
                     self._learn_grant(record, Grant.from_document(change.after))
                 case _:
                     pass
+
+    def _learn_agreement(self, record: Record, agreement_id: str, after: JsonObject) -> None:
+        before = self.agreements.get(agreement_id)
+        expected: JsonObject = {**(before or after), "status": "terminated"}
+        if before is None:
+            partners = self._partners
+            named = partners.get(member(after, "listing_id")) or partners.get(
+                member(after, "vendor_id")
+            )
+            expected = {
+                **{name: each for name, each in after.items() if name != "partner"},
+                "status": "in_force",
+                "fee_ppm": self._fee_ppm,
+                **({"partner": named} if named and named["ppm"] else {}),
+            }
+        if after != expected or (before is None) != (record.operation == "accept_terms"):
+            raise RuleBroken(FaultKind.AUTHORITY, "the agreement does not follow")
+        self.agreements[agreement_id] = after
 
     def _learn_grant(self, record: Record, grant: Grant) -> None:
         house = self._houses.get(grant.agent_id)

@@ -12,6 +12,7 @@ from farthing.protocol.canonical import canonical_bytes
 from farthing.protocol.errors import Unverified
 from farthing.protocol.ids import derive_id
 from farthing.protocol.keys import PublicKey
+from farthing.protocol.messages.operations import OPERATIONS
 from farthing.protocol.purposes import may_call, may_sign
 from farthing.protocol.records import Change, Record
 from farthing.protocol.replay.reading import (
@@ -50,12 +51,13 @@ class _Held:
 class KeyHistory:
     """The keys of the parties, as they stand after the records learnt so far."""
 
-    __slots__ = ("_held", "_organisations")
+    __slots__ = ("_held", "_organisations", "_roles")
 
     def __init__(self) -> None:
         """Know nobody."""
         self._held: dict[str, _Held] = {}
         self._organisations: dict[str, str] = {}
+        self._roles: dict[str, str] = {}
 
     @property
     def principals(self) -> frozenset[str]:
@@ -85,6 +87,7 @@ class KeyHistory:
             expected = derive_id("stf", key_change.id)
             require(member_change.id == expected, record, "the id is not made of the key")
             self._organisations[member_change.id] = member(principal, "organisation_id")
+            self._roles[member_change.id] = member(principal, "role")
             self._begin(record, key_change, member_change.id)
 
     def organisation_of(self, principal_id: str) -> str:
@@ -110,9 +113,11 @@ class KeyHistory:
         return held if held.is_active else None
 
     def check_speaker(self, record: Record) -> None:
-        """Require whoever asked for a record to be known, with a key for it, for its house."""
-        by = record.by
-        if by.principal_id == PLATFORM:
+        """Require whoever asked for a record to be known, with a key and in a role for it."""
+        by, operation = record.by, OPERATIONS.get(record.operation)
+        is_own = by.principal_id == PLATFORM
+        require(is_own is (operation is None), record, f"{by.principal_id} does not ask for it")
+        if operation is None:
             return
         held = self._active(by.principal_id, by.key_thumbprint)
         if held is None:
@@ -122,6 +127,14 @@ class KeyHistory:
         require(is_for_it, record, f"a {held.purpose} key does not ask for it")
         house = self.organisation_of(by.principal_id)
         require(by.organisation_id == house, record, f"{by.principal_id} acts for another")
+        role = self._roles[by.principal_id]
+        is_theirs = by.role == role in operation.roles
+        # Who may not ask at all is refused, and that may be remembered.
+        require(
+            is_theirs or record.refused is not None,
+            record,
+            f"{by.principal_id} asks in a role that is not for it",
+        )
 
     def _register(self, record: Record) -> None:
         principal_change, key_change = changes(record, "principal", "key")
@@ -132,6 +145,7 @@ class KeyHistory:
         require(principal_id == expected, record, "the id is not made of the key")
         require(record.by.key_thumbprint == key_change.id, record, "the key was not proven")
         self._organisations[principal_id] = member(principal, "organisation_id")
+        self._roles[principal_id] = member(principal, "role")
         self._begin(record, key_change, principal_id)
 
     def _rotate(self, record: Record) -> None:

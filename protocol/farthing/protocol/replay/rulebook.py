@@ -7,6 +7,7 @@ was learnt from the records before. Source: spec/audit.md.
 import heapq
 from collections.abc import Sequence
 from hashlib import sha256
+from typing import Final
 
 from farthing.protocol.canonical import canonical_bytes, document_sha256
 from farthing.protocol.contracts import (
@@ -22,13 +23,28 @@ from farthing.protocol.ledger import split_account
 from farthing.protocol.records import Record
 from farthing.protocol.replay.allowances import Allowances
 from farthing.protocol.replay.budgets import Budgets
+from farthing.protocol.replay.charges import Charges
 from farthing.protocol.replay.keys import KEY_OPERATIONS, PLATFORM, KeyHistory
 from farthing.protocol.replay.reading import fact, member, text_fact
 from farthing.protocol.replay.sessions import Sessions
 from farthing.protocol.replay.spending import Spending
+from farthing.protocol.replay.treasury import Treasury
 from farthing.protocol.signatures import InvalidSignature, Typ, verify_detached
 
 __all__ = ["Rulebook"]
+
+# What of a quote an agreement is made of.
+_QUOTED: Final = (
+    "asset",
+    "buyer_id",
+    "listing_id",
+    "listing_sha256",
+    "listing_version",
+    "operator_id",
+    "rate_card_sha256",
+    "terms_sha256",
+    "vendor_id",
+)
 
 
 class Rulebook:
@@ -44,6 +60,8 @@ class Rulebook:
         self._keys = KeyHistory()
         self._budgets = Budgets()
         self._spending = Spending(self._budgets)
+        self._charges = Charges(self._budgets)
+        self._treasury = Treasury()
         self._allowances = Allowances(self._budgets)
         self._sessions = Sessions(self._budgets, self._allowances, self._keys)
         # Sixteen bytes of a hash for each key: whoever wants two to meet must break SHA-256.
@@ -67,6 +85,8 @@ class Rulebook:
             self._sign(record)
             self._spending.follow(record)
             self._sessions.follow(record)
+            charges = self._charges.follow(record)
+            self._treasury.follow(record, charges=charges)
             self._allowances.follow(record)
             self._budgets.learn(record)
         except RuleBroken:
@@ -168,6 +188,12 @@ class Rulebook:
             raise _unsigned("the agreement names another quote")
         if acceptance.quote_sha256 != agreement["quote_sha256"]:
             raise _unsigned("another quote was accepted")
+        named = fact(record, "quote")
+        if (
+            any(agreement[name] != named[name] for name in _QUOTED)
+            or agreement["buyer_id"] != buyer_id
+        ):
+            raise _unsigned("the agreement is of something else than was quoted")
         if not self._quote_keys:
             return
         quote = read_quote(

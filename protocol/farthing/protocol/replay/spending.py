@@ -1,20 +1,22 @@
-"""Holds and charges of a whole journal: every hold is allowed and ends once, every charge adds up.
+"""Holds of a whole journal: every hold is allowed, is set aside by whom it is of, and ends once.
 
-Boundary: who may spend is `budgets`, the charges of sessions begin in `sessions`.
+Boundary: who may spend is `budgets`, what becomes of a charge `charges`.
 Source: spec/holds.md, spec/audit.md.
 """
 
 from dataclasses import dataclass
+from typing import Final
 
 from farthing.protocol.faults import FaultKind, RuleBroken
 from farthing.protocol.ids import derive_id
-from farthing.protocol.ledger import Movement, Transfer
+from farthing.protocol.ledger import AccountKind, Movement, Transfer, split_account
 from farthing.protocol.records import Record
 from farthing.protocol.replay.budgets import Allowed, Budgets
+from farthing.protocol.replay.charges import PAYERS
 from farthing.protocol.replay.reading import JsonObject, integer, member, units
 from farthing.protocol.replay.sessions import SESSION_OPERATIONS
 
-__all__ = ["Spending"]
+__all__ = ["HOLD_OPERATIONS", "Spending"]
 
 _PLACES = {"place_hold", "call_service"}
 _ENDS = {
@@ -25,6 +27,8 @@ _ENDS = {
     "release_hold": "released",
 }
 
+
+HOLD_OPERATIONS: Final = frozenset(_PLACES | _ENDS.keys())
 
 # What the platform does to the holds of calls that it makes, and to no others.
 _OF_CALLS = {"abandon_hold", "accept_answer"}
@@ -40,20 +44,11 @@ class _Open:
     expires_at_us: int
     aside: tuple[Transfer, ...]
     placed_by: str
-
-
-@dataclass(frozen=True, slots=True)
-class _Charged:
-    """What was charged, and how much of it has been given back."""
-
-    amount_units: int
-    fee_units: int
-    refunded_units: int
-    fee_returned_units: int
+    agreement_id: str
 
 
 class Spending:
-    """Open holds and charges, as the records so far leave them.
+    """Open holds, as the records so far leave them.
 
     Args:
         budgets: Who may spend what; holds count against it.
@@ -62,7 +57,6 @@ class Spending:
     def __init__(self, budgets: Budgets) -> None:
         self._budgets = budgets
         self._holds: dict[str, _Open] = {}
-        self._charges: dict[str, _Charged] = {}
 
     def follow(self, record: Record) -> None:
         """Judge the next record, and learn from it. Raises `RuleBroken`."""
@@ -75,9 +69,6 @@ class Spending:
                 _hold(change.noun != "hold", f"{record.operation} changes a hold")
             if record.operation not in SESSION_OPERATIONS:
                 self._budgets.count(record)
-        for change in record.changed:
-            if change.noun == "charge":
-                self._charge(record, change.id, change.after)
 
     def _place(self, record: Record) -> None:
         buyer_id = record.by.principal_id
@@ -97,6 +88,8 @@ class Spending:
         allowed = self._budgets.allow(record, agreement, amount_units)
         self._budgets.count(record, (allowed, amount_units))
         _hold(all(each.movement is Movement.PENDING for each in record.moved), "it posts")
+        for each in record.moved:
+            _hold(_is_between(each, agreement), "it sets the money of others aside")
         _hold(
             sum(each.units for each in record.moved) == amount_units, "it sets another amount aside"
         )
@@ -106,6 +99,7 @@ class Spending:
             integer(hold, "expires_at_us"),
             record.moved,
             record.operation,
+            member(agreement, "agreement_id"),
         )
 
     def _end(self, record: Record) -> None:
@@ -127,44 +121,20 @@ class Spending:
         voided = tuple(each for each in record.moved if each.movement is Movement.VOID)
         aside = tuple(_voided(each) for each in opened.aside)
         _hold(sorted(map(repr, voided)) == sorted(map(repr, aside)), "it is not voided whole")
-        payers = {each.debit for each in opened.aside}
-        posted_units = sum(
-            each.units
-            for each in record.moved
-            if each.movement is Movement.POST and each.debit in payers and each.credit not in payers
-        )
+        posts = len(record.moved) - len(voided)
+        aside_anew = any(each.movement is Movement.PENDING for each in record.moved)
+        _hold(not aside_anew, "its end sets something aside")
         charged_units = 0
         if record.operation in _CAPTURES:
             charge_id, charge = _the(record, "charge")
             charged_units = units(charge, "amount_units")
             _hold(charge_id == derive_id("chg", hold_id), "the charge has another id")
             _hold(hold["charge_id"] == charge_id, "the hold names another charge")
-        _hold(posted_units <= opened.amount_units, "more is posted than was held")
-        _hold(posted_units == charged_units, "another amount is posted than was charged")
+            same = charge["agreement_id"] == opened.agreement_id
+            _hold(same, "it is charged under another agreement")
+            _hold(charged_units <= opened.amount_units, "more is charged than was held")
+        _hold(posts == 0 or charged_units > 0, "something is posted for nothing")
         self._budgets.count(record, (opened.allowed, charged_units - opened.amount_units))
-
-    def _charge(self, record: Record, charge_id: str, after: JsonObject) -> None:
-        """What is charged never changes; what is given back only grows, and never above it."""
-        charged = _Charged(
-            units(after, "amount_units"),
-            units(after, "fee_units"),
-            int(str(after.get("refunded_units", 0))),
-            int(str(after.get("fee_returned_units", 0))),
-        )
-        before = self._charges.get(charge_id)
-        if (before is None) != (record.operation in {*_CAPTURES, "report_usage"}):
-            raise RuleBroken(FaultKind.CHARGE, "a charge begins otherwise than by a delivery")
-        if before is not None:
-            same = (before.amount_units, before.fee_units)
-            if same != (charged.amount_units, charged.fee_units):
-                raise RuleBroken(FaultKind.CHARGE, "what was charged changes afterwards")
-            if before.refunded_units > charged.refunded_units:
-                raise RuleBroken(FaultKind.CHARGE, "what was given back is taken again")
-        if charged.refunded_units > charged.amount_units:
-            raise RuleBroken(FaultKind.CHARGE, "more is given back than was charged")
-        if not 0 <= charged.fee_returned_units <= charged.fee_units <= charged.amount_units:
-            raise RuleBroken(FaultKind.CHARGE, "the fee is more than the charge")
-        self._charges[charge_id] = charged
 
 
 def _came_too_late(record: Record) -> bool:
@@ -179,6 +149,15 @@ def _the(record: Record, noun: str) -> tuple[str, JsonObject]:
     if len(found) != 1:
         raise RuleBroken(FaultKind.HOLD, f"changes {len(found)} of the noun {noun}, not one")
     return found[0].id, found[0].after
+
+
+def _is_between(transfer: Transfer, agreement: JsonObject) -> bool:
+    """Whether it goes from who pays under an agreement to whom it waits for."""
+    payer, payer_kind, _ = split_account(transfer.debit)
+    payee, payee_kind, _ = split_account(transfer.credit)
+    named = (agreement["operator_id"], agreement["vendor_id"])
+    is_waiting = payee_kind is AccountKind.VENDOR_PENDING
+    return payer_kind in PAYERS and is_waiting and (payer, payee) == named
 
 
 def _voided(transfer: Transfer) -> Transfer:

@@ -1,0 +1,158 @@
+"""Charges of a whole journal: what each record moves is what it makes of its charge, to the unit.
+
+Boundary: where the money of a charge lies follows from the charge alone, so a record that changes
+one moves the difference, between the accounts of its agreement's parties and of nobody else.
+Source: spec/ledger.md, spec/audit.md.
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Final, NamedTuple
+
+from farthing.protocol.faults import FaultKind, RuleBroken
+from farthing.protocol.ledger import AccountKind, Movement, split_account
+from farthing.protocol.records import Record
+from farthing.protocol.replay.budgets import Budgets
+from farthing.protocol.replay.keys import PLATFORM
+from farthing.protocol.replay.reading import JsonObject, member, units
+
+__all__ = ["PAYERS", "Charges"]
+
+_BEGINS: Final = frozenset({"accept_answer", "capture_hold", "report_usage"})
+_STATUSES: Final = frozenset({"disputed", "payable", "pending"})
+PAYERS: Final = frozenset(
+    {AccountKind.PREPAID, AccountKind.DEFERRED_REVENUE, AccountKind.PROMOTIONAL_CREDIT}
+)
+_ASIDE: Final = frozenset({Movement.PENDING, Movement.VOID})
+_Where = Mapping[tuple[str, str], int]
+
+
+class _Charge(NamedTuple):
+    """What was charged under an agreement, what was given back of it, and by whom."""
+
+    agreement: JsonObject
+    status: str
+    amount_units: int
+    fee_units: int
+    partner_units: int
+    refunded_units: int
+    fee_returned_units: int
+    partner_returned_units: int
+
+
+class Charges:
+    """Charges, as the records so far leave them.
+
+    Args:
+        budgets: Which agreements there are.
+    """
+
+    def __init__(self, budgets: Budgets) -> None:
+        self._budgets = budgets
+        self._charges: dict[str, _Charge] = {}
+
+    def follow(self, record: Record) -> bool:
+        """Judge the next record, and learn from it; whether it changes a charge.
+
+        Raises:
+            RuleBroken: It breaks a rule.
+        """
+        changes = [each for each in record.changed if each.noun == "charge"]
+        if not changes:
+            return False
+        _charge(len(changes) == 1, "more than one changes at once")
+        (change,) = changes
+        before, after = self._charges.get(change.id), self._read(change.after)
+        if (before is None) != (record.operation in _BEGINS):
+            raise RuleBroken(FaultKind.CHARGE, "a charge begins otherwise than by a delivery")
+        if before is not None:
+            _continues(before, after)
+        _charge(after.refunded_units <= after.amount_units, "more is given back than was charged")
+        fits = 0 <= after.fee_returned_units <= after.fee_units <= after.amount_units
+        _charge(fits, "the fee is more than the charge")
+        aside = any(each.movement in _ASIDE for each in record.moved)
+        _charge(before is None or not aside, "something is set aside for what was charged")
+        expected = Counter(_lies(after))
+        expected.subtract(_lies(before) if before is not None else {})
+        if _moved(record, after.agreement) != {where: n for where, n in expected.items() if n}:
+            raise RuleBroken(FaultKind.CHARGE, "its postings are not what becomes of the charge")
+        self._charges[change.id] = after
+        return True
+
+    def _read(self, charge: JsonObject) -> _Charge:
+        agreement = self._budgets.agreements[member(charge, "agreement_id")]
+        for name in ("buyer_id", "operator_id", "vendor_id", "asset", "rate_card_sha256"):
+            _charge(charge[name] == agreement[name], f"its {name} is not the agreement's")
+        _charge(charge["status"] in _STATUSES, "it stands as no charge does")
+        partner, tail = agreement.get("partner"), charge.get("tail")
+        partner_units = returned_units = 0
+        if isinstance(tail, dict):
+            partner_units = units(tail, "amount_units")
+            returned_units = units(tail, "returned_units")
+            named = isinstance(partner, dict) and partner["partner_id"] == tail["partner_id"]
+            _charge(named, "its partner is not the agreement's")
+        return _Charge(
+            agreement,
+            member(charge, "status"),
+            units(charge, "amount_units"),
+            units(charge, "fee_units"),
+            partner_units,
+            int(str(charge.get("refunded_units", 0))),
+            int(str(charge.get("fee_returned_units", 0))),
+            returned_units,
+        )
+
+
+def _continues(before: _Charge, after: _Charge) -> None:
+    """What is charged never changes; what is given back only grows."""
+    same = before.agreement["agreement_id"] == after.agreement["agreement_id"]
+    if not same or before[2:5] != after[2:5]:
+        raise RuleBroken(FaultKind.CHARGE, "what was charged changes afterwards")
+    if any(one > other for one, other in zip(before[5:], after[5:], strict=True)):
+        raise RuleBroken(FaultKind.CHARGE, "what was given back is taken again")
+    if before.status == "payable" != after.status:
+        raise RuleBroken(FaultKind.CHARGE, "what was payable is pending again")
+
+
+def _lies(charge: _Charge) -> _Where:
+    """By owner and kind of account what of a charge lies there; of who paid all kinds are one."""
+    agreement, status = charge.agreement, charge.status
+    left_units = charge.amount_units - charge.refunded_units
+    fee_units = charge.fee_units - charge.fee_returned_units
+    partner_units = charge.partner_units - charge.partner_returned_units
+    paid = {(member(agreement, "operator_id"), ""): -left_units}
+    if status == "disputed":
+        return {**paid, (PLATFORM, AccountKind.DISPUTE_ESCROW): left_units}
+    payable = status == "payable"
+    vendor = AccountKind.VENDOR_PAYABLE if payable else AccountKind.VENDOR_PENDING
+    lies = {
+        **paid,
+        (PLATFORM, AccountKind.PLATFORM_FEE): fee_units,
+        (member(agreement, "vendor_id"), vendor): left_units - fee_units - partner_units,
+    }
+    partner = agreement.get("partner")
+    if isinstance(partner, dict):
+        kind = AccountKind.PARTNER_PAYABLE if payable else AccountKind.PARTNER_PENDING
+        lies[member(partner, "partner_id"), kind] = partner_units
+    return lies
+
+
+def _moved(record: Record, agreement: JsonObject) -> _Where:
+    """What a record posts to each account, less what it posts from it."""
+    moved: Counter[tuple[str, str]] = Counter()
+    for each in record.moved:
+        _charge(each.asset == agreement["asset"], "it moves another asset")
+        if each.movement is Movement.POST:
+            moved[_where(each.credit)] += each.units
+            moved[_where(each.debit)] -= each.units
+    return {where: n for where, n in moved.items() if n}
+
+
+def _where(account: str) -> tuple[str, str]:
+    owner, kind, _ = split_account(account)
+    return owner, "" if kind in PAYERS else kind
+
+
+def _charge(holds: bool, why: str) -> None:  # noqa: FBT001 - reads as a sentence
+    if not holds:
+        raise RuleBroken(FaultKind.CHARGE, f"the charge: {why}")

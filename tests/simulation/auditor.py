@@ -173,6 +173,9 @@ class Auditor:
             counted_at_us = record["at_us"]
             if record["operation"] == "correct_usage":
                 counted_at_us = one_of(record, "charge")["captured_at_us"]
+                limits = self.things["allowance"][agreement_id]["limits"]
+                if counted_at_us <= limits["approved_at_us"]:
+                    return
             used = self.used[agreement_id, day(counted_at_us)]
             for meter, quantity in position.items():
                 more = int(quantity) - int(before.get(meter, 0))

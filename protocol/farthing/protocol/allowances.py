@@ -75,9 +75,6 @@ class Guard:
 
 
 def without(used_today: Mapping[str, int], usage: Mapping[str, int]) -> dict[str, int]:
-    """What was used of a day, where some of it was none after all.
-
-    Never below nothing: what was used before there were limits was not counted.
-    """
+    """What was used of a day, where some of it was none after all; never below nothing."""
     left = {meter: quantity - usage.get(meter, 0) for meter, quantity in sorted(used_today.items())}
     return {meter: quantity for meter, quantity in left.items() if quantity > 0}

@@ -8,10 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import structs
 
+from farthing.protocol.audit import verify_journal
 from farthing.protocol.errors import Code, Refusal, refuse
 from farthing.protocol.messages.charges import REFUND_CHARGE, RefundCharge
 from farthing.protocol.rating import rate
 from farthing.protocol.records import Record
+from farthing.protocol.replay.rulebook import Rulebook
 from farthing.protocol.usage import UsageOutcome
 from farthing.protocol.wire import money
 from farthing.settlement.engine.commands import Seen
@@ -127,6 +129,7 @@ def test_what_is_taken_back_leaves_the_day_that_it_counted_on(later_s: int, left
     trade = market()
     proposed(trade, trade.agent, per_day=10, in_all=30)
     approved(trade, trade.vendor)
+    trade.room.now_us += 1
     first = Metered.opened(trade, cap=20 * PAGE, expires_in_s=DAY_S)
     charge_id = charge_of(first.report(events(1, 3, 3, at_us=trade.room.now_us)))
     trade.room.now_us += later_s * 10**6
@@ -136,6 +139,22 @@ def test_what_is_taken_back_leaves_the_day_that_it_counted_on(later_s: int, left
     allowance = trade.room.state.allowances[trade.agreement_id]
     assert allowance.used_today == {"page": left}
     assert trade.room.state.positions[trade.agreement_id] == {"page": 7}
+
+
+def test_what_was_billed_before_the_limits_frees_nothing_of_the_day() -> None:
+    trade, charge_id = reported(5)
+    proposed(trade, trade.agent, per_day=4)
+    approved(trade, trade.vendor)
+    session = Metered.opened(trade, cap=20 * PAGE)
+    session.report(events(1, 4, at_us=trade.room.now_us))
+
+    corrected(trade, charge_id, {1: 4})
+
+    assert trade.room.state.allowances[trade.agreement_id].used_today == {"page": 4}
+    over = session.report(events(2, 1, at_us=trade.room.now_us))
+    assert over.decided is not None
+    assert over.decided["rejected"] == [[0, "over_allowance", 2]]
+    assert verify_journal(trade.room.journal, follow=Rulebook().follow).ok
 
 
 def test_a_retry_is_answered_again_and_gives_nothing_back() -> None:

@@ -160,7 +160,7 @@ class Allowances:
             day, used_today = utc_day(record.at_us), _used_today(allowance, record.at_us)
             if record.operation != CORRECT_USAGE:
                 used_today = _sum(used_today, _sum(after, before, -1))
-            elif _charged_on(record) == day:
+            elif _counted_on(record, allowance) == day:
                 used_today = without(used_today, _sum(before, after, -1))
             expected[change.id] = {**allowance, "day": day, "used_today": _texts(used_today)}
 
@@ -183,10 +183,15 @@ class Allowances:
         return agreement
 
 
-def _charged_on(record: Record) -> str:
-    """The day on which the use was counted that a correction takes back."""
+def _counted_on(record: Record, allowance: JsonObject) -> str:
+    """The day on which the use counted that a correction takes back; empty where it may not have.
+
+    What was billed before the limits were in force is free of them.
+    """
     charges = [each.after for each in record.changed if each.noun == "charge"]
-    return utc_day(integer(charges[0], "captured_at_us"))
+    charged_at_us, limits = integer(charges[0], "captured_at_us"), allowance["limits"]
+    assert isinstance(limits, dict), "in force"
+    return utc_day(charged_at_us) if charged_at_us > integer(limits, "approved_at_us") else ""
 
 
 def _used_today(allowance: Mapping[str, Json], now_us: int) -> dict[str, int]:

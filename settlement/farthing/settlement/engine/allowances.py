@@ -143,12 +143,16 @@ def used(
 def taken_back(
     state: State, charge: Charge, usage: Mapping[str, int], now_us: int
 ) -> Iterator[Change]:
-    """The change that use makes which is no use after all: it leaves the day that it counted on."""
+    """The change that use makes which is no use after all: it leaves the day that it counted on.
+
+    What was billed before these limits were in force need not have counted at all, and frees none.
+    """
     allowance = state.allowances.get(charge.agreement_id)
     if allowance is None or allowance.limits is None:
         return
     used_today, day = _used_today(allowance, now_us), utc_day(now_us)
-    if utc_day(charge.captured_at_us) == day:
+    counted = charge.captured_at_us > allowance.limits.approved_at_us
+    if counted and utc_day(charge.captured_at_us) == day:
         used_today = without(used_today, usage)
     after = replace(allowance, day=day, used_today=used_today)
     yield change("allowance", charge.agreement_id, after)

@@ -303,7 +303,7 @@ class _Life:
         except CommitRefused:
             need(self.stormy, "a snapshot is refused in fair weather")
             return
-        self.states[self.books.seq] = memory_of(self.stepper._state)  # noqa: SLF001
+        self.states[self.books.seq] = self._memory_of(self.stepper._state)  # noqa: SLF001
 
     def _give(self, commands: list[Command]) -> None:
         """Commands in as many batches as it takes; none of them is a step for time alone."""
@@ -433,8 +433,8 @@ class _Life:
         need(told == self.books.accounts, "the accounts are not what the journal comes to")
         for line in self.books.lines[self.shadow.seq :]:
             evolve(self.shadow, read_record(line)[0])
-        memory = memory_of(stepper._state)  # noqa: SLF001
-        need(memory == memory_of(self.shadow), "memory is not what the journal comes to")
+        memory = self._memory_of(stepper._state)  # noqa: SLF001
+        need(memory == self._memory_of(self.shadow), "memory is not what the journal comes to")
         self.states[self.books.seq] = memory
 
     def _check_prefix(self) -> None:
@@ -445,7 +445,11 @@ class _Life:
 
     def _replayed(self, seq: int) -> dict[str, Any]:
         """The state after `seq`, from the first record on."""
-        return memory_of(recover(journal_until(self.place.batches(), seq), MACHINE).state)
+        found = recover(journal_until(self.place.batches(), seq), MACHINE)
+        return self._memory_of(found.state)
+
+    def _memory_of(self, state: State) -> dict[str, Any]:
+        return memory_of(state, self.books.records)
 
     def _check_journal(self) -> None:
         """Chain, tree, signed heads and every rule, by the protocol's own auditor too."""

@@ -1,5 +1,6 @@
 """What can be compared: memory and journal as they should be after a record, and who asked what."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from farthing.settlement.engine.commands import Command
@@ -8,22 +9,34 @@ from farthing.settlement.engine.state import State, waits
 from farthing.settlement.journal.memory import MemoryStore
 from farthing.settlement.journal.store import Batch
 from farthing.settlement.machine import MACHINE
-from tests.simulation.auditor import NEWCOMERS
+from tests.simulation.auditor import NEWCOMERS, Json
 
 __all__ = ["journal_until", "memory_of", "proof_of", "scope_of"]
 
 
-def memory_of(state: State) -> dict[str, Any]:
-    """A state as a document, without what settled and without what is only a hint."""
+def memory_of(state: State, records: Sequence[Json]) -> dict[str, Any]:
+    """A state as a document, without what settled and without what is only a hint.
+
+    `records` is the journal from its beginning, as documents; what comes after is passed over.
+    """
     assert MACHINE.memory is not None
     MACHINE.memory.forget(state)
     document: dict[str, Any] = pack(state)
     document["due"] = sorted({entry for entry in state.due if waits(state, *entry)})
+    pending = _pending(records[: state.seq])
+    document["windows"] = sorted({entry for entry in state.windows if entry[1] in pending})
     document["burnt_until"] = sorted(document["burnt_until"])
     document["counters"] = sorted(each for each in document["counters"] if each[2] != "0")
     for name in ("by_party", "grants"):
         document[name] = sorted(document[name], key=str)
     return document
+
+
+def _pending(records: Sequence[Json]) -> set[str]:
+    """The charges whose window is open."""
+    changes = (change for record in records for change in record.get("changed", ()))
+    charges = {each["id"]: each["after"] for each in changes if each["noun"] == "charge"}
+    return {charge_id for charge_id, each in charges.items() if each["status"] == "pending"}
 
 
 def journal_until(batches: list[Batch], through_seq: int) -> MemoryStore:

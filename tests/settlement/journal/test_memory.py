@@ -20,12 +20,13 @@ from farthing.protocol.messages.disputes import INITIATE_DISPUTE, InitiateDisput
 from farthing.protocol.messages.holds import RELEASE_HOLD, ReleaseHold
 from farthing.protocol.messages.sessions import CLOSE_SESSION, CloseSession
 from farthing.protocol.records import Record, line_of
-from farthing.protocol.times import SECOND_US
+from farthing.protocol.times import DAY_US, SECOND_US
 from farthing.protocol.wire import money
 from farthing.settlement.engine.commands import Command, Outcome, Seen
 from farthing.settlement.engine.packing import pack, unpack
 from farthing.settlement.engine.questions import Lookup, OutcomeOf, Proof, ProofOf
 from farthing.settlement.engine.state import State
+from farthing.settlement.engine.things import Charge
 from farthing.settlement.journal.index import Index
 from farthing.settlement.journal.memory import MemoryStore
 from farthing.settlement.journal.recovery import recover
@@ -206,6 +207,30 @@ def test_what_was_forgotten_is_told_and_proven_like_what_was_not(tmp_path: Path)
         leaf = leaf_hash(line_of(room.journal[seq - 1]))
         root = recover(store, MACHINE).chain.tree.root()
         assert verify_inclusion(leaf, seq - 1, size, proof.path, root)
+    engine.close()
+
+
+def test_no_charge_stays_in_memory_for_its_window(tmp_path: Path) -> None:
+    room = life(1, 80)
+    store = SqliteStore(tmp_path / "journal.sqlite")
+    clock = [EPOCH_US]
+    engine = stepper(store, clock, Index(tmp_path / "keys"), every=1)
+    for now_us, command, _ in room.told:
+        clock[0] = now_us
+        engine.step(given(command))
+    pending = {
+        charge_id for charge_id, each in room.state.charges.items() if each.status == "pending"
+    }
+    assert len(pending) > 3
+    assert pending.isdisjoint(engine._state.charges)  # noqa: SLF001
+    engine.close()
+    engine = stepper(store, clock, Index(tmp_path / "keys"), every=1)
+    clock[0] += 400 * DAY_US
+    engine.step([])
+    for charge_id in pending:
+        charge = engine.answer(Lookup(noun="charge", id=charge_id))
+        assert isinstance(charge, Charge)
+        assert charge.status == "payable"
     engine.close()
 
 

@@ -73,6 +73,7 @@ _OTHERS: Final = frozenset(
         "outcomes",
         "positions",
         "terms",
+        "windows",
     }
 )
 
@@ -109,6 +110,7 @@ def pack(state: State) -> JsonObject:
     ]
     document["document_seqs"] = dict(state.document_seqs)
     document["due"] = [list(entry) for entry in state.due]
+    document["windows"] = [list(entry) for entry in state.windows]
     document["free_lots"] = [
         [operator_id, asset, list(ids)] for (operator_id, asset), ids in state.free_lots.items()
     ]
@@ -148,6 +150,7 @@ def unpack(document: JsonObject, record_at: Callable[[int], Record]) -> State:
         learn(state, facts, seq)
     state.document_seqs.update(packed["document_seqs"])
     state.due = [(due_us, noun, thing_id) for due_us, noun, thing_id in packed["due"]]
+    state.windows = [(end_us, charge_id) for end_us, charge_id in packed["windows"]]
     for operator_id, asset, ids in packed["free_lots"]:
         state.free_lots[operator_id, asset] = list(ids)
     state.grace_units = {name: grace.units for name, grace in state.graces.items()}

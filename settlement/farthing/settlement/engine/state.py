@@ -54,9 +54,9 @@ __all__ = [
 NEWEST = dict.fromkeys(("charge", "dispute", "hold", "payout", "session", "top_up"), 100)
 # Staff acts for the platform: what the treasurer decides is listed for it too.
 _STAFF = "platform"
-# In which status a thing waits for nothing any more.
+# In which status a thing waits for nothing any more, or for nothing but the end of its window.
 _SETTLED = {
-    "charge": frozenset({"payable"}),
+    "charge": frozenset({"payable", "pending"}),
     "dispute": frozenset({"decided"}),
     "hold": frozenset({"captured", "expired", "released"}),
     "payout": frozenset({"failed", "paid"}),
@@ -95,6 +95,8 @@ class State:
     # By the second in which they end: a heap of half a million costs more than all the rest.
     burnt_until: dict[int, list[tuple[str, str]]] = field(default_factory=lambda: defaultdict(list))
     due: list[tuple[int, str, str]] = field(default_factory=list)
+    # Charges by the end of their window; they are many, so that none of them is kept for it.
+    windows: list[tuple[int, str]] = field(default_factory=list)
     by_party: dict[tuple[str, str], deque[str]] = field(default_factory=dict)
     partners: dict[str, Partner] = field(default_factory=dict)
     closures: dict[str, Closure] = field(default_factory=dict)
@@ -255,7 +257,7 @@ def _put_charge(state: State, charge: Charge, seq: int) -> None:
     settled_by = _settled_by("charge", charge.status, seq)
     state.charges.put(charge.charge_id, charge, settled_by=settled_by)
     if charge.status == "pending":
-        _await(state, charge.window_closes_at_us, "charge", charge.charge_id)
+        heapq.heappush(state.windows, (charge.window_closes_at_us, charge.charge_id))
     if charge.seq == seq:
         parties = (charge.buyer_id, charge.operator_id, charge.vendor_id)
         _party(state, "charge", charge.charge_id, *parties)
@@ -341,9 +343,6 @@ def waits(state: State, due_us: int, noun: str, thing_id: str) -> bool:
         case "hold":
             hold = state.holds.kept(thing_id)
             return hold is not None and hold.status == "open"
-        case "charge":
-            charge = state.charges.kept(thing_id)
-            return charge is not None and charge.status == "pending"
         case "session":
             session = state.sessions.kept(thing_id)
             if session is None or not session.is_live:
@@ -363,7 +362,7 @@ def waits(state: State, due_us: int, noun: str, thing_id: str) -> bool:
 
 def _await(state: State, due_us: int, noun: str, thing_id: str) -> None:
     heapq.heappush(state.due, (due_us, noun, thing_id))
-    waiting = len(state.holds) + len(state.charges) + len(state.disputes) + len(state.sessions)
+    waiting = len(state.holds) + len(state.disputes) + len(state.sessions)
     if len(state.due) > 4 * waiting + _DUE_MIN:
         state.due = [entry for entry in state.due if waits(state, *entry)]
         heapq.heapify(state.due)

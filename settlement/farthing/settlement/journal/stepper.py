@@ -252,7 +252,7 @@ class Stepper(Generic[State]):
 
     def _do_due(self, draft: Draft, now_us: int) -> None:
         for _ in range(self._limits.batch_max):
-            command = self._machine.due(self._state, now_us)
+            command = self._due(now_us)
             self._nothing_due = command is None
             if command is None:
                 return
@@ -260,6 +260,13 @@ class Stepper(Generic[State]):
             if not isinstance(record, Record):
                 raise Broken(f"{command.operation} is due and was not done: {record}")
             self._apply(draft, record, self._chain.bytes_of(record), tuple(self._rows(record)))
+
+    def _due(self, now_us: int) -> Command | None:
+        try:
+            return self._machine.due(self._state, now_us)
+        except Unreadable:
+            logger.exception("storage could not be read for what is due")
+            return None
 
     def _judge(self, command: Command, draft: Draft, now_us: int) -> _Judged | Refused:
         try:

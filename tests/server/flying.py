@@ -18,11 +18,13 @@ __all__ = [
     "KEPT_S",
     "SECOND_US",
     "SECRET",
+    "SHARE",
     "Runway",
     "Server",
     "Work",
     "asked",
     "ended",
+    "has_room",
     "land",
 ]
 
@@ -136,3 +138,13 @@ async def asked(flights: Flights, hold_id: str, owner: str) -> Code | bool:
             return is_known
     except Refused as refused:
         return refused.code
+
+
+async def has_room(results: Results, name: str, share: Share) -> bool:
+    """Whether there is room for one more call of one owner, which is begun then."""
+    keeping = results.keep_room(
+        name, owner="greedy", asking=name, share=share, now_us=1_000 * SECOND_US
+    )
+    told = await ended(keeping)
+    assert told in {None, Code.OVERLOADED}
+    return told is None

@@ -1,12 +1,18 @@
 """What a call came to is kept before it lands, once, and nobody has more than a share kept."""
 
 import asyncio
+import sqlite3
+import sys
+from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from farthing.protocol.errors import Code, Refused, refuse
 from farthing.server.adapters.results import Results, Share
+from farthing.server.tables import MIGRATIONS, SERVICE_CALL
+from farthing.settlement.journal.store import Unreadable
 from tests.server.flying import (
     ANSWER_BYTES,
     HOLD_ENDS_US,
@@ -17,6 +23,7 @@ from tests.server.flying import (
     Work,
     asked,
     ended,
+    has_room,
     land,
 )
 
@@ -119,3 +126,111 @@ async def test_of_two_that_fly_at_once_the_end_that_is_kept_first_counts_for_bot
         assert (await asking).ending == first.ending == b"what came"
 
     assert runway.landed == [b"what came"] * 2
+
+
+async def begun(results: Results, names: Sequence[str], share: Share) -> int:
+    """How many calls of one owner there is room for, when all are begun at once."""
+    return sum(await asyncio.gather(*(has_room(results, name, share) for name in names)))
+
+
+@pytest.mark.parametrize(
+    "share",
+    [Share(calls=7, size=100 * ANSWER_BYTES), Share(calls=100, size=8 * ANSWER_BYTES - 1)],
+)
+async def test_front_ends_that_begin_calls_at_once_keep_to_one_share(
+    server: Server, share: Share
+) -> None:
+    several = [server.results() for _ in range(4)]
+    await asyncio.gather(*(each.open() for each in several))
+    names = [[f"{end} {number}" for number in range(10)] for end in range(4)]
+
+    rooms = await asyncio.gather(*map(begun, several, names, [share] * 4))
+
+    assert sum(rooms) == 7
+    await asyncio.gather(*(each.close() for each in several))
+
+
+async def test_processes_that_begin_calls_at_once_keep_to_one_share(server: Server) -> None:
+    command = (sys.executable, "-m", "tests.server.crowding", str(server.folder))
+    processes = [
+        await asyncio.create_subprocess_exec(*command, name, stdout=asyncio.subprocess.PIPE)
+        for name in ("one", "two")
+    ]
+    told = [(await process.communicate())[0] for process in processes]
+
+    assert sum(map(int, told)) == 25
+    assert [process.returncode for process in processes] == [0, 0]
+
+
+async def test_room_that_nobody_sets_out_from_is_left(server: Server) -> None:
+    share = Share(calls=1, size=ANSWER_BYTES)
+    async with server.front_end("one", share=share) as one:
+        assert await asked(one, "first", "owner") is False
+        assert await asked(one, "second", "owner") is False
+    results = server.results()
+    await results.open()
+    assert await has_room(results, "of a process that is killed", share)
+    await results.close()
+    async with server.front_end("two", share=share) as two:
+        assert await asked(two, "third", "greedy") is Code.OVERLOADED
+        server.clock.now_us += 61 * SECOND_US
+        await server.results().forget(server.clock())
+        assert await asked(two, "third", "greedy") is False
+
+
+async def test_a_call_that_lost_its_room_is_not_made_beyond_the_share(server: Server) -> None:
+    share = Share(calls=1, size=ANSWER_BYTES)
+    work = Work()
+    async with server.front_end("one", share=share) as flights:
+        await flights.obtain("kept", "greedy", HOLD_ENDS_US, Work(), land)
+
+        late = await ended(flights.obtain("late", "greedy", HOLD_ENDS_US, work, land))
+
+    assert late is Code.OVERLOADED
+    assert work.flights == []
+
+
+@pytest.mark.parametrize("steps", [0, 1, 2])
+async def test_a_file_of_an_older_version_is_gone_on_with(server: Server, steps: int) -> None:
+    results = server.results()
+    await results.open()
+    await results.close()
+    async with server.front_end("old") as flights:
+        await flights.obtain("hold", "owner", HOLD_ENDS_US, Work(), land)
+    path = server.folder / "results.sqlite"
+    with closing(sqlite3.connect(path)) as database, database:
+        # As the versions before wrote it, which did not say which they are.
+        row = dict.fromkeys(("hold_id", "holder", "held_until_us", "flights", "expires_at_us"))
+        members = ", ".join([*row, "sealed", *(["owner", "size"] if steps == 2 else [])])
+        kept = database.execute(f"SELECT {members} FROM service_call").fetchone()  # noqa: S608
+        database.execute("DROP TABLE service_call")
+        for step in MIGRATIONS[:steps]:
+            for statement in step:
+                database.execute(statement)
+        if steps:
+            values = ", ".join("?" * len(kept))
+            database.execute(f"INSERT INTO service_call ({members}) VALUES ({values})", kept)  # noqa: S608
+        database.execute("PRAGMA user_version = 0")
+
+    async with server.front_end("one") as one, server.front_end("two") as two:
+        landed = await one.obtain("hold", "owner", HOLD_ENDS_US, Work(ending=b"anew"), land)
+        other = await two.obtain("other", "owner", HOLD_ENDS_US, Work(), land)
+
+    assert landed.ending == (b"what came" if steps else b"anew")
+    assert other.ending == b"what came"
+    with closing(sqlite3.connect(path)) as database:
+        version = database.execute("PRAGMA user_version").fetchone()
+        columns = database.execute("SELECT name FROM pragma_table_info('service_call')").fetchall()
+    assert version == (len(MIGRATIONS),)
+    assert {name for (name,) in columns} == set(SERVICE_CALL.columns.keys())
+
+
+async def test_a_file_of_a_newer_version_is_left_alone(server: Server) -> None:
+    path = server.folder / "results.sqlite"
+    with closing(sqlite3.connect(path)) as database, database:
+        database.execute(f"PRAGMA user_version = {len(MIGRATIONS) + 1}")
+
+    results = server.results()
+    with pytest.raises(Unreadable, match="newer"):
+        await results.open()
+    await results.close()

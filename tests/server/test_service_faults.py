@@ -234,6 +234,7 @@ async def _killed_after_the_claim(
         hold_id,
         owner="owner",
         holder="a front end that was killed",
+        share=flights._share,  # noqa: SLF001
         now_us=now_us,
         held_until_us=now_us + 5_000_000,
         expires_at_us=expires_at_us + 60_000_000,

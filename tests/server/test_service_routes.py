@@ -203,3 +203,22 @@ async def test_a_buyer_is_told_what_a_route_said_no_with(
             await buyer.buy(market.agreement, PDF, {"page": 3})
 
         assert found.value.refusal.code is code
+
+
+async def test_an_answer_that_is_larger_with_its_delivery_record_than_may_be_kept_costs_nothing(
+    tmp_path: Path,
+) -> None:
+    limits: dict[str, Json] = {"limits": {"input_bytes_max": 100_000, "concurrency_max": 8}}
+    for length, fits in ((60_000, True), (65_500, False)):
+        folder = tmp_path / str(length)
+        async with selling(
+            folder, is_route=True, listing=limits, vendor_answer_bytes_max=65_536
+        ) as market:
+            if fits:
+                assert (await market.call({"pdf": "x" * length})).answer.charge.amount is not None
+            else:
+                with pytest.raises(Refused) as found:
+                    await market.call({"pdf": "x" * length})
+                assert found.value.code is Code.VENDOR_FAILED
+                assert "too large" in found.value.refusal.message
+                assert await market.balance() == NOTHING_HELD

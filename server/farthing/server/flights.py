@@ -110,10 +110,12 @@ class Flights:
         self._wait_s = wait_s
         self._kept_us = kept_s * SECOND_US
         self._flights_max = flights_max
-        self._kept_max = share
+        self._share = share
         self._share_max = max(flights_max // _OWNERS_MIN, 1)
         self._flights: dict[str, _Flight] = {}
-        self._taken: dict[object, tuple[str, str]] = {}
+        self._taken: dict[str, tuple[str, str]] = {}
+        self._unclaimed: dict[str, str] = {}
+        self._rooms = 0
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -130,6 +132,11 @@ class Flights:
             await self._results.close()
 
     @property
+    def ending_bytes_max(self) -> int:
+        """How large the end of a call may be."""
+        return self._results.answer_bytes_max
+
+    @property
     def in_flight(self) -> int:
         """How many calls are on their way from here."""
         return len(self._flights)
@@ -143,37 +150,36 @@ class Flights:
         Raises:
             Refused: `overloaded`: there is none.
         """
-        if hold_id in self._flights or await self._results.is_known(hold_id):
+        if hold_id in self._flights:
             yield True
             return
-        if await self._results.is_full():
-            raise _no_room()
-        kept = await self._results.share(owner)
-        # Nothing is waited for from here until the room is taken: many may ask at once.
-        if not self._has_share(owner, kept):
-            text = "Too much is kept of what this organisation has called: it is erased in time."
-            raise Refused(refuse(Code.OVERLOADED, message=text, retry_after_s=_SWEEP_S))
+        self._rooms += 1
+        asking = f"{self._holder}.{self._rooms}"
+        is_new = await self._results.keep_room(
+            hold_id, owner=owner, asking=asking, share=self._share, now_us=self._now_us()
+        )
+        if not is_new:
+            yield True
+            return
+        try:
+            self._take(asking, hold_id, owner)
+            yield False
+        finally:
+            self._taken.pop(asking, None)
+            if self._unclaimed.get(hold_id) == asking:
+                del self._unclaimed[hold_id]
+                with suppress(Refused):  # it is left in its time
+                    await self._results.leave_room(hold_id, asking)
+
+    def _take(self, asking: str, hold_id: str, owner: str) -> None:
+        """Count a call that is begun among those of this front end; raises `overloaded`."""
+        self._unclaimed[hold_id] = asking
         taken = dict(self._taken.values())
         taken |= {each: flight.owner for each, flight in self._flights.items()}
         own = sum(each == owner for each in taken.values())
         if hold_id not in taken and (len(taken) >= self._flights_max or own >= self._share_max):
             raise _no_room()
-        asking = object()
         self._taken[asking] = hold_id, owner
-        try:
-            yield False
-        finally:
-            del self._taken[asking]
-
-    def _has_share(self, owner: str, kept: Share) -> bool:
-        """Whether one call more may be kept for an owner, whatever it comes to."""
-        # Those that have room and are in the file by now are counted there.
-        begun = {hold_id for hold_id, whose in self._taken.values() if whose == owner}
-        calls = len(begun - self._flights.keys()) + 1
-        size = calls * self._results.answer_bytes_max
-        return (
-            kept.calls + calls <= self._kept_max.calls and kept.size + size <= self._kept_max.size
-        )
 
     async def kept(self, hold_id: str) -> bytes:
         """What is kept of the end of a call; empty where it has none, or none any more."""
@@ -192,7 +198,8 @@ class Flights:
             land: is done with its end once that is kept, and before anybody is told.
 
         Raises:
-            Refused: `unavailable` where it is still on its way; whatever `fly` raises.
+            Refused: `unavailable` where it is still on its way; `overloaded` where no room was
+                kept for it and there is none; whatever `fly` raises.
         """
         loop = asyncio.get_running_loop()
         until_s = loop.time() + self._wait_s
@@ -203,6 +210,7 @@ class Flights:
                     hold_id,
                     owner=owner,
                     holder=self._holder,
+                    share=self._share,
                     now_us=self._now_us(),
                     held_until_us=self._now_us() + _HELD_S * SECOND_US,
                     expires_at_us=expires_at_us + self._kept_us,
@@ -210,6 +218,7 @@ class Flights:
                 if claim.ended is not None:
                     await land(claim.ended.ending)
                     return Landed(kept=claim.ended, replayed=True)
+                self._unclaimed.pop(hold_id, None)
                 if claim.mine:
                     flight = self._begin(hold_id, owner, partial(fly, claim.flights), land)
             if flight is not None:

@@ -22,15 +22,27 @@ from sqlalchemy import (
     delete,
     event,
     func,
+    insert,
     select,
     update,
 )
-from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.schema import CreateIndex, CreateTable
 
 from farthing.protocol.errors import Code, Refused, refuse
-from farthing.server.tables import PRAGMAS, SERVICE_CALL, SIZE
+from farthing.protocol.times import SECOND_US
+from farthing.server.tables import (
+    BEGIN,
+    COLUMNS,
+    DURABLE,
+    MIGRATIONS,
+    PRAGMAS,
+    SERVICE_CALL,
+    SET_VERSION,
+    SIZE,
+    UNTIL_POWER_FAILS,
+    VERSION,
+)
+from farthing.settlement.journal.store import Unreadable
 
 __all__ = ["Claim", "Kept", "Results", "Share"]
 
@@ -40,6 +52,11 @@ T = TypeVar("T")
 
 _NONCE_BYTES: Final = 12
 _FORGET_MAX: Final = 500
+_RETRY_S: Final = 1
+# Rows are erased within as much of their time.
+_SHARE_RETRY_S: Final = 60
+# Room is kept for as long as a call may need to be written down, whatever becomes of who asked.
+_ROOM_US: Final = 60 * SECOND_US
 _PURPOSE: Final = b"farthing-result\n"
 _CALL: Final = SERVICE_CALL.c
 
@@ -81,7 +98,7 @@ class Results:
         secret: 256 bits that everything in it is encrypted with (AES-GCM).
         entropy: random bytes of a length.
         bytes_max: how large the file may become before no new call is begun.
-        answer_bytes_max: what a call counts for until it has ended.
+        answer_bytes_max: how large the end of a call may be, and what one counts for until then.
 
     Whatever goes wrong with the file is `unavailable`.
     """
@@ -110,15 +127,56 @@ class Results:
         event.listen(self._engine, "connect", _prepare)
 
     async def open(self) -> None:
-        """Make the table where it is missing."""
+        """Make the table where it is missing, or of its older version this one.
 
-        def make(conn: Connection) -> None:
-            # Front ends that start together may all find nothing.
-            conn.execute(CreateTable(SERVICE_CALL, if_not_exists=True))
-            for index in SERVICE_CALL.indexes:
-                conn.execute(CreateIndex(index, if_not_exists=True))
+        Raises:
+            Unreadable: The file is of a newer version of this program.
+        """
+        # Front ends that start together do so one after the other.
+        await self._write(_migrate)
 
-        await self._run(make)
+    async def keep_room(
+        self, hold_id: str, *, owner: str, asking: str, share: Share, now_us: int
+    ) -> bool:
+        """Keep room for a call that is about to be begun, whatever it comes to.
+
+        Args:
+            hold_id: whose call.
+            owner: whose money it is.
+            asking: names who keeps it, for `leave_room`.
+            share: the most that may be kept for an owner, this call included.
+            now_us: the clock.
+
+        Returns:
+            False where somebody set out for it before: no room is needed.
+
+        Raises:
+            Refused: `overloaded`: there is none.
+        """
+        found = select(_CALL.flights).where(_CALL.hold_id == hold_id)
+
+        def run(conn: Connection) -> bool:
+            flights = conn.execute(found).scalar()
+            if flights:
+                return False
+            if flights == 0:
+                # Another has asked for it too; the last one who does keeps the room.
+                conn.execute(delete(SERVICE_CALL).where(_CALL.hold_id == hold_id))
+            if conn.execute(SIZE).scalar_one() >= self._bytes_max:
+                raise Refused(refuse(Code.OVERLOADED, retry_after_s=_RETRY_S))
+            self._check_share(conn, owner, share)
+            row = self._row(hold_id, owner, asking, expires_at_us=now_us + _ROOM_US)
+            conn.execute(insert(SERVICE_CALL).values(row))
+            return True
+
+        return await self._write(run, UNTIL_POWER_FAILS)
+
+    async def leave_room(self, hold_id: str, asking: str) -> None:
+        """Keep no more room for a call that nobody has set out for."""
+        left = delete(SERVICE_CALL).where(
+            _CALL.hold_id == hold_id, _CALL.holder == asking, _CALL.flights == 0
+        )
+        await self._write(lambda conn: conn.execute(left), UNTIL_POWER_FAILS)
 
     async def claim(
         self,
@@ -126,6 +184,7 @@ class Results:
         *,
         owner: str,
         holder: str,
+        share: Share,
         now_us: int,
         held_until_us: int,
         expires_at_us: int,
@@ -136,53 +195,41 @@ class Results:
             hold_id: whose call.
             owner: whose money it is.
             holder: who sets out.
+            share: the most that may be kept for an owner, where no room is kept for this call.
             now_us: the clock.
             held_until_us: until when it stays this one's without being held anew.
             expires_at_us: when the row may be forgotten, though the call never ends.
+
+        Raises:
+            Refused: `overloaded`: the owner has its share, and no room is kept.
         """
-        row = {
-            "hold_id": hold_id,
-            "owner": owner,
-            "size": self.answer_bytes_max,
+        flight = {
             "holder": holder,
             "held_until_us": held_until_us,
-            "flights": 1,
             "expires_at_us": expires_at_us,
-            "sealed": b"",
         }
-        taken = (
-            insert(SERVICE_CALL)
-            .values(row)
-            .on_conflict_do_update(
-                index_elements=[_CALL.hold_id],
-                set_={
-                    "holder": holder,
-                    "held_until_us": held_until_us,
-                    "flights": _CALL.flights + 1,
-                },
-                where=(_CALL.sealed == b"") & (_CALL.held_until_us <= now_us),
-            )
-            .returning(_CALL.flights)
+        found = select(_CALL.sealed, _CALL.expires_at_us, _CALL.held_until_us, _CALL.flights).where(
+            _CALL.hold_id == hold_id
         )
 
-        found = select(_CALL.sealed, _CALL.expires_at_us).where(_CALL.hold_id == hold_id)
-
         def run(conn: Connection) -> Claim:
-            if (flights := conn.execute(taken).scalar()) is not None:
-                return Claim(mine=True, flights=flights - 1)
-            kept = conn.execute(found).one()
-            if not kept.sealed:
+            kept = conn.execute(found).one_or_none()
+            if kept is None:
+                self._check_share(conn, owner, share)
+                row = self._row(hold_id, owner, holder, expires_at_us=expires_at_us)
+                conn.execute(insert(SERVICE_CALL).values({**row, **flight, "flights": 1}))
+                return Claim(mine=True)
+            if kept.sealed:
+                is_past = kept.expires_at_us <= now_us
+                ending = b"" if is_past else self._unsealed(hold_id, kept.sealed)
+                return Claim(ended=Kept(ending=ending, until_us=kept.expires_at_us))
+            if kept.held_until_us > now_us:
                 return Claim()
-            is_past = kept.expires_at_us <= now_us
-            ending = b"" if is_past else self._unsealed(hold_id, kept.sealed)
-            return Claim(ended=Kept(ending=ending, until_us=kept.expires_at_us))
+            taken = update(SERVICE_CALL).where(_CALL.hold_id == hold_id)
+            conn.execute(taken.values({**flight, "flights": kept.flights + 1}))
+            return Claim(mine=True, flights=kept.flights)
 
-        return await self._run(run)
-
-    async def is_known(self, hold_id: str) -> bool:
-        """Whether anybody set out to make a call, as far as is remembered."""
-        found = select(_CALL.hold_id).where(_CALL.hold_id == hold_id)
-        return await self._run(lambda conn: conn.execute(found).first() is not None)
+        return await self._write(run)
 
     async def hold_on(self, hold_id: str, holder: str, held_until_us: int) -> None:
         """Keep a call that is on its way; until a time that has passed, to let it go."""
@@ -191,7 +238,7 @@ class Results:
             .where(_CALL.hold_id == hold_id, _CALL.holder == holder, _CALL.sealed == b"")
             .values(held_until_us=held_until_us)
         )
-        await self._run(lambda conn: conn.execute(held))
+        await self._write(lambda conn: conn.execute(held))
 
     async def kept(self, hold_id: str, now_us: int) -> bytes:
         """What a call came to; empty where it has not ended, or that is no longer kept."""
@@ -201,12 +248,13 @@ class Results:
 
     async def end(self, hold_id: str, ending: bytes, expires_at_us: int) -> Kept:
         """Keep what a call came to; what was kept first stays, and is given."""
+        assert len(ending) <= self.answer_bytes_max, "what room was kept for"
         nonce = self._entropy(_NONCE_BYTES)
         sealed = nonce + self._cipher.encrypt(nonce, ending, _named(hold_id))
         ended = (
             update(SERVICE_CALL)
             .where(_CALL.hold_id == hold_id, _CALL.sealed == b"")
-            .values(sealed=sealed, size=len(sealed), expires_at_us=expires_at_us)
+            .values(sealed=sealed, size=len(ending), expires_at_us=expires_at_us)
         )
         found = select(_CALL.sealed, _CALL.expires_at_us).where(_CALL.hold_id == hold_id)
 
@@ -217,24 +265,13 @@ class Results:
             before = self._unsealed(hold_id, first.sealed)
             return Kept(ending=before, until_us=first.expires_at_us)
 
-        return await self._run(run)
+        return await self._write(run)
 
     async def forget(self, now_us: int) -> int:
         """Erase what is past its time, some at once; gives how many."""
         past = select(_CALL.hold_id).where(_CALL.expires_at_us <= now_us).limit(_FORGET_MAX)
         erased = delete(SERVICE_CALL).where(_CALL.hold_id.in_(past))
-        return await self._run(lambda conn: conn.execute(erased).rowcount)
-
-    async def share(self, owner: str) -> Share:
-        """What of the file is an owner's."""
-        found = select(func.count(), func.sum(_CALL.size)).where(_CALL.owner == owner)
-        calls, size = await self._run(lambda conn: conn.execute(found).one())
-        return Share(calls=calls, size=size or 0)
-
-    async def is_full(self) -> bool:
-        """Whether the file is as large as it may become."""
-        size = await self._run(lambda conn: conn.execute(SIZE).scalar_one())
-        return int(size) >= self._bytes_max
+        return await self._write(lambda conn: conn.execute(erased).rowcount)
 
     async def close(self) -> None:
         """Close the file."""
@@ -251,7 +288,7 @@ class Results:
         def run() -> T:
             with self._lock:
                 if self._closed:
-                    raise Refused(refuse(Code.UNAVAILABLE, retry_after_s=1))
+                    raise Refused(refuse(Code.UNAVAILABLE, retry_after_s=_RETRY_S))
                 with self._engine.begin() as conn:
                     return work(conn)
 
@@ -259,7 +296,42 @@ class Results:
             return await asyncio.to_thread(run)
         except SQLAlchemyError as error:
             log.warning("the file of calls: %s", type(error).__name__)
-            raise Refused(refuse(Code.UNAVAILABLE, retry_after_s=1)) from error
+            raise Refused(refuse(Code.UNAVAILABLE, retry_after_s=_RETRY_S)) from error
+
+    async def _write(self, work: Callable[[Connection], T], lasting: str = DURABLE) -> T:
+        """What is read and what is written is one transaction: no other front end's is between."""
+
+        def run(conn: Connection) -> T:
+            conn.exec_driver_sql(lasting)
+            conn.exec_driver_sql(BEGIN)
+            return work(conn)
+
+        return await self._run(run)
+
+    def _row(
+        self, hold_id: str, owner: str, holder: str, *, expires_at_us: int
+    ) -> dict[str, object]:
+        """Room for a call, that counts for the most that the call may come to."""
+        return {
+            "hold_id": hold_id,
+            "owner": owner,
+            "size": self.answer_bytes_max,
+            "holder": holder,
+            "held_until_us": 0,
+            "flights": 0,
+            "expires_at_us": expires_at_us,
+            "sealed": b"",
+        }
+
+    def _check_share(self, conn: Connection, owner: str, share: Share) -> None:
+        """Raise `overloaded` where one call more is more than may be kept for its owner."""
+        found = select(func.count(), func.coalesce(func.sum(_CALL.size), 0)).where(
+            _CALL.owner == owner
+        )
+        calls, size = conn.execute(found).one()
+        if calls + 1 > share.calls or size + self.answer_bytes_max > share.size:
+            text = "Too much is kept of what this organisation has called: it is erased in time."
+            raise Refused(refuse(Code.OVERLOADED, message=text, retry_after_s=_SHARE_RETRY_S))
 
     def _unsealed(self, hold_id: str, sealed: bytes) -> bytes:
         """What was sealed; nothing, where the secret has been made anew since."""
@@ -272,6 +344,20 @@ class Results:
 
 def _named(hold_id: str) -> bytes:
     return _PURPOSE + hold_id.encode()
+
+
+def _migrate(conn: Connection) -> None:
+    version = int(conn.exec_driver_sql(VERSION).scalar_one())
+    if version > len(MIGRATIONS):
+        raise Unreadable(f"the file of calls is of a newer version: {version}")
+    if version == 0:
+        # The first two did not say which they are.
+        columns = {row.name for row in conn.exec_driver_sql(COLUMNS)}
+        version = 0 if not columns else 1 if "owner" not in columns else 2
+    for step in MIGRATIONS[version:]:
+        for statement in step:
+            conn.exec_driver_sql(statement)
+    conn.exec_driver_sql(SET_VERSION.format(version=len(MIGRATIONS)))
 
 
 def _prepare(connection: object, record: object) -> None:

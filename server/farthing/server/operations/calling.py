@@ -111,11 +111,19 @@ async def make(market: Market, errand: Errand, flights: int, progress: Progress)
                 return (await _failed(market, errand, refusal=refused.refusal)).to_bytes()
             wait_s = max(wait_s, min(refused.refusal.retry_after_s, _BACKOFF_S_MAX))
         else:
-            return (await _judged(market, errand, delivered)).to_bytes()
+            return await _bounded(market, errand, await _judged(market, errand, delivered))
         if may_call:
             await asyncio.sleep(wait_s)
             wait_s = min(wait_s * 2, _BACKOFF_S_MAX)
     return (await _unanswered(market, errand)).to_bytes()
+
+
+async def _bounded(market: Market, errand: Errand, ending: Ending) -> bytes:
+    """An ending as it is kept: one that room was not kept for is nothing."""
+    kept = ending.to_bytes()
+    if len(kept) <= market.flights.ending_bytes_max:
+        return kept
+    return (await _failed(market, errand, "The answer is too large to be kept.")).to_bytes()
 
 
 async def _judged(market: Market, errand: Errand, delivered: Delivered) -> Ending:

@@ -21,6 +21,7 @@ from farthing.protocol.records import Record
 from farthing.protocol.usage import BATCH_EVENTS_MAX, BILLED, METERS_MAX
 
 __all__ = [
+    "CHANGES_MAX",
     "CORRECT_USAGE",
     "CallBack",
     "Correction",
@@ -37,6 +38,8 @@ __all__ = [
 ]
 
 CORRECT_USAGE: Final = "correct_usage"
+CHANGES_MAX: Final = 32
+"""How often a charge has changed when no more of it is corrected: each holds its whole batch."""
 
 _ID_CHARACTERS_MAX: Final = 64
 _NUMBER: Final = re.compile(r"[1-9][0-9]{0,15}")

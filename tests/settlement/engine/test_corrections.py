@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from msgspec import structs
 
 from farthing.protocol.audit import verify_journal
+from farthing.protocol.corrections import CHANGES_MAX
 from farthing.protocol.errors import Code, Refusal, refuse
 from farthing.protocol.messages.charges import REFUND_CHARGE, RefundCharge
 from farthing.protocol.rating import rate
@@ -139,6 +140,18 @@ def test_what_is_taken_back_leaves_the_day_that_it_counted_on(later_s: int, left
     allowance = trade.room.state.allowances[trade.agreement_id]
     assert allowance.used_today == {"page": left}
     assert trade.room.state.positions[trade.agreement_id] == {"page": 7}
+
+
+def test_a_charge_is_corrected_so_often_and_refunded_from_then_on() -> None:
+    trade, charge_id = reported(*[1] * (CHANGES_MAX + 1))
+    for seq in range(1, CHANGES_MAX + 1):
+        corrected(trade, charge_id, {seq: 1})
+
+    more = correct(trade, charge_id, {CHANGES_MAX + 1: {"page": 1}})
+
+    assert more.refusal.code is Code.USAGE_INVALID
+    assert more.refusal.path == "charge_id"
+    Treasury(trade).refund(charge_id, PAGE)
 
 
 def test_what_was_billed_before_the_limits_frees_nothing_of_the_day() -> None:

@@ -19,9 +19,9 @@ from farthing.protocol.messages.charges import (
     ListCharges,
     RefundCharge,
 )
+from farthing.protocol.messages.corrections import UsageCorrection
 from farthing.protocol.messages.holds import Charge as ChargeView
 from farthing.protocol.messages.listings import Document
-from farthing.protocol.records import Record
 from farthing.protocol.signatures import read_header
 from farthing.protocol.times import format_time
 from farthing.protocol.wire import Usage, money
@@ -64,10 +64,7 @@ async def explain_charge(market: Market, caller: Caller, ask: ExplainCharge) -> 
     record = await record_at(market, charge.seq)
     decided = cast("dict[str, Json]", record.decided)
     calls = reported_calls(record) if charge.session_id else []
-    corrections = await _corrections(market, charge)
-    taken_back = {
-        each.seq: _usage(each.usage) for other in corrections for each in correction_of(other).calls
-    }
+    corrections, taken_back = await _corrections(market, charge)
     return Reply(
         answer=Explanation(
             charge=charge_view(charge, lines_view(record)),
@@ -79,7 +76,7 @@ async def explain_charge(market: Market, caller: Caller, ask: ExplainCharge) -> 
                 for each in calls[ask.first : ask.first + ask.limit]
             ),
             calls_in_all=len(calls),
-            corrections=tuple(map(correction_answer, corrections)),
+            corrections=corrections,
         )
     )
 
@@ -158,12 +155,19 @@ def call_cost(call: ReportedCall, asset: str, taken_back: tuple[Usage, ...] = ()
     )
 
 
-async def _corrections(market: Market, charge: Charge) -> list[Record]:
-    """The records that took usage of a charge back; there are at most as many as calls."""
-    if not charge.corrected:
-        return []
-    trail = [await record_at(market, seq) for seq in charge.trail_seqs]
-    return [each for each in trail if each.operation == CORRECT_USAGE]
+async def _corrections(
+    market: Market, charge: Charge
+) -> tuple[tuple[UsageCorrection, ...], dict[int, tuple[Usage, ...]]]:
+    """The corrections of a charge, and what they took back of each call."""
+    corrections: list[UsageCorrection] = []
+    taken_back: dict[int, tuple[Usage, ...]] = {}
+    # One record at a time: each holds what every call of the batch had used.
+    for seq in charge.trail_seqs if charge.corrected else ():
+        record = await record_at(market, seq)
+        if record.operation == CORRECT_USAGE:
+            corrections.append(correction_answer(record))
+            taken_back |= {each.seq: _usage(each.usage) for each in correction_of(record).calls}
+    return tuple(corrections), taken_back
 
 
 def _usage(usage: Mapping[str, int]) -> tuple[Usage, ...]:

@@ -26,6 +26,7 @@ from farthing.protocol.purposes import may_sign
 from farthing.protocol.reconciliation import (
     Acknowledged,
     GatewayCount,
+    TakenBack,
     ack_of,
     reconcile,
     taken_back_by,
@@ -192,7 +193,13 @@ async def _compared(
         record = await record_at(market, report.seq)
         calls += reported_calls(record)
         acks.add(ack_of(record))
-    corrections = [await record_at(market, seq) for seq in page.corrections[session_id]]
+    taken_back: dict[int, Mapping[str, int]] = {}
+    back_units = 0
+    # One record at a time: each holds what every call of its charge had used.
+    for seq in page.corrections[session_id]:
+        back = taken_back_by([await record_at(market, seq)])
+        taken_back |= back.calls
+        back_units += back.units
     # Twenty thousand calls take a while, in which others shall be answered.
     found = await asyncio.to_thread(
         reconcile,
@@ -200,7 +207,7 @@ async def _compared(
         listed.calls,
         acks,
         gateway,
-        taken_back=taken_back_by(corrections),
+        taken_back=TakenBack(calls=taken_back, units=back_units),
         session_id=session_id,
     )
     return Tallied(session=listed.session, found=found, gateway=gateway)

@@ -12,7 +12,7 @@ from typing import cast
 from msgspec.structs import replace
 
 from farthing.protocol.canonical import Json
-from farthing.protocol.corrections import Correction, misfit, worth
+from farthing.protocol.corrections import CHANGES_MAX, Correction, misfit, worth
 from farthing.protocol.errors import Code, Refusal, refuse
 from farthing.protocol.ids import derive_id
 from farthing.protocol.messages.corrections import UsageCorrection
@@ -127,5 +127,8 @@ def _correctable(state: State, call: Call, body: Corrected) -> Charge | Refusal:
         return refuse(Code.SIGNATURE_INVALID, path="signature")
     if not charge.session_id:
         text = "The charge is of a hold; it can be refunded."
+        return refuse(Code.USAGE_INVALID, path="charge_id", message=text)
+    if len(charge.trail_seqs) >= CHANGES_MAX:
+        text = "The charge has changed too often to be corrected; it can be refunded."
         return refuse(Code.USAGE_INVALID, path="charge_id", message=text)
     return fault or charge

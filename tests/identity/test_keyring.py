@@ -3,6 +3,7 @@
 import json
 import os
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
@@ -15,12 +16,17 @@ from farthing.identity.keyring import (
     retire,
 )
 from farthing.protocol.keys import PrivateKey
+from farthing.protocol.succession import SUCCESSIONS, followed
 
 ORIGIN = "market.example/journal"
 
 
 def opened(folder: Path, *, begun: bool = False, origin: str = ORIGIN) -> Keyring:
     return open_keyring(folder, os.urandom, origin=origin, begun=begun)
+
+
+def published(keyring: Keyring) -> list[dict[str, Any]]:
+    return cast("list[dict[str, Any]]", keyring.jwks()["keys"])
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -183,11 +189,11 @@ def test_of_two_first_starts_at_once_both_end_with_the_same_keys(tmp_path: Path)
 def test_the_key_set_holds_what_the_platform_signs_with_and_no_staff(tmp_path: Path) -> None:
     keyring = opened(tmp_path)
 
-    assert [key["kid"] for key in keyring.jwks()["keys"]] == [
+    assert [key["kid"] for key in published(keyring)] == [
         keyring[Purpose.PLATFORM].thumbprint,
         keyring[Purpose.JOURNAL].thumbprint,
     ]
-    assert {name for key in keyring.jwks()["keys"] for name in key} == {
+    assert {name for key in published(keyring) for name in key} == {
         "kty", "crv", "x", "alg", "kid", "use",
     }  # fmt: skip
 
@@ -199,12 +205,14 @@ def test_a_retired_key_is_published_for_ever_and_its_private_half_is_gone(tmp_pa
     last = _retired(tmp_path, Purpose.JOURNAL)
 
     again = opened(tmp_path, begun=True)
-    kids = [key["kid"] for key in again.jwks()["keys"]]
+    kids = [key["kid"] for key in published(again)]
     assert again[Purpose.JOURNAL].thumbprint == last.thumbprint
     assert [key.thumbprint for key in again.retired[Purpose.JOURNAL]] == [
         key.thumbprint for key in old
     ]
     assert kids[1:] == [key.thumbprint for key in (last, *reversed(old))]
+    named = cast("list[object]", again.jwks()[SUCCESSIONS])
+    assert followed({old[0].thumbprint: old[0].public}, named) == [old[1].public, last.public]
     secrets = [key.private_jwk()["d"].encode() for key in old]
     assert not [d for d in secrets for data in files(tmp_path).values() if d in data]
     assert again.origin == ORIGIN
@@ -221,7 +229,7 @@ def test_a_retirement_that_was_cut_short_names_its_key_once(tmp_path: Path) -> N
     retire(tmp_path, Purpose.PLATFORM, os.urandom)
     keyring.path(Purpose.PLATFORM).write_bytes(private)
 
-    kids = [key["kid"] for key in opened(tmp_path, begun=True).jwks()["keys"]]
+    kids = [key["kid"] for key in published(opened(tmp_path, begun=True))]
 
     assert len(kids) == len(set(kids)) == 2
 
@@ -244,8 +252,8 @@ def test_the_key_that_pays_vendors_is_made_anew_and_published_nowhere(tmp_path: 
     again = opened(tmp_path, begun=True)
 
     assert again[Purpose.PAYER].thumbprint != first[Purpose.PAYER].thumbprint
-    published = {key["kid"] for key in again.jwks()["keys"]}
-    assert published & {first[Purpose.PAYER].thumbprint, again[Purpose.PAYER].thumbprint} == set()
+    shown = {key["kid"] for key in published(again)}
+    assert shown & {first[Purpose.PAYER].thumbprint, again[Purpose.PAYER].thumbprint} == set()
 
 
 def test_a_secret_is_made_once_and_is_its_owners_alone(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from farthing.clients.countings import booked
 from farthing.clients.delegated import Delegating
 from farthing.clients.documents import arguments_sha256, sign_acceptance, usage_of
 from farthing.clients.home import Home, default_home
+from farthing.clients.pins import Pins
 from farthing.clients.purchases import (
     check_arguments,
     check_total,
@@ -112,7 +113,7 @@ class Buyer(Spender, Delegating, AccountHolder, Reconciling, Limiting):
         on_sign: OnSign = _nobody_told,
     ) -> None:
         self.connection = connection
-        self._keys = platform_keys
+        self._keys = None if platform_keys is None else Pins(platform_keys, connection)
         self._on_sign = on_sign
         self._documents: dict[str, dict[str, Json]] = {}
         self._books = books
@@ -356,9 +357,15 @@ class Buyer(Spender, Delegating, AccountHolder, Reconciling, Limiting):
         return await asyncio.to_thread(booked, self.books, agreement_id)
 
     async def platform_keys(self) -> Mapping[str, PublicKey]:
-        """The platform's keys: those pinned, else those it published when first asked."""
+        """The platform's keys: those pinned, else those it published when first asked.
+
+        Their successors are among them, once something was signed by one.
+        """
+        return await self._pins()
+
+    async def _pins(self) -> Pins:
         if self._keys is None:
-            self._keys = await self.connection.platform_keys()
+            self._keys = Pins(await self.connection.platform_keys(), self.connection)
         return self._keys
 
     async def document(self, sha256: str) -> dict[str, Json]:
@@ -452,7 +459,8 @@ class Buyer(Spender, Delegating, AccountHolder, Reconciling, Limiting):
         return await self.agreement(str(outcome.answer["agreement_id"]))
 
     async def _read_quote(self, quote: Quote) -> QuoteDocument:
-        keys = await self.platform_keys()
+        keys = await self._pins()
+        await keys.meet(quote.signature)
         document = read_quote(quote.document, quote.signature, keys.get)
         if isinstance(document, Refusal):
             raise Unverified(f"the quote: {document.message} ({document.path})")

@@ -5,10 +5,12 @@ Boundary: one charge at a time, whatever it came from. Source: spec/receipts.md,
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 from farthing.clients.files import write_whole
+from farthing.clients.pins import verified
 from farthing.clients.transport import Connection
 from farthing.protocol.errors import Unverified
 from farthing.protocol.evidence import gather
@@ -73,17 +75,11 @@ class Charged(ABC):
 
     async def proven(self, receipt: Receipt, charge_id: str) -> Record:
         """The record that a receipt proves with the platform's key; raises as `receipt`."""
-        faults: list[str] = []
-        for key in (await self.platform_keys()).values():
-            try:
-                record = verify_receipt(receipt, key).record
-            except Unverified as error:
-                faults.append(str(error))
-                continue
-            if not any(each.noun == "charge" and each.id == charge_id for each in record.changed):
-                raise Unverified(f"receipt {receipt.seq} is not of {charge_id}")
-            return record
-        raise Unverified(faults[0] if faults else "the platform publishes no key")
+        keys = await self.platform_keys()
+        record = (await verified(keys, partial(verify_receipt, receipt))).record
+        if not any(each.noun == "charge" and each.id == charge_id for each in record.changed):
+            raise Unverified(f"receipt {receipt.seq} is not of {charge_id}")
+        return record
 
     async def save_evidence(self, charge_id: str, path: Path) -> None:
         """Write the evidence pack of a charge; `farthing verify` reads it with no server."""

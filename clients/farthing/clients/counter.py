@@ -21,6 +21,7 @@ from farthing.clients.entitlements import (
     claimed,
     claimed_hold,
 )
+from farthing.clients.pins import Pins
 from farthing.clients.pruning import Pruning
 from farthing.clients.session_desk import CallWork, SessionDesk
 from farthing.clients.session_desks import DESKS_MAX, UNSIGNED_CALLS_MAX, SessionDesks
@@ -75,7 +76,7 @@ class Counter:
 
     Args:
         vendor: The vendor's side of the platform.
-        platform_keys: The platform's keys by thumbprint, pinned.
+        platform_keys: The platform's keys by thumbprint, pinned; their successors are learnt.
         spool: Where work is remembered; `close` closes it.
         unsigned_calls_max: How many calls' worth may run in a session that nothing signed covers.
         desks_max: How many sessions may have a desk in memory at once.
@@ -92,7 +93,7 @@ class Counter:
     ) -> None:
         self._vendor = vendor
         self._platform = vendor.connection.url
-        self._platform_keys = platform_keys
+        self._platform_keys = Pins(platform_keys, vendor.connection)
         self._clock = vendor.connection.clock
         self.deliveries = Deliveries(vendor, spool)
         usage = UsageSpool(spool.file)
@@ -149,6 +150,7 @@ class Counter:
     async def _of_hold(
         self, ware: Ware, presented: Presented, args_sha256: str, run: Run
     ) -> Sold | Refusal:
+        await self._platform_keys.meet(presented.entitlement)
         entry = await self.deliveries.find(claimed_hold(presented))
         paid = check_payment(
             presented,
@@ -205,9 +207,10 @@ class Counter:
         self, ware: Ware, presented: Presented, args_sha256: str
     ) -> tuple[Entitlement, SessionDesk, Vouched]:
         now_us, done_at_us = self._clock(), None
-        entitlement = self._entitled.get(presented.entitlement) or self._check_entitled(
-            presented.entitlement, now_us
-        )
+        entitlement: Entitlement | Refusal | None = self._entitled.get(presented.entitlement)
+        if entitlement is None:
+            await self._platform_keys.meet(presented.entitlement)
+            entitlement = self._check_entitled(presented.entitlement, now_us)
         if isinstance(entitlement, Refusal) or now_us >= entitlement.expires_at_us:
             # The session is over: what was done in time can still be asked for.
             done_at_us = await self._done_at_us(presented, args_sha256)

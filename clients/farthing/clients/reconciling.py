@@ -5,8 +5,10 @@ proves is read from its record. Source: spec/metering.md.
 """
 
 from collections.abc import Iterable
+from functools import partial
 
 from farthing.clients.gathering import SignedCount, gathered, with_count
+from farthing.clients.pins import verified
 from farthing.clients.transport import Connection
 from farthing.protocol.calls import ReportedCall, proven_call
 from farthing.protocol.errors import Unverified
@@ -115,23 +117,17 @@ class Reconciling:
         """
         ask = GetCallReceipt(session_id=session_id, call=call)
         answer = await self.connection.call(GET_CALL_RECEIPT, ask)
-        faults: list[str] = []
-        for key in (await self.connection.platform_keys()).values():
-            try:
-                record = verify_receipt(answer.receipt, key).record
-            except Unverified as error:
-                faults.append(str(error))
-                continue
-            proven = proven_call(
-                record,
-                session_id,
-                call,
-                place=answer.place,
-                event=answer.event,
-                path=answer.path,
-            )
-            told = (answer.place, answer.cost.amount.units, answer.cost.rejected)
-            if told != (proven.place, proven.amount_units, proven.fault):
-                raise Unverified(f"the answer on call {call} is not what its record says")
-            return answer, proven
-        raise Unverified(faults[0] if faults else "the platform publishes no key")
+        keys = await self.connection.platform_keys()
+        record = (await verified(keys, partial(verify_receipt, answer.receipt))).record
+        proven = proven_call(
+            record,
+            session_id,
+            call,
+            place=answer.place,
+            event=answer.event,
+            path=answer.path,
+        )
+        told = (answer.place, answer.cost.amount.units, answer.cost.rejected)
+        if told != (proven.place, proven.amount_units, proven.fault):
+            raise Unverified(f"the answer on call {call} is not what its record says")
+        return answer, proven

@@ -153,16 +153,25 @@ class Connection:
         Raises:
             Unreachable: The platform did not answer with a key set.
         """
+        members = (await self.key_set())["keys"]
+        keys = [key for member in members if (key := _public_key(member)) is not None]
+        return {key.thumbprint: key for key in keys}
+
+    async def key_set(self) -> dict[str, Any]:
+        """The platform's key set as it publishes it; `keys` is a list.
+
+        Raises:
+            Unreachable: The platform did not answer with a key set.
+        """
         url = f"{self.url}/.well-known/jwks.json"
         try:
             response = await self.http.get(url, timeout=self.timeout_s)
-            members = orjson.loads(response.content)["keys"] if response.is_success else None
-        except (httpx2.HTTPError, orjson.JSONDecodeError, KeyError, TypeError) as error:
+            found = orjson.loads(response.content) if response.is_success else None
+        except (httpx2.HTTPError, orjson.JSONDecodeError) as error:
             raise Unreachable(f"{url} did not answer with a key set") from error
-        if not isinstance(members, list):
+        if not isinstance(found, dict) or not isinstance(found.get("keys"), list):
             raise Unreachable(f"{url} did not answer with a key set")
-        keys = [key for member in members if (key := _public_key(member)) is not None]
-        return {key.thumbprint: key for key in keys}
+        return found
 
     def new_key(self) -> str:
         """A fresh idempotency key."""

@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Final
 
 from farthing.protocol import base64url
-from farthing.protocol.canonical import InvalidJson, canonical_bytes, parse_json
+from farthing.protocol.canonical import InvalidJson, Json, canonical_bytes, parse_json
 from farthing.protocol.errors import FarthingError
 from farthing.protocol.keys import InvalidKey, PrivateKey, PublicKey
+from farthing.protocol.succession import SUCCESSIONS, sign_succession
 
 __all__ = ["Keyring", "Purpose", "UnusableKeys", "open_keyring", "open_secret", "retire"]
 
@@ -28,6 +29,7 @@ _FILE_BYTES_MAX: Final = 4096
 _OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
 _ORIGIN: Final = "journal.origin"
 _RETIRED: Final = "retired"
+_SUCCESSION: Final = ".succession.json"
 
 
 class Purpose(StrEnum):
@@ -59,6 +61,7 @@ class Keyring:
         keys: by purpose; a staff key that was taken elsewhere is absent.
         publics: the public halves of all of them, held or not.
         retired: the public halves of keys that signed before, oldest first.
+        successions: what each of them said of the next, oldest first.
         created: whether this start made them.
     """
 
@@ -67,6 +70,7 @@ class Keyring:
     keys: Mapping[Purpose, PrivateKey]
     publics: Mapping[Purpose, PublicKey]
     retired: Mapping[Purpose, tuple[PublicKey, ...]]
+    successions: tuple[Mapping[str, Json], ...]
     created: bool
 
     def __getitem__(self, purpose: Purpose) -> PrivateKey:
@@ -89,8 +93,11 @@ class Keyring:
         """The file of a key."""
         return _path(self.folder, purpose)
 
-    def jwks(self) -> dict[str, list[dict[str, str]]]:
-        """What the platform publishes: every key it signs or ever signed with (RFC 7517)."""
+    def jwks(self) -> dict[str, Json]:
+        """What the platform publishes: every key it signs or ever signed with (RFC 7517).
+
+        Beside them, how each of them came after another.
+        """
         # By thumbprint, once each: a retirement that was cut short left its key in both places.
         published = {
             key.thumbprint: key
@@ -101,7 +108,8 @@ class Keyring:
             "keys": [
                 {**key.jwk(), "alg": key.alg, "kid": thumbprint, "use": "sig"}
                 for thumbprint, key in published.items()
-            ]
+            ],
+            SUCCESSIONS: [dict(each) for each in self.successions],
         }
 
 
@@ -139,6 +147,7 @@ def open_keyring(
         keys=keys,
         publics={purpose: key.public for purpose, key in keys.items()},
         retired={purpose: _retired(folder, purpose) for purpose in Purpose},
+        successions=_successions(folder),
         created=bool(missing) and not begun,
     )
 
@@ -173,24 +182,29 @@ def retire(folder: Path, purpose: Purpose, entropy: Callable[[int], bytes]) -> P
     """Put a new key in the place of one the platform signs with. The server must be stopped.
 
     The old private half is gone afterwards; its public half stays, so that what it signed
-    verifies for ever.
+    verifies for ever. The last thing it signs is who comes after it.
+
+    Returns:
+        The new key's public half.
 
     Raises:
         UnusableKeys, OSError: as `open_keyring`.
     """
     if purpose not in _OWN:
         raise UnusableKeys(f"the {purpose.value}'s key is a principal's: use rotate_key")
-    old = _private(_path(folder, purpose)).public
+    old = _private(_path(folder, purpose))
+    key = PrivateKey.from_seed(entropy(_SEED_BYTES))
+    named = sign_succession(old, key.public, origin=_origin(folder), purpose=purpose.value)
     history = folder / _RETIRED
     history.mkdir(mode=0o700, exist_ok=True)
     place = len(_retired(folder, purpose)) + 1
     name = f"{purpose.value}-{place:04d}.jwk"
-    _write_new(history / name, canonical_bytes(dict(old.jwk())) + b"\n")
-    key = PrivateKey.from_seed(entropy(_SEED_BYTES))
+    _write_new(history / name, canonical_bytes(dict(old.public.jwk())) + b"\n")
+    _write_new(_succession(history / name), canonical_bytes(named) + b"\n")
     new = _part(folder, purpose.value, canonical_bytes(key.private_jwk()) + b"\n")
     new.replace(_path(folder, purpose))
     _sync(folder)
-    return old
+    return key.public
 
 
 def _path(folder: Path, purpose: Purpose) -> Path:
@@ -226,7 +240,17 @@ def _retired(folder: Path, purpose: Purpose) -> tuple[PublicKey, ...]:
         raise UnusableKeys(f"{folder / _RETIRED} holds what is no public key: {error}") from None
 
 
-def _jwk(path: Path) -> Mapping[str, object]:
+def _successions(folder: Path) -> tuple[Mapping[str, Json], ...]:
+    """In the order in which each purpose's keys were retired."""
+    files = sorted((folder / _RETIRED).glob(f"*-*{_SUCCESSION}"))
+    return tuple(_jwk(file) for file in files)
+
+
+def _succession(retired: Path) -> Path:
+    return retired.with_suffix(_SUCCESSION)
+
+
+def _jwk(path: Path) -> Mapping[str, Json]:
     with path.open("rb") as file:
         raw = file.read(_FILE_BYTES_MAX)
     try:

@@ -67,6 +67,7 @@ class Typ(StrEnum):
     ROTATION = "farthing-rotation+json"
     NEW_KEY = "farthing-key+json"
     GATEWAY = "farthing-gateway+json"
+    SUCCESSION = "farthing-succession+json"
 
 
 class SignatureFault(StrEnum):

@@ -1,4 +1,4 @@
-"""The server's own commands, added to `farthing`: serve, backup, restore, audit.
+"""The server's own commands, added to `farthing`: serve, backup, restore, retire-key, audit.
 
 Boundary: each loads what it runs when it runs; the help of `farthing` loads no server.
 Source: spec/cli.md.
@@ -105,6 +105,31 @@ def restore(
 
         settings = load_settings({"data_dir": data_dir})
         for line in restored(settings, source):
+            typer.echo(line)
+
+
+@commands.command(
+    "retire-key", rich_help_panel=PANEL, epilog="Example: farthing retire-key platform"
+)
+def retire_key(
+    purpose: Annotated[
+        str,
+        typer.Argument(
+            metavar="PURPOSE",
+            help="platform (quotes, entitlements) or journal (tree heads).",
+            show_default=False,
+        ),
+    ],
+    data_dir: DataDir = None,
+) -> None:
+    """Put a new key in the place of one that a stopped server signs with.
+
+    The old one's last signature names the new one, so that who pinned it goes on.
+    """
+    with _stopping():
+        from farthing.server.custody import key_retired  # noqa: PLC0415  # as above
+
+        for line in key_retired(load_settings({"data_dir": data_dir}), purpose):
             typer.echo(line)
 
 

@@ -1,19 +1,24 @@
-"""Keeping a journal beside the server that writes it: put a backup back.
+"""Keeping a journal beside the server that writes it: put a backup back, retire a key.
 
 Boundary: files and what a person reads about them; nothing here serves.
 """
 
 import os
 from pathlib import Path
+from typing import Final
 
-from farthing.identity.keyring import Keyring, Purpose, open_keyring
+from farthing.identity.keyring import Keyring, Purpose, UnusableKeys, open_keyring, retire
 from farthing.protocol.keys import PublicKey
 from farthing.server.engine import now_us
 from farthing.server.settings import Settings
 from farthing.settlement.journal.backup import restore
+from farthing.settlement.journal.lock import FileLock
 from farthing.settlement.machine import MACHINE
 
-__all__ = ["restored"]
+__all__ = ["key_retired", "restored"]
+
+
+_SIGNING: Final = (Purpose.PLATFORM.value, Purpose.JOURNAL.value)
 
 
 def restored(settings: Settings, source: Path) -> list[str]:
@@ -43,6 +48,32 @@ def restored(settings: Settings, source: Path) -> list[str]:
     if done.replaced:
         lines.append(f"The replaced database is kept at {done.replaced}.")
     return lines
+
+
+def key_retired(settings: Settings, name: str) -> list[str]:
+    """Put a new key in the place of the platform's key of a name, and say what follows.
+
+    Raises:
+        DatabaseInUse: a server runs; its front ends would go on with the old key.
+        UnusableKeys, OSError: as `identity.keyring.retire`.
+    """
+    if name not in _SIGNING:
+        text = f"{name} is not a key to retire: {' and '.join(_SIGNING)} are"
+        raise UnusableKeys(f"{text}; admin and treasurer replace their own (farthing keys rotate)")
+    purpose = Purpose(name)
+    lock = FileLock(settings.database_path)
+    lock.acquire()
+    try:
+        old = _keyring(settings).public(purpose)
+        new = retire(settings.keys_dir, purpose, os.urandom)
+    finally:
+        lock.release()
+    return [
+        f"Retired {old.thumbprint}: what it signed verifies for ever, and it signs nothing more.",
+        f"From the next start the {name} key is {new.thumbprint}.",
+        f"Keep a copy of {settings.keys_dir}: no server goes on without the new key.",
+        "Vendors and buyers that pinned the old key learn the new one from its last signature.",
+    ]
 
 
 def _keyring(settings: Settings) -> Keyring:

@@ -5,6 +5,7 @@ Boundary: reads; a file is written only where it is named. Verifying needs no pl
 
 from collections.abc import Iterable
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, cast
 
@@ -59,11 +60,9 @@ def explain(session: Session, charge: ChargeArgument) -> None:
 def receipts(session: Session, charge: ChargeArgument, *, out: OutOption = None) -> None:
     """Get the receipt of a charge: its record, proven under a signed tree head (its parties)."""
     receipt = session.call(GET_RECEIPT, GetReceipt(charge_id=charge))
-    keys = session.pinned_keys()
-    if keys is not None:
-        record = proven_record(receipt, keys)
-        if all(change.id != charge for change in record.changed):
-            raise Unverified(f"the receipt is of another record than that of {charge}")
+    record = proven_record(session, receipt)
+    if record is not None and all(change.id != charge for change in record.changed):
+        raise Unverified(f"the receipt is of another record than that of {charge}")
     if out is None:
         session.show(receipt, _receipt)
         return
@@ -235,21 +234,24 @@ def _operation(name: str) -> AnyOperation:
     return operation
 
 
-def proven_record(receipt: Receipt, keys: dict[str, Any]) -> Record:
-    """The record of a receipt, under a tree head that one of the pinned keys signed.
+def proven_record(session: Session, receipt: Receipt) -> Record | None:
+    """The record of a receipt, under a tree head that a pinned key or its successor signed.
+
+    Returns:
+        None where no key is pinned.
 
     Raises:
         Unverified: it is under none.
     """
+    from farthing.clients.pins import Pins, verified  # noqa: PLC0415 - loads cryptography
     from farthing.protocol.receipts import verify_receipt  # noqa: PLC0415 - loads cryptography
 
-    faults = []
-    for key in keys.values():
-        try:
-            return verify_receipt(receipt, key).record
-        except Unverified as error:
-            faults.append(str(error))
-    raise Unverified(f"the receipt under the pinned keys: {'; '.join(faults)}")
+    pinned = session.pinned_keys()
+    if pinned is None:
+        return None
+    check = partial(verify_receipt, receipt)
+    proven = session.run(lambda connection: verified(Pins(pinned, connection), check), signed=False)
+    return proven.record
 
 
 def postings_table(console: Console, postings: Iterable[dict[str, object]]) -> None:

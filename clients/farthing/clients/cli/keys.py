@@ -4,6 +4,7 @@ Boundary: the file of one key and what the platform is told about it.
 """
 
 import asyncio
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -24,7 +25,8 @@ from farthing.protocol.messages.agents import (
 )
 
 if TYPE_CHECKING:
-    from farthing.protocol.keys import PrivateKey
+    from farthing.clients.transport import Connection
+    from farthing.protocol.keys import PrivateKey, PublicKey
 
 __all__ = ["commands"]
 
@@ -105,12 +107,21 @@ def add_metering(
 
 @command(keys, "platform", example="farthing keys platform")
 def platform(session: Session) -> None:
-    """List the keys that the platform publishes, and which of them are pinned in the home."""
-    found = session.run(lambda connection: connection.platform_keys(), signed=False)
+    """List the keys that the platform publishes: pinned in the home, named by one, or neither."""
     pinned = session.pinned_keys() or {}
-    session.show_facts(
-        {each: "pinned" if each in pinned else "not pinned" for each in sorted(found)}
-    )
+    found, named = session.run(lambda connection: _published(connection, pinned), signed=False)
+    standing = dict.fromkeys(named, "named by one that is pinned") | dict.fromkeys(pinned, "pinned")
+    session.show_facts({each: standing.get(each, "not pinned") for each in sorted(found)})
+
+
+async def _published(
+    connection: "Connection", pinned: Mapping[str, "PublicKey"]
+) -> tuple[list[str], list[str]]:
+    """What the platform publishes, and what of that the pinned keys lead to."""
+    from farthing.clients.pins import Pins  # noqa: PLC0415 - loads cryptography
+
+    found = await connection.platform_keys()
+    return list(found), [key.thumbprint for key in await Pins(pinned, connection).follow()]
 
 
 @command(keys, "rotate", example="farthing keys rotate")

@@ -81,11 +81,11 @@ def receipt(
 ) -> None:
     """Get the receipt of one call, proven under the pinned keys (its parties)."""
     answer = session.call(GET_CALL_RECEIPT, GetCallReceipt(session_id=spending, call=call))
-    if (keys := session.pinned_keys()) is not None:
+    if (record := proven_record(session, answer.receipt)) is not None:
         from farthing.protocol.calls import proven_call  # noqa: PLC0415 - for who has keys
 
         proven = proven_call(
-            proven_record(answer.receipt, keys),
+            record,
             spending,
             call,
             place=answer.place,

@@ -107,9 +107,8 @@ def record(
 ) -> None:
     """Open a line of a statement: the record behind it, what it moved, its proof verified."""
     answer = session.call(GET_RECORD, GetRecord(seq=seq))
-    keys = session.pinned_keys()
-    if keys is not None:
-        check_view(answer, seq, proven_record(answer.receipt, keys))
+    if (proven := proven_record(session, answer.receipt)) is not None:
+        check_view(answer, seq, proven)
     session.show(answer, _record)
 
 

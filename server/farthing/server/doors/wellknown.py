@@ -3,7 +3,7 @@
 Boundary: asks dispatch like every other door. Source: spec/transport-mcp.md.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import Final, cast
 
@@ -35,9 +35,7 @@ _FOR_NOW: Final = {"cache-control": "no-store"}
 _TERMS: Final = canonical_bytes(standard_terms())
 
 
-def routes(
-    market: Market, jwks: dict[str, list[dict[str, str]]], is_healthy: Callable[[], bool]
-) -> list[Route]:
+def routes(market: Market, jwks: Mapping[str, Json], is_healthy: Callable[[], bool]) -> list[Route]:
     """The routes of the public door."""
 
     async def health(request: Request) -> Response:

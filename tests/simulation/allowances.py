@@ -10,13 +10,14 @@ from farthing.protocol.messages import allowances
 from farthing.protocol.times import DAY_US, SECOND_US, format_time
 from farthing.protocol.wire import Usage
 from farthing.settlement.engine.commands import Command
-from tests.simulation.sessions import Spending
+from tests.simulation.cards import METERS
+from tests.simulation.lanes import Laning
 
 __all__ = ["Allowing"]
 
 
 @dataclass(slots=True)
-class Allowing(Spending):
+class Allowing(Laning):
     """A crowd that limits what may be used."""
 
     def propose(self) -> Command | None:
@@ -24,8 +25,11 @@ class Allowing(Spending):
         agreement = self._any("agreement")
         if agreement is None:
             return None
-        pages = self.chance.choice((0, 3, 20, 100, 2_000))
-        limit = (Usage(meter="page", quantity=str(pages)),)
+        meters = {"page", self.chance.choice(METERS)}
+        limit = tuple(
+            Usage(meter=meter, quantity=str(self.chance.choice((0, 3, 20, 100, 2_000))))
+            for meter in sorted(meters)
+        )
         enforcement: Any = "refuse" if self.chance.random() < 0.8 else "report"
         expires_in_us = self.chance.choice((0, 0, 0, 30 * SECOND_US, DAY_US))
         ask = allowances.ProposeAllowance(

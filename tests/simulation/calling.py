@@ -17,6 +17,7 @@ from farthing.protocol.wire import Usage
 from farthing.settlement.engine.commands import Command, platform_command
 from farthing.settlement.engine.holds import Capture
 from farthing.settlement.engine.services import AbandonHold, AcceptAnswer, ServiceCall
+from tests.simulation.cards import UNKNOWN, some_of
 from tests.simulation.machines import Manning
 from tests.simulation.parties import ARGS, BODY, signed
 
@@ -33,9 +34,11 @@ class Calling(Manning):
         if agreement is None:
             return None
         pages = self.chance.choice((0, 1, 2, 3, 9, 40, 1_000, 10**14))
-        workload = [Usage(meter="page", quantity=str(pages))]
+        card = self.books.documents[agreement["rate_card_sha256"]]
+        wanted = some_of(self.chance, card, pages)
+        workload = [Usage(meter=meter, quantity=str(n)) for meter, n in wanted.items()]
         if self.chance.random() < 0.05:
-            workload.append(Usage(meter=self.chance.choice(("page", "word")), quantity="2"))
+            workload.append(Usage(meter=self.chance.choice(("page", UNKNOWN)), quantity="2"))
         ask = holds.PlaceHold(
             agreement_id=agreement["agreement_id"],
             workload=tuple(workload),
@@ -87,8 +90,12 @@ class Calling(Manning):
 
     def _delivered(self, hold: dict[str, Any]) -> DeliveryRecord:
         agreement = self.books.things["agreement"][hold["agreement_id"]]
-        held = int(hold["workload"].get("page", 0))
-        used = self.chance.choice((held, held, held // 2, 0, 1, held + 1))
+        usage = {meter: int(n) for meter, n in hold["workload"].items()}
+        for meter, held in usage.items() if self.chance.random() < 0.6 else ():
+            usage[meter] = self.chance.choice((held, held // 2, 0, min(1, held)))
+        if self.chance.random() < 0.12:
+            meter = self.chance.choice((*usage, UNKNOWN))
+            usage[meter] = usage.get(meter, 0) + 1
         return DeliveryRecord(
             hold_id=hold["hold_id"],
             agreement_id=hold["agreement_id"],
@@ -97,6 +104,6 @@ class Calling(Manning):
             args_sha256=ARGS if self.chance.random() < 0.97 else BODY,
             result_sha256=BODY,
             output_schema_sha256=agreement["output_schema_sha256"],
-            usage={"page": used},
+            usage=usage,
             delivered_at_us=self.now_us,
         )

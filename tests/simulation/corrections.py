@@ -101,10 +101,12 @@ class Correcting(Allowing):
         some = self.chance.sample(used, self.chance.randint(1, min(3, len(used))))
         taken = []
         for each in sorted(some, key=lambda call: call.seq):
-            meter = self.chance.choice(sorted(each.usage))
-            most = each.usage[meter]
-            quantity = self.chance.choice((1, most, self.chance.randint(1, most)))
-            if self.chance.random() < 0.03:
-                quantity = most + 1
-            taken.append(CallBack(each.seq, {meter: quantity}))
+            meters = sorted(each.usage)
+            back = {}
+            for meter in self.chance.sample(meters, self.chance.randint(1, len(meters))):
+                most = each.usage[meter]
+                back[meter] = self.chance.choice((1, most, self.chance.randint(1, most)))
+                if self.chance.random() < 0.02:
+                    back[meter] = most + 1
+            taken.append(CallBack(each.seq, back))
         return taken

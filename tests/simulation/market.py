@@ -28,26 +28,14 @@ from farthing.settlement.engine.agreements import Acceptance
 from farthing.settlement.engine.commands import Command, Kept
 from farthing.settlement.engine.disputes import Examined
 from tests.construction import ISSUER, publishing
-from tests.papers import card_document, listing_document, public_jwk, signing_key, terms_document
+from tests.papers import listing_document, public_jwk, signing_key, terms_document
 from tests.simulation.calling import Calling
+from tests.simulation.cards import drawn_card, some_of
 from tests.simulation.parties import ARGS, ASSETS, BODY, Party, signed
 
 __all__ = ["Market"]
 
 TAGS: Final = ("documents.text.extract", "images.resize", "documents.convert")
-TIERS: Final[tuple[tuple[dict[str, Json], ...], ...]] = (
-    (
-        {"up_to": "10", "amount": "0.002", "per_quantity": "1"},
-        {"amount": "0.0015", "per_quantity": "1"},
-    ),
-    ({"amount": "0.0004", "per_quantity": "7"},),
-    (
-        {"up_to": "3", "amount": "0", "per_quantity": "1"},
-        {"up_to": "20", "amount": "1.000001", "per_quantity": "3"},
-        {"amount": "0.9", "per_quantity": "1"},
-    ),
-    ({"amount": "0.000001", "per_quantity": "3"},),
-)
 
 
 @dataclass(slots=True)
@@ -146,11 +134,7 @@ class Market(Calling):
         listing_id = derive_id("lst", vendor.principal_id, name)
         known = self.books.things["listing"].get(listing_id, {"version": 0, "asset": ""})
         version = known["version"] + (1 if self.chance.random() < 0.95 else 2)
-        card = card_document(
-            self.chance.choice(TIERS),
-            asset=known["asset"] or self._asset(),
-            version=self.chance.randint(1, 3),
-        )
+        card = drawn_card(self.chance, known["asset"] or self._asset())
         terms = terms_document(
             dispute_window_s=self.chance.choice((30, 600, 86_400)),
             evidence_window_s=self.chance.choice((10, 60, 3_600)),
@@ -181,8 +165,9 @@ class Market(Calling):
         if listing is None:
             return None
         buyer = self.chance.choice(self.buyers)
-        card = parse_card(self.books.documents[listing["rate_card_sha256"]])
-        rating = rate(card, {}, {"page": 1})
+        priced = self.books.documents[listing["rate_card_sha256"]]
+        workload = some_of(self.chance, priced, 1)
+        rating = rate(parse_card(priced), {}, workload)
         expires_in_us = self.chance.choice((1, 300 * SECOND_US, 300 * SECOND_US))
         quote = QuoteDocument(
             quote_id=derive_id("qte", self._id()),  # type: ignore[arg-type]
@@ -196,7 +181,7 @@ class Market(Calling):
             rate_card_sha256=listing["rate_card_sha256"],
             terms_sha256=listing["terms_sha256"],
             asset=listing["asset"],
-            workload={"page": 1},
+            workload=workload,
             position={},
             total_units=rating.total_units,
             lines=rating.lines,
@@ -341,6 +326,7 @@ _DRAW_WEIGHTS: Final[dict[Callable[[Market], Command | None], int]] = {
     Market.capture: 18,
     Market.report: 26,
     Market.correct: 6,
+    Market.call_by_mac: 10,
     Market.open_session: 9,
     Market.top_up_session: 3,
     Market.close_session: 3,

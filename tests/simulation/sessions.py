@@ -21,7 +21,8 @@ from farthing.protocol.usage import UsageEvent, UsageOutcome, batch_bytes, read_
 from farthing.protocol.wire import money
 from farthing.settlement.engine.commands import Command
 from farthing.settlement.engine.usage import Reported
-from tests.simulation.parties import ARGS, BODY
+from tests.simulation.cards import UNKNOWN, some_of
+from tests.simulation.parties import ARGS, BODY, Party
 from tests.simulation.treasury import Treasury
 
 __all__ = ["Spending"]
@@ -39,21 +40,28 @@ class Spending(Treasury):
         agreement = self._any("agreement")
         if agreement is None:
             return None
+        return self._opened(agreement, trusted=self.chance.random() < 0.35)
+
+    def _opened(self, agreement: dict[str, Any], *, trusted: bool) -> Command:
         asset = agreement["asset"] if self.chance.random() < 0.97 else "EUR"
         # At times just what some calls cost, or a unit less.
-        card = parse_card(self.books.documents[agreement["rate_card_sha256"]])
-        exact = rate(card, {}, {"page": self.chance.choice((1, 3, 9))}).total_units
+        card = self._card_of(agreement)
+        used = some_of(self.chance, card, self.chance.choice((1, 3, 9)))
+        exact = rate(parse_card(card), {}, used).total_units
         less = max(1, exact - self.chance.randrange(2))
         per_call = self.chance.choice((10**5, 10**6, 10**7, 10**8, 10**9, less, less))
         cap = per_call * self.chance.choice((1, 2, 5, 30, 200))
-        unsigned = self.chance.random() < 0.2
+        unsigned = per_call * self.chance.choice((1, 1, 3, 20)) if trusted else 0
+        final: Any = self.chance.choice(("refuse", "top_up", "request_approval"))
+        low = self.chance.random() < 0.3
         ask = sessions.OpenSession(
             agreement_id=agreement["agreement_id"],
             cap=money(cap, asset),
             per_call=money(per_call, agreement["asset"]),
             expires_in_s=self.chance.choice((1, 20, 60, 3_600, 3_600, 86_400)),
-            low_water=money(cap // 3, agreement["asset"]) if unsigned else None,
-            unsigned=money(per_call, agreement["asset"]) if unsigned else None,
+            low_water=money(cap // 3, agreement["asset"]) if low else None,
+            unsigned=money(unsigned, agreement["asset"]) if unsigned else None,
+            final_action=final,
             idempotency_key=self._id(),
         )
         buyer = self._of(self.buyers, agreement["buyer_id"])
@@ -93,12 +101,21 @@ class Spending(Treasury):
         session = self._any("session", waiting=0.9)
         if session is None:
             return self.open_session()
+        return self.report_of(session)
+
+    def report_of(self, session: dict[str, Any]) -> Command | None:
+        """A batch of a session, of any kind."""
         vendor = self._of(self.vendors, session["vendor_id"])
         seqs = self._numbers(session)
         data = self._before(session) or batch_bytes(
             session["session_id"], [self._event(session, seq) for seq in seqs]
         )
-        voucher = self._voucher(session, max(seqs))
+        return self._reported(session, vendor, data, self._voucher(session, max(seqs)))
+
+    def _reported(
+        self, session: dict[str, Any], vendor: Party, data: bytes, voucher: Voucher
+    ) -> Command:
+        """A batch under a voucher, mostly signed and found as it should be."""
         key = self._hand(vendor)
         if self.chance.random() < 0.05:
             # One of its own that may be out of force, or another's.
@@ -161,10 +178,10 @@ class Spending(Treasury):
     def _event(self, session: dict[str, Any], seq: int) -> UsageEvent:
         """What a call used follows from its number: it is the same in whatever batch it comes."""
         drawn = Random(f"{session['session_id']} {seq}")
-        pages = drawn.choice((0, 1, 1, 2, 3, 9, 40))
-        usage = {"page": pages}
+        card = self._card_of(session)
+        usage = some_of(drawn, card, drawn.choice((0, 1, 1, 2, 3, 9, 40)))
         if drawn.random() < 0.04:
-            usage = drawn.choice(({}, {"word": 2}, {"page": 1, "word": 0}, {"page": 10**15}))
+            usage = drawn.choice(({}, {UNKNOWN: 2}, {"page": 1, UNKNOWN: 0}, {"page": 10**15}))
         is_done = drawn.random() < 0.88
         return UsageEvent(
             seq=seq,
@@ -174,6 +191,10 @@ class Spending(Treasury):
             args_sha256=ARGS,
             result_sha256=BODY if is_done else "",
         )
+
+    def _card_of(self, thing: dict[str, Any]) -> dict[str, Any]:
+        """The rate card of an agreement, or of a session under one."""
+        return self.books.documents[thing["rate_card_sha256"]]
 
     def _time(self, session: dict[str, Any]) -> int:
         """Mostly within the session's time, now and then at one of its edges."""

@@ -4,13 +4,17 @@
 """
 
 import logging
+from collections import Counter
 from collections.abc import Iterator
 
 import pytest
 
+from tests.simulation.auditor import Auditor, Json
 from tests.simulation.disk import drive_missing, plugged
 from tests.simulation.life import live
 from tests.simulation.lives import ON_DISK, WITH_INDEX, Lives, one, smallest
+from tests.simulation.rules import judge
+from tests.simulation.sessions_rules import part_of
 from tests.simulation.weather import Attic
 
 LIVES = 1_000
@@ -55,6 +59,20 @@ REFUSALS = frozenset({
     "report_usage:over_per_call", "report_usage:unknown_meter",
 })  # fmt: skip
 
+# And so often at least, in a hundred.
+MEETINGS = {
+    "accept_answer of 2 meters": 5,
+    "by mac": 50,
+    "capture_hold of 2 meters": 5,
+    "ceiling": 10,
+    "correct_usage of 2 meters": 3,
+    "floor": 10,
+    "half_even": 10,
+    "half_up": 10,
+    "report_usage of 2 meters": 20,
+    "report_usage of 3 meters": 3,
+}
+
 
 @pytest.fixture(autouse=True)
 def _nothing_is_logged() -> Iterator[None]:
@@ -86,6 +104,38 @@ def test_lives_meet_all_that_there_is_to_meet() -> None:
 
     assert frozenset().union(*(each.operations for each in told)) >= OPERATIONS
     assert frozenset().union(*(each.codes for each in told)) >= REFUSALS
+
+
+def test_lives_meet_several_meters_and_calls_paid_by_macs(monkeypatch: pytest.MonkeyPatch) -> None:
+    met: Counter[str] = Counter()
+
+    def watched(books: Auditor, record: Json) -> None:
+        judge(books, record)
+        met.update(_met_in(record))
+
+    monkeypatch.setattr("tests.simulation.life.judge", watched)
+    for seed in range(1, 101):
+        live(seed, Attic())
+
+    assert met >= Counter(MEETINGS)
+
+
+def _met_in(record: Json) -> Iterator[str]:
+    if "refused" in record:
+        return
+    operation = record["operation"]
+    charges = [each["after"] for each in record.get("changed", ()) if each["noun"] == "charge"]
+    for charge in charges:
+        meters = sum(quantity != "0" for quantity in charge["usage"].values())
+        if operation in {"accept_answer", "capture_hold", "report_usage"} and meters > 1:
+            yield f"{operation} of {meters} meters"
+    if operation == "correct_usage":
+        calls = record["facts"]["correction"]["corrections"]
+        yield f"correct_usage of {max(len(each['usage']) for each in calls)} meters"
+    if operation == "report_usage":
+        yield from ["by mac"] * ("mac_sha256" in part_of(record["facts"]["voucher"], 1))
+    if operation == "publish_listing":
+        yield str(record["facts"]["rate_card"]["rounding"])
 
 
 @pytest.mark.parametrize("seed", [7, ON_DISK, WITH_INDEX])

@@ -4,20 +4,23 @@ import asyncio
 import os
 import signal
 from contextlib import aclosing
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import AsyncMock
 
 import httpx2
 import pytest
 
+from farthing.clients.buyers import Buyer
 from farthing.clients.keys import load_key
 from farthing.clients.operators import Admin, Newcomer, Operator
 from farthing.clients.statements import AccountHolder
 from farthing.clients.transport import Connection
 from farthing.clients.treasurers import Treasurer
 from farthing.identity.keyring import Purpose
-from farthing.protocol.errors import Code, Refused
+from farthing.protocol.errors import Code, Refused, Unverified
 from farthing.protocol.ids import derive_id
 from farthing.protocol.messages.statements import StatementLine
 from farthing.protocol.receipts import verify_receipt
@@ -80,6 +83,34 @@ async def test_a_line_opens_down_to_its_proof(tmp_path: Path) -> None:
             *("place_hold", "capture_hold", "capture_hold", "refund_charge", "place_hold")
         ]
         assert set(lines[1].ids) == {"agreement", "charge", "hold"}
+
+
+async def test_a_record_is_believed_only_as_far_as_its_receipt_proves_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with serving(tmp_path) as server:
+        shop = await traded(server)
+        connection = shop.buyer.connection
+        pinned = await connection.platform_keys()
+        stranger = signing_key("Stranger").public
+        seq = (await lines_of(shop.buyer))[-1].seq
+        buyer = Buyer(connection, platform_keys=pinned)
+        view = await buyer.record(seq)
+        lies = [
+            replace(view, postings=()),
+            replace(view, ids={}),
+            replace(view, effective_at=format_time(server.clock() + 60_000_000)),
+            replace(view, receipt=replace(view.receipt, record=view.receipt.record + " ")),
+            await shop.buyer.record(seq - 1),
+        ]
+
+        assert view.seq == seq
+        with pytest.raises(Unverified):
+            await Buyer(connection, platform_keys={stranger.thumbprint: stranger}).record(seq)
+        for lie in lies:
+            monkeypatch.setattr(connection, "call", AsyncMock(return_value=lie))
+            with pytest.raises(Unverified):
+                await buyer.record(seq)
 
 
 async def test_a_caller_reads_its_own_writes_and_the_last_line_is_the_balance(

@@ -4,17 +4,20 @@ Boundary: the holder's calls to the platform; who it is, `Buyer`, `Vendor` and `
 Source: spec/statements.md.
 """
 
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing
 from dataclasses import replace
+from functools import partial
 from typing import Final, Literal
 
 import httpx2
 import orjson
 from pydantic import TypeAdapter, ValidationError
 
+from farthing.clients.pins import verified
 from farthing.clients.transport import Connection
 from farthing.protocol.errors import Code, Refusal, Refused, Unreachable, Unverified, refuse
+from farthing.protocol.keys import PublicKey
 from farthing.protocol.messages.accounts import GET_BALANCE, Balances, GetBalance
 from farthing.protocol.messages.statements import (
     GET_RECORD,
@@ -27,6 +30,8 @@ from farthing.protocol.messages.statements import (
     Statement,
     StatementLine,
 )
+from farthing.protocol.receipts import verify_receipt
+from farthing.protocol.views import check_view
 
 __all__ = ["AccountHolder"]
 
@@ -96,12 +101,21 @@ class AccountHolder:
             ask = replace(ask, cursor=page.cursor)
 
     async def record(self, seq: int) -> RecordView:
-        """The record behind a line, with its postings and its proof.
+        """The record behind a line, with its postings, verified with the platform's key.
 
         Raises:
             Refused: `not_found` where there is none that the caller is party to.
+            Unverified: Its proof does not hold, or it is shown otherwise than it is proven.
         """
-        return await self.connection.call(GET_RECORD, GetRecord(seq=seq))
+        view = await self.connection.call(GET_RECORD, GetRecord(seq=seq))
+        keys = await self.platform_keys()
+        proven = await verified(keys, partial(verify_receipt, view.receipt))
+        check_view(view, seq, proven.record)
+        return view
+
+    async def platform_keys(self) -> Mapping[str, PublicKey]:
+        """The platform's keys by thumbprint: those it publishes, where none are pinned."""
+        return await self.connection.platform_keys()
 
     async def balance_events(self, last_seq: int = -1) -> AsyncGenerator[BalanceEvent, None]:
         """Each change of the organisation's balances, until the platform ends the stream.

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter
 
-from farthing.clients.cli.statements import check_view
 from farthing.protocol.errors import Unverified
 from farthing.protocol.messages.statements import RecordView
 from farthing.protocol.records import parse_record
+from farthing.protocol.views import check_view
 from tests.clients.cli.running import Ran, Server, answer, run, serving
 
 
@@ -89,6 +89,9 @@ def test_a_record_that_is_shown_otherwise_than_it_is_proven_is_not_believed(
         replace(view, postings=()),
         replace(view, operation="grant_credit"),
         replace(view, recorded_at=view.recorded_at.replace("2", "1")),
+        replace(view, effective_at=view.effective_at.replace("2", "1")),
+        replace(view, effective_at="yesterday"),
+        replace(view, ids={"funding": "fnd_00000000000000000000000000"}),
     ):
         with pytest.raises(Unverified, match="otherwise"):
             check_view(lie, seq, record)

@@ -12,7 +12,6 @@ from farthing.clients.cli.arguments import TIME_FORM, AssetOption, time_of
 from farthing.clients.cli.audit import postings_table, proven_record
 from farthing.clients.cli.render import amount, heading, rows, table
 from farthing.clients.cli.session import Session, command
-from farthing.protocol.errors import Unverified
 from farthing.protocol.messages.accounts import GET_BALANCE, AccountBalance, Balances, GetBalance
 from farthing.protocol.messages.statements import (
     GET_RECORD,
@@ -23,10 +22,9 @@ from farthing.protocol.messages.statements import (
     RecordView,
     Statement,
 )
-from farthing.protocol.records import Record
-from farthing.protocol.times import format_time
+from farthing.protocol.views import check_view
 
-__all__ = ["check_view", "commands"]
+__all__ = ["commands"]
 
 PANEL = "Trade"
 
@@ -110,25 +108,6 @@ def record(
     if (proven := proven_record(session, answer.receipt)) is not None:
         check_view(answer, seq, proven)
     session.show(answer, _record)
-
-
-def check_view(view: RecordView, seq: int, proven: Record) -> None:
-    """Require that what is shown of a record is what the proven record says.
-
-    Args:
-        view: what the platform shows.
-        seq: the record that was asked for.
-        proven: the record of the view's receipt.
-
-    Raises:
-        Unverified: it is another record, or shown otherwise.
-    """
-    if not seq == view.seq == view.receipt.seq == proven.seq:
-        raise Unverified(f"another record was given than record {seq}")
-    shown = view.operation, view.recorded_at, list(view.postings)
-    postings = [each.document() for each in proven.moved]
-    if shown != (proven.operation, format_time(proven.at_us), postings):
-        raise Unverified(f"record {seq} is shown otherwise than it is proven")
 
 
 def _balances(console: Console, answer: Balances) -> None:

@@ -27,12 +27,13 @@ from farthing.protocol.messages.statements import (
 )
 from farthing.protocol.records import Record, parse_record
 from farthing.protocol.times import format_time, parse_time
+from farthing.protocol.views import effective_at_us, held_seq, ids_of
 from farthing.protocol.wire import Role, document_of, money
 from farthing.server.market import Market
 from farthing.server.operations.replies import Reply, balance_of, receipt_at, record_at
 from farthing.settlement.engine.commands import PLATFORM
 from farthing.settlement.engine.questions import RecordAt
-from farthing.settlement.reports.lines import Entry, Line, effective_at_us, held_seq, ids_of
+from farthing.settlement.reports.lines import Entry, Line
 from farthing.settlement.reports.reads import Kept, View
 from farthing.settlement.reports.statements import Period, Place, balances_at, page_of
 

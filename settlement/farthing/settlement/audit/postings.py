@@ -13,8 +13,8 @@ from farthing.protocol.ledger import Account
 from farthing.protocol.money import ASSETS
 from farthing.protocol.records import Record, head_of, parse_record
 from farthing.protocol.times import format_time
+from farthing.protocol.views import ids_of
 from farthing.settlement.journal.store import Store
-from farthing.settlement.reports.lines import ids_of
 
 __all__ = ["COLUMNS", "Books", "Entry", "Posting", "amount_of", "entries", "postings"]
 

@@ -6,42 +6,25 @@ do not hold yet, with this one fold. Source: spec/statements.md.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import count
-from typing import Final, Literal
+from typing import Literal
 
 import msgspec
 
-from farthing.protocol.ids import derive_id
 from farthing.protocol.ledger import Account, Movement, Transfer, apply, split_account
 from farthing.protocol.records import Record
+from farthing.protocol.views import effective_at_us, held_seq, ids_of
 
 __all__ = [
     "Entry",
     "Line",
     "Needs",
     "Side",
-    "effective_at_us",
     "fold_lines",
-    "held_seq",
-    "ids_of",
     "moved_by",
     "needs_of",
 ]
 
 Side = Literal["debit", "credit"]
-
-# Members of a thing's document that name another thing behind the same line.
-_NAMED: Final = ("agreement", "hold", "session", "charge", "dispute")
-# What is changed beside the trade and opens by no operation of its own.
-_UNNAMED: Final = frozenset(
-    {"allowance", "position", "platform", "grant", "key", "principal", "listing"}
-)
-# Effects whose id is derived from the request, since nothing in state bears it.
-_DERIVED: Final = {
-    "correct_usage": ("correction", "cor"),
-    "fund_account": ("funding", "fnd"),
-    "refund_charge": ("refund", "rfd"),
-}
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True):
@@ -173,49 +156,6 @@ def moved_by(account: Account, lines: Sequence[Line]) -> Account:
     return after
 
 
-def effective_at_us(record: Record, held_at_us: int) -> int:
-    """When a record took effect: a delivery when it was delivered, the rest when recorded.
-
-    A vendor states when it delivered; that it was after the hold and before the capture is known,
-    and a statement that says otherwise is brought within those bounds.
-
-    Args:
-        record: the record.
-        held_at_us: when the hold was placed that a capture is of.
-    """
-    delivery = (record.facts or {}).get("delivery")
-    if record.refused is not None or not isinstance(delivery, dict):
-        return record.at_us
-    delivered_at_us = delivery.get("delivered_at_us")
-    if not isinstance(delivered_at_us, int):
-        return record.at_us
-    return min(max(delivered_at_us, held_at_us), record.at_us)
-
-
-def held_seq(record: Record) -> int:
-    """Where the hold was placed that a delivery was made under; 0 where there is none."""
-    if record.facts is None or "delivery" not in record.facts:
-        return 0
-    holds = [change.after for change in record.changed if change.noun == "hold"]
-    return int(holds[0]["seq"]) if holds else 0
-
-
-def ids_of(record: Record) -> dict[str, str]:
-    """The things behind a record, by noun."""
-    ids: dict[str, str] = {}
-    for change in record.changed:
-        if change.noun in _UNNAMED:
-            continue
-        ids[_free(change.noun, ids)] = change.id
-        for noun in _NAMED:
-            if thing_id := change.after.get(f"{noun}_id"):
-                ids.setdefault(noun, str(thing_id))
-    if (derived := _DERIVED.get(record.operation)) and record.request is not None:
-        noun, prefix = derived
-        ids[noun] = derive_id(prefix, record.by.principal_id, record.operation, record.request.key)
-    return dict(sorted(ids.items()))
-
-
 def _copy(account: Account) -> Account:
     return Account(
         account.debits_pending,
@@ -223,13 +163,6 @@ def _copy(account: Account) -> Account:
         account.credits_pending,
         account.credits_posted,
     )
-
-
-def _free(noun: str, ids: Mapping[str, str]) -> str:
-    """The noun, or where a record has several things of it, the next number of it."""
-    if noun not in ids or noun in _NAMED:
-        return noun
-    return next(name for n in count(2) if (name := f"{noun}_{n}") not in ids)
 
 
 def _buyer_of(record: Record) -> str:

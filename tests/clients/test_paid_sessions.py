@@ -8,12 +8,19 @@ from typing import Any
 import pytest
 from mcp.server import MCPServer
 
+from farthing.clients import session_desk
 from farthing.clients.collector import spare_the_collector
 from farthing.clients.paid import Seller
+from farthing.clients.session_answers import CallFailed
+from farthing.clients.sessions import SpendSession
 from farthing.clients.tools import Endpoint
+from farthing.clients.vendors import Vendor
 from farthing.protocol.canonical import Json
+from farthing.protocol.errors import Code
+from farthing.protocol.messages.sessions import CLOSE_SESSION, CloseSession
+from farthing.protocol.times import SECOND_US
 from farthing.protocol.x402 import PAYMENT_RESPONSE, read_used
-from tests.clients.trading import VENDOR_URL, PageTexts, trading, usd
+from tests.clients.trading import VENDOR_URL, PageTexts, Trading, trading, usd
 from tests.papers import card_document
 
 PDF = {"pdf": "one|two"}
@@ -128,3 +135,81 @@ async def test_a_tool_says_that_it_takes_sessions(tmp_path: Path) -> None:
         required: Any = (await endpoint.call_tool("extract_text", PDF)).structured
 
     assert required["accepts"][0]["extra"]["takes"] == ["hold", "session"]
+
+
+async def closed_by_hand(market: Trading, session: SpendSession) -> None:
+    """Its buyer closes the session and lets its own program think that it is open."""
+    ask = CloseSession(session_id=session.session_id, idempotency_key=f"by-hand-{'0' * 16}")
+    await market.buyer.connection.call(CLOSE_SESSION, ask)
+
+
+@pytest.mark.parametrize("calls_before", [0, 1])
+async def test_a_session_that_was_closed_behind_the_vendors_back_gets_no_work(
+    tmp_path: Path, calls_before: int
+) -> None:
+    async with trading(tmp_path, card=FLAT, listing=LIMITS) as market:
+        quote = await market.buyer.quote(market.listing_id, {"page": 1})
+        agreement = await market.buyer.accept(quote)
+        session = await market.buyer.open_session(
+            agreement.agreement_id, cap=usd("0.4"), per_call=usd("0.01")
+        )
+        for _ in range(calls_before):
+            await session.call(PDF)
+        await closed_by_hand(market, session)
+        market.serving.clock.ahead_us += 400 * SECOND_US
+        called = await asyncio.gather(
+            *(session.call(PDF) for _ in range(20)), return_exceptions=True
+        )
+        await session.aclose()
+
+    refused = [each.refusal.code for each in called if isinstance(each, CallFailed)]
+    assert refused == [Code.SESSION_CLOSED] * 20
+    assert market.desk.runs == calls_before
+
+
+async def test_a_session_of_which_long_nothing_was_heard_is_asked_about_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    session_status = Vendor.session_status
+
+    async def noted(self: Vendor, session_id: str) -> Any:
+        asked.append(session_id)
+        return await session_status(self, session_id)
+
+    monkeypatch.setattr(Vendor, "session_status", noted)
+    async with trading(tmp_path, card=FLAT, listing=LIMITS) as market:
+        quote = await market.buyer.quote(market.listing_id, {"page": 1})
+        agreement = await market.buyer.accept(quote)
+        async with market.buyer.session(
+            agreement.agreement_id, cap=usd("0.4"), per_call=usd("0.01")
+        ) as session:
+            await session.call(PDF)
+            at_once = len(asked)
+            market.serving.clock.ahead_us += 200 * SECOND_US
+            await asyncio.gather(*(session.call(PDF) for _ in range(20)))
+
+    assert at_once == 0
+    assert asked == [session.session_id]
+
+
+async def test_a_call_that_takes_long_ends_before_a_close_makes_it_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session_desk, "_WATCH_S", 0.001)
+    async with trading(tmp_path, card=FLAT, listing=LIMITS) as market:
+        quote = await market.buyer.quote(market.listing_id, {"page": 1})
+        agreement = await market.buyer.accept(quote)
+        session = await market.buyer.open_session(
+            agreement.agreement_id, cap=usd("0.4"), per_call=usd("0.01")
+        )
+        market.desk.slow = True
+        call = asyncio.create_task(session.call(PDF))
+        await market.desk.started.wait()
+        await closed_by_hand(market, session)
+        market.serving.clock.ahead_us += 250 * SECOND_US
+        with pytest.raises(CallFailed) as failed:
+            await call
+        await session.aclose()
+
+    assert failed.value.refusal.code is Code.VENDOR_FAILED

@@ -31,7 +31,7 @@ from farthing.protocol.errors import Code, Refused, Unreachable
 from farthing.protocol.messages.sessions import UsageReport
 from farthing.protocol.money import INT64_MAX
 from farthing.protocol.signatures import read_header
-from farthing.protocol.times import SECOND_US
+from farthing.protocol.times import SECOND_US, parse_time
 from farthing.protocol.usage import BATCH_BYTES_MAX, UsageEvent, UsageFault, batch_bytes
 
 __all__ = ["Drained", "Metered", "Reporter", "Signed", "UsageQueue"]
@@ -99,6 +99,10 @@ class UsageQueue:
         self.pause_s = 0.0
         self.stopped_by = ""
         self._stopped_until_us = 0
+        # As of when the platform has said that the session is open, and until when it takes what
+        # was done, once its buyer has closed it.
+        self.heard_at_us = 0
+        self.closes_at_us = 0
 
     def document(self) -> dict[str, Json]:
         """What the spool keeps of it beside its events and batches, for `restore`."""
@@ -146,6 +150,14 @@ class UsageQueue:
     def is_stopped(self, now_us: int) -> bool:
         """Whether work done now would not be paid for, as far as is known."""
         return now_us < self._stopped_until_us
+
+    def heard(self, asked_at_us: int, closes_at: str) -> None:
+        """Settlement takes usage of this session, as of when it was asked."""
+        self.heard_at_us = max(self.heard_at_us, asked_at_us)
+        if closes_at:
+            # What was done until now is taken; the buyer asks for no more.
+            self.stop("closing", INT64_MAX)
+            self.closes_at_us = parse_time(closes_at)
 
     def next_place(self) -> int:
         """The place of one more event."""
@@ -324,6 +336,7 @@ class Reporter:
         batch = queue.waiting[0]
         # What is sent is on disk, also where writing it failed at first.
         await self._commits.kept()
+        asked_at_us = self._clock()
         try:
             report = await self._vendor.report_usage(
                 batch.session_id, batch.text, batch.signature, batch.voucher, key=batch.key
@@ -344,6 +357,7 @@ class Reporter:
             self._stop(queue, refused.code, for_ever=refused.code is Code.SESSION_CLOSED)
         else:
             await self._taken(queue, batch, report)
+            queue.heard(asked_at_us, report.closes_at)
         queue.waiting.popleft()
         await self._commits.kept()
         return None
@@ -363,9 +377,6 @@ class Reporter:
             if event.reason in _STOPS:
                 self._stop(queue, event.reason, for_ever=event.reason == UsageFault.AFTER_END)
             self._commits.note(Rejected(session_id=session_id, seq=seq, reason=event.reason))
-        if report.closes_at:
-            # What was done until now is taken; the buyer asks for no more.
-            self._stop(queue, "closing", for_ever=True)
         queue.pause_s = min(queue.pause_s * 2 or _EVERY_S, _BACKOFF_S_MAX) if early else 0
         if early:
             calls = await asyncio.to_thread(self._spool.reported, batch.number)

@@ -9,6 +9,7 @@ import asyncio
 import logging
 import sqlite3
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final, NamedTuple
@@ -22,8 +23,8 @@ from farthing.clients.reporter import Metered, Reporter, Signed, UsageQueue
 from farthing.clients.usage_spool import KeptCall, KeptSession, Row, UsageSpool
 from farthing.clients.vendors import Vendor
 from farthing.protocol.canonical import Json, sha256_hex
-from farthing.protocol.errors import Code, Refusal, Refused, refuse
-from farthing.protocol.money import format_units
+from farthing.protocol.errors import Code, Refusal, Refused, Unreachable, refuse
+from farthing.protocol.money import INT64_MAX, format_units
 from farthing.protocol.proofs import Entitlement
 from farthing.protocol.rating import RatingError
 from farthing.protocol.rating.running import Running
@@ -37,13 +38,19 @@ __all__ = ["CallWork", "Load", "SessionDesk", "Tools"]
 log = logging.getLogger(__name__)
 
 # Of the time in which settlement takes reports after a session's end, the last minute is for them.
-_AFTER_END_US: Final = REPORT_WINDOW_US - 60 * SECOND_US
+_TO_REPORT_US: Final = 60 * SECOND_US
+_AFTER_END_US: Final = REPORT_WINDOW_US - _TO_REPORT_US
+# A buyer that closes leaves as long to report: for half of it the platform's last word is good
+# enough to begin a call, and what takes longer than half of that is asked about on its way.
+_HEARD_US: Final = REPORT_WINDOW_US // 2
+_WATCH_S: Final = _HEARD_US / SECOND_US / 2
 _FAILED: Final = refuse(Code.VENDOR_FAILED)
 # Why settlement takes no more, by the word it said; every other is the session's end.
 _STOPPED: Final[dict[str, Code]] = {
     UsageFault.FROZEN: Code.FROZEN,
     UsageFault.OVER_ALLOWANCE: Code.ALLOWANCE_EXCEEDED,
 }
+_ENDED: Final = frozenset({"closed", "closing", "expired", Code.SESSION_CLOSED})
 _BUYERS_FAULT: Final = frozenset({Code.INVALID_ARGUMENT, Code.CAPTURE_EXCEEDS_HOLD})
 
 
@@ -161,6 +168,8 @@ class SessionDesk:
         self._clock = tools.vendor.connection.clock
         self._flights: dict[int, _Flight] = {}
         self._is_closing = False
+        self._asking: asyncio.Task[None] | None = None
+        queue.heard_at_us = max(queue.heard_at_us, entitlement.issued_at_us)
         self.used_at_us = self._clock()
         self.changes = 0
         self.has_left = False
@@ -171,7 +180,8 @@ class SessionDesk:
         return len(self._flights)
 
     def extend(self, entitlement: Entitlement) -> None:
-        """The platform says more: the session was topped up."""
+        """The platform says more: the session is open still, or was topped up."""
+        self.queue.heard_at_us = max(self.queue.heard_at_us, entitlement.issued_at_us)
         if entitlement.cap_units > self._counts.cap_units:
             self.entitlement = entitlement
             self._counts.cap_units = entitlement.cap_units
@@ -195,6 +205,9 @@ class SessionDesk:
                 if kept is not None:
                     _check_same(kept.args_sha256, work)
                     return kept
+            await self._know_open(_HEARD_US)
+            flight = self._flights.get(seq)
+        if flight is None:
             self._admit(work)
             flight = self._flights[seq] = _Flight(work.args_sha256)
             self._tools.load.calls += 1
@@ -255,6 +268,44 @@ class SessionDesk:
         if self.has_left:
             raise Refused(refuse(Code.OVERLOADED, retry_after_s=1))
 
+    async def _know_open(self, age_us: int) -> None:
+        """Ask whether the session is open, where the platform last said so too long ago.
+
+        An entitlement does not say that its session was closed since, and what settlement takes no
+        more is worked for in vain.
+        """
+        now_us = self._clock()
+        if self.queue.is_stopped(now_us) or now_us < self.queue.heard_at_us + age_us:
+            return
+        if self._asking is None:
+            self._asking = asyncio.create_task(self._ask())
+        try:
+            await asyncio.shield(self._asking)
+        except (Refused, Unreachable) as error:
+            text = "Whether the session is open cannot be asked now."
+            raise Refused(refuse(Code.UNAVAILABLE, message=text, retry_after_s=1)) from error
+
+    async def _ask(self) -> None:
+        asked_at_us = self._clock()
+        try:
+            session = await self._tools.vendor.session_status(self.session_id)
+        finally:
+            self._asking = None
+        if session.status in {"open", "closing"}:
+            self.queue.heard(asked_at_us, session.closes_at)
+        else:
+            self.queue.stop(session.status, INT64_MAX)
+
+    async def _watch(self, flight: _Flight) -> None:
+        """See that a call that takes long ends while settlement still takes it."""
+        while self.queue.stopped_by not in _ENDED:
+            await asyncio.sleep(_WATCH_S)
+            with suppress(Refused):
+                await self._know_open(int(_WATCH_S * SECOND_US))
+        left_us = self.queue.closes_at_us - _TO_REPORT_US - self._clock()
+        await asyncio.sleep(max(left_us, 0) / SECOND_US)
+        flight.expire()
+
     async def _kept(self, seq: int, fault: UsageFault) -> KeptCall | None:
         kept = await asyncio.to_thread(self._tools.spool.call, self.session_id, seq)
         if kept is None and fault is UsageFault.DUPLICATE:
@@ -281,7 +332,9 @@ class SessionDesk:
         refusal, outcome = _FAILED, UsageOutcome.FAILED_VENDOR
         left_s = (self.entitlement.expires_at_us + _AFTER_END_US - at_us) / SECOND_US
         # `asyncio.timeout` costs three times this, and the task ends here anyway.
-        end = asyncio.get_running_loop().call_later(min(work.deadline_s, left_s), flight.expire)
+        most_s = min(work.deadline_s, left_s)
+        end = asyncio.get_running_loop().call_later(most_s, flight.expire)
+        watch = asyncio.create_task(self._watch(flight)) if most_s > _WATCH_S else None
         try:
             if not work.repeatable:
                 self._tools.commits.note(self._call(work, at_us))
@@ -299,6 +352,8 @@ class SessionDesk:
             outcome = UsageOutcome.TIMED_OUT
         finally:
             end.cancel()
+            if watch is not None:
+                watch.cancel()
             # Whatever else the tool raised goes on its way, but the call has ended.
             if not flight.has_ended:
                 self._failed(self._call(work, at_us), refusal, outcome)

@@ -10,7 +10,7 @@ import base64
 import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from farthing.protocol.canonical import Json, JsonLike
@@ -104,7 +104,8 @@ class Entitlement:
     with exactly these arguments. `unsigned_units` is what a session may owe on MACs beyond its
     last signed voucher, 0 where none are taken. A hold `on_answer` is captured by the platform,
     once it has accepted the answer and the delivery record beside it. The expiry travels in whole
-    seconds, rounded down, so that an entitlement never outlives what it is for.
+    seconds, rounded down, so that an entitlement never outlives what it is for. `issued_at_us` is
+    when the platform said it, where it was checked.
     """
 
     hold_id: HoldId | None = None
@@ -123,6 +124,7 @@ class Entitlement:
     per_call_units: int = 0
     unsigned_units: int = 0
     on_answer: bool = False
+    issued_at_us: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -286,12 +288,13 @@ def check_entitlement(token: str, *, key_of: KeyOf, vendor_id: str, now_us: int)
         per_call_units=units_claim(claims, "per_call_units") if is_block else 0,
         unsigned_units=units_claim(claims, "unsigned_units") if is_block else 0,
         on_answer="on_answer" in claims,
+        issued_at_us=instant_us(claims, "iat"),
     )
     if entitlement.asset not in ASSETS or claims.get("on_answer", True) is not True:
         raise ProofError(ProofFault.MALFORMED)
     if entitlement.vendor_id != vendor_id:
         raise ProofError(ProofFault.WRONG_AUD)
-    check_life(instant_us(claims, "iat"), entitlement.expires_at_us, now_us, None)
+    check_life(entitlement.issued_at_us, entitlement.expires_at_us, now_us, None)
     return entitlement
 
 

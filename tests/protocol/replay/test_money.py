@@ -58,6 +58,9 @@ OTHER = next(str(r.asked["organisation_id"]) for r in reversed(RECORDS)
              if r.operation == "fund_account")  # fmt: skip
 
 
+TOP_UP = next((c.id, c.after) for r in RECORDS for c in r.changed if c.noun == "top_up")
+
+
 def last(operation: str) -> Record:
     return [r for r in RECORDS if r.operation == operation and not r.refused][-1]
 
@@ -131,6 +134,9 @@ def test_no_record_pays_a_vendor_by_the_way(operation: str, payer: str) -> None:
         ("platform", "platform", {"fee_ppm": 900_000, "open_enrolment": True}),
         ("position", AGREEMENT.id, {"page": "1000000"}),
         ("principal", VENDOR, {"organisation_id": VENDOR, "frozen_by": []}),
+        ("top_up", *TOP_UP),
+        ("listing", "lst_x", {"rate_card_sha256": "0" * 64}),
+        ("closure", f"{VENDOR}:vendor_payable:USD", {"seq": 1}),
     ],
 )
 def test_nothing_that_is_judged_by_changes_by_the_way(

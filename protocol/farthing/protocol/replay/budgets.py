@@ -20,9 +20,13 @@ __all__ = ["Allowed", "Budgets"]
 # What is judged by, and by what alone it changes.
 _CHANGED_BY: Final = {
     "agreement": {"accept_terms", "terminate_agreement"},
+    "closure": {"close_account"},
+    "dispute": {"close_evidence", "initiate_dispute", "submit_evidence"},
     "grace": {"set_grace"},
     "grant": {"revoke_authority", "set_authority"},
+    "listing": {"publish_listing", "withdraw_listing"},
     "partner": {"set_partner"},
+    "payout": {"confirm_payout", "fail_payout", "process_event", "request_payout", "send_payout"},
     "platform": {"genesis"},
     "position": {"accept_answer", "capture_hold", "correct_usage", "report_usage"},
     "principal": {
@@ -32,6 +36,13 @@ _CHANGED_BY: Final = {
         "genesis",
         "register_agent",
         "unfreeze",
+    },
+    "top_up": {
+        "confirm_top_up",
+        "create_top_up",
+        "expire_top_up",
+        "fail_top_up",
+        "process_event",
     },
 }
 

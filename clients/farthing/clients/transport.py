@@ -17,7 +17,7 @@ import orjson
 from pydantic import TypeAdapter, ValidationError
 
 from farthing.clients.clock import Clock, Entropy, now_us, random_bytes
-from farthing.clients.http_api import HttpEndpoint
+from farthing.clients.http_api import HttpEndpoint, Sendable
 from farthing.clients.posting import JsonObject
 from farthing.clients.signing import RequestSigner
 from farthing.clients.tools import Endpoint, ToolResult
@@ -140,6 +140,10 @@ class Connection:
                     raise
             await self.sleep(wait_s)
         raise AssertionError("the last attempt returns or raises")
+
+    def request(self, name: str, arguments: Mapping[str, object]) -> Sendable:
+        """A call of `/v1` as it would be sent, signed, for another program to send; once."""
+        return self._http.request(name, arguments)
 
     async def tools(self) -> list[JsonObject]:
         """The tools the platform shows to this caller."""

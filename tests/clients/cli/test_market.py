@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 
 from farthing.clients.buyers import Buyer
@@ -136,6 +138,48 @@ def test_who_was_approved_is_active_and_knows_who_it_is(market: Market) -> None:
     }
     assert {each["status"] for each in told.values()} == {"active"}
     assert told["agent"]["organisation_id"] == market.operator_id
+
+
+def sent(printed: str) -> httpx2.Response:
+    """What comes of the request that a printed curl command sends."""
+    curl, flag, method, url, *rest = shlex.split(printed)
+    *headers, data, body = rest
+    assert (curl, flag, data, headers[::2]) == (
+        *("curl", "--request", "--data-raw"),
+        ["--header"] * (len(headers) // 2),
+    )
+    named = [each.partition(": ") for each in headers[1::2]]
+    return httpx2.request(
+        method, url, content=body, headers={name: value for name, _, value in named}
+    )
+
+
+def test_a_call_printed_for_curl_is_that_call_and_sent_once(market: Market) -> None:
+    asked = json.dumps({"principal_id": market.agent_id, "reason": "it's 'over' \\ $HOME ü"})
+
+    read = market.at("operator", "call", "get_balance", "--curl")
+    public = run("call", "get_tree_head", "--curl", FARTHING_URL=market.server.url)
+    write = market.at("operator", "call", "freeze", asked, "--curl")
+    first, second = sent(write.out), sent(write.out)
+
+    assert sent(read.out).json() == json.loads(market.at("operator", "call", "get_balance").out)
+    assert sent(public.out).status_code == 200
+    assert "authorization" not in public.out
+    assert (first.status_code, first.json()["frozen"]) == (200, True)
+    assert "idempotent-replayed" not in first.headers
+    assert (second.status_code, second.json()["code"]) == (401, "proof_replayed")
+    assert market.at("operator", "unfreeze", market.agent_id).code == 0
+
+
+def test_a_call_printed_for_a_program_is_its_parts(market: Market) -> None:
+    parts = market.answer("operator", "call", "get_statement", '{"limit": 1}', "--curl")
+
+    response = httpx2.request(
+        parts["method"], parts["url"], content=parts["body"], headers=parts["headers"]
+    )
+
+    assert len(response.json()["lines"]) == 1
+    assert set(parts["headers"]) == {"accept", "authorization", "content-type"}
 
 
 def test_enrolling_again_is_the_same_organisation(market: Market) -> None:

@@ -3,11 +3,12 @@
 Boundary: reads; a file is written only where it is named. Verifying needs no platform at all.
 """
 
+import shlex
 from collections.abc import Iterable
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 from rich.console import Console
@@ -35,6 +36,10 @@ from farthing.protocol.messages.trails import GET_OUTCOME, GetOutcome
 from farthing.protocol.rating import InvalidLine, Line, parse_line
 from farthing.protocol.records import Record, head_of
 from farthing.protocol.wire import Effect, document_of, money
+
+if TYPE_CHECKING:
+    from farthing.clients.http_api import Sendable
+    from farthing.clients.transport import Connection
 
 __all__ = ["commands", "postings_table", "proven_record"]
 
@@ -168,6 +173,10 @@ def call(
             metavar="JSON", help="Its arguments: an object, @FILE, or - for standard input."
         ),
     ] = "{}",
+    *,
+    curl: Annotated[
+        bool, typer.Option("--curl", help="Print it as a curl command, signed, and send nothing.")
+    ] = False,
 ) -> None:
     """Call any operation by its name; the answer is printed as JSON.
 
@@ -179,6 +188,9 @@ def call(
     if takes_key and "idempotency_key" not in asked:
         asked["idempotency_key"] = session.new_key()
         session.note(f"idempotency_key: {asked['idempotency_key']}")
+    if curl:
+        _show_curl(session, name, asked, signed=not operation.public)
+        return
     result = session.run(
         lambda connection: connection.send_raw(
             name, asked, repeatable=takes_key or operation.effect is Effect.READS
@@ -186,6 +198,28 @@ def call(
         signed=not operation.public,
     )
     session.print_json(result.structured)
+
+
+def _show_curl(session: Session, name: str, asked: dict[str, Any], *, signed: bool) -> None:
+    async def made(connection: "Connection") -> "Sendable":
+        return connection.request(name, asked)
+
+    request = session.run(made, signed=signed)
+    if session.as_json:
+        session.print_json(
+            {
+                "method": request.method,
+                "url": request.url,
+                "headers": dict(request.headers),
+                "body": request.body.decode(),
+            }
+        )
+        return
+    words = ["curl", "--request", request.method, request.url]
+    for header, value in request.headers.items():
+        words += ["--header", f"{header}: {value}"]
+    typer.echo(shlex.join([*words, "--data-raw", request.body.decode()]))
+    session.note("It is signed for half a minute, and for once: a retry is printed anew.")
 
 
 @command(

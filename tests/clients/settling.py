@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import httpx2
 
@@ -17,7 +17,7 @@ from farthing.clients.session_desks import DESKS_MAX
 from farthing.clients.spool import Spool
 from farthing.clients.transport import Connection
 from farthing.clients.vendors import Vendor
-from farthing.clients.wares import Ware
+from farthing.clients.wares import Cap, Ware
 from farthing.protocol import base64url
 from farthing.protocol.batches import verify_batch
 from farthing.protocol.canonical import Json, document_sha256, sha256_hex
@@ -25,6 +25,7 @@ from farthing.protocol.errors import Refusal, Refused, Unreachable
 from farthing.protocol.ids import AgreementId, ListingId, SessionId, derive_id
 from farthing.protocol.keys import PrivateKey
 from farthing.protocol.messages.agreements import Agreement
+from farthing.protocol.messages.allowances import AllowanceLimits, AllowanceUse, MeterUse
 from farthing.protocol.messages.sessions import RejectedEvent, UsageReport
 from farthing.protocol.proofs import (
     Entitlement,
@@ -89,6 +90,9 @@ class Settlement(Vendor):
         self.refusals: list[Refusal] = []
         self.reject: dict[int, str] = {}
         self.closes_at = ""
+        self.limits: AllowanceLimits | None = None
+        self.allowances_asked = 0
+        self.used: dict[tuple[str, int], int] = {}
         self.sent: list[tuple[str, str, str, str]] = []
         self.billed: dict[tuple[str, int], int] = {}
         self.answers: dict[str, UsageReport] = {}
@@ -110,6 +114,40 @@ class Settlement(Vendor):
             asset="USD",
             position=(Usage(meter="page", quantity="0"),),
             **dict.fromkeys((*words, *digests), ""),
+        )
+
+    async def allowance(self, agreement_id: str) -> AllowanceUse:
+        self.allowances_asked += 1
+        if self.is_down:
+            raise Unreachable("nobody listens")
+        used = sum(self.used.values())
+        return AllowanceUse(
+            agreement_id=agreement_id,
+            status="in_force" if self.limits else "none",
+            meters=tuple(
+                MeterUse(
+                    meter="page",
+                    period="agreement",
+                    limit=each.quantity,
+                    used=str(used),
+                    held="0",
+                    remaining=str(int(each.quantity) - used),
+                )
+                for each in (self.limits.in_all if self.limits else ())
+            ),
+            in_force=self.limits,
+        )
+
+    def allow(self, pages: int, *, enforcement: Literal["refuse", "report"] = "refuse") -> None:
+        """Put an allowance in force, of so many pages in all."""
+        self.limits = AllowanceLimits(
+            allowance_id="alw",
+            per_day=(),
+            in_all=(Usage(meter="page", quantity=str(pages)),),
+            enforcement=enforcement,
+            expires_at="",
+            proposed_by="",
+            proposed_at="",
         )
 
     async def document(self, sha256: str) -> dict[str, object]:
@@ -177,6 +215,11 @@ class Settlement(Vendor):
         if columns.is_billed(place):
             card = parse_card(dict(self.offer.rate_card))
             running = self._running.setdefault(session_id, Running(card, {}))
+            pages = columns.usage_of(place)["page"]
+            most = int(self.limits.in_all[0].quantity) if self.limits else None
+            if most is not None and sum(self.used.values()) + pages > most:
+                return "over_allowance"
+            self.used[session_id, seq] = pages
             units = running.price(columns.usage_of(place))
             if self._spent_units(session_id) + units > best.max_cum_units:
                 return "beyond_voucher"
@@ -326,8 +369,8 @@ class Shop:
         price = ware.price("extract_text", PLATFORM)
         paid = payment(price, presented) if presented else None
 
-        async def run(shape: Shape, cap_units: int) -> Produced:
-            await ware.check_cap(arguments, cap_units)
+        async def run(shape: Shape, cap: Cap) -> Produced:
+            await ware.check_cap(arguments, cap)
             value = await self.desk.read(arguments["pdf"])
             return await ware.produced(shape, value, arguments, value, b"[]")
 

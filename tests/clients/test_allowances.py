@@ -18,7 +18,7 @@ LIMITS: dict[str, Json] = {"limits": {"input_bytes_max": 10_000, "concurrency_ma
 TWO_PAGES = {"pdf": "one|two"}
 
 
-async def test_a_session_s_calls_are_billed_as_far_as_the_allowance_goes(tmp_path: Path) -> None:
+async def test_a_session_s_calls_are_served_as_far_as_the_allowance_goes(tmp_path: Path) -> None:
     async with trading(tmp_path, card=FLAT, listing=LIMITS) as market:
         buyer, vendor, operator = market.buyer, market.vendor, market.operator
         agreement = await buyer.accept(await buyer.quote(market.listing_id, {"page": 1}))
@@ -33,7 +33,8 @@ async def test_a_session_s_calls_are_billed_as_far_as_the_allowance_goes(tmp_pat
         before = await buyer.allowance(agreement_id)
         agreed = await operator.approve_allowance(agreement_id, offered.proposed.allowance_id)
         async with buyer.session(agreement_id, cap=usd("0.3"), per_call=usd("0.01")) as session:
-            for _ in range(3):
+            answers = [await session.call(TWO_PAGES) for _ in range(2)]
+            with pytest.raises(Refused) as beyond:
                 await session.call(TWO_PAGES)
         await market.close_shop()
 
@@ -47,8 +48,9 @@ async def test_a_session_s_calls_are_billed_as_far_as_the_allowance_goes(tmp_pat
     assert (before.status, before.proposed) == ("none", offered.proposed)
     assert agreed.in_force is not None
     assert replace(agreed.in_force, approved_by="", approved_at="") == offered.proposed
-    assert (status.calls, status.rejected, status.spent) == (2, 1, usd("0.008"))
-    assert [(each.call, each.reason) for each in rejected.rejected] == [(3, "over_allowance")]
+    assert len(answers) == 2
+    assert beyond.value.code is Code.ALLOWANCE_EXCEEDED
+    assert (status.rejected, status.spent, rejected.rejected) == (0, usd("0.008"), ())
     assert [each.status for each in seen] == ["in_force"] * 3
     day = MeterUse(meter="page", period="day", limit="5", used="4", held="0", remaining="1")
     assert [each.meters for each in seen] == [(day,)] * 3

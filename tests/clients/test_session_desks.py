@@ -17,10 +17,11 @@ from tests.clients.settling import MAC_KEY, PAGE_UNITS, Payer, Shop, shop
 from tests.clients.test_session_desk import OTHER, PDF, PLEASE, given, refused
 
 
-def desks() -> int:
-    """How many desks are in memory."""
+def desks(market: Shop) -> int:
+    """How many desks of a vendor are in memory."""
     gc.collect()
-    return sum(type(each) is SessionDesk for each in gc.get_objects())
+    every = [each for each in gc.get_objects() if type(each) is SessionDesk]
+    return sum(each._tools.vendor is market.settlement for each in every)  # noqa: SLF001
 
 
 async def crowd(market: Shop, size: int) -> list[Payer]:
@@ -34,13 +35,13 @@ async def crowd(market: Shop, size: int) -> list[Payer]:
 async def test_desks_in_memory_are_bounded_however_many_sessions_there_are(tmp_path: Path) -> None:
     async with shop(tmp_path, desks_max=4) as market:
         payers = await crowd(market, 40)
-        after_one_each = desks()
+        after_one_each = desks(market)
         for payer in payers:
             assert given(await market.call(payer, OTHER))
         await market.settled(80)
 
         assert after_one_each <= 4
-        assert desks() <= 4
+        assert desks(market) <= 4
         assert market.desk.runs == 80
         assert sum(market.settlement.billed.values()) == 40 * 3 * PAGE_UNITS
 
@@ -53,7 +54,7 @@ async def test_sessions_that_come_at_once_get_no_more_desks_than_there_are(tmp_p
         async with asyncio.timeout(20):
             while left:
                 outcomes = await asyncio.gather(*(market.sell(each, PDF) for each in left))
-                most = max(most, desks())
+                most = max(most, desks(market))
                 told = {refused(each)[0] for each in outcomes if not isinstance(each, Sold)}
                 assert told <= {Code.OVERLOADED}
                 left = [
@@ -125,7 +126,7 @@ async def test_what_desks_that_left_had_to_report_is_reported_once(tmp_path: Pat
     async with shop(tmp_path, desks_max=2) as market:
         market.settlement.is_down = True
         await crowd(market, 70)
-        assert desks() <= 2
+        assert desks(market) <= 2
         market.settlement.is_down = False
         await market.settled(70)
 
@@ -209,15 +210,15 @@ async def test_desks_of_sessions_that_are_over_or_long_idle_leave_memory(tmp_pat
     async with shop(tmp_path) as market:
         payers = await crowd(market, 5)
         await market.settled(5)
-        before = desks()
+        before = desks(market)
         market.clock.now_us += 599 * SECOND_US
         fresh = market.payer("fresh")
         assert given(await market.call(fresh, PDF))
-        still = desks()
+        still = desks(market)
         market.clock.now_us += 11 * SECOND_US
         assert given(await market.call(market.payer("another"), PDF))
 
-        assert (before, still, desks()) == (5, 6, 2)
+        assert (before, still, desks(market)) == (5, 6, 2)
         assert refused(await market.call(payers[0], PDF))[0] is Code.PROOF_INVALID
 
 

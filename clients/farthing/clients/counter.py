@@ -28,7 +28,7 @@ from farthing.clients.session_desks import DESKS_MAX, UNSIGNED_CALLS_MAX, Sessio
 from farthing.clients.spool import Entry, Spool
 from farthing.clients.usage_spool import KeptCall, UsageSpool
 from farthing.clients.vendors import Vendor
-from farthing.clients.wares import Ware
+from farthing.clients.wares import Cap, Ware
 from farthing.protocol.canonical import Json, document_sha256, sha256_hex
 from farthing.protocol.errors import Code, Refusal, Refused, Unreachable, refuse
 from farthing.protocol.keys import PublicKey
@@ -52,7 +52,7 @@ _ENTITLED_MAX: Final = 4096
 _SHAPES_MAX: Final = 1024
 _NUMBER: Final = re.compile(r"[1-9][0-9]{0,15}")
 
-Run: TypeAlias = Callable[[Shape, int], Awaitable[Produced]]
+Run: TypeAlias = Callable[[Shape, Cap], Awaitable[Produced]]
 """Does the work, told the shape that the result is sold under and the most that it may cost."""
 
 
@@ -174,7 +174,7 @@ class Counter:
                 args_sha256=args_sha256,
                 output_schema_sha256=document_sha256(shape.schema),
                 repeatable=ware.repeatable,
-                run=partial(run, shape, _cap_units(ware, paid.entitlement, paid.cap_units)),
+                run=partial(run, shape, Cap(_cap_units(ware, paid.entitlement, paid.cap_units))),
             )
         )
         return outcome if isinstance(outcome, Refusal) else self._captured(outcome)
@@ -185,6 +185,7 @@ class Counter:
         entitlement, desk, vouched = await self._vouched(ware, presented, args_sha256)
         agreement_id = entitlement.agreement_id
         shape = ware.shape_under(agreement_id) or await self._output_shape(ware, agreement_id)
+        cap_units = _cap_units(ware, entitlement, entitlement.per_call_units)
         call = await desk.obtain(
             CallWork(
                 vouched=vouched,
@@ -192,7 +193,7 @@ class Counter:
                 repeatable=ware.repeatable,
                 deadline_s=ware.terms.delivery.deadline_s,
                 check_room=partial(self._check_room, ware),
-                run=partial(run, shape, _cap_units(ware, entitlement, entitlement.per_call_units)),
+                run=lambda judge: run(shape, Cap(cap_units, judge)),
             )
         )
         if call.outcome is not UsageOutcome.SUCCEEDED:

@@ -24,7 +24,7 @@ from farthing.clients.deliveries import Produced, Undeliverable
 from farthing.clients.documents import Offer
 from farthing.clients.metering import Meter
 from farthing.clients.paid import Seller
-from farthing.clients.wares import Ware
+from farthing.clients.wares import Cap, Ware
 from farthing.protocol.canonical import InvalidJson, Json, parse_json, sha256_hex
 from farthing.protocol.errors import Code, Refusal, Refused, refuse
 from farthing.protocol.messages.http import status_of
@@ -166,9 +166,9 @@ class PaymentMiddleware:
                 said = to_header(unsettled(outcome, self._seller.platform))
                 return _refused(outcome, [(PAYMENT_RESPONSE, said)])
 
-    async def _run(self, ware: Ware, request: _Request, shape: Shape, cap_units: int) -> Produced:
+    async def _run(self, ware: Ware, request: _Request, shape: Shape, cap: Cap) -> Produced:
         values = {"arguments": request.arguments}
-        await ware.check_cap(values, cap_units)
+        await ware.check_cap(values, cap)
         status, headers, result = await _responded(self._app, request)
         if status >= _SERVER_FAILED:
             raise Undeliverable(refuse(Code.VENDOR_FAILED))

@@ -24,7 +24,7 @@ from farthing.clients.counter import Sold
 from farthing.clients.deliveries import Produced, Undeliverable
 from farthing.clients.documents import Offer
 from farthing.clients.metering import Meter
-from farthing.clients.wares import Ware
+from farthing.clients.wares import Cap, Ware
 from farthing.protocol.errors import Code, Refusal, refuse
 from farthing.protocol.messages.shapes import REFUSAL
 from farthing.protocol.shapes import Shape
@@ -80,20 +80,20 @@ class Payable(Ware):
         signature = own if self.own_context else _with_context(own)
         self.signature = signature.replace(return_annotation=self.returns)
 
-    async def run(self, making: Making, shape: Shape, cap_units: int) -> Produced:
+    async def run(self, making: Making, shape: Shape, cap: Cap) -> Produced:
         """Do the work.
 
         Args:
             making: The tool's arguments; is given what the tool answers.
             shape: What the result is sold under.
-            cap_units: The most that can be captured.
+            cap: The most that it may cost.
 
         Raises:
             Undeliverable: The tool failed as foreseen, or its result cannot be sold.
         """
         arguments = making.arguments
         plain = {name: each for name, each in arguments.items() if name != self.own_context}
-        await self.check_cap(plain, cap_units)
+        await self.check_cap(plain, cap)
         value = await self._invoke(arguments)
         converted = self._metadata.convert_result(value)
         if not isinstance(converted, CallToolResult):

@@ -8,7 +8,7 @@ events in their order. Source: spec/metering.md, spec/payments-mcp.md.
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any, Final, NamedTuple, TypeAlias, cast
 
@@ -28,11 +28,19 @@ from farthing.clients.vendors import Vendor
 from farthing.protocol.batches import sign_batch
 from farthing.protocol.canonical import Json, sha256_hex
 from farthing.protocol.errors import Code, Refused, Unreachable
+from farthing.protocol.ids import SessionId
 from farthing.protocol.messages.sessions import UsageReport
 from farthing.protocol.money import INT64_MAX
 from farthing.protocol.signatures import read_header
 from farthing.protocol.times import SECOND_US, parse_time
-from farthing.protocol.usage import BATCH_BYTES_MAX, UsageEvent, UsageFault, batch_bytes
+from farthing.protocol.usage import (
+    BATCH_BYTES_MAX,
+    BILLED,
+    UsageEvent,
+    UsageFault,
+    batch_bytes,
+    read_batch,
+)
 
 __all__ = ["Drained", "Metered", "Reporter", "Signed", "UsageQueue"]
 
@@ -99,10 +107,20 @@ class UsageQueue:
         self.pause_s = 0.0
         self.stopped_by = ""
         self._stopped_until_us = 0
+        self.doubted_at_us = 0
         # As of when the platform has said that the session is open, and until when it takes what
         # was done, once its buyer has closed it.
         self.heard_at_us = 0
         self.closes_at_us = 0
+
+    def unsettled(self) -> Iterator[Mapping[str, int]]:
+        """The use of each call that was delivered and that settlement has not answered."""
+        for batch in self.waiting:
+            columns = read_batch(batch.text.encode(), SessionId(self.session_id))
+            yield from (columns.usage_of(place) for place in columns.billed)
+        for each in self.events:
+            if each.event.outcome in BILLED:
+                yield each.event.usage
 
     def document(self) -> dict[str, Json]:
         """What the spool keeps of it beside its events and batches, for `restore`."""
@@ -374,6 +392,8 @@ class Reporter:
                 early.add(seq)
                 continue
             log.warning("call %s of %s is not billed: %s", seq, session_id, event.reason)
+            if event.reason == UsageFault.OVER_ALLOWANCE:
+                queue.doubted_at_us = self._clock()
             if event.reason in _STOPS:
                 self._stop(queue, event.reason, for_ever=event.reason == UsageFault.AFTER_END)
             self._commits.note(Rejected(session_id=session_id, seq=seq, reason=event.reason))

@@ -16,6 +16,7 @@ from typing import Final, NamedTuple
 
 from msgspec import structs
 
+from farthing.clients.allowance_watch import AllowanceWatch, Judge
 from farthing.clients.commits import Commits, settle
 from farthing.clients.deliveries import Produced, Undeliverable
 from farthing.clients.entitlements import Vouched
@@ -51,7 +52,9 @@ _STOPPED: Final[dict[str, Code]] = {
     UsageFault.OVER_ALLOWANCE: Code.ALLOWANCE_EXCEEDED,
 }
 _ENDED: Final = frozenset({"closed", "closing", "expired", Code.SESSION_CLOSED})
-_BUYERS_FAULT: Final = frozenset({Code.INVALID_ARGUMENT, Code.CAPTURE_EXCEEDS_HOLD})
+_BUYERS_FAULT: Final = frozenset({
+    Code.ALLOWANCE_EXCEEDED, Code.CAPTURE_EXCEEDS_HOLD, Code.INVALID_ARGUMENT,
+})  # fmt: skip
 
 
 @dataclass(slots=True)
@@ -81,7 +84,8 @@ class CallWork(NamedTuple):
         repeatable: Whether it may be done again after it was interrupted.
         deadline_s: How long it may take.
         check_room: Raises `Refused` where no more work can be taken now.
-        run: Does it; raises `Undeliverable` where it fails as foreseen.
+        run: Does it, told who judges what it will use, where that is known before; raises
+            `Undeliverable` where it fails as foreseen.
     """
 
     vouched: Vouched
@@ -89,7 +93,7 @@ class CallWork(NamedTuple):
     repeatable: bool
     deadline_s: int
     check_room: Callable[[], None]
-    run: Callable[[], Awaitable[Produced]]
+    run: Callable[[Judge], Awaitable[Produced]]
 
 
 class _Flight:
@@ -143,6 +147,7 @@ class SessionDesk:
         counts: What is owed.
         running: What calls cost from here on.
         queue: What is to be reported.
+        allowance: What is left of the agreement's.
         mac_key: The key that the payer handed over last; empty where it did not.
         tools: What it writes and reports with.
     """
@@ -153,6 +158,7 @@ class SessionDesk:
         counts: VoucherDesk,
         running: Running,
         queue: UsageQueue,
+        allowance: AllowanceWatch,
         *,
         mac_key: bytes,
         tools: Tools,
@@ -164,6 +170,7 @@ class SessionDesk:
         self.mac_key = mac_key
         self._counts = counts
         self._running = running
+        self._allowance = allowance
         self._tools = tools
         self._clock = tools.vendor.connection.clock
         self._flights: dict[int, _Flight] = {}
@@ -195,6 +202,7 @@ class SessionDesk:
                 its number; `overloaded`.
         """
         seq = work.vouched.voucher.seq
+        await self._allowance.look(self.queue.doubted_at_us)
         self._check_here()
         self._hear(work.vouched)
         flight = self._flights.get(seq)
@@ -321,6 +329,8 @@ class SessionDesk:
             code = _STOPPED.get(reason, Code.SESSION_CLOSED)
             text = f"Settlement takes no more of this session: {reason}."
             raise Refused(refuse(code, message=text))
+        if (refusal := self._allowance.spent()) is not None:
+            raise Refused(refusal)
         refusal = self._counts.admit(voucher, signed=bool(work.vouched.token))
         if refusal is not None:
             which = "voucher" if work.vouched.token else "mac"
@@ -339,7 +349,7 @@ class SessionDesk:
             if not work.repeatable:
                 self._tools.commits.note(self._call(work, at_us))
                 await self._tools.commits.kept()
-            self._delivered(work, at_us, await work.run())
+            self._delivered(work, at_us, await self._work(work, flight))
         except Undeliverable as failed:
             refusal = failed.refusal
             if refusal.code in _BUYERS_FAULT:
@@ -352,11 +362,18 @@ class SessionDesk:
             outcome = UsageOutcome.TIMED_OUT
         finally:
             end.cancel()
+            self._allowance.free(flight)
             if watch is not None:
                 watch.cancel()
             # Whatever else the tool raised goes on its way, but the call has ended.
             if not flight.has_ended:
                 self._failed(self._call(work, at_us), refusal, outcome)
+
+    async def _work(self, work: CallWork, flight: _Flight) -> Produced:
+        produced = await work.run(partial(self._allowance.reserve, flight))
+        if (beyond := await self._allowance.use(flight, produced.usage)) is not None:
+            raise Undeliverable(beyond)
+        return produced
 
     def _delivered(self, work: CallWork, at_us: int, produced: Produced) -> None:
         try:

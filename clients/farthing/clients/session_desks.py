@@ -9,10 +9,13 @@ import asyncio
 import logging
 import sqlite3
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from functools import partial
 from itertools import islice
 from typing import Final, cast
+from weakref import WeakValueDictionary
 
+from farthing.clients.allowance_watch import AllowanceWatch
 from farthing.clients.commits import Commits
 from farthing.clients.parted import Parted
 from farthing.clients.reporter import Reporter, UsageQueue
@@ -84,6 +87,8 @@ class SessionDesks:
         # The one that was used last is the last.
         self._desks: OrderedDict[str, SessionDesk] = OrderedDict()
         self._opening: dict[str, asyncio.Task[SessionDesk]] = {}
+        # By agreement, for as long as a desk has one.
+        self._allowances: WeakValueDictionary[str, AllowanceWatch] = WeakValueDictionary()
         self._next_sweep_us = 0
 
     @property
@@ -136,6 +141,7 @@ class SessionDesks:
     async def close(self) -> None:
         """Stop the work, report for a moment, and leave the rest in the spool."""
         await self._parted.close()
+        await asyncio.gather(*(each.close() for each in list(self._allowances.values())))
         await asyncio.gather(*(desk.close() for desk in self._desks.values()))
         queues = [desk.queue for desk in self._desks.values()]
         await self._reporter.close([*queues, *self._parted.queues])
@@ -143,6 +149,8 @@ class SessionDesks:
 
     async def _open(self, session_id: str, entitlement: Entitlement) -> SessionDesk:
         self._parted.look()
+        allowance = self._allowance(entitlement.agreement_id)
+        await allowance.look()
         card = await self._card_of(entitlement)
         kept = await asyncio.to_thread(self._spool.session, session_id)
         position = await self._position(entitlement, card) if kept is None else START
@@ -150,9 +158,9 @@ class SessionDesks:
             await self._make_room()
             kept = await asyncio.to_thread(self._spool.session, session_id)
             if kept is None:
-                desk = self._new(session_id, entitlement, Running(card, position))
+                desk = self._new(session_id, entitlement, Running(card, position), allowance)
             else:
-                desk = await asyncio.to_thread(self._again, kept, entitlement, card)
+                desk = await asyncio.to_thread(self._again, kept, entitlement, card, allowance)
                 for call in await asyncio.to_thread(self._spool.unfinished, session_id):
                     await desk.give_up(call)
             await self._parted.give(session_id)
@@ -201,7 +209,13 @@ class SessionDesks:
                 self._reporter.wake(desk.queue)
         self._parted.look()
 
-    def _new(self, session_id: str, entitlement: Entitlement, running: Running) -> SessionDesk:
+    def _new(
+        self,
+        session_id: str,
+        entitlement: Entitlement,
+        running: Running,
+        allowance: AllowanceWatch,
+    ) -> SessionDesk:
         queue = UsageQueue(session_id, entitlement.expires_at_us)
         counts = VoucherDesk(
             cap_units=entitlement.cap_units,
@@ -210,9 +224,30 @@ class SessionDesks:
                 entitlement.unsigned_units, self._unsigned_calls_max * entitlement.per_call_units
             ),
         )
-        return SessionDesk(entitlement, counts, running, queue, mac_key=b"", tools=self._tools)
+        return SessionDesk(
+            entitlement, counts, running, queue, allowance, mac_key=b"", tools=self._tools
+        )
 
-    def _again(self, kept: KeptSession, entitlement: Entitlement, card: RateCard) -> SessionDesk:
+    def _allowance(self, agreement_id: str) -> AllowanceWatch:
+        def unsettled() -> Iterator[Mapping[str, int]]:
+            for desk in self._desks.values():
+                if desk.entitlement.agreement_id == agreement_id:
+                    yield from desk.queue.unsettled()
+
+        watch = self._allowances.get(agreement_id)
+        if watch is None:
+            ask = partial(self._tools.vendor.allowance, agreement_id)
+            watch = AllowanceWatch(ask, unsettled, self._clock)
+            self._allowances[agreement_id] = watch
+        return watch
+
+    def _again(
+        self,
+        kept: KeptSession,
+        entitlement: Entitlement,
+        card: RateCard,
+        allowance: AllowanceWatch,
+    ) -> SessionDesk:
         quantities = cast("dict[str, str]", kept.document["position"])
         position = {meter: int(quantity) for meter, quantity in quantities.items()}
         numbers = self._spool.numbers(kept.session_id)
@@ -222,6 +257,7 @@ class SessionDesks:
             VoucherDesk.from_document(counts),
             Running(card, position),
             self._parted.find(kept.session_id) or self._queue(kept),
+            allowance,
             mac_key=bytes.fromhex(str(kept.document["mac_key"])),
             tools=self._tools,
         )

@@ -6,9 +6,11 @@ runs is `payable`, how a route of an application does `middleware`. Source: spec
 
 import inspect
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import anyio.to_thread
 
+from farthing.clients.allowance_watch import Judge
 from farthing.clients.deliveries import Produced, Undeliverable
 from farthing.clients.documents import Offer, result_bytes
 from farthing.clients.metering import Meter, Meters, least_units
@@ -20,7 +22,14 @@ from farthing.protocol.shapes import Shape
 from farthing.protocol.terms import parse_terms
 from farthing.protocol.x402 import Price
 
-__all__ = ["Ware"]
+__all__ = ["Cap", "Ware"]
+
+
+class Cap(NamedTuple):
+    """The most that a call may cost, and who judges what it will use."""
+
+    units: int
+    judge: Judge | None = None
 
 
 class Ware:
@@ -84,26 +93,30 @@ class Ware:
             url=url,
         )
 
-    async def check_cap(self, values: Mapping[str, object], cap_units: int) -> None:
-        """Refuse, before the work, what is known to cost more than can be had.
+    async def check_cap(self, values: Mapping[str, object], cap: Cap) -> None:
+        """Refuse, before the work, what is known to cost or use more than can be had.
 
         Args:
             values: What the meters are named after.
-            cap_units: The most that can be had.
+            cap: The most that can be had.
 
         Raises:
-            Undeliverable: `capture_exceeds_hold`.
+            Undeliverable: `capture_exceeds_hold`, `allowance_exceeded`.
         """
         if self.meters.need_result:
             return
         usage = await anyio.to_thread.run_sync(self.meters.before, values)
-        if usage is None or (least := least_units(self.card, usage)) <= cap_units:
+        if usage is None:
+            return
+        if (least := least_units(self.card, usage)) <= cap.units:
+            if cap.judge is not None and (beyond := await cap.judge(usage)) is not None:
+                raise Undeliverable(beyond)
             return
         refusal = refuse(
             Code.CAPTURE_EXCEEDS_HOLD,
             path="arguments",
             required=format_units(least, self.card.asset),
-            remaining=format_units(cap_units, self.card.asset),
+            remaining=format_units(cap.units, self.card.asset),
             asset=self.card.asset,
         )
         raise Undeliverable(refusal)

@@ -10,6 +10,7 @@ from farthing.protocol.wire import (
     AgreementRef,
     Effect,
     IdempotencyKey,
+    KeyPurpose,
     Operation,
     Role,
     Time,
@@ -147,4 +148,5 @@ GET_ALLOWANCE = Operation(
     effect=Effect.READS,
     roles=frozenset({Role.BUYER, Role.OPERATOR, Role.VENDOR}),
     codes=(Code.NOT_FOUND,),
+    purposes=frozenset({KeyPurpose.METERING}),
 )

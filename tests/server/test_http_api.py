@@ -100,12 +100,12 @@ async def test_a_proven_caller_learns_what_is_left_to_it(place: Place) -> None:
     agent = await place.send("GET", "/v1/get_balance", by=place.buyer)
     staff = await place.send("POST", "/v1/fund_account", fund(place, "q" * 22), by=place.treasurer)
 
-    quotas = '"key";q=4000;w=2, "organisation";q=8000;w=2'
+    quotas = '"key";q=8000;w=2, "organisation";q=16000;w=2'
     assert (agent.status_code, staff.status_code) == (200, 200)
     assert agent.headers["ratelimit-policy"] == quotas
-    assert agent.headers["ratelimit"] == '"key";r=3999;t=1'
-    assert staff.headers["ratelimit-policy"] == '"key";q=8000;w=2'
-    assert staff.headers["ratelimit"].startswith('"key";r=79')
+    assert agent.headers["ratelimit"] == '"key";r=7999;t=1'
+    assert staff.headers["ratelimit-policy"] == '"key";q=16000;w=2'
+    assert staff.headers["ratelimit"].startswith('"key";r=159')
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])

@@ -80,7 +80,7 @@ class Settings:
     fee_ppm: int = 25_000
     enrolment: str = "approved"
     anonymous_per_minute: int = 600
-    calls_per_second: int = 4_000
+    calls_per_second: int = 8_000
     refusals_per_second: int = 10
     queue_max: int = 10_000
     workers: int = 1

@@ -108,7 +108,7 @@ class Velocity:
         refusals_per_second: refusals that are remembered, shared alike.
     """
 
-    def __init__(self, calls_per_second: int = 4_000, refusals_per_second: int = 10) -> None:
+    def __init__(self, calls_per_second: int = 8_000, refusals_per_second: int = 10) -> None:
         self._calls = _Shares(calls_per_second, _CALLS_S)
         self._refusals = _Shares(refusals_per_second, _REFUSALS_S)
 

@@ -161,6 +161,11 @@ def test_usage_that_cannot_be_rated_is_refused_by_code(vector: dict[str, Any]) -
     assert (caught.value.code, caught.value.meter) == (vector["code"], vector["meter"])
 
 
+def test_a_meter_without_a_price_is_named_in_words() -> None:
+    with pytest.raises(RatingError, match=r"^The rate card has no price for the meter pages\.$"):
+        rate(parse_card(PAGES), {}, {"pages": 1})
+
+
 def test_the_vectors_show_every_code() -> None:
     assert {vector["code"] for vector in VECTORS["refused_ratings"]} == set(RatingCode)
 

@@ -59,7 +59,10 @@ class RatingError(ValueError):
     """
 
     def __init__(self, code: RatingCode, meter: str = "") -> None:
-        super().__init__(f"{code}: {meter}" if meter else code.value)
+        text = f"{code}: {meter}" if meter else code.value
+        if code is RatingCode.UNKNOWN_METER:
+            text = f"The rate card has no price for the meter {meter}."
+        super().__init__(text)
         self.code = code
         self.meter = meter
 

@@ -281,7 +281,9 @@ async def test_what_settlement_cannot_take_yet_is_reported_again_later(tmp_path:
         ("after_end", Code.SESSION_CLOSED, True),
         ("frozen", Code.FROZEN, False),
         ("over_allowance", Code.ALLOWANCE_EXCEEDED, False),
-        ("over_per_call", None, False),
+        ("over_per_call", Code.CAPTURE_EXCEEDS_HOLD, False),
+        ("beyond_voucher", Code.CAPTURE_EXCEEDS_HOLD, False),
+        ("before_session", None, False),
     ],
 )
 async def test_no_more_work_is_done_for_what_settlement_does_not_take(

@@ -42,7 +42,7 @@ from farthing.protocol.usage import (
     read_batch,
 )
 
-__all__ = ["Drained", "Metered", "Reporter", "Signed", "UsageQueue"]
+__all__ = ["DEARER", "Drained", "Metered", "Reporter", "Signed", "UsageQueue"]
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +55,11 @@ _CLOSING_S: Final = 5.0
 _MAY_PASS: Final = frozenset({UsageFault.IN_FUTURE, UsageFault.BEYOND_VOUCHER})
 # What the next call would meet too. All but the end may be lifted: it is asked again then.
 _STOPS: Final = frozenset({UsageFault.AFTER_END, UsageFault.FROZEN, UsageFault.OVER_ALLOWANCE})
+# The desk had held the call against these, so it costs more than the desk knows: others have moved
+# the agreement's position, by a session or a hold.
+DEARER: Final = frozenset({
+    UsageFault.BEYOND_VOUCHER, UsageFault.OVER_CAP, UsageFault.OVER_PER_CALL,
+})  # fmt: skip
 _STOP_US: Final = 30 * SECOND_US
 _GOES_ON: Final[dict[str, Json]] = {"by": "", "until_us": "0"}
 
@@ -387,6 +392,8 @@ class Reporter:
         early: set[int] = set()
         for event in report.rejected:
             seq, session_id = int(event.id), batch.session_id
+            if event.reason in DEARER and self._clock() < queue.ends_at_us:
+                self._stop(queue, event.reason, for_ever=False)
             if event.reason in _MAY_PASS and self._clock() < queue.ends_at_us:
                 log.info("call %s of %s is reported again: %s", seq, session_id, event.reason)
                 early.add(seq)

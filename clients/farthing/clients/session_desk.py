@@ -20,7 +20,7 @@ from farthing.clients.allowance_watch import AllowanceWatch, Judge
 from farthing.clients.commits import Commits, settle
 from farthing.clients.deliveries import Produced, Undeliverable
 from farthing.clients.entitlements import Vouched
-from farthing.clients.reporter import Metered, Reporter, Signed, UsageQueue
+from farthing.clients.reporter import DEARER, Metered, Reporter, Signed, UsageQueue
 from farthing.clients.usage_spool import KeptCall, KeptSession, Row, UsageSpool
 from farthing.clients.vendors import Vendor
 from farthing.protocol.canonical import Json, sha256_hex
@@ -50,6 +50,7 @@ _FAILED: Final = refuse(Code.VENDOR_FAILED)
 _STOPPED: Final[dict[str, Code]] = {
     UsageFault.FROZEN: Code.FROZEN,
     UsageFault.OVER_ALLOWANCE: Code.ALLOWANCE_EXCEEDED,
+    **dict.fromkeys(DEARER, Code.CAPTURE_EXCEEDS_HOLD),
 }
 _ENDED: Final = frozenset({"closed", "closing", "expired", Code.SESSION_CLOSED})
 _BUYERS_FAULT: Final = frozenset({

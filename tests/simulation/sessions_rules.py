@@ -66,6 +66,10 @@ def _open(books: Auditor, record: Json) -> None:
     need(session["expires_at_us"] == at_us + life_us, "its end is wrong")
     need(session["opened_at_us"] == at_us, "it was opened before")
     need(session["payer_thumbprint"] == record["by"]["key_thumbprint"], "another may spend it")
+    for name in ("low_water", "unsigned"):
+        units = _units(asked[name]) if asked.get(name) else 0
+        need(int(session[f"{name}_units"]) == units, f"another {name} than was asked for")
+    need(session["final_action"] == asked.get("final_action", "refuse"), "another way on")
     nothing = [session[name] for name in ("spent_units", "calls", "top", "max_cum_units")]
     need(nothing == ["0", 0, 0, "0"], "something is spent before it begins")
     _set_aside(record, cap_units)

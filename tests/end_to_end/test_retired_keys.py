@@ -5,6 +5,7 @@ nothing.
 """
 
 import asyncio
+import json
 import os
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from farthing.clients.buyers import Buyer
+from farthing.clients.home import Home
 from farthing.identity.keyring import open_keyring
 from farthing.protocol.errors import Unverified
 from farthing.protocol.keys import PublicKey
@@ -60,6 +62,8 @@ async def test_who_pinned_a_key_that_is_retired_trades_on_and_every_receipt_veri
         buyer = Buyer(connection, platform_keys=pinned)
         listing_id = str(place.offers["extract_text"].listing["listing_id"])
         folder = str(place.platform.data_dir)
+        home = Home(tmp_path / "home")
+        await home.meet(connection.url)
 
         first = await buyer.call_service(listing_id, PDF, PAGES)
         held = await buyer.quote(listing_id, PAGES)
@@ -75,6 +79,7 @@ async def test_who_pinned_a_key_that_is_retired_trades_on_and_every_receipt_veri
         third = await buyer.buy(agreement, PDF, PAGES)
         old = await buyer.receipt(first.charge.charge_id)
         published = await connection.platform_keys()
+        shown = await farthing("keys", "platform", "--json", "--home", str(home.path))
         place.platform.stop()
         audited = await farthing("audit", "verify", "--data-dir", folder)
 
@@ -90,6 +95,10 @@ async def test_who_pinned_a_key_that_is_retired_trades_on_and_every_receipt_veri
         assert before < pinned.keys()
         assert after.isdisjoint(pinned)
         assert signers(old, published) == after
+        assert json.loads(shown[1]) == {
+            each: "pinned" if each in pinned else "named by one that is pinned"
+            for each in published
+        }
         assert audited[0] == 0, audited[1]
 
 

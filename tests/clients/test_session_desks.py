@@ -11,6 +11,7 @@ import pytest
 from farthing.clients.counter import Sold
 from farthing.clients.documents import arguments_sha256
 from farthing.clients.session_desk import SessionDesk
+from farthing.clients.session_desks import SessionDesks
 from farthing.protocol.errors import Code
 from farthing.protocol.times import DAY_US, SECOND_US
 from tests.clients.settling import MAC_KEY, PAGE_UNITS, Payer, Shop, shop
@@ -97,6 +98,27 @@ async def test_a_desk_that_left_memory_takes_no_number_twice_and_no_lower_sum(
         assert refused(taken) == (Code.PROOF_INVALID, "arguments")
         assert refused(low) == (Code.PROOF_INVALID, "voucher.max_cum_units")
         assert payer.book.spent_units == 4 * PAGE_UNITS
+
+
+async def test_a_desk_that_left_memory_begins_nothing_for_whoever_still_has_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with shop(tmp_path, desks_max=1) as market:
+        payer = market.payer()
+        assert given(await market.call(payer, PDF))
+        left = market.counter.sessions.find(payer.entitlement)
+        await crowd(market, 1)
+        payment = payer.signed(payer.voucher(PDF))
+
+        with monkeypatch.context() as still:
+            still.setattr(SessionDesks, "find", lambda *_: left)
+            gone = await market.sell(payment, PDF)
+        back = await market.sell(payment, PDF)
+        await market.settled(3)
+
+        assert refused(gone)[0] is Code.OVERLOADED
+        assert given(back)
+        assert market.desk.runs == 3
 
 
 async def test_where_every_desk_has_calls_that_run_another_session_is_asked_to_wait(

@@ -284,3 +284,21 @@ async def test_a_spool_is_pruned_while_its_vendor_serves_of_what_is_settled_and_
         assert rows("SELECT session_id FROM call") == kept
         assert rows("SELECT session_id FROM session") == kept
         assert rows("SELECT session_id FROM batch") <= kept
+
+
+@pytest.mark.parametrize(("later_s", "runs"), [(0, 2), (120, 1)])
+async def test_who_left_calls_unsigned_signs_each_call_of_its_next_session(
+    tmp_path: Path, later_s: int, runs: int
+) -> None:
+    async with shop(tmp_path) as market:
+        for name in ("one", "two"):
+            payer = market.payer(name, per_call=1, unsigned=1000)
+            first = payer.signed(payer.voucher(PLEASE), mac_key=MAC_KEY)
+            assert isinstance(await market.sell(first, PLEASE), Sold)
+            before = market.desk.runs
+            await market.sell(payer.maced(payer.voucher(PLEASE)), PLEASE)
+            market.clock.now_us += later_s * SECOND_US
+        signed = payer.signed(payer.voucher(PLEASE))
+
+        assert market.desk.runs - before == runs - 1
+        assert isinstance(await market.sell(signed, PLEASE), Sold)

@@ -10,6 +10,7 @@ import logging
 import sqlite3
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 from typing import Final, cast
@@ -42,6 +43,9 @@ UNSIGNED_CALLS_MAX: Final = 64
 DESKS_MAX: Final = 4096
 """How many sessions have a desk in memory at once; the others' desks are in the spool."""
 _IDLE_US: Final = 600 * SECOND_US
+# Whoever leaves calls unsigned for so long, in any of its latest sessions, is trusted no more.
+_OWING_US: Final = 60 * SECOND_US
+_LATEST_MAX: Final = 64
 _SWEEP_US: Final = 10 * SECOND_US
 # Those that leave together share a commit.
 _LEAVE_SHARE: Final = 64
@@ -154,10 +158,13 @@ class SessionDesks:
         card = await self._card_of(entitlement)
         kept = await asyncio.to_thread(self._spool.session, session_id)
         position = await self._position(entitlement, card) if kept is None else START
+        owes = kept is None and await asyncio.to_thread(self._owes, entitlement.buyer_id)
         async with self._turn:
             await self._make_room()
             kept = await asyncio.to_thread(self._spool.session, session_id)
             if kept is None:
+                if owes:
+                    entitlement = replace(entitlement, unsigned_units=0)
                 desk = self._new(session_id, entitlement, Running(card, position), allowance)
             else:
                 desk = await asyncio.to_thread(self._again, kept, entitlement, card, allowance)
@@ -208,6 +215,12 @@ class SessionDesks:
             else:
                 self._reporter.wake(desk.queue)
         self._parted.look()
+
+    def _owes(self, payer: str) -> bool:
+        """Whether a payer has left calls that were made under MACs without a signature."""
+        before_us = self._clock() - _OWING_US
+        latest = self._spool.sessions_of(payer, before_us, _LATEST_MAX)
+        return any(_is_unsigned(each.document["counts"]) for each in latest)
 
     def _new(
         self,
@@ -281,6 +294,14 @@ def _is_over(desk: SessionDesk, now_us: int) -> bool:
     """Whether a desk has nothing to do in memory: its session is over, or has long been idle."""
     is_past = now_us >= min(desk.entitlement.expires_at_us, desk.used_at_us + _IDLE_US)
     return is_past and not desk.working
+
+
+def _is_unsigned(document: Json) -> bool:
+    counts = cast("dict[str, Json]", document)
+    later = cast("dict[str, str]", counts["unsigned"])
+    return any(map(int, later.values())) or int(str(counts["spent_units"])) > int(
+        str(counts["best_units"])
+    )
 
 
 def _settled(document: Json, numbers: Mapping[int, int]) -> dict[str, Json]:

@@ -36,6 +36,7 @@ CREATE TABLE IF NOT EXISTS session (
     session_id TEXT PRIMARY KEY, payer TEXT NOT NULL, ends_at_us INTEGER NOT NULL,
     at_us INTEGER NOT NULL, document BLOB NOT NULL
 ) STRICT;
+CREATE INDEX IF NOT EXISTS by_payer ON session (payer, at_us);
 CREATE TABLE IF NOT EXISTS call (
     session_id TEXT NOT NULL, seq INTEGER NOT NULL, args_sha256 TEXT NOT NULL,
     at_us INTEGER NOT NULL, place INTEGER NOT NULL, outcome TEXT NOT NULL, usage BLOB NOT NULL,
@@ -281,6 +282,16 @@ class UsageSpool:
         """A session's desk as last written."""
         rows = self._file.do("SELECT * FROM session WHERE session_id = ?", session_id)
         return _session(rows[0]) if rows else None
+
+    def sessions_of(self, payer: str, before_us: int, limit: int) -> list[KeptSession]:
+        """A payer's sessions that nothing has changed since an instant, newest first."""
+        rows = self._file.do(
+            "SELECT * FROM session WHERE payer = ? AND at_us <= ? ORDER BY at_us DESC LIMIT ?",
+            payer,
+            before_us,
+            limit,
+        )
+        return [_session(row) for row in rows]
 
     def call(self, session_id: str, seq: int) -> KeptCall | None:
         """A call by its number."""

@@ -80,7 +80,6 @@ __all__ = ["Buyer"]
 
 _NONCE_BYTES: Final = 16
 _DOCUMENTS_KEPT: Final = 256
-_AGREEMENTS_LOOKED_AT: Final = 200
 
 Quantities = Mapping[str, int]
 Opening = AbstractAsyncContextManager["Buyer"]
@@ -439,9 +438,7 @@ class Buyer(Spender, Delegating, AccountHolder, Reconciling, Limiting):
         self, listing_id: str, workload: Quantities
     ) -> tuple[Agreement | None, Quote]:
         """The agreement that binds to what is offered now, if there is one, and what it costs."""
-        mine = await self.connection.call(
-            LIST_AGREEMENTS, ListAgreements(limit=_AGREEMENTS_LOOKED_AT)
-        )
+        mine = await self.connection.call(LIST_AGREEMENTS, ListAgreements(listing_id=listing_id))
         if agreement := newest_in_force(mine.agreements, listing_id):
             quote = await self.quote(listing_id, workload, agreement_id=agreement.agreement_id)
             if is_of_what_is_offered(agreement, quote):

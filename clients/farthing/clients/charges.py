@@ -55,9 +55,9 @@ class Charged(ABC):
     async def platform_keys(self) -> Mapping[str, PublicKey]:
         """The platform's keys by thumbprint."""
 
-    async def charges(self, limit: int = 50) -> Charges:
-        """The charges, newest first."""
-        return await self.connection.call(LIST_CHARGES, ListCharges(limit=limit))
+    async def charges(self, limit: int = 50, cursor: str = "") -> Charges:
+        """The charges, newest first; `cursor` is where a page ended."""
+        return await self.connection.call(LIST_CHARGES, ListCharges(limit=limit, cursor=cursor))
 
     async def explain(self, charge_id: str) -> Explanation:
         """How a charge came about, line by line."""

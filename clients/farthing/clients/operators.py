@@ -280,9 +280,9 @@ class Operator(_Approver, AccountHolder, Reconciling, Agreeing):
         """The operator's agents, oldest first."""
         return await self.connection.call(LIST_AGENTS, ListAgents())
 
-    async def charges(self, limit: int = 50) -> Charges:
-        """The charges of the operator's agents, newest first."""
-        return await self.connection.call(LIST_CHARGES, ListCharges(limit=limit))
+    async def charges(self, limit: int = 50, cursor: str = "") -> Charges:
+        """The charges of the operator's agents, newest first; `cursor` is where a page ended."""
+        return await self.connection.call(LIST_CHARGES, ListCharges(limit=limit, cursor=cursor))
 
     async def create_top_up(
         self, amount: Money, *, processor: ProcessorName = "manual", key: str = ""
@@ -301,13 +301,14 @@ class Operator(_Approver, AccountHolder, Reconciling, Agreeing):
             ),
         )
 
-    async def top_ups(self, limit: int = 50) -> TopUps:
-        """The operator's top-ups, newest first."""
-        return await self.connection.call(LIST_TOP_UPS, ListTopUps(limit=limit))
+    async def top_ups(self, limit: int = 50, cursor: str = "") -> TopUps:
+        """The operator's top-ups, newest first; `cursor` is where a page ended."""
+        return await self.connection.call(LIST_TOP_UPS, ListTopUps(limit=limit, cursor=cursor))
 
-    async def credit_lots(self, limit: int = 50) -> CreditLots:
-        """The operator's credit lots, newest first."""
-        return await self.connection.call(LIST_CREDIT_LOTS, ListCreditLots(limit=limit))
+    async def credit_lots(self, limit: int = 50, cursor: str = "") -> CreditLots:
+        """The operator's credit lots, newest first; `cursor` is where a page ended."""
+        ask = ListCreditLots(limit=limit, cursor=cursor)
+        return await self.connection.call(LIST_CREDIT_LOTS, ask)
 
     async def set_grace(self, amount: Money, *, key: str = "") -> GraceView:
         """Choose less grace than the treasurer has granted."""

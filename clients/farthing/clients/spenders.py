@@ -162,9 +162,9 @@ class Spender(ABC):
         """The platform's view of a session."""
         return await self.connection.call(GET_SESSION, GetSession(session_id=session_id))
 
-    async def sessions(self, limit: int = 50) -> Sessions:
-        """The buyer's sessions, newest first."""
-        return await self.connection.call(LIST_SESSIONS, ListSessions(limit=limit))
+    async def sessions(self, limit: int = 50, cursor: str = "") -> Sessions:
+        """The buyer's sessions, newest first; `cursor` is where a page ended."""
+        return await self.connection.call(LIST_SESSIONS, ListSessions(limit=limit, cursor=cursor))
 
     async def _with_book(self, session: Session, agreement: Agreement) -> SpendSession:
         trade = Trade(

@@ -93,9 +93,9 @@ class Treasurer(Member, AccountHolder):
             ),
         )
 
-    async def top_ups(self, organisation_id: str = "", limit: int = 50) -> TopUps:
-        """Top-ups of an organisation, or of all; newest first."""
-        ask = ListTopUps(organisation_id=organisation_id or None, limit=limit)
+    async def top_ups(self, organisation_id: str = "", limit: int = 50, cursor: str = "") -> TopUps:
+        """Top-ups of an organisation, or of all; newest first, from where a page ended."""
+        ask = ListTopUps(organisation_id=organisation_id or None, limit=limit, cursor=cursor)
         return await self.connection.call(LIST_TOP_UPS, ask)
 
     async def send_payout(self, payout_id: str, *, key: str = "") -> PayoutView:
@@ -135,9 +135,11 @@ class Treasurer(Member, AccountHolder):
             ),
         )
 
-    async def payouts(self, organisation_id: str = "", limit: int = 50) -> Payouts:
-        """Payouts of an organisation, or of all; newest first."""
-        ask = ListPayouts(organisation_id=organisation_id or None, limit=limit)
+    async def payouts(
+        self, organisation_id: str = "", limit: int = 50, cursor: str = ""
+    ) -> Payouts:
+        """Payouts of an organisation, or of all; newest first, from where a page ended."""
+        ask = ListPayouts(organisation_id=organisation_id or None, limit=limit, cursor=cursor)
         return await self.connection.call(LIST_PAYOUTS, ask)
 
     async def grant_credit(
@@ -165,9 +167,11 @@ class Treasurer(Member, AccountHolder):
             ),
         )
 
-    async def credit_lots(self, organisation_id: str = "", limit: int = 50) -> CreditLots:
-        """Credit lots of an organisation, or of all; newest first."""
-        ask = ListCreditLots(organisation_id=organisation_id or None, limit=limit)
+    async def credit_lots(
+        self, organisation_id: str = "", limit: int = 50, cursor: str = ""
+    ) -> CreditLots:
+        """Credit lots of an organisation, or of all; newest first, from where a page ended."""
+        ask = ListCreditLots(organisation_id=organisation_id or None, limit=limit, cursor=cursor)
         return await self.connection.call(LIST_CREDIT_LOTS, ask)
 
     async def set_grace(self, organisation_id: str, amount: Money, *, key: str = "") -> GraceView:

@@ -258,9 +258,9 @@ class Vendor(AccountHolder, Reconciling, Agreeing):
         """Where a session stands in settlement."""
         return await self.connection.call(GET_SESSION, GetSession(session_id=session_id))
 
-    async def sessions(self, limit: int = 50) -> Sessions:
-        """The sessions with the vendor, newest first."""
-        return await self.connection.call(LIST_SESSIONS, ListSessions(limit=limit))
+    async def sessions(self, limit: int = 50, cursor: str = "") -> Sessions:
+        """The sessions with the vendor, newest first; `cursor` is where a page ended."""
+        return await self.connection.call(LIST_SESSIONS, ListSessions(limit=limit, cursor=cursor))
 
     async def close_session(self, session_id: str, *, key: str = "") -> Session:
         """End a session at once: nothing more of it is billed, and the rest goes back."""
@@ -304,9 +304,9 @@ class Vendor(AccountHolder, Reconciling, Agreeing):
             ),
         )
 
-    async def payouts(self, limit: int = 50) -> Payouts:
-        """The vendor's payouts, newest first."""
-        return await self.connection.call(LIST_PAYOUTS, ListPayouts(limit=limit))
+    async def payouts(self, limit: int = 50, cursor: str = "") -> Payouts:
+        """The vendor's payouts, newest first; `cursor` is where a page ended."""
+        return await self.connection.call(LIST_PAYOUTS, ListPayouts(limit=limit, cursor=cursor))
 
     async def submit_evidence(self, dispute_id: str, body: bytes, *, key: str = "") -> Dispute:
         """Answer a dispute with the delivered body: the bytes the delivery record digests."""
@@ -344,9 +344,9 @@ class Vendor(AccountHolder, Reconciling, Agreeing):
         """A published document by its hash."""
         return (await self.connection.call(GET_DOCUMENT, GetDocument(sha256=sha256))).document
 
-    async def charges(self, limit: int = 50) -> Charges:
-        """The vendor's charges, newest first."""
-        return await self.connection.call(LIST_CHARGES, ListCharges(limit=limit))
+    async def charges(self, limit: int = 50, cursor: str = "") -> Charges:
+        """The vendor's charges, newest first; `cursor` is where a page ended."""
+        return await self.connection.call(LIST_CHARGES, ListCharges(limit=limit, cursor=cursor))
 
 
 def capture_key(hold_id: str) -> str:

@@ -122,6 +122,8 @@ class Usage:
     quantity: Quantity
 
 
+PageLimit = Annotated[int, Field(ge=1, le=100)]
+PageCursor = Annotated[str, Field(pattern=r"^([0-9]{1,16})?$")]
 Workload = Annotated[tuple[Usage, ...], Field(max_length=20)]
 
 

@@ -7,7 +7,15 @@ from dataclasses import dataclass
 import pytest
 from rich.console import Console
 
-from farthing.clients.cli.render import as_json, clean, facts, shown_refusal, table, vendor_words
+from farthing.clients.cli.render import (
+    as_json,
+    clean,
+    facts,
+    page,
+    shown_refusal,
+    table,
+    vendor_words,
+)
 from farthing.protocol.errors import Code, NextAction, Refusal, Refused, refuse
 from farthing.protocol.messages.accounts import Funding
 from farthing.protocol.messages.treasury import TopUps
@@ -92,7 +100,7 @@ def test_money_is_shown_to_the_last_digit() -> None:
 def test_an_answer_with_nothing_in_it_says_so() -> None:
     console, out = screen()
 
-    facts(console, TopUps(top_ups=()))
+    page(console, TopUps(top_ups=()))
 
     assert out.getvalue() == "None.\n"
 

@@ -225,7 +225,7 @@ def test_a_thing_comes_out_as_it_went_in(noun: str, data: st.DataObject) -> None
 
     assert answered(thing, Lookup(noun=noun, id="")) == thing
     assert answered(None, Lookup(noun=noun, id="")) is None
-    assert answered((thing, thing), Things(noun=noun, principal_id="")) == (thing, thing)
+    assert answered((thing, thing), Things(noun=noun, ids=())) == (thing, thing)
 
 
 @given(data=st.data())

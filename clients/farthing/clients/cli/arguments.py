@@ -17,9 +17,12 @@ from farthing.protocol.wire import Money, Usage
 
 __all__ = [
     "TIME_FORM",
+    "AgreementOption",
     "AssetOption",
     "ChargeArgument",
+    "CursorOption",
     "JsonFileArgument",
+    "LimitOption",
     "ListingArgument",
     "WorkloadOption",
     "calls_of",
@@ -54,6 +57,15 @@ JsonFileArgument = Annotated[
 ]
 AssetOption = Annotated[
     str, typer.Option(metavar="ASSET", help="The asset of the amounts: USD, EUR, JPY, XTS or CRD.")
+]
+AgreementOption = Annotated[
+    str,
+    typer.Option(metavar="AGREEMENT", help="Of one agreement alone, agr_…", show_default=False),
+]
+LimitOption = Annotated[int, typer.Option(min=1, max=100, help="How many at most.")]
+CursorOption = Annotated[
+    str,
+    typer.Option(metavar="CURSOR", help="Go on where the last page ended.", show_default=False),
 ]
 WorkloadOption = Annotated[
     list[str] | None,

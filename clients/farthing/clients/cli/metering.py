@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 from rich.console import Console
 
-from farthing.clients.cli.arguments import time_of, workload_of
+from farthing.clients.cli.arguments import CursorOption, time_of, workload_of
 from farthing.clients.cli.audit import OutOption, proven_record
 from farthing.clients.cli.render import heading, rows, table
 from farthing.clients.cli.session import IdempotencyOption, Session, command
@@ -61,12 +61,12 @@ def rejected(
     ] = "",
     *,
     reason: Annotated[str, typer.Option(help="One reason alone.", show_default=False)] = "",
-    cursor: Annotated[str, typer.Option(help="Where a page ended.", show_default=False)] = "",
+    cursor: CursorOption = "",
     limit: Annotated[int, typer.Option(min=1, max=200, help="How many at most.")] = 50,
 ) -> None:
     """List usage that was reported and not taken, with the reasons (its parties)."""
     ask = ListRejectedUsage(session_id=spending, reason=reason, cursor=cursor, limit=limit)
-    session.show(session.call(LIST_REJECTED_USAGE, ask), _rejected)
+    session.show_page(session.call(LIST_REJECTED_USAGE, ask), _rejected)
 
 
 @command(sessions, "receipt", example="farthing session receipt ses_… 17 --out call.json")
@@ -176,8 +176,6 @@ def _rejected(console: Console, answer: RejectedUsages) -> None:
             for each in answer.rejected
         ),
     )
-    if answer.cursor:
-        heading(console, f"More: --cursor {answer.cursor}")
 
 
 def _allowance(console: Console, answer: AllowanceUse) -> None:

@@ -26,6 +26,7 @@ __all__ = [
     "facts",
     "heading",
     "notice",
+    "page",
     "rows",
     "screen",
     "shown_refusal",
@@ -152,6 +153,16 @@ def facts(console: Console, answer: object) -> None:
     rows(console, lines)
     for label, found in lists:
         things(console, label, found)
+
+
+def page(console: Console, answer: object) -> None:
+    """The things of a page as a table; where it ends is not told here."""
+    for label, value in _members(answer):
+        if isinstance(value, tuple):
+            if value:
+                things(console, label, value)
+            else:
+                notice(console, "None.")
 
 
 def things(console: Console, label: str, found: Sequence[object]) -> None:

@@ -18,7 +18,15 @@ import typer
 from rich.console import Console
 
 from farthing.clients.cli.arguments import thumbprint_of
-from farthing.clients.cli.render import as_json, facts, notice, rows, screen, shown_refusal
+from farthing.clients.cli.render import (
+    as_json,
+    facts,
+    notice,
+    page,
+    rows,
+    screen,
+    shown_refusal,
+)
 from farthing.clients.clock import random_bytes
 from farthing.protocol import base64url
 from farthing.protocol.errors import Code, FarthingError, Refused, Unreachable, Unverified
@@ -255,6 +263,12 @@ class Session:
             self.print_json(document_of(answer))
         else:
             view(screen(), answer)
+
+    def show_page(self, answer: T, view: Callable[[Console, T], None] = page) -> None:
+        """Print a page, and how the next one is had."""
+        self.show(answer, view)
+        if cursor := getattr(answer, "cursor", ""):
+            self.note(f"There are more: the same command with --cursor {cursor}")
 
     def show_facts(self, document: Mapping[str, str]) -> None:
         """Print an answer that was made here."""

@@ -11,7 +11,13 @@ from typing import Annotated, Literal
 import typer
 from rich.console import Console
 
-from farthing.clients.cli.arguments import AssetOption, money_of
+from farthing.clients.cli.arguments import (
+    AgreementOption,
+    AssetOption,
+    CursorOption,
+    LimitOption,
+    money_of,
+)
 from farthing.clients.cli.render import heading, screen, table, things
 from farthing.clients.cli.session import IdempotencyOption, Session, command
 from farthing.protocol.messages.sessions import (
@@ -102,10 +108,13 @@ def show(session: Session, spending: SessionArgument) -> None:
 def list_(
     session: Session,
     *,
-    limit: Annotated[int, typer.Option(min=1, max=200, help="How many at most.")] = 50,
+    agreement: AgreementOption = "",
+    cursor: CursorOption = "",
+    limit: LimitOption = 50,
 ) -> None:
     """List the sessions that the caller is a party to, newest first."""
-    session.show(session.call(LIST_SESSIONS, ListSessions(limit=limit)), _sessions)
+    ask = ListSessions(agreement_id=agreement or None, cursor=cursor, limit=limit)
+    session.show_page(session.call(LIST_SESSIONS, ask), _sessions)
 
 
 @command(sessions, "top-up", example="farthing session top-up ses_… 0.5 USD")

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 from rich.console import Console
 
-from farthing.clients.cli.arguments import TIME_FORM, AssetOption, time_of
+from farthing.clients.cli.arguments import TIME_FORM, AssetOption, CursorOption, time_of
 from farthing.clients.cli.audit import postings_table, proven_record
 from farthing.clients.cli.render import amount, heading, rows, table
 from farthing.clients.cli.session import Session, command
@@ -76,9 +76,7 @@ def statement(
         str, typer.Option(parser=time_of, metavar="TIME", help="The end, not included.")
     ] = "",
     limit: Annotated[int, typer.Option(min=1, max=LINES_MAX, help="How many lines at most.")] = 50,
-    cursor: Annotated[
-        str, typer.Option(metavar="CURSOR", help="Go on where the last page ended.")
-    ] = "",
+    cursor: CursorOption = "",
 ) -> None:
     """List the organisation's lines of a period, with balances before, after and at each line."""
     ask = GetStatement(
@@ -90,10 +88,7 @@ def statement(
         limit=limit,
         cursor=cursor,
     )
-    answer = session.call(GET_STATEMENT, ask)
-    session.show(answer, _statement)
-    if answer.cursor:
-        session.note(f"There are more lines: the same command with --cursor {answer.cursor}")
+    session.show_page(session.call(GET_STATEMENT, ask), _statement)
 
 
 @command(commands, "record", example="farthing record 42 --json", panel=PANEL)

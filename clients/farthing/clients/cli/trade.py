@@ -15,7 +15,10 @@ from rich.console import Console
 from rich.text import Text
 
 from farthing.clients.cli.arguments import (
+    AgreementOption,
     ChargeArgument,
+    CursorOption,
+    LimitOption,
     ListingArgument,
     WorkloadOption,
     money_of,
@@ -45,13 +48,17 @@ from farthing.protocol.messages.charges import LIST_CHARGES, Charges, ListCharge
 from farthing.protocol.messages.disputes import (
     GET_DISPUTE_STATUS,
     INITIATE_DISPUTE,
+    LIST_DISPUTES,
     PREVIEW_DISPUTE,
     SUBMIT_EVIDENCE,
+    Disputes,
     GetDisputeStatus,
     InitiateDispute,
+    ListDisputes,
     PreviewDispute,
     SubmitEvidence,
 )
+from farthing.protocol.messages.holds import LIST_HOLDS, Holds, ListHolds
 
 __all__ = ["commands"]
 
@@ -167,10 +174,26 @@ def quote(
 def charges(
     session: Session,
     *,
-    limit: Annotated[int, typer.Option(min=1, max=200, help="How many at most.")] = 50,
+    agreement: AgreementOption = "",
+    cursor: CursorOption = "",
+    limit: LimitOption = 50,
 ) -> None:
     """List the charges that the caller is a party to, newest first."""
-    session.show(session.call(LIST_CHARGES, ListCharges(limit=limit)), _charges)
+    ask = ListCharges(agreement_id=agreement or None, cursor=cursor, limit=limit)
+    session.show_page(session.call(LIST_CHARGES, ask), _charges)
+
+
+@command(commands, "holds", example="farthing holds --limit 10", panel=PANEL)
+def holds(
+    session: Session,
+    *,
+    agreement: AgreementOption = "",
+    cursor: CursorOption = "",
+    limit: LimitOption = 50,
+) -> None:
+    """List the holds that the caller is a party to, newest first."""
+    ask = ListHolds(agreement_id=agreement or None, cursor=cursor, limit=limit)
+    session.show_page(session.call(LIST_HOLDS, ask), _holds)
 
 
 @command(disputes, "preview", example="farthing disputes preview chg_… not_delivered")
@@ -198,6 +221,19 @@ def file(
 def status(session: Session, dispute: DisputeArgument) -> None:
     """Show where a dispute stands and how it was decided."""
     session.show(session.call(GET_DISPUTE_STATUS, GetDisputeStatus(dispute_id=dispute)))
+
+
+@command(disputes, "list", example="farthing disputes list --limit 10")
+def list_(
+    session: Session,
+    *,
+    charge: Annotated[str, typer.Option(help="Of one charge alone.", show_default=False)] = "",
+    cursor: CursorOption = "",
+    limit: LimitOption = 50,
+) -> None:
+    """List the disputes that the caller is a party to, newest first."""
+    ask = ListDisputes(charge_id=charge or None, cursor=cursor, limit=limit)
+    session.show_page(session.call(LIST_DISPUTES, ask), _disputes)
 
 
 @command(disputes, "answer", example="farthing disputes answer dsp_… delivered.json")
@@ -339,3 +375,25 @@ def _charges(console: Console, answer: Charges) -> None:
         for each in answer.charges
     )
     table(console, ("charge", "status", "amount", "fee", "refunded", "captured"), lines)
+
+
+def _holds(console: Console, answer: Holds) -> None:
+    if not answer.holds:
+        heading(console, "No holds.")
+        return
+    lines = (
+        (each.hold_id, each.status, amount(each.amount), each.expires_at, each.charge_id)
+        for each in answer.holds
+    )
+    table(console, ("hold", "status", "amount", "expires", "charge"), lines)
+
+
+def _disputes(console: Console, answer: Disputes) -> None:
+    if not answer.disputes:
+        heading(console, "No disputes.")
+        return
+    lines = (
+        (each.dispute_id, each.charge_id, each.reason, each.status, each.outcome, amount(each.held))
+        for each in answer.disputes
+    )
+    table(console, ("dispute", "charge", "reason", "status", "outcome", "held"), lines)

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import typer
 
 from farthing.clients.cli import operate
-from farthing.clients.cli.arguments import TIME_FORM, money_of, time_of
+from farthing.clients.cli.arguments import TIME_FORM, CursorOption, LimitOption, money_of, time_of
 from farthing.clients.cli.session import IdempotencyOption, Session, command
 from farthing.protocol.messages.treasury import (
     CLOSE_ACCOUNT,
@@ -81,7 +81,6 @@ ReferenceOption = Annotated[
 ProcessorOption = Annotated[
     Literal["manual", "stripe"], typer.Option(help="Who moves the money: the treasurer, or Stripe.")
 ]
-LimitOption = Annotated[int, typer.Option(min=1, max=100, help="How many at most.")]
 
 command(
     treasury,
@@ -113,11 +112,15 @@ def create_top_up(
 
 @command(treasury, "top-ups", example=f"farthing treasury top-ups {_KEY}")
 def top_ups(
-    session: Session, *, organisation: OrganisationOption = "", limit: LimitOption = 50
+    session: Session,
+    *,
+    organisation: OrganisationOption = "",
+    cursor: CursorOption = "",
+    limit: LimitOption = 50,
 ) -> None:
     """List top-ups, newest first."""
-    ask = ListTopUps(organisation_id=organisation or None, limit=limit)
-    session.show(session.call(LIST_TOP_UPS, ask))
+    ask = ListTopUps(organisation_id=organisation or None, cursor=cursor, limit=limit)
+    session.show_page(session.call(LIST_TOP_UPS, ask))
 
 
 @command(
@@ -186,11 +189,15 @@ def request_payout(
 
 @command(treasury, "payouts", example=f"farthing treasury payouts {_KEY}")
 def payouts(
-    session: Session, *, organisation: OrganisationOption = "", limit: LimitOption = 50
+    session: Session,
+    *,
+    organisation: OrganisationOption = "",
+    cursor: CursorOption = "",
+    limit: LimitOption = 50,
 ) -> None:
     """List payouts, newest first."""
-    ask = ListPayouts(organisation_id=organisation or None, limit=limit)
-    session.show(session.call(LIST_PAYOUTS, ask))
+    ask = ListPayouts(organisation_id=organisation or None, cursor=cursor, limit=limit)
+    session.show_page(session.call(LIST_PAYOUTS, ask))
 
 
 @command(treasury, "send-payout", example=f"farthing treasury send-payout pay_… {_KEY}")
@@ -284,11 +291,15 @@ def grant_credit(
 
 @command(treasury, "credit-lots", example=f"farthing treasury credit-lots {_KEY}")
 def credit_lots(
-    session: Session, *, organisation: OrganisationOption = "", limit: LimitOption = 50
+    session: Session,
+    *,
+    organisation: OrganisationOption = "",
+    cursor: CursorOption = "",
+    limit: LimitOption = 50,
 ) -> None:
     """List credit lots, newest first."""
-    ask = ListCreditLots(organisation_id=organisation or None, limit=limit)
-    session.show(session.call(LIST_CREDIT_LOTS, ask))
+    ask = ListCreditLots(organisation_id=organisation or None, cursor=cursor, limit=limit)
+    session.show_page(session.call(LIST_CREDIT_LOTS, ask))
 
 
 @command(treasury, "set-grace", example=f"farthing treasury set-grace org_… 5 USD {_KEY}")

@@ -10,6 +10,8 @@ from farthing.protocol.wire import (
     ListingRef,
     Money,
     Operation,
+    PageCursor,
+    PageLimit,
     Role,
     Text,
     Usage,
@@ -125,16 +127,20 @@ class GetAgreement:
 
 @message
 class ListAgreements:
-    """Ask for the caller's agreements, newest first, at most `limit`."""
+    """Ask for the caller's agreements, newest first; on one listing where it is named."""
 
-    limit: int = 50
+    listing_id: ListingRef | None = None
+    cursor: PageCursor = ""
+    limit: PageLimit = 50
 
 
 @message
 class Agreements:
-    """The caller's agreements."""
+    """The caller's agreements as of a record; `cursor` is there while there are more."""
 
     agreements: tuple[Agreement, ...]
+    as_of_seq: int = 0
+    cursor: str = ""
 
 
 @message

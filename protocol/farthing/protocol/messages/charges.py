@@ -11,11 +11,14 @@ from farthing.protocol.messages.holds import Charge
 from farthing.protocol.messages.listings import Document
 from farthing.protocol.usage import BATCH_EVENTS_MAX
 from farthing.protocol.wire import (
+    AgreementRef,
     ChargeRef,
     Effect,
     IdempotencyKey,
     Money,
     Operation,
+    PageCursor,
+    PageLimit,
     Role,
     Sha256,
     Text,
@@ -117,16 +120,20 @@ class Explanation:
 
 @message
 class ListCharges:
-    """Ask for the caller's charges, newest first, at most `limit`."""
+    """Ask for the caller's charges, newest first; of one agreement where it is named."""
 
-    limit: int = 50
+    agreement_id: AgreementRef | None = None
+    cursor: PageCursor = ""
+    limit: PageLimit = 50
 
 
 @message
 class Charges:
-    """The caller's charges."""
+    """The caller's charges as of a record; `cursor` is there while there are more."""
 
     charges: tuple[Charge, ...]
+    as_of_seq: int = 0
+    cursor: str = ""
 
 
 @message

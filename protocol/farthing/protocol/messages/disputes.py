@@ -11,6 +11,8 @@ from farthing.protocol.wire import (
     IdempotencyKey,
     Money,
     Operation,
+    PageCursor,
+    PageLimit,
     Role,
     message,
 )
@@ -18,12 +20,15 @@ from farthing.protocol.wire import (
 __all__ = [
     "GET_DISPUTE_STATUS",
     "INITIATE_DISPUTE",
+    "LIST_DISPUTES",
     "PREVIEW_DISPUTE",
     "SUBMIT_EVIDENCE",
     "Dispute",
     "DisputePreview",
+    "Disputes",
     "GetDisputeStatus",
     "InitiateDispute",
+    "ListDisputes",
     "PreviewDispute",
     "SubmitEvidence",
 ]
@@ -96,6 +101,24 @@ class GetDisputeStatus:
     dispute_id: DisputeRef
 
 
+@message
+class ListDisputes:
+    """Ask for the disputes that the caller is a party to, newest first; of one charge if named."""
+
+    charge_id: ChargeRef | None = None
+    cursor: PageCursor = ""
+    limit: PageLimit = 50
+
+
+@message
+class Disputes:
+    """Disputes as of a record, without bodies; `cursor` is there while there are more."""
+
+    disputes: tuple[Dispute, ...]
+    as_of_seq: int = 0
+    cursor: str = ""
+
+
 PREVIEW_DISPUTE = Operation(
     name="preview_dispute",
     title="Preview a dispute",
@@ -135,4 +158,13 @@ GET_DISPUTE_STATUS = Operation(
     effect=Effect.READS,
     roles=frozenset({Role.BUYER, Role.OPERATOR, Role.VENDOR}),
     codes=(Code.NOT_FOUND,),
+)
+LIST_DISPUTES = Operation(
+    name="list_disputes",
+    title="List disputes",
+    says="List the disputes that the caller is a party to, newest first.",
+    ask=ListDisputes,
+    answer=Disputes,
+    effect=Effect.READS,
+    roles=frozenset({Role.BUYER, Role.OPERATOR, Role.VENDOR}),
 )

@@ -12,6 +12,8 @@ from farthing.protocol.wire import (
     KeyPurpose,
     Money,
     Operation,
+    PageCursor,
+    PageLimit,
     Role,
     Sha256,
     Text,
@@ -23,12 +25,16 @@ __all__ = [
     "AUTHORITY_CODES",
     "CAPTURE_HOLD",
     "GET_HOLD",
+    "LIST_HOLDS",
     "PLACE_HOLD",
     "RELEASE_HOLD",
     "CaptureHold",
     "Charge",
     "GetHold",
     "Hold",
+    "HoldView",
+    "Holds",
+    "ListHolds",
     "PlaceHold",
     "ReleaseHold",
 ]
@@ -141,6 +147,24 @@ class HoldView:
     charge_id: str = ""
 
 
+@message
+class ListHolds:
+    """Ask for the caller's holds, newest first; of one agreement where it is named."""
+
+    agreement_id: AgreementRef | None = None
+    cursor: PageCursor = ""
+    limit: PageLimit = 50
+
+
+@message
+class Holds:
+    """The caller's holds as of a record; `cursor` is there while there are more."""
+
+    holds: tuple[HoldView, ...]
+    as_of_seq: int = 0
+    cursor: str = ""
+
+
 PLACE_HOLD = Operation(
     name="place_hold",
     title="Place a hold",
@@ -200,4 +224,13 @@ GET_HOLD = Operation(
     roles=frozenset({Role.BUYER, Role.OPERATOR, Role.VENDOR}),
     codes=(Code.NOT_FOUND,),
     purposes=frozenset({KeyPurpose.METERING}),
+)
+LIST_HOLDS = Operation(
+    name="list_holds",
+    title="List holds",
+    says="List the caller's holds, newest first.",
+    ask=ListHolds,
+    answer=Holds,
+    effect=Effect.READS,
+    roles=frozenset({Role.BUYER, Role.OPERATOR, Role.VENDOR}),
 )

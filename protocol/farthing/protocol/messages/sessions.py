@@ -15,6 +15,8 @@ from farthing.protocol.wire import (
     KeyPurpose,
     Money,
     Operation,
+    PageCursor,
+    PageLimit,
     RawMember,
     Role,
     SessionRef,
@@ -109,16 +111,20 @@ class GetSession:
 
 @message
 class ListSessions:
-    """Ask for the caller's sessions, newest first, at most `limit`."""
+    """Ask for the caller's sessions, newest first; of one agreement where it is named."""
 
-    limit: int = 50
+    agreement_id: AgreementRef | None = None
+    cursor: PageCursor = ""
+    limit: PageLimit = 50
 
 
 @message
 class Sessions:
-    """The caller's sessions."""
+    """The caller's sessions as of a record; `cursor` is there while there are more."""
 
     sessions: tuple[Session, ...]
+    as_of_seq: int = 0
+    cursor: str = ""
 
 
 @message

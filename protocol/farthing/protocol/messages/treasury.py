@@ -14,6 +14,8 @@ from farthing.protocol.wire import (
     Money,
     Operation,
     OrganisationRef,
+    PageCursor,
+    PageLimit,
     Role,
     Text,
     Time,
@@ -72,7 +74,6 @@ SubjectRef = Annotated[str, Field(pattern=r"^(lst|org)_[0-7][0-9a-hjkmnp-tv-z]{2
 ProcessorName = Literal["manual", "stripe"]
 # A processor's own id of something: opaque, and no place for a card number's spaces.
 Reference = Annotated[str, Field(max_length=255, pattern=r"^[A-Za-z0-9_.:-]*$")]
-Limit = Annotated[int, Field(ge=1, le=100)]
 
 
 @message
@@ -121,14 +122,17 @@ class ListTopUps:
     """Ask for top-ups, newest first: the caller's, or as treasurer those of an organisation."""
 
     organisation_id: OrganisationRef | None = None
-    limit: Limit = 50
+    cursor: PageCursor = ""
+    limit: PageLimit = 50
 
 
 @message
 class TopUps:
-    """Top-ups, newest first."""
+    """Top-ups, newest first, as of a record; `cursor` is there while there are more."""
 
     top_ups: tuple[TopUpView, ...]
+    as_of_seq: int = 0
+    cursor: str = ""
 
 
 @message
@@ -190,14 +194,17 @@ class ListPayouts:
     """Ask for payouts, newest first: the caller's, or as treasurer those of an organisation."""
 
     organisation_id: OrganisationRef | None = None
-    limit: Limit = 50
+    cursor: PageCursor = ""
+    limit: PageLimit = 50
 
 
 @message
 class Payouts:
-    """Payouts, newest first."""
+    """Payouts, newest first, as of a record; `cursor` is there while there are more."""
 
     payouts: tuple[PayoutView, ...]
+    as_of_seq: int = 0
+    cursor: str = ""
 
 
 @message
@@ -237,14 +244,17 @@ class ListCreditLots:
     """Ask for credit lots, newest first: the caller's, or as treasurer an organisation's."""
 
     organisation_id: OrganisationRef | None = None
-    limit: Limit = 50
+    cursor: PageCursor = ""
+    limit: PageLimit = 50
 
 
 @message
 class CreditLots:
-    """Credit lots, newest first."""
+    """Credit lots, newest first, as of a record; `cursor` is there while there are more."""
 
     lots: tuple[CreditLot, ...]
+    as_of_seq: int = 0
+    cursor: str = ""
 
 
 @message

@@ -42,7 +42,7 @@ from farthing.settlement.engine.principals import (
     registration_answer,
     registration_of,
 )
-from farthing.settlement.engine.questions import ActiveKeys, KeysOf, Lookup, Things
+from farthing.settlement.engine.questions import ActiveKeys, KeysOf, Lookup, MembersOf
 from farthing.settlement.engine.things import Principal
 
 __all__ = [
@@ -128,10 +128,10 @@ async def unfreeze(market: Market, caller: Caller, ask: Unfreeze) -> Reply:
 async def list_agents(market: Market, caller: Caller, ask: ListAgents) -> Reply:
     """The operator's agents, oldest first."""
     del ask
-    things = await market.ask(
-        Things(noun="principal", principal_id=caller.organisation_id, limit=_REGISTRATIONS_MAX)
+    members = await market.ask(
+        MembersOf(organisation_id=caller.organisation_id, limit=_REGISTRATIONS_MAX)
     )
-    principals = [thing for thing in reversed(things) if isinstance(thing, Principal)]
+    principals = list(reversed(members))
     # Anybody can ask to be an agent of this operator; who only asks stands behind its own.
     principals.sort(key=lambda each: each.status == "pending")
     principals = principals[:_AGENTS_MAX]

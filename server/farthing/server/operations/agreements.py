@@ -38,10 +38,11 @@ from farthing.protocol.times import SECOND_US, format_time
 from farthing.protocol.wire import money
 from farthing.server.market import Market
 from farthing.server.operations.listings import listing_head, public_key, purchase_of
+from farthing.server.operations.pages import page_of
 from farthing.server.operations.replies import Reply, checked, own, reply
 from farthing.settlement.engine.agreements import Acceptance, agreement_answer, agreement_view
 from farthing.settlement.engine.holds import quantities
-from farthing.settlement.engine.questions import Lookup, StandingOf, Things
+from farthing.settlement.engine.questions import Lookup, StandingOf
 from farthing.settlement.engine.things import Agreement, Listing
 
 __all__ = [
@@ -54,7 +55,6 @@ __all__ = [
 ]
 
 QUOTE_LIFETIME_S = 300
-_PAGE_MAX = 200
 
 
 async def get_quote(market: Market, caller: Caller, ask: GetQuote) -> Reply:
@@ -131,16 +131,11 @@ async def get_agreement(market: Market, caller: Caller, ask: GetAgreement) -> Re
 
 async def list_agreements(market: Market, caller: Caller, ask: ListAgreements) -> Reply:
     """The caller's agreements, newest first."""
-    limit = min(max(ask.limit, 1), _PAGE_MAX)
-    things = await market.ask(
-        Things(noun="agreement", principal_id=caller.principal_id, limit=limit)
-    )
-    agreements = [thing for thing in things if isinstance(thing, Agreement)]
+    page = await page_of(market, Agreement, caller.principal_id, ask, under=ask.listing_id)
+    agreements = [agreement_view(each, await _position(market, each)) for each in page.things]
     return Reply(
         answer=Agreements(
-            agreements=tuple(
-                [agreement_view(each, await _position(market, each)) for each in agreements]
-            )
+            agreements=tuple(agreements), as_of_seq=page.as_of_seq, cursor=page.cursor
         )
     )
 

@@ -26,6 +26,7 @@ from farthing.protocol.signatures import read_header
 from farthing.protocol.times import format_time
 from farthing.protocol.wire import Usage, money
 from farthing.server.market import Market
+from farthing.server.operations.pages import page_of
 from farthing.server.operations.replies import (
     Reply,
     own,
@@ -37,7 +38,7 @@ from farthing.server.operations.replies import (
 from farthing.settlement.engine.charges import refund_answer
 from farthing.settlement.engine.corrections import correction_answer
 from farthing.settlement.engine.holds import charge_view, lines_view
-from farthing.settlement.engine.questions import KeysOf, Lookup, Things
+from farthing.settlement.engine.questions import KeysOf, Lookup
 from farthing.settlement.engine.things import Agreement, Charge, Hold, Session
 
 __all__ = [
@@ -48,8 +49,6 @@ __all__ = [
     "list_charges",
     "refund_charge",
 ]
-
-_PAGE_MAX = 200
 
 
 async def refund_charge(market: Market, caller: Caller, ask: RefundCharge) -> Reply:
@@ -83,10 +82,9 @@ async def explain_charge(market: Market, caller: Caller, ask: ExplainCharge) -> 
 
 async def list_charges(market: Market, caller: Caller, ask: ListCharges) -> Reply:
     """The caller's charges, newest first."""
-    limit = min(max(ask.limit, 1), _PAGE_MAX)
-    things = await market.ask(Things(noun="charge", principal_id=caller.principal_id, limit=limit))
-    charges = [thing for thing in things if isinstance(thing, Charge)]
-    return Reply(answer=Charges(charges=tuple([await _view(market, each) for each in charges])))
+    page = await page_of(market, Charge, caller.principal_id, ask, under=ask.agreement_id)
+    charges = tuple([await _view(market, each) for each in page.things])
+    return Reply(answer=Charges(charges=charges, as_of_seq=page.as_of_seq, cursor=page.cursor))
 
 
 async def get_receipt(market: Market, caller: Caller, ask: GetReceipt) -> Reply:

@@ -14,8 +14,10 @@ from farthing.protocol.messages.disputes import (
     INITIATE_DISPUTE,
     SUBMIT_EVIDENCE,
     DisputePreview,
+    Disputes,
     GetDisputeStatus,
     InitiateDispute,
+    ListDisputes,
     PreviewDispute,
     SubmitEvidence,
 )
@@ -25,6 +27,7 @@ from farthing.protocol.times import DAY_US
 from farthing.protocol.wire import money
 from farthing.server.market import Market
 from farthing.server.operations.listings import document_at
+from farthing.server.operations.pages import page_of
 from farthing.server.operations.replies import Reply, checked, own, record_at, reply
 from farthing.settlement.engine.commands import Kept
 from farthing.settlement.engine.disputes import Examined, dispute_answer, dispute_view
@@ -32,7 +35,13 @@ from farthing.settlement.engine.questions import Lookup, PreviewOf
 from farthing.settlement.engine.things import Agreement, Charge, Dispute
 from farthing.settlement.tables import KEPT_BODY
 
-__all__ = ["get_dispute_status", "initiate_dispute", "preview_dispute", "submit_evidence"]
+__all__ = [
+    "get_dispute_status",
+    "initiate_dispute",
+    "list_disputes",
+    "preview_dispute",
+    "submit_evidence",
+]
 
 # How long a body that a vendor answered with can be fetched by the buyer (spec/disputes.md).
 _REDELIVERY_US = DAY_US
@@ -86,6 +95,18 @@ async def submit_evidence(market: Market, caller: Caller, ask: SubmitEvidence) -
     kept = (Kept(table="kept_body", row=row),) if examined.schema_valid else ()
     outcome = await market.submit(caller, SUBMIT_EVIDENCE, ask, body=examined, kept=kept)
     return reply(outcome, dispute_answer)
+
+
+async def list_disputes(market: Market, caller: Caller, ask: ListDisputes) -> Reply:
+    """The disputes that the caller is a party to, newest first."""
+    page = await page_of(market, Dispute, caller.principal_id, ask, under=ask.charge_id)
+    disputes = [
+        dispute_view(each, await record_at(market, each.ruled_seq or each.seq))
+        for each in page.things
+    ]
+    return Reply(
+        answer=Disputes(disputes=tuple(disputes), as_of_seq=page.as_of_seq, cursor=page.cursor)
+    )
 
 
 async def get_dispute_status(market: Market, caller: Caller, ask: GetDisputeStatus) -> Reply:

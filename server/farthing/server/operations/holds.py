@@ -14,6 +14,8 @@ from farthing.protocol.messages.holds import (
     RELEASE_HOLD,
     CaptureHold,
     GetHold,
+    Holds,
+    ListHolds,
     PlaceHold,
     ReleaseHold,
 )
@@ -24,6 +26,7 @@ from farthing.protocol.signatures import InvalidSignature, read_header
 from farthing.server.market import Market
 from farthing.server.operations.endings import paid_by_platform
 from farthing.server.operations.listings import public_key
+from farthing.server.operations.pages import page_of
 from farthing.server.operations.replies import Reply, checked, own, reply, with_standing
 from farthing.settlement.engine.holds import (
     Capture,
@@ -35,7 +38,7 @@ from farthing.settlement.engine.holds import (
 from farthing.settlement.engine.questions import KeyOf, Lookup
 from farthing.settlement.engine.things import Agreement, Hold
 
-__all__ = ["capture_hold", "entitlement_of", "get_hold", "place_hold", "release_hold"]
+__all__ = ["capture_hold", "entitlement_of", "get_hold", "list_holds", "place_hold", "release_hold"]
 
 
 async def place_hold(market: Market, caller: Caller, ask: PlaceHold) -> Reply:
@@ -95,6 +98,13 @@ async def release_hold(market: Market, caller: Caller, ask: ReleaseHold) -> Repl
 async def get_hold(market: Market, caller: Caller, ask: GetHold) -> Reply:
     """What became of a hold."""
     return Reply(answer=hold_view(await own(market, caller, Hold, "hold_id", ask.hold_id)))
+
+
+async def list_holds(market: Market, caller: Caller, ask: ListHolds) -> Reply:
+    """The caller's holds, newest first."""
+    page = await page_of(market, Hold, caller.principal_id, ask, under=ask.agreement_id)
+    holds = tuple(map(hold_view, page.things))
+    return Reply(answer=Holds(holds=holds, as_of_seq=page.as_of_seq, cursor=page.cursor))
 
 
 def entitlement_of(

@@ -37,9 +37,10 @@ from farthing.protocol.usage import read_batch
 from farthing.server.market import Market
 from farthing.server.operations.listings import public_key
 from farthing.server.operations.metering import count_refused, count_reported
+from farthing.server.operations.pages import page_of
 from farthing.server.operations.replies import Reply, own, reply, with_standing
 from farthing.settlement.engine.commands import Outcome
-from farthing.settlement.engine.questions import Lookup, Things
+from farthing.settlement.engine.questions import Lookup
 from farthing.settlement.engine.sessions import session_answer, session_view
 from farthing.settlement.engine.things import Agreement, Session
 from farthing.settlement.engine.usage import Reported, report_answer
@@ -52,8 +53,6 @@ __all__ = [
     "report_usage",
     "top_up_session",
 ]
-
-_PAGE_MAX = 200
 
 
 async def open_session(market: Market, caller: Caller, ask: OpenSession) -> Reply:
@@ -83,10 +82,9 @@ async def get_session(market: Market, caller: Caller, ask: GetSession) -> Reply:
 
 async def list_sessions(market: Market, caller: Caller, ask: ListSessions) -> Reply:
     """The caller's sessions, newest first."""
-    limit = min(max(ask.limit, 1), _PAGE_MAX)
-    things = await market.ask(Things(noun="session", principal_id=caller.principal_id, limit=limit))
-    sessions = [thing for thing in things if isinstance(thing, Session)]
-    return Reply(answer=Sessions(sessions=tuple(session_view(each) for each in sessions)))
+    page = await page_of(market, Session, caller.principal_id, ask, under=ask.agreement_id)
+    sessions = tuple(map(session_view, page.things))
+    return Reply(answer=Sessions(sessions=sessions, as_of_seq=page.as_of_seq, cursor=page.cursor))
 
 
 async def report_usage(market: Market, caller: Caller, ask: ReportUsage) -> Reply:

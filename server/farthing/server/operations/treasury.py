@@ -1,6 +1,5 @@
 """Top-ups, payouts, credit lots, grace, partners, closing an account."""
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final, TypeVar
 
@@ -42,6 +41,7 @@ from farthing.protocol.messages.treasury import (
 from farthing.protocol.records import Record
 from farthing.protocol.wire import Role
 from farthing.server.market import Market
+from farthing.server.operations.pages import Page, page_of
 from farthing.server.operations.replies import Reply, reply
 from farthing.server.ports import PaymentProcessor, ProcessorFailed
 from farthing.settlement.engine.commands import PLATFORM
@@ -53,7 +53,7 @@ from farthing.settlement.engine.payments import (
     top_up_answer,
     top_up_view,
 )
-from farthing.settlement.engine.questions import Lookup, Things
+from farthing.settlement.engine.questions import Lookup
 from farthing.settlement.engine.things import Lot, Payout, Principal, TopUp
 from farthing.settlement.engine.treasury import close_answer, grace_answer, partner_answer
 
@@ -79,8 +79,6 @@ log = structlog.get_logger(__name__)
 _LOOK_IT_UP: Final = (
     "It was sent too long ago to ask again. Look at the processor, then confirm or fail the payout."
 )
-_NOUNS: Final[Mapping[type, str]] = {Lot: "lot", Payout: "payout", TopUp: "top_up"}
-
 Kind = TypeVar("Kind", Lot, Payout, TopUp)
 
 
@@ -120,8 +118,9 @@ async def fail_top_up(market: Market, caller: Caller, ask: FailTopUp) -> Reply:
 
 async def list_top_ups(market: Market, caller: Caller, ask: ListTopUps) -> Reply:
     """An organisation's top-ups, newest first."""
-    found = await _of(market, caller, TopUp, ask)
-    return Reply(answer=TopUps(top_ups=tuple(top_up_view(each) for each in found)))
+    page = await _of(market, caller, TopUp, ask)
+    top_ups = tuple(map(top_up_view, page.things))
+    return Reply(answer=TopUps(top_ups=top_ups, as_of_seq=page.as_of_seq, cursor=page.cursor))
 
 
 async def request_payout(market: Market, caller: Caller, ask: RequestPayout) -> Reply:
@@ -167,8 +166,9 @@ async def fail_payout(market: Market, caller: Caller, ask: FailPayout) -> Reply:
 
 async def list_payouts(market: Market, caller: Caller, ask: ListPayouts) -> Reply:
     """An organisation's payouts, newest first."""
-    found = await _of(market, caller, Payout, ask)
-    return Reply(answer=Payouts(payouts=tuple(payout_view(each) for each in found)))
+    page = await _of(market, caller, Payout, ask)
+    payouts = tuple(map(payout_view, page.things))
+    return Reply(answer=Payouts(payouts=payouts, as_of_seq=page.as_of_seq, cursor=page.cursor))
 
 
 async def grant_credit(market: Market, caller: Caller, ask: GrantCredit) -> Reply:
@@ -178,8 +178,9 @@ async def grant_credit(market: Market, caller: Caller, ask: GrantCredit) -> Repl
 
 async def list_credit_lots(market: Market, caller: Caller, ask: ListCreditLots) -> Reply:
     """An operator's credit lots, newest first."""
-    found = await _of(market, caller, Lot, ask)
-    return Reply(answer=CreditLots(lots=tuple(lot_view(each) for each in found)))
+    page = await _of(market, caller, Lot, ask)
+    lots = tuple(map(lot_view, page.things))
+    return Reply(answer=CreditLots(lots=lots, as_of_seq=page.as_of_seq, cursor=page.cursor))
 
 
 async def set_grace(market: Market, caller: Caller, ask: SetGrace) -> Reply:
@@ -216,8 +217,8 @@ async def _of(
     caller: Caller,
     kind: type[Kind],
     ask: ListTopUps | ListPayouts | ListCreditLots,
-) -> tuple[Kind, ...]:
-    """The things of an organisation: the treasurer may name any, everybody else has its own."""
+) -> Page[Kind]:
+    """A page of an organisation's things: the treasurer may name any, others have their own."""
     organisation_id = ask.organisation_id or caller.organisation_id
     if caller.role is not Role.TREASURER and organisation_id != caller.organisation_id:
         raise Refused(refuse(Code.NOT_FOUND, path="organisation_id"))
@@ -225,7 +226,4 @@ async def _of(
         organisation_id != PLATFORM
     ):
         raise Refused(refuse(Code.NOT_FOUND, path="organisation_id"))
-    found = await market.ask(
-        Things(noun=_NOUNS[kind], principal_id=organisation_id, limit=ask.limit)
-    )
-    return tuple(each for each in found if isinstance(each, kind))
+    return await page_of(market, kind, organisation_id, ask)

@@ -4,7 +4,6 @@ Boundary: pure. What is settled is not in it: the journal tells that again. Docu
 (rate cards, terms) are read again from the records they stand in. Source: spec/journal.md.
 """
 
-from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from typing import Any, Final, cast
@@ -14,7 +13,7 @@ from farthing.protocol.canonical import Json
 from farthing.protocol.ledger import Account
 from farthing.protocol.records import Record
 from farthing.protocol.times import SECOND_US
-from farthing.settlement.engine.state import NEWEST, State, learn
+from farthing.settlement.engine.state import State, learn
 from farthing.settlement.engine.things import (
     Agreement,
     Allowance,
@@ -102,9 +101,7 @@ def pack(state: State) -> JsonObject:
         for second, proofs in state.burnt_until.items()
         for thumbprint, jti in proofs
     ]
-    document["by_party"] = [
-        [noun, party, list(ids)] for (noun, party), ids in state.by_party.items()
-    ]
+    document["by_party"] = [[noun, party, list(ids)] for (noun, party), ids in state.by_party.items()]
     document["counters"] = [
         [grant_id, day, str(units)] for (grant_id, day), units in state.counters.items()
     ]
@@ -141,7 +138,7 @@ def unpack(document: JsonObject, record_at: Callable[[int], Record]) -> State:
         state.burnt_until[until_us // SECOND_US].append((thumbprint, jti))
         state.burnt.add((thumbprint, jti))
     for noun, party, ids in packed["by_party"]:
-        state.by_party[noun, party] = deque(ids, maxlen=NEWEST.get(noun))
+        state.by_party[noun, party] = list(ids)
     for grant_id, day, units in packed["counters"]:
         state.counters[grant_id, day] = int(units)
     for seq in sorted(set(packed["document_seqs"].values())):

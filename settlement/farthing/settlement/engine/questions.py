@@ -13,7 +13,7 @@ from farthing.protocol.errors import Refusal
 from farthing.protocol.ledger import Account
 from farthing.settlement.engine.commands import Question
 from farthing.settlement.engine.services import AcceptAnswer
-from farthing.settlement.engine.things import Key
+from farthing.settlement.engine.things import Key, Principal
 
 __all__ = [
     "AccountsOf",
@@ -28,6 +28,7 @@ __all__ = [
     "KeyOf",
     "KeysOf",
     "Lookup",
+    "MembersOf",
     "ObjectionTo",
     "OutcomeOf",
     "PreviewOf",
@@ -113,11 +114,18 @@ class Lookup(Question[object | None]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Things(Question[tuple[object, ...]]):
-    """The newest things of a noun that a principal's organisation or agent is party to."""
+    """Things of a noun by their ids; what is not there is left out."""
 
     noun: str
-    principal_id: str
-    limit: int = 100
+    ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MembersOf(Question[tuple[Principal, ...]]):
+    """The newest agents of an organisation, those included that only ask to be."""
+
+    organisation_id: str
+    limit: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

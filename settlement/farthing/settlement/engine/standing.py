@@ -23,6 +23,7 @@ from farthing.settlement.engine.questions import (
     KeyOf,
     KeysOf,
     Lookup,
+    MembersOf,
     ObjectionTo,
     OutcomeOf,
     PreviewOf,
@@ -57,10 +58,12 @@ def answer(state: State, question: Question[object], now_us: int) -> object:
             return Books(accounts=accounts, seq=state.seq)
         case Lookup(noun=noun, id=thing_id):
             return _tables(state)[noun].get(thing_id)
-        case Things(noun=noun, principal_id=principal_id, limit=limit):
-            newest = islice(reversed(state.by_party.get((noun, principal_id), ())), limit)
-            table = _tables(state)[noun]
-            return tuple(table[thing_id] for thing_id in newest)
+        case Things(noun=noun, ids=ids):
+            found = map(_tables(state)[noun].get, ids)
+            return tuple(each for each in found if each is not None)
+        case MembersOf(organisation_id=organisation_id, limit=limit):
+            newest = islice(reversed(state.by_party.get(("principal", organisation_id), ())), limit)
+            return tuple(state.principals[each] for each in newest)
         case OutcomeOf(scope=scope, operation=operation, key=key):
             return state.outcomes.get(scope_of(scope, operation, key))
         case PreviewOf(principal_id=principal_id, charge_id=charge_id, reason=reason):

@@ -5,7 +5,7 @@ give the same state. Source: spec/journal.md.
 """
 
 import heapq
-from collections import defaultdict, deque
+from collections import defaultdict
 from dataclasses import dataclass, field
 from functools import lru_cache
 from hashlib import sha256
@@ -40,7 +40,6 @@ from farthing.settlement.engine.things import (
 )
 
 __all__ = [
-    "NEWEST",
     "State",
     "evolve",
     "learn",
@@ -50,10 +49,6 @@ __all__ = [
     "who_of",
 ]
 
-# How many of a party's things are told without looking further than memory; of others, all.
-NEWEST = dict.fromkeys(("charge", "dispute", "hold", "payout", "session", "top_up"), 100)
-# Staff acts for the platform: what the treasurer decides is listed for it too.
-_STAFF = "platform"
 # In which status a thing waits for nothing any more, or for nothing but the end of its window.
 _SETTLED = {
     "charge": frozenset({"payable", "pending"}),
@@ -97,7 +92,8 @@ class State:
     due: list[tuple[int, str, str]] = field(default_factory=list)
     # Charges by the end of their window; they are many, so that none of them is kept for it.
     windows: list[tuple[int, str]] = field(default_factory=list)
-    by_party: dict[tuple[str, str], deque[str]] = field(default_factory=dict)
+    # Agreements, keys and agents; what else a party has is listed beside the engine.
+    by_party: dict[tuple[str, str], list[str]] = field(default_factory=lambda: defaultdict(list))
     partners: dict[str, Partner] = field(default_factory=dict)
     closures: dict[str, Closure] = field(default_factory=dict)
     graces: dict[str, Grace] = field(default_factory=dict)
@@ -191,7 +187,6 @@ def _put(state: State, change: Change, seq: int) -> None:
             state.holds.put(change.id, hold, settled_by=_settled_by("hold", hold.status, seq))
             if hold.status == "open":
                 _await(state, hold.expires_at_us, "hold", hold.hold_id)
-                _party(state, "hold", change.id, hold.buyer_id, hold.operator_id, hold.vendor_id)
         case "charge":
             _put_charge(state, Charge.from_document(after), seq)
         case "session":
@@ -222,10 +217,7 @@ def _put(state: State, change: Change, seq: int) -> None:
             if not known:
                 _party(state, "key", change.id, key.principal_id)
         case "listing":
-            known = change.id in state.listings
-            listing = state.listings[change.id] = Listing.from_document(after)
-            if not known:
-                _party(state, "listing", change.id, listing.vendor_id)
+            state.listings[change.id] = Listing.from_document(after)
         case "platform":
             state.fee_ppm = cast("int", after["fee_ppm"])
             state.open_enrolment = cast("bool", after["open_enrolment"])
@@ -258,9 +250,6 @@ def _put_charge(state: State, charge: Charge, seq: int) -> None:
     state.charges.put(charge.charge_id, charge, settled_by=settled_by)
     if charge.status == "pending":
         heapq.heappush(state.windows, (charge.window_closes_at_us, charge.charge_id))
-    if charge.seq == seq:
-        parties = (charge.buyer_id, charge.operator_id, charge.vendor_id)
-        _party(state, "charge", charge.charge_id, *parties)
 
 
 def _put_session(state: State, session: Session, seq: int) -> None:
@@ -269,9 +258,6 @@ def _put_session(state: State, session: Session, seq: int) -> None:
     state.sessions.put(session.session_id, session, settled_by=settled_by)
     if session.is_live and (known is None or known.end_us != session.end_us):
         _await(state, session.end_us + REPORT_WINDOW_US, "session", session.session_id)
-    if session.seq == seq:
-        parties = (session.buyer_id, session.operator_id, session.vendor_id)
-        _party(state, "session", session.session_id, *parties)
 
 
 def _put_dispute(state: State, dispute: Dispute, seq: int) -> None:
@@ -279,9 +265,6 @@ def _put_dispute(state: State, dispute: Dispute, seq: int) -> None:
     state.disputes.put(dispute.dispute_id, dispute, settled_by=settled_by)
     if dispute.status == "needs_evidence":
         _await(state, dispute.evidence_due_at_us, "dispute", dispute.dispute_id)
-    if dispute.seq == seq:
-        parties = (dispute.buyer_id, dispute.operator_id, dispute.vendor_id)
-        _party(state, "dispute", dispute.dispute_id, *parties)
 
 
 def _put_grace(state: State, grace: Grace) -> None:
@@ -301,8 +284,6 @@ def _put_lot(state: State, lot: Lot) -> None:
         free.sort(key=lambda each: _spent_in(state.lots[each]))
     if free:
         state.free_lots[scope] = free
-    if known is None:
-        _party(state, "lot", lot.lot_id, lot.operator_id, _STAFF)
     if lot.expires_at_us and lot.free_units and (known is None or not known.free_units):
         _await(state, lot.expires_at_us, "lot", lot.lot_id)
 
@@ -317,15 +298,12 @@ def _put_top_up(state: State, top_up: TopUp, seq: int) -> None:
     settled_by = _settled_by("top_up", top_up.status, seq)
     state.top_ups.put(top_up.top_up_id, top_up, settled_by=settled_by)
     if top_up.seq == seq:
-        _party(state, "top_up", top_up.top_up_id, top_up.organisation_id, _STAFF)
         _await(state, top_up.expires_at_us, "top_up", top_up.top_up_id)
 
 
 def _put_payout(state: State, payout: Payout, seq: int) -> None:
     settled_by = _settled_by("payout", payout.status, seq)
     state.payouts.put(payout.payout_id, payout, settled_by=settled_by)
-    if payout.seq == seq:
-        _party(state, "payout", payout.payout_id, payout.organisation_id, _STAFF)
 
 
 def settles(noun: str, status: str) -> bool:
@@ -370,7 +348,4 @@ def _await(state: State, due_us: int, noun: str, thing_id: str) -> None:
 
 def _party(state: State, noun: str, thing_id: str, *parties: str) -> None:
     for party in parties:
-        known = state.by_party.get((noun, party))
-        if known is None:
-            known = state.by_party[noun, party] = deque(maxlen=NEWEST.get(noun))
-        known.append(thing_id)
+        state.by_party[noun, party].append(thing_id)

@@ -69,7 +69,7 @@ __all__ = [
 T = TypeVar("T")
 
 # Raised with every change of what is below.
-PROTOCOL: Final = 3
+PROTOCOL: Final = 4
 # The largest body that the door takes is 1 MiB, and it may come twice, as body and as facts. The
 # books of half a million accounts fit too.
 FRAME_BYTES_MAX: Final = 64 * 1024 * 1024

@@ -34,6 +34,7 @@ from farthing.settlement.engine.commands import Committed
 from farthing.settlement.journal.store import Row, Unreadable, Value
 from farthing.settlement.journal.upserts import Upserts
 from farthing.settlement.reports.lines import Entry, Line, fold_lines, needs_of
+from farthing.settlement.reports.listed import fold_listed
 from farthing.settlement.reports.tables import (
     ACCOUNT,
     BEGUN,
@@ -41,6 +42,7 @@ from farthing.settlement.reports.tables import (
     CURSOR,
     ENTRY,
     LINE,
+    LISTED,
     METADATA,
     PRAGMAS,
     REJECTED,
@@ -125,6 +127,8 @@ class Followed:
                 if found:
                     self._put(connection, _line_rows(connection, found, numbers, accounts, lags))
                 self._put(connection, _usage_rows(records))
+                listed = fold_listed(records)
+                self._put(connection, [(LISTED, structs.asdict(each)) for each in listed])
         except SQLAlchemyError as error:
             raise Unreadable(f"{self.path}: {error}") from error
 
@@ -185,7 +189,7 @@ def _opened(engine: Engine) -> tuple[int, str]:
 
 
 def _clear(connection: Connection) -> None:
-    for table in (LINE, ENTRY, ACCOUNT, BEGUN, CORRECTED, REPORT, REJECTED, CURSOR):
+    for table in (LISTED, LINE, ENTRY, ACCOUNT, BEGUN, CORRECTED, REPORT, REJECTED, CURSOR):
         connection.execute(delete(table))
     connection.execute(insert(CURSOR).values(one=1, version=VERSION, seq=0, record_sha256=""))
 

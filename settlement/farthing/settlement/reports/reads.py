@@ -31,8 +31,9 @@ from farthing.settlement.reports.lines import (
     moved_by,
     needs_of,
 )
+from farthing.settlement.reports.listed import Listed, fold_listed
 from farthing.settlement.reports.projection import account_of
-from farthing.settlement.reports.tables import ACCOUNT, CURSOR, ENTRY, LINE, VERSION
+from farthing.settlement.reports.tables import ACCOUNT, CURSOR, ENTRY, LINE, LISTED, VERSION
 from farthing.settlement.reports.usage import Usage, fold_usage
 
 __all__ = ["TAIL_MAX", "Kept", "Reports", "View"]
@@ -154,6 +155,7 @@ class View:
     until_seq: int
     tail: list[Line] = field(default_factory=list)
     usage: Usage = field(default_factory=Usage)
+    listed: list[Listed] = field(default_factory=list)
 
     @property
     def behind(self) -> bool:
@@ -169,6 +171,7 @@ class View:
         folded = fold_lines(records, accounts, await self._times(needs))
         self.tail = [line for _, lines in folded for line in lines]
         self.usage = fold_usage(records)
+        self.listed = fold_listed(records)
         if records:
             self.as_of_seq = records[-1].seq
 
@@ -292,6 +295,28 @@ class View:
             ),
         )
         return moved_by(base, late)
+
+    async def newest(
+        self, party: str, noun: str, *, before_seq: int, under: str, limit: int
+    ) -> list[Listed]:
+        """A party's things of a noun, newest first, of those that began before a record.
+
+        `under`, unless empty, is what they are to be under (`Listed`).
+        """
+        given = (party, noun, under)
+        late = [
+            each
+            for each in reversed(self.listed)
+            if given == (each.party, each.noun, under and each.under) and each.seq < before_seq
+        ][:limit]
+        query = (
+            select(LISTED)
+            .where(LISTED.c.party == party, LISTED.c.noun == noun, LISTED.c.seq < before_seq)
+            .order_by(LISTED.c.seq.desc())
+            .limit(limit - len(late))
+        )
+        rows = await self.rows(query.where(LISTED.c.under == under) if under else query)
+        return late + [Listed(**row._asdict()) for row in rows]
 
     def _late(self, kept: Kept, wanted: Callable[[Line], bool]) -> list[Line]:
         return [line for line in self.tail if line.account == kept.name and wanted(line)]

@@ -15,6 +15,7 @@ __all__ = [
     "CURSOR",
     "ENTRY",
     "LINE",
+    "LISTED",
     "METADATA",
     "PRAGMAS",
     "REJECTED",
@@ -23,7 +24,7 @@ __all__ = [
 ]
 
 # Raised when the same journal would make other rows: they are then made anew.
-VERSION: Final = 4
+VERSION: Final = 5
 METADATA: Final = MetaData()
 
 # The journal is the durable thing; what the log loses of these is followed again.
@@ -90,6 +91,18 @@ Index(
     LINE.c.effective_at_us,
     LINE.c.seq,
     LINE.c.line,
+)
+
+# A thing of a party, at the record that began it.
+LISTED: Final = Table(
+    "listed",
+    METADATA,
+    Column("party", Text, primary_key=True),
+    Column("noun", Text, primary_key=True),
+    Column("seq", BigInteger, primary_key=True, autoincrement=False),
+    Column("under", Text, nullable=False),
+    Column("id", Text, nullable=False),
+    sqlite_with_rowid=False,
 )
 
 REPORT: Final = Table(

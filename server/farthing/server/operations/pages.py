@@ -1,0 +1,83 @@
+"""Pages of what a party has, newest first.
+
+Boundary: what there is comes from the read model, what has become of it from the engine.
+Source: spec/transport-http.md.
+"""
+
+from dataclasses import dataclass
+from typing import Final, Generic, Protocol, TypeVar
+
+from farthing.protocol.canonical import INTEGER_MAX
+from farthing.server.market import Market
+from farthing.settlement.engine.questions import Things
+from farthing.settlement.engine.things import (
+    Agreement,
+    Charge,
+    Dispute,
+    Hold,
+    Lot,
+    Payout,
+    Session,
+    Thing,
+    TopUp,
+)
+
+__all__ = ["Page", "page_of"]
+
+Kind = TypeVar("Kind", bound=Thing)
+
+_NOUNS: Final[dict[type[Thing], str]] = {
+    Agreement: "agreement",
+    Charge: "charge",
+    Dispute: "dispute",
+    Hold: "hold",
+    Lot: "lot",
+    Payout: "payout",
+    Session: "session",
+    TopUp: "top_up",
+}
+
+
+class _Ask(Protocol):
+    @property
+    def cursor(self) -> str: ...
+    @property
+    def limit(self) -> int: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page(Generic[Kind]):
+    """Things as they are now, of those that had begun by a record; no cursor on the last page."""
+
+    things: tuple[Kind, ...]
+    as_of_seq: int
+    cursor: str
+
+
+async def page_of(
+    market: Market, kind: type[Kind], party: str, ask: _Ask, *, under: str | None = None
+) -> Page[Kind]:
+    """A page of a party's things.
+
+    Args:
+        market: where they are.
+        kind: what is listed.
+        party: an agent, an organisation, or the platform.
+        ask: from where on, and how many at most.
+        under: only those under a listing (agreements), an agreement (charges, holds, sessions).
+
+    Raises:
+        Refused: `overloaded` where too many read at once.
+    """
+    noun, before_seq = _NOUNS[kind], int(ask.cursor or INTEGER_MAX)
+    async with market.reports.view() as view:
+        listed = await view.newest(
+            party, noun, before_seq=before_seq, under=under or "", limit=ask.limit + 1
+        )
+    shown = listed[: ask.limit]
+    things = await market.ask(Things(noun=noun, ids=tuple([each.id for each in shown])))
+    return Page(
+        things=tuple([each for each in things if isinstance(each, kind)]),
+        as_of_seq=view.as_of_seq,
+        cursor=str(shown[-1].seq) if len(listed) > ask.limit else "",
+    )

@@ -305,6 +305,22 @@ async def test_a_list_that_no_ask_holds_is_said_to_be_too_long(
         monkeypatch.setattr(gathering, "ACKNOWLEDGED_MAX", 2)
         with pytest.raises(ValueError, match=done.sessions[0]):
             await done.compared()
+        with pytest.raises(ValueError, match=done.sessions[0]):
+            await done.market.buyer.reconcile(done.sessions[0], done.lists[0].calls)
+
+
+async def test_a_long_list_is_compared_without_what_the_calls_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with traded(tmp_path, calls=(3,)) as done:
+        session_id, told = done.sessions[0], done.lists[0].calls
+        wrong = replace(told[0], usage=(Usage(meter="page", quantity="9"),))
+        short = await done.market.buyer.reconcile(session_id, (wrong, *told[1:]))
+        monkeypatch.setattr(gathering, "_LISTS_BYTES_MAX", 500)
+        long = await done.market.buyer.reconcile(session_id, (wrong, *told[1:]))
+
+    assert [each.kind for each in short.differences] == ["usage_differs"]
+    assert (long.differences, long.within, long.calls.acknowledged) == ((), True, "3")
 
 
 async def test_what_the_vendor_took_back_is_not_counted(tmp_path: Path) -> None:

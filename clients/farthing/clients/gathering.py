@@ -25,7 +25,7 @@ from farthing.protocol.signatures import Typ, sign_detached
 from farthing.protocol.tallies import merged
 from farthing.protocol.wire import document_of
 
-__all__ = ["SignedCount", "gathered", "signed_count", "with_count"]
+__all__ = ["SignedCount", "fitting", "gathered", "signed_count", "with_count"]
 
 # Of the mebibyte that an ask may have.
 _LISTS_BYTES_MAX: Final = 800_000
@@ -105,7 +105,7 @@ def _parts(lists: Sequence[AcknowledgedSession]) -> list[tuple[AcknowledgedSessi
     """Lists in stretches that one ask holds each; at least one, which may be empty."""
     parts: list[list[AcknowledgedSession]] = [[]]
     calls = size = 0
-    for each in map(_fitting, lists):
+    for each in map(fitting, lists):
         calls, size = calls + len(each.calls), size + _size(each)
         is_full = len(parts[-1]) == SESSIONS_MAX
         if parts[-1] and (is_full or calls > ACKNOWLEDGED_MAX or size > _LISTS_BYTES_MAX):
@@ -115,8 +115,12 @@ def _parts(lists: Sequence[AcknowledgedSession]) -> list[tuple[AcknowledgedSessi
     return [tuple(part) for part in parts]
 
 
-def _fitting(listed: AcknowledgedSession) -> AcknowledgedSession:
-    """A list that fits an ask, without the usage where that is what makes it too long."""
+def fitting(listed: AcknowledgedSession) -> AcknowledgedSession:
+    """A list that fits an ask, without the usage where that is what makes it too long.
+
+    Raises:
+        ValueError: it has more acknowledgements than an ask holds.
+    """
     if len(listed.calls) > ACKNOWLEDGED_MAX:
         text = f"{listed.session_id}: an ask holds {ACKNOWLEDGED_MAX} acknowledgements at most"
         raise ValueError(text)

@@ -7,7 +7,7 @@ proves is read from its record. Source: spec/metering.md.
 from collections.abc import Iterable
 from functools import partial
 
-from farthing.clients.gathering import SignedCount, gathered, with_count
+from farthing.clients.gathering import SignedCount, fitting, gathered, with_count
 from farthing.clients.pins import verified
 from farthing.clients.transport import Connection
 from farthing.protocol.calls import ReportedCall, proven_call
@@ -71,11 +71,14 @@ class Reconciling:
             acknowledged: The buyer's list, from its own book (`countings`) or as it gave it.
             voucher: A voucher that proves the list, where none that was reported does.
             gateway: What a gateway counted.
+
+        Raises:
+            ValueError: The list is too long for an ask.
         """
         listed = AcknowledgedSession(
             session_id=session_id, calls=tuple(acknowledged), voucher=voucher
         )
-        ask = ReconcileUsage(session_id=session_id, acknowledged=(listed,))
+        ask = ReconcileUsage(session_id=session_id, acknowledged=(fitting(listed),))
         return await self.connection.call(RECONCILE_USAGE, with_count(ask, gateway))
 
     async def reconcile_agreement(

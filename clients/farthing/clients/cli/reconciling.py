@@ -49,10 +49,12 @@ def session_(session: Session, spending: SessionArgument, *, gateway: GatewayOpt
     Exit 1 where they differ by more than the agreement's terms allow. Without a book or a spool
     here, all that is billed is shown as acknowledged by nobody.
     """
+    from farthing.clients.gathering import fitting  # noqa: PLC0415 - loads the transport
+
     ask = _asked(ReconcileUsage(session_id=spending), gateway)
     book = book_in(session, spending)
     lists = _spooled(session) if book is None else _booked(book)
-    own = tuple(each for each in lists if each.session_id == spending)
+    own = tuple(fitting(each) for each in lists if each.session_id == spending)
     _show(session, session.call(RECONCILE_USAGE, replace(ask, acknowledged=own)))
 
 

@@ -3,9 +3,11 @@
 import asyncio
 import gc
 import sqlite3
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
+import orjson
 import pytest
 
 from farthing.clients.counter import Sold
@@ -157,6 +159,25 @@ async def test_what_desks_that_left_had_to_report_is_reported_once(tmp_path: Pat
         keys = [key for *_, key in market.settlement.sent]
         await market.open()
         assert [key for *_, key in market.settlement.sent] == keys
+
+
+async def test_a_spool_that_says_nothing_of_stops_is_gone_on_with(tmp_path: Path) -> None:
+    async with shop(tmp_path) as market:
+        payer = market.payer()
+        market.settlement.is_down = True
+        assert given(await market.call(payer, PDF))
+        await market.counter.close()
+        with closing(sqlite3.connect(market.spool)) as database, database:
+            (kept,) = database.execute("SELECT document FROM session").fetchone()
+            document = orjson.loads(kept)
+            del document["stopped"]
+            database.execute("UPDATE session SET document = ?", (orjson.dumps(document),))
+        market.settlement.is_down = False
+        await market.open()
+        assert given(await market.call(payer, OTHER))
+        await market.settled(2)
+
+        assert sum(market.settlement.billed.values()) == 3 * PAGE_UNITS
 
 
 async def test_what_many_sessions_left_behind_is_reported_after_a_kill(tmp_path: Path) -> None:

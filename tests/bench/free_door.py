@@ -10,6 +10,7 @@ from farthing.clients.counter import Sold
 from farthing.clients.documents import arguments_sha256
 from farthing.clients.entitlements import Vouched, check_entitled, check_vouched
 from farthing.clients.payable import Making, Payable, delivered
+from farthing.clients.wares import Cap
 from farthing.protocol.canonical import sha256_hex
 from farthing.protocol.errors import Refusal
 from farthing.protocol.keys import PublicKey
@@ -61,7 +62,8 @@ class FreeDoor:
         """Check, work, hold the result against its schema, digest it, and say what was used."""
         entitlement, vouched = self.check(context)
         making = Making({"pdf": pdf})
-        made = await self._payable.run(making, self._payable.shape, entitlement.per_call_units)
+        cap = Cap(entitlement.per_call_units)
+        made = await self._payable.run(making, self._payable.shape, cap)
         said = Used(
             session_id=str(entitlement.session_id),
             seq=vouched.voucher.seq,

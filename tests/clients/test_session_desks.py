@@ -323,3 +323,21 @@ async def test_who_left_calls_unsigned_signs_each_call_of_its_next_session(
 
         assert market.desk.runs - before == runs - 1
         assert isinstance(await market.sell(signed, PLEASE), Sold)
+
+
+async def test_who_left_calls_unsigned_is_known_for_it_when_its_desk_has_just_left_memory(
+    tmp_path: Path,
+) -> None:
+    async with shop(tmp_path) as market:
+        for name in ("one", "two"):
+            payer = market.payer(name, per_call=1, unsigned=1000)
+            first = payer.signed(payer.voucher(PLEASE), mac_key=MAC_KEY)
+            assert isinstance(await market.sell(first, PLEASE), Sold)
+            before = market.desk.runs
+            await market.sell(payer.maced(payer.voucher(PLEASE)), PLEASE)
+            if name == "one":
+                market.clock.now_us += 700 * SECOND_US
+                await crowd(market, 1)
+                assert desks(market) == 1
+
+        assert market.desk.runs == before

@@ -178,7 +178,7 @@ class SessionDesk:
         self._is_closing = False
         self._asking: asyncio.Task[None] | None = None
         queue.heard_at_us = max(queue.heard_at_us, entitlement.issued_at_us)
-        self.used_at_us = self._clock()
+        self.used_at_us = self.changed_at_us = self._clock()
         self.changes = 0
         self.has_left = False
 
@@ -248,7 +248,7 @@ class SessionDesk:
             session_id=self.session_id,
             payer=self.entitlement.buyer_id,
             ends_at_us=self.entitlement.expires_at_us,
-            at_us=self._clock(),
+            at_us=self.changed_at_us,
             document=document,
         )
 
@@ -271,6 +271,7 @@ class SessionDesk:
 
     def _changed(self) -> None:
         self.changes += 1
+        self.changed_at_us = self._clock()
         self._tools.commits.draft(self.row)
 
     def _check_here(self) -> None:
@@ -434,7 +435,7 @@ class SessionDesk:
             flight.has_ended = True
         self.queue.add(Metered(call.place, call.event, call.amount_units))
         self._tools.commits.note(call)
-        self._tools.commits.draft(self.row)
+        self._changed()
         self._tools.commits.then(partial(self._landed, call))
 
     def _landed(self, call: KeptCall, fault: BaseException | None) -> None:

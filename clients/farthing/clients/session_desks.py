@@ -265,7 +265,7 @@ class SessionDesks:
         position = {meter: int(quantity) for meter, quantity in quantities.items()}
         numbers = self._spool.numbers(kept.session_id)
         counts = _settled(kept.document["counts"], numbers)
-        return SessionDesk(
+        desk = SessionDesk(
             entitlement,
             VoucherDesk.from_document(counts),
             Running(card, position),
@@ -274,6 +274,8 @@ class SessionDesks:
             mac_key=bytes.fromhex(str(kept.document["mac_key"])),
             tools=self._tools,
         )
+        desk.changed_at_us = kept.at_us
+        return desk
 
     def _queue(self, kept: KeptSession) -> UsageQueue:
         calls = self._spool.unreported(kept.session_id)

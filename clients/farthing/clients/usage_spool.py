@@ -123,7 +123,7 @@ class KeptSession:
     Args:
         session_id, payer: which, and whose.
         ends_at_us: when its entitlement ends.
-        at_us: when it was last written.
+        at_us: when it last changed.
         document: the desk's own, with the voucher that settles it.
     """
 

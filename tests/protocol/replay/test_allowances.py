@@ -112,7 +112,8 @@ def by_its_own_side(record: Record) -> Record:
 
 def over(record: Record) -> Record:
     """A hold of more than is left, written as if it were allowed."""
-    return after("hold", workload={"page": "40"})(record)
+    written = after("hold", workload={"page": "40"})(record)
+    return asked(workload=[{"meter": "page", "quantity": "40"}])(written)
 
 
 BROKEN: list[tuple[str, int, Forge]] = [

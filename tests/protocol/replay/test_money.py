@@ -58,6 +58,9 @@ OTHER = next(str(r.asked["organisation_id"]) for r in reversed(RECORDS)
              if r.operation == "fund_account")  # fmt: skip
 
 
+PARTNER = next(str(c.after["partner_id"]) for r in RECORDS for c in r.changed
+               if c.noun == "partner")  # fmt: skip
+CLEARING = "platform:external_clearing:USD"
 TOP_UP = next((c.id, c.after) for r in RECORDS for c in r.changed if c.noun == "top_up")
 
 
@@ -157,6 +160,17 @@ LIES: list[tuple[str, str, dict[str, Json], FaultKind]] = [
     ("accept_terms", "agreement", {"rate_card_sha256": "0" * 64}, FaultKind.SIGNATURE),
     ("capture_hold", "position", {"page": "1000000"}, FaultKind.AUTHORITY),
     ("capture_hold", "charge", {"agreement_id": FORMER}, FaultKind.HOLD),
+    ("accept_terms", "agreement", {"tags": ["other"]}, FaultKind.SIGNATURE),
+    ("accept_terms", "agreement", {"dispute_window_s": 1}, FaultKind.SIGNATURE),
+    ("accept_terms", "agreement", {"agreement_id": FORMER}, FaultKind.RECORD),
+    ("set_authority", "grant", {"per_day_units_max": "9000000000000"}, FaultKind.AUTHORITY),
+    ("place_hold", "hold", {"workload": {"page": "1"}}, FaultKind.HOLD),
+    ("place_hold", "hold", {"args_sha256": "0" * 64}, FaultKind.HOLD),
+    ("settle_charge", "charge", {"usage": {"page": "1"}}, FaultKind.CHARGE),
+    ("settle_charge", "charge", {"window_closes_at_us": 2**53 - 1}, FaultKind.CHARGE),
+    ("refund_charge", "charge", {"drawn": []}, FaultKind.CHARGE),
+    ("refund_charge", "charge", {"trail_seqs": []}, FaultKind.CHARGE),
+    ("grant_credit", "lot", {"operator_id": OTHER}, FaultKind.LEDGER),
     ("place_hold", "hold", {"position": {"page": "1000000"}}, FaultKind.AUTHORITY),
     ("refund_charge", "charge", {"refunded_units": "2000000"}, FaultKind.CHARGE),
     ("settle_charge", "charge", {"vendor_id": OTHER}, FaultKind.CHARGE),
@@ -179,6 +193,48 @@ def test_what_a_record_moves_is_what_it_says(
 
     assert fault is not None
     assert (fault.kind, fault.seq) == (kind, last(operation).seq)
+
+
+@pytest.mark.parametrize(
+    ("operation", "noun", "debit", "credit"),
+    [
+        ("request_payout", "payout", f"{PARTNER}:partner_payable:USD", CLEARING),
+        ("create_top_up", "top_up", CLEARING, f"{OTHER}:prepaid:USD"),
+    ],
+)
+def test_nobody_asks_for_money_of_another_house(
+    operation: str, noun: str, debit: str, credit: str
+) -> None:
+    owner, kind, _ = (credit if debit == CLEARING else debit).split(":")
+
+    def forge(record: Record) -> Record:
+        moved = [structs.replace(m, debit=debit, credit=credit, units=7) for m in record.moved]
+        written = structs.replace(record, moved=tuple(moved))
+        named = {"kind": kind} if noun == "payout" else {}
+        return saying(noun, organisation_id=owner, amount_units="7", **named)(written)
+
+    fault = fault_of(last(operation).seq, forge)
+
+    assert fault is not None
+    assert (fault.kind, fault.seq) == (FaultKind.LEDGER, last(operation).seq)
+
+
+def test_a_payment_is_the_same_until_it_has_moved() -> None:
+    def forge(record: Record) -> Record:
+        moved = [structs.replace(each, units=7) for each in record.moved]
+        return saying("top_up", amount_units="7")(structs.replace(record, moved=tuple(moved)))
+
+    fault = fault_of(last("process_event").seq, forge)
+
+    assert fault is not None
+    assert (fault.kind, fault.seq) == (FaultKind.LEDGER, last("process_event").seq)
+
+
+def test_a_thing_of_no_known_noun_changes_nowhere() -> None:
+    fault = fault_of(last("settle_charge").seq, changing("lots", "lot_x", {}))
+
+    assert fault is not None
+    assert (fault.kind, fault.seq) == (FaultKind.AUTHORITY, last("settle_charge").seq)
 
 
 def test_a_hold_sets_nobody_elses_money_aside() -> None:

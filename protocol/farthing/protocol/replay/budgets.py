@@ -12,6 +12,7 @@ from farthing.protocol.authority.grant import Grant
 from farthing.protocol.faults import FaultKind, RuleBroken
 from farthing.protocol.ids import derive_id
 from farthing.protocol.records import Record
+from farthing.protocol.replay.blocks import amount_of, asset_of
 from farthing.protocol.replay.reading import JsonObject, integer, member
 from farthing.protocol.times import utc_day
 
@@ -45,6 +46,11 @@ _CHANGED_BY: Final = {
         "process_event",
     },
 }
+
+
+_LIMITS: Final = ("per_call_max", "per_day_max")
+# How these change is judged where they are.
+_ELSEWHERE: Final = frozenset({"allowance", "charge", "hold", "key", "lot", "session"})
 
 
 class Allowed(NamedTuple):
@@ -135,9 +141,13 @@ class Budgets:
     def learn(self, record: Record) -> None:
         """What a record says of grants, agreements and freezes. Raises `RuleBroken`."""
         for change in record.changed:
-            if record.operation not in _CHANGED_BY.get(change.noun, {record.operation}):
+            by = {record.operation} if change.noun in _ELSEWHERE else ()
+            if record.operation not in _CHANGED_BY.get(change.noun, by):
                 why = f"{record.operation} changes a thing of the noun {change.noun}"
                 raise RuleBroken(FaultKind.AUTHORITY, why)
+            own_id = change.after.get(f"{change.noun}_id", change.id)
+            if change.noun != "partner" and own_id != change.id:
+                raise RuleBroken(FaultKind.RECORD, f"a thing of the noun {change.noun} is another")
             match change.noun:
                 case "platform":
                     self._fee_ppm = integer(change.after, "fee_ppm")
@@ -180,6 +190,11 @@ class Budgets:
         house = self._houses.get(grant.agent_id)
         if not grant.operator_id == house == record.by.organisation_id:
             raise RuleBroken(FaultKind.AUTHORITY, "a grant is set by another than its operator")
+        if record.operation == "set_authority":
+            asked = [(asset_of(record.asked, n), amount_of(record.asked, n)) for n in _LIMITS]
+            limits = grant.per_call_units_max, grant.per_day_units_max
+            if asked != [(grant.asset, limit) for limit in limits]:
+                raise RuleBroken(FaultKind.AUTHORITY, "another grant is set than was asked for")
         if grant.grant_id != derive_id("gnt", grant.agent_id, grant.asset):
             raise RuleBroken(FaultKind.AUTHORITY, "the grant has another id")
         self._grants[grant.agent_id, grant.asset] = grant

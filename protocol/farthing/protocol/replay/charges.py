@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
+from farthing.protocol.canonical import document_sha256
 from farthing.protocol.faults import FaultKind, RuleBroken
 from farthing.protocol.ledger import AccountKind, Movement, split_account
 from farthing.protocol.records import Record
@@ -19,6 +20,10 @@ from farthing.protocol.replay.reading import JsonObject, member, units
 __all__ = ["PAYERS", "Charges"]
 
 _BEGINS: Final = frozenset({"accept_answer", "capture_hold", "report_usage"})
+_CHANGES: Final = frozenset({
+    "corrected", "dispute_id", "fee_returned_units", "refunded_units", "status", "tail",
+    "trail_seqs",
+})  # fmt: skip
 _STATUSES: Final = frozenset({"disputed", "payable", "pending"})
 PAYERS: Final = frozenset(
     {AccountKind.PREPAID, AccountKind.DEFERRED_REVENUE, AccountKind.PROMOTIONAL_CREDIT}
@@ -38,6 +43,8 @@ class _Charge(NamedTuple):
     refunded_units: int
     fee_returned_units: int
     partner_returned_units: int
+    changes: int
+    fixed: bytes
 
 
 class Charges:
@@ -67,6 +74,10 @@ class Charges:
             raise RuleBroken(FaultKind.CHARGE, "a charge begins otherwise than by a delivery")
         if before is not None:
             _continues(before, after)
+            told = change.after["trail_seqs"]
+            last = told[-1] if isinstance(told, list) and told else 0
+            followed = (after.changes, last) == (before.changes + 1, record.seq)
+            _charge(followed, "its trail does not follow")
         _charge(after.refunded_units <= after.amount_units, "more is given back than was charged")
         fits = 0 <= after.fee_returned_units <= after.fee_units <= after.amount_units
         _charge(fits, "the fee is more than the charge")
@@ -100,18 +111,25 @@ class Charges:
             int(str(charge.get("refunded_units", 0))),
             int(str(charge.get("fee_returned_units", 0))),
             returned_units,
+            len(charge["trail_seqs"]) if isinstance(charge["trail_seqs"], list) else 0,
+            _fixed(charge),
         )
 
 
 def _continues(before: _Charge, after: _Charge) -> None:
     """What is charged never changes; what is given back only grows."""
-    same = before.agreement["agreement_id"] == after.agreement["agreement_id"]
-    if not same or before[2:5] != after[2:5]:
+    if before.fixed != after.fixed or before[2:5] != after[2:5]:
         raise RuleBroken(FaultKind.CHARGE, "what was charged changes afterwards")
-    if any(one > other for one, other in zip(before[5:], after[5:], strict=True)):
+    if any(one > other for one, other in zip(before[5:8], after[5:8], strict=True)):
         raise RuleBroken(FaultKind.CHARGE, "what was given back is taken again")
     if before.status == "payable" != after.status:
         raise RuleBroken(FaultKind.CHARGE, "what was payable is pending again")
+
+
+def _fixed(charge: JsonObject) -> bytes:
+    """Half a digest of what of a charge stays as it began."""
+    kept: JsonObject = {name: each for name, each in charge.items() if name not in _CHANGES}
+    return bytes.fromhex(document_sha256(kept))[:16]
 
 
 def _lies(charge: _Charge) -> _Where:

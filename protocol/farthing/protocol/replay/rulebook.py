@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from hashlib import sha256
 from typing import Final
 
-from farthing.protocol.canonical import canonical_bytes, document_sha256
+from farthing.protocol.canonical import Json, canonical_bytes, document_sha256
 from farthing.protocol.contracts import (
     check_acceptance,
     read_acceptance,
@@ -20,16 +20,18 @@ from farthing.protocol.errors import Refusal, Unverified
 from farthing.protocol.faults import FaultKind, RuleBroken
 from farthing.protocol.keys import PublicKey
 from farthing.protocol.ledger import split_account
+from farthing.protocol.listing import parse_listing
 from farthing.protocol.records import Record
 from farthing.protocol.replay.allowances import Allowances
 from farthing.protocol.replay.budgets import Budgets
 from farthing.protocol.replay.charges import Charges
 from farthing.protocol.replay.keys import KEY_OPERATIONS, PLATFORM, KeyHistory
-from farthing.protocol.replay.reading import fact, member, text_fact
+from farthing.protocol.replay.reading import JsonObject, fact, member, text_fact
 from farthing.protocol.replay.sessions import Sessions
 from farthing.protocol.replay.spending import Spending
 from farthing.protocol.replay.treasury import Treasury
 from farthing.protocol.signatures import InvalidSignature, Typ, verify_detached
+from farthing.protocol.terms import parse_terms
 
 __all__ = ["Rulebook"]
 
@@ -56,6 +58,7 @@ class Rulebook:
     """
 
     def __init__(self, quote_keys: Sequence[PublicKey] = ()) -> None:
+        self._offers: dict[str, JsonObject] = {}
         self._quote_keys = {key.thumbprint: key for key in quote_keys}
         self._keys = KeyHistory()
         self._budgets = Budgets()
@@ -174,6 +177,15 @@ class Rulebook:
             record.by.principal_id,
         ):
             raise _unsigned("another listing is published than was signed")
+        terms, offered = parse_terms(fact(record, "terms")), parse_listing(listing)
+        tags: list[Json] = [each for each in offered.tags if each != offered.primary_tag]
+        self._offers[offered.listing_sha256] = {
+            "tags": [offered.primary_tag, *tags],
+            "output_schema_sha256": document_sha256(dict(offered.output_schema)),
+            "delivery_deadline_s": terms.delivery.deadline_s,
+            "dispute_window_s": terms.dispute.window_s,
+            "evidence_window_s": terms.dispute.evidence_window_s,
+        }
 
     def _check_agreement(self, record: Record) -> None:
         buyer_id = record.by.principal_id
@@ -189,6 +201,9 @@ class Rulebook:
         if acceptance.quote_sha256 != agreement["quote_sha256"]:
             raise _unsigned("another quote was accepted")
         named = fact(record, "quote")
+        offered = self._offers.get(str(agreement["listing_sha256"]))
+        if offered is None or any(agreement[name] != offered[name] for name in offered):
+            raise _unsigned("the agreement is of something else than was published")
         if (
             any(agreement[name] != named[name] for name in _QUOTED)
             or agreement["buyer_id"] != buyer_id

@@ -4,16 +4,18 @@ Boundary: who may spend is `budgets`, what becomes of a charge `charges`.
 Source: spec/holds.md, spec/audit.md.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from farthing.protocol.canonical import Json
 from farthing.protocol.faults import FaultKind, RuleBroken
 from farthing.protocol.ids import derive_id
 from farthing.protocol.ledger import AccountKind, Movement, Transfer, split_account
 from farthing.protocol.records import Record
 from farthing.protocol.replay.budgets import Allowed, Budgets
 from farthing.protocol.replay.charges import PAYERS
-from farthing.protocol.replay.reading import JsonObject, integer, member, units
+from farthing.protocol.replay.reading import JsonObject, integer, member, quantities, units
 from farthing.protocol.replay.sessions import SESSION_OPERATIONS
 
 __all__ = ["HOLD_OPERATIONS", "Spending"]
@@ -76,6 +78,9 @@ class Spending:
         key = record.request.key if record.request else ""
         _hold(hold_id == derive_id("hld", buyer_id, record.operation, key), "it has another id")
         _hold(hold_id not in self._holds, "it was placed before")
+        asked = _workload(record.asked), record.asked.get("args_sha256")
+        found = quantities(hold["workload"]), hold["args_sha256"]
+        _hold(asked == found, "it is for something else than was asked for")
         is_called = record.operation == "call_service"
         _hold(hold.get("on_answer", False) is is_called, "it is captured otherwise than it says")
         amount_units = units(hold, "amount_units")
@@ -149,6 +154,17 @@ def _the(record: Record, noun: str) -> tuple[str, JsonObject]:
     if len(found) != 1:
         raise RuleBroken(FaultKind.HOLD, f"changes {len(found)} of the noun {noun}, not one")
     return found[0].id, found[0].after
+
+
+def _workload(asked: Mapping[str, Json]) -> dict[str, int]:
+    """The quantities that were asked for; those of one meter add up."""
+    workload: dict[str, int] = {}
+    listed = asked["workload"]
+    for each in listed if isinstance(listed, list) else ():
+        if isinstance(each, dict):
+            meter = member(each, "meter")
+            workload[meter] = workload.get(meter, 0) + units(each, "quantity")
+    return workload
 
 
 def _is_between(transfer: Transfer, agreement: JsonObject) -> bool:

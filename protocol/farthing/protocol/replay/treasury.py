@@ -5,7 +5,7 @@ that no other record moves any, is here. Source: spec/ledger.md, spec/audit.md.
 """
 
 from collections.abc import Iterable
-from typing import Final
+from typing import Final, NamedTuple
 
 from farthing.protocol.faults import FaultKind, RuleBroken
 from farthing.protocol.ledger import AccountKind, Movement, Transfer, account_name
@@ -25,14 +25,23 @@ _ORIGINS: Final = {
 }
 # By noun, the state in which what is told is on its way, and the one in which it has moved.
 _WAITS: Final = {"top_up": {"pending"}, "payout": {"requested", "sent"}}
+_ANNOUNCES: Final = frozenset({"create_top_up", "request_payout"})
 _DONE: Final = {"top_up": "posted", "payout": "paid"}
+
+
+class _Payment(NamedTuple):
+    """Whose money a top-up or payout is, on which account, how much, and where it stands."""
+
+    what: tuple[str, AccountKind, str, int]
+    waits: bool
+    is_done: bool
 
 
 class Treasury:
     """Top-ups, payouts and credit lots, as the records so far leave them."""
 
     def __init__(self) -> None:
-        self._payments: dict[str, tuple[bool, bool]] = {}
+        self._payments: dict[str, _Payment] = {}
         self._expired: dict[str, int] = {}
 
     def follow(self, record: Record, *, charges: bool) -> None:
@@ -55,29 +64,35 @@ class Treasury:
             expected = _between(Movement.POST, _CLEARING, account, asset, amount_units)
         for change in record.changed:
             if change.noun in _WAITS:
-                expected += self._payment(change)
+                expected += self._payment(record, change)
             elif change.noun == "lot":
                 expected += self._lot(record, change)
         if charges or record.operation in _ELSEWHERE:
             return
-        if _sorted(record.moved) != _sorted(expected):
-            raise RuleBroken(FaultKind.LEDGER, f"{record.operation} moves other than it says")
+        same = _sorted(record.moved) == _sorted(expected)
+        _moved(same, f"{record.operation} moves other than it says")
 
-    def _payment(self, change: Change) -> Iterable[Transfer]:
+    def _payment(self, record: Record, change: Change) -> Iterable[Transfer]:
         """Money that was announced is pending, and voided when it has moved or never will."""
         payment, noun = change.after, change.noun
-        status = member(payment, "status")
-        waited, was_done = self._payments.get(change.id, (False, False))
-        waits, is_done = status in _WAITS[noun], status == _DONE[noun]
-        self._payments[change.id] = waits, is_done
-        steps = [Movement.PENDING] * (waits and not waited)
-        steps += [Movement.VOID] * (waited and not waits)
-        steps += [Movement.POST] * (is_done and not was_done)
-        owner = member(payment, "organisation_id")
-        debit, credit = _CLEARING, (owner, AccountKind.PREPAID)
-        if noun == "payout":
-            debit, credit = (owner, AccountKind(member(payment, "kind"))), _CLEARING
+        status, owner = member(payment, "status"), member(payment, "organisation_id")
+        kind = AccountKind(str(payment.get("kind", AccountKind.PREPAID)))
         asset, amount_units = member(payment, "asset"), units(payment, "amount_units")
+        what = (owner, kind, asset, amount_units)
+        before = self._payments.get(change.id)
+        if before is None and record.operation in _ANNOUNCES:
+            found = record.by.organisation_id, *_asked(record)
+            _moved(found == (owner, asset, amount_units), "another payment than was asked for")
+        _moved(before is None or before.what == what, "the payment is another than it was")
+        after = _Payment(what, status in _WAITS[noun], status == _DONE[noun])
+        self._payments[change.id] = after
+        waited, was_done = (before.waits, before.is_done) if before else (False, False)
+        steps = [Movement.PENDING] * (after.waits and not waited)
+        steps += [Movement.VOID] * (waited and not after.waits)
+        steps += [Movement.POST] * (after.is_done and not was_done)
+        debit, credit = _CLEARING, (owner, kind)
+        if noun == "payout":
+            debit, credit = credit, debit
         for movement in steps:
             yield from _between(movement, debit, credit, asset, amount_units)
 
@@ -90,6 +105,9 @@ class Treasury:
         more_units = expired_units - self._expired.get(change.id, 0)
         self._expired[change.id] = expired_units
         if record.operation == "grant_credit":
+            found = member(record.asked, "organisation_id"), *_asked(record)
+            same = found == (account[0], asset, units(lot, "amount_units"))
+            _moved(same, "another lot than was asked for")
             origin = (PLATFORM, _ORIGINS[kind])
             yield from _between(Movement.POST, origin, account, asset, units(lot, "amount_units"))
         yield from _between(
@@ -110,6 +128,15 @@ def _between(
     return transfer(
         movement, account_name(*debit, asset), account_name(*credit, asset), asset, amount_units
     )
+
+
+def _asked(record: Record) -> tuple[str, int]:
+    return asset_of(record.asked, "amount"), amount_of(record.asked, "amount")
+
+
+def _moved(holds: bool, why: str) -> None:  # noqa: FBT001 - reads as a sentence
+    if not holds:
+        raise RuleBroken(FaultKind.LEDGER, why)
 
 
 def _sorted(transfers: Iterable[Transfer]) -> list[str]:

@@ -177,6 +177,7 @@ LIES: list[tuple[str, str, dict[str, Json], FaultKind]] = [
     ("settle_charge", "charge", {"status": "pending"}, FaultKind.CHARGE),
     ("grant_credit", "lot", {"amount_units": "1000001"}, FaultKind.LEDGER),
     ("request_payout", "payout", {"organisation_id": OTHER}, FaultKind.LEDGER),
+    ("request_payout", "payout", {"destination": "acct_of_another"}, FaultKind.LEDGER),
     ("process_event", "top_up", {"organisation_id": OTHER}, FaultKind.LEDGER),
 ]  # fmt: skip
 

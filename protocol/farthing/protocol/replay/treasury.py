@@ -30,9 +30,9 @@ _DONE: Final = {"top_up": "posted", "payout": "paid"}
 
 
 class _Payment(NamedTuple):
-    """Whose money a top-up or payout is, on which account, how much, and where it stands."""
+    """Whose money a top-up or payout is, on which account, how much, to where, how it stands."""
 
-    what: tuple[str, AccountKind, str, int]
+    what: tuple[str, AccountKind, str, int, str]
     waits: bool
     is_done: bool
 
@@ -78,11 +78,13 @@ class Treasury:
         status, owner = member(payment, "status"), member(payment, "organisation_id")
         kind = AccountKind(str(payment.get("kind", AccountKind.PREPAID)))
         asset, amount_units = member(payment, "asset"), units(payment, "amount_units")
-        what = (owner, kind, asset, amount_units)
+        where = str(payment.get("destination", ""))
+        what = (owner, kind, asset, amount_units, where)
         before = self._payments.get(change.id)
         if before is None and record.operation in _ANNOUNCES:
-            found = record.by.organisation_id, *_asked(record)
-            _moved(found == (owner, asset, amount_units), "another payment than was asked for")
+            found = record.by.organisation_id, *_asked(record), record.asked.get("destination", "")
+            same = found == (owner, asset, amount_units, where)
+            _moved(same, "another payment than was asked for")
         _moved(before is None or before.what == what, "the payment is another than it was")
         after = _Payment(what, status in _WAITS[noun], status == _DONE[noun])
         self._payments[change.id] = after

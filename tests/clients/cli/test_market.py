@@ -322,6 +322,25 @@ def test_a_published_offer_is_kept_and_the_next_one_is_the_next_version(
     assert "version 2, withdrawn" in shown.out
 
 
+def test_a_published_offer_is_kept_though_nobody_reads_the_answer(
+    market: Market, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def closed(*_: object) -> None:
+        raise BrokenPipeError
+
+    file = tmp_path / "unread.json"
+    offer = json.loads(run("listings", "example").out)
+    offer["listing"]["name"] = "Pages that nobody reads of"
+    file.write_text(json.dumps(offer), encoding="utf-8")
+    with monkeypatch.context() as patched:
+        patched.setattr("farthing.clients.cli.session.Session.show", closed)
+        with pytest.raises(BrokenPipeError):
+            market.at("vendor", "listings", "publish", str(file))
+
+    kept = market.home("vendor").offer("unread")
+    market.answer("vendor", "listings", "withdraw", str(kept.listing["listing_id"]))
+
+
 def test_an_offer_that_is_published_already_gets_no_new_version(
     market: Market, tmp_path: Path
 ) -> None:

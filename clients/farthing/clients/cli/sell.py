@@ -120,11 +120,13 @@ def publish(
     newest = _newest(session, str(offer.listing.get("listing_id", "")))
     if newest is not None and _is_in_force(offer, newest):
         session.note(f"unchanged, version {newest.version}")
-        session.show(_publication(newest))
+        published = _publication(newest)
     else:
-        session.show(_published(session, offer, idempotency_key))
+        published = _published(session, offer, idempotency_key)
+    # Kept first: who reads no further than the first line has closed the pipe.
     if session.key_path is None:
         _keep(session, name or file.stem.lower().replace("_", "-"), offer)
+    session.show(published)
 
 
 def _published(session: Session, offer: "Offer", idempotency_key: str) -> Publication:

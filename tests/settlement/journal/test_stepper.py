@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 from sqlalchemy import Column, MetaData, Table, Text
 
@@ -266,6 +268,25 @@ def test_what_is_due_is_done_first_and_with_nobody_asking(
     assert codes(replies) == [None]
     assert b"expire_hold" in records_of(store)[2]
     assert opened.due_in_us() is None
+
+
+def test_nobody_is_judged_while_what_is_due_cannot_be_read(
+    opened: Stepper[Bank], store: Faulty, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(*_: object) -> None:
+        raise Unreadable("gone")
+
+    opened.step([fund(10), hold(10, "a", expires_at_us=START_US + 1)])
+    with monkeypatch.context() as patched:
+        patched.setattr(opened, "_machine", replace(opened._machine, due=gone))  # noqa: SLF001
+        away = opened.step([hold(10, "b"), fund(1, "more")])
+    stored = len(records_of(store))
+    replies = opened.step([hold(10, "b")])
+
+    assert codes(away) == [Code.UNAVAILABLE] * 2
+    assert stored == 2
+    assert codes(replies) == [None]
+    assert b"expire_hold" in records_of(store)[2]
 
 
 def test_the_standing_after_the_batch_comes_with_money_moving_outcomes_only(

@@ -213,8 +213,10 @@ class Stepper(Generic[State]):
             return [Refused(unavailable()) for _ in commands]
         self._sound = False
         draft = Draft(self._chain)
-        self._do_due(draft, now_us)
         judged: list[_Judged | Refused] = []
+        if not self._do_due(draft, now_us):
+            # What is due comes first: nobody is judged by what should not be so any more.
+            judged, commands = [Refused(unavailable()) for _ in commands], ()
         for command in commands:
             if draft.size_bytes >= self._limits.batch_bytes_max:
                 break
@@ -250,23 +252,23 @@ class Stepper(Generic[State]):
                 break
         return page
 
-    def _do_due(self, draft: Draft, now_us: int) -> None:
+    def _do_due(self, draft: Draft, now_us: int) -> bool:
+        """Do what is due; False where storage cannot be read for the next of it."""
         for _ in range(self._limits.batch_max):
-            command = self._due(now_us)
-            self._nothing_due = command is None
-            if command is None:
-                return
-            record = self._machine.decide(self._state, command, now_us)
+            try:
+                command = self._machine.due(self._state, now_us)
+                self._nothing_due = command is None
+                if command is None:
+                    return True
+                record = self._machine.decide(self._state, command, now_us)
+            except Unreadable:
+                logger.exception("storage could not be read for what is due")
+                self._nothing_due = True
+                return False
             if not isinstance(record, Record):
                 raise Broken(f"{command.operation} is due and was not done: {record}")
             self._apply(draft, record, self._chain.bytes_of(record), tuple(self._rows(record)))
-
-    def _due(self, now_us: int) -> Command | None:
-        try:
-            return self._machine.due(self._state, now_us)
-        except Unreadable:
-            logger.exception("storage could not be read for what is due")
-            return None
+        return True
 
     def _judge(self, command: Command, draft: Draft, now_us: int) -> _Judged | Refused:
         try:

@@ -23,7 +23,13 @@ from tests.protocol.replay.metered import Metered, events
 from tests.settlement.engine.test_sessions import market
 
 METERING_WRITES = {"report_usage", "capture_hold", "release_hold"}
-METERING_READS = {"get_agreement", "get_hold", "get_registration", "get_session"}
+METERING_READS = {
+    "get_agreement",
+    "get_allowance",
+    "get_hold",
+    "get_registration",
+    "get_session",
+}
 PUBLIC = {name for name, operation in OPERATIONS.items() if operation.public}
 WRITES = sorted(name for name, each in OPERATIONS.items() if each.effect is not Effect.READS)
 

@@ -101,7 +101,9 @@ def pack(state: State) -> JsonObject:
         for second, proofs in state.burnt_until.items()
         for thumbprint, jti in proofs
     ]
-    document["by_party"] = [[noun, party, list(ids)] for (noun, party), ids in state.by_party.items()]
+    document["by_party"] = [
+        [noun, party, list(ids)] for (noun, party), ids in state.by_party.items()
+    ]
     document["counters"] = [
         [grant_id, day, str(units)] for (grant_id, day), units in state.counters.items()
     ]

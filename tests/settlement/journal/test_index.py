@@ -10,8 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from farthing.settlement.journal import index as module
+from farthing.settlement.journal import filters
+from farthing.settlement.journal import index as index_module
 from farthing.settlement.journal.index import Index
+from farthing.settlement.journal.store import Unreadable
 
 
 def key(number: int) -> bytes:
@@ -84,12 +86,16 @@ def test_runs_are_merged_and_the_newest_record_of_a_key_stays(tmp_path: Path) ->
 def test_a_filter_that_is_full_is_followed_by_another(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_FILTER_KEYS", 100)
-    filled(tmp_path / "index", 500)
-    assert len(list((tmp_path / "index").glob("filter-*"))) > 3
-    with opened(tmp_path / "index") as index:
-        assert index.get(key(3)) == 504
-        assert index.get(key(499)) in {500, 1_000}
+    monkeypatch.setattr(filters, "_CHUNK", 256)
+    monkeypatch.setattr(filters, "_PLACES_FIRST", 1_024)
+    monkeypatch.setattr(filters, "_PLACES", 2_048)
+    filled(tmp_path / "index", 1_500)
+    assert len(list((tmp_path / "index").glob("filters-*"))) > 2
+    for _ in range(3):
+        with opened(tmp_path / "index") as index:
+            assert index.get(key(3)) == 1_504
+            assert index.get(key(1_499)) in {1_500, 3_000}
+            assert index.get(key(5_000)) is None
 
 
 @pytest.mark.parametrize("identity", ["another", ""])
@@ -113,14 +119,14 @@ def test_a_damaged_index_is_made_anew(damage: str, tmp_path: Path) -> None:
         case "no database":
             (path / "runs.sqlite").unlink()
         case "filter":
-            bits = bytearray((path / "filter-0").read_bytes())
+            bits = bytearray((path / "filters-0").read_bytes())
             bits[bits.index(next(byte for byte in bits if byte))] = 0
-            (path / "filter-0").write_bytes(bits)
+            (path / "filters-0").write_bytes(bits)
         case _:
             with closing(sqlite3.connect(path / "runs.sqlite")) as connection:
                 (number,) = connection.execute("SELECT max(number) FROM run").fetchone()
                 connection.execute(f"DROP TABLE run_{number:d}")
-            (path / "filter-0").unlink()
+            (path / "filters-0").unlink()
     index = Index(path)
     assert index.open("journal") == 0
     assert index.get(key(1)) is None
@@ -132,17 +138,16 @@ def test_a_damaged_index_is_made_anew(damage: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "damage",
     [
-        "DELETE FROM run_{number:d} WHERE key = :key",
-        "UPDATE run_{number:d} SET seq = x'0000000000000009' WHERE key = :key",
+        "UPDATE run SET digests = zeroblob(8192) WHERE number = {number:d}",
         "UPDATE about SET through_seq = through_seq + 1",
         "DELETE FROM run WHERE number = {number:d}",
         "UPDATE run SET level = level + 1 WHERE number = {number:d}",
         "UPDATE filter SET after_seq = 7",
     ],
 )
-@pytest.mark.parametrize("filters", ["kept", "lost"])
-def test_a_changed_row_is_found_before_anything_is_answered(
-    damage: str, filters: str, tmp_path: Path
+@pytest.mark.parametrize("bits", ["kept", "lost"])
+def test_a_changed_list_is_found_before_anything_is_answered(
+    damage: str, bits: str, tmp_path: Path
 ) -> None:
     path = tmp_path / "index"
     filled(path, 200)
@@ -151,9 +156,40 @@ def test_a_changed_row_is_found_before_anything_is_answered(
         damaged = connection.execute(damage.format(number=number), {"key": key(5)}).rowcount
         connection.commit()
     assert damaged == 1
-    if filters == "lost":
-        (path / "filter-0").unlink()
+    if bits == "lost":
+        (path / "filters-0").unlink()
     index = Index(path)
+    assert index.open("journal") == 0
+    index.close()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "DELETE FROM run_{number:d} WHERE key = :key",
+        "UPDATE run_{number:d} SET seq = x'0000000000000009' WHERE key = :key",
+    ],
+)
+def test_a_changed_row_is_found_before_it_is_answered_from(damage: str, tmp_path: Path) -> None:
+    path = tmp_path / "index"
+    filled(path, 200)
+    with closing(sqlite3.connect(path / "runs.sqlite")) as connection:
+        (number,) = connection.execute("SELECT max(number) FROM run").fetchone()
+        (found,) = connection.execute(
+            f"SELECT min(key) FROM run_{number:d}"  # noqa: S608  # a number
+        ).fetchone()
+        connection.execute(damage.format(number=number), {"key": found})
+        connection.commit()
+    index = Index(path)
+    assert index.open("journal") > 0
+    with pytest.raises(Unreadable):
+        index.get(found)
+    keeper = index._keeper  # noqa: SLF001
+    assert keeper is not None
+    keeper._thread.join(60)  # noqa: SLF001
+    with pytest.raises(Unreadable):
+        keeper.take({found: 1_000}, 1_000)
+    index.close()
     assert index.open("journal") == 0
     index.close()
 
@@ -178,7 +214,7 @@ def test_a_copy_taken_at_any_moment_is_complete_as_far_as_it_says(tmp_path: Path
 def test_whoever_adds_waits_for_a_thread_that_has_fallen_behind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_WAITING_MAX", 1)
+    monkeypatch.setattr(index_module, "_WAITING_MAX", 1)
     with opened(tmp_path / "index", recent_max=1) as index:
         for seq in range(1, 200):
             index.add([(key(seq), seq)], seq)

@@ -7,46 +7,41 @@ The newest keys are in memory. A thread writes them as sorted runs, merges runs 
 each key once to a filter that tells an unknown key in two microseconds. All of that are single SQL
 statements, which leave the interpreter to the engine while they run.
 
-A wrong "unknown" would let a command run twice. So a start answers nothing before it has compared
-every run, every filter and the list of them with their digests: half a second a million keys.
+A wrong "unknown" would let a command run twice. So a start compares the filters and the list of
+runs with their digests, two bytes a key, and nothing is answered from a part of a run, nor merged
+into another, before that was compared too; the thread compares what nobody asks for.
 """
 
 import logging
-import mmap
 import shutil
 import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
-from struct import Struct
 from threading import Condition, Thread
 from typing import Final
 
+from farthing.settlement.journal.filters import FILTERS, FilterFile, passes
+from farthing.settlement.journal.runs import CheckedRuns, Damaged, connect, digests_of
 from farthing.settlement.journal.store import Unreadable
 
 __all__ = ["Index"]
 
 logger = logging.getLogger(__name__)
 
-_VERSION: Final = 3
+_VERSION: Final = 4
 _RECENT_MAX: Final = 65_536
 # Runs of a level that become one of the next.
 _FAN_OUT: Final = 8
 # Lots of recent keys that may wait to be written; then whoever adds waits too.
 _WAITING_MAX: Final = 16
-# A filter of 16 bits a key with four probes lets one unknown key in 400 through to the runs.
-_FILTER_KEYS: Final = 2**21
-_FILTER_BITS: Final = 16 * _FILTER_KEYS
-_FILTER_MASK: Final = _FILTER_BITS - 1
-_PROBES: Final = Struct("<4I")
 _RETRY_S: Final = 1
 # Errors of a disk that is full or busy.
 _PASS: Final = frozenset(
     {sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_IOERR}
 )
-_CHECKED_AT_ONCE: Final = 256
 
 _SCHEMA: Final = (
     """CREATE TABLE about (
@@ -56,12 +51,16 @@ _SCHEMA: Final = (
         through_seq INTEGER NOT NULL,
         sha256 TEXT NOT NULL
     )""",
+    # `sha256` is of the digests of its parts; no key in it is of a record after `last_seq`.
     """CREATE TABLE run (
         number INTEGER PRIMARY KEY,
         level INTEGER NOT NULL,
-        sha256 TEXT NOT NULL
+        last_seq INTEGER NOT NULL,
+        sha256 TEXT NOT NULL,
+        digests BLOB NOT NULL
     )""",
-    # Every filter but the last is complete; the last is only good if it was closed in order.
+    # Every filter but the last is complete; the last is only good if it was closed in order. The
+    # digest is of all filters of its file up to this one.
     """CREATE TABLE filter (
         number INTEGER PRIMARY KEY,
         after_seq INTEGER NOT NULL,
@@ -73,7 +72,8 @@ _COUNT_TABLES: Final = "SELECT count(*) FROM sqlite_master"
 _ABOUT: Final = "SELECT version, identity, through_seq FROM about"
 _SEALED: Final = "SELECT sha256 FROM about"
 _SEAL: Final = "UPDATE about SET sha256 = ?"
-_RUNS: Final = "SELECT number, level, sha256 FROM run ORDER BY number"
+_RUNS: Final = "SELECT number, level, last_seq, sha256 FROM run ORDER BY number"
+_DIGESTS: Final = "SELECT digests FROM run WHERE number = ?"
 _FILTERS: Final = "SELECT number, after_seq, keys, sha256 FROM filter ORDER BY number"
 _PUT_FILTER: Final = "INSERT OR REPLACE INTO filter VALUES (?, ?, ?, ?)"
 # Entries of 24 bytes, key and seq, become rows in the order of their keys.
@@ -117,13 +117,14 @@ class Index:
             keeper = _Keeper(self._published, self._path, identity)
         except (sqlite3.Error, OSError, ValueError) as error:
             logger.warning("the index is made anew: %s", error)
+            self._forget()
             try:
                 shutil.rmtree(self._path, ignore_errors=True)
                 keeper = _Keeper(self._published, self._path, identity)
             except (sqlite3.Error, OSError) as fatal:
                 raise Unreadable(f"{self._path}: {fatal}") from fatal
         self._keeper = keeper
-        self._reading = _connect(self._path)
+        self._reading = connect(self._path)
         keeper.start()
         return keeper.through_seq
 
@@ -141,7 +142,7 @@ class Index:
             seq = keys.get(key)
             if seq is not None:
                 return seq
-        if published.filters and _passes(published.filters, key):
+        if published.filters and passes(published.filters, key):
             return self._stored(key)
         return None
 
@@ -167,15 +168,20 @@ class Index:
         reading, self._reading = self._reading, None
         if reading is not None:
             reading.close()
+        self._forget()
+        self._recent = {}
+
+    def _forget(self) -> None:
         for each in self._published.filters:
             each.close()
-        self._published, self._recent = _Published(), {}
+        self._published = _Published()
 
     def _stored(self, key: bytes) -> int | None:
         assert self._reading is not None
         for _ in range(_FAN_OUT):
             try:
                 for number in reversed(self._published.runs):
+                    self._published.checked.check(self._reading, number, key[0])
                     select = f"SELECT seq FROM run_{number:d} WHERE key = ?"  # noqa: S608
                     found = self._reading.execute(select, (key,)).fetchone()
                     if found is not None:
@@ -183,7 +189,9 @@ class Index:
             except sqlite3.OperationalError:
                 # The run has just been merged into another, which stands in the list by now.
                 continue
-            except sqlite3.Error as error:
+            except (sqlite3.Error, Damaged) as error:
+                assert self._keeper is not None
+                self._keeper.wake()
                 raise Unreadable(f"{self._path}: {error}") from error
             return None
         raise Unreadable(f"{self._path}: runs are missing")
@@ -197,40 +205,33 @@ class _Published:
         waiting: lots of keys, oldest first; a lot leaves once its run and its filter are there.
         runs: numbers of the runs on disk, oldest first.
         filters: all keys of all runs.
+        checked: which parts of the runs were compared with their digests.
     """
 
     waiting: tuple[tuple[dict[bytes, int], int], ...] = ()
     runs: tuple[int, ...] = ()
-    filters: "tuple[_Filter, ...]" = ()
+    filters: tuple[FilterFile, ...] = ()
+    checked: CheckedRuns = field(default_factory=CheckedRuns)
 
 
+@dataclass(frozen=True, slots=True)
+class _Run:
+    level: int
+    last_seq: int
+
+
+@dataclass(slots=True)
 class _Filter:
-    """Bits in a file: a key that is not in it has never been added."""
+    """The filter that keys are added to now: those of records after `after_seq`."""
 
-    def __init__(self, path: Path, number: int, after_seq: int) -> None:
-        self.path, self.number, self.after_seq = path, number, after_seq
-        self.keys = 0
-        size = _FILTER_BITS // 8
-        if not path.exists() or path.stat().st_size != size:
-            # Whole, for a hole that a full disk cannot fill would end the process.
-            path.write_bytes(bytes(size))
-        with path.open("r+b") as file:
-            self.bits = mmap.mmap(file.fileno(), 0)
+    number: int
+    after_seq: int
+    keys: int = 0
 
-    def add(self, keys: Iterable[bytes]) -> None:
-        bits = self.bits
-        for key in keys:
-            for probe in _PROBES.unpack(key):
-                at = probe & _FILTER_MASK
-                bits[at >> 3] |= 1 << (at & 7)
-            self.keys += 1
-
-    def sha256(self) -> str:
-        self.bits.flush()
-        return sha256(self.bits).hexdigest()
-
-    def close(self) -> None:
-        self.bits.close()
+    @property
+    def place(self) -> int:
+        """Its place in its file."""
+        return self.number % FILTERS
 
 
 class _Keeper:
@@ -242,9 +243,10 @@ class _Keeper:
         self._wake = Condition()
         self._closing = False
         self._failed: Exception | None = None
-        self._levels: dict[int, int] = {}
+        self._runs: dict[int, _Run] = {}
+        self._filter = _Filter(0, 0)
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._connection = _connect(path)
+        self._connection = connect(path)
         with ExitStack() as undo:
             undo.callback(self._connection.close)
             self.through_seq = self._load(identity)
@@ -265,6 +267,11 @@ class _Keeper:
             self._published.waiting = (*self._published.waiting, (keys, through_seq))
             self._wake.notify_all()
 
+    def wake(self) -> None:
+        """Have the thread look again."""
+        with self._wake:
+            self._wake.notify_all()
+
     def close(self) -> None:
         """Let the thread finish the lot it is at, and mark the last filter good."""
         with self._wake:
@@ -273,7 +280,7 @@ class _Keeper:
         self._thread.join()
         try:
             if self._failed is None:
-                self._note(self._published.filters[-1], good=True)
+                self._note(good=True)
         except sqlite3.Error:
             logger.warning("the index is not marked good", exc_info=True)
         finally:
@@ -292,38 +299,49 @@ class _Keeper:
             raise ValueError("it is of another journal, or of another version")
         if connection.execute(_SEALED).fetchone()[0] != self._seal():
             raise ValueError("its list of runs was damaged")
-        runs = connection.execute(_RUNS).fetchall()
-        self._levels = {number: level for number, level, _ in runs}
-        for number, _, digest in runs:
-            if self._sha256(number) != digest:
-                raise ValueError(f"run {number} was damaged")
-        filters = connection.execute(_FILTERS).fetchall() or [(0, 0, 0, "")]
-        loaded = [self._filter(*each) for each in filters]
-        self._published.filters = tuple(loaded)
-        self._published.runs = tuple(self._levels)
+        for number, level, last_seq, digest in connection.execute(_RUNS).fetchall():
+            (digests,) = connection.execute(_DIGESTS, (number,)).fetchone()
+            if sha256(digests).hexdigest() != digest:
+                raise ValueError(f"the digests of run {number} were damaged")
+            self._runs[number] = _Run(level, last_seq)
+            self._published.checked.expect(number, digests)
+        self._load_filters()
+        self._published.runs = tuple(self._runs)
         # From now on only a close in order makes the last filter good again.
-        self._note(loaded[-1], good=False)
+        self._note(good=False)
         return int(through_seq)
 
-    def _filter(self, number: int, after_seq: int, keys: int, digest: str) -> _Filter:
-        path = self._path / f"filter-{number}"
-        found = _Filter(path, number, after_seq)
-        if digest and found.sha256() == digest:
-            found.keys = keys
-            return found
-        found.close()
-        if digest:
-            raise ValueError(f"filter {number} was damaged")
-        path.unlink()
-        made = _Filter(path, number, after_seq)
-        for run in self._levels:
-            select = f"SELECT key FROM run_{run:d} WHERE seq > ?"  # noqa: S608
-            made.add(key for (key,) in self._connection.execute(select, (after_seq.to_bytes(8),)))
-        return made
+    def _load_filters(self) -> None:
+        filters = self._connection.execute(_FILTERS).fetchall() or [(0, 0, 0, "")]
+        digests = [digest for *_, digest in filters]
+        number, after_seq, keys, _ = filters[-1]
+        self._filter = _Filter(number, after_seq, keys)
+        for first in range(0, len(filters), FILTERS):
+            file = FilterFile(self._path, first // FILTERS)
+            self._published.filters = (*self._published.filters, file)
+            good = [digest for digest in digests[first : first + FILTERS] if digest]
+            if good and file.sha256(len(good)) != good[-1]:
+                raise ValueError(f"the filters from {first} were damaged")
+        if not digests[-1]:
+            file.keep(self._filter.place)
+            self._filter.keys = 0
+            self._refill(file)
 
-    def _note(self, each: _Filter, *, good: bool) -> None:
+    def _refill(self, file: FilterFile) -> None:
+        """Add to the last filter the keys of the records that it is for."""
+        after_seq = self._filter.after_seq
+        for number, run in self._runs.items():
+            if run.last_seq > after_seq:
+                self._published.checked.check_all(self._connection, number)
+                select = f"SELECT key FROM run_{number:d} WHERE seq > ?"  # noqa: S608
+                found = self._connection.execute(select, (after_seq.to_bytes(8),))
+                self._filter.keys += file.add(self._filter.place, (key for (key,) in found))
+
+    def _note(self, *, good: bool) -> None:
+        """Write down the filter that keys are added to now."""
         with self._transaction():
-            digest = each.sha256() if good else ""
+            file, each = self._published.filters[-1], self._filter
+            digest = file.sha256(each.place + 1) if good else ""
             facts = (each.number, each.after_seq, each.keys, digest)
             self._connection.execute(_PUT_FILTER, facts)
 
@@ -340,7 +358,7 @@ class _Keeper:
                     logger.warning("the index waits", exc_info=True)
                     with self._wake:
                         self._wake.wait_for(lambda: self._closing, timeout=_RETRY_S)
-        except (sqlite3.Error, ValueError, MemoryError) as error:
+        except (sqlite3.Error, Damaged, ValueError, MemoryError) as error:
             logger.critical("the index can no longer be kept", exc_info=True)
             self._disown()
             with self._wake:
@@ -349,12 +367,19 @@ class _Keeper:
 
     def _work(self) -> bool:
         with self._wake:
+            checked, part = self._published.checked, None
             while not (self._published.waiting or self._closing):
+                checked.raise_damaged()
+                if (part := checked.next()) is not None:
+                    break
                 self._wake.wait()
             if self._closing:
                 return False
-        self._write(*self._published.waiting[0])
-        self._merge()
+        if self._published.waiting:
+            self._write(*self._published.waiting[0])
+            self._merge()
+        elif part is not None:
+            checked.check(self._connection, *part)
         return True
 
     def _disown(self) -> None:
@@ -366,23 +391,24 @@ class _Keeper:
             logger.exception("the index could not be disowned; its folder is to be deleted")
 
     def _write(self, keys: dict[bytes, int], through_seq: int) -> None:
-        last = self._published.filters[-1]
-        if last.keys >= _FILTER_KEYS:
-            self._note(last, good=True)
-            number = last.number + 1
-            last = _Filter(self._path / f"filter-{number}", number, self._through())
-            self._note(last, good=False)
-            self._published.filters = (*self._published.filters, last)
+        file = self._published.filters[-1]
+        if self._filter.keys >= file.keys_max:
+            self._note(good=True)
+            self._filter = _Filter(self._filter.number + 1, self._through())
+            if not self._filter.place:
+                file = FilterFile(self._path, self._filter.number // FILTERS)
+                self._published.filters = (*self._published.filters, file)
+            self._note(good=False)
         packed = b"".join([key + seq.to_bytes(8) for key, seq in keys.items()])
-        number = max(self._levels, default=0) + 1
+        number, run = max(self._runs, default=0) + 1, _Run(0, through_seq)
         with self._transaction():
             self._create(number)
             self._connection.execute(_WRITE.format(number=number), (packed, len(packed)))
-            self._name(number, level=0)
+            self._name(number, run)
             self._connection.execute("UPDATE about SET through_seq = ?", (through_seq,))
-        self._levels[number] = 0
-        last.add(keys)
-        self._published.runs = tuple(self._levels)
+        self._runs[number] = run
+        self._filter.keys += file.add(self._filter.place, keys)
+        self._published.runs = tuple(self._runs)
         with self._wake:
             self._published.waiting = self._published.waiting[1:]
             self._wake.notify_all()
@@ -394,9 +420,13 @@ class _Keeper:
         its number, the highest, it is the newest.
         """
         level = 0
-        while len(old := [run for run, each in self._levels.items() if each == level]) >= _FAN_OUT:
-            number = max(self._levels) + 1
+        while len(old := [n for n, run in self._runs.items() if run.level == level]) >= _FAN_OUT:
+            number = max(self._runs) + 1
             rows = " UNION ALL ".join(f"SELECT key, seq FROM run_{run:d}" for run in old)  # noqa: S608
+            for run in old:
+                self._published.checked.check_all(self._connection, run)
+            last_seq = max(self._runs[run].last_seq for run in old)
+            made = _Run(level + 1, last_seq)
             with self._transaction():
                 self._create(number)
                 self._connection.execute(
@@ -404,12 +434,14 @@ class _Keeper:
                 )
                 for run in old:
                     self._connection.execute("DELETE FROM run WHERE number = ?", (run,))
-                self._name(number, level=level + 1)
-            kept = {run: each for run, each in self._levels.items() if run not in old}
-            self._levels = {**kept, number: level + 1}
-            self._published.runs = tuple(self._levels)
+                self._name(number, made)
+            for run in old:
+                del self._runs[run]
+            self._runs[number] = made
+            self._published.runs = tuple(self._runs)
             with self._transaction():
                 for run in old:
+                    self._published.checked.drop(run)
                     self._connection.execute(f"DROP TABLE run_{run:d}")
             level += 1
 
@@ -436,46 +468,10 @@ class _Keeper:
             f"CREATE TABLE run_{number:d} (key BLOB PRIMARY KEY, seq BLOB NOT NULL) WITHOUT ROWID"
         )
 
-    def _name(self, number: int, *, level: int) -> None:
-        facts = (number, level, self._sha256(number))
-        self._connection.execute("INSERT INTO run VALUES (?, ?, ?)", facts)
+    def _name(self, number: int, run: _Run) -> None:
+        digests = digests_of(self._connection, number)
+        facts = (number, run.level, run.last_seq, sha256(digests).hexdigest(), digests)
+        self._connection.execute("INSERT INTO run VALUES (?, ?, ?, ?, ?)", facts)
 
     def _through(self) -> int:
         return int(self._connection.execute(_ABOUT).fetchone()[2])
-
-    def _sha256(self, number: int) -> str:
-        """The digest of a run's rows, a 256th of them at a time."""
-        digest = sha256()
-        for first in range(_CHECKED_AT_ONCE):
-            low, high = bytes((first,)), bytes((first,)) + b"\xff" * 16
-            (rows,) = self._connection.execute(
-                "SELECT CAST(group_concat(key || seq, '') AS BLOB) FROM"  # noqa: S608  # a number
-                f" (SELECT key, seq FROM run_{number:d} WHERE key BETWEEN ? AND ? ORDER BY key)",
-                (low, high),
-            ).fetchone()
-            digest.update(rows or b"")
-        return digest.hexdigest()
-
-
-def _connect(path: Path) -> sqlite3.Connection:
-    # Opened by whoever opens the index, then used by one thread each.
-    connection = sqlite3.connect(
-        path / "runs.sqlite", check_same_thread=False, isolation_level=None
-    )
-    connection.execute("PRAGMA journal_mode=WAL")
-    # A commit that power failure takes back is found in the journal again.
-    connection.execute("PRAGMA synchronous=NORMAL")
-    return connection
-
-
-def _passes(filters: tuple[_Filter, ...], key: bytes) -> bool:
-    """Whether a key may have been added to one of the filters."""
-    a, b, c, d = _PROBES.unpack(key)
-    a, b, c, d = a & _FILTER_MASK, b & _FILTER_MASK, c & _FILTER_MASK, d & _FILTER_MASK
-    ma, mb, mc, md = 1 << (a & 7), 1 << (b & 7), 1 << (c & 7), 1 << (d & 7)
-    a, b, c, d = a >> 3, b >> 3, c >> 3, d >> 3
-    for each in filters:
-        bits = each.bits
-        if bits[a] & ma and bits[b] & mb and bits[c] & mc and bits[d] & md:
-            return True
-    return False

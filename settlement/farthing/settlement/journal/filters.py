@@ -1,0 +1,95 @@
+"""Which keys have surely never been added: bits in files, eight filters side by side in each.
+
+Boundary: bits alone. Which filter is complete, and what its digest is, the index notes.
+
+A place in a file is a byte, and each bit of it another filter's: four bytes tell of eight filters
+at once. A filter of sixteen places a key lets one unknown key in 400 through.
+"""
+
+import mmap
+from collections.abc import Iterable, Iterator
+from hashlib import sha256
+from pathlib import Path
+from struct import Struct
+from typing import Final
+
+__all__ = ["FILTERS", "FilterFile", "passes"]
+
+FILTERS: Final = 8
+"""Filters of a file."""
+
+# The first file is small, since most journals are.
+_PLACES_FIRST: Final = 2**22
+_PLACES: Final = 2**25
+_PLACES_A_KEY: Final = 16
+_PROBES: Final = Struct("<4I")
+# So much at once, that the interpreter is given back soon.
+_CHUNK: Final = 2**20
+
+
+class FilterFile:
+    """Eight filters in a file.
+
+    Args:
+        folder: where it lies; made if it is not there, or not whole.
+        number: which of them it is, from 0.
+    """
+
+    def __init__(self, folder: Path, number: int) -> None:
+        places = _PLACES if number else _PLACES_FIRST
+        path = folder / f"filters-{number}"
+        if not path.exists() or path.stat().st_size != places:
+            # Whole, for a hole that a full disk cannot fill would end the process.
+            with path.open("wb") as file:
+                for _ in range(0, places, _CHUNK):
+                    file.write(bytes(_CHUNK))
+        with path.open("r+b") as file:
+            self.bits = mmap.mmap(file.fileno(), 0)
+        self.mask = places - 1
+        self.keys_max = places // _PLACES_A_KEY
+
+    def add(self, place: int, keys: Iterable[bytes]) -> int:
+        """Add keys to the filter at a place; gives how many."""
+        bits, mask, bit = self.bits, self.mask, 1 << place
+        count = 0
+        for key in keys:
+            count += 1
+            for probe in _PROBES.unpack(key):
+                bits[probe & mask] |= bit
+        return count
+
+    def keep(self, count: int) -> None:
+        """Forget all filters but the first so many."""
+        kept = _only(count)
+        for chunk in self._chunks():
+            self.bits[chunk] = self.bits[chunk].translate(kept)
+
+    def sha256(self, count: int) -> str:
+        """The digest of the first so many filters, which are on the disk by then."""
+        self.bits.flush()
+        digest, kept = sha256(), _only(count)
+        for chunk in self._chunks():
+            digest.update(self.bits[chunk].translate(kept))
+        return digest.hexdigest()
+
+    def close(self) -> None:
+        """Give the file free."""
+        self.bits.close()
+
+    def _chunks(self) -> Iterator[slice]:
+        return (slice(first, first + _CHUNK) for first in range(0, self.mask, _CHUNK))
+
+
+def passes(files: tuple[FilterFile, ...], key: bytes) -> bool:
+    """Whether a key may have been added to one of the filters."""
+    a, b, c, d = _PROBES.unpack(key)
+    for each in files:
+        bits, mask = each.bits, each.mask
+        if bits[a & mask] & bits[b & mask] & bits[c & mask] & bits[d & mask]:
+            return True
+    return False
+
+
+def _only(count: int) -> bytes:
+    bits = (1 << count) - 1
+    return bytes(each & bits for each in range(256))

@@ -54,7 +54,7 @@ SQL = re.compile(
     r"|PRAGMA\s|BEGIN\s+IMMEDIATE)"
 )
 SQL_MODULES = re.compile(
-    r"settlement/farthing/settlement/journal/(sqlite|postgres|upserts|index|folding)\.py"
+    r"settlement/farthing/settlement/journal/(sqlite|postgres|upserts|index|runs|folding)\.py"
     r"|\w+/farthing/\w+/(\w+/)*tables\.py"
     r"|catalog/farthing/catalog/text\.py"
     r"|clients/farthing/clients/(callbooks|spool|spooled|sqlite_file|usage_spool)\.py"

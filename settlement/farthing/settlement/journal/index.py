@@ -23,7 +23,7 @@ from pathlib import Path
 from threading import Condition, Thread
 from typing import Final
 
-from farthing.settlement.journal.filters import FILTERS, FilterFile, passes
+from farthing.settlement.journal.filters import FILTERS, FilterFile, passing
 from farthing.settlement.journal.runs import CheckedRuns, Damaged, connect, digests_of
 from farthing.settlement.journal.store import Unreadable
 
@@ -38,6 +38,7 @@ _FAN_OUT: Final = 8
 # Lots of recent keys that may wait to be written; then whoever adds waits too.
 _WAITING_MAX: Final = 16
 _RETRY_S: Final = 1
+_NEVER: Final = 2**63
 # Errors of a disk that is full or busy.
 _PASS: Final = frozenset(
     {sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_IOERR}
@@ -142,8 +143,8 @@ class Index:
             seq = keys.get(key)
             if seq is not None:
                 return seq
-        if published.filters and passes(published.filters, key):
-            return self._stored(key)
+        if published.filters and (filters := passing(published.filters, key)):
+            return self._stored(key, filters)
         return None
 
     def add(self, entries: Iterable[tuple[bytes, int]], through_seq: int) -> None:
@@ -176,11 +177,16 @@ class Index:
             each.close()
         self._published = _Published()
 
-    def _stored(self, key: bytes) -> int | None:
+    def _stored(self, key: bytes, filters: list[int]) -> int | None:
+        """Look into the runs of the records that these filters are for."""
         assert self._reading is not None
+        begins = self._published.begins
+        spans = [(begins[each], begins[each + 1]) for each in filters]
         for _ in range(_FAN_OUT):
             try:
-                for number in reversed(self._published.runs):
+                for number, after_seq, last_seq in reversed(self._published.runs):
+                    if not any(after_seq < end and begin < last_seq for begin, end in spans):
+                        continue
                     self._published.checked.check(self._reading, number, key[0])
                     select = f"SELECT seq FROM run_{number:d} WHERE key = ?"  # noqa: S608
                     found = self._reading.execute(select, (key,)).fetchone()
@@ -203,13 +209,16 @@ class _Published:
 
     Args:
         waiting: lots of keys, oldest first; a lot leaves once its run and its filter are there.
-        runs: numbers of the runs on disk, oldest first.
+        runs: of the runs on disk, oldest first, the numbers, and which records they are of: those
+            after one, and up to another.
         filters: all keys of all runs.
+        begins: after which record each filter begins, and, as the last, the end of all.
         checked: which parts of the runs were compared with their digests.
     """
 
     waiting: tuple[tuple[dict[bytes, int], int], ...] = ()
-    runs: tuple[int, ...] = ()
+    runs: tuple[tuple[int, int, int], ...] = ()
+    begins: tuple[int, ...] = (0, _NEVER)
     filters: tuple[FilterFile, ...] = ()
     checked: CheckedRuns = field(default_factory=CheckedRuns)
 
@@ -306,7 +315,7 @@ class _Keeper:
             self._runs[number] = _Run(level, last_seq)
             self._published.checked.expect(number, digests)
         self._load_filters()
-        self._published.runs = tuple(self._runs)
+        self._publish()
         # From now on only a close in order makes the last filter good again.
         self._note(good=False)
         return int(through_seq)
@@ -314,6 +323,7 @@ class _Keeper:
     def _load_filters(self) -> None:
         filters = self._connection.execute(_FILTERS).fetchall() or [(0, 0, 0, "")]
         digests = [digest for *_, digest in filters]
+        self._published.begins = (*(each[1] for each in filters), _NEVER)
         number, after_seq, keys, _ = filters[-1]
         self._filter = _Filter(number, after_seq, keys)
         for first in range(0, len(filters), FILTERS):
@@ -395,6 +405,8 @@ class _Keeper:
         if self._filter.keys >= file.keys_max:
             self._note(good=True)
             self._filter = _Filter(self._filter.number + 1, self._through())
+            begins = self._published.begins[:-1]
+            self._published.begins = (*begins, self._filter.after_seq, _NEVER)
             if not self._filter.place:
                 file = FilterFile(self._path, self._filter.number // FILTERS)
                 self._published.filters = (*self._published.filters, file)
@@ -408,10 +420,14 @@ class _Keeper:
             self._connection.execute("UPDATE about SET through_seq = ?", (through_seq,))
         self._runs[number] = run
         self._filter.keys += file.add(self._filter.place, keys)
-        self._published.runs = tuple(self._runs)
+        self._publish()
         with self._wake:
             self._published.waiting = self._published.waiting[1:]
             self._wake.notify_all()
+
+    def _publish(self) -> None:
+        ends = [run.last_seq for run in self._runs.values()]
+        self._published.runs = tuple(zip(self._runs, [0, *ends], ends, strict=False))
 
     def _merge(self) -> None:
         """Make one run of the next level of every eight; the newest record of a key stays.
@@ -438,7 +454,7 @@ class _Keeper:
             for run in old:
                 del self._runs[run]
             self._runs[number] = made
-            self._published.runs = tuple(self._runs)
+            self._publish()
             with self._transaction():
                 for run in old:
                     self._published.checked.drop(run)

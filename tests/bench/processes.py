@@ -16,6 +16,8 @@ from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import Final
 
+import uvloop
+
 from farthing.server.engine import now_us
 from farthing.server.upkeep import spare_the_collector
 from farthing.settlement.engine.commands import Outcome
@@ -159,7 +161,8 @@ def _front(  # noqa: PLR0917  # the arguments of a process have no names
         await engine.close()
         return driven
 
-    told.put(asyncio.run(run()))
+    # The loop that `farthing serve` runs its front ends on.
+    told.put(uvloop.run(run()))
 
 
 async def keep_busy(share_ppm: int) -> None:

@@ -1,3 +1,4 @@
+import errno
 import random
 import shutil
 import sqlite3
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from farthing.settlement.journal import filters
 from farthing.settlement.journal import index as index_module
+from farthing.settlement.journal.filters import FilterFile
 from farthing.settlement.journal.index import Index
 from farthing.settlement.journal.store import Unreadable
 
@@ -96,6 +98,30 @@ def test_a_filter_that_is_full_is_followed_by_another(
             assert index.get(key(3)) == 1_504
             assert index.get(key(1_499)) in {1_500, 3_000}
             assert index.get(key(5_000)) is None
+
+
+def test_a_disk_that_is_full_when_a_filter_is_begun_loses_no_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(filters, "_CHUNK", 256)
+    monkeypatch.setattr(filters, "_PLACES_FIRST", 1_024)
+    monkeypatch.setattr(filters, "_PLACES", 2_048)
+    monkeypatch.setattr(index_module, "_RETRY_S", 0)
+    made: list[int] = []
+
+    def full_at_first(folder: Path, number: int) -> FilterFile:
+        made.append(number)
+        if number and made.count(number) < 3:
+            raise OSError(errno.ENOSPC, "no space left")
+        return FilterFile(folder, number)
+
+    monkeypatch.setattr(index_module, "FilterFile", full_at_first)
+    through_seq = filled(tmp_path / "index", 700)
+    assert made.count(1) >= 3
+    assert through_seq > 900
+    with opened(tmp_path / "index") as index:
+        for number in range(through_seq - 700):
+            assert index.get(key(number)) == number + 701
 
 
 @pytest.mark.parametrize("identity", ["another", ""])

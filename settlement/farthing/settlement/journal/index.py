@@ -347,11 +347,24 @@ class _Keeper:
                 found = self._connection.execute(select, (after_seq.to_bytes(8),))
                 self._filter.keys += file.add(self._filter.place, (key for (key,) in found))
 
+    def _begin_filter(self) -> None:
+        """Add to the next filter from now on. Where that fails, to the last one as before."""
+        begun = _Filter(self._filter.number + 1, self._through())
+        files = self._published.filters
+        if not begun.place:
+            files = (*files, FilterFile(self._path, len(files)))
+        self._put(begun, "")
+        self._published.begins = (*self._published.begins[:-1], begun.after_seq, _NEVER)
+        self._published.filters = files
+        self._filter = begun
+
     def _note(self, *, good: bool) -> None:
         """Write down the filter that keys are added to now."""
+        file, each = self._published.filters[-1], self._filter
+        self._put(each, file.sha256(each.place + 1) if good else "")
+
+    def _put(self, each: _Filter, digest: str) -> None:
         with self._transaction():
-            file, each = self._published.filters[-1], self._filter
-            digest = file.sha256(each.place + 1) if good else ""
             facts = (each.number, each.after_seq, each.keys, digest)
             self._connection.execute(_PUT_FILTER, facts)
 
@@ -401,16 +414,10 @@ class _Keeper:
             logger.exception("the index could not be disowned; its folder is to be deleted")
 
     def _write(self, keys: dict[bytes, int], through_seq: int) -> None:
-        file = self._published.filters[-1]
-        if self._filter.keys >= file.keys_max:
+        if self._filter.keys >= self._published.filters[-1].keys_max:
             self._note(good=True)
-            self._filter = _Filter(self._filter.number + 1, self._through())
-            begins = self._published.begins[:-1]
-            self._published.begins = (*begins, self._filter.after_seq, _NEVER)
-            if not self._filter.place:
-                file = FilterFile(self._path, self._filter.number // FILTERS)
-                self._published.filters = (*self._published.filters, file)
-            self._note(good=False)
+            self._begin_filter()
+        file = self._published.filters[-1]
         packed = b"".join([key + seq.to_bytes(8) for key, seq in keys.items()])
         number, run = max(self._runs, default=0) + 1, _Run(0, through_seq)
         with self._transaction():

@@ -8,12 +8,13 @@ at once. A filter of 24 places a key lets one unknown key in 1,800 through.
 
 import mmap
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from struct import Struct
 from typing import Final
 
-__all__ = ["FILTERS", "FilterFile", "passing"]
+__all__ = ["FILTERS", "Filter", "FilterFile", "passing"]
 
 FILTERS: Final = 8
 """Filters of a file."""
@@ -25,6 +26,20 @@ _PLACES_A_KEY: Final = 24
 _PROBES: Final = Struct("<4I")
 # So much at once, that the interpreter is given back soon.
 _CHUNK: Final = 2**20
+
+
+@dataclass(slots=True)
+class Filter:
+    """A filter by its number over all files: for keys of records after `after_seq`."""
+
+    number: int
+    after_seq: int
+    keys: int = 0
+
+    @property
+    def place(self) -> int:
+        """Its place in its file."""
+        return self.number % FILTERS
 
 
 class FilterFile:

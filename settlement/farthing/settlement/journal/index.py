@@ -23,8 +23,8 @@ from pathlib import Path
 from threading import Condition, Thread
 from typing import Final
 
-from farthing.settlement.journal.filters import FILTERS, FilterFile, passing
-from farthing.settlement.journal.runs import CheckedRuns, Damaged, connect, digests_of
+from farthing.settlement.journal.filters import FILTERS, Filter, FilterFile, passing
+from farthing.settlement.journal.runs import CheckedRuns, Damaged, Run, connect, digests_of
 from farthing.settlement.journal.store import Unreadable
 
 __all__ = ["Index"]
@@ -223,26 +223,6 @@ class _Published:
     checked: CheckedRuns = field(default_factory=CheckedRuns)
 
 
-@dataclass(frozen=True, slots=True)
-class _Run:
-    level: int
-    last_seq: int
-
-
-@dataclass(slots=True)
-class _Filter:
-    """The filter that keys are added to now: those of records after `after_seq`."""
-
-    number: int
-    after_seq: int
-    keys: int = 0
-
-    @property
-    def place(self) -> int:
-        """Its place in its file."""
-        return self.number % FILTERS
-
-
 class _Keeper:
     """The thread that writes lots as runs, merges runs and fills filters."""
 
@@ -252,8 +232,8 @@ class _Keeper:
         self._wake = Condition()
         self._closing = False
         self._failed: Exception | None = None
-        self._runs: dict[int, _Run] = {}
-        self._filter = _Filter(0, 0)
+        self._runs: dict[int, Run] = {}
+        self._filter = Filter(0, 0)
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._connection = connect(path)
         with ExitStack() as undo:
@@ -312,7 +292,7 @@ class _Keeper:
             (digests,) = connection.execute(_DIGESTS, (number,)).fetchone()
             if sha256(digests).hexdigest() != digest:
                 raise ValueError(f"the digests of run {number} were damaged")
-            self._runs[number] = _Run(level, last_seq)
+            self._runs[number] = Run(level, last_seq)
             self._published.checked.expect(number, digests)
         self._load_filters()
         self._publish()
@@ -325,7 +305,7 @@ class _Keeper:
         digests = [digest for *_, digest in filters]
         self._published.begins = (*(each[1] for each in filters), _NEVER)
         number, after_seq, keys, _ = filters[-1]
-        self._filter = _Filter(number, after_seq, keys)
+        self._filter = Filter(number, after_seq, keys)
         for first in range(0, len(filters), FILTERS):
             file = FilterFile(self._path, first // FILTERS)
             self._published.filters = (*self._published.filters, file)
@@ -349,7 +329,7 @@ class _Keeper:
 
     def _begin_filter(self) -> None:
         """Add to the next filter from now on. Where that fails, to the last one as before."""
-        begun = _Filter(self._filter.number + 1, self._through())
+        begun = Filter(self._filter.number + 1, self._through())
         files = self._published.filters
         if not begun.place:
             files = (*files, FilterFile(self._path, len(files)))
@@ -363,7 +343,7 @@ class _Keeper:
         file, each = self._published.filters[-1], self._filter
         self._put(each, file.sha256(each.place + 1) if good else "")
 
-    def _put(self, each: _Filter, digest: str) -> None:
+    def _put(self, each: Filter, digest: str) -> None:
         with self._transaction():
             facts = (each.number, each.after_seq, each.keys, digest)
             self._connection.execute(_PUT_FILTER, facts)
@@ -419,7 +399,7 @@ class _Keeper:
             self._begin_filter()
         file = self._published.filters[-1]
         packed = b"".join([key + seq.to_bytes(8) for key, seq in keys.items()])
-        number, run = max(self._runs, default=0) + 1, _Run(0, through_seq)
+        number, run = max(self._runs, default=0) + 1, Run(0, through_seq)
         with self._transaction():
             self._create(number)
             self._connection.execute(_WRITE.format(number=number), (packed, len(packed)))
@@ -449,7 +429,7 @@ class _Keeper:
             for run in old:
                 self._published.checked.check_all(self._connection, run)
             last_seq = max(self._runs[run].last_seq for run in old)
-            made = _Run(level + 1, last_seq)
+            made = Run(level + 1, last_seq)
             with self._transaction():
                 self._create(number)
                 self._connection.execute(
@@ -491,7 +471,7 @@ class _Keeper:
             f"CREATE TABLE run_{number:d} (key BLOB PRIMARY KEY, seq BLOB NOT NULL) WITHOUT ROWID"
         )
 
-    def _name(self, number: int, run: _Run) -> None:
+    def _name(self, number: int, run: Run) -> None:
         digests = digests_of(self._connection, number)
         facts = (number, run.level, run.last_seq, sha256(digests).hexdigest(), digests)
         self._connection.execute("INSERT INTO run VALUES (?, ?, ?, ?, ?)", facts)

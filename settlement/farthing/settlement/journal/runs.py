@@ -7,14 +7,23 @@ so a start does not wait for all of it.
 """
 
 import sqlite3
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
-__all__ = ["CheckedRuns", "Damaged", "connect", "digests_of"]
+__all__ = ["CheckedRuns", "Damaged", "Run", "connect", "digests_of"]
 
 _PARTS: Final = 256
 _DIGEST_BYTES: Final = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run of a level of merging; no key in it is of a record after `last_seq`."""
+
+    level: int
+    last_seq: int
 
 
 class Damaged(ValueError):

@@ -88,24 +88,24 @@ def test_runs_are_merged_and_the_newest_record_of_a_key_stays(tmp_path: Path) ->
 def test_a_filter_that_is_full_is_followed_by_another(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(filters, "_CHUNK", 256)
-    monkeypatch.setattr(filters, "_PLACES_FIRST", 1_024)
-    monkeypatch.setattr(filters, "_PLACES", 2_048)
-    filled(tmp_path / "index", 1_500)
+    monkeypatch.setattr(filters, "_CHUNK", 1_024)
+    monkeypatch.setattr(filters, "_PLACES_FIRST", 4_096)
+    monkeypatch.setattr(filters, "_PLACES", 8_192)
+    filled(tmp_path / "index", 2_500)
     assert len(list((tmp_path / "index").glob("filters-*"))) > 2
     for _ in range(3):
         with opened(tmp_path / "index") as index:
-            assert index.get(key(3)) == 1_504
-            assert index.get(key(1_499)) in {1_500, 3_000}
-            assert index.get(key(5_000)) is None
+            assert index.get(key(3)) == 2_504
+            assert index.get(key(2_499)) in {2_500, 5_000}
+            assert index.get(key(9_000)) is None
 
 
 def test_a_disk_that_is_full_when_a_filter_is_begun_loses_no_key(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(filters, "_CHUNK", 256)
-    monkeypatch.setattr(filters, "_PLACES_FIRST", 1_024)
-    monkeypatch.setattr(filters, "_PLACES", 2_048)
+    monkeypatch.setattr(filters, "_CHUNK", 1_024)
+    monkeypatch.setattr(filters, "_PLACES_FIRST", 4_096)
+    monkeypatch.setattr(filters, "_PLACES", 8_192)
     monkeypatch.setattr(index_module, "_RETRY_S", 0)
     made: list[int] = []
 
@@ -116,12 +116,12 @@ def test_a_disk_that_is_full_when_a_filter_is_begun_loses_no_key(
         return FilterFile(folder, number)
 
     monkeypatch.setattr(index_module, "FilterFile", full_at_first)
-    through_seq = filled(tmp_path / "index", 700)
+    through_seq = filled(tmp_path / "index", 1_500)
     assert made.count(1) >= 3
-    assert through_seq > 900
+    assert through_seq > 2_000
     with opened(tmp_path / "index") as index:
-        for number in range(through_seq - 700):
-            assert index.get(key(number)) == number + 701
+        for number in range(through_seq - 1_500):
+            assert index.get(key(number)) == number + 1_501
 
 
 @pytest.mark.parametrize("identity", ["another", ""])

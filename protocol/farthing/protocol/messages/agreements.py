@@ -222,6 +222,7 @@ LIST_AGREEMENTS = Operation(
     answer=Agreements,
     effect=Effect.READS,
     roles=frozenset({Role.BUYER, Role.OPERATOR, Role.VENDOR}),
+    codes=(Code.NOT_FOUND,),
 )
 TERMINATE_AGREEMENT = Operation(
     name="terminate_agreement",

@@ -222,6 +222,7 @@ LIST_CHARGES = Operation(
     answer=Charges,
     effect=Effect.READS,
     roles=_PARTIES,
+    codes=(Code.NOT_FOUND,),
 )
 GET_RECEIPT = Operation(
     name="get_receipt",

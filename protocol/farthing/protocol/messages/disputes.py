@@ -167,4 +167,5 @@ LIST_DISPUTES = Operation(
     answer=Disputes,
     effect=Effect.READS,
     roles=frozenset({Role.BUYER, Role.OPERATOR, Role.VENDOR}),
+    codes=(Code.NOT_FOUND,),
 )

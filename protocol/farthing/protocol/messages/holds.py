@@ -233,4 +233,5 @@ LIST_HOLDS = Operation(
     answer=Holds,
     effect=Effect.READS,
     roles=frozenset({Role.BUYER, Role.OPERATOR, Role.VENDOR}),
+    codes=(Code.NOT_FOUND,),
 )

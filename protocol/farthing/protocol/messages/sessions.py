@@ -274,4 +274,5 @@ LIST_SESSIONS = Operation(
     answer=Sessions,
     effect=Effect.READS,
     roles=frozenset({Role.BUYER, Role.OPERATOR, Role.VENDOR}),
+    codes=(Code.NOT_FOUND,),
 )

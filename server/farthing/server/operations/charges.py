@@ -82,6 +82,8 @@ async def explain_charge(market: Market, caller: Caller, ask: ExplainCharge) -> 
 
 async def list_charges(market: Market, caller: Caller, ask: ListCharges) -> Reply:
     """The caller's charges, newest first."""
+    if ask.agreement_id is not None:
+        await own(market, caller, Agreement, "agreement_id", ask.agreement_id)
     page = await page_of(market, Charge, caller.principal_id, ask, under=ask.agreement_id)
     charges = tuple([await _view(market, each) for each in page.things])
     return Reply(answer=Charges(charges=charges, as_of_seq=page.as_of_seq, cursor=page.cursor))

@@ -102,6 +102,8 @@ async def get_hold(market: Market, caller: Caller, ask: GetHold) -> Reply:
 
 async def list_holds(market: Market, caller: Caller, ask: ListHolds) -> Reply:
     """The caller's holds, newest first."""
+    if ask.agreement_id is not None:
+        await own(market, caller, Agreement, "agreement_id", ask.agreement_id)
     page = await page_of(market, Hold, caller.principal_id, ask, under=ask.agreement_id)
     holds = tuple(map(hold_view, page.things))
     return Reply(answer=Holds(holds=holds, as_of_seq=page.as_of_seq, cursor=page.cursor))

@@ -82,6 +82,8 @@ async def get_session(market: Market, caller: Caller, ask: GetSession) -> Reply:
 
 async def list_sessions(market: Market, caller: Caller, ask: ListSessions) -> Reply:
     """The caller's sessions, newest first."""
+    if ask.agreement_id is not None:
+        await own(market, caller, Agreement, "agreement_id", ask.agreement_id)
     page = await page_of(market, Session, caller.principal_id, ask, under=ask.agreement_id)
     sessions = tuple(map(session_view, page.things))
     return Reply(answer=Sessions(sessions=sessions, as_of_seq=page.as_of_seq, cursor=page.cursor))

@@ -3,7 +3,8 @@
 Boundary: bits alone. Which filter is complete, and what its digest is, the index notes.
 
 A place in a file is a byte, and each bit of it another filter's: four bytes tell of eight filters
-at once. A filter of 24 places a key lets one unknown key in 1,800 through.
+at once. All four of a key are on one page, for finding a page costs more than reading it. A filter
+of 24 places a key lets one unknown key in some 1,600 through.
 """
 
 import mmap
@@ -23,7 +24,10 @@ FILTERS: Final = 8
 _PLACES_FIRST: Final = 2**22
 _PLACES: Final = 2**25
 _PLACES_A_KEY: Final = 24
-_PROBES: Final = Struct("<4I")
+_PAGE_BITS: Final = 12
+_IN_PAGE: Final = 2**_PAGE_BITS - 1
+# Of a key, what names its page, and what its places on it.
+_HALVES: Final = Struct("<2Q")
 # So much at once, that the interpreter is given back soon.
 _CHUNK: Final = 2**20
 
@@ -60,17 +64,22 @@ class FilterFile:
                     file.write(bytes(_CHUNK))
         with path.open("r+b") as file:
             self.bits = mmap.mmap(file.fileno(), 0)
-        self.mask = places - 1
+        self.places = places
+        self.page_mask = (places - 1) & ~_IN_PAGE
         self.keys_max = places // _PLACES_A_KEY
 
     def add(self, place: int, keys: Iterable[bytes]) -> int:
         """Add keys to the filter at a place; gives how many."""
-        bits, mask, bit = self.bits, self.mask, 1 << place
+        bits, page_mask, bit = self.bits, self.page_mask, 1 << place
         count = 0
         for key in keys:
             count += 1
-            for probe in _PROBES.unpack(key):
-                bits[probe & mask] |= bit
+            page, where = _HALVES.unpack(key)
+            page &= page_mask
+            bits[page | where & _IN_PAGE] |= bit
+            bits[page | where >> 12 & _IN_PAGE] |= bit
+            bits[page | where >> 24 & _IN_PAGE] |= bit
+            bits[page | where >> 36 & _IN_PAGE] |= bit
         return count
 
     def keep(self, count: int) -> None:
@@ -92,17 +101,19 @@ class FilterFile:
         self.bits.close()
 
     def _chunks(self) -> Iterator[slice]:
-        return (slice(first, first + _CHUNK) for first in range(0, self.mask, _CHUNK))
+        return (slice(first, first + _CHUNK) for first in range(0, self.places, _CHUNK))
 
 
 def passing(files: tuple[FilterFile, ...], key: bytes) -> list[int]:
     """The numbers of the filters that a key may have been added to, from 0 over all files."""
-    a, b, c, d = _PROBES.unpack(key)
+    name, where = _HALVES.unpack(key)
+    a, b = where & _IN_PAGE, where >> 12 & _IN_PAGE
+    c, d = where >> 24 & _IN_PAGE, where >> 36 & _IN_PAGE
     found: list[int] = []
     for number, each in enumerate(files):
-        bits, mask = each.bits, each.mask
-        hit = bits[a & mask] & bits[b & mask] & bits[c & mask] & bits[d & mask]
-        if hit:
+        bits, page = each.bits, name & each.page_mask
+        hit = bits[page | a] & bits[page | b]
+        if hit and (hit := hit & bits[page | c] & bits[page | d]):
             first = number * FILTERS
             found += [first + place for place in range(FILTERS) if hit >> place & 1]
     return found

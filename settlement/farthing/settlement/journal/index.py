@@ -31,7 +31,7 @@ __all__ = ["Index"]
 
 logger = logging.getLogger(__name__)
 
-_VERSION: Final = 4
+_VERSION: Final = 5
 _RECENT_MAX: Final = 65_536
 # Runs of a level that become one of the next.
 _FAN_OUT: Final = 8

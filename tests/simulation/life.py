@@ -399,6 +399,11 @@ class _Life:
                 need(seq is not None and not same, f"no conflict for {scope}")
             case Code.KEY_REVOKED | Code.REGISTRATION_PENDING:
                 return
+            # What a key is for is looked at before what was asked with its holder's others.
+            case Code.NOT_PERMITTED if (
+                books.things["key"].get(by.key_thumbprint, {}).get("purpose")
+            ):
+                return
             case _:
                 need(seq is None, f"{scope} has an outcome and was told {code}")
 

@@ -363,9 +363,12 @@ class _Life:
     # What must hold
 
     def _speaks(self, command: Command) -> bool:
-        key = self.books.things["key"].get(command.by.key_thumbprint, {})
+        key = self._key_of(command)
         mine = key.get("principal_id") == command.by.principal_id
         return mine and key["status"] == "active"
+
+    def _key_of(self, command: Command) -> dict[str, Any]:
+        return self.books.things["key"].get(command.by.key_thumbprint, {})
 
     def _check_reply(self, command: Command, reply: Outcome | Refused, before: int) -> None:
         books, scope = self.books, scope_of(command)
@@ -400,9 +403,7 @@ class _Life:
             case Code.KEY_REVOKED | Code.REGISTRATION_PENDING:
                 return
             # What a key is for is looked at before what was asked with its holder's others.
-            case Code.NOT_PERMITTED if (
-                books.things["key"].get(by.key_thumbprint, {}).get("purpose")
-            ):
+            case Code.NOT_PERMITTED if self._key_of(command).get("purpose"):
                 return
             case _:
                 need(seq is None, f"{scope} has an outcome and was told {code}")

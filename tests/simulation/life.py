@@ -406,7 +406,8 @@ class _Life:
             case Code.NOT_PERMITTED if self._key_of(command).get("purpose"):
                 return
             case _:
-                need(seq is None, f"{scope} has an outcome and was told {code}")
+                # One that was told nothing for good may have its outcome later in the same batch.
+                need(seq is None or seq > before, f"{scope} has an outcome and was told {code}")
 
     def _check_asked(self, before: int) -> None:
         for record in self.books.records[before:]:

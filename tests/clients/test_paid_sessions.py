@@ -90,11 +90,7 @@ async def test_an_answer_that_was_just_made_is_the_one_that_is_kept(
 
 async def test_a_buyer_that_closes_while_the_vendor_works_pays_for_the_work(tmp_path: Path) -> None:
     async with trading(tmp_path, card=FLAT, listing=LIMITS) as market:
-        quote = await market.buyer.quote(market.listing_id, {"page": 1})
-        agreement = await market.buyer.accept(quote)
-        session = await market.buyer.open_session(
-            agreement.agreement_id, cap=usd("0.1"), per_call=usd("0.01")
-        )
+        session = await opened(market, cap="0.1")
         market.desk.slow = True
         call = asyncio.create_task(session.call(PDF))
         await market.desk.started.wait()
@@ -137,6 +133,15 @@ async def test_a_tool_says_that_it_takes_sessions(tmp_path: Path) -> None:
     assert required["accepts"][0]["extra"]["takes"] == ["hold", "session"]
 
 
+async def opened(market: Trading, cap: str) -> SpendSession:
+    """A session under a new agreement."""
+    quote = await market.buyer.quote(market.listing_id, {"page": 1})
+    agreement = await market.buyer.accept(quote)
+    return await market.buyer.open_session(
+        agreement.agreement_id, cap=usd(cap), per_call=usd("0.01")
+    )
+
+
 async def closed_by_hand(market: Trading, session: SpendSession) -> None:
     """Its buyer closes the session and lets its own program think that it is open."""
     ask = CloseSession(session_id=session.session_id, idempotency_key=f"by-hand-{'0' * 16}")
@@ -148,11 +153,7 @@ async def test_a_session_that_was_closed_behind_the_vendors_back_gets_no_work(
     tmp_path: Path, calls_before: int
 ) -> None:
     async with trading(tmp_path, card=FLAT, listing=LIMITS) as market:
-        quote = await market.buyer.quote(market.listing_id, {"page": 1})
-        agreement = await market.buyer.accept(quote)
-        session = await market.buyer.open_session(
-            agreement.agreement_id, cap=usd("0.4"), per_call=usd("0.01")
-        )
+        session = await opened(market, cap="0.4")
         for _ in range(calls_before):
             await session.call(PDF)
         await closed_by_hand(market, session)
@@ -198,11 +199,7 @@ async def test_a_call_that_takes_long_ends_before_a_close_makes_it_free(
 ) -> None:
     monkeypatch.setattr(session_desk, "_WATCH_S", 0.001)
     async with trading(tmp_path, card=FLAT, listing=LIMITS) as market:
-        quote = await market.buyer.quote(market.listing_id, {"page": 1})
-        agreement = await market.buyer.accept(quote)
-        session = await market.buyer.open_session(
-            agreement.agreement_id, cap=usd("0.4"), per_call=usd("0.01")
-        )
+        session = await opened(market, cap="0.4")
         market.desk.slow = True
         call = asyncio.create_task(session.call(PDF))
         await market.desk.started.wait()

@@ -307,17 +307,23 @@ async def test_a_spool_is_pruned_while_its_vendor_serves_of_what_is_settled_and_
         assert rows("SELECT session_id FROM batch") <= kept
 
 
+async def left_unsigned(market: Shop, name: str) -> tuple[Payer, int]:
+    """Who signed one call and asks for another by MAC; how often the tool had run before that."""
+    payer = market.payer(name, per_call=1, unsigned=1000)
+    first = payer.signed(payer.voucher(PLEASE), mac_key=MAC_KEY)
+    assert isinstance(await market.sell(first, PLEASE), Sold)
+    before = market.desk.runs
+    await market.sell(payer.maced(payer.voucher(PLEASE)), PLEASE)
+    return payer, before
+
+
 @pytest.mark.parametrize(("later_s", "runs"), [(0, 2), (120, 1)])
 async def test_who_left_calls_unsigned_signs_each_call_of_its_next_session(
     tmp_path: Path, later_s: int, runs: int
 ) -> None:
     async with shop(tmp_path) as market:
         for name in ("one", "two"):
-            payer = market.payer(name, per_call=1, unsigned=1000)
-            first = payer.signed(payer.voucher(PLEASE), mac_key=MAC_KEY)
-            assert isinstance(await market.sell(first, PLEASE), Sold)
-            before = market.desk.runs
-            await market.sell(payer.maced(payer.voucher(PLEASE)), PLEASE)
+            payer, before = await left_unsigned(market, name)
             market.clock.now_us += later_s * SECOND_US
         signed = payer.signed(payer.voucher(PLEASE))
 
@@ -330,11 +336,7 @@ async def test_who_left_calls_unsigned_is_known_for_it_when_its_desk_has_just_le
 ) -> None:
     async with shop(tmp_path) as market:
         for name in ("one", "two"):
-            payer = market.payer(name, per_call=1, unsigned=1000)
-            first = payer.signed(payer.voucher(PLEASE), mac_key=MAC_KEY)
-            assert isinstance(await market.sell(first, PLEASE), Sold)
-            before = market.desk.runs
-            await market.sell(payer.maced(payer.voucher(PLEASE)), PLEASE)
+            _, before = await left_unsigned(market, name)
             if name == "one":
                 market.clock.now_us += 700 * SECOND_US
                 await crowd(market, 1)

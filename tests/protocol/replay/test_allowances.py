@@ -6,8 +6,6 @@ import pytest
 from msgspec import structs
 
 from farthing.identity.callers import Caller
-from farthing.protocol.audit import AuditFindings, verify_journal
-from farthing.protocol.chain import Chain
 from farthing.protocol.evidence import gather, verify
 from farthing.protocol.faults import FaultKind
 from farthing.protocol.messages.allowances import (
@@ -17,13 +15,13 @@ from farthing.protocol.messages.allowances import (
     ProposeAllowance,
 )
 from farthing.protocol.records import Record, parse_record
-from farthing.protocol.replay.rulebook import Rulebook
 from farthing.protocol.times import format_time
 from farthing.protocol.wire import Usage
 from tests.construction import Trade
-from tests.protocol.evidence_market import JOURNAL_KEY, QUOTE_KEY, Told
+from tests.protocol.evidence_market import JOURNAL_KEY, Told
+from tests.protocol.replay.forging import Forge, after, audited, rewritten
 from tests.protocol.replay.metered import Metered, events
-from tests.protocol.replay.test_sessions import Forge, after, asked, decided, without
+from tests.protocol.replay.test_sessions import asked, decided, without
 
 PROPOSE, APPROVE = "propose_allowance", "approve_allowance"
 
@@ -82,17 +80,6 @@ def seq_of(operation: str, place: int = 0) -> int:
     return [each.seq for each in RECORDS if each.operation == operation and not each.refused][place]
 
 
-def audited(seq: int, forge: Forge) -> AuditFindings:
-    """The verdict on the journal as a platform would have written it that broke a rule."""
-    chain = Chain()
-    written = []
-    for record in RECORDS:
-        data = chain.bytes_of(forge(record) if record.seq == seq else record)
-        written.append(data)
-        chain.add(data)
-    return verify_journal(written, follow=Rulebook([QUOTE_KEY.public]).follow)
-
-
 def limits(which: str, **members: Any) -> Forge:
     def forge(record: Record) -> Record:
         (change,) = record.changed
@@ -138,7 +125,7 @@ BROKEN: list[tuple[str, int, Forge]] = [
 
 
 def test_allowances_in_order_break_no_rule() -> None:
-    findings = audited(0, lambda record: record)
+    findings = audited(rewritten(RECORDS, 0, lambda record: record))
     assert findings.ok, findings.fault
     forbidden = [
         record.seq
@@ -150,7 +137,7 @@ def test_allowances_in_order_break_no_rule() -> None:
 
 @pytest.mark.parametrize(("seq", "forge"), [pytest.param(*each[1:], id=each[0]) for each in BROKEN])
 def test_a_rule_of_allowances_that_is_broken_is_named(seq: int, forge: Forge) -> None:
-    fault = audited(seq, forge).fault
+    fault = audited(rewritten(RECORDS, seq, forge)).fault
     assert fault is not None
     assert (fault.kind, fault.seq) == (FaultKind.AUTHORITY, seq), fault
 
@@ -166,6 +153,6 @@ def test_an_allowance_is_no_part_of_a_charges_pack() -> None:
 def test_an_event_that_an_allowance_does_not_forbid_is_billed() -> None:
     first = seq_of("report_usage")
     lie = decided(amounts=["6000000", "0", "0"], rejected=[[1, "over_allowance"], [2, "over_cap"]])
-    fault = audited(first, lie).fault
+    fault = audited(rewritten(RECORDS, first, lie)).fault
     assert fault is not None
     assert (fault.kind, fault.seq) == (FaultKind.SESSION, first)

@@ -5,15 +5,14 @@ from typing import Any
 
 import pytest
 
-from farthing.protocol.audit import AuditFindings, verify_journal
 from farthing.protocol.corrections import CallBack, Correction, calls_document
 from farthing.protocol.evidence import gather, verify
-from farthing.protocol.replay.rulebook import Rulebook
 from farthing.protocol.signatures import Typ
 from tests.construction import Trade
-from tests.protocol.evidence_market import JOURNAL_KEY, QUOTE_KEY
+from tests.protocol.evidence_market import JOURNAL_KEY
 from tests.protocol.forger import Forger, place
 from tests.protocol.replay.correcting import charge_of, corrected
+from tests.protocol.replay.forging import audited
 from tests.protocol.replay.metered import Metered, events
 from tests.protocol.replay.test_billing import VENDOR_KEY, Billed, other
 from tests.protocol.replay.test_sessions import with_credit
@@ -44,10 +43,6 @@ def allowed() -> Billed:
     proposed(trade, trade.agent, per_day=40, in_all=60)
     approved(trade, trade.vendor)
     return told(trade)
-
-
-def audited(journal: list[bytes]) -> AuditFindings:
-    return verify_journal(journal, follow=Rulebook([QUOTE_KEY.public]).follow)
 
 
 WHOLE = told(with_credit())

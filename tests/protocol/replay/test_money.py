@@ -1,26 +1,21 @@
 """A platform that moves money which nothing in its record explains is found, whatever it says."""
 
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Iterable
 
 import pytest
 from msgspec import structs
 
-from farthing.protocol.audit import verify_journal
 from farthing.protocol.canonical import Json
-from farthing.protocol.chain import Chain
 from farthing.protocol.faults import Fault, FaultKind
 from farthing.protocol.ledger import Movement, Transfer
 from farthing.protocol.messages.disputes import INITIATE_DISPUTE, InitiateDispute
 from farthing.protocol.records import Change, Record, parse_record
-from farthing.protocol.replay.rulebook import Rulebook
 from tests.construction import Trade
-from tests.protocol.evidence_market import QUOTE_KEY
 from tests.protocol.replay.correcting import charge_of, corrected
+from tests.protocol.replay.forging import Forge, after, audited, by, rewritten
 from tests.protocol.replay.metered import Metered, events
 from tests.settlement.engine.treasurer import Treasury
 
-Forge = Callable[[Record], Record]
 DOLLAR = 10**9
 
 
@@ -70,12 +65,7 @@ def last(operation: str) -> Record:
 
 def fault_of(seq: int, forge: Forge) -> Fault | None:
     """What is found where the platform wrote one record otherwise."""
-    chain, written = Chain(), []
-    for record in RECORDS:
-        data = chain.bytes_of(forge(record) if record.seq == seq else record)
-        written.append(data)
-        chain.add(data)
-    return verify_journal(written, follow=Rulebook([QUOTE_KEY.public]).follow).fault
+    return audited(rewritten(RECORDS, seq, forge)).fault
 
 
 def moving(debit: str, credit: str) -> Forge:
@@ -89,21 +79,6 @@ def moving(debit: str, credit: str) -> Forge:
 def changing(noun: str, thing_id: str, after: dict[str, Json]) -> Forge:
     change = Change(noun=noun, id=thing_id, after=after)
     return lambda record: structs.replace(record, changed=(*record.changed, change))
-
-
-def saying(noun: str, **members: Json) -> Forge:
-    def forge(record: Record) -> Record:
-        changed = tuple(
-            structs.replace(each, after={**each.after, **members}) if each.noun == noun else each
-            for each in record.changed
-        )
-        return structs.replace(record, changed=changed)
-
-    return forge
-
-
-def by(**members: Any) -> Forge:
-    return lambda record: structs.replace(record, by=structs.replace(record.by, **members))
 
 
 def operations(records: Iterable[Record]) -> list[str]:
@@ -190,7 +165,7 @@ LIES: list[tuple[str, str, dict[str, Json], FaultKind]] = [
 def test_what_a_record_moves_is_what_it_says(
     operation: str, noun: str, members: dict[str, Json], kind: FaultKind
 ) -> None:
-    fault = fault_of(last(operation).seq, saying(noun, **members))
+    fault = fault_of(last(operation).seq, after(noun, **members))
 
     assert fault is not None
     assert (fault.kind, fault.seq) == (kind, last(operation).seq)
@@ -212,7 +187,7 @@ def test_nobody_asks_for_money_of_another_house(
         moved = [structs.replace(m, debit=debit, credit=credit, units=7) for m in record.moved]
         written = structs.replace(record, moved=tuple(moved))
         named = {"kind": kind} if noun == "payout" else {}
-        return saying(noun, organisation_id=owner, amount_units="7", **named)(written)
+        return after(noun, organisation_id=owner, amount_units="7", **named)(written)
 
     fault = fault_of(last(operation).seq, forge)
 
@@ -223,7 +198,7 @@ def test_nobody_asks_for_money_of_another_house(
 def test_a_payment_is_the_same_until_it_has_moved() -> None:
     def forge(record: Record) -> Record:
         moved = [structs.replace(each, units=7) for each in record.moved]
-        return saying("top_up", amount_units="7")(structs.replace(record, moved=tuple(moved)))
+        return after("top_up", amount_units="7")(structs.replace(record, moved=tuple(moved)))
 
     fault = fault_of(last("process_event").seq, forge)
 

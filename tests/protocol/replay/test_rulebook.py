@@ -6,16 +6,15 @@ from typing import Any
 import pytest
 from msgspec import structs
 
-from farthing.protocol.audit import AuditFindings, verify_journal
+from farthing.protocol.audit import verify_journal
 from farthing.protocol.canonical import Json
 from farthing.protocol.chain import Chain
 from farthing.protocol.faults import FaultKind
 from farthing.protocol.records import Change, Count, Record, parse_record
 from farthing.protocol.replay.rulebook import Rulebook
 from tests.protocol.bundling import treasured
-from tests.protocol.evidence_market import QUOTE_KEY, Told
-
-Forge = Callable[[Record], Record]
+from tests.protocol.evidence_market import Told
+from tests.protocol.replay.forging import Forge, after, audited, by, rewritten
 
 
 def journal() -> list[bytes]:
@@ -41,32 +40,6 @@ def first(operation: str) -> Record:
     return next(each for each in RECORDS if each.operation == operation and not each.refused)
 
 
-def rewritten(seq: int, forge: Forge) -> list[bytes]:
-    """The journal as a platform would have written it that broke a rule at one record."""
-    chain = Chain()
-    written = []
-    for record in RECORDS:
-        data = chain.bytes_of(forge(record) if record.seq == seq else record)
-        written.append(data)
-        chain.add(data)
-    return written
-
-
-def audited(records: list[bytes]) -> AuditFindings:
-    return verify_journal(records, follow=Rulebook([QUOTE_KEY.public]).follow)
-
-
-def after(noun: str, **members: Json) -> Forge:
-    def forge(record: Record) -> Record:
-        changed = tuple(
-            structs.replace(each, after={**each.after, **members}) if each.noun == noun else each
-            for each in record.changed
-        )
-        return structs.replace(record, changed=changed)
-
-    return forge
-
-
 def fact(what: str, **members: Json) -> Forge:
     def forge(record: Record) -> Record:
         facts: dict[str, Any] = dict(record.facts or {})
@@ -74,10 +47,6 @@ def fact(what: str, **members: Json) -> Forge:
         return structs.replace(record, facts=facts)
 
     return forge
-
-
-def by(**members: Any) -> Forge:
-    return lambda record: structs.replace(record, by=structs.replace(record.by, **members))
 
 
 def moved(**members: Any) -> Forge:
@@ -221,7 +190,7 @@ def test_a_market_with_lots_partners_and_grace_breaks_no_rule() -> None:
     ids=[each[0].replace(" ", "-") for each in BROKEN],
 )
 def test_a_broken_rule_is_named(seq: int, forge: Forge, kind: FaultKind) -> None:
-    findings = audited(rewritten(seq, forge))
+    findings = audited(rewritten(RECORDS, seq, forge))
 
     assert findings.fault is not None
     assert findings.fault.kind is kind
@@ -231,7 +200,7 @@ def test_a_broken_rule_is_named(seq: int, forge: Forge, kind: FaultKind) -> None
 def test_a_proof_counts_once() -> None:
     seq = last_of("approve_registration")
 
-    findings = audited(rewritten(seq, proof_of("approve_registration")))
+    findings = audited(rewritten(RECORDS, seq, proof_of("approve_registration")))
 
     assert findings.fault is not None
     assert (findings.fault.kind, findings.fault.seq) == (FaultKind.IDEMPOTENCY, seq)
@@ -254,7 +223,7 @@ def test_no_asset_turns_into_another() -> None:
     transfer = first("fund_account").moved[0]
     credit = transfer.credit.replace(":USD", ":EUR")
 
-    findings = audited(rewritten(seq_of("fund_account"), moved(credit=credit)))
+    findings = audited(rewritten(RECORDS, seq_of("fund_account"), moved(credit=credit)))
 
     assert findings.fault is not None
     assert (findings.fault.kind, findings.fault.seq) == (

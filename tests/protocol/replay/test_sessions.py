@@ -8,21 +8,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import structs
 
-from farthing.protocol.audit import AuditFindings, verify_journal
 from farthing.protocol.canonical import Json, sha256_hex
-from farthing.protocol.chain import Chain
 from farthing.protocol.faults import FaultKind
 from farthing.protocol.messages.agents import FREEZE, Freeze
 from farthing.protocol.records import Change, Count, Record, parse_record
-from farthing.protocol.replay.rulebook import Rulebook
 from farthing.protocol.times import SECOND_US
 from farthing.protocol.usage import UsageEvent, UsageOutcome
 from tests.construction import Trade
-from tests.protocol.evidence_market import QUOTE_KEY
+from tests.protocol.replay.forging import Forge, after, audited, rewritten
 from tests.protocol.replay.metered import PAGE_UNITS, Metered, events
 from tests.settlement.engine.treasurer import Treasury
-
-Forge = Callable[[Record], Record]
 
 OPEN, TOP_UP, REPORT, CLOSE, EXPIRE = (
     "open_session",
@@ -84,32 +79,6 @@ RECORDS = [parse_record(data)[0] for data in ROOM.journal]
 def seq_of(operation: str, place: int = 0) -> int:
     found = [each.seq for each in RECORDS if each.operation == operation and not each.refused]
     return found[place]
-
-
-def audited(records: list[bytes]) -> AuditFindings:
-    return verify_journal(records, follow=Rulebook([QUOTE_KEY.public]).follow)
-
-
-def rewritten(seq: int, forge: Forge) -> list[bytes]:
-    """The journal as a platform would have written it that broke a rule at one record."""
-    chain = Chain()
-    written = []
-    for record in RECORDS:
-        data = chain.bytes_of(forge(record) if record.seq == seq else record)
-        written.append(data)
-        chain.add(data)
-    return written
-
-
-def after(noun: str, **members: Json) -> Forge:
-    def forge(record: Record) -> Record:
-        changed = tuple(
-            structs.replace(each, after={**each.after, **members}) if each.noun == noun else each
-            for each in record.changed
-        )
-        return structs.replace(record, changed=changed)
-
-    return forge
 
 
 def fact(name: str, change: Callable[[str], str]) -> Forge:
@@ -303,7 +272,7 @@ def test_sessions_in_order_break_no_rule() -> None:
 def test_a_rule_of_sessions_that_is_broken_is_named(
     seq: int, forge: Forge, kind: FaultKind
 ) -> None:
-    fault = audited(rewritten(seq, forge)).fault
+    fault = audited(rewritten(RECORDS, seq, forge)).fault
     assert fault is not None
     # A record that is not expected is found where it stands, one that lacks where it is missed.
     assert (fault.kind, fault.seq >= seq) == (kind, True), fault

@@ -131,6 +131,15 @@ def given(command: Command) -> list[Command]:
     return [] if due else [command]
 
 
+def lived(room: Taped, store: Store, clock: list[int], keys: Path) -> Stepper[State]:
+    """The engine that has done all that a life told."""
+    engine = stepper(store, clock, Index(keys), every=1)
+    for now_us, command, _ in room.told:
+        clock[0] = now_us
+        engine.step(given(command))
+    return engine
+
+
 def stores(path: Path) -> Sequence[tuple[Store, Path | None]]:
     return ((MemoryStore(), None), (SqliteStore(path / "journal.sqlite"), path / "keys"))
 
@@ -177,10 +186,7 @@ def test_what_was_forgotten_is_told_and_proven_like_what_was_not(tmp_path: Path)
     room = life(3, 700)
     store = SqliteStore(tmp_path / "journal.sqlite")
     clock = [EPOCH_US]
-    engine = stepper(store, clock, Index(tmp_path / "keys"), every=1)
-    for now_us, command, _ in room.told:
-        clock[0] = now_us
-        engine.step(given(command))
+    engine = lived(room, store, clock, tmp_path / "keys")
     engine.close()
     engine = stepper(store, clock, Index(tmp_path / "keys"), every=1)
     for noun, things in (("hold", room.state.holds), ("charge", room.state.charges)):
@@ -214,10 +220,7 @@ def test_no_charge_stays_in_memory_for_its_window(tmp_path: Path) -> None:
     room = life(1, 80)
     store = SqliteStore(tmp_path / "journal.sqlite")
     clock = [EPOCH_US]
-    engine = stepper(store, clock, Index(tmp_path / "keys"), every=1)
-    for now_us, command, _ in room.told:
-        clock[0] = now_us
-        engine.step(given(command))
+    engine = lived(room, store, clock, tmp_path / "keys")
     pending = {
         charge_id for charge_id, each in room.state.charges.items() if each.status == "pending"
     }

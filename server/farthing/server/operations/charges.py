@@ -26,7 +26,7 @@ from farthing.protocol.signatures import read_header
 from farthing.protocol.times import format_time
 from farthing.protocol.wire import Usage, money
 from farthing.server.market import Market
-from farthing.server.operations.pages import page_of
+from farthing.server.operations.pages import page_under_agreement
 from farthing.server.operations.replies import (
     Reply,
     own,
@@ -82,9 +82,7 @@ async def explain_charge(market: Market, caller: Caller, ask: ExplainCharge) -> 
 
 async def list_charges(market: Market, caller: Caller, ask: ListCharges) -> Reply:
     """The caller's charges, newest first."""
-    if ask.agreement_id is not None:
-        await own(market, caller, Agreement, "agreement_id", ask.agreement_id)
-    page = await page_of(market, Charge, caller.principal_id, ask, under=ask.agreement_id)
+    page = await page_under_agreement(market, caller, Charge, ask)
     charges = tuple([await _view(market, each) for each in page.things])
     return Reply(answer=Charges(charges=charges, as_of_seq=page.as_of_seq, cursor=page.cursor))
 

@@ -26,7 +26,7 @@ from farthing.protocol.signatures import InvalidSignature, read_header
 from farthing.server.market import Market
 from farthing.server.operations.endings import paid_by_platform
 from farthing.server.operations.listings import public_key
-from farthing.server.operations.pages import page_of
+from farthing.server.operations.pages import page_under_agreement
 from farthing.server.operations.replies import Reply, checked, own, reply, with_standing
 from farthing.settlement.engine.holds import (
     Capture,
@@ -102,9 +102,7 @@ async def get_hold(market: Market, caller: Caller, ask: GetHold) -> Reply:
 
 async def list_holds(market: Market, caller: Caller, ask: ListHolds) -> Reply:
     """The caller's holds, newest first."""
-    if ask.agreement_id is not None:
-        await own(market, caller, Agreement, "agreement_id", ask.agreement_id)
-    page = await page_of(market, Hold, caller.principal_id, ask, under=ask.agreement_id)
+    page = await page_under_agreement(market, caller, Hold, ask)
     holds = tuple(map(hold_view, page.things))
     return Reply(answer=Holds(holds=holds, as_of_seq=page.as_of_seq, cursor=page.cursor))
 

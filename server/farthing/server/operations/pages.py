@@ -7,8 +7,10 @@ Source: spec/transport-http.md.
 from dataclasses import dataclass
 from typing import Final, Generic, Protocol, TypeVar
 
+from farthing.identity.callers import Caller
 from farthing.protocol.canonical import INTEGER_MAX
 from farthing.server.market import Market
+from farthing.server.operations.replies import own
 from farthing.settlement.engine.questions import Things
 from farthing.settlement.engine.things import (
     Agreement,
@@ -22,7 +24,7 @@ from farthing.settlement.engine.things import (
     TopUp,
 )
 
-__all__ = ["Page", "page_of"]
+__all__ = ["Page", "page_of", "page_under_agreement"]
 
 Kind = TypeVar("Kind", bound=Thing)
 
@@ -43,6 +45,11 @@ class _Ask(Protocol):
     def cursor(self) -> str: ...
     @property
     def limit(self) -> int: ...
+
+
+class _AskUnder(_Ask, Protocol):
+    @property
+    def agreement_id(self) -> str | None: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,3 +88,16 @@ async def page_of(
         as_of_seq=view.as_of_seq,
         cursor=str(shown[-1].seq) if len(listed) > ask.limit else "",
     )
+
+
+async def page_under_agreement(
+    market: Market, caller: Caller, kind: type[Kind], ask: _AskUnder
+) -> Page[Kind]:
+    """A page of the caller's things; of one agreement alone where it is named.
+
+    Raises:
+        Refused: `not_found` where that is none of the caller's; as `page_of`.
+    """
+    if ask.agreement_id is not None:
+        await own(market, caller, Agreement, "agreement_id", ask.agreement_id)
+    return await page_of(market, kind, caller.principal_id, ask, under=ask.agreement_id)

@@ -37,7 +37,7 @@ from farthing.protocol.usage import read_batch
 from farthing.server.market import Market
 from farthing.server.operations.listings import public_key
 from farthing.server.operations.metering import count_refused, count_reported
-from farthing.server.operations.pages import page_of
+from farthing.server.operations.pages import page_under_agreement
 from farthing.server.operations.replies import Reply, own, reply, with_standing
 from farthing.settlement.engine.commands import Outcome
 from farthing.settlement.engine.questions import Lookup
@@ -82,9 +82,7 @@ async def get_session(market: Market, caller: Caller, ask: GetSession) -> Reply:
 
 async def list_sessions(market: Market, caller: Caller, ask: ListSessions) -> Reply:
     """The caller's sessions, newest first."""
-    if ask.agreement_id is not None:
-        await own(market, caller, Agreement, "agreement_id", ask.agreement_id)
-    page = await page_of(market, Session, caller.principal_id, ask, under=ask.agreement_id)
+    page = await page_under_agreement(market, caller, Session, ask)
     sessions = tuple(map(session_view, page.things))
     return Reply(answer=Sessions(sessions=sessions, as_of_seq=page.as_of_seq, cursor=page.cursor))
 

@@ -168,7 +168,9 @@ def test_only_the_payee_captures_or_releases() -> None:
     hold_id = trade.held(2)
     stranger = trade.room.organisation("vendor", "Vendor Two")
     for caller in (stranger, trade.agent, trade.operator):
-        assert trade.room.capture(caller, hold_id, 2).code is Code.NOT_FOUND
+        for signed_by in ("", "nobody's key"):
+            refusal = trade.room.capture(caller, hold_id, 2, signed_by=signed_by)
+            assert refusal.code is Code.NOT_FOUND
         release = ReleaseHold(hold_id=hold_id, idempotency_key=trade.room.key())
         refusal = trade.room.submit(caller, RELEASE_HOLD, release)
         assert isinstance(refusal, Refusal)

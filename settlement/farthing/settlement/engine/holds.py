@@ -149,12 +149,14 @@ def capture(state: State, call: Call) -> Draft | Refusal:
     """Capture a hold for its payee."""
     body = call.command.body
     assert isinstance(body, Capture)
+    hold = _payees_hold(state, call, body.ask.hold_id)
+    if isinstance(hold, Refusal):
+        return hold
     by = call.command.by
     if not signs(state, by.principal_id, body.key_thumbprint or by.key_thumbprint, Typ.DELIVERY):
         return refuse(Code.SIGNATURE_INVALID, path="delivery_signature")
-    hold = _payees_open_hold(state, call, body.ask.hold_id)
-    if isinstance(hold, Refusal):
-        return hold
+    if (over := _over(hold, call.now_us)) is not None:
+        return over
     if hold.on_answer:
         return refuse(Code.ANSWER_AWAITED, path="hold_id", retry_after_s=1)
     return captured(state, hold, body.delivery, now_us=call.now_us, seq=call.seq)
@@ -214,8 +216,10 @@ def release(state: State, call: Call) -> Draft | Refusal:
     """Give a hold back whole; only the payee can."""
     body = call.command.body
     assert isinstance(body, ReleaseHold)
-    hold = _payees_open_hold(state, call, body.hold_id)
-    return hold if isinstance(hold, Refusal) else give_back(state, hold, "released")
+    hold = _payees_hold(state, call, body.hold_id)
+    if isinstance(hold, Refusal):
+        return hold
+    return _over(hold, call.now_us) or give_back(state, hold, "released")
 
 
 def expire(state: State, call: Call) -> Draft | Refusal:
@@ -366,15 +370,18 @@ def _lifetime_s(body: PlaceHold, agreement: Agreement) -> int:
     return min(body.expires_in_s, longest_s) if body.expires_in_s > 0 else longest_s
 
 
-def _payees_open_hold(state: State, call: Call, hold_id: str) -> Hold | Refusal:
+def _payees_hold(state: State, call: Call, hold_id: str) -> Hold | Refusal:
     hold = state.holds.get(hold_id)
     if hold is None or hold.vendor_id != call.principal_id:
         return refuse(Code.NOT_FOUND, path="hold_id")
-    if hold.status == "expired" or (hold.status == "open" and hold.expires_at_us <= call.now_us):
-        return refuse(Code.HOLD_EXPIRED, path="hold_id")
-    if hold.status != "open":
-        return refuse(Code.HOLD_RESOLVED, path="hold_id")
     return hold
+
+
+def _over(hold: Hold, now_us: int) -> Refusal | None:
+    """Why nothing more can be done to a hold, None where it is open."""
+    if hold.status == "expired" or (hold.status == "open" and hold.expires_at_us <= now_us):
+        return refuse(Code.HOLD_EXPIRED, path="hold_id")
+    return None if hold.status == "open" else refuse(Code.HOLD_RESOLVED, path="hold_id")
 
 
 def _misfit(delivery: DeliveryRecord, hold: Hold, agreement: Agreement) -> str:

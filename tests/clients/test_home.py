@@ -39,8 +39,7 @@ async def test_the_platforms_keys_are_pinned_when_they_are_first_seen(home: Home
 
     assert first == again == home.profile()
     assert first.url == PLATFORM
-    assert first.key_of(KEY.thumbprint) == KEY.public
-    assert first.key_of("other") is None
+    assert first.pinned() == {KEY.thumbprint: KEY.public}
 
 
 async def test_nobody_but_an_agent_buys_from_a_home(home: Home) -> None:

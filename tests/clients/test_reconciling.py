@@ -13,7 +13,7 @@ from farthing.clients.countings import acknowledged_of
 from farthing.clients.sessions import SpendSession
 from farthing.protocol.batches import sign_batch
 from farthing.protocol.canonical import Json
-from farthing.protocol.errors import Code, Refused
+from farthing.protocol.errors import Code, Refused, Unverified
 from farthing.protocol.ids import derive_id
 from farthing.protocol.messages.charges import EXPLAIN_CHARGE, ExplainCharge
 from farthing.protocol.messages.metering import GET_CALL_RECEIPT, GetCallReceipt
@@ -22,7 +22,7 @@ from farthing.protocol.times import format_time
 from farthing.protocol.usage import UsageEvent, UsageOutcome, batch_bytes
 from farthing.server.operations import reconciliation
 from tests.clients.trading import Trading, trading, usd
-from tests.papers import card_document
+from tests.papers import card_document, signing_key
 
 FLAT = card_document(({"amount": "0.002", "per_quantity": "1"},))
 LIMITS: dict[str, Json] = {"limits": {"input_bytes_max": 10_000, "concurrency_max": 64}}
@@ -93,6 +93,11 @@ async def test_every_call_has_a_receipt_that_proves_it(tmp_path: Path) -> None:
             for side in (market.buyer, market.vendor)
             for seq in answered
         }
+        stranger = signing_key("stranger").public
+        for side in (market.buyer, market.vendor, market.operator):
+            pinned = type(side)(side.connection, platform_keys={stranger.thumbprint: stranger})
+            with pytest.raises(Unverified):
+                await pinned.call_receipt(session.session_id, 1)
         with pytest.raises(Refused) as unknown:
             await market.buyer.call_receipt(session.session_id, 7)
         with pytest.raises(Refused) as foreign:

@@ -63,7 +63,6 @@ from farthing.protocol.errors import (
     Unverified,
     refuse,
 )
-from farthing.protocol.keys import PublicKey
 from farthing.protocol.messages.agreements import GET_QUOTE, Quote
 from farthing.protocol.messages.holds import PLACE_HOLD, PlaceHold
 from farthing.protocol.wire import ROOT, Money, Usage, document_of
@@ -226,13 +225,7 @@ class Bridge:
             connection = self._connection(profile, registering=True)
             await self._home.recognise(profile, connection)
             registration = await Newcomer(connection).register(ask.operator_id, ask.name)
-            profile = Profile(
-                url=profile.url,
-                platform_keys=profile.platform_keys,
-                principal_id=registration.principal_id,
-                organisation_id=registration.organisation_id,
-                role=registration.role.value,
-            )
+            profile = profile.of(registration)
             self._home.save_profile(profile)
             self._profile = profile
         status = await self._standing(profile)
@@ -347,10 +340,9 @@ class Bridge:
         profile = await self._met()
         if not profile.principal_id:
             raise Refused(refuse(Code.UNKNOWN_KEY))
-        keys = [PublicKey.from_jwk(jwk) for jwk in profile.platform_keys]
         return Buyer(
             self._connection(profile),
-            platform_keys={key.thumbprint: key for key in keys},
+            platform_keys=profile.pinned(),
             books=self._home.books_path,
             on_sign=lambda kind, document: _SIGNED.get().append({"kind": kind, **document}),
         )

@@ -6,22 +6,20 @@ Source: spec/contracts.md, spec/payments-mcp.md.
 """
 
 import asyncio
-import os
 import weakref
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import Awaitable, Callable, Mapping
 from functools import cached_property
 from pathlib import Path
 from shutil import rmtree
 from tempfile import mkdtemp
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from farthing.clients.allowances import Limiting
 from farthing.clients.countings import booked
 from farthing.clients.delegated import Delegating
 from farthing.clients.documents import arguments_sha256, sign_acceptance, usage_of
-from farthing.clients.home import Home, default_home
-from farthing.clients.pins import Pins
+from farthing.clients.home import Home
+from farthing.clients.publications import published
 from farthing.clients.purchases import (
     check_arguments,
     check_total,
@@ -70,11 +68,10 @@ from farthing.protocol.messages.holds import (
     HoldView,
     PlaceHold,
 )
-from farthing.protocol.messages.listings import GET_DOCUMENT, GetDocument
 from farthing.protocol.messages.reconciliation import AcknowledgedSession
 from farthing.protocol.messages.trails import GET_OUTCOME, GetOutcome, OutcomeView
 from farthing.protocol.rating import CardError, RateCard, parse_card
-from farthing.protocol.wire import Money, Operation, money
+from farthing.protocol.wire import Money, Operation, Role, money
 
 __all__ = ["Buyer"]
 
@@ -82,7 +79,6 @@ _NONCE_BYTES: Final = 16
 _DOCUMENTS_KEPT: Final = 256
 
 Quantities = Mapping[str, int]
-Opening = AbstractAsyncContextManager["Buyer"]
 OnSign = Callable[[str, Mapping[str, object]], None]
 
 
@@ -94,13 +90,13 @@ class Buyer(Spender, Delegating, AccountHolder, Reconciling, Limiting):
     """An agent that buys.
 
     Args:
-        connection: The agent's connection, with its key and id.
-        platform_keys: The platform's keys by thumbprint, pinned; without them those that it
-            publishes are believed on first use.
+        connection, platform_keys: As `Pinning`; the connection is the agent's.
         books: Where the books of its spend sessions lie; without one they go with the process.
         vendor_timeout_s: How long one attempt of a vendor's tool may take.
         on_sign: Told of every document that is signed for somebody to judge, by kind and members.
     """
+
+    role = Role.BUYER
 
     def __init__(
         self,
@@ -111,8 +107,7 @@ class Buyer(Spender, Delegating, AccountHolder, Reconciling, Limiting):
         vendor_timeout_s: float = 120,
         on_sign: OnSign = _nobody_told,
     ) -> None:
-        self.connection = connection
-        self._keys = None if platform_keys is None else Pins(platform_keys, connection)
+        super().__init__(connection, platform_keys=platform_keys)
         self._on_sign = on_sign
         self._documents: dict[str, dict[str, Json]] = {}
         self._books = books
@@ -128,26 +123,8 @@ class Buyer(Spender, Delegating, AccountHolder, Reconciling, Limiting):
         )
 
     @classmethod
-    @asynccontextmanager
-    async def from_home(cls, home: Home) -> "AsyncIterator[Buyer]":
-        """The buyer of an agent's directory, with its books, for the length of a block.
-
-        Raises:
-            Unverified: The directory is damaged, or no agent has registered with it.
-        """
-        profile = home.profile()
-        if profile is None or profile.role != "buyer":
-            bridge = home.path / "agents" / "bridge"
-            raise Unverified(f"{home.path} is no agent's; FARTHING_HOME names one, as {bridge}")
-        keys = [PublicKey.from_jwk(jwk) for jwk in profile.platform_keys]
-        async with home.connection(profile) as connection:
-            pinned = {key.thumbprint: key for key in keys}
-            yield cls(connection, platform_keys=pinned, books=home.books_path)
-
-    @classmethod
-    def from_env(cls, environment: Mapping[str, str] = os.environ) -> Opening:
-        """The buyer of the directory that `FARTHING_HOME` names; raises as `from_home`."""
-        return cls.from_home(default_home(environment))
+    def _kept_in(cls, home: Home) -> dict[str, Any]:
+        return {"books": home.books_path}
 
     async def search(self, ask: SearchCatalog) -> SearchAnswer:
         """Find services for a need, a workload and limits."""
@@ -355,18 +332,6 @@ class Buyer(Spender, Delegating, AccountHolder, Reconciling, Limiting):
         """What its books acknowledge of an agreement's sessions."""
         return await asyncio.to_thread(booked, self.books, agreement_id)
 
-    async def platform_keys(self) -> Mapping[str, PublicKey]:
-        """The platform's keys: those pinned, else those it published when first asked.
-
-        Their successors are among them, once something was signed by one.
-        """
-        return await self._pins()
-
-    async def _pins(self) -> Pins:
-        if self._keys is None:
-            self._keys = Pins(await self.connection.platform_keys(), self.connection)
-        return self._keys
-
     async def document(self, sha256: str) -> dict[str, Json]:
         """A published document; its bytes are those of the hash.
 
@@ -374,10 +339,7 @@ class Buyer(Spender, Delegating, AccountHolder, Reconciling, Limiting):
             Unverified: The platform gave another.
         """
         if sha256 not in self._documents:
-            answer = await self.connection.call(GET_DOCUMENT, GetDocument(sha256=sha256))
-            document = cast("dict[str, Json]", answer.document)
-            if document_sha256(document) != sha256:
-                raise Unverified(f"the document given for {sha256} is another")
+            document = await published(self.connection, sha256)
             if len(self._documents) >= _DOCUMENTS_KEPT:
                 self._documents.pop(next(iter(self._documents)))
             self._documents[sha256] = document
@@ -456,7 +418,7 @@ class Buyer(Spender, Delegating, AccountHolder, Reconciling, Limiting):
         return await self.agreement(str(outcome.answer["agreement_id"]))
 
     async def _read_quote(self, quote: Quote) -> QuoteDocument:
-        keys = await self._pins()
+        keys = await self.platform_keys()
         await keys.meet(quote.signature)
         document = read_quote(quote.document, quote.signature, keys.get)
         if isinstance(document, Refusal):

@@ -1,19 +1,16 @@
-"""What a buyer does with a charge once it is there: have it explained, proven, disputed.
+"""What the parties to a charge do once it is there: have it explained, proven, disputed.
 
 Boundary: one charge at a time, whatever it came from. Source: spec/receipts.md, spec/disputes.md.
 """
 
-from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Literal
 
 from farthing.clients.files import write_whole
-from farthing.clients.pins import verified
-from farthing.clients.transport import Connection
+from farthing.clients.pins import Pinning, verified
 from farthing.protocol.errors import Unverified
-from farthing.protocol.evidence import gather
+from farthing.protocol.evidence import gather, verify
 from farthing.protocol.keys import PublicKey
 from farthing.protocol.messages.charges import (
     EXPLAIN_CHARGE,
@@ -38,22 +35,15 @@ from farthing.protocol.messages.disputes import (
     InitiateDispute,
     PreviewDispute,
 )
-from farthing.protocol.receipts import verify_receipt
 from farthing.protocol.records import Record
 
-__all__ = ["Charged", "DisputeReason"]
+__all__ = ["ChargeParty", "Charged", "DisputeReason"]
 
 DisputeReason = Literal["not_delivered", "calculation_error"]
 
 
-class Charged(ABC):
-    """Whoever was charged."""
-
-    connection: Connection
-
-    @abstractmethod
-    async def platform_keys(self) -> Mapping[str, PublicKey]:
-        """The platform's keys by thumbprint."""
+class ChargeParty(Pinning):
+    """Whoever is a party to charges: who was charged, and who was paid."""
 
     async def charges(self, limit: int = 50, cursor: str = "") -> Charges:
         """The charges, newest first; `cursor` is where a page ended."""
@@ -70,21 +60,43 @@ class Charged(ABC):
             Unverified: It does not verify, or is not of this charge.
         """
         receipt = await self.connection.call(GET_RECEIPT, GetReceipt(charge_id=charge_id))
-        await self.proven(receipt, charge_id)
+        await self.proven_charge(receipt, charge_id)
         return receipt
 
-    async def proven(self, receipt: Receipt, charge_id: str) -> Record:
+    async def proven_charge(self, receipt: Receipt, charge_id: str) -> Record:
         """The record that a receipt proves with the platform's key; raises as `receipt`."""
-        keys = await self.platform_keys()
-        record = (await verified(keys, partial(verify_receipt, receipt))).record
+        record = await self.proven(receipt)
         if not any(each.noun == "charge" and each.id == charge_id for each in record.changed):
             raise Unverified(f"receipt {receipt.seq} is not of {charge_id}")
         return record
 
+    async def evidence(self, charge_id: str) -> bytes:
+        """The evidence pack of a charge, verified with the platform's key.
+
+        Raises:
+            Unverified: It makes no pack, does not verify, or is not of this charge.
+        """
+        found = await self.connection.call(GET_EVIDENCE, GetEvidence(charge_id=charge_id))
+        try:
+            pack = gather(found)
+        except ValueError as error:
+            raise Unverified(f"the evidence makes no pack: {error}") from None
+        await verified(await self.platform_keys(), partial(_check_pack, pack, charge_id))
+        return pack
+
     async def save_evidence(self, charge_id: str, path: Path) -> None:
-        """Write the evidence pack of a charge; `farthing verify` reads it with no server."""
-        evidence = await self.connection.call(GET_EVIDENCE, GetEvidence(charge_id=charge_id))
-        write_whole(path, gather(evidence))
+        """Write the evidence pack of a charge, for `farthing verify`; raises as `evidence`."""
+        write_whole(path, await self.evidence(charge_id))
+
+    async def dispute_status(self, dispute_id: str) -> Dispute:
+        """Where a dispute stands."""
+        return await self.connection.call(
+            GET_DISPUTE_STATUS, GetDisputeStatus(dispute_id=dispute_id)
+        )
+
+
+class Charged(ChargeParty):
+    """Whoever was charged."""
 
     async def preview_dispute(self, charge_id: str, reason: DisputeReason) -> DisputePreview:
         """What a dispute would come to, without filing it."""
@@ -103,8 +115,10 @@ class Charged(ABC):
             ),
         )
 
-    async def dispute_status(self, dispute_id: str) -> Dispute:
-        """Where a dispute stands."""
-        return await self.connection.call(
-            GET_DISPUTE_STATUS, GetDisputeStatus(dispute_id=dispute_id)
-        )
+
+def _check_pack(pack: bytes, charge_id: str, key: PublicKey) -> None:
+    findings = verify(pack, frozenset({key.thumbprint}))
+    if not findings.verified:
+        raise Unverified(f"the evidence: {findings.bad}")
+    if findings.charge_id != charge_id:
+        raise Unverified(f"the evidence is of {findings.charge_id}, not of {charge_id}")

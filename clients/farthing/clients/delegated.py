@@ -71,7 +71,7 @@ class Delegating(Charged):
 
     async def _check(self, answer: ServiceResult) -> None:
         charge_id = answer.charge.charge_id
-        record = await self.proven(answer.receipt, charge_id)
+        record = await self.proven_charge(answer.receipt, charge_id)
         after = next(each.after for each in record.changed if each.noun == "charge")
         digests = {
             str(after["result_sha256"]),

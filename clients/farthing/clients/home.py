@@ -7,7 +7,7 @@ Boundary: one directory is one principal at one platform. `FARTHING_HOME` names 
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, TypeVar, cast
 
@@ -22,6 +22,7 @@ from farthing.clients.transport import Connection, platform_url
 from farthing.protocol.canonical import InvalidJson, Json, canonical_bytes, parse_json
 from farthing.protocol.errors import Unverified
 from farthing.protocol.keys import InvalidKey, PrivateKey, PublicKey
+from farthing.protocol.messages.agents import Registration
 
 __all__ = ["Home", "Profile", "default_home"]
 
@@ -46,10 +47,19 @@ class Profile:
     organisation_id: str = ""
     role: str = ""
 
-    def key_of(self, thumbprint: str) -> PublicKey | None:
-        """The platform's key of a thumbprint, None where it is not pinned."""
+    def of(self, registration: Registration) -> "Profile":
+        """The same platform's, of the principal that a registration is of."""
+        return replace(
+            self,
+            principal_id=registration.principal_id,
+            organisation_id=registration.organisation_id,
+            role=registration.role.value,
+        )
+
+    def pinned(self) -> dict[str, PublicKey]:
+        """The platform's keys by thumbprint."""
         keys = (PublicKey.from_jwk(jwk) for jwk in self.platform_keys)
-        return next((key for key in keys if key.thumbprint == thumbprint), None)
+        return {key.thumbprint: key for key in keys}
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +190,7 @@ class Home:
             self.save_profile(profile)
         if platform_url(url) != profile.url:
             raise Unverified(f"{self.path} belongs to {profile.url}, not to {url}")
-        if trust and profile.key_of(trust) is None:
+        if trust and trust not in profile.pinned():
             raise Unverified(f"the key {trust} is not one that was pinned for {url}")
         return profile
 
@@ -192,7 +202,7 @@ class Home:
             Unreachable: It does not answer.
         """
         keys = await connection.platform_keys()
-        if not any(profile.key_of(thumbprint) for thumbprint in keys):
+        if profile.pinned().keys().isdisjoint(keys):
             raise Unverified(
                 f"this is not the platform that {self.path} belongs to: {connection.url} publishes "
                 "none of the keys that are pinned there; start `farthing serve` where its "

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from typing import Literal
 
 from farthing.clients.allowances import Agreeing
+from farthing.clients.charges import Charged
+from farthing.clients.pins import Pinning
 from farthing.clients.reconciling import Reconciling
 from farthing.clients.statements import AccountHolder
 from farthing.clients.transport import Connection
@@ -55,7 +57,6 @@ from farthing.protocol.messages.authority import (
     RevokeAuthority,
     SetAuthority,
 )
-from farthing.protocol.messages.charges import LIST_CHARGES, Charges, ListCharges
 from farthing.protocol.messages.trails import GET_OUTCOME, GetOutcome, OutcomeView
 from farthing.protocol.messages.treasury import (
     CREATE_TOP_UP,
@@ -76,7 +77,7 @@ from farthing.protocol.messages.treasury import (
     TopUpView,
 )
 from farthing.protocol.signatures import Typ, sign_detached
-from farthing.protocol.wire import Money
+from farthing.protocol.wire import Money, Role
 
 __all__ = ["Admin", "Member", "Newcomer", "Operator", "public_jwk"]
 
@@ -141,11 +142,8 @@ class Newcomer:
         )
 
 
-class Member:
+class Member(Pinning):
     """What every registered principal can do."""
-
-    def __init__(self, connection: Connection) -> None:
-        self.connection = connection
 
     async def registration(self) -> Registration:
         """Who the caller is to the platform, and whether it may act."""
@@ -231,8 +229,10 @@ class _Approver(Member):
         )
 
 
-class Operator(_Approver, AccountHolder, Reconciling, Agreeing):
+class Operator(_Approver, AccountHolder, Charged, Reconciling, Agreeing):
     """An organisation whose agents buy: it approves them, sets their limits, stops them."""
+
+    role = Role.OPERATOR
 
     async def set_authority(
         self,
@@ -280,10 +280,6 @@ class Operator(_Approver, AccountHolder, Reconciling, Agreeing):
         """The operator's agents, oldest first."""
         return await self.connection.call(LIST_AGENTS, ListAgents())
 
-    async def charges(self, limit: int = 50, cursor: str = "") -> Charges:
-        """The charges of the operator's agents, newest first; `cursor` is where a page ended."""
-        return await self.connection.call(LIST_CHARGES, ListCharges(limit=limit, cursor=cursor))
-
     async def create_top_up(
         self, amount: Money, *, processor: ProcessorName = "manual", key: str = ""
     ) -> TopUpView:
@@ -324,6 +320,8 @@ class Operator(_Approver, AccountHolder, Reconciling, Agreeing):
 
 class Admin(_Approver):
     """The platform's admin: approves organisations, freezes anybody, names partners."""
+
+    role = Role.ADMIN
 
     async def set_partner(
         self, subject_id: str, partner_id: str, ppm: int, *, key: str = ""

@@ -85,10 +85,10 @@ class Seller:
         profile = home.profile()
         if profile is None or not profile.principal_id:
             raise Unverified(f"{home.path} is not a vendor's: enrol first")
-        keys = [PublicKey.from_jwk(jwk) for jwk in profile.platform_keys]
+        keys = profile.pinned()
         return cls(
-            Vendor(home.serving_connection(profile)),
-            platform_keys={key.thumbprint: key for key in keys},
+            Vendor(home.serving_connection(profile), platform_keys=keys),
+            platform_keys=keys,
             spool=home.spool_path,
             offer=home.offer,
         )

@@ -1,19 +1,28 @@
 """The platform's keys that are believed: those pinned, and those that they name as successors.
 
-Boundary: asks the platform where a key is not known, and takes nothing on its word alone.
-Source: spec/keys-and-signatures.md#succession.
+Boundary: asks the platform where a key is not known, and takes nothing on its word alone. What
+every role verifies with them begins here. Source: spec/keys-and-signatures.md#succession.
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from typing import Final, TypeVar
+import os
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar, Final, Self, TypeVar
 
+from farthing.clients.home import Home, default_home
 from farthing.clients.transport import Connection
 from farthing.protocol.errors import Unreachable, Unverified
 from farthing.protocol.keys import PublicKey
+from farthing.protocol.messages.charges import Receipt
+from farthing.protocol.receipts import verify_receipt
+from farthing.protocol.records import Record
 from farthing.protocol.signatures import InvalidSignature, read_header
 from farthing.protocol.succession import SUCCESSIONS, followed
+from farthing.protocol.wire import Role
 
-__all__ = ["Pins", "verified"]
+__all__ = ["Pinning", "Pins", "verified"]
 
 T = TypeVar("T")
 
@@ -68,6 +77,70 @@ class Pins(Mapping[str, PublicKey]):
         return found
 
 
+class Pinning:
+    """Whoever deals with a platform and believes what its pinned keys signed, or their successors.
+
+    Args:
+        connection: The principal's connection, with its key and id.
+        platform_keys: The platform's keys by thumbprint, pinned; without them those that it
+            publishes are believed on first use, and who lies from the first is not found out.
+    """
+
+    role: ClassVar[Role | None] = None
+
+    def __init__(
+        self, connection: Connection, *, platform_keys: Mapping[str, PublicKey] | None = None
+    ) -> None:
+        self.connection = connection
+        self._keys = None if platform_keys is None else Pins(platform_keys, connection)
+
+    @classmethod
+    @asynccontextmanager
+    async def from_home(cls, home: Home) -> AsyncIterator[Self]:
+        """Whose directory it is, with the keys that are pinned there, for the length of a block.
+
+        Raises:
+            Unverified: The directory is damaged, or of another role.
+        """
+        profile = home.profile()
+        if profile is None or profile.role != cls.role:
+            raise Unverified(_another(home.path, cls.role))
+        is_main = home.key_path.exists()
+        async with (home.connection if is_main else home.serving_connection)(profile) as connection:
+            yield cls(connection, platform_keys=profile.pinned(), **cls._kept_in(home))
+
+    @classmethod
+    def from_env(
+        cls, environment: Mapping[str, str] = os.environ
+    ) -> AbstractAsyncContextManager[Self]:
+        """As `from_home`, of the directory that `FARTHING_HOME` names."""
+        return cls.from_home(default_home(environment))
+
+    @classmethod
+    def _kept_in(cls, home: Home) -> dict[str, Any]:
+        """What else of its arguments a directory gives."""
+        del home
+        return {}
+
+    async def platform_keys(self) -> Pins:
+        """The platform's keys: those pinned, else those it published when first asked.
+
+        Their successors are among them, once something was signed by one.
+        """
+        if self._keys is None:
+            self._keys = Pins(await self.connection.platform_keys(), self.connection)
+        return self._keys
+
+    async def proven(self, receipt: Receipt) -> Record:
+        """The record that a receipt proves with the platform's key.
+
+        Raises:
+            Unverified: It proves none.
+        """
+        keys = await self.platform_keys()
+        return (await verified(keys, partial(verify_receipt, receipt))).record
+
+
 async def verified(keys: Mapping[str, PublicKey], check: Callable[[PublicKey], T]) -> T:
     """What a check gives with the first of the platform's keys that it holds with.
 
@@ -88,3 +161,10 @@ async def verified(keys: Mapping[str, PublicKey], check: Callable[[PublicKey], T
                 faults.append(error)
         tried = await keys.follow() if isinstance(keys, Pins) else []
     raise faults[0] if faults else Unverified("the platform publishes no key")
+
+
+def _another(path: Path, role: Role | None) -> str:
+    whose, example = str(role), ""
+    if role is Role.BUYER:
+        whose, example = "agent", f", as {path / 'agents' / 'bridge'}"
+    return f"{path} is no {whose}'s; FARTHING_HOME names one{example}"

@@ -5,11 +5,9 @@ proves is read from its record. Source: spec/metering.md.
 """
 
 from collections.abc import Iterable
-from functools import partial
 
 from farthing.clients.gathering import SignedCount, fitting, gathered, with_count
-from farthing.clients.pins import verified
-from farthing.clients.transport import Connection
+from farthing.clients.pins import Pinning
 from farthing.protocol.calls import ReportedCall, proven_call
 from farthing.protocol.errors import Unverified
 from farthing.protocol.messages.metering import (
@@ -27,15 +25,12 @@ from farthing.protocol.messages.reconciliation import (
     ReconcileUsage,
     UsageReconciliation,
 )
-from farthing.protocol.receipts import verify_receipt
 
 __all__ = ["Reconciling"]
 
 
-class Reconciling:
+class Reconciling(Pinning):
     """What a party to sessions can ask about usage that was reported."""
-
-    connection: Connection
 
     async def rejected_usage(
         self,
@@ -120,10 +115,8 @@ class Reconciling:
         """
         ask = GetCallReceipt(session_id=session_id, call=call)
         answer = await self.connection.call(GET_CALL_RECEIPT, ask)
-        keys = await self.connection.platform_keys()
-        record = (await verified(keys, partial(verify_receipt, answer.receipt))).record
         proven = proven_call(
-            record,
+            await self.proven(answer.receipt),
             session_id,
             call,
             place=answer.place,

@@ -4,20 +4,17 @@ Boundary: the holder's calls to the platform; who it is, `Buyer`, `Vendor` and `
 Source: spec/statements.md.
 """
 
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from dataclasses import replace
-from functools import partial
 from typing import Final, Literal
 
 import httpx2
 import orjson
 from pydantic import TypeAdapter, ValidationError
 
-from farthing.clients.pins import verified
-from farthing.clients.transport import Connection
+from farthing.clients.pins import Pinning
 from farthing.protocol.errors import Code, Refusal, Refused, Unreachable, Unverified, refuse
-from farthing.protocol.keys import PublicKey
 from farthing.protocol.messages.accounts import GET_BALANCE, Balances, GetBalance
 from farthing.protocol.messages.statements import (
     GET_RECORD,
@@ -30,7 +27,6 @@ from farthing.protocol.messages.statements import (
     Statement,
     StatementLine,
 )
-from farthing.protocol.receipts import verify_receipt
 from farthing.protocol.views import check_view
 
 __all__ = ["AccountHolder"]
@@ -40,10 +36,11 @@ _SILENCE_S: Final = 60
 _EVENT: Final = TypeAdapter(BalanceEvent)
 
 
-class AccountHolder:
-    """What a principal can read of its organisation's accounts."""
+class AccountHolder(Pinning):
+    """What a principal can read of its organisation's accounts.
 
-    connection: Connection
+    Balances and lines are the platform's word; `record` proves the one behind a line.
+    """
 
     async def balance(self, *, at_seq: int = 0, at: str = "", effective_at: str = "") -> Balances:
         """The organisation's balances: now, or as they were.
@@ -108,14 +105,8 @@ class AccountHolder:
             Unverified: Its proof does not hold, or it is shown otherwise than it is proven.
         """
         view = await self.connection.call(GET_RECORD, GetRecord(seq=seq))
-        keys = await self.platform_keys()
-        proven = await verified(keys, partial(verify_receipt, view.receipt))
-        check_view(view, seq, proven.record)
+        check_view(view, seq, await self.proven(view.receipt))
         return view
-
-    async def platform_keys(self) -> Mapping[str, PublicKey]:
-        """The platform's keys by thumbprint: those it publishes, where none are pinned."""
-        return await self.connection.platform_keys()
 
     async def balance_events(self, last_seq: int = -1) -> AsyncGenerator[BalanceEvent, None]:
         """Each change of the organisation's balances, until the platform ends the stream.

@@ -47,13 +47,15 @@ from farthing.protocol.messages.treasury import (
     TopUps,
     TopUpView,
 )
-from farthing.protocol.wire import Money
+from farthing.protocol.wire import Money, Role
 
 __all__ = ["Treasurer"]
 
 
 class Treasurer(Member, AccountHolder):
     """The platform's treasurer: the only one who says what came in and what left."""
+
+    role = Role.TREASURER
 
     async def fund(
         self, organisation_id: str, amount: Money, reference: str, *, key: str = ""

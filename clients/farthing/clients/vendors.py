@@ -9,11 +9,13 @@ from collections.abc import Mapping
 from typing import Literal
 
 from farthing.clients.allowances import Agreeing
+from farthing.clients.charges import ChargeParty
 from farthing.clients.documents import Offer, sign_correction, sign_delivery, sign_listing
 from farthing.clients.operators import public_jwk
+from farthing.clients.publications import published
 from farthing.clients.reconciling import Reconciling
 from farthing.clients.statements import AccountHolder
-from farthing.clients.transport import Connection, Reply
+from farthing.clients.transport import Reply
 from farthing.protocol.canonical import canonical_bytes
 from farthing.protocol.contracts import DeliveryRecord
 from farthing.protocol.keys import Signer
@@ -25,22 +27,9 @@ from farthing.protocol.messages.agreements import (
     GetAgreement,
     TerminateAgreement,
 )
-from farthing.protocol.messages.charges import (
-    LIST_CHARGES,
-    REFUND_CHARGE,
-    Charges,
-    ListCharges,
-    Refund,
-    RefundCharge,
-)
+from farthing.protocol.messages.charges import REFUND_CHARGE, Refund, RefundCharge
 from farthing.protocol.messages.corrections import CORRECT_USAGE, UsageCorrection
-from farthing.protocol.messages.disputes import (
-    GET_DISPUTE_STATUS,
-    SUBMIT_EVIDENCE,
-    Dispute,
-    GetDisputeStatus,
-    SubmitEvidence,
-)
+from farthing.protocol.messages.disputes import SUBMIT_EVIDENCE, Dispute, SubmitEvidence
 from farthing.protocol.messages.holds import (
     CAPTURE_HOLD,
     GET_HOLD,
@@ -53,12 +42,10 @@ from farthing.protocol.messages.holds import (
     ReleaseHold,
 )
 from farthing.protocol.messages.listings import (
-    GET_DOCUMENT,
     LINT_LISTING,
     PUBLISH_LISTING,
     WITHDRAW_LISTING,
     Document,
-    GetDocument,
     LintListing,
     LintReport,
     Publication,
@@ -88,21 +75,19 @@ from farthing.protocol.messages.treasury import (
     RequestPayout,
 )
 from farthing.protocol.signatures import Typ, sign_detached
-from farthing.protocol.wire import KeyPurpose, Money
+from farthing.protocol.wire import KeyPurpose, Money, Role
 
 __all__ = ["Offer", "Vendor", "capture_key", "release_key"]
 
 
-class Vendor(AccountHolder, Reconciling, Agreeing):
+class Vendor(AccountHolder, ChargeParty, Reconciling, Agreeing):
     """An organisation that sells.
 
-    Args:
-        connection: The vendor's connection, with its key and id. With a metering key it is for a
-            serving machine: it reports, captures and releases, and the rest is `not_permitted`.
+    With a metering key it is for a serving machine: it reports, captures and releases, and the rest
+    is `not_permitted`.
     """
 
-    def __init__(self, connection: Connection) -> None:
-        self.connection = connection
+    role = Role.VENDOR
 
     @property
     def vendor_id(self) -> str:
@@ -319,12 +304,6 @@ class Vendor(AccountHolder, Reconciling, Agreeing):
             ),
         )
 
-    async def dispute_status(self, dispute_id: str) -> Dispute:
-        """Where a dispute stands."""
-        return await self.connection.call(
-            GET_DISPUTE_STATUS, GetDisputeStatus(dispute_id=dispute_id)
-        )
-
     async def agreement(self, agreement_id: str) -> Agreement:
         """An agreement under which the vendor sells."""
         return await self.connection.call(GET_AGREEMENT, GetAgreement(agreement_id=agreement_id))
@@ -341,12 +320,12 @@ class Vendor(AccountHolder, Reconciling, Agreeing):
         )
 
     async def document(self, sha256: str) -> Document:
-        """A published document by its hash."""
-        return (await self.connection.call(GET_DOCUMENT, GetDocument(sha256=sha256))).document
+        """A published document; its bytes are those of the hash.
 
-    async def charges(self, limit: int = 50, cursor: str = "") -> Charges:
-        """The vendor's charges, newest first; `cursor` is where a page ended."""
-        return await self.connection.call(LIST_CHARGES, ListCharges(limit=limit, cursor=cursor))
+        Raises:
+            Unverified: The platform gave another.
+        """
+        return dict(await published(self.connection, sha256))
 
 
 def capture_key(hold_id: str) -> str:

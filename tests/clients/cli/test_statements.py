@@ -1,17 +1,24 @@
 """The commands about accounts against a real `farthing serve`."""
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import TypeAdapter
 
+from farthing.clients.home import Home
+from farthing.clients.keys import load_key, save_key
 from farthing.protocol.errors import Unverified
 from farthing.protocol.messages.statements import RecordView
 from farthing.protocol.records import parse_record
 from farthing.protocol.views import check_view
 from tests.clients.cli.running import Ran, Server, answer, run, serving
+from tests.papers import signing_key
+
+STRANGER = signing_key("stranger")
 
 
 @pytest.fixture(scope="module")
@@ -108,3 +115,39 @@ def test_balances_of_earlier_moments_are_shown(market: Market) -> None:
     assert at_seq["accounts"] == at["accounts"]
     assert at["accounts"][0]["posted"]["amount"] == "12"
     assert "0 USD" in shown.out
+
+
+def test_a_home_of_the_staff_pins_the_keys_and_opens_records_with_them(
+    market: Market, tmp_path: Path
+) -> None:
+    seq = str(market.answer("statement")["lines"][0]["seq"])
+    server = market.server
+    at = {"FARTHING_URL": server.url}
+    home = tmp_path / "treasurer"
+    save_key(home / "key.jwk", load_key(Path(server.treasurer_key)))
+    unpinned = run("record", seq, "--home", str(home), **at)
+    wrong = run("keys", "pin", "--trust", STRANGER.thumbprint, "--home", str(home), **at)
+    pinned = answer("keys", "pin", "--trust", server.journal_thumbprint, "--home", str(home), **at)
+    own = run("record", seq, "--home", str(home))
+    others = run("record", seq, "--key", server.treasurer_key, *market.home)
+
+    assert (unpinned.code, wrong.code) == (0, 1)
+    assert "farthing keys pin" in unpinned.err
+    assert (pinned["role"], pinned[server.journal_thumbprint]) == ("treasurer", "pinned")
+    assert [(ran.code, ran.err) for ran in (own, others)] == [(0, "")] * 2
+
+
+@pytest.mark.parametrize("command", ["record", "keys pin"])
+def test_who_pinned_another_platform_s_keys_believes_no_record(
+    market: Market, tmp_path: Path, command: str
+) -> None:
+    home = Home(tmp_path)
+    save_key(home.key_path, load_key(Path(market.home[1]) / "key.jwk"))
+    profile = Home(Path(market.home[1])).profile()
+    assert profile is not None
+    home.save_profile(replace(profile, platform_keys=(STRANGER.public.jwk(),)))
+    words = [*command.split(), "4"] if command == "record" else command.split()
+
+    ran = run(*words, "--home", str(home.path), "--json")
+
+    assert (ran.code, json.loads(ran.out)["code"]) == (1, "unverified")

@@ -6,7 +6,6 @@ Boundary: reads; a file is written only where it is named. Verifying needs no pl
 import shlex
 from collections.abc import Iterable
 from dataclasses import fields
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -22,26 +21,22 @@ from farthing.protocol.errors import Unverified
 from farthing.protocol.ledger import Transfer
 from farthing.protocol.messages.charges import (
     EXPLAIN_CHARGE,
-    GET_EVIDENCE,
-    GET_RECEIPT,
     CallCost,
     ExplainCharge,
     Explanation,
-    GetEvidence,
-    GetReceipt,
     Receipt,
 )
 from farthing.protocol.messages.operations import OPERATIONS, AnyOperation
 from farthing.protocol.messages.trails import GET_OUTCOME, GetOutcome
 from farthing.protocol.rating import InvalidLine, Line, parse_line
-from farthing.protocol.records import Record, head_of
+from farthing.protocol.records import head_of
 from farthing.protocol.wire import Effect, document_of, money
 
 if TYPE_CHECKING:
     from farthing.clients.http_api import Sendable
     from farthing.clients.transport import Connection
 
-__all__ = ["commands", "postings_table", "proven_record"]
+__all__ = ["commands", "postings_table"]
 
 PANEL = "Audit"
 
@@ -64,10 +59,9 @@ def explain(session: Session, charge: ChargeArgument) -> None:
 @command(commands, "receipts", example="farthing receipts chg_… --out receipt.json", panel=PANEL)
 def receipts(session: Session, charge: ChargeArgument, *, out: OutOption = None) -> None:
     """Get the receipt of a charge: its record, proven under a signed tree head (its parties)."""
-    receipt = session.call(GET_RECEIPT, GetReceipt(charge_id=charge))
-    record = proven_record(session, receipt)
-    if record is not None and all(change.id != charge for change in record.changed):
-        raise Unverified(f"the receipt is of another record than that of {charge}")
+    from farthing.clients.charges import ChargeParty  # noqa: PLC0415 - loads cryptography
+
+    receipt = session.prove(ChargeParty, lambda party: party.receipt(charge))
     if out is None:
         session.show(receipt, _receipt)
         return
@@ -85,13 +79,9 @@ def evidence(
     ],
 ) -> None:
     """Write everything that proves a charge into one file, for farthing verify (its parties)."""
-    from farthing.protocol.evidence import gather  # noqa: PLC0415 - loads cryptography
+    from farthing.clients.charges import ChargeParty  # noqa: PLC0415 - loads cryptography
 
-    found = session.call(GET_EVIDENCE, GetEvidence(charge_id=charge))
-    try:
-        pack = gather(found)
-    except ValueError as error:
-        raise Unverified(f"the evidence makes no pack: {error}") from None
+    pack = session.prove(ChargeParty, lambda party: party.evidence(charge))
     write_whole(out, pack)
     session.show_facts({"charge_id": charge, "pack": str(out), "size_bytes": str(len(pack))})
 
@@ -266,26 +256,6 @@ def _operation(name: str) -> AnyOperation:
     if operation is None:
         raise typer.BadParameter(f"{name} is none: farthing operations lists them")
     return operation
-
-
-def proven_record(session: Session, receipt: Receipt) -> Record | None:
-    """The record of a receipt, under a tree head that a pinned key or its successor signed.
-
-    Returns:
-        None where no key is pinned.
-
-    Raises:
-        Unverified: it is under none.
-    """
-    from farthing.clients.pins import Pins, verified  # noqa: PLC0415 - loads cryptography
-    from farthing.protocol.receipts import verify_receipt  # noqa: PLC0415 - loads cryptography
-
-    pinned = session.pinned_keys()
-    if pinned is None:
-        return None
-    check = partial(verify_receipt, receipt)
-    proven = session.run(lambda connection: verified(Pins(pinned, connection), check), signed=False)
-    return proven.record
 
 
 def postings_table(console: Console, postings: Iterable[dict[str, object]]) -> None:

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from farthing.clients.cli.operate import PANEL
 from farthing.clients.cli.render import table
-from farthing.clients.cli.session import IdempotencyOption, Session, command
+from farthing.clients.cli.session import IdempotencyOption, Session, TrustOption, command
 from farthing.protocol.errors import Code, FarthingError, Refused, Unreachable
 from farthing.protocol.messages.agents import (
     LIST_KEYS,
@@ -25,6 +25,7 @@ from farthing.protocol.messages.agents import (
 )
 
 if TYPE_CHECKING:
+    from farthing.clients.home import Profile
     from farthing.clients.transport import Connection
     from farthing.protocol.keys import PrivateKey, PublicKey
 
@@ -112,6 +113,43 @@ def platform(session: Session) -> None:
     found, named = session.run(lambda connection: _published(connection, pinned), signed=False)
     standing = dict.fromkeys(named, "named by one that is pinned") | dict.fromkeys(pinned, "pinned")
     session.show_facts({each: standing.get(each, "not pinned") for each in sorted(found)})
+
+
+@command(keys, "pin", example="farthing keys pin --trust THUMBPRINT")
+def pin(session: Session, *, trust: TrustOption = "") -> None:
+    """Pin the platform's keys in the home, and note whose key lies there; enrol does so too.
+
+    For who is registered already, as the staff: a directory with their key as key.jwk becomes the
+    home in which what the platform proves is verified.
+    """
+    profile = asyncio.run(_pinned(session, trust))
+    session.show_facts({
+        "url": profile.url,
+        **dict.fromkeys(sorted(profile.pinned()), "pinned"),
+        "principal_id": profile.principal_id,
+        "role": profile.role,
+    })  # fmt: skip
+
+
+async def _pinned(session: Session, trust: str) -> "Profile":
+    """The home's profile, of whom the platform knows its key as."""
+    from farthing.clients.operators import Member  # noqa: PLC0415 - loads the transport
+    from farthing.clients.transport import Connection  # noqa: PLC0415 - as above
+
+    home = session.home
+    profile = await home.meet(session.platform_url(), trust)
+    signer = session.key()
+    async with Connection(profile.url, signer=signer) as connection:
+        await home.recognise(profile, connection)
+        if signer is None or session.key_path is not None:
+            return profile
+        try:
+            profile = profile.of(await Member(connection).registration())
+        except Refused as refused:
+            if refused.code is not Code.UNKNOWN_KEY:
+                raise
+    home.save_profile(profile)
+    return profile
 
 
 async def _published(

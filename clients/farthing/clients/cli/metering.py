@@ -9,13 +9,12 @@ import typer
 from rich.console import Console
 
 from farthing.clients.cli.arguments import CursorOption, time_of, workload_of
-from farthing.clients.cli.audit import OutOption, proven_record
+from farthing.clients.cli.audit import OutOption
 from farthing.clients.cli.render import heading, rows, table
 from farthing.clients.cli.session import IdempotencyOption, Session, command
 from farthing.clients.cli.spending import SessionArgument, sessions
 from farthing.clients.files import write_whole
 from farthing.protocol.canonical import canonical_bytes
-from farthing.protocol.errors import Unverified
 from farthing.protocol.messages.allowances import (
     APPROVE_ALLOWANCE,
     GET_ALLOWANCE,
@@ -26,9 +25,7 @@ from farthing.protocol.messages.allowances import (
     ProposeAllowance,
 )
 from farthing.protocol.messages.metering import (
-    GET_CALL_RECEIPT,
     LIST_REJECTED_USAGE,
-    GetCallReceipt,
     ListRejectedUsage,
     RejectedUsages,
 )
@@ -80,20 +77,9 @@ def receipt(
     out: OutOption = None,
 ) -> None:
     """Get the receipt of one call, proven under the pinned keys (its parties)."""
-    answer = session.call(GET_CALL_RECEIPT, GetCallReceipt(session_id=spending, call=call))
-    if (record := proven_record(session, answer.receipt)) is not None:
-        from farthing.protocol.calls import proven_call  # noqa: PLC0415 - for who has keys
+    from farthing.clients.reconciling import Reconciling  # noqa: PLC0415 - loads cryptography
 
-        proven = proven_call(
-            record,
-            spending,
-            call,
-            place=answer.place,
-            event=answer.event,
-            path=answer.path,
-        )
-        if (proven.place, proven.amount_units) != (answer.place, answer.cost.amount.units):
-            raise Unverified(f"the answer on call {call} is not what its record says")
+    answer, _ = session.prove(Reconciling, lambda party: party.call_receipt(spending, call))
     if out is None:
         session.show(answer)
         return

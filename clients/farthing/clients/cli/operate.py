@@ -5,7 +5,6 @@ Boundary: one call of the platform a command; keys themselves are `keys`' affair
 
 import asyncio
 import re
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -359,14 +358,7 @@ def _registered(
                     raise
             # A registration that is done again answers as it did at first; this is how it stands.
             registration = await Member(connection).registration()
-        home.save_profile(
-            replace(
-                profile,
-                principal_id=registration.principal_id,
-                organisation_id=registration.organisation_id,
-                role=registration.role.value,
-            )
-        )
+        home.save_profile(profile.of(registration))
         return registration
 
     return asyncio.run(work())

@@ -34,6 +34,7 @@ from farthing.protocol.wire import Effect, Operation, Role, document_of
 
 if TYPE_CHECKING:
     from farthing.clients.home import Home, Profile
+    from farthing.clients.pins import Pinning
     from farthing.clients.transport import Connection
     from farthing.protocol.keys import PrivateKey, PublicKey
 
@@ -59,6 +60,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 Ask = TypeVar("Ask")
 Answer = TypeVar("Answer")
+Believer = TypeVar("Believer", bound="Pinning")
 
 UrlOption = Annotated[
     str | None,
@@ -160,7 +162,7 @@ class Session:
 
     def platform_url(self) -> str:
         """The platform's URL: given, else the one that the home belongs to, else the default."""
-        profile = self.profile()
+        profile = self.home.profile() if self.url is None else None
         url = self.url or (profile.url if profile else DEFAULT_URL)
         return self.checked_url(url)
 
@@ -188,14 +190,16 @@ class Session:
             return None
 
     def pinned_keys(self) -> "dict[str, PublicKey] | None":
-        """The platform's keys as pinned in the home's profile, by thumbprint; None without one."""
-        from farthing.protocol.keys import PublicKey  # noqa: PLC0415 - loads cryptography
+        """The platform's keys as pinned in the home's profile, by thumbprint; None without one.
 
-        profile = self.profile()
-        if profile is None:
+        Whoever signs: the keys are the platform's that the home belongs to.
+        """
+        from farthing.clients.transport import platform_url  # noqa: PLC0415 - as `home`
+
+        profile = self.home.profile()
+        if profile is None or platform_url(self.platform_url()) != profile.url:
             return None
-        keys = (PublicKey.from_jwk(jwk) for jwk in profile.platform_keys)
-        return {key.thumbprint: key for key in keys}
+        return profile.pinned()
 
     def new_key(self) -> str:
         """A fresh idempotency key, which no shell and no parser takes for an option."""
@@ -256,6 +260,21 @@ class Session:
                     raise
 
         return asyncio.run(work_once())
+
+    def prove(self, role: "type[Believer]", work: "Callable[[Believer], Awaitable[T]]") -> T:
+        """Do something whose answer is held against the pinned keys; says so where none are.
+
+        Raises:
+            Unverified: It does not hold.
+        """
+        pinned = self.pinned_keys()
+        answer = self.run(lambda connection: work(role(connection, platform_keys=pinned)))
+        if pinned is None:
+            self.note(
+                "No key of this platform is pinned here: verified with those it publishes itself. "
+                "farthing keys pin --trust THUMBPRINT pins them."
+            )
+        return answer
 
     def show(self, answer: T, view: Callable[[Console, T], None] = facts) -> None:
         """Print an answer: as JSON, or as `view` shows it to a person."""

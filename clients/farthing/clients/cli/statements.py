@@ -9,20 +9,17 @@ import typer
 from rich.console import Console
 
 from farthing.clients.cli.arguments import TIME_FORM, AssetOption, CursorOption, time_of
-from farthing.clients.cli.audit import postings_table, proven_record
+from farthing.clients.cli.audit import postings_table
 from farthing.clients.cli.render import amount, heading, rows, table
 from farthing.clients.cli.session import Session, command
 from farthing.protocol.messages.accounts import GET_BALANCE, AccountBalance, Balances, GetBalance
 from farthing.protocol.messages.statements import (
-    GET_RECORD,
     GET_STATEMENT,
     LINES_MAX,
-    GetRecord,
     GetStatement,
     RecordView,
     Statement,
 )
-from farthing.protocol.views import check_view
 
 __all__ = ["commands"]
 
@@ -99,10 +96,9 @@ def record(
     ],
 ) -> None:
     """Open a line of a statement: the record behind it, what it moved, its proof verified."""
-    answer = session.call(GET_RECORD, GetRecord(seq=seq))
-    if (proven := proven_record(session, answer.receipt)) is not None:
-        check_view(answer, seq, proven)
-    session.show(answer, _record)
+    from farthing.clients.statements import AccountHolder  # noqa: PLC0415 - loads cryptography
+
+    session.show(session.prove(AccountHolder, lambda holder: holder.record(seq)), _record)
 
 
 def _balances(console: Console, answer: Balances) -> None:

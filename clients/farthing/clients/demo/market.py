@@ -94,7 +94,8 @@ class Market:
         newcomer = Newcomer(self.connect(new_key()))
         registration = await newcomer.enrol("operator", name)
         await self.admin.approve(registration.principal_id)
-        self.operator = Operator(newcomer.member(registration))
+        member = newcomer.member(registration)
+        self.operator = Operator(member, platform_keys=self.platform_keys)
         await self.treasurer.fund(registration.principal_id, funds, "the demo's first credit")
 
     async def register_agent(self, name: str, *, per_call: Money, per_day: Money) -> GrantView:
@@ -145,16 +146,9 @@ class Market:
         newcomer = Newcomer(self.connect(home.key()))
         registration = await newcomer.enrol("vendor", name.title())
         await self.admin.approve(registration.principal_id)
-        home.save_profile(
-            Profile(
-                url=self.url,
-                platform_keys=tuple(key.jwk() for key in self.platform_keys.values()),
-                principal_id=registration.principal_id,
-                organisation_id=registration.organisation_id,
-                role=registration.role.value,
-            )
-        )
-        vendor = Vendor(newcomer.member(registration))
+        pinned = tuple(key.jwk() for key in self.platform_keys.values())
+        home.save_profile(Profile(url=self.url, platform_keys=pinned).of(registration))
+        vendor = Vendor(newcomer.member(registration), platform_keys=self.platform_keys)
         # The process that sells meters with a key that can do nothing else.
         await vendor.add_metering_key(keep_key(home.metering_key_path))
         with _listening() as listener:
@@ -226,8 +220,8 @@ async def opened(folder: Path) -> AsyncIterator[Market]:
             http=http,
             network=network,
             agents_http=agents_http,
-            admin=Admin(staff("admin_key")),
-            treasurer=Treasurer(staff("treasurer_key")),
+            admin=Admin(staff("admin_key"), platform_keys=keys),
+            treasurer=Treasurer(staff("treasurer_key"), platform_keys=keys),
             ends=ends,
         )
 

@@ -1,0 +1,228 @@
+"""Every role holds what the platform proves against the keys it has pinned, by the same piece."""
+
+import os
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from farthing.clients.buyers import Buyer
+from farthing.clients.charges import ChargeParty
+from farthing.clients.home import Home, Profile
+from farthing.clients.keys import keep_key
+from farthing.clients.operators import Admin, Operator
+from farthing.clients.pins import Pinning
+from farthing.clients.statements import AccountHolder
+from farthing.clients.treasurers import Treasurer
+from farthing.clients.vendors import Vendor
+from farthing.identity.keyring import Purpose, retire
+from farthing.protocol.errors import Unverified
+from farthing.protocol.keys import PublicKey
+from farthing.protocol.wire import Operation
+from tests.papers import signing_key
+from tests.serving import Serving, Shop, serving
+
+STRANGER = signing_key("stranger").public
+HOLDERS = (Buyer, Vendor, Operator, Treasurer)
+PARTIES = (Buyer, Vendor, Operator)
+# Who asks, and for what that carries a proof.
+ROWS: tuple[tuple[type[Pinning], str], ...] = (
+    *((holder, "record") for holder in HOLDERS),
+    *((party, "receipt") for party in PARTIES),
+    *((party, "evidence") for party in PARTIES),
+)
+Answers = Callable[[Any], Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sold:
+    """A market in which something was sold, and what can be asked about it."""
+
+    holders: Mapping[type[Pinning], Pinning]
+    seqs: Mapping[type[Pinning], int]
+    charge_id: str
+
+    @classmethod
+    async def once(cls, server: Serving) -> "Sold":
+        shop = await Shop.opened(server)
+        agreement = await shop.buyer.accept(await shop.buyer.quote(shop.listing_id, {"page": 4}))
+        hold = await shop.buyer.hold(agreement.agreement_id, {"page": 4}, {"call": "one"})
+        charge_id = await shop.captured(agreement, hold.answer.hold_id, {"page": 3}, "b" * 64)
+        everybody = (shop.buyer, shop.vendor, shop.operator, server.treasurer)
+        lines = {type(each): (await each.statement(limit=200)).lines for each in everybody}
+        return cls(
+            holders={type(each): each for each in everybody},
+            seqs={role: found[-1].seq for role, found in lines.items()},
+            charge_id=charge_id,
+        )
+
+    async def told(
+        self, pins: Mapping[str, PublicKey], *, server: Serving | None = None
+    ) -> dict[tuple[type[Pinning], str], str]:
+        """By row `proven`, or why it was not believed, each by somebody with these pins."""
+        told = {}
+        for role, what in ROWS:
+            mine = self.holders[role].connection
+            if server is not None:
+                mine = server.connect(mine.signer, mine.principal)
+            try:
+                await self.asked(role(mine, platform_keys=pins), what)
+                told[role, what] = "proven"
+            except Unverified as error:
+                told[role, what] = str(error)
+        return told
+
+    def asked(self, holder: Pinning, what: str) -> Awaitable[object]:
+        if what == "record":
+            assert isinstance(holder, AccountHolder)
+            return holder.record(self.seqs[type(holder)])
+        assert isinstance(holder, ChargeParty)
+        return getattr(holder, what)(self.charge_id)  # type: ignore[no-any-return] # of two
+
+
+def all_proven() -> dict[tuple[type[Pinning], str], str]:
+    return dict.fromkeys(ROWS, "proven")
+
+
+async def test_what_the_pinned_keys_signed_is_believed(tmp_path: Path) -> None:
+    async with serving(tmp_path) as server:
+        sold = await Sold.once(server)
+        journal = server.service.keyring.public(Purpose.JOURNAL)
+
+        assert await sold.told({journal.thumbprint: journal}) == all_proven()
+
+
+async def test_a_head_that_another_key_signed_is_not_believed(tmp_path: Path) -> None:
+    async with serving(tmp_path) as server:
+        sold = await Sold.once(server)
+        told = await sold.told({STRANGER.thumbprint: STRANGER})
+
+    assert set(told) == set(ROWS)
+    assert "proven" not in told.values()
+
+
+async def test_a_forged_record_is_not_believed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with serving(tmp_path) as server:
+        sold = await Sold.once(server)
+        for holder in sold.holders.values():
+            monkeypatch.setattr(holder.connection, "call", forging(holder.connection.call))
+        told = await sold.told(await server.connect().platform_keys())
+
+    assert set(told) == set(ROWS)
+    assert "proven" not in told.values()
+
+
+def forging(call: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+    """Calls whose answers carry records that were changed in one figure."""
+
+    def forged(receipt: Any) -> Any:
+        changed = receipt.record.replace('"units":"', '"units":"9')
+        assert changed != receipt.record
+        return replace(receipt, record=changed)
+
+    async def forge(operation: Operation[Any, Any], ask: object) -> Any:
+        answer = await call(operation, ask)
+        if hasattr(answer, "receipts"):
+            *kept, last = answer.receipts
+            return replace(answer, receipts=(*kept, forged(last)))
+        if hasattr(answer, "receipt"):
+            return replace(answer, receipt=forged(answer.receipt))
+        return forged(answer)
+
+    return forge
+
+
+async def test_who_pinned_a_key_that_is_retired_follows_its_successor(tmp_path: Path) -> None:
+    async with serving(tmp_path) as server:
+        sold = await Sold.once(server)
+        old = server.service.keyring.public(Purpose.JOURNAL)
+    new = retire(tmp_path / "keys", Purpose.JOURNAL, os.urandom)
+    async with serving(tmp_path) as server:
+        # The first thing that is written has the new key sign a head.
+        await server.organisation("operator", "Operator Two")
+        followed = await sold.told({old.thumbprint: old}, server=server)
+        pinned = await sold.told({new.thumbprint: new}, server=server)
+        strange = await sold.told({STRANGER.thumbprint: STRANGER}, server=server)
+
+    assert followed == pinned == all_proven()
+    assert "proven" not in strange.values()
+
+
+async def test_without_pins_the_keys_that_are_published_first_are_believed(tmp_path: Path) -> None:
+    async with serving(tmp_path) as server:
+        sold = await Sold.once(server)
+        for role, what in ROWS:
+            holder = role(sold.holders[role].connection)
+            await sold.asked(holder, what)
+            assert (await holder.platform_keys()).keys() == (
+                await server.connect().platform_keys()
+            ).keys()
+
+
+async def test_a_document_under_another_s_hash_is_not_believed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with serving(tmp_path) as server:
+        shop = await Shop.opened(server)
+        quote = await shop.buyer.quote(shop.listing_id, {"page": 1})
+        card, terms = (str(quote.document[f"{name}_sha256"]) for name in ("rate_card", "terms"))
+        call = shop.vendor.connection.call
+
+        async def swapped(operation: Operation[Any, Any], ask: Any) -> Any:
+            return await call(operation, replace(ask, sha256=terms))
+
+        assert (await shop.vendor.document(card))["card_id"] == "pages"
+        monkeypatch.setattr(shop.vendor.connection, "call", swapped)
+        with pytest.raises(Unverified, match="is another"):
+            await shop.vendor.document(card)
+
+
+@pytest.mark.parametrize("role", [*HOLDERS, Admin])
+async def test_a_home_gives_its_own_role_the_keys_that_are_pinned_there(
+    tmp_path: Path, role: type[Pinning]
+) -> None:
+    home = home_of(role, tmp_path)
+
+    async with role.from_env({"FARTHING_HOME": str(tmp_path)}) as opened:
+        assert dict(await opened.platform_keys()) == {STRANGER.thumbprint: STRANGER}
+        assert opened.connection.principal == "org_1"
+        assert opened.connection.signer is not None
+        assert opened.connection.signer.thumbprint == home.key().thumbprint
+    for other in (*HOLDERS, Admin):
+        if other is role:
+            continue
+        with pytest.raises(Unverified, match="FARTHING_HOME names one"):
+            async with other.from_home(home):
+                pass
+
+
+async def test_a_vendor_acts_by_its_metering_key_only_where_no_other_lies(tmp_path: Path) -> None:
+    home = home_of(Vendor, tmp_path)
+    metering = keep_key(home.metering_key_path).thumbprint
+
+    async with Vendor.from_home(home) as serving_machine:
+        assert serving_machine.signer.thumbprint == metering
+    assert not home.key_path.exists()
+    main = home.key().thumbprint
+    async with Vendor.from_home(home) as vendor:
+        assert vendor.signer.thumbprint == main
+
+
+def home_of(role: type[Pinning], path: Path) -> Home:
+    """A directory of a role, in which the stranger's key is pinned."""
+    assert role.role is not None
+    home = Home(path)
+    home.save_profile(
+        Profile(
+            url="http://127.0.0.1:1",
+            platform_keys=(STRANGER.jwk(),),
+            principal_id="org_1",
+            organisation_id="org_1",
+            role=role.role.value,
+        )
+    )
+    return home

@@ -289,6 +289,21 @@ def test_nobody_is_judged_while_what_is_due_cannot_be_read(
     assert b"expire_hold" in records_of(store)[2]
 
 
+def test_nobody_is_judged_while_more_is_due_than_a_batch_takes(store: Faulty) -> None:
+    clock = Clock()
+    opened = bank.stepper(store, limits=Limits(batch_max=2), now_us=clock)
+    opened.open()
+    opened.step([fund(3)])
+    for key in "abc":
+        opened.step([hold(1, key, expires_at_us=START_US + 90_000)])
+    clock.now_us = START_US + 90_000
+
+    replies = [opened.step([hold(3, "d")]), opened.step([hold(3, "d")])]
+
+    assert [codes(each) for each in replies] == [[], [None]]
+    assert [b"expire_hold" in data for data in records_of(store)[4:]] == [True] * 3 + [False]
+
+
 def test_the_standing_after_the_batch_comes_with_money_moving_outcomes_only(
     opened: Stepper[Bank],
 ) -> None:

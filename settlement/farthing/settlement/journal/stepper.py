@@ -200,8 +200,8 @@ class Stepper(Generic[State]):
         """Do commands in order, as one batch, after whatever is due.
 
         Returns:
-            What to tell each of them, now that it is durable. Fewer than were given when the batch
-            was full before.
+            What to tell each of them, now that it is durable. Fewer than were given, or none, when
+            the batch was full before.
 
         Raises:
             Broken: an invariant does not hold; nothing can be done any more.
@@ -214,8 +214,13 @@ class Stepper(Generic[State]):
         self._sound = False
         draft = Draft(self._chain)
         judged: list[_Judged | Refused] = []
-        if not self._do_due(draft, now_us):
-            # What is due comes first: nobody is judged by what should not be so any more.
+        # What is due comes first: nobody is judged by what should not be so any more.
+        try:
+            if not self._do_due(draft, now_us):
+                commands = ()
+        except Unreadable:
+            logger.exception("storage could not be read for what is due")
+            self._nothing_due = True
             judged, commands = [Refused(unavailable()) for _ in commands], ()
         for command in commands:
             if draft.size_bytes >= self._limits.batch_bytes_max:
@@ -253,22 +258,23 @@ class Stepper(Generic[State]):
         return page
 
     def _do_due(self, draft: Draft, now_us: int) -> bool:
-        """Do what is due; False where storage cannot be read for the next of it."""
-        for _ in range(self._limits.batch_max):
-            try:
-                command = self._machine.due(self._state, now_us)
-                self._nothing_due = command is None
-                if command is None:
-                    return True
-                record = self._machine.decide(self._state, command, now_us)
-            except Unreadable:
-                logger.exception("storage could not be read for what is due")
-                self._nothing_due = True
-                return False
+        """Do what is due; False where more of it is left than a batch takes.
+
+        Raises:
+            Unreadable: storage cannot be read for the next of it.
+        """
+        for count in range(self._limits.batch_max + 1):
+            command = self._machine.due(self._state, now_us)
+            self._nothing_due = command is None
+            if command is None:
+                return True
+            if count == self._limits.batch_max:
+                break
+            record = self._machine.decide(self._state, command, now_us)
             if not isinstance(record, Record):
                 raise Broken(f"{command.operation} is due and was not done: {record}")
             self._apply(draft, record, self._chain.bytes_of(record), tuple(self._rows(record)))
-        return True
+        return False
 
     def _judge(self, command: Command, draft: Draft, now_us: int) -> _Judged | Refused:
         try:

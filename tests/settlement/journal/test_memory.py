@@ -237,6 +237,21 @@ def test_no_charge_stays_in_memory_for_its_window(tmp_path: Path) -> None:
     engine.close()
 
 
+def test_a_window_that_is_over_is_in_no_snapshot_whoever_takes_it(tmp_path: Path) -> None:
+    room = life(1, 120)
+    store = SqliteStore(tmp_path / "journal.sqlite")
+    clock = [EPOCH_US]
+    engine = lived(room, store, clock, tmp_path / "keys")
+    clock[0] += 400 * DAY_US
+    engine.step([])
+
+    recovered = recover(store, MACHINE, origin=ORIGIN, keys=(JOURNAL.public,))
+
+    assert len(room.state.charges) > 9
+    assert recovered.state.windows == []
+    engine.close()
+
+
 def test_a_packed_state_is_the_state(tmp_path: Path) -> None:
     room = life(5, 200)
     store = MemoryStore()

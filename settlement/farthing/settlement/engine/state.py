@@ -250,6 +250,18 @@ def _put_charge(state: State, charge: Charge, seq: int) -> None:
     state.charges.put(charge.charge_id, charge, settled_by=settled_by)
     if charge.status == "pending":
         heapq.heappush(state.windows, (charge.window_closes_at_us, charge.charge_id))
+    elif charge.status == "payable":
+        _drop_windows(state)
+
+
+def _drop_windows(state: State) -> None:
+    """Drop the first windows, of charges that have just settled and of disputed ones before them.
+
+    Charges settle in this order, so that whoever only reads records keeps no window that is over.
+    """
+    windows, kept = state.windows, state.charges.kept
+    while windows and (first := kept(windows[0][1])) is not None and first.status != "pending":
+        heapq.heappop(windows)
 
 
 def _put_session(state: State, session: Session, seq: int) -> None:

@@ -73,7 +73,13 @@ def test_what_is_allowed_never_leads_beyond_a_limit(
         now_us=NOW_US,
     )
 
-    assert allowed == (units <= per_call and spent + units <= per_day)
+    assert allowed == (units <= per_call and units <= max(per_day - spent, 0))
+
+
+def test_what_costs_nothing_is_allowed_where_the_day_was_limited_below_what_is_spent() -> None:
+    reasons = decide(GRANT, purchase_of(units=0), frozen=False, spent_units=10**18, now_us=NOW_US)
+
+    assert reasons == ()
 
 
 def test_a_standing_refuses_for_want_of_money_besides_authority() -> None:

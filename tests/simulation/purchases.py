@@ -46,7 +46,7 @@ def forbids(
         if per_call_units > int(grant["per_call_units_max"]):
             yield "per_call_limit_exceeded"
         spent = books.spent.get((grant["grant_id"], day(record["at_us"])), 0)
-        if units > int(grant["per_day_units_max"]) - spent:
+        if units > max(int(grant["per_day_units_max"]) - spent, 0):
             yield "budget_exceeded"
     if units > _to_spend(books, agreement["operator_id"], asset, record["at_us"]):
         yield "insufficient_funds"

@@ -57,10 +57,10 @@ class Code(StrEnum):
     NOT_PERMITTED = "not_permitted"
     KEY_EXPIRED = "key_expired"
     IDEMPOTENCY_CONFLICT = "idempotency_conflict"
+    REGISTRATION_PENDING = "registration_pending"
     NOT_FOUND = "not_found"
     STALE = "stale"
     # Final business refusals.
-    REGISTRATION_PENDING = "registration_pending"
     ALREADY_REGISTERED = "already_registered"
     LISTING_INVALID = "listing_invalid"
     LISTING_UNAVAILABLE = "listing_unavailable"
@@ -121,7 +121,7 @@ class Code(StrEnum):
     @property
     def remembered(self) -> bool:
         """Whether the refusal is final for its key and answered again (spec/idempotency.md)."""
-        return self.precedence >= Code.REGISTRATION_PENDING.precedence and self not in _FORGOTTEN
+        return self.precedence >= Code.ALREADY_REGISTERED.precedence and self not in _FORGOTTEN
 
 
 class Severity(StrEnum):
@@ -218,7 +218,7 @@ _RETRYABLE = frozenset({
     Code.ANSWER_AWAITED, Code.PROCESSOR_FAILED, Code.INTERNAL_ERROR,
 })  # fmt: skip
 _FORGOTTEN = frozenset({
-    Code.REGISTRATION_PENDING, Code.ANSWER_AWAITED, Code.VENDOR_FAILED, Code.RESULT_EXPIRED,
+    Code.ANSWER_AWAITED, Code.VENDOR_FAILED, Code.RESULT_EXPIRED,
     Code.LOCAL_LIMIT_EXCEEDED, Code.PROCESSOR_FAILED, Code.INTERNAL_ERROR,
 })  # fmt: skip
 _PRECEDENCE = {code: place for place, code in enumerate(Code)}

@@ -65,14 +65,15 @@ def decide(
                 asset=grant.asset,
             )
         )
-    remaining_units = grant.per_day_units_max - spent_units
+    # A limit set below what is spent leaves nothing, not less: what costs nothing is still free.
+    remaining_units = max(grant.per_day_units_max - spent_units, 0)
     if purchase.units > remaining_units:
         reasons.append(
             refuse(
                 Code.BUDGET_EXCEEDED,
                 path="amount",
                 required=format_units(purchase.units, purchase.asset),
-                remaining=format_units(max(remaining_units, 0), grant.asset),
+                remaining=format_units(remaining_units, grant.asset),
                 asset=grant.asset,
             )
         )

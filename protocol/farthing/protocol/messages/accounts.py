@@ -136,7 +136,12 @@ FUND_ACCOUNT = Operation(
     answer=Funding,
     effect=Effect.MOVES_MONEY,
     roles=frozenset({Role.TREASURER}),
-    codes=(Code.INVALID_AMOUNT, Code.NOT_FOUND, Code.AMOUNT_OVERFLOW),
+    codes=(
+        Code.INVALID_AMOUNT,
+        Code.NOT_FOUND,
+        Code.AMOUNT_OVERFLOW,
+        Code.ACCOUNT_CLOSED,
+    ),
 )
 GET_BALANCE = Operation(
     name="get_balance",

@@ -283,8 +283,8 @@ ROTATE_KEY = Operation(
     codes=(
         Code.INVALID_ARGUMENT,
         Code.NOT_FOUND,
-        Code.SIGNATURE_INVALID,
         Code.ALREADY_REGISTERED,
+        Code.SIGNATURE_INVALID,
     ),
 )
 ADD_KEY = Operation(
@@ -295,7 +295,12 @@ ADD_KEY = Operation(
     answer=KeyState,
     effect=Effect.WRITES,
     roles=frozenset({Role.VENDOR}),
-    codes=(Code.INVALID_ARGUMENT, Code.SIGNATURE_INVALID, Code.ALREADY_REGISTERED),
+    codes=(
+        Code.INVALID_ARGUMENT,
+        Code.NOT_PERMITTED,
+        Code.ALREADY_REGISTERED,
+        Code.SIGNATURE_INVALID,
+    ),
 )
 LIST_KEYS = Operation(
     name="list_keys",
@@ -334,7 +339,7 @@ UNFREEZE = Operation(
     answer=FreezeState,
     effect=Effect.WRITES,
     roles=frozenset({Role.OPERATOR, Role.ADMIN}),
-    codes=(Code.NOT_FOUND,),
+    codes=(Code.NOT_PERMITTED, Code.NOT_FOUND),
 )
 LIST_AGENTS = Operation(
     name="list_agents",

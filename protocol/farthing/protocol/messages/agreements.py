@@ -191,6 +191,7 @@ ACCEPT_TERMS = Operation(
     effect=Effect.WRITES,
     roles=frozenset({Role.BUYER}),
     codes=(
+        Code.INVALID_ARGUMENT,
         Code.NOT_FOUND,
         Code.LISTING_UNAVAILABLE,
         Code.SIGNATURE_INVALID,

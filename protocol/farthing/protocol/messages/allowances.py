@@ -137,7 +137,7 @@ APPROVE_ALLOWANCE = Operation(
     answer=Allowance,
     effect=Effect.WRITES,
     roles=frozenset({Role.OPERATOR, Role.VENDOR}),
-    codes=(Code.NOT_FOUND, Code.AGREEMENT_ENDED),
+    codes=(Code.NOT_PERMITTED, Code.NOT_FOUND, Code.AGREEMENT_ENDED),
 )
 GET_ALLOWANCE = Operation(
     name="get_allowance",

@@ -197,11 +197,11 @@ REFUND_CHARGE = Operation(
     effect=Effect.MOVES_MONEY,
     roles=frozenset({Role.VENDOR}),
     codes=(
-        Code.NOT_FOUND,
         Code.INVALID_AMOUNT,
+        Code.NOT_FOUND,
         Code.ASSET_MISMATCH,
-        Code.INSUFFICIENT_FUNDS,
         Code.REFUND_EXCEEDS_CHARGE,
+        Code.INSUFFICIENT_FUNDS,
     ),
 )
 EXPLAIN_CHARGE = Operation(

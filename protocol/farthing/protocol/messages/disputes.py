@@ -147,7 +147,12 @@ SUBMIT_EVIDENCE = Operation(
     answer=Dispute,
     effect=Effect.MOVES_MONEY,
     roles=frozenset({Role.VENDOR}),
-    codes=(Code.NOT_FOUND, Code.DISPUTE_WINDOW_CLOSED, Code.DISPUTE_DECIDED),
+    codes=(
+        Code.INVALID_ARGUMENT,
+        Code.NOT_FOUND,
+        Code.DISPUTE_DECIDED,
+        Code.DISPUTE_WINDOW_CLOSED,
+    ),
 )
 GET_DISPUTE_STATUS = Operation(
     name="get_dispute_status",

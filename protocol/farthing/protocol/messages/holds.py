@@ -177,10 +177,11 @@ PLACE_HOLD = Operation(
         Code.NOT_FOUND,
         Code.AGREEMENT_ENDED,
         Code.USAGE_INVALID,
+        Code.AMOUNT_OVERFLOW,
         *AUTHORITY_CODES,
         Code.ALLOWANCE_EXCEEDED,
+        Code.ACCOUNT_CLOSED,
         Code.INSUFFICIENT_FUNDS,
-        Code.AMOUNT_OVERFLOW,
     ),
 )
 CAPTURE_HOLD = Operation(
@@ -199,6 +200,7 @@ CAPTURE_HOLD = Operation(
         Code.ANSWER_AWAITED,
         Code.DELIVERY_INVALID,
         Code.USAGE_INVALID,
+        Code.AMOUNT_OVERFLOW,
         Code.CAPTURE_EXCEEDS_HOLD,
     ),
     purposes=frozenset({KeyPurpose.METERING}),

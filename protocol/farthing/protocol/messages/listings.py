@@ -152,7 +152,7 @@ PUBLISH_LISTING = Operation(
     answer=Publication,
     effect=Effect.WRITES,
     roles=frozenset({Role.VENDOR}),
-    codes=(Code.LISTING_INVALID, Code.SIGNATURE_INVALID, Code.NOT_FOUND, Code.STALE),
+    codes=(Code.NOT_FOUND, Code.STALE, Code.LISTING_INVALID, Code.SIGNATURE_INVALID),
 )
 WITHDRAW_LISTING = Operation(
     name="withdraw_listing",

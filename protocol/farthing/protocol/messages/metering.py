@@ -113,7 +113,7 @@ GET_CALL_RECEIPT = Operation(
     answer=CallReceipt,
     effect=Effect.READS,
     roles=_PARTIES,
-    codes=(Code.NOT_FOUND, Code.UNAVAILABLE),
+    codes=(Code.UNAVAILABLE, Code.NOT_FOUND),
 )
 LIST_REJECTED_USAGE = Operation(
     name="list_rejected_usage",
@@ -123,5 +123,5 @@ LIST_REJECTED_USAGE = Operation(
     answer=RejectedUsages,
     effect=Effect.READS,
     roles=_PARTIES,
-    codes=(Code.INVALID_ARGUMENT, Code.UNAVAILABLE),
+    codes=(Code.UNAVAILABLE, Code.INVALID_ARGUMENT),
 )

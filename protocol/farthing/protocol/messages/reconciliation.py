@@ -254,5 +254,5 @@ RECONCILE_USAGE = Operation(
     answer=UsageReconciliation,
     effect=Effect.READS,
     roles=frozenset({Role.BUYER, Role.OPERATOR, Role.VENDOR}),
-    codes=(Code.NOT_FOUND, Code.INVALID_ARGUMENT, Code.SIGNATURE_INVALID, Code.UNAVAILABLE),
+    codes=(Code.UNAVAILABLE, Code.INVALID_ARGUMENT, Code.NOT_FOUND, Code.SIGNATURE_INVALID),
 )

@@ -201,11 +201,11 @@ OPEN_SESSION = Operation(
         Code.INVALID_AMOUNT,
         Code.NOT_FOUND,
         Code.AGREEMENT_ENDED,
+        Code.AMOUNT_OVERFLOW,
         *AUTHORITY_CODES,
         Code.ASSET_MISMATCH,
         Code.ACCOUNT_CLOSED,
         Code.INSUFFICIENT_FUNDS,
-        Code.AMOUNT_OVERFLOW,
     ),
 )
 TOP_UP_SESSION = Operation(
@@ -221,11 +221,11 @@ TOP_UP_SESSION = Operation(
         Code.NOT_FOUND,
         Code.AGREEMENT_ENDED,
         Code.SESSION_CLOSED,
+        Code.AMOUNT_OVERFLOW,
         *AUTHORITY_CODES,
         Code.ASSET_MISMATCH,
         Code.ACCOUNT_CLOSED,
         Code.INSUFFICIENT_FUNDS,
-        Code.AMOUNT_OVERFLOW,
     ),
 )
 CLOSE_SESSION = Operation(
@@ -247,12 +247,7 @@ REPORT_USAGE = Operation(
     effect=Effect.MOVES_MONEY,
     raw=RawMember(name="batch", media_type=BATCH_MEDIA_TYPE, characters_max=BATCH_BYTES_MAX),
     roles=frozenset({Role.VENDOR}),
-    codes=(
-        Code.SIGNATURE_INVALID,
-        Code.SESSION_CLOSED,
-        Code.USAGE_INVALID,
-        Code.AMOUNT_OVERFLOW,
-    ),
+    codes=(Code.SIGNATURE_INVALID, Code.SESSION_CLOSED, Code.USAGE_INVALID),
     purposes=frozenset({KeyPurpose.METERING}),
 )
 GET_SESSION = Operation(

@@ -29,6 +29,7 @@ __all__ = [
     "Rating",
     "RatingCode",
     "RatingError",
+    "first_fault",
     "line_document",
     "parse_line",
     "price_at",
@@ -160,6 +161,20 @@ def rate(card: RateCard | CompiledCard, position: Position, usage: Mapping[str, 
     if total_units > INT64_MAX:
         raise RatingError(RatingCode.AMOUNT_OVERFLOW)
     return Rating(tuple(lines), total_units, position_after)
+
+
+def first_fault(
+    card: RateCard | CompiledCard, position: Position, usage: Mapping[str, int]
+) -> RatingError | None:
+    """The first fault in precedence that any meter has; None where each can be rated by itself."""
+    faults: list[RatingError] = []
+    for meter in sorted(usage):
+        try:
+            rate(card, position, {meter: usage[meter]})
+        except RatingError as error:
+            faults.append(error)
+    order = list(RatingCode)
+    return min(faults, key=lambda fault: order.index(fault.code), default=None)
 
 
 def line_document(line: Line) -> dict[str, Json]:

@@ -31,7 +31,14 @@ from farthing.protocol.messages.agreements import (
     TerminateAgreement,
 )
 from farthing.protocol.messages.listings import Document
-from farthing.protocol.rating import RateCard, Rating, RatingCode, RatingError, rate
+from farthing.protocol.rating import (
+    RateCard,
+    Rating,
+    RatingCode,
+    RatingError,
+    first_fault,
+    rate,
+)
 from farthing.protocol.signatures import Typ, sign_detached
 from farthing.protocol.terms import Terms
 from farthing.protocol.times import SECOND_US, format_time
@@ -205,7 +212,8 @@ def _rated(card: RateCard, position: dict[str, int], workload: dict[str, int]) -
         raise Refused(refuse(Code.USAGE_INVALID, path="workload"))
     try:
         return rate(card, position, workload)
-    except RatingError as error:
+    except RatingError as found:
+        error = first_fault(card, position, workload) or found
         overflow = error.code is RatingCode.AMOUNT_OVERFLOW
         code = Code.AMOUNT_OVERFLOW if overflow else Code.USAGE_INVALID
         raise Refused(refuse(code, path="workload", message=str(error))) from error

@@ -49,12 +49,12 @@ def accept(state: State, call: Call) -> Draft | Refusal:
     body = call.command.body
     assert isinstance(body, Acceptance)
     quote = body.quote
-    listing = state.listings.get(quote.listing_id)
-    if listing is None or quote.buyer_id != call.principal_id:
-        return refuse(Code.NOT_FOUND, path="quote.listing_id")
     if quote.agreement_id is not None or quote.position:
         # A price from an agreement's position is that agreement's; a new one starts at nothing.
         return refuse(Code.INVALID_ARGUMENT, path="quote.agreement_id")
+    listing = state.listings.get(quote.listing_id)
+    if listing is None or quote.buyer_id != call.principal_id:
+        return refuse(Code.NOT_FOUND, path="quote.listing_id")
     if listing.state != "active":
         return refuse(Code.LISTING_UNAVAILABLE, path="quote.listing_id")
     if call.now_us >= quote.expires_at_us:

@@ -45,8 +45,10 @@ def propose(state: State, call: Call) -> Draft | Refusal:
     body = call.command.body
     assert isinstance(body, ProposeAllowance)
     agreement = _partys_agreement(state, call, body.agreement_id)
-    if isinstance(agreement, Refusal):
-        return agreement
+    if agreement is None:
+        return refuse(Code.NOT_FOUND, path="agreement_id")
+    if agreement.status != "in_force":
+        return refuse(Code.AGREEMENT_ENDED, path="agreement_id")
     meters = {each.meter for each in state.cards[agreement.rate_card_sha256].dimensions}
     for name, limits in (("per_day", body.per_day), ("in_all", body.in_all)):
         for place, each in enumerate(limits):
@@ -78,8 +80,8 @@ def approve(state: State, call: Call) -> Draft | Refusal:
     body = call.command.body
     assert isinstance(body, ApproveAllowance)
     agreement = _partys_agreement(state, call, body.agreement_id)
-    if isinstance(agreement, Refusal):
-        return agreement
+    if agreement is None:
+        return refuse(Code.NOT_FOUND, path="agreement_id")
     allowance = state.allowances.get(agreement.agreement_id)
     proposed = allowance.proposed if allowance else None
     if allowance is None or proposed is None or proposed.allowance_id != body.allowance_id:
@@ -87,6 +89,8 @@ def approve(state: State, call: Call) -> Draft | Refusal:
     by_vendor = proposed.proposed_by == agreement.vendor_id
     if call.principal_id != (agreement.operator_id if by_vendor else agreement.vendor_id):
         return refuse(Code.NOT_PERMITTED, path="allowance_id")
+    if agreement.status != "in_force":
+        return refuse(Code.AGREEMENT_ENDED, path="agreement_id")
     limits = replace(proposed, approved_by=call.principal_id, approved_at_us=call.now_us)
     held = allowance.held if allowance.limits else _held(state, agreement.agreement_id)
     return _changed(replace(allowance, limits=limits, proposed=None, held=held))
@@ -208,14 +212,10 @@ def allowance_use(
     )
 
 
-def _partys_agreement(state: State, call: Call, agreement_id: str) -> Agreement | Refusal:
+def _partys_agreement(state: State, call: Call, agreement_id: str) -> Agreement | None:
     agreement = state.agreements.get(agreement_id)
     parties = (agreement.buyer_id, agreement.operator_id, agreement.vendor_id) if agreement else ()
-    if agreement is None or call.principal_id not in parties:
-        return refuse(Code.NOT_FOUND, path="agreement_id")
-    if agreement.status != "in_force":
-        return refuse(Code.AGREEMENT_ENDED, path="agreement_id")
-    return agreement
+    return agreement if call.principal_id in parties else None
 
 
 def _counted(

@@ -41,11 +41,11 @@ def refund(state: State, call: Call) -> Draft | Refusal:
     """Give back part or all of a charge, with the platform's fee on it."""
     body = call.command.body
     assert isinstance(body, RefundCharge)
+    if body.amount.units <= 0:
+        return refuse(Code.INVALID_AMOUNT, path="amount.amount")
     charge = state.charges.get(body.charge_id)
     if charge is None or charge.vendor_id != call.principal_id:
         return refuse(Code.NOT_FOUND, path="charge_id")
-    if body.amount.units <= 0:
-        return refuse(Code.INVALID_AMOUNT, path="amount.amount")
     if body.amount.asset != charge.asset:
         return refuse(Code.ASSET_MISMATCH, path="amount.asset")
     return give_back(state, call, charge, body.amount.units, path="amount.amount")

@@ -26,6 +26,7 @@ from farthing.protocol.rating import (
     RateCard,
     RatingCode,
     RatingError,
+    first_fault,
     line_document,
     parse_line,
     rate,
@@ -350,7 +351,8 @@ def _rate(
     card = state.cards[agreement.rate_card_sha256]
     try:
         return _price(card, tuple(position.items()), tuple(usage.items()))
-    except RatingError as error:
+    except RatingError as found:
+        error = first_fault(card, position, usage) or found
         if error.code is RatingCode.AMOUNT_OVERFLOW:
             return refuse(Code.AMOUNT_OVERFLOW, path=path)
         return refuse(Code.USAGE_INVALID, path=path, message=str(error))

@@ -101,6 +101,8 @@ def set_partner(state: State, call: Call) -> Draft | Refusal:
     """Name who brought a vendor's or a listing's trade; binds the agreements made from now on."""
     body = call.command.body
     assert isinstance(body, SetPartner)
+    if body.ppm + state.fee_ppm > PPM:
+        return refuse(Code.INVALID_ARGUMENT, path="ppm", required=str(PPM - state.fee_ppm))
     vendor_id = body.subject_id
     listing = state.listings.get(body.subject_id)
     if listing is not None:
@@ -113,8 +115,6 @@ def set_partner(state: State, call: Call) -> Draft | Refusal:
         return refuse(Code.NOT_FOUND, path="partner_id")
     if body.partner_id == vendor_id:
         return refuse(Code.INVALID_ARGUMENT, path="partner_id")
-    if body.ppm + state.fee_ppm > PPM:
-        return refuse(Code.INVALID_ARGUMENT, path="ppm", required=str(PPM - state.fee_ppm))
     after = Partner(partner_id=body.partner_id, ppm=body.ppm)
     before = state.partners.get(body.subject_id)
     return Draft(changed=(change("partner", body.subject_id, after, before),))

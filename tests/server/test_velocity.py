@@ -70,6 +70,15 @@ def test_a_clock_that_is_set_back_makes_nobody_wait_for_more_than_a_whole_quota(
     assert taken(lambda: quota.take("one", back_us + 2 * SECOND_US)) == 10
 
 
+def test_a_clock_that_is_set_back_makes_no_debt_longer_either() -> None:
+    quota = Quota(b"key", 10, 2)
+    quota.spend("one", NOW_US)
+    back_us = NOW_US - 3600 * SECOND_US
+
+    assert 0 < quota.wait_us("one", back_us) <= 2 * SECOND_US
+    assert quota.wait_us("one", back_us + 2 * SECOND_US) == 0
+
+
 def test_who_owes_waits_until_it_is_refilled_and_never_for_more_than_a_whole_quota() -> None:
     quota = Quota(b"key", 10, 2)
     for _ in range(11):
@@ -112,6 +121,16 @@ def test_an_agent_that_is_slowed_takes_nothing_from_its_organisation() -> None:
         velocity.take(AGENT, NOW_US)
 
     assert taken(lambda: velocity.take(SIBLING, NOW_US)) == 100
+
+
+def test_an_agent_that_owes_its_share_of_refusals_takes_nothing_from_its_organisation() -> None:
+    velocity = Velocity(refusals_per_second=2)
+    # All of them were on their way before the first was refused.
+    for _ in range(1000):
+        velocity.refused(AGENT, Code.BUDGET_EXCEEDED, NOW_US)
+
+    assert velocity.refuse_write(AGENT, NOW_US) is not None
+    assert velocity.refuse_write(SIBLING, NOW_US) is None
 
 
 def test_refusals_for_good_slow_the_writes_of_who_causes_them() -> None:

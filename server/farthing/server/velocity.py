@@ -82,7 +82,12 @@ class Quota:
         until_us = self._until_us.get(name)
         if until_us is None:
             until_us = self._before.get(name, 0)
-        return until_us - now_us if until_us > now_us else 0
+        used_us = until_us - now_us
+        if used_us > 2 * self._whole_us:
+            # Nobody owes as much: the clock was set back.
+            used_us = self._whole_us
+            self._until_us[name] = now_us + used_us
+        return max(used_us, 0)
 
     def _cost_us(self, count: int) -> int:
         return min(count, self._most) * self._step_us
@@ -156,8 +161,10 @@ class Velocity:
         if caller.role is not Role.BUYER:
             self._refusals.own.spend(caller.principal_id, now_us)
         else:
+            # What was on its way beyond its own share takes nothing of what its organisation has.
+            if not self._refusals.agents.wait_us(caller.principal_id, now_us):
+                self._refusals.organisations.spend(caller.organisation_id, now_us)
             self._refusals.agents.spend(caller.principal_id, now_us)
-            self._refusals.organisations.spend(caller.organisation_id, now_us)
 
 
 class _Shares:

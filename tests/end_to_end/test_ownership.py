@@ -3,8 +3,9 @@
 Two whole tenants, every operation, every id field; nothing moves whatever is asked.
 """
 
+import re
 import typing
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,7 +17,9 @@ from farthing.clients.transport import Connection
 from farthing.protocol import wire
 from farthing.protocol.contracts import DeliveryRecord
 from farthing.protocol.errors import Code, Refused
+from farthing.protocol.gateways import GATEWAY_SCHEMA
 from farthing.protocol.messages import allowances, treasury
+from farthing.protocol.messages.metering import LIST_REJECTED_USAGE, ListRejectedUsage
 from farthing.protocol.messages.operations import OPERATIONS, AnyOperation
 from farthing.protocol.messages.sessions import OPEN_SESSION, REPORT_USAGE, OpenSession
 from farthing.protocol.wire import Money, Role, Usage
@@ -44,6 +47,10 @@ ABSENT = "00000000000000000000000000"
 PUBLIC = {"lst"}
 # Usage that is nobody's is counted, so its refusal is one that is remembered.
 REMEMBERED = {"report_usage"}
+# What was never taken is listed by the id that its sender gave it, whosever that is.
+FILTERED = {"list_rejected_usage"}
+# A reference that can be left empty is known by its pattern alone.
+EMPTY = re.compile(r"pattern='\^\(([a-z]{3})_")
 
 
 class Target(NamedTuple):
@@ -55,7 +62,7 @@ class Target(NamedTuple):
 def targets() -> Iterator[Target]:
     for operation in OPERATIONS.values():
         # A newcomer names the operator it wants to belong to: any operator, that then approves.
-        if Role.NEWCOMER in operation.roles or operation.name in REMEMBERED:
+        if Role.NEWCOMER in operation.roles or operation.name in REMEMBERED | FILTERED:
             continue
         hints = typing.get_type_hints(operation.ask, include_extras=True)
         for field in fields(operation.ask):
@@ -64,6 +71,8 @@ def targets() -> Iterator[Target]:
             optional = () if typing.get_origin(hint) is tuple else typing.get_args(hint)
             for reference in (hint, *optional):
                 prefix = next((REFERENCES[k] for k in REFERENCES if k == reference), "")
+                if found := EMPTY.search(repr(reference)):
+                    prefix = found[1]
                 if prefix:
                     yield Target(operation, field.name, prefix)
 
@@ -168,6 +177,8 @@ def arguments(target: Target, mine: Tenant, value: str) -> dict[str, Any]:
         "key_thumbprint": signing_key("Agent One").thumbprint,
         "idempotency_key": mine.shop.buyer.connection.new_key(),
     }
+    if target.operation.name == "reconcile_usage":
+        own = {"agreement_id": mine.ids["agr"]} if target.field == "through" else {}
     names = {field.name for field in fields(target.operation.ask)}
     given = {name: own[name] for name in names & own.keys()}
     return {**given, target.field: value}
@@ -238,3 +249,105 @@ async def test_usage_of_a_foreign_session_and_of_none_is_the_same_nobodys(tmp_pa
         assert refusals[0] == refusals[1]
         assert (refusals[0].code, refusals[0].path) == (Code.USAGE_INVALID, "session_id")
         assert (await snapshot(server))[1] == before
+
+
+class Spoilt(NamedTuple):
+    """A call in which something comes before the id, or stands beside it, that is wrong too."""
+
+    operation: str
+    by: Callable[[Shop], Connection]
+    ids: Callable[[Tenant], str]
+    absent: str
+    arguments: Callable[[Tenant, str], dict[str, Any]]
+
+
+def vendor_of(shop: Shop) -> Connection:
+    return shop.vendor.connection
+
+
+def buyer_of(shop: Shop) -> Connection:
+    return shop.buyer.connection
+
+
+def capture(mine: Tenant, value: str) -> dict[str, Any]:
+    target = Target(OPERATIONS["capture_hold"], "hold_id", "hld")
+    return {**arguments(target, mine, value), "delivery_signature": "e30..e30"}
+
+
+def rotate(mine: Tenant, value: str) -> dict[str, Any]:
+    key = {"kty": "OKP", "crv": "Ed25519", "x": signing_key("New").public.jwk()["x"]}
+    new_key = mine.shop.vendor.connection.new_key()
+    return {"key": key, "possession": "e30..e30", "replaces": value, "idempotency_key": new_key}
+
+
+def revoke(mine: Tenant, value: str) -> dict[str, Any]:
+    vendor = mine.shop.vendor.connection
+    named = {"principal_id": vendor.principal, "idempotency_key": vendor.new_key()}
+    return {**named, "key_thumbprint": value}
+
+
+def acknowledged(mine: Tenant, value: str) -> dict[str, Any]:
+    forged = {"session_id": mine.ids["ses"], "voucher": "e30.e30.e30"}
+    return {"agreement_id": mine.ids["agr"], "acknowledged": [forged, {"session_id": value}]}
+
+
+def gateway(mine: Tenant, value: str) -> dict[str, Any]:
+    counted = {"session_id": mine.ids["ses"], "calls": "1", "usage": []}
+    report = {"schema": GATEWAY_SCHEMA, "agreement_id": value, "sessions": [counted]}
+    named = {"agreement_id": mine.ids["agr"], "gateway": report}
+    return {**named, "gateway_signature": "e30..e30"}
+
+
+def quote(mine: Tenant, value: str) -> dict[str, Any]:
+    workload = [{"meter": "minute", "quantity": "1"}]
+    return {"listing_id": mine.ids["lst"], "workload": workload, "agreement_id": value}
+
+
+SPOILT = (
+    Spoilt("capture_hold", vendor_of, lambda of: of.ids["hld"], f"hld_{ABSENT}", capture),
+    Spoilt("rotate_key", vendor_of, lambda of: of.shop.vendor.signer.thumbprint, "A" * 43, rotate),
+    Spoilt("revoke_key", vendor_of, lambda of: of.shop.vendor.signer.thumbprint, "A" * 43, revoke),
+    Spoilt("reconcile_usage", buyer_of, lambda of: of.ids["ses"], f"ses_{ABSENT}", acknowledged),
+    Spoilt("reconcile_usage", vendor_of, lambda of: of.ids["agr"], f"agr_{ABSENT}", gateway),
+    Spoilt("get_quote", buyer_of, lambda of: of.ids["agr"], f"agr_{ABSENT}", quote),
+)
+
+
+async def test_nothing_else_that_is_wrong_tells_a_foreign_id_from_an_absent_one(
+    tmp_path: Path,
+) -> None:
+    async with serving(tmp_path) as server:
+        mine, theirs = await tenant(server, "One"), await tenant(server, "Two")
+        await mine.shop.vendor.withdraw(mine.shop.listing_id, "over")
+        before = await snapshot(server)
+        for each in SPOILT:
+            answers = []
+            for value in (each.absent, each.ids(theirs)):
+                with pytest.raises(Refused) as refused:
+                    await each.by(mine.shop).send_raw(
+                        each.operation, each.arguments(mine, value), repeatable=False
+                    )
+                answers.append(refused.value.refusal)
+            assert answers[0] == answers[1], each.operation
+            assert answers[0].code is Code.NOT_FOUND, (each.operation, answers[0])
+        assert await snapshot(server) == before
+
+
+async def test_what_was_never_taken_is_as_little_under_a_foreign_id_as_under_an_absent_one(
+    tmp_path: Path,
+) -> None:
+    async with serving(tmp_path) as server:
+        mine, theirs = await tenant(server, "One"), await tenant(server, "Two")
+        target = Target(REPORT_USAGE, "session_id", "ses")
+        with pytest.raises(Refused):
+            await theirs.shop.vendor.connection.send_raw(
+                "report_usage", arguments(target, theirs, theirs.ids["ses"]), repeatable=False
+            )
+        absent = (f"ses_{ABSENT}", f"agr_{ABSENT}")
+        for session_id, agreement_id in (absent, (theirs.ids["ses"], theirs.ids["agr"])):
+            for ask in (
+                ListRejectedUsage(session_id=session_id),
+                ListRejectedUsage(agreement_id=agreement_id),
+            ):
+                found = await mine.shop.vendor.connection.call(LIST_REJECTED_USAGE, ask)
+                assert (found.rejected, found.reasons) == ((), ())

@@ -42,7 +42,7 @@ from farthing.settlement.engine.principals import (
     registration_answer,
     registration_of,
 )
-from farthing.settlement.engine.questions import ActiveKeys, KeysOf, Lookup, MembersOf
+from farthing.settlement.engine.questions import ActiveKeys, KeyOf, KeysOf, Lookup, MembersOf
 from farthing.settlement.engine.things import Principal
 
 __all__ = [
@@ -93,7 +93,13 @@ async def approve_registration(market: Market, caller: Caller, ask: ApproveRegis
 async def rotate_key(market: Market, caller: Caller, ask: RotateKey) -> Reply:
     """Replace a key of the caller's, given possession of the new one."""
     old = ask.replaces or caller.key_thumbprint
-    facts = _possessed(ask, Typ.ROTATION, old=old, principal=caller.principal_id)
+    try:
+        facts = _possessed(ask, Typ.ROTATION, old=old, principal=caller.principal_id)
+    except Refused as refused:
+        if refused.refusal.code is Code.SIGNATURE_INVALID:
+            # Whose key is to be replaced comes first, whatever was signed.
+            await _own_key(market, caller, old)
+        raise
     return reply(await market.submit(caller, ROTATE_KEY, ask, facts=facts), key_answer)
 
 
@@ -165,6 +171,12 @@ def _possessed(ask: RotateKey | AddKey, typ: Typ, **shown: str) -> dict[str, Jso
     except InvalidSignature as error:
         raise Refused(refuse(Code.SIGNATURE_INVALID, path="possession")) from error
     return {"new_thumbprint": new.thumbprint, "possession": ask.possession}
+
+
+async def _own_key(market: Market, caller: Caller, thumbprint: str) -> None:
+    facts = await market.ask(KeyOf(thumbprint=thumbprint))
+    if facts is None or (facts.principal_id, facts.status) != (caller.principal_id, "active"):
+        raise Refused(refuse(Code.NOT_FOUND, path="replaces"))
 
 
 def _named(market: Market, ask: Registering) -> tuple[Named[Registering], tuple[Kept, ...]]:

@@ -67,14 +67,14 @@ QUOTE_LIFETIME_S = 300
 async def get_quote(market: Market, caller: Caller, ask: GetQuote) -> Reply:
     """An exact price, signed, from the rating position it names. Nothing is recorded."""
     listing = await listing_head(market, ask.listing_id)
-    if listing.state != "active":
-        raise Refused(refuse(Code.LISTING_UNAVAILABLE, path="listing_id"))
     card_sha256, position = listing.rate_card_sha256, cast("dict[str, int]", {})
     if ask.agreement_id is not None:
         agreement = await own(market, caller, Agreement, "agreement_id", ask.agreement_id)
         if agreement.listing_id != ask.listing_id:
             raise Refused(refuse(Code.NOT_FOUND, path="agreement_id"))
         card_sha256, position = agreement.rate_card_sha256, await _position(market, agreement)
+    if listing.state != "active":
+        raise Refused(refuse(Code.LISTING_UNAVAILABLE, path="listing_id"))
     workload = quantities(ask.workload)
     card = await market.ask(Lookup(noun="card", id=card_sha256))
     assert isinstance(card, RateCard)

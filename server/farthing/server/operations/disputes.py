@@ -82,8 +82,8 @@ async def submit_evidence(market: Market, caller: Caller, ask: SubmitEvidence) -
     A body that fits is kept outside the journal for the buyer to fetch, so that a vendor cannot
     win by showing the platform what it withholds from the buyer.
     """
-    dispute = await own(market, caller, Dispute, "dispute_id", ask.dispute_id)
     body = _decoded(ask.body)
+    dispute = await own(market, caller, Dispute, "dispute_id", ask.dispute_id)
     schema = await _output_schema(market, dispute)
     body_sha256 = sha256_hex(body)
     examined = Examined(ask=ask, body_sha256=body_sha256, schema_valid=_fits(body, schema))

@@ -6,6 +6,7 @@ from dataclasses import replace
 from farthing.identity.callers import Caller
 from farthing.protocol.canonical import Json
 from farthing.protocol.contracts import read_delivery
+from farthing.protocol.errors import Code, Refusal, Refused
 from farthing.protocol.ids import AgreementId, HoldId, ListingId, OrganisationId, PrincipalId
 from farthing.protocol.keys import PublicKey
 from farthing.protocol.messages.holds import (
@@ -27,7 +28,7 @@ from farthing.server.market import Market
 from farthing.server.operations.endings import paid_by_platform
 from farthing.server.operations.listings import public_key
 from farthing.server.operations.pages import page_under_agreement
-from farthing.server.operations.replies import Reply, checked, own, reply, with_standing
+from farthing.server.operations.replies import Reply, own, reply, with_standing
 from farthing.settlement.engine.holds import (
     Capture,
     capture_answer,
@@ -60,7 +61,12 @@ async def capture_hold(market: Market, caller: Caller, ask: CaptureHold) -> Repl
     """Capture what was used, given a delivery record that the vendor signed."""
     key = await _signing_key(market, caller, ask.delivery_signature)
     keys = {key.thumbprint: key}
-    delivery = checked(read_delivery(ask.delivery, ask.delivery_signature, keys.get))
+    delivery = read_delivery(ask.delivery, ask.delivery_signature, keys.get)
+    if isinstance(delivery, Refusal):
+        if delivery.code is Code.SIGNATURE_INVALID:
+            # Whose hold it is comes first, whatever was signed.
+            await own(market, caller, Hold, "hold_id", ask.hold_id)
+        raise Refused(delivery)
     if (paid := await paid_by_platform(market, caller, ask.hold_id, delivery)) is not None:
         return paid
     facts: dict[str, Json] = {

@@ -236,13 +236,17 @@ async def _lists(
     if sum(len(each.calls) for each in ask.acknowledged) > ACKNOWLEDGED_MAX:
         text = f"More than {ACKNOWLEDGED_MAX} acknowledgements; ask in parts, with `through`."
         raise Refused(refuse(Code.INVALID_ARGUMENT, path="acknowledged", message=text))
-    listed: dict[str, _Listed] = {}
+    sessions: list[Session] = []
     for place, each in enumerate(ask.acknowledged):
-        path = f"acknowledged.{place}"
-        session = await own(market, caller, Session, f"{path}.session_id", each.session_id)
+        path = f"acknowledged.{place}.session_id"
+        session = await own(market, caller, Session, path, each.session_id)
         is_asked = session.session_id == ask.session_id or not ask.session_id
         if session.agreement_id != span.agreement_id or not is_asked:
-            raise Refused(refuse(Code.NOT_FOUND, path=f"{path}.session_id"))
+            raise Refused(refuse(Code.NOT_FOUND, path=path))
+        sessions.append(session)
+    listed: dict[str, _Listed] = {}
+    for place, (session, each) in enumerate(zip(sessions, ask.acknowledged, strict=True)):
+        path = f"acknowledged.{place}"
         is_within = span.since_us <= session.opened_at_us < span.until_us
         if session.session_id in listed or not is_within:
             raise Refused(refuse(Code.INVALID_ARGUMENT, path=f"{path}.session_id"))

@@ -86,11 +86,6 @@ async def call_service(market: Market, caller: Caller, ask: CallService) -> Repl
 def _checked(market: Market, listing: Listing, ask: CallService) -> str:
     """The digest of arguments that the tool takes; raises `Refused` before anything is held."""
     try:
-        market.vendors.check(listing.interface.url)
-    except NotSent as error:
-        text = f"{error} Nothing is charged."
-        raise Refused(refuse(Code.VENDOR_FAILED, path="interface.url", message=text)) from error
-    try:
         data = canonical_bytes(cast("Json", ask.arguments))
     except InvalidJson as error:
         text = f"What is paid for by digest does not hold this: {error.reason.value}."
@@ -101,6 +96,11 @@ def _checked(market: Market, listing: Listing, ask: CallService) -> str:
     if found := violation(listing.input_schema, ask.arguments):
         path = f"arguments.{found.path}" if found.path else "arguments"
         raise Refused(refuse(Code.INVALID_ARGUMENT, path=path, required=found.keyword))
+    try:
+        market.vendors.check(listing.interface.url)
+    except NotSent as error:
+        text = f"{error} Nothing is charged."
+        raise Refused(refuse(Code.VENDOR_FAILED, path="interface.url", message=text)) from error
     return sha256_hex(data)
 
 

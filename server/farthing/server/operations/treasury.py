@@ -126,10 +126,10 @@ async def list_top_ups(market: Market, caller: Caller, ask: ListTopUps) -> Reply
 async def request_payout(market: Market, caller: Caller, ask: RequestPayout) -> Reply:
     """Set money aside that is to be paid out."""
     processor = _processor(market, ask.processor)
-    if not processor.accepts(ask.amount.asset, ask.amount.units):
-        raise Refused(refuse(Code.INVALID_AMOUNT, path="amount.amount"))
     if not processor.knows(ask.destination):
         raise Refused(refuse(Code.INVALID_ARGUMENT, path="destination"))
+    if not processor.accepts(ask.amount.asset, ask.amount.units):
+        raise Refused(refuse(Code.INVALID_AMOUNT, path="amount.amount"))
     return reply(await market.submit(caller, REQUEST_PAYOUT, ask), payout_answer)
 
 
@@ -141,11 +141,11 @@ async def send_payout(market: Market, caller: Caller, ask: SendPayout) -> Reply:
         if await _status(market, "payout", payout.payout_id) != "sent":
             # It was paid or given up since: to ask for it again could pay it twice.
             return reply(outcome, payout_answer)
-        if market.now_us() - outcome.record.at_us > ASKED_AGAIN_US:
-            raise Refused(refuse(Code.PAYMENT_RESOLVED, path="payout_id", message=_LOOK_IT_UP))
         vendor = await market.ask(Lookup(noun="principal", id=payout.organisation_id))
         if isinstance(vendor, Principal) and vendor.frozen_by:
             raise Refused(refuse(Code.FROZEN, path="payout_id"))
+        if market.now_us() - outcome.record.at_us > ASKED_AGAIN_US:
+            raise Refused(refuse(Code.PAYMENT_RESOLVED, path="payout_id", message=_LOOK_IT_UP))
     try:
         await _processor(market, payout.processor).pay(payout)
     except ProcessorFailed as error:

@@ -161,6 +161,16 @@ def test_a_damaged_index_is_made_anew(damage: str, tmp_path: Path) -> None:
     index.close()
 
 
+def test_bits_of_a_filter_that_is_in_no_list_say_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "index"
+    filled(path, 100)
+    bits = (path / "filters-0").read_bytes()
+    (path / "filters-0").write_bytes(bits.translate(bytes(each | 2 for each in range(256))))
+    with opened(path) as index:
+        assert index.get(key(1)) in {2, 102}
+        assert index.get(key(9_000)) is None
+
+
 @pytest.mark.parametrize(
     "damage",
     [
@@ -214,7 +224,7 @@ def test_a_changed_row_is_found_before_it_is_answered_from(damage: str, tmp_path
     assert keeper is not None
     keeper._thread.join(60)  # noqa: SLF001
     with pytest.raises(Unreadable):
-        keeper.take({found: 1_000}, 1_000)
+        keeper.take({found: 1_000}, 1_000, "")
     index.close()
     assert index.open("journal") == 0
     index.close()

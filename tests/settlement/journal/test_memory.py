@@ -4,6 +4,7 @@ The pure engine, which forgets nothing, runs the same commands beside it.
 """
 
 import random
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -381,3 +382,31 @@ def test_an_older_file_in_its_place_is_not_judged_by_a_newer_index(tmp_path: Pat
     engine.close()
     stored = [data for batch in SqliteStore(path).batches() for data in batch.records]
     assert stored == room.journal
+
+
+def test_a_file_that_went_another_way_is_not_judged_by_the_index_of_this_one(
+    tmp_path: Path,
+) -> None:
+    lives = [life(4, 60), life(5, 200)]
+    folders, keys = [tmp_path / "one", tmp_path / "other"], tmp_path / "keys"
+    clock = [EPOCH_US]
+    for room, folder in zip(lives, folders, strict=True):
+        folder.mkdir()
+        store = SqliteStore(folder / "journal.sqlite")
+        engine = stepper(store, clock, Index(folder / "keys", recent_max=1), every=10**9)
+        for now_us, command, _ in room.told:
+            clock[0] = now_us
+            engine.step(given(command))
+        engine.close()
+    # Put aside by hand, and put back: of the index nobody has thought.
+    shutil.copytree(folders[0] / "keys", keys)
+    clock[0] += SECOND_US
+
+    store = SqliteStore(folders[1] / "journal.sqlite")
+    engine = stepper(store, clock, Index(keys, recent_max=1), every=10**9)
+
+    for _, command, decision in lives[1].told:
+        if isinstance(decision, Record) and decision.request is not None:
+            (reply,) = engine.step([proven_again(command, clock[0])])
+            assert isinstance(reply, Refused) or reply.seq == decision.seq
+    engine.close()

@@ -86,7 +86,9 @@ class FilterFile:
         """Forget all filters but the first so many."""
         kept = _only(count)
         for chunk in self._chunks():
-            self.bits[chunk] = self.bits[chunk].translate(kept)
+            found = self.bits[chunk]
+            if found != (left := found.translate(kept)):
+                self.bits[chunk] = left
 
     def sha256(self, count: int) -> str:
         """The digest of the first so many filters, which are on the disk by then."""

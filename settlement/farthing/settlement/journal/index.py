@@ -15,7 +15,7 @@ into another, before that was compared too; the thread compares what nobody asks
 import logging
 import shutil
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -31,7 +31,7 @@ __all__ = ["Index"]
 
 logger = logging.getLogger(__name__)
 
-_VERSION: Final = 5
+_VERSION: Final = 6
 _RECENT_MAX: Final = 65_536
 # Runs of a level that become one of the next.
 _FAN_OUT: Final = 8
@@ -50,6 +50,7 @@ _SCHEMA: Final = (
         version INTEGER NOT NULL,
         identity TEXT NOT NULL,
         through_seq INTEGER NOT NULL,
+        head TEXT NOT NULL,
         sha256 TEXT NOT NULL
     )""",
     # `sha256` is of the digests of its parts; no key in it is of a record after `last_seq`.
@@ -70,7 +71,8 @@ _SCHEMA: Final = (
     )""",
 )
 _COUNT_TABLES: Final = "SELECT count(*) FROM sqlite_master"
-_ABOUT: Final = "SELECT version, identity, through_seq FROM about"
+_ABOUT: Final = "SELECT version, identity, through_seq, head FROM about"
+_PUT_THROUGH: Final = "UPDATE about SET through_seq = ?, head = ?"
 _SEALED: Final = "SELECT sha256 FROM about"
 _SEAL: Final = "UPDATE about SET sha256 = ?"
 _RUNS: Final = "SELECT number, level, last_seq, sha256 FROM run ORDER BY number"
@@ -101,10 +103,11 @@ class Index:
         self._reading: sqlite3.Connection | None = None
         self._keeper: _Keeper | None = None
 
-    def open(self, identity: str) -> int:
+    def open(self, identity: str, head_at: Callable[[int], str] = lambda _: "") -> int:
         """Take what the folder holds of the journal `identity`.
 
-        A folder of another journal, of another version, or one that cannot be read is emptied.
+        A folder of another journal, of another version, or one that cannot be read is emptied; so
+        is one whose last record has another head in this journal, which `head_at` tells.
 
         Returns:
             The record up to which the index is complete.
@@ -115,13 +118,13 @@ class Index:
         if self._path is None:
             return 0
         try:
-            keeper = _Keeper(self._published, self._path, identity)
+            keeper = _Keeper(self._published, self._path, identity, head_at)
         except (sqlite3.Error, OSError, ValueError) as error:
             logger.warning("the index is made anew: %s", error)
             self._forget()
             try:
                 shutil.rmtree(self._path, ignore_errors=True)
-                keeper = _Keeper(self._published, self._path, identity)
+                keeper = _Keeper(self._published, self._path, identity, head_at)
             except (sqlite3.Error, OSError) as fatal:
                 raise Unreadable(f"{self._path}: {fatal}") from fatal
         self._keeper = keeper
@@ -139,7 +142,7 @@ class Index:
         if seq is not None:
             return seq
         published = self._published
-        for keys, _ in reversed(published.waiting):
+        for keys, *_ in reversed(published.waiting):
             seq = keys.get(key)
             if seq is not None:
                 return seq
@@ -147,7 +150,9 @@ class Index:
             return self._stored(key, filters)
         return None
 
-    def add(self, entries: Iterable[tuple[bytes, int]], through_seq: int) -> None:
+    def add(
+        self, entries: Iterable[tuple[bytes, int]], through_seq: int, head_sha256: str = ""
+    ) -> None:
         """Take in what records up to `through_seq`, durable now, have settled; the newest wins.
 
         Waits where the thread that writes has fallen far behind.
@@ -158,7 +163,7 @@ class Index:
         self._recent.update(entries)
         keeper = self._keeper
         if keeper is not None and len(self._recent) >= self._recent_max:
-            keeper.take(self._recent, through_seq)
+            keeper.take(self._recent, through_seq, head_sha256)
             self._recent = {}
 
     def close(self) -> None:
@@ -216,7 +221,7 @@ class _Published:
         checked: which parts of the runs were compared with their digests.
     """
 
-    waiting: tuple[tuple[dict[bytes, int], int], ...] = ()
+    waiting: tuple[tuple[dict[bytes, int], int, str], ...] = ()
     runs: tuple[tuple[int, int, int], ...] = ()
     begins: tuple[int, ...] = (0, _NEVER)
     filters: tuple[FilterFile, ...] = ()
@@ -226,7 +231,9 @@ class _Published:
 class _Keeper:
     """The thread that writes lots as runs, merges runs and fills filters."""
 
-    def __init__(self, published: _Published, path: Path, identity: str) -> None:
+    def __init__(
+        self, published: _Published, path: Path, identity: str, head_at: Callable[[int], str]
+    ) -> None:
         self._published = published
         self._path = path
         self._wake = Condition()
@@ -238,7 +245,7 @@ class _Keeper:
         self._connection = connect(path)
         with ExitStack() as undo:
             undo.callback(self._connection.close)
-            self.through_seq = self._load(identity)
+            self.through_seq = self._load(identity, head_at)
             undo.pop_all()
         self._thread = Thread(target=self._run, name="farthing-index", daemon=True)
 
@@ -246,14 +253,15 @@ class _Keeper:
         """Begin to write."""
         self._thread.start()
 
-    def take(self, keys: dict[bytes, int], through_seq: int) -> None:
+    def take(self, keys: dict[bytes, int], through_seq: int, head_sha256: str) -> None:
         """Have a lot written, waiting while too many wait before it."""
         with self._wake:
             while len(self._published.waiting) >= _WAITING_MAX and self._failed is None:
                 self._wake.wait()
             if self._failed is not None:
                 raise Unreadable(f"{self._path}: {self._failed}")
-            self._published.waiting = (*self._published.waiting, (keys, through_seq))
+            lot = (keys, through_seq, head_sha256)
+            self._published.waiting = (*self._published.waiting, lot)
             self._wake.notify_all()
 
     def wake(self) -> None:
@@ -275,19 +283,21 @@ class _Keeper:
         finally:
             self._connection.close()
 
-    def _load(self, identity: str) -> int:
+    def _load(self, identity: str, head_at: Callable[[int], str]) -> int:
         connection = self._connection
         if not connection.execute(_COUNT_TABLES).fetchone()[0]:
             with self._transaction():
                 for statement in _SCHEMA:
                     connection.execute(statement)
-                new = (1, _VERSION, identity, 0, "")
-                connection.execute("INSERT INTO about VALUES (?, ?, ?, ?, ?)", new)
-        version, known, through_seq = connection.execute(_ABOUT).fetchone()
+                new = (1, _VERSION, identity, 0, "", "")
+                connection.execute("INSERT INTO about VALUES (?, ?, ?, ?, ?, ?)", new)
+        version, known, through_seq, head = connection.execute(_ABOUT).fetchone()
         if (version, known) != (_VERSION, identity):
             raise ValueError("it is of another journal, or of another version")
         if connection.execute(_SEALED).fetchone()[0] != self._seal():
             raise ValueError("its list of runs was damaged")
+        if through_seq and head_at(through_seq) != head:
+            raise ValueError(f"it is not of this journal's record {through_seq}")
         for number, level, last_seq, digest in connection.execute(_RUNS).fetchall():
             (digests,) = connection.execute(_DIGESTS, (number,)).fetchone()
             if sha256(digests).hexdigest() != digest:
@@ -312,8 +322,9 @@ class _Keeper:
             good = [digest for digest in digests[first : first + FILTERS] if digest]
             if good and file.sha256(len(good)) != good[-1]:
                 raise ValueError(f"the filters from {first} were damaged")
+        # What was begun after them, and is in no list, may have left bits.
+        file.keep(self._filter.place + bool(digests[-1]))
         if not digests[-1]:
-            file.keep(self._filter.place)
             self._filter.keys = 0
             self._refill(file)
 
@@ -393,7 +404,7 @@ class _Keeper:
         except sqlite3.Error:
             logger.exception("the index could not be disowned; its folder is to be deleted")
 
-    def _write(self, keys: dict[bytes, int], through_seq: int) -> None:
+    def _write(self, keys: dict[bytes, int], through_seq: int, head: str) -> None:
         if self._filter.keys >= self._published.filters[-1].keys_max:
             self._note(good=True)
             self._begin_filter()
@@ -404,7 +415,7 @@ class _Keeper:
             self._create(number)
             self._connection.execute(_WRITE.format(number=number), (packed, len(packed)))
             self._name(number, run)
-            self._connection.execute("UPDATE about SET through_seq = ?", (through_seq,))
+            self._connection.execute(_PUT_THROUGH, (through_seq, head))
         self._runs[number] = run
         self._filter.keys += file.add(self._filter.place, keys)
         self._publish()

@@ -77,7 +77,10 @@ def recover(
             records = [read_record(data)[0] for data in batch.records]
             known = [each for each in records if indexed_seq < each.seq <= snapshot_seq]
             if known:
-                index.add([e for each in known for e in memory.entries(each)], known[-1].seq)
+                entries = [e for each in known for e in memory.entries(each)]
+                last_seq = known[-1].seq
+                last_head = head_of(batch.records[last_seq - batch.first_seq])
+                index.add(entries, last_seq, last_head)
     note = ""
     for batch in store.batches(max(snapshot_seq - 1, 0)):
         try:
@@ -89,7 +92,7 @@ def recover(
         note = batch.note
         if memory is not None:
             if index is not None and chain.seq > indexed_seq:
-                index.add(memory.settled(state), chain.seq)
+                index.add(memory.settled(state), chain.seq, chain.head)
             memory.forget(state)
     if keys and chain.seq:
         head = verify_head(note, origin, keys)

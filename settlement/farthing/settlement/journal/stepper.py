@@ -15,7 +15,7 @@ from farthing.protocol.authority.standing import Standing
 from farthing.protocol.errors import Broken, Code, Refusal, Refused, refuse
 from farthing.protocol.keys import PublicKey, Signer
 from farthing.protocol.messages.operations import OPERATIONS
-from farthing.protocol.records import Record, read_record
+from farthing.protocol.records import Record, head_of, read_record
 from farthing.protocol.tiles import tile_of
 from farthing.protocol.wire import Effect
 from farthing.settlement.engine.commands import Command, Committed, Outcome, Question, Seen
@@ -134,16 +134,12 @@ class Stepper(Generic[State]):
         with ExitStack() as undo:
             undo.callback(self._store.close)
             self.restored_at_us = self._store.restored_at_us()
-            # A restored journal may have taken another way since its index was written.
-            identity = f"{self._origin} {self.restored_at_us}"
-            self._indexed_seq = found_seq = self._index.open(identity)
             undo.callback(self._index.close)
+            # A restored journal, or one that was put there by hand, may have taken another way
+            # since its index was written.
+            identity = f"{self._origin} {self.restored_at_us}"
+            self._indexed_seq = self._index.open(identity, self._head_at)
             self._recover()
-            if found_seq > self._chain.seq:
-                # Nor is it this journal's where somebody has put an older file in its place.
-                self._index.close()
-                self._indexed_seq = self._index.open(f"{identity} {self._chain.seq}")
-                self._recover()
             undo.pop_all()
         self.recent = Recent(self._chain.seq, self._limits.recent_max)
 
@@ -363,7 +359,7 @@ class Stepper(Generic[State]):
         """What has settled is durable now, and can be found by its key."""
         memory = self._machine.memory
         if memory is not None:
-            self._index.add(memory.settled(self._state), self._chain.seq)
+            self._index.add(memory.settled(self._state), self._chain.seq, self._chain.head)
             self._indexed_seq = self._chain.seq
             memory.forget(self._state)
 
@@ -386,6 +382,10 @@ class Stepper(Generic[State]):
             # The effect is durable and has to be told, with or without its ornament.
             logger.exception("defect in the standing of %s", principal_id)
             return None
+
+    def _head_at(self, seq: int) -> str:
+        data = self._store.record(seq)
+        return "" if data is None else head_of(data)
 
     def _data(self, seq: int) -> bytes | None:
         if not 0 < seq <= self.recent.last_seq:

@@ -1,14 +1,19 @@
 """Of any two things that are wrong with a call, the answer is the first in precedence."""
 
-from collections.abc import Iterator
+import ast
+import inspect
+from collections.abc import Callable, Iterator
 from itertools import combinations
-from typing import Final
+from textwrap import dedent
+from types import FunctionType, ModuleType
+from typing import Any, Final
 
 import pytest
 
 from farthing.protocol.errors import Code
 from farthing.protocol.messages.operations import OPERATIONS
 from farthing.protocol.wire import Effect, Role
+from farthing.settlement.engine import decide
 from tests.settlement.engine.asks import ASKS
 from tests.settlement.engine.spoiling import Wrong
 from tests.settlement.engine.wrongs import APART, ELSEWHERE, FIRST, OF_A_THING, WRONGS
@@ -16,6 +21,10 @@ from tests.settlement.engine.wrongs import APART, ELSEWHERE, FIRST, OF_A_THING, 
 WRITES: Final = sorted(name for name, each in OPERATIONS.items() if each.effect is not Effect.READS)
 # Whoever has no principal yet has no key that could be revoked, and waits for nobody.
 NEWCOMERS: Final = frozenset({"key revoked", "key for another purpose", "caller pending"})
+
+JUDGES: Final = ("farthing.settlement.engine.", "farthing.protocol.authority.")
+# Named by what several operations share, and never given by these.
+NEVER: Final = {"accept_terms": {Code.PER_CALL_LIMIT_EXCEEDED, Code.BUDGET_EXCEEDED}}
 
 
 def decided(operation: str, *wrongs: Wrong) -> Code | None:
@@ -41,6 +50,29 @@ def first_of(operation: str, one: Wrong, other: Wrong) -> Code:
         # Nobody's usage is told so before all else, and remembered (spec/sessions.md).
         return one.code
     return min(one.code, other.code, key=lambda code: code.precedence)
+
+
+def named_in(function: Callable[..., Any], seen: set[object]) -> set[Code]:
+    """Every code that a decision names, and whatever it calls of the engine or of authority."""
+    function = inspect.unwrap(function)
+    if not isinstance(function, FunctionType) or function in seen:
+        return set()
+    seen.add(function)
+    known, codes = function.__globals__, set[Code]()
+    for node in ast.walk(ast.parse(dedent(inspect.getsource(function)))):
+        match node:
+            case ast.Attribute(ast.Name("Code"), name):
+                codes.add(Code[name])
+                continue
+            case ast.Attribute(ast.Name(of), name) if isinstance(known.get(of), ModuleType):
+                found = getattr(known[of], name)
+            case ast.Name(name):
+                found = known.get(name)
+            case _:
+                continue
+        if getattr(found, "__module__", "").startswith(JUDGES) and not isinstance(found, type):
+            codes |= named_in(found, seen)
+    return codes
 
 
 def looked_at_first(operation: str) -> list[Wrong]:
@@ -94,6 +126,15 @@ def test_every_declared_code_is_brought_about_and_every_given_one_is_declared(
     given = {each.code for each in WRONGS[operation]} | ELSEWHERE.get(operation, frozenset())
 
     assert given == set(OPERATIONS[operation].codes)
+
+
+@pytest.mark.parametrize("operation", WRITES)
+def test_every_code_that_a_decision_names_is_in_the_tables(operation: str) -> None:
+    given = {each.code for each in WRONGS[operation]}
+
+    decision = vars(decide)["_DECISIONS"][operation]
+
+    assert named_in(decision, set()) - NEVER.get(operation, set()) == given
 
 
 @pytest.mark.parametrize("operation", sorted(OPERATIONS))

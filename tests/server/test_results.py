@@ -3,14 +3,14 @@
 import asyncio
 import sqlite3
 import sys
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from farthing.protocol.errors import Code, Refused, refuse
-from farthing.server.adapters.results import Results, Share
+from farthing.server.adapters.results import Claim, Results, Share
 from farthing.server.tables import MIGRATIONS, SERVICE_CALL
 from farthing.settlement.journal.store import Unreadable
 from tests.server.flying import (
@@ -233,4 +233,41 @@ async def test_a_file_of_a_newer_version_is_left_alone(server: Server) -> None:
     results = server.results()
     with pytest.raises(Unreadable, match="newer"):
         await results.open()
+    await results.close()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "sealed = 'text'",
+        "sealed = x'00'",
+        "expires_at_us = 'late'",
+        "sealed = CAST(x'ff' AS TEXT)",
+    ],
+)
+async def test_a_row_that_is_damaged_is_unavailable(damage: str, server: Server) -> None:
+    results, now_us = server.results(), server.clock()
+
+    def claim() -> Awaitable[Claim]:
+        return results.claim(
+            "hold",
+            owner="owner",
+            holder="one",
+            share=Share(calls=9, size=9 * ANSWER_BYTES),
+            now_us=now_us,
+            held_until_us=now_us + SECOND_US,
+            expires_at_us=HOLD_ENDS_US,
+        )
+
+    await results.open()
+    await claim()
+    await results.end("hold", b"ending", HOLD_ENDS_US)
+    with closing(sqlite3.connect(server.folder / "results.sqlite")) as connection:
+        assert connection.execute(f"UPDATE service_call SET {damage}").rowcount == 1  # noqa: S608
+        connection.commit()
+
+    with pytest.raises(Refused) as refused:
+        await claim()
+
+    assert refused.value.code is Code.UNAVAILABLE
     await results.close()

@@ -243,8 +243,12 @@ class Results:
     async def kept(self, hold_id: str, now_us: int) -> bytes:
         """What a call came to; empty where it has not ended, or that is no longer kept."""
         found = select(_CALL.sealed).where(_CALL.hold_id == hold_id, _CALL.expires_at_us > now_us)
-        sealed = await self._run(lambda conn: conn.execute(found).scalar())
-        return self._unsealed(hold_id, sealed) if sealed else b""
+
+        def run(conn: Connection) -> bytes:
+            sealed = conn.execute(found).scalar()
+            return self._unsealed(hold_id, sealed) if sealed else b""
+
+        return await self._run(run)
 
     async def end(self, hold_id: str, ending: bytes, expires_at_us: int) -> Kept:
         """Keep what a call came to; what was kept first stays, and is given."""
@@ -294,7 +298,8 @@ class Results:
 
         try:
             return await asyncio.to_thread(run)
-        except SQLAlchemyError as error:
+        # The last two: a row that another hand has written holds what none of these columns holds.
+        except (SQLAlchemyError, TypeError, ValueError) as error:
             log.warning("the file of calls: %s", type(error).__name__)
             raise Refused(refuse(Code.UNAVAILABLE, retry_after_s=_RETRY_S)) from error
 

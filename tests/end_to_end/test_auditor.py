@@ -1,5 +1,6 @@
 """An auditor from outside: a real trade, a published key, files, and nothing of the server's."""
 
+import json
 import shutil
 import stat
 import subprocess
@@ -129,6 +130,15 @@ def test_a_market_that_was_traded_in_passes_every_rule(market: Market) -> None:
     assert "tables agree with the journal" in ran.out
 
 
+@pytest.mark.parametrize("words", [("audit", "verify", "--json"), ("--json", "audit", "verify")])
+def test_an_audit_is_told_to_a_program_too(market: Market, words: tuple[str, ...]) -> None:
+    ran = run(*words, "--data-dir", str(market.folder))
+    told = json.loads(ran.out)
+
+    assert (ran.code, told["verified"]) == (0, True)
+    assert any(f"{market.records} records verify" in each for each in told["findings"])
+
+
 @pytest.mark.parametrize("form", ["jsonl", "csv", "parquet", "hledger", "beancount"])
 def test_the_books_can_be_taken_out(market: Market, form: str) -> None:
     if form == "parquet":
@@ -164,6 +174,8 @@ def test_where_there_is_no_database_the_command_asks_for_its_folder(tmp_path: Pa
 
         assert ran.code == 2
         assert "there is no database" in ran.err
+    retired = run("retire-key", "journal", *nowhere)
+    assert (retired.code, "name its folder with --data-dir" in retired.err) == (1, True)
 
 
 @pytest.mark.parametrize("text", ["foo", "A" * 42, ""])

@@ -131,6 +131,7 @@ async def test_what_it_cannot_start_with_is_one_line(tmp_path: Path) -> None:
     reach = await failed("serve", "--host", "0.0.0.0")  # noqa: S104
 
     assert second.startswith("farthing: database_in_use: ")
+    assert second.endswith("name another folder with --data-dir")
     assert taken == f"farthing: port {port} is taken; use --port"
     assert "journal.jwk: put back the keys of this journal" in lost
     assert "set public_url to an https URL" in reach

@@ -45,7 +45,7 @@ class Spooled:
         unsent: Those that no batch has taken.
         unanswered: Those whose batch the platform has not answered.
         rejected: Those that settlement did not take.
-        units: What they cost by the vendor's own count, in units of the session's asset.
+        amount_units: What they cost by the vendor's own count, in units of the session's asset.
     """
 
     session_id: str
@@ -53,7 +53,7 @@ class Spooled:
     unsent: int
     unanswered: int
     rejected: int
-    units: int
+    amount_units: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +65,7 @@ class NotTaken:
     reason: str
     outcome: str
     usage: Mapping[str, int]
-    units: int
+    amount_units: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,7 +99,7 @@ def read_spool(path: Path, limit: int) -> tuple[tuple[Spooled, ...], tuple[NotTa
                 unsent=unsent,
                 unanswered=unanswered,
                 rejected=rejected,
-                units=units,
+                amount_units=units,
             )
             for session_id, ended, unsent, unanswered, rejected, units in sessions
         ),
@@ -110,7 +110,7 @@ def read_spool(path: Path, limit: int) -> tuple[tuple[Spooled, ...], tuple[NotTa
                 reason=reason,
                 outcome=outcome,
                 usage=_quantities(usage),
-                units=units,
+                amount_units=units,
             )
             for session_id, seq, reason, outcome, usage, units in not_taken
         ),

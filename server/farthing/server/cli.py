@@ -6,6 +6,7 @@ Source: spec/cli.md.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from json import dumps
 from pathlib import Path
 from typing import Annotated, Never
 
@@ -38,26 +39,45 @@ def _thumbprints(texts: list[str] | None) -> list[str]:
 
 
 DataDir = Annotated[
-    Path | None, typer.Option("--data-dir", help="Where the database and the keys lie.")
+    Path | None,
+    typer.Option(
+        "--data-dir", metavar="DIR", help="Where the database and the keys lie; else farthing-data."
+    ),
+]
+KeysOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="JWKS", help="The platform's key set as it publishes it; else the keys folder's."
+    ),
 ]
 
 
 @commands.command(rich_help_panel=PANEL, epilog="Example: farthing serve")
 def serve(  # noqa: PLR0917  # options, each given by name
     data_dir: DataDir = None,
-    host: Annotated[str | None, typer.Option(help="The address to listen on.")] = None,
-    port: Annotated[int | None, typer.Option(help="The port; 0 takes a free one.")] = None,
+    host: Annotated[
+        str | None, typer.Option(metavar="HOST", help="The address to listen on; else 127.0.0.1.")
+    ] = None,
+    port: Annotated[
+        int | None, typer.Option(metavar="PORT", help="The port, else 8321; 0 takes a free one.")
+    ] = None,
     public_url: Annotated[
-        str | None, typer.Option(help="The https URL by which callers reach the server.")
+        str | None,
+        typer.Option(metavar="URL", help="The https URL by which callers reach the server."),
     ] = None,
     enrolment: Annotated[
-        str | None, typer.Option(help="'approved' or 'open'; fixed at the first start.")
+        str | None,
+        typer.Option(
+            metavar="HOW",
+            help="'approved' (by the admin, else so) or 'open'; fixed at the first start.",
+        ),
     ] = None,
     workers: Annotated[
-        int | None, typer.Option(help="Front ends, each a process; one unless told.")
+        int | None, typer.Option(metavar="N", help="Front ends, each a process; one unless told.")
     ] = None,
     ready_file: Annotated[
-        Path | None, typer.Option(help="Write the address here as JSON once calls are taken.")
+        Path | None,
+        typer.Option(metavar="FILE", help="Write the address here as JSON once calls are taken."),
     ] = None,
 ) -> None:
     """Serve the market; needs no configuration."""
@@ -78,7 +98,13 @@ def serve(  # noqa: PLR0917  # options, each given by name
 @commands.command(rich_help_panel=PANEL, epilog="Example: farthing backup market.backup")
 def backup(
     target: Annotated[
-        Path, typer.Argument(help="The file to write; it must not exist.", callback=_new_file)
+        Path,
+        typer.Argument(
+            metavar="TARGET",
+            help="The file to write; it must not exist.",
+            callback=_new_file,
+            show_default=False,
+        ),
     ],
     data_dir: DataDir = None,
 ) -> None:
@@ -95,7 +121,13 @@ def backup(
 @commands.command(rich_help_panel=PANEL, epilog="Example: farthing restore market.backup")
 def restore(
     source: Annotated[
-        Path, typer.Argument(help="A file that `farthing backup` wrote.", exists=True)
+        Path,
+        typer.Argument(
+            metavar="SOURCE",
+            help="A file that `farthing backup` wrote.",
+            exists=True,
+            show_default=False,
+        ),
     ],
     data_dir: DataDir = None,
 ) -> None:
@@ -135,6 +167,7 @@ def retire_key(
 
 @audit.command("verify", epilog="Example: farthing audit verify market.backup")
 def verify(
+    ctx: typer.Context,
     file: Annotated[
         Path | None,
         typer.Argument(
@@ -145,10 +178,7 @@ def verify(
             show_default=False,
         ),
     ] = None,
-    keys: Annotated[
-        Path | None,
-        typer.Option(help="The platform's key set as it publishes it; else the keys folder's."),
-    ] = None,
+    keys: KeysOption = None,
     trust: Annotated[
         list[str] | None,
         typer.Option(
@@ -158,6 +188,10 @@ def verify(
         ),
     ] = None,
     data_dir: DataDir = None,
+    *,
+    json: Annotated[
+        bool, typer.Option("--json", help="Print verified and the findings as JSON.")
+    ] = False,
 ) -> None:
     """Verify a whole journal: chain, tree, signed heads, ledger, every rule, every table.
 
@@ -168,8 +202,11 @@ def verify(
 
         settings = load_settings({"data_dir": data_dir})
         holds, lines = audited(settings, file or _own_database(settings), keys, trust or ())
-        for line in lines:
-            typer.echo(line)
+        if json or getattr(ctx.obj, "as_json", False):
+            typer.echo(dumps({"verified": holds, "findings": lines}, indent=2))
+        else:
+            for line in lines:
+                typer.echo(line)
     if not holds:
         raise typer.Exit(1)
 
@@ -180,23 +217,32 @@ def verify(
 def export(
     database: Annotated[
         Path | None,
-        typer.Argument(help="A database or backup; else the data directory's.", exists=True),
+        typer.Argument(
+            metavar="DATABASE|BACKUP",
+            help="What holds the journal; else the data directory's database.",
+            exists=True,
+            dir_okay=False,
+            show_default=False,
+        ),
     ] = None,
     *,
     out: Annotated[
-        Path, typer.Option(help="The file to write; it must not exist.", callback=_new_file)
+        Path,
+        typer.Option(
+            metavar="FILE", help="The file to write; it must not exist.", callback=_new_file
+        ),
     ],
     form: Annotated[
-        str, typer.Option("--format", help="jsonl, csv, parquet, hledger or beancount.")
+        str,
+        typer.Option(
+            "--format", metavar="FORMAT", help="jsonl, csv, parquet, hledger or beancount."
+        ),
     ] = "jsonl",
     bundle: Annotated[
         bool,
         typer.Option("--bundle", help="A bundle instead: all that an auditor needs, in one file."),
     ] = False,
-    keys: Annotated[
-        Path | None,
-        typer.Option(help="The platform's key set as it publishes it; else the keys folder's."),
-    ] = None,
+    keys: KeysOption = None,
     data_dir: DataDir = None,
 ) -> None:
     """Take the books out for another program, or for an auditor; the database is only read."""
@@ -246,5 +292,9 @@ def _stopping() -> Iterator[None]:
 
 
 def _stop(error: Exception) -> Never:
-    typer.echo(f"farthing: {error}", err=True)
+    says = str(error)
+    # By its word: of a server's engine, a process of its own, there is the text alone.
+    if says.startswith("database_in_use: "):
+        says += "; stop the server that has it, or name another folder with --data-dir"
+    typer.echo(f"farthing: {says}", err=True)
     raise typer.Exit(1)

@@ -61,6 +61,9 @@ def key_retired(settings: Settings, name: str) -> list[str]:
         text = f"{name} is not a key to retire: {' and '.join(_SIGNING)} are"
         raise UnusableKeys(f"{text}; admin and treasurer replace their own (farthing keys rotate)")
     purpose = Purpose(name)
+    if not settings.database_path.exists():
+        where = f"there is no database at {settings.database_path}"
+        raise UnusableKeys(f"{where}; name its folder with --data-dir")
     lock = FileLock(settings.database_path)
     lock.acquire()
     try:

@@ -31,23 +31,24 @@ def test_an_amount_is_canonical_text(typed: str, amount: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("typed", "asset"),
+    ("typed", "asset", "says"),
     [
-        ("1e3", "USD"),
-        ("-1", "USD"),
-        ("", "USD"),
-        (".5", "USD"),
-        ("1,5", "USD"),
-        ("01", "USD"),
-        ("NaN", "USD"),
-        ("0.0000000001", "USD"),
-        ("99999999999999999999", "USD"),
-        ("1", "usd"),
-        ("1", "GBP"),
+        ("1e3", "USD", "write it as"),
+        ("-1", "USD", "without a sign"),
+        ("", "USD", "write it as"),
+        (".5", "USD", "write it as"),
+        ("1,5", "USD", "write it as"),
+        ("01", "USD", "write it as"),
+        ("NaN", "USD", "write it as"),
+        ("0.0000000001", "USD", "the smallest amount is 0.000000001 USD"),
+        ("99999999999999999999", "USD", "write it as"),
+        ("9223372037", "USD", "the largest amount is 9223372036.854775807 USD"),
+        ("1", "usd", "one of USD, EUR"),
+        ("1", "GBP", "one of USD, EUR"),
     ],
 )
-def test_what_is_no_amount_is_a_usage_error(typed: str, asset: str) -> None:
-    with pytest.raises(typer.BadParameter):
+def test_what_is_no_amount_is_a_usage_error(typed: str, asset: str, says: str) -> None:
+    with pytest.raises(typer.BadParameter, match=says):
         money_of(typed, asset)
 
 

@@ -244,11 +244,12 @@ def test_a_frozen_agent_is_told_so_and_thaws(market: Market) -> None:
 
 def test_a_grant_can_be_revoked_and_set_anew(market: Market) -> None:
     revoked = market.answer("operator", "grants", "revoke", market.agent_id, "USD")
-    limits = ("--per-call", "0.05", "--per-day", "1")
+    limits = ("--per-call", "0.05", "--per-day", "1", "--expires", "2199-01-01")
     again = market.answer("operator", "grants", "set", market.agent_id, *limits)
 
     assert revoked["revoked"] is True
     assert "revoked" not in again
+    assert again["expires_at"] == "2199-01-01T00:00:00.000000Z"
 
 
 def test_a_search_shows_the_exact_total_and_marks_the_vendors_words(market: Market) -> None:
@@ -261,6 +262,7 @@ def test_a_search_shows_the_exact_total_and_marks_the_vendors_words(market: Mark
         (market.listing_id, {"amount": "0.05", "asset": "USD"})
     ]
     assert "0.05 USD" in shown
+    assert "99.9 %" in shown
     assert "vendor's words, not checked" in shown
 
 
@@ -271,7 +273,7 @@ def test_a_search_that_nothing_fits_shows_the_nearest(market: Market) -> None:
 
     assert shown.code == 0
     assert "Nothing keeps every limit." in shown.out
-    assert "max_total" in shown.out
+    assert "limit 0.01 USD, offered 0.05 USD, margin -0.04 USD" in shown.out
 
 
 def test_a_search_that_matches_nothing_does_not_call_the_market_empty(market: Market) -> None:

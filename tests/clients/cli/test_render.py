@@ -12,6 +12,7 @@ from farthing.clients.cli.render import (
     clean,
     facts,
     page,
+    percent,
     shown_refusal,
     table,
     vendor_words,
@@ -97,12 +98,20 @@ def test_money_is_shown_to_the_last_digit() -> None:
     assert "9223372036.854775807 USD" in out.getvalue()
 
 
+@pytest.mark.parametrize(
+    ("ppm", "shown"),
+    [(999_000, "99.9 %"), (1_000_000, "100 %"), (0, "0 %"), (1, "0.0001 %"), (50_000, "5 %")],
+)
+def test_a_share_in_millionths_is_read_as_a_percentage(ppm: int, shown: str) -> None:
+    assert percent(ppm) == shown
+
+
 def test_an_answer_with_nothing_in_it_says_so() -> None:
     console, out = screen()
 
     page(console, TopUps(top_ups=()))
 
-    assert out.getvalue() == "None.\n"
+    assert out.getvalue() == "No top ups.\n"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -151,6 +151,26 @@ def test_a_server_that_is_not_there_ends_with_3_and_tells_the_key_of_the_call(
     assert re.search(r"farthing outcome fund_account cli-[A-Za-z0-9_-]{22}$", shape["message"])
 
 
+@pytest.mark.parametrize(
+    ("words", "operation"),
+    [
+        (("call-service", "agr_x", '{"pdf": "x"}', "-w", "page=1"), "call_service"),
+        (("correct", "chg_x", "1:page=1"), "correct_usage"),
+    ],
+)
+def test_every_write_that_is_not_answered_tells_its_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], operation: str
+) -> None:
+    monkeypatch.setattr("farthing.clients.transport._BACKOFF_S", 0)
+    at = ("--key", key_in(tmp_path), "--url", "http://127.0.0.1:1")
+
+    ran = run(*words, *at, "--idempotency-key", "the-key-of-this-call")
+
+    said = " ".join(ran.err.split())
+    assert ran.code == 3
+    assert f"farthing outcome {operation} the-key-of-this-call" in said
+
+
 def test_a_repeated_call_carries_the_key_it_is_given(tmp_path: Path, platform: Platform) -> None:
     key = key_in(tmp_path)
     platform.results.extend([funding(), funding(), funding()])

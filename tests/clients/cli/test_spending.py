@@ -3,7 +3,11 @@
 import json
 from pathlib import Path
 
+import pytest
+
 from farthing.clients.callbooks import CallBook, Called, CallState
+from farthing.clients.documents import Offer
+from farthing.clients.home import Home
 from farthing.clients.spool import Spool
 from farthing.clients.usage_spool import (
     BatchState,
@@ -17,6 +21,7 @@ from farthing.clients.usage_spool import (
 from farthing.protocol.ids import derive_id
 from farthing.protocol.usage import UsageOutcome
 from tests.clients.cli.running import answer, run
+from tests.papers import card_document, terms_document
 
 SESSION_ID = derive_id("ses", "one")
 
@@ -80,10 +85,10 @@ def test_a_session_s_calls_are_listed_from_the_home_s_own_book_while_it_is_in_us
     book.close()
 
     assert [each["seq"] for each in everything] == ["1", "2"]
-    assert [(each["seq"], each["amount"], each["vendor says"]) for each in wrong] == [
-        ("2", "0.002", "0.002000001")
+    assert [(each["seq"], each["amount"], each["vendor_says"]) for each in wrong] == [
+        ("2", *({"amount": amount, "asset": "USD"} for amount in ("0.002", "0.002000001")))
     ]
-    assert "0.002000001" in shown.out
+    assert "0.002000001 USD" in shown.out
     assert unknown.code == 2
 
 
@@ -115,9 +120,40 @@ def test_what_a_vendor_s_spool_holds_is_shown_while_its_server_runs(tmp_path: Pa
             "unsent": 1,
             "unanswered": 3,
             "rejected": 1,
-            "units": 12_000_000,
+            "units": "12000000",
         }
     ]
     assert [(each["seq"], each["reason"]) for each in found["rejected"]] == [(2, "over_cap")]
     assert "over_cap" in shown.out
-    assert run("usage", "--home", str(tmp_path / "nowhere")).code == 2
+    assert "2000000 units" in shown.out
+    nowhere = run("usage", "--home", str(tmp_path / "nowhere"))
+    assert (nowhere.code, "FARTHING_HOME" in nowhere.err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("assets", "shown"), [(["USD"], "0.002 USD"), (["JPY", "JPY"], "2 JPY"), (["USD", "JPY"], "")]
+)
+def test_a_vendor_s_usage_is_in_the_asset_that_its_offers_are_priced_in(
+    tmp_path: Path, assets: list[str], shown: str
+) -> None:
+    home = Home(tmp_path)
+    for number, asset in enumerate(assets):
+        card = card_document(asset=asset)
+        home.save_offer(f"offer-{number}", Offer.bind({}, card, terms_document()))
+    spool = Spool(home.spool_path)
+    usage = UsageSpool(spool.file)
+    session = KeptSession(session_id=SESSION_ID, payer="p", ends_at_us=9, at_us=1, document={})
+    usage.write([session, kept(1)])
+    usage.write([batch(1, 1)])
+    usage.write([Rejected(session_id=SESSION_ID, seq=1, reason="over_cap")])
+
+    told = run("usage", "--home", str(tmp_path)).out
+    found = answer("usage", "--home", str(tmp_path))
+    spool.close()
+
+    assert told.count(shown or "2000000 units") == 2
+    amount, _, asset = shown.partition(" ")
+    money = {"amount": amount, "asset": asset} if shown else None
+    for kind in ("sessions", "rejected"):
+        assert found[kind][0].get("amount") == money
+        assert found[kind][0].get("units") == (None if shown else "2000000")

@@ -71,6 +71,18 @@ def test_a_person_is_shown_lines_and_how_to_go_on(market: Market) -> None:
     assert "--cursor" in ran.err
 
 
+def test_where_there_is_nothing_it_says_so(market: Market) -> None:
+    vendor = ("--home", f"{market.home[1]}-2")
+    at = {"FARTHING_URL": market.server.url}
+    enrolled = answer("enrol", "--kind", "vendor", "--name", "Pages", *vendor, **at)
+    answer("approve", enrolled["principal_id"], "--key", market.server.admin_key, **at)
+
+    assert "No accounts" in run("balance", *vendor).out
+    assert "No accounts, and no lines." in run("statement", *vendor).out
+    assert "No lines." in market.run("statement", "--until", "2020-01-01").out
+    assert "key file" in run("keys", "show", *vendor).out
+
+
 def test_a_line_opens_to_a_record_that_is_verified(market: Market) -> None:
     line = market.answer("statement")["lines"][0]
     opened = market.answer("record", str(line["seq"]))

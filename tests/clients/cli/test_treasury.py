@@ -54,7 +54,7 @@ def test_a_top_up_is_announced_by_the_operator_and_confirmed_by_the_treasurer(
 
 
 def test_a_list_with_nothing_in_it_says_so(market: Market) -> None:
-    assert market.run("payouts", *market.treasurer).out == "None.\n"
+    assert market.run("payouts", *market.treasurer).out == "No payouts.\n"
 
 
 def test_a_credit_lot_ends_at_a_time_as_people_write_it(market: Market, operator_id: str) -> None:

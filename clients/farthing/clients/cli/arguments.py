@@ -12,12 +12,21 @@ import typer
 
 from farthing.protocol.base64url import is_sha256
 from farthing.protocol.canonical import InvalidJson, Json, parse_json
-from farthing.protocol.money import InvalidAmount, parse_units
+from farthing.protocol.money import (
+    ASSETS,
+    INT64_MAX,
+    AmountFault,
+    InvalidAmount,
+    format_units,
+    parse_units,
+)
 from farthing.protocol.wire import Money, Usage
 
 __all__ = [
     "TIME_FORM",
     "AgreementOption",
+    "AmountArgument",
+    "AssetArgument",
     "AssetOption",
     "ChargeArgument",
     "CursorOption",
@@ -40,6 +49,13 @@ _CALL = re.compile(r"([1-9][0-9]{0,15}):([a-z0-9][a-z0-9._-]{0,63})=([1-9][0-9]{
 
 ChargeArgument = Annotated[
     str, typer.Argument(metavar="CHARGE", help="The charge's id, chg_…", show_default=False)
+]
+AmountArgument = Annotated[
+    str,
+    typer.Argument(metavar="AMOUNT", help="The amount, as decimal text: 12.5", show_default=False),
+]
+AssetArgument = Annotated[
+    str, typer.Argument(metavar="ASSET", help="USD, EUR, JPY, XTS or CRD.", show_default=False)
 ]
 ListingArgument = Annotated[
     str, typer.Argument(metavar="LISTING", help="The listing's id, lst_…", show_default=False)
@@ -89,8 +105,21 @@ def money_of(amount: str, asset: str, name: str = "amount") -> Money:
     try:
         parse_units(text, asset)
     except InvalidAmount as error:
-        raise typer.BadParameter(f"{amount} {asset}: {error}", param_hint=name) from None
+        says = _no_amount(error.reason, asset)
+        raise typer.BadParameter(f"{amount} {asset}: {says}", param_hint=name) from None
     return Money(amount=text, asset=asset)
+
+
+def _no_amount(fault: AmountFault, asset: str) -> str:
+    match fault:
+        case AmountFault.UNKNOWN_ASSET:
+            return f"an asset is one of {', '.join(ASSETS)}"
+        case AmountFault.NOT_CANONICAL:
+            return "write it as 12.5, without a sign"
+        case AmountFault.TOO_FINE:
+            return f"the smallest amount is {format_units(1, asset)} {asset}"
+        case AmountFault.TOO_LARGE:
+            return f"the largest amount is {format_units(INT64_MAX, asset)} {asset}"
 
 
 def time_of(text: str) -> str:

@@ -295,7 +295,7 @@ def _explanation(console: Console, answer: Explanation) -> None:
             ("refunded", amount(charge.refunded)),
             ("captured at", charge.captured_at),
             ("window closes at", charge.window_closes_at),
-            ("result sha256", charge.result_sha256),
+            *([("result sha256", charge.result_sha256)] if charge.result_sha256 else []),
             ("rate card sha256", answer.rate_card_sha256),
         ),
     )
@@ -328,7 +328,7 @@ def _shown_call(call: CallCost) -> tuple[str, ...]:
         ", ".join(f"{each.meter} {each.quantity}" for each in usages)
         for usages in (call.usage, call.taken_back)
     )
-    shown = (call.outcome, used, call.amount.amount, call.rejected, taken_back)
+    shown = (call.outcome, used, amount(call.amount), call.rejected, taken_back)
     return (str(call.call), call.at, *shown)
 
 
@@ -356,7 +356,7 @@ def _shown_line(line: Line, asset: str) -> list[tuple[str, ...]]:
         )
         for each in line.portions
     ]
-    ends = (str(line.from_quantity), str(line.to_quantity), line.rounding.value)
+    ends = (str(line.from_quantity), str(line.to_quantity), f"rounded {line.rounding.value}")
     return [*tiers, (line.rule_id, line.meter, *ends, _amount(line.amount_units, asset))]
 
 

@@ -11,7 +11,7 @@ from rich.console import Console
 from farthing.clients.cli.arguments import WorkloadOption, object_of, workload_of
 from farthing.clients.cli.render import UNTRUSTED, amount, as_json, heading, notice
 from farthing.clients.cli.session import IdempotencyOption, Session, command
-from farthing.protocol.messages.services import ServiceResult
+from farthing.protocol.messages.services import CALL_SERVICE, ServiceResult
 
 __all__ = ["commands"]
 
@@ -55,15 +55,18 @@ def call_service(
 
     usages = workload_of(workload)
     if not usages:
-        raise typer.BadParameter("at least one meter", param_hint="--workload")
+        raise typer.BadParameter(
+            "say how much of each meter, as in --workload page=30", param_hint="--workload"
+        )
     given = object_of(arguments, "ARGUMENTS")
     quantities = {each.meter: int(each.quantity) for each in usages}
     keys, key = session.pinned_keys(), idempotency_key or session.new_key()
-    reply = session.run(
-        lambda connection: Buyer(connection, platform_keys=keys).have_called(
-            agreement, given, quantities, deliver_within_s=deliver_within_s, key=key
+    with session.naming(CALL_SERVICE, key):
+        reply = session.run(
+            lambda connection: Buyer(connection, platform_keys=keys).have_called(
+                agreement, given, quantities, deliver_within_s=deliver_within_s, key=key
+            )
         )
-    )
     session.show(reply.answer, _result)
 
 

@@ -8,9 +8,9 @@ from typing import Annotated, Literal
 import typer
 from rich.console import Console
 
-from farthing.clients.cli.arguments import CursorOption, time_of, workload_of
+from farthing.clients.cli.arguments import TIME_FORM, CursorOption, time_of, workload_of
 from farthing.clients.cli.audit import OutOption
-from farthing.clients.cli.render import heading, rows, table
+from farthing.clients.cli.render import amount, heading, rows, table
 from farthing.clients.cli.session import IdempotencyOption, Session, command
 from farthing.clients.cli.spending import SessionArgument, sessions
 from farthing.clients.files import write_whole
@@ -26,6 +26,7 @@ from farthing.protocol.messages.allowances import (
 )
 from farthing.protocol.messages.metering import (
     LIST_REJECTED_USAGE,
+    CallReceipt,
     ListRejectedUsage,
     RejectedUsages,
 )
@@ -81,13 +82,13 @@ def receipt(
 
     answer, _ = session.prove(Reconciling, lambda party: party.call_receipt(spending, call))
     if out is None:
-        session.show(answer)
+        session.show(answer, _call_receipt)
         return
     document = document_of(answer)
     told = {name: document[name] for name in ("event", "path", "place", "receipt")}
     write_whole(out, canonical_bytes(told) + b"\n")
-    amount = f"{answer.cost.amount.amount} {answer.cost.amount.asset}"
-    session.show_facts({"call": str(call), "amount": amount, "receipt": str(out)})
+    cost = amount(answer.cost.amount)
+    session.show_facts({"call": str(call), "amount": cost, "receipt": str(out)})
 
 
 @command(allowances, "show", example="farthing allowance show agr_…")
@@ -107,7 +108,13 @@ def propose(
         Literal["refuse", "report"], typer.Option(help="What becomes of use beyond it.")
     ] = "refuse",
     expires: Annotated[
-        str, typer.Option(metavar="TIME", help="When nothing more may be used.", show_default=False)
+        str,
+        typer.Option(
+            parser=time_of,
+            metavar="TIME",
+            help=f"When nothing more may be used, {TIME_FORM}; else it does not end.",
+            show_default=False,
+        ),
     ] = "",
     idempotency_key: IdempotencyOption = "",
 ) -> None:
@@ -117,7 +124,7 @@ def propose(
         per_day=workload_of(per_day, "--per-day"),
         in_all=workload_of(in_all, "--in-all"),
         enforcement=enforcement,
-        expires_at=time_of(expires),
+        expires_at=expires,
         idempotency_key=idempotency_key or session.new_key(),
     )
     session.show(session.call(PROPOSE_ALLOWANCE, ask))
@@ -140,6 +147,24 @@ def approve(
         idempotency_key=idempotency_key or session.new_key(),
     )
     session.show(session.call(APPROVE_ALLOWANCE, ask))
+
+
+def _call_receipt(console: Console, answer: CallReceipt) -> None:
+    cost = answer.cost
+    heading(console, f"Call {cost.call} of {answer.session_id}: {amount(cost.amount)}")
+    told = [
+        ("charge", answer.charge_id),
+        ("at", cost.at),
+        ("outcome", cost.outcome),
+        ("usage", ", ".join(f"{each.meter} {each.quantity}" for each in cost.usage)),
+        ("rejected", cost.rejected),
+        ("args sha256", cost.args_sha256),
+        ("result sha256", cost.result_sha256),
+        ("record", str(answer.receipt.seq)),
+        ("proven by", f"{len(answer.path) + len(answer.receipt.proof)} hashes"),
+    ]
+    rows(console, [(label, text) for label, text in told if text])
+    heading(console, "The whole receipt: --json, or --out FILE.")
 
 
 def _rejected(console: Console, answer: RejectedUsages) -> None:

@@ -11,8 +11,15 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from rich.console import Console
 
-from farthing.clients.cli.arguments import AssetOption, money_of
-from farthing.clients.cli.render import heading, table
+from farthing.clients.cli.arguments import (
+    TIME_FORM,
+    AmountArgument,
+    AssetArgument,
+    AssetOption,
+    money_of,
+    time_of,
+)
+from farthing.clients.cli.render import facts, heading, table
 from farthing.clients.cli.session import Exit, IdempotencyOption, Session, TrustOption, command
 from farthing.protocol.errors import Code, Refused
 from farthing.protocol.messages.accounts import (
@@ -40,6 +47,7 @@ from farthing.protocol.messages.authority import (
     GET_AUTHORITY,
     REVOKE_AUTHORITY,
     SET_AUTHORITY,
+    Authority,
     GetAuthority,
     RevokeAuthority,
     SetAuthority,
@@ -131,8 +139,8 @@ def fund(
     organisation: Annotated[
         str, typer.Argument(metavar="ORG", help="The operator's id, org_…", show_default=False)
     ],
-    amount: Annotated[str, typer.Argument(help="The amount, as decimal text.", show_default=False)],
-    asset: Annotated[str, typer.Argument(help="USD, EUR, JPY, XTS or CRD.", show_default=False)],
+    amount: AmountArgument,
+    asset: AssetArgument,
     *,
     reference: Annotated[
         str, typer.Option(help="What it is booked under outside, such as the wire's number.")
@@ -286,8 +294,9 @@ def set_grant(
     expires: Annotated[
         str,
         typer.Option(
+            parser=time_of,
             metavar="TIME",
-            help="When it ends, as 2027-01-31T00:00:00.000000Z; else it does not.",
+            help=f"When it ends, {TIME_FORM}; else it does not.",
             show_default=False,
         ),
     ] = "",
@@ -319,14 +328,14 @@ def show_grants(
     ] = "",
 ) -> None:
     """Show what an agent may spend and what remains of it today (agent, operator)."""
-    session.show(session.call(GET_AUTHORITY, GetAuthority(agent_id=agent or None)))
+    session.show(session.call(GET_AUTHORITY, GetAuthority(agent_id=agent or None)), _authority)
 
 
 @command(grants, "revoke", example="farthing grants revoke agt_… USD")
 def revoke_grant(
     session: Session,
     agent: AgentArgument,
-    asset: Annotated[str, typer.Argument(help="The asset of the grant.", show_default=False)],
+    asset: AssetArgument,
     *,
     idempotency_key: IdempotencyOption = "",
 ) -> None:
@@ -387,12 +396,21 @@ def _trial_balance(console: Console, answer: TrialBalance) -> None:
         )
         for each in answer.rows
     )
+    if not answer.rows:
+        heading(console, f"No accounts, as of record {answer.as_of_seq}.")
+        return
     titles = (
         "account", "asset", "debits posted", "credits posted", "debits pending", "credits pending",
     )  # fmt: skip
     table(console, titles, rows)
     says = "Debits equal credits" if answer.balanced else "DEBITS DO NOT EQUAL CREDITS"
     heading(console, f"{says}, as of record {answer.as_of_seq}.")
+
+
+def _authority(console: Console, answer: Authority) -> None:
+    facts(console, answer)
+    if not answer.grants:
+        heading(console, "No grants: farthing grants set AGENT gives one.")
 
 
 def _agents(console: Console, answer: Agents) -> None:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from farthing.clients.cli.arguments import object_of, time_of
-from farthing.clients.cli.render import heading, rows, table
+from farthing.clients.cli.arguments import TIME_FORM, object_of, time_of
+from farthing.clients.cli.render import amount, heading, percent, rows, table
 from farthing.clients.cli.session import Exit, Session, command
 from farthing.clients.cli.spending import SessionArgument, book_folders, book_in, sessions
 from farthing.protocol.messages.reconciliation import (
@@ -67,10 +67,19 @@ def agreement_(
     ],
     *,
     since: Annotated[
-        str, typer.Option(metavar="TIME", help="Sessions opened from then on.", show_default=False)
+        str,
+        typer.Option(
+            parser=time_of,
+            metavar="TIME",
+            help=f"Sessions opened from then on, {TIME_FORM}.",
+            show_default=False,
+        ),
     ] = "",
     until: Annotated[
-        str, typer.Option(metavar="TIME", help="Sessions opened before.", show_default=False)
+        str,
+        typer.Option(
+            parser=time_of, metavar="TIME", help="Sessions opened before.", show_default=False
+        ),
     ] = "",
     gateway: GatewayOption = "",
 ) -> None:
@@ -83,7 +92,7 @@ def agreement_(
     from farthing.clients.countings import booked  # noqa: PLC0415 - loads sqlite
     from farthing.clients.gathering import gathered  # noqa: PLC0415 - loads the transport
 
-    ask = ReconcileUsage(agreement_id=agreement, since=time_of(since), until=time_of(until))
+    ask = ReconcileUsage(agreement_id=agreement, since=since, until=until)
     ask = _asked(ask, gateway)
     lists = tuple(
         each for folder in book_folders(session) for each in booked(folder, agreement)
@@ -125,11 +134,11 @@ def _reconciled(console: Console, answer: UsageReconciliation) -> None:
         (
             ("agreement", answer.agreement_id),
             ("within", "yes" if answer.within else "no"),
-            ("tolerance", f"{answer.tolerance_ppm} ppm"),
-            ("billed", f"{answer.billed.amount} {answer.billed.asset}"),
-            ("acknowledged", f"{answer.acknowledged.amount} {answer.acknowledged.asset}"),
-            ("over", answer.over.amount),
-            ("under", answer.under.amount),
+            ("tolerance", percent(answer.tolerance_ppm)),
+            ("billed", amount(answer.billed)),
+            ("acknowledged", amount(answer.acknowledged)),
+            ("over", amount(answer.over)),
+            ("under", amount(answer.under)),
             ("platform's calls", f"{answer.passed.captured} of {answer.passed.asked}"),
         ),
     )
@@ -152,8 +161,8 @@ def _reconciled(console: Console, answer: UsageReconciliation) -> None:
                     str(each.call),
                     each.kind,
                     each.direction,
-                    each.billed.amount,
-                    each.acknowledged.amount,
+                    amount(each.billed),
+                    amount(each.acknowledged),
                     each.fault,
                 )
                 for each in answer.differences

@@ -27,6 +27,7 @@ __all__ = [
     "heading",
     "notice",
     "page",
+    "percent",
     "rows",
     "screen",
     "shown_refusal",
@@ -96,6 +97,12 @@ def amount(money: Money | None) -> str:
     return "" if money is None else f"{money.amount} {money.asset}"
 
 
+def percent(ppm: int) -> str:
+    """A share in millionths, as a person reads it."""
+    whole, rest = divmod(ppm, 10_000)
+    return f"{whole}.{rest:04d}".rstrip("0").rstrip(".") + " %"
+
+
 def notice(console: Console, text: str, style: str = "") -> None:
     """Lines that are no answer: each is made harmless by itself."""
     for line in text.splitlines():
@@ -162,7 +169,7 @@ def page(console: Console, answer: object) -> None:
             if value:
                 things(console, label, value)
             else:
-                notice(console, "None.")
+                notice(console, f"No {label}.")
 
 
 def things(console: Console, label: str, found: Sequence[object]) -> None:
@@ -173,7 +180,7 @@ def things(console: Console, label: str, found: Sequence[object]) -> None:
     named = [{name: _text(value) for name, value in _members(each)} for each in found]
     titles = list(dict.fromkeys(name for each in named for name in each if each[name]))
     lines = [[each.get(name, "") for name in titles] for each in named]
-    table(console, titles, lines, title=label)
+    table(console, [name.replace("_", " ") for name in titles], lines, title=label)
 
 
 def shown_refusal(refused: Refused, *, agent: str = "agt_…") -> str:

@@ -5,7 +5,7 @@ there is only one right value. Source: spec/cli.md.
 """
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from importlib.resources import files
 from pathlib import Path
@@ -15,6 +15,8 @@ import typer
 from rich.console import Console
 
 from farthing.clients.cli.arguments import (
+    AmountArgument,
+    AssetArgument,
     ChargeArgument,
     JsonFileArgument,
     ListingArgument,
@@ -29,14 +31,15 @@ from farthing.clients.cli.render import (
     rows,
     screen,
     table,
-    things,
     vendor_words,
 )
+from farthing.clients.cli.render import amount as amount_of
 from farthing.clients.cli.session import Exit, IdempotencyOption, Session, command
 from farthing.protocol.canonical import Json
 from farthing.protocol.errors import Code, Refused
 from farthing.protocol.ids import derive_id
 from farthing.protocol.messages.charges import REFUND_CHARGE, RefundCharge
+from farthing.protocol.messages.corrections import CORRECT_USAGE
 from farthing.protocol.messages.listings import (
     GET_LISTING,
     LINT_LISTING,
@@ -51,9 +54,11 @@ from farthing.protocol.messages.listings import (
     WithdrawListing,
 )
 from farthing.protocol.terms import standard_terms
+from farthing.protocol.wire import document_of, money
 
 if TYPE_CHECKING:
     from farthing.clients.documents import Offer
+    from farthing.clients.spooled import NotTaken, Spooled
 
 __all__ = ["commands"]
 
@@ -177,8 +182,8 @@ def withdraw(
 def refund(
     session: Session,
     charge: ChargeArgument,
-    amount: Annotated[str, typer.Argument(help="The amount, as decimal text.", show_default=False)],
-    asset: Annotated[str, typer.Argument(help="The charge's asset.", show_default=False)],
+    amount: AmountArgument,
+    asset: AssetArgument,
     *,
     reason: Annotated[str, typer.Option(help="Why; kept in the record.")] = "",
     idempotency_key: IdempotencyOption = "",
@@ -213,8 +218,11 @@ def correct(
 
     taken_back = calls_of(calls)
     key = idempotency_key or session.new_key()
-    session.note(f"idempotency_key: {key}")
-    session.show(session.run(lambda each: Vendor(each).correct_usage(charge, taken_back, key=key)))
+    with session.naming(CORRECT_USAGE, key):
+        corrected = session.run(
+            lambda each: Vendor(each).correct_usage(charge, taken_back, key=key)
+        )
+    session.show(corrected)
 
 
 @command(commands, "usage", example="farthing usage --limit 20", panel=PANEL, offline=True)
@@ -227,21 +235,77 @@ def usage(
 ) -> None:
     """Show what this home's spool holds of spend sessions, and what settlement did not take.
 
-    The vendor's server may be running. Units are those of the session's asset.
+    The vendor's server may be running. Amounts are by the vendor's own count, in the asset that the
+    offers kept in this home are priced in; where they have several, they are bare units.
     """
     from farthing.clients.spooled import read_spool  # noqa: PLC0415 - loads sqlite
 
-    sessions, rejected = read_spool(session.home.spool_path, limit)
+    path = session.home.spool_path
+    if not path.exists():
+        session.misuse(
+            f"There is no spool {path}: the server that sells makes it in its own home. Name that "
+            "with --home or FARTHING_HOME."
+        )
+    sessions, rejected = read_spool(path, limit)
+    assets = session.home.assets()
+    asset = next(iter(assets)) if len(assets) == 1 else ""
     if session.as_json:
         session.print_json(
-            {"sessions": list(map(asdict, sessions)), "rejected": list(map(asdict, rejected))}
+            {
+                "sessions": [_priced(each, asset) for each in sessions],
+                "rejected": [_priced(each, asset) for each in rejected],
+            }
         )
         return
+    _usage(screen(), sessions, rejected, asset)
+
+
+def _priced(found: "Spooled | NotTaken", asset: str) -> dict[str, object]:
+    """What is told of it to a program: its amount where the asset is known, else its units."""
+    told = asdict(found)
+    units = told.pop("amount_units")
+    return told | ({"amount": document_of(money(units, asset))} if asset else {"units": str(units)})
+
+
+def _usage(
+    console: Console, sessions: "Sequence[Spooled]", rejected: "Sequence[NotTaken]", asset: str
+) -> None:
+    def cost(units: int) -> str:
+        return amount_of(money(units, asset)) if asset else f"{units} units"
+
     if not sessions:
-        heading(screen(), "No calls of sessions.")
-    for label, found in (("sessions", sessions), ("rejected", rejected)):
-        if found:
-            things(screen(), label, found)
+        heading(console, "No calls of sessions.")
+        return
+    table(
+        console,
+        ("session", "ended", "unsent", "unanswered", "rejected", "amount"),
+        (
+            (
+                each.session_id,
+                *map(str, (each.ended, each.unsent, each.unanswered, each.rejected)),
+                cost(each.amount_units),
+            )
+            for each in sessions
+        ),
+    )
+    if not rejected:
+        return
+    table(
+        console,
+        ("session", "call", "reason", "outcome", "usage", "amount"),
+        (
+            (
+                each.session_id,
+                str(each.seq),
+                each.reason,
+                each.outcome,
+                ", ".join(f"{meter} {quantity}" for meter, quantity in each.usage.items()),
+                cost(each.amount_units),
+            )
+            for each in rejected
+        ),
+        title="rejected",
+    )
 
 
 def _offer(session: Session, file: Path) -> "Offer":

@@ -6,8 +6,8 @@ is loaded only when a command calls a platform, so that help is instant.
 
 import asyncio
 import inspect
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from enum import IntEnum
 from pathlib import Path
@@ -29,6 +29,7 @@ from farthing.clients.cli.render import (
 )
 from farthing.clients.clock import random_bytes
 from farthing.protocol import base64url
+from farthing.protocol.base64url import is_sha256
 from farthing.protocol.errors import Code, FarthingError, Refused, Unreachable, Unverified
 from farthing.protocol.wire import Effect, Operation, Role, document_of
 
@@ -212,12 +213,17 @@ class Session:
             Refused, Unverified: As `Connection.call`.
             Unreachable: No answer; for a write the text says how to find out what became of it.
         """
-        try:
+        with self.naming(operation, getattr(ask, "idempotency_key", "")):
             return self.run(
                 lambda connection: connection.call(operation, ask), signed=not operation.public
             )
+
+    @contextmanager
+    def naming(self, operation: Operation[Any, Any], key: str) -> Iterator[None]:
+        """Where a write under a key is not answered, say how to find out what became of it."""
+        try:
+            yield
         except Unreachable as error:
-            key = getattr(ask, "idempotency_key", "")
             if operation.effect is Effect.READS or not key:
                 raise
             raise Unreachable(
@@ -294,7 +300,15 @@ class Session:
         if self.as_json:
             self.print_json(dict(document))
         else:
-            rows(screen(), document.items())
+            # A thumbprint is told as it is.
+            rows(
+                screen(),
+                (
+                    (label if is_sha256(label) else label.replace("_", " "), text)
+                    for label, text in document.items()
+                    if text
+                ),
+            )
 
     def print_json(self, document: object) -> None:
         """Print a document for a program."""

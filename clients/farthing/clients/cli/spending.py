@@ -13,11 +13,14 @@ from rich.console import Console
 
 from farthing.clients.cli.arguments import (
     AgreementOption,
+    AmountArgument,
+    AssetArgument,
     AssetOption,
     CursorOption,
     LimitOption,
     money_of,
 )
+from farthing.clients.cli.render import amount as amount_of
 from farthing.clients.cli.render import heading, screen, table, things
 from farthing.clients.cli.session import IdempotencyOption, Session, command
 from farthing.protocol.messages.sessions import (
@@ -33,7 +36,7 @@ from farthing.protocol.messages.sessions import (
     Sessions,
     TopUpSession,
 )
-from farthing.protocol.money import format_units
+from farthing.protocol.wire import Money, document_of, money
 
 __all__ = ["SessionArgument", "book_folders", "book_in", "commands", "sessions"]
 
@@ -121,8 +124,8 @@ def list_(
 def top_up(
     session: Session,
     spending: SessionArgument,
-    amount: Annotated[str, typer.Argument(help="The amount, as decimal text.", show_default=False)],
-    asset: Annotated[str, typer.Argument(help="The session's asset.", show_default=False)],
+    amount: AmountArgument,
+    asset: AssetArgument,
     *,
     idempotency_key: IdempotencyOption = "",
 ) -> None:
@@ -173,16 +176,24 @@ def calls(
             "state": each.state.value,
             "place": str(each.place or ""),
             "usage": ", ".join(f"{meter} {quantity}" for meter, quantity in each.usage.items()),
-            "amount": format_units(each.units, asset),
-            "vendor says": format_units(each.said_units, asset),
-            "result sha256": each.result_sha256,
+            "amount": money(each.units, asset),
+            "vendor_says": money(each.said_units, asset),
+            "result_sha256": each.result_sha256,
             "fault": each.fault,
         }
         for each in kept
         if each.fault or not wrong
     ]
     if session.as_json:
-        session.print_json(found)
+        session.print_json(
+            [
+                {
+                    name: document_of(it) if isinstance(it, Money) else it
+                    for name, it in each.items()
+                }
+                for each in found
+            ]
+        )
     elif found:
         things(screen(), "calls", found)
     else:
@@ -212,9 +223,9 @@ def _sessions(console: Console, answer: Sessions) -> None:
             (
                 each.session_id,
                 each.status,
-                f"{each.cap.amount} {each.cap.asset}",
-                each.spent.amount,
-                each.remaining.amount,
+                amount_of(each.cap),
+                amount_of(each.spent),
+                amount_of(each.remaining),
                 str(each.calls),
                 each.expires_at,
             )

@@ -103,6 +103,9 @@ def record(
 
 def _balances(console: Console, answer: Balances) -> None:
     heading(console, f"{answer.organisation_id}, as of record {answer.as_of_seq}")
+    if not answer.accounts:
+        heading(console, "No accounts: nothing has come in yet.")
+        return
     table(
         console,
         ("account", "posted", "held", "available"),
@@ -112,12 +115,18 @@ def _balances(console: Console, answer: Balances) -> None:
 
 def _statement(console: Console, answer: Statement) -> None:
     heading(console, f"{answer.organisation_id}, by time {answer.by}, record {answer.as_of_seq}")
+    if not answer.accounts:
+        heading(console, "No accounts, and no lines.")
+        return
     ends = (
         (title, each.account, *_figures(each))
         for period in answer.accounts
         for title, each in (("opening", period.opening), ("closing", period.closing))
     )
     table(console, ("", "account", "posted", "held", "available"), ends)
+    if not answer.lines:
+        heading(console, "No lines.")
+        return
     lines = (
         (
             str(each.seq),

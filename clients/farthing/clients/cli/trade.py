@@ -28,6 +28,7 @@ from farthing.clients.cli.render import (
     UNTRUSTED,
     amount,
     heading,
+    percent,
     rows,
     screen,
     table,
@@ -99,20 +100,32 @@ def search(
     ] = None,
     tag: Annotated[
         list[str] | None,
-        typer.Option(help="Only this capability and what is below it; repeat for any of several."),
+        typer.Option(
+            metavar="TAG",
+            help="Only this capability and what is below it; repeat for any of several.",
+        ),
     ] = None,
     latency_ms_p95_max: Annotated[
-        int | None, typer.Option(help="Only listings whose p95 latency is at most this.")
+        int | None,
+        typer.Option(metavar="MS", help="Only listings whose p95 latency is at most this."),
     ] = None,
     availability_ppm_min: Annotated[
-        int | None, typer.Option(help="Only listings at least this available, in millionths.")
+        int | None,
+        typer.Option(
+            metavar="PPM",
+            help="Only listings at least this available, in millionths: 999000 is 99.9 %.",
+        ),
     ] = None,
     region: Annotated[
         list[str] | None,
-        typer.Option(help="A country where the content may be processed; repeat for all."),
+        typer.Option(
+            metavar="COUNTRY",
+            help="A country where the content may be processed, as de; repeat for all.",
+        ),
     ] = None,
     vendor: Annotated[
-        list[str] | None, typer.Option(help="Only this vendor (org_…); repeat for more.")
+        list[str] | None,
+        typer.Option(metavar="ORG", help="Only this vendor, org_…; repeat for more."),
     ] = None,
     limit: Annotated[int, typer.Option(min=1, max=20, help="How many results at most.")] = 5,
 ) -> None:
@@ -159,7 +172,9 @@ def quote(
 
     usages = workload_of(workload)
     if not usages:
-        raise typer.BadParameter("at least one meter", param_hint="--workload")
+        raise typer.BadParameter(
+            "say how much of each meter, as in --workload page=30", param_hint="--workload"
+        )
     quantities = {each.meter: int(each.quantity) for each in usages}
     keys = session.pinned_keys()
     answer = session.run(
@@ -227,7 +242,10 @@ def status(session: Session, dispute: DisputeArgument) -> None:
 def list_(
     session: Session,
     *,
-    charge: Annotated[str, typer.Option(help="Of one charge alone.", show_default=False)] = "",
+    charge: Annotated[
+        str,
+        typer.Option(metavar="CHARGE", help="Of one charge alone, chg_…", show_default=False),
+    ] = "",
     cursor: CursorOption = "",
     limit: LimitOption = 50,
 ) -> None:
@@ -304,12 +322,12 @@ def _results(console: Console, answer: SearchAnswer) -> None:
     for near in answer.nearest_infeasible:
         _near(console, near)
     counts = (
-        (answer.left_out, "more keep every limit"),
-        (answer.unpriced, "have no price for this workload"),
+        ("Not shown, though they keep every limit", answer.left_out),
+        ("Without a price for this workload", answer.unpriced),
     )
-    for count, says in counts:
+    for says, count in counts:
         if count:
-            heading(console, f"{count} {says}.")
+            heading(console, f"{says}: {count}.")
 
 
 def _result(console: Console, result: Result) -> None:
@@ -322,7 +340,7 @@ def _result(console: Console, result: Result) -> None:
         ("capability", result.primary_tag),
         ("meters", ", ".join(result.meters)),
         ("p95 latency", f"{result.latency_ms_p95} ms"),
-        ("availability", f"{result.availability_ppm} ppm"),
+        ("availability", percent(result.availability_ppm)),
         ("regions", ", ".join(result.regions)),
         ("purchasable", "yes" if result.purchasable.ok else "no"),
         *(("because", f"{each.code}: {each.message}") for each in result.purchasable.reasons),
@@ -343,9 +361,8 @@ def _near(console: Console, near: Infeasible) -> None:
 
 
 def _margin(margin: Margin) -> str:
-    says = f"limit {margin.limit}, offered {margin.actual}"
-    left = f", margin {margin.margin}" if margin.margin else ""
-    return f"{says}{left} {margin.unit}".rstrip()
+    said = [("limit", margin.limit), ("offered", margin.actual), ("margin", margin.margin)]
+    return ", ".join(f"{label} {value} {margin.unit}".rstrip() for label, value in said if value)
 
 
 def _quote(console: Console, answer: QuoteAnswer) -> None:

@@ -9,7 +9,15 @@ from typing import Annotated, Literal
 import typer
 
 from farthing.clients.cli import operate
-from farthing.clients.cli.arguments import TIME_FORM, CursorOption, LimitOption, money_of, time_of
+from farthing.clients.cli.arguments import (
+    TIME_FORM,
+    AmountArgument,
+    AssetArgument,
+    CursorOption,
+    LimitOption,
+    money_of,
+    time_of,
+)
 from farthing.clients.cli.session import IdempotencyOption, Session, command
 from farthing.protocol.messages.treasury import (
     CLOSE_ACCOUNT,
@@ -62,12 +70,6 @@ OrganisationOption = Annotated[
     typer.Option(
         "--organisation", metavar="ORG", help="Only this organisation's.", show_default=False
     ),
-]
-AmountArgument = Annotated[
-    str, typer.Argument(help="The amount, as decimal text.", show_default=False)
-]
-AssetArgument = Annotated[
-    str, typer.Argument(help="USD, EUR, JPY, XTS or CRD.", show_default=False)
 ]
 TopUpArgument = Annotated[
     str, typer.Argument(metavar="TOP_UP", help="The top-up's id, top_…", show_default=False)

@@ -234,6 +234,38 @@ def test_a_retirement_that_was_cut_short_names_its_key_once(tmp_path: Path) -> N
     assert len(kids) == len(set(kids)) == 2
 
 
+def test_a_key_that_a_retirement_cut_short_has_named_is_in_nobodys_hands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened(tmp_path)
+
+    def no_more(*_: object) -> None:
+        raise OSError("no more")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "getpid", lambda: 1)
+        patched.setattr(Path, "replace", no_more)
+        with pytest.raises(OSError, match="no more"):
+            retire(tmp_path, Purpose.PLATFORM, os.urandom)
+    retire(tmp_path, Purpose.PLATFORM, os.urandom)
+
+    assert not list(tmp_path.rglob("*.part"))
+
+
+def test_no_retired_key_is_forgotten_where_the_file_of_an_earlier_one_is_gone(
+    tmp_path: Path,
+) -> None:
+    keyring = opened(tmp_path)
+    second, third = [_retired(tmp_path, Purpose.PLATFORM) for _ in range(2)]
+    (tmp_path / "retired" / "platform-0001.jwk").unlink()
+
+    _retired(tmp_path, Purpose.PLATFORM)
+
+    kids = [key["kid"] for key in published(opened(tmp_path, begun=True))]
+    assert {second.thumbprint, third.thumbprint} <= set(kids)
+    assert keyring[Purpose.PLATFORM].thumbprint not in kids
+
+
 @pytest.mark.parametrize("purpose", [Purpose.ADMIN, Purpose.TREASURER])
 def test_the_staffs_keys_are_rotated_by_the_staff(tmp_path: Path, purpose: Purpose) -> None:
     opened(tmp_path)

@@ -197,8 +197,12 @@ def retire(folder: Path, purpose: Purpose, entropy: Callable[[int], bytes]) -> P
     named = sign_succession(old, key.public, origin=_origin(folder), purpose=purpose.value)
     history = folder / _RETIRED
     history.mkdir(mode=0o700, exist_ok=True)
-    place = len(_retired(folder, purpose)) + 1
-    name = f"{purpose.value}-{place:04d}.jwk"
+    # A key that was named by a retirement cut short is believed; it must be in nobody's hands.
+    for part in folder.glob(f"{purpose.value}.*.part"):
+        part.unlink()
+    # After the last, not by their count: what is there already would be kept in its place.
+    last = max((each.stem for each in history.glob(f"{purpose.value}-*.jwk")), default="-0")
+    name = f"{purpose.value}-{int(last.rpartition('-')[2]) + 1:04d}.jwk"
     _write_new(history / name, canonical_bytes(dict(old.public.jwk())) + b"\n")
     _write_new(_succession(history / name), canonical_bytes(named) + b"\n")
     new = _part(folder, purpose.value, canonical_bytes(key.private_jwk()) + b"\n")

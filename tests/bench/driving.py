@@ -1,7 +1,6 @@
 """Callers that each await their own acknowledgement, and how long they waited."""
 
 import asyncio
-import os
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
@@ -12,7 +11,6 @@ from tests.bench.report import percentile
 __all__ = ["Driven", "costed", "cpu_us", "drive"]
 
 Call = Callable[[], Awaitable[object]]
-TICKS = os.sysconf("SC_CLK_TCK")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,9 +54,6 @@ async def costed(call: Call, calls: int, callers: int, pids: Iterable[int]) -> t
 
 
 def cpu_us(pids: Iterable[int]) -> float:
-    """User and system time of processes so far; the kernel counts it in ticks."""
-    ticks = 0
-    for pid in pids:
-        after_name = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        ticks += int(after_name[11]) + int(after_name[12])
-    return ticks * 1e6 / TICKS
+    """User and system time of processes so far, as the kernel's scheduler counts it."""
+    threads = (thread for pid in pids for thread in Path(f"/proc/{pid}/task").iterdir())
+    return sum(int((each / "schedstat").read_text().split()[0]) for each in threads) / 1000

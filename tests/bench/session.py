@@ -12,16 +12,19 @@ One tool, one MCP server in a process of its own, five ways in:
 - sold by x402's own package with a facilitator in the same process that believes everything.
 
 CPU is user and system time of the vendor's process, of a session until its last call is settled;
-what that costs the platform's processes is added. The ways take turns: what one way adds to another
-is the median of what it added in each round, since the machine is not as fast in every one.
+what that costs the platform's processes is added. What processes take when nobody calls is no
+call's. The ways take turns: what one way adds to another is the median of what it added in each
+round, since the machine is not as fast in every one.
 """
 
 import asyncio
 import multiprocessing
 import socket
+import sqlite3
 import statistics
 import time
 from collections.abc import Mapping
+from contextlib import closing
 from multiprocessing.process import BaseProcess
 from multiprocessing.synchronize import Event
 from pathlib import Path
@@ -41,10 +44,11 @@ from farthing.clients.paid import Seller
 from farthing.clients.payable import Payable
 from farthing.clients.tools import Endpoint
 from farthing.clients.transport import Connection
+from farthing.clients.usage_spool import BatchState
 from farthing.clients.vendors import Vendor
 from farthing.protocol.ids import AgreementId, SessionId
 from farthing.protocol.messages.agreements import Agreement
-from farthing.protocol.messages.sessions import GET_SESSION, OPEN_SESSION, GetSession, OpenSession
+from farthing.protocol.messages.sessions import OPEN_SESSION, OpenSession
 from farthing.protocol.proofs import Voucher, voucher_jwt
 from farthing.protocol.rating import parse_card
 from farthing.protocol.rating.running import Running
@@ -68,7 +72,13 @@ RATED: Final = 100_000
 PER_CALL_UNITS: Final = 10_000_000
 ARGUMENTS: Final[dict[str, object]] = {"pdf": "a|b"}
 WAIT_S: Final = 60
-ASKED_EVERY_S: Final = 1.5
+IDLE_S: Final = 5
+LOOKED_EVERY_S: Final = 0.1
+SPOOL: Final = "spool"
+_BILLED: Final = """
+SELECT count(*) FROM call JOIN batch ON batch.number = call.batch
+WHERE call.session_id = ? AND call.rejected = '' AND batch.state = ?
+"""
 _SPAWN: Final = multiprocessing.get_context("spawn")
 
 Meta = Mapping[str, object]
@@ -101,6 +111,7 @@ async def _calls() -> list[Row]:
                         server,
                         vendor,
                         Endpoint(http, f"http://127.0.0.1:{port}/mcp", timeout_s=WAIT_S),
+                        folder / SPOOL,
                     )
                 finally:
                     vendor.terminate()
@@ -110,7 +121,7 @@ async def _calls() -> list[Row]:
 
 
 async def _figures(
-    market: Market, server: ServerProcess, vendor: BaseProcess, endpoint: Endpoint
+    market: Market, server: ServerProcess, vendor: BaseProcess, endpoint: Endpoint, spool: Path
 ) -> list[Row]:
     assert vendor.pid is not None
     vendors, platforms = [vendor.pid], [server.engine_pid, *server.front_end_pids]
@@ -118,6 +129,7 @@ async def _figures(
     shares: list[float] = []
     free: Meta = {}
     x402: Meta = {PAYMENT: x402_tool.PAYMENT}
+    vendors_idle, platforms_idle = await _idle(vendors), await _idle(platforms)
     for _ in range(ROUNDS):
         paid = await _payments(market, CALLS)
         rounds.append({})
@@ -129,10 +141,15 @@ async def _figures(
             ("x402", [x402] * CALLS),
         ):
             vendors_us, platforms_us = cpu_us(vendors), cpu_us(platforms)
+            began_s = time.perf_counter()
             driven = await _drive(endpoint, tool, metas)
             if metas is paid:
-                await _settled(market, paid)
+                await _settled(spool, paid)
+            took_s = time.perf_counter() - began_s
+            if metas is paid:
+                platforms_us += platforms_idle * took_s
                 shares.append((cpu_us(platforms) - platforms_us) / CALLS)
+            vendors_us += vendors_idle * took_s
             rounds[-1][tool] = (driven, (cpu_us(vendors) - vendors_us) / CALLS)
 
     def middle(tool: str) -> tuple[Driven, float]:
@@ -247,16 +264,23 @@ def _rating_us() -> float:
     return (time.process_time_ns() - before) / 1000 / RATED
 
 
-async def _settled(market: Market, metas: list[Meta]) -> None:
-    """Wait until the platform has billed every call."""
+async def _idle(pids: list[int]) -> float:
+    """What CPU processes take in a second in which nobody calls, in microseconds."""
+    before_us = cpu_us(pids)
+    await asyncio.sleep(IDLE_S)
+    return (cpu_us(pids) - before_us) / IDLE_S
+
+
+async def _settled(spool: Path, metas: list[Meta]) -> None:
+    """Wait until the platform has billed every call, by the vendor's word: to ask it costs CPU."""
     sent: Any = metas[0][PAYMENT]
     session_id = str(claimed(sent["payload"]["entitlement"])["session_id"])
-    while True:
-        # Asking costs the platform what is counted as the calls': so it is asked seldom.
-        await asyncio.sleep(ASKED_EVERY_S)
-        session = await market.buyer.connection.call(GET_SESSION, GetSession(session_id=session_id))
-        if session.calls == len(metas):
-            return
+    with closing(sqlite3.connect(f"file:{spool}?mode=ro", uri=True)) as file:
+        while True:
+            await asyncio.sleep(LOOKED_EVERY_S)
+            (billed,) = file.execute(_BILLED, (session_id, BatchState.TAKEN.value)).fetchone()
+            if billed == len(metas):
+                return
 
 
 def _vendor(folder: Path, market: Market, port: int) -> BaseProcess:
@@ -280,7 +304,7 @@ async def _serve(folder: Path, platform: str, vendor_id: str, port: int, ready: 
     listing["limits"] = {"input_bytes_max": 1_000_000, "concurrency_max": 2 * CALLERS}
     offer = Offer.bind(listing, card, terms)
     seller = Seller(
-        Vendor(connection), platform_keys=keys, spool=folder / "spool", offer=lambda _: offer
+        Vendor(connection), platform_keys=keys, spool=folder / SPOOL, offer=lambda _: offer
     )
     mcp: MCPServer[Any] = MCPServer("bench", lifespan=seller.lifespan, log_level="CRITICAL")
     sold = x402_tool.sold_by_x402(lambda arguments: _read(str(arguments["pdf"])).model_dump())

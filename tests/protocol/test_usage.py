@@ -1,12 +1,12 @@
 """A batch is read as the vendor signed it or refused at the place of its first fault."""
 
 import json
-from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from farthing.protocol import usage
 from farthing.protocol.canonical import INTEGER_MAX, canonical_bytes

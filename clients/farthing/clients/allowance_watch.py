@@ -89,6 +89,9 @@ class AllowanceWatch:
 
     async def use(self, call: object, usage: Mapping[str, int]) -> Refusal | None:
         """Count what a call has used; or why it is not paid, and so not to be given."""
+        if self._guard is None and self._asking is None:
+            # Nothing bounds it, and whatever is learnt next is learnt with all that was used.
+            return None
         self.free(call)
         if (refusal := await self._beyond(usage)) is None:
             self._counted.update(usage)

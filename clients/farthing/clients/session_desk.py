@@ -17,9 +17,10 @@ from typing import Final, NamedTuple
 from msgspec import structs
 
 from farthing.clients.allowance_watch import AllowanceWatch, Judge
-from farthing.clients.commits import Commits, settle
+from farthing.clients.commits import Commits
 from farthing.clients.deliveries import Produced, Undeliverable
 from farthing.clients.entitlements import Vouched
+from farthing.clients.flights import Flight, Load
 from farthing.clients.reporter import DEARER, Metered, Reporter, Signed, UsageQueue
 from farthing.clients.usage_spool import KeptCall, KeptSession, Row, UsageSpool
 from farthing.clients.vendors import Vendor
@@ -34,7 +35,7 @@ from farthing.protocol.usage import REPORT_WINDOW_US, UsageFault, UsageOutcome
 from farthing.protocol.vouchers import VoucherDesk
 from farthing.protocol.x402 import PAYMENT
 
-__all__ = ["CallWork", "Load", "SessionDesk", "Tools"]
+__all__ = ["CallWork", "SessionDesk", "Tools"]
 
 log = logging.getLogger(__name__)
 
@@ -56,13 +57,6 @@ _ENDED: Final = frozenset({"closed", "closing", "expired", Code.SESSION_CLOSED})
 _BUYERS_FAULT: Final = frozenset({
     Code.ALLOWANCE_EXCEEDED, Code.CAPTURE_EXCEEDS_HOLD, Code.INVALID_ARGUMENT,
 })  # fmt: skip
-
-
-@dataclass(slots=True)
-class Load:
-    """How many calls are being worked for at all desks of one vendor."""
-
-    calls: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,49 +89,6 @@ class CallWork(NamedTuple):
     deadline_s: int
     check_room: Callable[[], None]
     run: Callable[[Judge], Awaitable[Produced]]
-
-
-class _Flight:
-    """One call that is being worked for, and whoever waits for it."""
-
-    __slots__ = ("args_sha256", "has_ended", "is_late", "task", "waiting")
-
-    def __init__(self, args_sha256: str) -> None:
-        self.args_sha256 = args_sha256
-        self.task: asyncio.Task[None] | None = None
-        self.has_ended = False
-        self.is_late = False
-        self.waiting: list[asyncio.Future[KeptCall]] = []
-
-    def landing(self) -> asyncio.Future[KeptCall]:
-        """A future for each who waits: one that goes away takes nobody's call with it."""
-        landing: asyncio.Future[KeptCall] = asyncio.get_running_loop().create_future()
-        self.waiting.append(landing)
-        return landing
-
-    def expire(self) -> None:
-        """Its time is over."""
-        assert self.task is not None, "it runs"
-        self.is_late = True
-        self.task.cancel()
-
-    def cut_off(self) -> None:
-        """Leave nobody waiting for ever."""
-        for landing in self.waiting:
-            landing.cancel()
-
-    def land(self, call: KeptCall, fault: BaseException | None) -> None:
-        """Tell all who wait what there is: the call, or why there is none."""
-        if fault is None and call.outcome is not UsageOutcome.SUCCEEDED:
-            fault = self._raised()
-        for landing in self.waiting:
-            settle(landing, call, fault)
-
-    def _raised(self) -> BaseException | None:
-        """What the work ended with, other than as foreseen."""
-        if self.task is None or not self.task.done():
-            return None
-        return asyncio.CancelledError() if self.task.cancelled() else self.task.exception()
 
 
 class SessionDesk:
@@ -174,7 +125,7 @@ class SessionDesk:
         self._allowance = allowance
         self._tools = tools
         self._clock = tools.vendor.connection.clock
-        self._flights: dict[int, _Flight] = {}
+        self._flights: dict[int, Flight] = {}
         self._is_closing = False
         self._asking: asyncio.Task[None] | None = None
         queue.heard_at_us = max(queue.heard_at_us, entitlement.issued_at_us)
@@ -218,8 +169,8 @@ class SessionDesk:
             flight = self._flights.get(seq)
         if flight is None:
             self._admit(work)
-            flight = self._flights[seq] = _Flight(work.args_sha256)
-            self._tools.load.calls += 1
+            flight = self._flights[seq] = Flight(work.args_sha256)
+            self._tools.load.add(flight)
             flight.task = asyncio.create_task(self._carry_out(work, flight))
         _check_same(flight.args_sha256, work)
         return await flight.landing()
@@ -235,6 +186,7 @@ class SessionDesk:
         for flight in self._flights.values():
             if not flight.has_ended:
                 flight.cut_off()
+                self._tools.load.remove(flight)
 
     def row(self) -> KeptSession:
         """The desk as it stands, for the spool."""
@@ -306,7 +258,7 @@ class SessionDesk:
         else:
             self.queue.stop(session.status, INT64_MAX)
 
-    async def _watch(self, flight: _Flight) -> None:
+    async def _watch(self, flight: Flight) -> None:
         """See that a call that takes long ends while settlement still takes it."""
         while self.queue.stopped_by not in _ENDED:
             await asyncio.sleep(_WATCH_S)
@@ -339,13 +291,12 @@ class SessionDesk:
             raise Refused(replace(refusal, path=f"{PAYMENT}.payload.{which}.{refusal.path}"))
         self.changes += 1
 
-    async def _carry_out(self, work: CallWork, flight: _Flight) -> None:
+    async def _carry_out(self, work: CallWork, flight: Flight) -> None:
         at_us = self._clock()
         refusal, outcome = _FAILED, UsageOutcome.FAILED_VENDOR
         left_s = (self.entitlement.expires_at_us + _AFTER_END_US - at_us) / SECOND_US
-        # `asyncio.timeout` costs three times this, and the task ends here anyway.
         most_s = min(work.deadline_s, left_s)
-        end = asyncio.get_running_loop().call_later(most_s, flight.expire)
+        flight.ends_s = asyncio.get_running_loop().time() + most_s
         watch = asyncio.create_task(self._watch(flight)) if most_s > _WATCH_S else None
         try:
             if not work.repeatable:
@@ -363,7 +314,6 @@ class SessionDesk:
             refusal = refuse(Code.VENDOR_FAILED, message=text)
             outcome = UsageOutcome.TIMED_OUT
         finally:
-            end.cancel()
             self._allowance.free(flight)
             if watch is not None:
                 watch.cancel()
@@ -371,7 +321,7 @@ class SessionDesk:
             if not flight.has_ended:
                 self._failed(self._call(work, at_us), refusal, outcome)
 
-    async def _work(self, work: CallWork, flight: _Flight) -> Produced:
+    async def _work(self, work: CallWork, flight: Flight) -> Produced:
         produced = await work.run(partial(self._allowance.reserve, flight))
         if (beyond := await self._allowance.use(flight, produced.usage)) is not None:
             raise Undeliverable(beyond)
@@ -443,7 +393,7 @@ class SessionDesk:
             log.error("call %s of %s is not on disk yet: %r", call.seq, self.session_id, fault)
             fault = _not_kept()
         if (flight := self._flights.pop(call.seq, None)) is not None:
-            self._tools.load.calls -= 1
+            self._tools.load.remove(flight)
             flight.land(call, fault)
         if fault is None and not self._is_closing:
             self._tools.reporter.wake(self.queue)

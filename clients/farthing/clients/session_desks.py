@@ -18,9 +18,10 @@ from weakref import WeakValueDictionary
 
 from farthing.clients.allowance_watch import AllowanceWatch
 from farthing.clients.commits import Commits
+from farthing.clients.flights import Load
 from farthing.clients.parted import Parted
 from farthing.clients.reporter import Reporter, UsageQueue
-from farthing.clients.session_desk import Load, SessionDesk, Tools
+from farthing.clients.session_desk import SessionDesk, Tools
 from farthing.clients.usage_spool import KeptCall, KeptSession, Row, UsageSpool
 from farthing.clients.vendors import Vendor
 from farthing.protocol.canonical import Json

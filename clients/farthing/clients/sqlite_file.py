@@ -66,7 +66,8 @@ class SqliteFile:
         with self._guard, self._db:
             self._db.execute("BEGIN IMMEDIATE")
             for statement, rows in steps:
-                self._db.executemany(statement, rows)
+                if rows:
+                    self._db.executemany(statement, rows)
 
     def close(self) -> None:
         """Close the file and let another process have it."""

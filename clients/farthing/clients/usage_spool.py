@@ -12,9 +12,10 @@ from enum import StrEnum
 from typing import Final, cast
 
 import msgspec
+import orjson
 
 from farthing.clients.sqlite_file import SqliteFile, Value
-from farthing.protocol.canonical import Json, canonical_bytes, parse_json
+from farthing.protocol.canonical import Json
 from farthing.protocol.money import INT64_MAX
 from farthing.protocol.sequences import WINDOW
 from farthing.protocol.usage import UsageEvent, UsageOutcome
@@ -393,8 +394,7 @@ class UsageSpool:
 
 
 def _session_values(row: KeptSession) -> tuple[Value, ...]:
-    document = canonical_bytes(row.document)
-    return (row.session_id, row.payer, row.ends_at_us, row.at_us, document)
+    return (row.session_id, row.payer, row.ends_at_us, row.at_us, orjson.dumps(row.document))
 
 
 def _call_values(row: KeptCall) -> tuple[Value, ...]:
@@ -405,13 +405,13 @@ def _call_values(row: KeptCall) -> tuple[Value, ...]:
         row.at_us,
         row.place,
         row.outcome.value if row.outcome else "",
-        canonical_bytes({meter: str(quantity) for meter, quantity in row.usage.items()}),
+        orjson.dumps({meter: str(quantity) for meter, quantity in row.usage.items()}),
         row.amount_units,
         row.spent_units,
         row.result_sha256,
         row.result,
         row.content,
-        canonical_bytes(cast("dict[str, Json]", dict(row.refusal))) if row.refusal else b"{}",
+        orjson.dumps(row.refusal),
     )
 
 
@@ -435,14 +435,14 @@ def _settled_values(row: Settled) -> tuple[Value, ...]:
 
 def _session(row: sqlite3.Row) -> KeptSession:
     members = dict(row)
-    members["document"] = parse_json(members["document"])
+    members["document"] = orjson.loads(members["document"])
     return KeptSession(**members)
 
 
 def _call(row: sqlite3.Row) -> KeptCall:
     members = dict(row)
     members["outcome"] = UsageOutcome(members["outcome"]) if members["outcome"] else None
-    usage = cast("dict[str, str]", parse_json(members["usage"]))
+    usage = cast("dict[str, str]", orjson.loads(members["usage"]))
     members["usage"] = {meter: int(quantity) for meter, quantity in usage.items()}
-    members["refusal"] = parse_json(members["refusal"])
+    members["refusal"] = orjson.loads(members["refusal"])
     return KeptCall(**members)

@@ -8,7 +8,6 @@ engine. Source: spec/metering.md.
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
 from typing import Final
@@ -116,8 +115,7 @@ class UsageFault(StrEnum):
     """No voucher that settlement has seen covers its number, or the sum with it."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UsageEvent:
+class UsageEvent(msgspec.Struct, frozen=True, kw_only=True):
     """One call, metered by the vendor.
 
     `seq` is the call's number in its session, `usage` the quantities by meter in their smallest

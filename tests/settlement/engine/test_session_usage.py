@@ -1,13 +1,13 @@
 """Reported usage: what is billed, what is rejected and why, and that nothing passes its bounds."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from msgspec import structs
+from msgspec.structs import replace
 
 from farthing.protocol.canonical import sha256_hex
 from farthing.protocol.errors import Code, Refusal, refuse
@@ -148,7 +148,7 @@ def test_a_rejected_event_has_one_reason_and_moves_nothing(
     assert not record.counted
     assert [each.noun for each in record.changed] == ["session"]
     assert after.rejected == before.rejected + 1
-    assert after == structs.replace(
+    assert after == replace(
         before,
         rejected=after.rejected,
         voucher_seq=max(before.voucher_seq, case.voucher["seq"]),

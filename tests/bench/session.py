@@ -25,11 +25,12 @@ import statistics
 import time
 from collections.abc import Mapping
 from contextlib import closing
+from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from multiprocessing.synchronize import Event
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, NamedTuple
 
 import httpx2
 import uvicorn
@@ -106,13 +107,19 @@ async def _calls() -> list[Row]:
                 port = free_port()
                 vendor = _vendor(folder, market, port)
                 try:
-                    return await _figures(
-                        market,
-                        server,
-                        vendor,
-                        Endpoint(http, f"http://127.0.0.1:{port}/mcp", timeout_s=WAIT_S),
-                        folder / SPOOL,
+                    assert vendor.pid is not None
+                    vendors = (vendor.pid,)
+                    platforms = (server.engine_pid, *server.front_end_pids)
+                    url = f"http://127.0.0.1:{port}/mcp"
+                    machine = _Machine(
+                        endpoint=Endpoint(http, url, timeout_s=WAIT_S),
+                        spool=folder / SPOOL,
+                        vendors=vendors,
+                        platforms=platforms,
+                        vendors_idle_us=await _idle(vendors),
+                        platforms_idle_us=await _idle(platforms),
                     )
+                    return await _figures(machine, market)
                 finally:
                     vendor.terminate()
                     vendor.join(WAIT_S)
@@ -120,50 +127,74 @@ async def _calls() -> list[Row]:
             server.stop()
 
 
-async def _figures(
-    market: Market, server: ServerProcess, vendor: BaseProcess, endpoint: Endpoint, spool: Path
-) -> list[Row]:
-    assert vendor.pid is not None
-    vendors, platforms = [vendor.pid], [server.engine_pid, *server.front_end_pids]
-    rounds: list[dict[str, tuple[Driven, float]]] = []
-    shares: list[float] = []
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Machine:
+    """The processes that are measured; what a second costs them when nobody calls, in us."""
+
+    endpoint: Endpoint
+    spool: Path
+    vendors: tuple[int, ...]
+    platforms: tuple[int, ...]
+    vendors_idle_us: float
+    platforms_idle_us: float
+
+    async def cost(self, tool: str, metas: list[Meta], *, is_settled: bool) -> "_Cost":
+        """Make calls one way, until the last one is settled where they are."""
+        vendors_us, platforms_us = cpu_us(self.vendors), cpu_us(self.platforms)
+        began_s = time.perf_counter()
+        driven = await _drive(self.endpoint, tool, metas)
+        if is_settled:
+            await _settled(self.spool, metas)
+        took_s = time.perf_counter() - began_s
+        vendors_us += self.vendors_idle_us * took_s
+        platforms_us += self.platforms_idle_us * took_s
+        return _Cost(
+            driven,
+            (cpu_us(self.vendors) - vendors_us) / CALLS,
+            (cpu_us(self.platforms) - platforms_us) / CALLS,
+        )
+
+
+class _Cost(NamedTuple):
+    """How calls went, and what CPU one took of the vendor and of the platform, in us."""
+
+    driven: Driven
+    vendor_us: float
+    platform_us: float
+
+
+async def _figures(machine: _Machine, market: Market) -> list[Row]:
+    rounds: list[dict[str, _Cost]] = []
     free: Meta = {}
     x402: Meta = {PAYMENT: x402_tool.PAYMENT}
-    vendors_idle, platforms_idle = await _idle(vendors), await _idle(platforms)
     for _ in range(ROUNDS):
         paid = await _payments(market, CALLS)
-        rounds.append({})
-        for tool, metas in (
-            ("unpaid", [free] * CALLS),
-            ("checked", await _payments(market, CALLS)),
-            ("unmetered", await _payments(market, CALLS)),
-            ("extract_text", paid),
-            ("x402", [x402] * CALLS),
-        ):
-            vendors_us, platforms_us = cpu_us(vendors), cpu_us(platforms)
-            began_s = time.perf_counter()
-            driven = await _drive(endpoint, tool, metas)
-            if metas is paid:
-                await _settled(spool, paid)
-            took_s = time.perf_counter() - began_s
-            if metas is paid:
-                platforms_us += platforms_idle * took_s
-                shares.append((cpu_us(platforms) - platforms_us) / CALLS)
-            vendors_us += vendors_idle * took_s
-            rounds[-1][tool] = (driven, (cpu_us(vendors) - vendors_us) / CALLS)
+        rounds.append({
+            tool: await machine.cost(tool, metas, is_settled=metas is paid)
+            for tool, metas in (
+                ("unpaid", [free] * CALLS),
+                ("checked", await _payments(market, CALLS)),
+                ("unmetered", await _payments(market, CALLS)),
+                ("extract_text", paid),
+                ("x402", [x402] * CALLS),
+            )
+        })  # fmt: skip
 
     def middle(tool: str) -> tuple[Driven, float]:
-        return sorted((each[tool] for each in rounds), key=lambda each: each[1])[ROUNDS // 2]
+        cost = sorted((each[tool] for each in rounds), key=lambda each: each.vendor_us)[ROUNDS // 2]
+        return cost.driven, cost.vendor_us
 
     def added_us(tool: str) -> float:
         """What a session adds to another way, vendor and platform."""
-        each_us = [each["extract_text"][1] - each[tool][1] for each in rounds]
-        return statistics.median(map(sum, zip(each_us, shares, strict=True)))
+        pairs = [(each["extract_text"], each[tool]) for each in rounds]
+        return statistics.median(
+            paid.vendor_us + paid.platform_us - other.vendor_us for paid, other in pairs
+        )
 
     unpaid, checked_at, door, session, x402_at = map(
         middle, ("unpaid", "checked", "unmetered", "extract_text", "x402")
     )
-    share_us = statistics.median(shares)
+    share_us = statistics.median(each["extract_text"].platform_us for each in rounds)
     name = f"{CALLERS} calls in flight"
     return [
         Row(name=f"session calls, {name}, beside unpaid", unit="1/s", value=session[0].rate,
@@ -264,7 +295,7 @@ def _rating_us() -> float:
     return (time.process_time_ns() - before) / 1000 / RATED
 
 
-async def _idle(pids: list[int]) -> float:
+async def _idle(pids: tuple[int, ...]) -> float:
     """What CPU processes take in a second in which nobody calls, in microseconds."""
     before_us = cpu_us(pids)
     await asyncio.sleep(IDLE_S)

@@ -88,6 +88,10 @@ def too_many(case: Case) -> None:
     case.event = replace(case.event, usage={"page": 10**15})
 
 
+def too_many_and_unknown(case: Case) -> None:
+    case.event = replace(case.event, usage={"page": 10**15, "zone": 1})
+
+
 def spent(case: Case) -> None:
     case.metered.report(events(1, 10, 10, 10, 9, at_us=case.metered.trade.room.now_us))
 
@@ -118,6 +122,7 @@ TABLE: tuple[tuple[tuple[Wrong, ...], str], ...] = (
     ((frozen, unknown_meter), "frozen"),
     ((unknown_meter,), "unknown_meter"),
     ((unknown_meter, unnumbered), "unknown_meter"),
+    ((too_many_and_unknown,), "unknown_meter"),
     ((over_per_call,), "over_per_call"),
     ((too_many,), "over_per_call"),
     ((spent, over_per_call), "over_per_call"),

@@ -73,6 +73,10 @@ class Running:
         """Cumulative quantities with all that was taken."""
         return dict(self._position)
 
+    def lacks(self, usage: Mapping[str, int]) -> bool:
+        """Whether the card has no price for a meter of `usage`."""
+        return not usage.keys() <= self._by_meter.keys()
+
     def price(self, usage: Mapping[str, int]) -> int:
         """What `usage` adds to what was taken so far, in units of the card's asset.
 

@@ -10,7 +10,7 @@ from typing import Final
 
 from farthing.protocol.allowances import Guard
 from farthing.protocol.corrections import CallBack
-from farthing.protocol.rating import CompiledCard, Position, RatingCode, RatingError
+from farthing.protocol.rating import CompiledCard, Position, RatingError
 from farthing.protocol.rating.running import Running
 from farthing.protocol.sequences import Window
 from farthing.protocol.usage import SKEW_US, Columns, UsageFault
@@ -118,9 +118,9 @@ def _untimely(at_us: int, bounds: Bounds) -> UsageFault | None:
 def _priced(running: Running, usage: Mapping[str, int]) -> tuple[UsageFault | None, int]:
     try:
         return None, running.price(usage)
-    except RatingError as error:
+    except RatingError:
         # More than any quantity or amount is more than any call may cost.
-        is_unknown = error.code is RatingCode.UNKNOWN_METER
+        is_unknown = running.lacks(usage)
         return UsageFault.UNKNOWN_METER if is_unknown else UsageFault.OVER_PER_CALL, 0
 
 

@@ -16,7 +16,7 @@ from farthing.protocol.ids import derive_id
 from farthing.protocol.ledger import Movement
 from farthing.protocol.messages.sessions import RejectedEvent, UsageReport
 from farthing.protocol.money import share_ppm
-from farthing.protocol.rating import RateCard, RatingCode, RatingError, line_document, rate
+from farthing.protocol.rating import RateCard, RatingError, line_document, rate
 from farthing.protocol.rating.running import Running
 from farthing.protocol.records import Record
 from farthing.protocol.sequences import Window
@@ -290,10 +290,8 @@ def _price(running: Running, usage: Mapping[str, int]) -> int | UsageFault:
     """What a call costs; more than fits an amount is more than any call may cost."""
     try:
         return running.price(usage)
-    except RatingError as error:
-        if error.code is RatingCode.UNKNOWN_METER:
-            return UsageFault.UNKNOWN_METER
-        return UsageFault.OVER_PER_CALL
+    except RatingError:
+        return UsageFault.UNKNOWN_METER if running.lacks(usage) else UsageFault.OVER_PER_CALL
 
 
 def _priced(running: Running, columns: Columns) -> tuple[list[int] | None, Sequence[int]]:

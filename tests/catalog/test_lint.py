@@ -96,6 +96,17 @@ def test_findings_come_in_the_order_of_their_codes_and_say_how_much_they_matter(
     ]
 
 
+def test_what_a_listing_lacks_is_named_once() -> None:
+    sound = publication(CORPUS[0])
+    listing = {name: it for name, it in sound.listing.items() if name not in {"sla", "limits"}}
+    defective = Publication(listing=listing, rate_card=sound.rate_card, terms=sound.terms)
+    found = [each for each in report(defective).findings if each.path == "listing"]
+
+    assert [(each.code, each.message) for each in found] == [
+        ("listing_schema", "Lacks sla, limits.")
+    ]
+
+
 def test_a_report_is_bounded() -> None:
     properties = {f"p{number}": {"title": "Visit www.example.org"} for number in range(200)}
     findings = report(with_defect({"set": {"listing.input_schema.properties": properties}}))

@@ -167,12 +167,21 @@ def _listing_schema() -> Draft202012Validator:
 
 
 def _schema(listing: Mapping[str, Json]) -> Iterator[Finding]:
+    lacking: set[str] = set()
     for count, error in enumerate(_listing_schema().iter_errors(dict(listing))):
         if count == FINDINGS_MAX:
             return
         path = ".".join(["listing", *(str(step) for step in error.absolute_path)])
-        rule = json.dumps(error.validator_value, sort_keys=True)[:80]
-        says = f"Does not keep the published schema: {error.validator} {rule}."
+        if error.validator == "required":
+            # The validator says it once for each that is missing, and not of which.
+            if path in lacking:
+                continue
+            lacking.add(path)
+            missing = [name for name in error.validator_value if name not in error.instance]
+            says = f"Lacks {', '.join(missing)}."
+        else:
+            rule = json.dumps(error.validator_value, sort_keys=True)[:80]
+            says = f"Does not keep the published schema: {error.validator} {rule}."
         yield _finding(LintCode.LISTING_SCHEMA, path, says)
 
 

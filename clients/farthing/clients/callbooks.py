@@ -4,15 +4,13 @@ Boundary: one file of one session, open in one process at a time. What a number 
 `SpendBook`. Source: spec/sessions.md.
 """
 
-import sqlite3
 from collections.abc import Mapping, Sequence
-from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final, cast
 
-from farthing.clients.sqlite_file import SqliteFile, Value
+from farthing.clients.sqlite_file import SqliteFile, Value, looked_into
 from farthing.protocol.canonical import Json, canonical_bytes, parse_json
 
 __all__ = ["CallBook", "CallState", "Called", "Document", "SessionInUse", "read_book"]
@@ -135,10 +133,9 @@ def read_book(path: Path) -> tuple[Document, tuple[Called, ...]]:
     """What a session's file holds, whoever has it open: the book as last kept, and its calls.
 
     Raises:
-        FileNotFoundError: There is no such file.
+        FileNotFoundError, Unverified: As `looked_into`.
     """
-    path.stat()
-    with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as db:
+    with looked_into(path) as db:
         book = _document(db.execute(_THE_BOOK).fetchall())
         return book or {}, _calls(db.execute(_ALL_CALLS).fetchall())
 

@@ -3,13 +3,12 @@
 Boundary: reads only, while the vendor's process has the file open too. Source: spec/sessions.md.
 """
 
-import sqlite3
 from collections.abc import Mapping
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, cast
 
+from farthing.clients.sqlite_file import looked_into
 from farthing.clients.usage_spool import BatchState
 from farthing.protocol.canonical import parse_json
 from farthing.protocol.usage import BILLED, UsageOutcome
@@ -83,10 +82,9 @@ def read_spool(path: Path, limit: int) -> tuple[tuple[Spooled, ...], tuple[NotTa
     """What is in a vendor's spool: its sessions, oldest first, and the newest rejected calls.
 
     Raises:
-        FileNotFoundError: There is no such file.
+        FileNotFoundError, Unverified: As `looked_into`.
     """
-    path.stat()
-    with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as db:
+    with looked_into(path) as db:
         if not db.execute(_HAS_CALLS).fetchone():
             return (), ()
         sessions = db.execute(_SESSIONS, (_WAITING,)).fetchall()
@@ -121,10 +119,9 @@ def read_delivered(path: Path) -> tuple[Delivered, ...]:
     """The calls that a vendor's spool says were delivered, by session, in the order of their ends.
 
     Raises:
-        FileNotFoundError: There is no such file.
+        FileNotFoundError, Unverified: As `looked_into`.
     """
-    path.stat()
-    with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as db:
+    with looked_into(path) as db:
         rows = db.execute(_DELIVERED).fetchall() if db.execute(_HAS_CALLS).fetchone() else []
     return tuple(
         Delivered(

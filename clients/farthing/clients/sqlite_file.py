@@ -8,13 +8,15 @@ import fcntl
 import os
 import sqlite3
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Final
 
 from farthing.clients.files import FILE_MODE, make_directory
+from farthing.protocol.errors import Unverified
 
-__all__ = ["SqliteFile", "Value"]
+__all__ = ["SqliteFile", "Value", "looked_into"]
 
 Value = str | int | bytes
 
@@ -74,3 +76,19 @@ class SqliteFile:
         with self._guard:
             self._db.close()
             os.close(self._lock)
+
+
+@contextmanager
+def looked_into(path: Path) -> Iterator[sqlite3.Connection]:
+    """A file to read from, whoever has it open.
+
+    Raises:
+        FileNotFoundError: There is none.
+        Unverified: It is of another kind, or damaged.
+    """
+    path.stat()
+    try:
+        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as db:
+            yield db
+    except sqlite3.DatabaseError as error:
+        raise Unverified(f"{path} cannot be read: {error}") from None

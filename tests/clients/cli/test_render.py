@@ -162,6 +162,17 @@ def test_who_is_not_permitted_is_told_whose_key_it_takes(roles: str, signers: st
     assert f"  next: {signers}" in shown.splitlines()
 
 
+@pytest.mark.parametrize(
+    ("code", "way_on"),
+    [(Code.SESSION_CLOSED, "farthing session open"), (Code.HOLD_EXPIRED, "another hold")],
+)
+def test_what_is_over_is_begun_anew_and_not_repeated(code: Code, way_on: str) -> None:
+    shown = shown_refusal(Refused(refuse(code)))
+
+    assert way_on in shown
+    assert "--idempotency-key" not in shown
+
+
 @pytest.mark.parametrize("action", NextAction)
 def test_every_next_action_has_words(action: NextAction) -> None:
     refusal = Refusal(code=Code.NOT_FOUND, message="m", next_action=action)

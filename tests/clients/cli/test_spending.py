@@ -131,6 +131,29 @@ def test_what_a_vendor_s_spool_holds_is_shown_while_its_server_runs(tmp_path: Pa
 
 
 @pytest.mark.parametrize(
+    ("words", "file"),
+    [
+        (("usage",), "spool.sqlite"),
+        (("session", "calls", SESSION_ID), f"sessions/{SESSION_ID}.sqlite"),
+        (("session", "reconcile", SESSION_ID), f"sessions/{SESSION_ID}.sqlite"),
+        (("reconcile", "agr_x"), "spool.sqlite"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_named(
+    tmp_path: Path, words: tuple[str, ...], file: str
+) -> None:
+    path = tmp_path / file
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(b"garbage" * 100)
+
+    ran = run(*words, "--home", str(tmp_path), "--json")
+
+    told = json.loads(ran.out)
+    assert (ran.code, told["code"]) == (1, "unverified")
+    assert told["message"].startswith(f"{path} cannot be read")
+
+
+@pytest.mark.parametrize(
     ("assets", "shown"), [(["USD"], "0.002 USD"), (["JPY", "JPY"], "2 JPY"), (["USD", "JPY"], "")]
 )
 def test_a_vendor_s_usage_is_in_the_asset_that_its_offers_are_priced_in(

@@ -141,7 +141,10 @@ def verify(
 )
 def outcome(
     session: Session,
-    operation: Annotated[str, typer.Argument(help="The operation's name.", show_default=False)],
+    operation: Annotated[
+        str,
+        typer.Argument(metavar="OPERATION", help="The operation's name.", show_default=False),
+    ],
     idempotency_key: Annotated[
         str, typer.Argument(metavar="KEY", help="The call's idempotency key.", show_default=False)
     ],
@@ -155,7 +158,11 @@ def call(
     session: Session,
     name: Annotated[
         str,
-        typer.Argument(help="An operation; farthing operations lists them.", show_default=False),
+        typer.Argument(
+            metavar="NAME",
+            help="An operation; farthing operations lists them.",
+            show_default=False,
+        ),
     ],
     arguments: Annotated[
         str,
@@ -218,7 +225,12 @@ def _show_curl(session: Session, name: str, asked: dict[str, Any], *, signed: bo
 def operations(
     session: Session,
     name: Annotated[
-        str, typer.Argument(help="One of them: show the schema of its arguments.")
+        str,
+        typer.Argument(
+            metavar="[NAME]",
+            help="One of them: show the schema of its arguments.",
+            show_default=False,
+        ),
     ] = "",
 ) -> None:
     """List every operation of the protocol, or show what one takes and answers."""
@@ -254,7 +266,7 @@ def operations(
 def _operation(name: str) -> AnyOperation:
     operation = OPERATIONS.get(name)
     if operation is None:
-        raise typer.BadParameter(f"{name} is none: farthing operations lists them")
+        raise typer.BadParameter(f"{name} is no operation: farthing operations lists them")
     return operation
 
 

@@ -182,7 +182,9 @@ def revoke(
     principal: Annotated[
         str, typer.Argument(metavar="ID", help="Whose key it is.", show_default=False)
     ],
-    thumbprint: Annotated[str, typer.Argument(help="Which key.", show_default=False)],
+    thumbprint: Annotated[
+        str, typer.Argument(metavar="THUMBPRINT", help="Which key.", show_default=False)
+    ],
     *,
     idempotency_key: IdempotencyOption = "",
 ) -> None:

@@ -72,6 +72,9 @@ commands.add_typer(grants, name="grants", rich_help_panel=PANEL)
 AgentArgument = Annotated[
     str, typer.Argument(metavar="AGENT", help="The agent's id, agt_…", show_default=False)
 ]
+AgentNameArgument = Annotated[
+    str, typer.Argument(metavar="NAME", help="The agent's name.", show_default=False)
+]
 PrincipalArgument = Annotated[
     str,
     typer.Argument(
@@ -217,7 +220,7 @@ def list_agents(session: Session) -> None:
 @command(agents, "register", example='farthing agents register "Reader 1"')
 def register(
     session: Session,
-    name: Annotated[str, typer.Argument(help="The agent's name.", show_default=False)],
+    name: AgentNameArgument,
     *,
     operator: Annotated[
         str,
@@ -256,7 +259,7 @@ def register(
 @command(agents, "key", example='farthing agents key "Reader 1"', offline=True)
 def agent_key(
     session: Session,
-    name: Annotated[str, typer.Argument(help="The agent's name.", show_default=False)],
+    name: AgentNameArgument,
     *,
     agent_home: Annotated[
         Path | None,

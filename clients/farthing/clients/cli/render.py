@@ -63,6 +63,11 @@ _WAY_ON: Final = {
     NextAction.CONTACT_PLATFORM: "ask the platform",
     NextAction.NONE: "",
 }
+# Where a new key alone would be refused again.
+_ANEW: Final = {
+    Code.HOLD_EXPIRED: "place another hold",
+    Code.SESSION_CLOSED: "open another session: farthing session open",
+}
 # Whose key it takes, by the role that is needed; `farthing serve` makes the staff's keys there.
 _SIGNED_BY: Final = {
     Role.ADMIN: "--key farthing-data/keys/admin.jwk",
@@ -213,7 +218,7 @@ def _way_on(refusal: Refusal) -> str:
         needed = refusal.required.split(", ")
         if signers := [by for role, by in _SIGNED_BY.items() if role in needed]:
             return f"sign with {'; or with '.join(signers)}"
-    return _WAY_ON[refusal.next_action]
+    return _ANEW.get(refusal.code) or _WAY_ON[refusal.next_action]
 
 
 def _harmless(character: str) -> str:

@@ -332,7 +332,8 @@ class Session:
                     shape["request_id"] = error.request_id
                 self._end(Exit.REFUSED, shape, shown_refusal(error, agent=self._agent()))
             case Unreachable():
-                text = f"No answer: {error}."
+                way_on = "see that it runs, and that --url names the one meant"
+                text = f"No answer: {error}.\n  next: {way_on}"
                 shape = {"code": "unreachable", "message": str(error), "retryable": True}
                 self._end(Exit.UNREACHABLE, shape, text)
             case Unverified():

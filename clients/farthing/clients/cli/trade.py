@@ -71,7 +71,9 @@ commands.add_typer(disputes, name="disputes", rich_help_panel=PANEL)
 
 ReasonArgument = Annotated[
     Literal["not_delivered", "calculation_error"],
-    typer.Argument(help="What is wrong with the charge.", show_default=False),
+    typer.Argument(
+        metavar="REASON", help="not_delivered or calculation_error.", show_default=False
+    ),
 ]
 DisputeArgument = Annotated[
     str, typer.Argument(metavar="DISPUTE", help="The dispute's id, dsp_…", show_default=False)
@@ -87,7 +89,10 @@ DisputeArgument = Annotated[
 def search(
     session: Session,
     need: Annotated[
-        str, typer.Argument(help="What is needed, in your own words.", show_default=False)
+        str,
+        typer.Argument(
+            metavar="[NEED]", help="What is needed, in your own words.", show_default=False
+        ),
     ] = "",
     *,
     workload: WorkloadOption = None,

@@ -359,7 +359,11 @@ def close_account(
     organisation: OrganisationArgument,
     account: Annotated[
         Literal["prepaid", "vendor_payable", "partner_payable"],
-        typer.Argument(help="The kind of account.", show_default=False),
+        typer.Argument(
+            metavar="KIND",
+            help="prepaid, vendor_payable or partner_payable.",
+            show_default=False,
+        ),
     ],
     asset: AssetArgument,
     *,

@@ -75,7 +75,7 @@ def key_retired(settings: Settings, name: str) -> list[str]:
         f"Retired {old.thumbprint}: what it signed verifies for ever, and it signs nothing more.",
         f"From the next start the {name} key is {new.thumbprint}.",
         f"Keep a copy of {settings.keys_dir}: no server goes on without the new key.",
-        "Vendors and buyers that pinned the old key learn the new one from its last signature.",
+        "Whoever pinned the old key learns the new one from its last signature.",
     ]
 
 

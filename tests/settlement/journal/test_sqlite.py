@@ -3,7 +3,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterable
-from contextlib import closing
+from contextlib import AbstractContextManager, closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -298,6 +298,37 @@ def test_records_are_found_across_batches(path: Path) -> None:
             if seq > after_seq
         ]
         assert later == everything[after_seq:]
+
+
+def test_the_records_of_a_batch_are_read_from_disk_once(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stepper = opened(path)
+    stepper.step([fund(10), hold(1, "a"), hold(1, "b")])
+    stepper.step([hold(1, "c")])
+    stepper.close()
+    store = SqliteStore(path)
+    everything = [data for batch in store.batches() for data in batch.records]
+    store.acquire()
+    reads: list[None] = []
+    reader = store._reader  # noqa: SLF001
+
+    def counted() -> AbstractContextManager[sqlite3.Connection]:
+        reads.append(None)
+        return reader()
+
+    monkeypatch.setattr(store, "_reader", counted)
+
+    # A batch after the other, and both in turn.
+    assert [store.record(seq) for seq in (1, 2, 3, 4, 1, 4)] == [
+        everything[seq - 1] for seq in (1, 2, 3, 4, 1, 4)
+    ]
+    assert len(reads) == 2
+
+    store.reopen()
+    assert store.record(1) == everything[0]
+    assert len(reads) == 3
+    store.close()
 
 
 def test_reopening_writes_the_log_through_or_says_that_it_could_not(path: Path) -> None:

@@ -13,6 +13,7 @@ from sqlalchemy import Column, Integer, MetaData, Table, Text
 from farthing.protocol.errors import Code, Refused
 from farthing.protocol.records import Record
 from farthing.settlement.engine.commands import Kept
+from farthing.settlement.journal import sqlite as sqlite_module
 from farthing.settlement.journal.sqlite import SqliteStore
 from farthing.settlement.journal.stepper import Stepper
 from farthing.settlement.journal.store import (
@@ -328,6 +329,10 @@ def test_the_records_of_a_batch_are_read_from_disk_once(
     store.reopen()
     assert store.record(1) == everything[0]
     assert len(reads) == 3
+
+    monkeypatch.setattr(sqlite_module, "_LATEST_BYTES_MAX", 1)
+    assert [store.record(seq) for seq in (4, 4, 1)] == [everything[seq - 1] for seq in (4, 4, 1)]
+    assert len(reads) == 5
     store.close()
 
 

@@ -44,9 +44,10 @@ SCHEMA_VERSION: Final = 1
 BUSY_TIMEOUT_S: Final = 5
 _EXPIRED_BODIES_MAX: Final = 100
 _CHUNK_BYTES: Final = 1024 * 1024
-# Batches that a record was read of. Charges settle in the order in which they were made, so the
-# next one is in the same batch, and reading 2,000 records for each of them takes 13 ms.
-_LATEST_MAX: Final = 4
+# Batches that a record was read of. Charges of a dispute window settle in the order in which they
+# were made, so the next one is in the same batch; reading 2,000 records for each takes 13 ms.
+_LATEST_MAX: Final = 16
+_LATEST_BYTES_MAX: Final = 64 * 1024 * 1024
 
 # Errors after which SQLite promises that the transaction left nothing behind, and which pass.
 _REFUSALS: Final = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
@@ -137,7 +138,7 @@ class SqliteStore:
         # Opening a connection takes longer than the one read that it is opened for.
         self._reading: sqlite3.Connection | None = None
         self._reading_lock = Lock()
-        self._latest: deque[tuple[int, list[bytes]]] = deque(maxlen=_LATEST_MAX)
+        self._latest: deque[tuple[int, list[bytes], int]] = deque()
 
     def acquire(self) -> int:
         self._lock.acquire()
@@ -180,7 +181,7 @@ class SqliteStore:
     def record(self, seq: int) -> bytes | None:
         try:
             with self._reading_lock:
-                for first_seq, entries in self._latest:
+                for first_seq, entries, _ in self._latest:
                     if first_seq <= seq < first_seq + len(entries):
                         return entries[seq - first_seq]
                 row: tuple[int, bytes] | None
@@ -190,7 +191,7 @@ class SqliteStore:
                     return None
                 first_seq, entries = int(row[0]), entries_in(bytes(row[1]))
                 if self._writing is not None:
-                    self._latest.append((first_seq, entries))
+                    self._keep_latest(first_seq, entries)
                 return entries[seq - first_seq]
         except (sqlite3.Error, LookupError, TypeError) as error:
             raise Unreadable(f"{self.path}: {error}") from error
@@ -279,6 +280,15 @@ class SqliteStore:
         if self._reading is None:
             self._reading = connect_reading(self.path)
         yield self._reading
+
+    def _keep_latest(self, first_seq: int, entries: list[bytes]) -> None:
+        size_bytes = sum(map(len, entries))
+        while self._latest and (
+            len(self._latest) == _LATEST_MAX
+            or size_bytes + sum(kept for *_, kept in self._latest) > _LATEST_BYTES_MAX
+        ):
+            self._latest.popleft()
+        self._latest.append((first_seq, entries, size_bytes))
 
     def _prepare(self, connection: sqlite3.Connection) -> int:
         """Create what is missing, check the schema's version, and begin a tenure."""

@@ -149,12 +149,6 @@ class Home:
         parts = {"listing": offer.listing, "rate_card": offer.rate_card, "terms": offer.terms}
         _write(self._offer_path(name), {key: dict(part) for key, part in parts.items()})
 
-    def assets(self) -> frozenset[str]:
-        """The assets that the offers kept here are priced in; raises as `offer`."""
-        names = (path.stem for path in (self.path / "listings").glob("*.json"))
-        offers = (self.offer(name) for name in names if _SLUG.fullmatch(name))
-        return frozenset(str(offer.rate_card.get("asset", "")) for offer in offers)
-
     def connection(self, profile: Profile) -> Connection:
         """The principal's way to its platform."""
         return Connection(profile.url, signer=self.key(), principal=profile.principal_id)

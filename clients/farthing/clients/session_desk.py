@@ -191,6 +191,7 @@ class SessionDesk:
     def row(self) -> KeptSession:
         """The desk as it stands, for the spool."""
         document: dict[str, Json] = {
+            "asset": self.entitlement.asset,
             "counts": self._counts.document(),
             "position": {meter: str(each) for meter, each in self._running.position.items()},
             "mac_key": self.mac_key.hex(),

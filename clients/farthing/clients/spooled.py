@@ -27,6 +27,10 @@ _NOT_TAKEN: Final = """
 SELECT session_id, seq, rejected, outcome, usage, amount_units FROM call
 WHERE rejected <> '' ORDER BY at_us DESC LIMIT ?
 """
+# A session that began before its asset was kept has none.
+_ASSETS: Final = """
+SELECT session_id, coalesce(json_extract(CAST(document AS TEXT), '$.asset'), '') FROM session
+"""
 _DELIVERED: Final = """
 SELECT session_id, seq, amount_units, result_sha256, usage, outcome FROM call
 WHERE place > 0 ORDER BY session_id, place
@@ -44,7 +48,7 @@ class Spooled:
         unsent: Those that no batch has taken.
         unanswered: Those whose batch the platform has not answered.
         rejected: Those that settlement did not take.
-        amount_units: What they cost by the vendor's own count, in units of the session's asset.
+        amount_units: What they cost by the vendor's own count, in units of `asset`.
     """
 
     session_id: str
@@ -53,6 +57,7 @@ class Spooled:
     unanswered: int
     rejected: int
     amount_units: int
+    asset: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +70,7 @@ class NotTaken:
     outcome: str
     usage: Mapping[str, int]
     amount_units: int
+    asset: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +95,7 @@ def read_spool(path: Path, limit: int) -> tuple[tuple[Spooled, ...], tuple[NotTa
             return (), ()
         sessions = db.execute(_SESSIONS, (_WAITING,)).fetchall()
         not_taken = db.execute(_NOT_TAKEN, (limit,)).fetchall()
+        assets: dict[str, str] = dict(db.execute(_ASSETS).fetchall())
     return (
         tuple(
             Spooled(
@@ -98,6 +105,7 @@ def read_spool(path: Path, limit: int) -> tuple[tuple[Spooled, ...], tuple[NotTa
                 unanswered=unanswered,
                 rejected=rejected,
                 amount_units=units,
+                asset=assets.get(session_id, ""),
             )
             for session_id, ended, unsent, unanswered, rejected, units in sessions
         ),
@@ -109,6 +117,7 @@ def read_spool(path: Path, limit: int) -> tuple[tuple[Spooled, ...], tuple[NotTa
                 outcome=outcome,
                 usage=_quantities(usage),
                 amount_units=units,
+                asset=assets.get(session_id, ""),
             )
             for session_id, seq, reason, outcome, usage, units in not_taken
         ),

@@ -235,8 +235,7 @@ def usage(
 ) -> None:
     """Show what this home's spool holds of spend sessions, and what settlement did not take.
 
-    The vendor's server may be running. Amounts are by the vendor's own count, in the asset that the
-    offers kept in this home are priced in; where they have several, they are bare units.
+    The vendor's server may be running. Amounts are by the vendor's own count.
     """
     from farthing.clients.spooled import read_spool  # noqa: PLC0415 - loads sqlite
 
@@ -247,30 +246,25 @@ def usage(
             "with --home or FARTHING_HOME."
         )
     sessions, rejected = read_spool(path, limit)
-    assets = session.home.assets()
-    asset = next(iter(assets)) if len(assets) == 1 else ""
     if session.as_json:
-        session.print_json(
-            {
-                "sessions": [_priced(each, asset) for each in sessions],
-                "rejected": [_priced(each, asset) for each in rejected],
-            }
-        )
+        session.print_json({
+            "sessions": [*map(_priced, sessions)],
+            "rejected": [*map(_priced, rejected)],
+        })  # fmt: skip
         return
-    _usage(screen(), sessions, rejected, asset)
+    _usage(screen(), sessions, rejected)
 
 
-def _priced(found: "Spooled | NotTaken", asset: str) -> dict[str, object]:
+def _priced(found: "Spooled | NotTaken") -> dict[str, object]:
     """What is told of it to a program: its amount where the asset is known, else its units."""
     told = asdict(found)
-    units = told.pop("amount_units")
+    units, asset = told.pop("amount_units"), told.pop("asset")
     return told | ({"amount": document_of(money(units, asset))} if asset else {"units": str(units)})
 
 
-def _usage(
-    console: Console, sessions: "Sequence[Spooled]", rejected: "Sequence[NotTaken]", asset: str
-) -> None:
-    def cost(units: int) -> str:
+def _usage(console: Console, sessions: "Sequence[Spooled]", rejected: "Sequence[NotTaken]") -> None:
+    def cost(found: "Spooled | NotTaken") -> str:
+        units, asset = found.amount_units, found.asset
         return amount_of(money(units, asset)) if asset else f"{units} units"
 
     if not sessions:
@@ -283,7 +277,7 @@ def _usage(
             (
                 each.session_id,
                 *map(str, (each.ended, each.unsent, each.unanswered, each.rejected)),
-                cost(each.amount_units),
+                cost(each),
             )
             for each in sessions
         ),
@@ -300,7 +294,7 @@ def _usage(
                 each.reason,
                 each.outcome,
                 ", ".join(f"{meter} {quantity}" for meter, quantity in each.usage.items()),
-                cost(each.amount_units),
+                cost(each),
             )
             for each in rejected
         ),

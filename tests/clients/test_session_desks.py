@@ -12,6 +12,7 @@ import pytest
 
 from farthing.clients.counter import Sold
 from farthing.clients.documents import arguments_sha256
+from farthing.clients.pruning import KEEP_US, Pruning
 from farthing.clients.session_desk import SessionDesk
 from farthing.clients.session_desks import SessionDesks
 from farthing.protocol.errors import Code
@@ -305,6 +306,21 @@ async def test_a_spool_is_pruned_while_its_vendor_serves_of_what_is_settled_and_
         assert rows("SELECT session_id FROM call") == kept
         assert rows("SELECT session_id FROM session") == kept
         assert rows("SELECT session_id FROM batch") <= kept
+
+
+async def test_a_clock_that_was_set_back_keeps_no_spool_from_being_pruned() -> None:
+    pruned_us: list[int] = []
+
+    def forget(before_us: int, _: int) -> int:
+        pruned_us.append(before_us)
+        return 0
+
+    pruning = Pruning((forget,))
+    for now_us in (10 * DAY_US, 10 * DAY_US + 1, 2 * DAY_US):
+        pruning.look(now_us)
+        await asyncio.gather(*(asyncio.all_tasks() - {asyncio.current_task()}))
+
+    assert pruned_us == [10 * DAY_US - KEEP_US, 2 * DAY_US - KEEP_US]
 
 
 async def left_unsigned(market: Shop, name: str) -> tuple[Payer, int]:

@@ -6,7 +6,6 @@ Source: spec/payments-mcp.md.
 
 import asyncio
 import logging
-import sqlite3
 from collections.abc import Callable, Sequence
 from typing import Final, TypeAlias
 
@@ -35,13 +34,14 @@ class Pruning:
 
     def __init__(self, forgets: Sequence[Forget]) -> None:
         self._forgets = forgets
-        self._due_us = 0
+        self._began_us = -_EVERY_US
         self._task: asyncio.Task[None] | None = None
 
     def look(self, now_us: int) -> None:
         """Prune beside whatever else is done, where it is time."""
-        if now_us >= self._due_us and self._task is None:
-            self._due_us = now_us + _EVERY_US
+        # A clock that is set back is no reason to wait for it.
+        if not 0 <= now_us - self._began_us < _EVERY_US and self._task is None:
+            self._began_us = now_us
             self._task = asyncio.create_task(self._prune(now_us - KEEP_US))
             self._task.add_done_callback(self._ended)
 
@@ -58,5 +58,5 @@ class Pruning:
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._task = None
-        if not task.cancelled() and isinstance(error := task.exception(), OSError | sqlite3.Error):
+        if not task.cancelled() and (error := task.exception()) is not None:
             log.error("the spool is not pruned: %r", error)

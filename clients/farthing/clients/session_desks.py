@@ -94,7 +94,7 @@ class SessionDesks:
         self._opening: dict[str, asyncio.Task[SessionDesk]] = {}
         # By agreement, for as long as a desk has one.
         self._allowances: WeakValueDictionary[str, AllowanceWatch] = WeakValueDictionary()
-        self._next_sweep_us = 0
+        self._swept_us = -_SWEEP_US
 
     @property
     def working(self) -> int:
@@ -180,8 +180,8 @@ class SessionDesks:
         """Let desks leave that are over or long idle, and as many more as room is needed for."""
         now_us = self._clock()
         leaving: list[SessionDesk] = []
-        if now_us >= self._next_sweep_us:
-            self._next_sweep_us = now_us + _SWEEP_US
+        if not 0 <= now_us - self._swept_us < _SWEEP_US:
+            self._swept_us = now_us
             leaving = [desk for desk in self._desks.values() if _is_over(desk, now_us)]
         if len(self._desks) - len(leaving) >= self._desks_max:
             idle = [desk for desk in self._desks.values() if not desk.working]

@@ -336,6 +336,24 @@ def test_the_records_of_a_batch_are_read_from_disk_once(
     store.close()
 
 
+def test_a_store_that_is_closed_leaves_the_whole_journal_in_one_file(path: Path) -> None:
+    stepper = opened(path)
+    stepper.step([fund(10), hold(1, "a")])
+    stepper.close()
+    store = SqliteStore(path)
+    store.acquire()
+    everything = [store.record(seq) for seq in (1, 2)]
+    log = path.with_name(f"{path.name}-wal")
+    assert log.exists()
+
+    store.close()
+
+    assert not log.exists()
+    copy = path.with_name("copy.sqlite")
+    copy.write_bytes(path.read_bytes())
+    assert [SqliteStore(copy).record(seq) for seq in (1, 2)] == everything
+
+
 def test_reopening_writes_the_log_through_or_says_that_it_could_not(path: Path) -> None:
     stepper = opened(path)
     stepper.step([fund(10)])

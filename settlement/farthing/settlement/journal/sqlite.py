@@ -261,14 +261,15 @@ class SqliteStore:
         folder, self._folder = self._folder, None
         if folder is not None:
             folder.close()
-        connection, self._writing = self._writing, None
-        if connection is not None:
-            connection.close()
+        writing, self._writing = self._writing, None
         with self._reading_lock:
             self._latest.clear()
-            connection, self._reading = self._reading, None
-            if connection is not None:
-                connection.close()
+            reading, self._reading = self._reading, None
+            if reading is not None:
+                reading.close()
+        # Whichever is last writes the log through and leaves one file, where it is one that can.
+        if writing is not None:
+            writing.close()
 
     @contextmanager
     def _reader(self) -> Iterator[sqlite3.Connection]:

@@ -127,6 +127,14 @@ async def _calls() -> list[Row]:
             server.stop()
 
 
+class _Cost(NamedTuple):
+    """How calls went, and what CPU one took of the vendor and of the platform, in us."""
+
+    driven: Driven
+    vendor_us: float
+    platform_us: float
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Machine:
     """The processes that are measured; what a second costs them when nobody calls, in us."""
@@ -138,7 +146,7 @@ class _Machine:
     vendors_idle_us: float
     platforms_idle_us: float
 
-    async def cost(self, tool: str, metas: list[Meta], *, is_settled: bool) -> "_Cost":
+    async def cost(self, tool: str, metas: list[Meta], *, is_settled: bool) -> _Cost:
         """Make calls one way, until the last one is settled where they are."""
         vendors_us, platforms_us = cpu_us(self.vendors), cpu_us(self.platforms)
         began_s = time.perf_counter()
@@ -153,14 +161,6 @@ class _Machine:
             (cpu_us(self.vendors) - vendors_us) / CALLS,
             (cpu_us(self.platforms) - platforms_us) / CALLS,
         )
-
-
-class _Cost(NamedTuple):
-    """How calls went, and what CPU one took of the vendor and of the platform, in us."""
-
-    driven: Driven
-    vendor_us: float
-    platform_us: float
 
 
 async def _figures(machine: _Machine, market: Market) -> list[Row]:

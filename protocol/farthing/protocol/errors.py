@@ -119,9 +119,14 @@ class Code(StrEnum):
         return self in _RETRYABLE
 
     @property
+    def is_business(self) -> bool:
+        """Whether what was asked was judged, and not only who asked and for what."""
+        return self.precedence >= Code.ALREADY_REGISTERED.precedence
+
+    @property
     def remembered(self) -> bool:
         """Whether the refusal is final for its key and answered again (spec/idempotency.md)."""
-        return self.precedence >= Code.ALREADY_REGISTERED.precedence and self not in _FORGOTTEN
+        return self.is_business and self not in _FORGOTTEN
 
 
 class Severity(StrEnum):

@@ -77,8 +77,7 @@ def status_of(code: Code, path: str = "") -> int:
     """The HTTP status of a refusal; `path` is what is at fault, which may be a header."""
     if code is Code.MALFORMED and path in _STATUS_OF_HEADER:
         return _STATUS_OF_HEADER[path]
-    judged = code.precedence >= Code.ALREADY_REGISTERED.precedence
-    return _STATUS.get(code, _NO if judged else _REFUSED)
+    return _STATUS.get(code, _NO if code.is_business else _REFUSED)
 
 
 @cache

@@ -39,12 +39,17 @@ PORT = 8321
 
 @dataclass(slots=True)
 class Clock:
-    """The wall clock and how far a test has moved it."""
+    """The wall clock, how far a test has moved it, and where one has stopped it."""
 
     ahead_us: int = 0
+    stopped_us: int | None = None
 
     def __call__(self) -> int:
-        return now_us() + self.ahead_us
+        return (now_us() if self.stopped_us is None else self.stopped_us) + self.ahead_us
+
+    def stop(self) -> None:
+        """From here on it goes only where the test moves it."""
+        self.stopped_us = now_us()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -195,6 +195,7 @@ async def test_a_flood_by_one_key_is_refused_and_nobody_else_is_slowed(tmp_path:
         shop, other = await Shop.opened(server), await Shop.opened(server, suffix="Two")
         agreement_id = await agreed(shop)
         server.clock.ahead_us += 10 * SECOND_US
+        server.clock.stop()
         by = shop.buyer.connection
         ask = hold(agreement_id, "one")
 
@@ -225,6 +226,7 @@ async def test_who_is_refused_for_good_too_often_waits_before_its_next_write(
         agreement_id = await agreed(shop)
         by = shop.buyer.connection
         beyond = [hold(agreement_id, f"far{number}", 1000) for number in range(210)]
+        server.clock.stop()
 
         codes = [(await sent(server, by, "place_hold", ask)).json()["code"] for ask in beyond]
         before = await records(server)

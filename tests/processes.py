@@ -12,10 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from tests.patience import PATIENCE_S
+
 __all__ = ["ServerProcess", "free_port"]
 
-READY_TRIES = 600
 READY_PAUSE_S = 0.05
+READY_TRIES = int(PATIENCE_S / READY_PAUSE_S)
 
 
 def free_port() -> int:
@@ -113,7 +115,7 @@ class ServerProcess:
 
     def _reap(self) -> None:
         assert self.process is not None
-        self.process.wait(timeout=30)
+        self.process.wait(timeout=PATIENCE_S)
         if self.log is not None:
             self.log.close()
 

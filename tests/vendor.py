@@ -24,6 +24,7 @@ from farthing.clients.paid import Seller
 from farthing.clients.transport import Connection
 from farthing.clients.vendors import Vendor
 from tests.papers import card_document, listing_document, signing_key, terms_document
+from tests.patience import patiently
 from tests.processes import ServerProcess, free_port
 from tests.remote import Market, opened
 
@@ -59,7 +60,7 @@ class VendorProcess:
         """Wait until it has said a word."""
         assert self.process is not None
         assert self.process.stdout is not None
-        async with asyncio.timeout(30):
+        async with patiently():
             line = await self.process.stdout.readline()
         log = Path(self.settings["folder"]) / "vendor.log"
         assert line.decode().strip() == word, log.read_text()[-2000:]

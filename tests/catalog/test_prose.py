@@ -77,11 +77,11 @@ def test_words_of_one_alphabet_pass(text: str) -> None:
 )
 def test_a_text_is_read_once_however_it_is_made(unit: str) -> None:
     text = unit * (60_000 // len(unit))
-    began_s = time.perf_counter()
+    began_s = time.process_time()
     instruction_in(text, TOOLS)
     url_in(text)
     stuffing_in(text)
     mixed_script_in(text)
 
-    # Some milliseconds; a pattern that begins anew at every letter takes half a minute.
-    assert time.perf_counter() - began_s < 1
+    # Some milliseconds of work; a pattern that begins anew at every letter takes half a minute.
+    assert time.process_time() - began_s < 5

@@ -44,6 +44,7 @@ from farthing.protocol.vouchers import SpendBook, mac_token
 from farthing.protocol.wire import Usage, money
 from farthing.protocol.x402 import Presented, Used, payment, read_used
 from tests.papers import card_document, listing_document, signing_key, terms_document
+from tests.patience import patiently
 
 __all__ = [
     "FLAT",
@@ -385,7 +386,7 @@ class Shop:
 
     async def settled(self, events: int) -> None:
         """Wait until so many events have been billed."""
-        async with asyncio.timeout(10):
+        async with patiently():
             while len(self.settlement.billed) < events:
                 self.settlement.reported.clear()
                 await self.settlement.reported.wait()

@@ -10,6 +10,7 @@ from farthing.protocol.errors import Code, Refusal
 from farthing.protocol.times import SECOND_US
 from tests.clients.settling import MAC_KEY, Shop, shop
 from tests.clients.test_session_desk import PDF, PLEASE, events, failed, given, refused
+from tests.patience import patiently
 
 
 async def served(market: Shop, calls: int) -> list[Sold | Unpaid | Refusal]:
@@ -45,7 +46,7 @@ async def test_calls_at_once_do_not_share_what_is_left(tmp_path: Path) -> None:
         market.desk.go = asyncio.Event()
         payers = [market.payer(name) for name in ("one", "two")]
         calls = [asyncio.create_task(market.call(payer, PDF)) for payer in payers for _ in range(4)]
-        async with asyncio.timeout(10):
+        async with patiently():
             await market.desk.is_full.wait()
         market.desk.go.set()
         outcomes = await asyncio.gather(*calls)
@@ -121,7 +122,7 @@ async def test_one_that_was_agreed_on_in_mid_session_is_known_within_a_minute_or
         assert given(await market.call(payer, PDF))
         market.settlement.allow(2)
         assert given(await market.call(payer, PDF))
-        async with asyncio.timeout(10):
+        async with patiently():
             while len(events(market)) < 2:
                 market.settlement.reported.clear()
                 await market.settlement.reported.wait()

@@ -12,6 +12,7 @@ from farthing.clients.commits import Commits
 from farthing.protocol.errors import Code
 from tests.clients.settling import shop
 from tests.clients.test_session_desk import OTHER, PDF, events, failed, given
+from tests.patience import patiently
 
 
 async def test_who_goes_away_takes_nobodys_commit_along() -> None:
@@ -28,7 +29,7 @@ async def test_who_goes_away_takes_nobodys_commit_along() -> None:
     await asyncio.sleep(0)
     gone.cancel()
     go.set()
-    async with asyncio.timeout(10):
+    async with patiently():
         await stays
 
     assert written == ["one"]
@@ -65,7 +66,7 @@ async def test_a_desk_that_closes_leaves_nobody_waiting(tmp_path: Path) -> None:
         market.desk.go = asyncio.Event()
         payer = market.payer()
         running = asyncio.create_task(market.call(payer, PDF))
-        async with asyncio.timeout(10):
+        async with patiently():
             await market.desk.is_full.wait()
         payment = payer.signed(payer.voucher(OTHER))
         # It is admitted when it is asked for, and its work begins a turn later.
@@ -75,7 +76,7 @@ async def test_a_desk_that_closes_leaves_nobody_waiting(tmp_path: Path) -> None:
         assert desk is not None
         await desk.close()
         await market.counter.close()
-        async with asyncio.timeout(10):
+        async with patiently():
             ended = await asyncio.gather(running, begins, return_exceptions=True)
         await market.open()
         market.desk.go = None
@@ -95,7 +96,7 @@ async def test_work_that_takes_longer_than_its_terms_allow_is_stopped_and_not_bi
         ware.terms = replace(ware.terms, delivery=replace(ware.terms.delivery, deadline_s=0))
         market.desk.go = asyncio.Event()
         payment = payer.signed(payer.voucher(PDF))
-        async with asyncio.timeout(10):
+        async with patiently():
             late = await market.sell(payment, PDF, ware)
         market.desk.go = None
         again = await market.sell(payment, PDF)

@@ -24,6 +24,7 @@ from farthing.server.auditing import audited
 from farthing.server.settings import Settings
 from tests.clients.trading import Trading, trading, usd
 from tests.papers import card_document, signing_key
+from tests.patience import patiently
 
 MACHINE, NEXT = signing_key("machine one"), signing_key("machine two")
 FLAT = card_document(({"amount": "0.002", "per_quantity": "1"},))
@@ -96,7 +97,7 @@ async def test_what_waits_under_a_key_that_was_revoked_is_reported_under_the_nex
         before = await market.buyer.session_status(session.session_id)
         await market.vendor.add_metering_key(NEXT)
         await market.open_shop(signer=NEXT)
-        async with asyncio.timeout(20):
+        async with patiently():
             while (after := await market.buyer.session_status(session.session_id)).calls < 2:
                 pass
 

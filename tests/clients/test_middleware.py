@@ -30,6 +30,7 @@ from farthing.clients.paid import Seller
 from farthing.protocol.canonical import sha256_hex
 from farthing.protocol.x402 import Presented, payment, read_used
 from tests.clients.settling import PAGE_UNITS, PLATFORM, PLATFORM_KEY, Shop, shop
+from tests.patience import until
 
 PDF = {"pdf": "one|two"}
 URL = "http://vendor.example"
@@ -322,8 +323,7 @@ async def test_the_seller_is_opened_and_closed_with_the_application(tmp_path: Pa
         wrapped = PaymentMiddleware(app, place.seller, {})
         life = asyncio.create_task(wrapped({"type": "lifespan"}, events.get, send))
         await events.put({"type": "lifespan.startup"})
-        while not sent:  # noqa: ASYNC110 # the application has no event for it
-            await asyncio.sleep(0)
+        await until(lambda: bool(sent))
         is_open = place.seller.is_open
         await events.put({"type": "lifespan.shutdown"})
         await life

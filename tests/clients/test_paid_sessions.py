@@ -22,6 +22,7 @@ from farthing.protocol.times import SECOND_US
 from farthing.protocol.x402 import PAYMENT_RESPONSE, read_used
 from tests.clients.trading import VENDOR_URL, PageTexts, Trading, trading, usd
 from tests.papers import card_document
+from tests.patience import patiently
 
 PDF = {"pdf": "one|two"}
 FLAT = card_document(({"amount": "0.002", "per_quantity": "1"},))
@@ -35,7 +36,7 @@ async def test_sixty_four_calls_of_one_session_are_all_in_the_tool_at_once(tmp_p
         @mcp.tool()
         @seller.paid(listing="pdf-text", meter={"page": lambda result: len(result.pages)})
         async def extract_text(pdf: str) -> PageTexts:
-            async with asyncio.timeout(20):
+            async with patiently():
                 await everybody.wait()
             return PageTexts(pages=pdf.split("|"))
 

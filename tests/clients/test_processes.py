@@ -25,6 +25,7 @@ from farthing.clients.vendors import Vendor
 from farthing.protocol.messages.agents import Registration
 from tests.clients.trading import usd
 from tests.papers import card_document, listing_document, terms_document
+from tests.patience import patiently, until
 
 S = TypeVar("S", Admin, Treasurer)
 
@@ -54,7 +55,7 @@ async def running(
 
 async def heard(process: asyncio.subprocess.Process, word: bytes) -> None:
     assert process.stdout is not None
-    async with asyncio.timeout(30):
+    async with patiently():
         while word not in (line := await process.stdout.readline()):
             assert line, "the process ended"
 
@@ -113,9 +114,7 @@ async def world(folder: Path) -> AsyncIterator[World]:
         running(*serve, "--port", "0", "--ready-file", str(ready)) as server,
     ):
         await heard(server, b"Journal key")
-        async with asyncio.timeout(10):
-            while not ready.exists():  # noqa: ASYNC110 # another process writes it
-                await asyncio.sleep(0.01)
+        await until(ready.exists)
         url = orjson.loads(ready.read_bytes())["issuer"]
         agents_key = Home(folder / "agent").key()
         newcomer = Newcomer(Connection(url, signer=agents_key, http=http, sleep=no_wait))
@@ -219,7 +218,7 @@ async def told(bridge: asyncio.subprocess.Process, message: dict[str, Any]) -> N
 async def asked(bridge: asyncio.subprocess.Process, method: str, params: dict[str, Any]) -> Any:
     await told(bridge, {"jsonrpc": "2.0", "id": method, "method": method, "params": params})
     assert bridge.stdout is not None
-    async with asyncio.timeout(30):
+    async with patiently():
         reply = orjson.loads(await bridge.stdout.readline())
     return reply["result"]
 

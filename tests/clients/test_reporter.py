@@ -19,6 +19,7 @@ from farthing.protocol.keys import PrivateKey
 from farthing.protocol.times import SECOND_US
 from farthing.protocol.usage import UsageEvent, UsageOutcome
 from tests.clients.settling import MAC_KEY, PAGE_UNITS, Shop, shop
+from tests.patience import patiently
 
 PDF = {"pdf": "one|two"}
 ALL = {1: 2 * PAGE_UNITS, 2: 2 * PAGE_UNITS, 3: 2 * PAGE_UNITS}
@@ -46,7 +47,7 @@ async def test_a_batch_whose_answer_is_lost_is_sent_again_as_it_was_and_billed_o
         market.settlement.lose_answers = 3
         await called(market, 1)
         await market.settled(1)
-        async with asyncio.timeout(10):
+        async with patiently():
             await market.settlement.reported.wait()
 
         assert len(market.settlement.sent) == 4
@@ -75,12 +76,12 @@ async def test_a_batch_that_was_sent_before_the_kill_is_the_same_batch_after_it(
     async with shop(tmp_path) as market:
         market.settlement.lose_answers = 10**9
         await called(market, 1)
-        async with asyncio.timeout(10):
+        async with patiently():
             await market.settlement.was_asked.wait()
         await market.crash()
         market.settlement.lose_answers = 0
         await market.open()
-        async with asyncio.timeout(10):
+        async with patiently():
             await market.settlement.reported.wait()
 
         assert len(set(market.settlement.sent)) == 1
@@ -126,7 +127,7 @@ async def test_a_batch_that_is_refused_for_good_is_kept_and_the_next_one_goes_on
         market.settlement.refusals = [refuse(Code.SESSION_CLOSED)]
         payer = market.payer()
         await market.call(payer, PDF)
-        async with asyncio.timeout(10):
+        async with patiently():
             await market.settlement.was_asked.wait()
         other = market.payer("other")
         await market.call(other, PDF)
@@ -143,7 +144,7 @@ async def test_a_batch_under_a_key_that_was_replaced_is_signed_with_the_new_one(
     async with shop(tmp_path) as market:
         market.settlement.is_down = True
         session_id = await called(market, 1)
-        async with asyncio.timeout(10):
+        async with patiently():
             await market.settlement.was_asked.wait()
         await market.crash()
         newer = PrivateKey.from_seed(b"n" * 32)
@@ -244,7 +245,7 @@ async def test_a_crash_in_the_middle_of_many_calls_bills_each_that_was_answered_
         market.desk.full_house, market.desk.go = 8, asyncio.Event()
         payments = [payer.signed(payer.voucher(PDF)) for _ in range(8)]
         calls = [asyncio.create_task(market.sell(each, PDF)) for each in payments]
-        async with asyncio.timeout(10):
+        async with patiently():
             await market.desk.is_full.wait()
         market.desk.go.set()
         await asyncio.wait(calls, return_when=asyncio.FIRST_COMPLETED)
@@ -293,7 +294,7 @@ async def test_no_more_work_is_done_for_what_settlement_does_not_take(
         payer = market.payer()
         market.settlement.reject = {1: reason}
         await market.call(payer, PDF)
-        async with asyncio.timeout(10):
+        async with patiently():
             await market.settlement.reported.wait()
 
         outcome = await market.sell(payer.signed(payer.voucher(PDF)), PDF)
@@ -309,7 +310,7 @@ async def test_a_vendor_that_learns_of_the_buyers_close_takes_no_more_calls(tmp_
         payer = market.payer()
         market.settlement.closes_at = "2026-11-21T12:00:00.000000Z"
         await market.call(payer, PDF)
-        async with asyncio.timeout(10):
+        async with patiently():
             await market.settlement.reported.wait()
 
         outcome = await market.sell(payer.signed(payer.voucher(PDF)), PDF)

@@ -19,6 +19,7 @@ from farthing.protocol.times import SECOND_US
 from farthing.protocol.x402 import PAYMENT, Presented, read_used
 from tests.clients.settling import MAC_KEY, PAGE_UNITS, Shop, shop
 from tests.papers import card_document
+from tests.patience import patiently
 
 PDF = {"pdf": "one|two"}
 OTHER = {"pdf": "three"}
@@ -68,7 +69,7 @@ async def test_many_calls_of_one_session_run_at_once_and_share_their_commits(
         market.desk.full_house, market.desk.go = 64, asyncio.Event()
         payer = market.payer()
         calls = [asyncio.create_task(market.call(payer, {"pdf": f"{n}"})) for n in range(64)]
-        async with asyncio.timeout(10):
+        async with patiently():
             await market.desk.is_full.wait()
         assert market.desk.working == 64
         writes: list[None] = []
@@ -124,7 +125,7 @@ async def test_a_number_is_for_one_call_alone(tmp_path: Path) -> None:
         voucher = payer.voucher(PDF)
         market.desk.go = asyncio.Event()
         racing = [asyncio.create_task(market.sell(payer.signed(voucher), PDF)) for _ in range(5)]
-        async with asyncio.timeout(10):
+        async with patiently():
             await market.desk.is_full.wait()
         other = replace(voucher, args_sha256=arguments_sha256(OTHER))
         in_flight = await market.sell(payer.signed(other), OTHER)
@@ -223,7 +224,7 @@ async def test_calls_at_once_cannot_share_one_signed_sum(tmp_path: Path) -> None
         first = payer.voucher(PDF)
         second = replace(first, seq=2)
         calls = [asyncio.create_task(market.sell(payer.signed(first), PDF))]
-        async with asyncio.timeout(10):
+        async with patiently():
             await market.desk.is_full.wait()
 
         raced = await market.sell(payer.signed(second), PDF)
@@ -400,7 +401,7 @@ async def test_work_that_was_cut_off_is_done_again_only_where_that_does_no_harm(
             market.desk.go = asyncio.Event()
             payment = payer.signed(payer.voucher(PDF))
             cut_off = asyncio.create_task(market.sell(payment, PDF))
-            async with asyncio.timeout(10):
+            async with patiently():
                 await market.desk.is_full.wait()
             await market.crash()
             assert cut_off.cancelled()
@@ -433,7 +434,7 @@ async def test_more_calls_than_the_listing_allows_are_asked_to_wait(tmp_path: Pa
         payer = market.payer()
         market.desk.go = asyncio.Event()
         call = asyncio.create_task(market.call(payer, PDF))
-        async with asyncio.timeout(10):
+        async with patiently():
             await market.desk.is_full.wait()
 
         payment = payer.signed(payer.voucher(OTHER))

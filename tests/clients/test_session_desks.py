@@ -19,6 +19,7 @@ from farthing.protocol.errors import Code
 from farthing.protocol.times import DAY_US, SECOND_US
 from tests.clients.settling import MAC_KEY, PAGE_UNITS, Payer, Shop, shop
 from tests.clients.test_session_desk import OTHER, PDF, PLEASE, given, refused
+from tests.patience import patiently
 
 
 def desks(market: Shop) -> int:
@@ -55,7 +56,7 @@ async def test_sessions_that_come_at_once_get_no_more_desks_than_there_are(tmp_p
         payers = [market.payer(f"{number}") for number in range(30)]
         payments = [payer.signed(payer.voucher(PDF)) for payer in payers]
         left, most = list(payments), 0
-        async with asyncio.timeout(20):
+        async with patiently():
             while left:
                 outcomes = await asyncio.gather(*(market.sell(each, PDF) for each in left))
                 most = max(most, desks(market))
@@ -131,7 +132,7 @@ async def test_where_every_desk_has_calls_that_run_another_session_is_asked_to_w
         market.desk.go, market.desk.full_house = asyncio.Event(), 2
         busy = [market.payer(name) for name in ("one", "two")]
         calls = [asyncio.create_task(market.call(payer, PDF)) for payer in busy]
-        async with asyncio.timeout(10):
+        async with patiently():
             await market.desk.is_full.wait()
 
         third = market.payer("three")
@@ -213,7 +214,7 @@ async def test_a_mac_key_and_what_runs_on_it_outlive_the_desk_in_memory(tmp_path
             payer.signed(payer.book.again(4, arguments_sha256(PLEASE))), PLEASE
         )
         await crowd(market, 3)
-        async with asyncio.timeout(10):
+        async with patiently():
             while (payer.book.session_id, 4) not in market.settlement.billed:
                 market.settlement.reported.clear()
                 await market.settlement.reported.wait()
@@ -233,7 +234,7 @@ async def test_a_session_that_was_stopped_stays_so_out_of_memory_and_after_a_res
         payer = market.payer()
         assert given(await market.call(payer, PDF))
         await market.settled(1)
-        async with asyncio.timeout(10):
+        async with patiently():
             while isinstance(await market.sell(payer.signed(payer.voucher(PDF)), PDF), Sold):
                 pass
         runs = market.desk.runs
@@ -298,7 +299,7 @@ async def test_a_spool_is_pruned_while_its_vendor_serves_of_what_is_settled_and_
         loop = asyncio.get_running_loop()
         market.file.file.do = noted  # type: ignore[method-assign]
         assert given(await market.call(last, PDF))
-        async with asyncio.timeout(10):
+        async with patiently():
             await pruned.wait()
 
         kept = {each.book.session_id for each in (owed, young, last)}

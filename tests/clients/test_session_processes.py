@@ -16,6 +16,7 @@ from farthing.clients.vendors import Vendor
 from tests.clients.test_processes import SHOP, free_port, heard, running, world
 from tests.clients.trading import PageTexts, Routes, usd
 from tests.papers import card_document, listing_document, terms_document
+from tests.patience import patiently
 from tests.processes import ServerProcess
 from tests.remote import opened
 
@@ -110,7 +111,7 @@ async def test_a_platform_killed_in_mid_session_bills_every_call_once_it_is_back
                 server.kill()
                 without = await asyncio.gather(*(session.call(PDF) for _ in range(4)))
                 await server.start()
-                async with asyncio.timeout(60):
+                async with patiently():
                     while (view := await session.refresh()).calls < 8:  # noqa: ASYNC110 # a process
                         await asyncio.sleep(0.05)
                 await session.aclose()

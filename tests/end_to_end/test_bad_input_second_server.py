@@ -6,6 +6,7 @@ from pathlib import Path
 
 import httpx2
 
+from tests.patience import PATIENCE_S
 from tests.processes import ServerProcess, free_port
 
 
@@ -17,7 +18,7 @@ async def test_a_second_server_on_the_same_file_refuses_to_start(tmp_path: Path)
     try:
         facts = await first.start()
         second = subprocess.run(  # noqa: ASYNC221  # it ends at once
-            command, capture_output=True, text=True, timeout=60, check=False
+            command, capture_output=True, text=True, timeout=PATIENCE_S, check=False
         )
         async with httpx2.AsyncClient() as http:
             health = await http.get(f"{facts['issuer']}/healthz")

@@ -35,6 +35,7 @@ from farthing.clients.verify import verify_file
 from farthing.protocol.canonical import sha256_hex
 from farthing.protocol.money import parse_units
 from farthing.protocol.wire import Money
+from tests.patience import patiently
 
 DEMO = (sys.executable, "-m", "farthing.clients.demo")
 
@@ -251,7 +252,7 @@ async def test_a_demo_that_is_stopped_ends_every_process_that_it_started(tmp_pat
         cwd=tmp_path,
     )
     assert process.stdout is not None
-    async with asyncio.timeout(60):
+    async with patiently():
         while b"Three vendors open" not in await process.stdout.readline():
             pass
         seen = left_behind(f"TMPDIR={tmp_path}")

@@ -19,6 +19,7 @@ from tests.end_to_end.test_kill_server import IN_FLIGHT, Log, Worker
 from tests.end_to_end.test_kill_server import _check_journal as check_journal
 from tests.end_to_end.test_kill_server import _check_told as check_told
 from tests.end_to_end.test_kill_server import _records as records_in
+from tests.patience import patiently
 from tests.processes import ServerProcess, free_port
 from tests.remote import Market, opened
 
@@ -94,7 +95,7 @@ async def _calling(market: Market, log: Log) -> AsyncIterator[list[asyncio.Task[
 async def _acknowledged(log: Log, running: list[asyncio.Task[None]], more: int) -> None:
     """Wait for so many acknowledgements more."""
     target = log.acknowledged + more
-    async with asyncio.timeout(60):
+    async with patiently():
         while log.acknowledged < target:
             done, _ = await asyncio.wait(running, timeout=0.001)
             for task in done:

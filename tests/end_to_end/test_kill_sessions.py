@@ -21,6 +21,7 @@ from farthing.protocol.messages.sessions import REPORT_USAGE, ReportUsage, Usage
 from farthing.protocol.records import entries_in
 from tests.entries import document_in
 from tests.metering import PAGE_UNITS, Metered, flat_agreement, metered
+from tests.patience import PATIENCE_S
 from tests.processes import ServerProcess, free_port
 from tests.remote import opened
 from tests.settlement.oracle import Oracle
@@ -72,7 +73,7 @@ def _hammered(session: Metered, url: str) -> list[int]:
         _say(process, "go")
     units = [unit for process in processes for unit in json.loads(_heard(process))]
     for process in processes:
-        process.communicate(timeout=30)
+        process.communicate(timeout=PATIENCE_S)
         assert process.returncode == 0
     return units
 

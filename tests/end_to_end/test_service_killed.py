@@ -21,13 +21,14 @@ from farthing.protocol.canonical import LooseJson
 from farthing.protocol.errors import Unreachable
 from farthing.protocol.messages.agreements import Agreement
 from farthing.protocol.messages.services import CALL_SERVICE
+from tests.patience import until
 from tests.processes import ServerProcess
 from tests.remote import Market
 from tests.vendor import VendorProcess, selling
 
 RESULT = {"pages": ["one", "two"]}
 PRICE_UNITS = 4_000_000
-ASKS_MAX = 100
+ASKS_MAX = 600
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,9 +97,7 @@ class Scene:
         await self.platform.start()
         await self.vendor.start()
         asking = asyncio.create_task(self.ask(tool))
-        async with asyncio.timeout(30):
-            while not stands.exists():  # noqa: ASYNC110 # another process's
-                await asyncio.sleep(0.05)
+        await until(stands.exists)
         self.platform.kill()
         with pytest.raises(Unreachable):
             await asking
@@ -108,9 +107,7 @@ class Scene:
     async def spooled(self, state: str) -> None:
         """Wait until all that the vendor worked for has come to this."""
         file = Path(self.vendor.settings["folder"]) / "spool.sqlite"
-        async with asyncio.timeout(30):
-            while states(file) != {state}:  # noqa: ASYNC110 # another process's
-                await asyncio.sleep(0.1)
+        await until(lambda: states(file) == {state})
 
 
 @asynccontextmanager

@@ -27,11 +27,11 @@ from farthing.protocol.receipts import verify_receipt
 from farthing.protocol.times import format_time, parse_time
 from farthing.protocol.wire import Money
 from tests.papers import signing_key
+from tests.patience import patiently
 from tests.processes import ServerProcess, free_port
 from tests.serving import Serving, Shop, serving
 from tests.subscribing import subscribed
 
-WAIT_S = 30
 ENOUGH = httpx2.Limits(max_connections=20)
 ABSENT = 10**9
 
@@ -338,5 +338,5 @@ async def enrolled(facts: dict[str, Any], http: httpx2.AsyncClient) -> tuple[Ope
 
 
 async def told(events: Any) -> Any:
-    async with asyncio.timeout(WAIT_S):
+    async with patiently():
         return await anext(events)

@@ -39,6 +39,7 @@ from farthing.protocol.messages.agreements import Agreement
 from farthing.protocol.messages.services import CALL_SERVICE, ServiceResult
 from farthing.protocol.wire import Money
 from tests.papers import card_document, listing_document, terms_document
+from tests.patience import patiently, until
 from tests.serving import Serving, serving
 
 __all__ = ["KEY", "PDF", "App", "Desk", "Selling", "answering", "selling", "usd"]
@@ -70,7 +71,7 @@ class Desk:
 
     async def begun(self) -> None:
         """Wait until the tool is at work."""
-        async with asyncio.timeout(30):
+        async with patiently():
             await self.started.wait()
 
 
@@ -129,9 +130,7 @@ class Selling:
 
     async def spooled(self, state: str) -> None:
         """Wait until all that the vendor worked for has come to this."""
-        async with asyncio.timeout(10):
-            while self._states() != {state}:  # noqa: ASYNC110 # it says so nowhere else
-                await asyncio.sleep(0.05)
+        await until(lambda: self._states() == {state})
 
     def _states(self) -> set[str]:
         with closing(sqlite3.connect(f"{self.spool.as_uri()}?mode=ro", uri=True)) as db:
@@ -274,9 +273,7 @@ class _Web:
         server = uvicorn.Server(config)
         server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
         task = asyncio.create_task(server.serve())
-        async with asyncio.timeout(10):
-            while not server.started:  # noqa: ASYNC110 # it says so nowhere else
-                await asyncio.sleep(0.01)
+        await until(lambda: server.started)
         try:
             yield server.servers[0].sockets[0].getsockname()[1]
         finally:

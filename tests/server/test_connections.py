@@ -9,12 +9,12 @@ import pytest
 import pytest_asyncio
 
 from farthing.server import connections
+from tests.patience import patiently
 from tests.server.listening import held, listening
 from tests.serving import Serving
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-WAIT_S = 10
 MIB = 1024 * 1024
 HEALTH = b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n"
 POST = b"POST /v1/search_catalog HTTP/1.1\r\nhost: %b\r\ntransfer-encoding: chunked\r\n"
@@ -33,7 +33,7 @@ async def connected(server: Serving) -> AsyncIterator[Streams]:
     port = int(server.service.issuer.rpartition(":")[2])
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
-        async with asyncio.timeout(WAIT_S):
+        async with patiently():
             yield reader, writer
     finally:
         writer.close()
@@ -114,7 +114,7 @@ async def test_an_answer_that_nobody_reads_does_not_wait_for_ever() -> None:
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
         connections.end_unread(listener, unread_s_max=0.2)
-        async with await asyncio.start_server(answer, sock=listener), asyncio.timeout(WAIT_S):
+        async with await asyncio.start_server(answer, sock=listener), patiently():
             with socket.create_connection(listener.getsockname()):
                 await closed
 

@@ -16,8 +16,8 @@ from farthing.server.followers.feed import Feed, Watcher
 from farthing.settlement.engine.commands import Committed
 from farthing.settlement.engine.questions import Figures, FiguresNow, KeyFacts, KeyOf
 from farthing.settlement.journal.store import Unreadable
+from tests.patience import PATIENCE_S, patiently
 
-WAIT_S = 5
 OWNER = Caller(
     principal_id="org_a", organisation_id="org_a", role=Role.OPERATOR, key_thumbprint="key-a"
 )
@@ -84,7 +84,7 @@ async def feeding(engine: Quiet | None = None, **options: Any) -> AsyncIterator[
 async def ended(watcher: Watcher) -> bool:
     """Whether a watcher ends, however often it is woken before."""
     while not watcher.closed:
-        assert await watcher.wait(WAIT_S), "it stays open"
+        assert await watcher.wait(PATIENCE_S), "it stays open"
     return True
 
 
@@ -138,7 +138,7 @@ async def test_the_journal_is_followed_only_while_somebody_watches() -> None:
         with feed.watch(OWNER):
             await engine.followed.wait()
         engine.records.put_nowait(revocation())
-        async with asyncio.timeout(WAIT_S):
+        async with patiently():
             await engine.left.wait()
         with feed.watch(OWNER) as watcher:
             engine.records.put_nowait(revocation())
@@ -187,6 +187,6 @@ async def test_many_changes_of_one_balance_wait_as_one() -> None:
         watcher.touched.add("org_a:prepaid:USD")
         watcher.woken.set()
 
-    assert await watcher.wait(WAIT_S)
+    assert await watcher.wait(PATIENCE_S)
     assert watcher.touched == {"org_a:prepaid:USD"}
     assert not watcher.woken.is_set()

@@ -10,6 +10,7 @@ import pytest
 from farthing.protocol.errors import Code, Refused, refuse
 from farthing.server.flights import listening
 from farthing.server.ports import Progress
+from tests.patience import patiently, until
 from tests.server.flying import (
     HOLD_ENDS_US,
     KEPT_S,
@@ -199,8 +200,7 @@ async def test_nobody_has_more_than_a_share_of_the_flights(server: Server) -> No
             asyncio.create_task(flights.obtain(hold_id, "greedy", HOLD_ENDS_US, work, land))
             for hold_id in ("one", "two")
         ]
-        while flights.in_flight < 2:  # noqa: ASYNC110 # it says so nowhere else
-            await asyncio.sleep(0.01)
+        await until(lambda: flights.in_flight == 2)
 
         assert await asked(flights, "three", "greedy") is Code.OVERLOADED
         assert await asked(flights, "three", "another") is False
@@ -223,7 +223,7 @@ async def test_those_who_ask_at_once_share_the_room_there_is(server: Server) -> 
                 refused += 1
                 await all_asked.wait()
 
-        async with asyncio.timeout(10):
+        async with patiently():
             await asyncio.gather(*map(ask, ("one", "two", "three", "four", "one", "two")))
 
         assert (len(set(inside)), len(inside) + refused) == (2, 6)

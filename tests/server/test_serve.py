@@ -18,6 +18,7 @@ from farthing.identity.keyring import Purpose
 from farthing.server.app import build
 from farthing.server.settings import Settings
 from farthing.settlement.journal.remote import RemoteEngine
+from tests.patience import PATIENCE_S
 from tests.server.listening import envelope, listening
 
 FARTHING = (sys.executable, "-m", "farthing.clients.cli")
@@ -62,10 +63,10 @@ def test_it_says_where_it_is_and_at_the_first_start_where_the_keys_are(tmp_path:
         facts = json.loads(ready.read_text())
         health = httpx2.get(f"{facts['issuer']}/healthz").json()
         process.terminate()
-        ended = process.wait(timeout=30)
+        ended = process.wait(timeout=PATIENCE_S)
     with served(folder) as (process, second):
         process.send_signal(signal.SIGINT)
-        interrupted = process.wait(timeout=30)
+        interrupted = process.wait(timeout=PATIENCE_S)
 
     assert health == {"status": "ok"}
     assert (ended, interrupted) == (0, 0)
@@ -93,7 +94,9 @@ def test_told_to_stop_it_answers_what_it_has_begun_to_read(tmp_path: Path) -> No
         url = urlsplit(said[0].rpartition(" ")[2])
         assert url.hostname is not None
         assert url.port is not None
-        with closing(socket.create_connection((url.hostname, url.port), timeout=30)) as call:
+        with closing(
+            socket.create_connection((url.hostname, url.port), timeout=PATIENCE_S)
+        ) as call:
             call.sendall(head.format(host=url.netloc, size=len(body)).encode())
             # The server asks for the body: from now on the call is in flight.
             asked = call.recv(1024)
@@ -102,7 +105,7 @@ def test_told_to_stop_it_answers_what_it_has_begun_to_read(tmp_path: Path) -> No
                 pass
             call.sendall(body)
             answer = b"".join(iter(lambda: call.recv(65_536), b""))
-        ended = process.wait(timeout=30)
+        ended = process.wait(timeout=PATIENCE_S)
 
     status, _, rest = answer.partition(b"\r\n")
     reply = orjson.loads(rest.rpartition(b"\r\n\r\n")[2])
@@ -141,7 +144,11 @@ async def test_what_it_cannot_start_with_is_one_line(tmp_path: Path) -> None:
 def test_the_engines_process_loads_no_door() -> None:
     program = "import farthing.server.engine, sys; print(*sys.modules)"
     ran = subprocess.run(  # our own interpreter
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=PATIENCE_S,
     )
 
     loaded = {name.partition(".")[0] for name in ran.stdout.split()}

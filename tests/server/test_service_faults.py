@@ -14,6 +14,7 @@ from farthing.protocol.keys import PrivateKey
 from farthing.server.adapters.results import Results
 from farthing.server.flights import Flights, Landed
 from farthing.server.operations.endings import Ending
+from tests.patience import until
 from tests.server.calling import PDF, Selling, selling
 from tests.server.lies import Lies, answer
 
@@ -160,8 +161,7 @@ async def test_a_buyer_who_lets_the_platform_call_waits_and_checks(tmp_path: Pat
         )
         await market.desk.begun()
         # Longer than one ask waits: it is asked a second time.
-        while len(market.asked) < 2:  # noqa: ASYNC110 # it says so nowhere else
-            await asyncio.sleep(0.05)
+        await until(lambda: len(market.asked) >= 2)
         market.desk.go.set()
 
         reply = await asking

@@ -15,11 +15,10 @@ from farthing.protocol.errors import Code, Refused
 from farthing.protocol.messages.statements import BalanceEvent
 from farthing.protocol.wire import Money
 from farthing.server.doors.streams import Patient
+from tests.patience import patiently
 from tests.server.listening import listening
 from tests.serving import Shop, serving
 from tests.subscribing import asked, subscribed
-
-WAIT_S = 20
 
 
 def usd(amount: str) -> Money:
@@ -27,7 +26,7 @@ def usd(amount: str) -> Money:
 
 
 async def next_of(events: Any) -> Any:
-    async with asyncio.timeout(WAIT_S):
+    async with patiently():
         return await anext(events)
 
 
@@ -149,7 +148,7 @@ async def test_a_slow_reader_is_given_nothing_once_its_key_has_ended(tmp_path: P
             await asyncio.Event().wait()
 
         streaming = asyncio.ensure_future(server.service.app(signed_get(agent), receive, send))
-        async with asyncio.timeout(WAIT_S):
+        async with patiently():
             await taken.wait()
             async with aclosing(shop.operator.balance_events()) as other:
                 await next_of(other)
@@ -181,7 +180,7 @@ def signed_get(connection: Connection) -> Any:
 
 
 async def test_who_asks_for_the_head_of_a_stream_holds_none(tmp_path: Path) -> None:
-    async with serving(tmp_path) as server, asyncio.timeout(WAIT_S):
+    async with serving(tmp_path) as server, patiently():
         operator = await server.organisation("operator", "Operator One")
         for _ in range(9):
             url, auth = f"{operator.url}/v1/events", operator.auth

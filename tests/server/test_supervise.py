@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.patience import PATIENCE_S
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
@@ -33,7 +35,7 @@ class Kept:
         """Its exit code, once it has ended, and everything that was said."""
         assert self.process.stdout is not None
         self.said += [line.strip() for line in self.process.stdout]
-        return self.process.wait(timeout=60), self.said
+        return self.process.wait(timeout=PATIENCE_S), self.said
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from farthing.settlement.journal.sqlite import SqliteStore
 from farthing.settlement.journal.stepper import Limits, Stepper, no_rows
 from farthing.settlement.machine import MACHINE
 from tests.construction import EPOCH_US, Trade
+from tests.patience import PATIENCE_S
 
 
 def journal(folder: Path, *, holds: int) -> tuple[Keyring, Stepper[State]]:
@@ -58,7 +59,7 @@ def test_the_process_that_takes_it_needs_the_files_alone(tmp_path: Path) -> None
     keyring, engine = journal(tmp_path, holds=3)
     command = [sys.executable, "-m", "farthing.server.upkeep"]
     files = [str(tmp_path / "farthing.sqlite"), str(tmp_path / "keys")]
-    done = subprocess.run([*command, *files], check=True, capture_output=True, timeout=60)
+    done = subprocess.run([*command, *files], check=True, capture_output=True, timeout=PATIENCE_S)
     assert (done.stdout, done.stderr) == (b"", b"")
     assert found(tmp_path, keyring).snapshot_seq == engine.recent.last_seq
     engine.close()

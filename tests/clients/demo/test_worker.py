@@ -12,6 +12,7 @@ import pytest
 from farthing.clients.demo.outcomes import Reason, Unworkable
 from farthing.clients.demo.sample import encrypted_pdf, numbered_pdf, sample_jpeg
 from farthing.clients.demo.worker import Members, Worker
+from tests.patience import PATIENCE_S
 
 
 def pdf(content: bytes) -> Members:
@@ -71,6 +72,6 @@ async def test_a_worker_that_nobody_waits_for_ends_by_itself() -> None:
     await process.stdin.drain()
     process.stdin.close()
 
-    output, _ = await asyncio.wait_for(process.communicate(), 30)
+    output, _ = await asyncio.wait_for(process.communicate(), PATIENCE_S)
 
     assert (process.returncode, output) == (1, b"")

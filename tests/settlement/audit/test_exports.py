@@ -25,6 +25,7 @@ from farthing.settlement.audit.postings import COLUMNS, Entry, amount_of, entrie
 from farthing.settlement.journal.memory import MemoryStore
 from farthing.settlement.journal.sqlite import SqliteStore
 from farthing.settlement.reports.lines import fold_lines
+from tests.patience import PATIENCE_S
 from tests.protocol.bundling import traded, treasured
 from tests.protocol.evidence_market import ORIGIN
 from tests.settlement.audit.market import written
@@ -67,7 +68,7 @@ def exported(database: Path, form: Form) -> bytes:
 
 
 def ran(*words: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
+    return subprocess.run(words, capture_output=True, text=True, check=False, timeout=PATIENCE_S)
 
 
 def test_json_lines_are_the_records_as_they_were_written(database: Path) -> None:

@@ -1,6 +1,5 @@
 """An engine behind its socket for tests: the real loop on a thread, over a journal in memory."""
 
-import asyncio
 import os
 import socket
 from collections.abc import AsyncIterator, Iterator
@@ -29,6 +28,7 @@ from farthing.settlement.journal.stepper import Limits, Stepper, no_rows
 from farthing.settlement.machine import MACHINE
 from tests.construction import Trade
 from tests.papers import signing_key
+from tests.patience import PATIENCE_S, patiently
 
 __all__ = ["Raw", "Served", "connected", "raw", "served"]
 
@@ -139,7 +139,7 @@ def served(**running: Any) -> Iterator[Served]:
 async def connected(address: Path, *, in_flight_max: int = 10_000) -> AsyncIterator[RemoteEngine]:
     """The port to an engine, open."""
     remote = RemoteEngine(address, in_flight_max=in_flight_max)
-    async with asyncio.timeout(30):
+    async with patiently():
         await remote.open()
     try:
         yield remote
@@ -182,7 +182,7 @@ class Raw:
 def raw(address: Path, *, protocol: int = PROTOCOL) -> Iterator[Raw]:
     """A connection to an engine without the port."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
-        sock.settimeout(30)
+        sock.settimeout(PATIENCE_S)
         sock.connect(str(address))
         connection = Raw(sock)
         connection.send(bytes_of(Hello(protocol=protocol)))

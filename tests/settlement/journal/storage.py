@@ -13,6 +13,7 @@ from sqlalchemy import Table
 from farthing.settlement.journal.memory import MemoryStore
 from farthing.settlement.journal.sqlite import SqliteStore
 from farthing.settlement.journal.store import Batch, Store
+from tests.patience import PATIENCE_S
 
 
 class Storage(Protocol):
@@ -132,5 +133,5 @@ class Gated(Faulty):
 
     def commit(self, batch: Batch) -> None:
         self.entered.set()
-        assert self.gate.wait(timeout=30), "nobody opened the gate"
+        assert self.gate.wait(timeout=PATIENCE_S), "nobody opened the gate"
         super().commit(batch)

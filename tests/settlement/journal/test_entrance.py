@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from farthing.settlement.journal.entrance import Entrance
+from tests.patience import PATIENCE_S
 
 
 @dataclass(slots=True)
@@ -51,7 +52,7 @@ class Loop:
     @contextmanager
     def knocking(self) -> Iterator[socket.socket]:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
-            sock.settimeout(10)
+            sock.settimeout(PATIENCE_S)
             sock.connect(str(self.address))
             yield sock
 

@@ -36,6 +36,7 @@ from farthing.settlement.journal.frames import (
 from farthing.settlement.journal.remote import RemoteEngine
 from farthing.settlement.journal.stepper import Limits
 from farthing.settlement.port import Engine
+from tests.patience import PATIENCE_S, patiently, until
 from tests.settlement.journal.served import Raw, Served, connected, raw, served
 
 
@@ -57,9 +58,7 @@ async def first_of(engine: Engine, after_seq: int, count: int) -> list[Committed
 
 async def healthy(remote: RemoteEngine, *, wanted: bool = True) -> None:
     """Wait until the port is connected, or no longer is."""
-    async with asyncio.timeout(30):
-        while remote.healthy is not wanted:  # noqa: ASYNC110  # what is tested has no event
-            await asyncio.sleep(0.001)
+    await until(lambda: remote.healthy is wanted)
 
 
 async def test_the_remote_engine_is_an_engine() -> None:
@@ -150,7 +149,7 @@ def test_the_engine_refuses_at_once_what_is_beyond_its_queue() -> None:
 
 async def test_what_did_not_fit_into_a_batch_is_done_in_the_next() -> None:
     with served(limits=Limits(batch_max=7, batch_bytes_max=5_000)) as engine:
-        async with connected(engine.address) as remote, asyncio.timeout(30):
+        async with connected(engine.address) as remote, patiently():
             calls = [remote.submit(engine.hold()) for _ in range(40)]
             seqs = [outcome.seq for outcome in await asyncio.gather(*calls)]
 
@@ -252,7 +251,7 @@ async def test_a_follower_goes_on_by_itself_after_the_engine_was_away() -> None:
             await healthy(remote)
             await remote.submit(engine.hold())
             await remote.submit(engine.hold())
-            async with asyncio.timeout(30):
+            async with patiently():
                 followed = await following
             await remote.close()
 
@@ -345,7 +344,7 @@ def test_who_has_not_said_hello_is_given_no_memory() -> None:
 @contextmanager
 def _silent(address: Path) -> Iterator[Raw]:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
-        sock.settimeout(10)
+        sock.settimeout(PATIENCE_S)
         sock.connect(str(address))
         yield Raw(sock)
 
@@ -395,7 +394,7 @@ async def test_what_is_due_is_done_though_nobody_asks() -> None:
         async with connected(engine.address) as remote:
             held = await remote.submit(engine.hold())
             engine.ahead_us += 86_400 * 1_000_000
-            async with asyncio.timeout(30):
+            async with patiently():
                 (expiry,) = await first_of(remote, held.seq, 1)
 
     assert expiry.record.operation == "expire_hold"

@@ -1,6 +1,5 @@
 """A vendor's door at no price: all that it checks and says of a session's call, kept nowhere."""
 
-from collections.abc import Mapping
 from typing import Any
 
 from mcp.server.mcpserver import Context
@@ -13,7 +12,7 @@ from farthing.clients.payable import Making, Payable, delivered
 from farthing.clients.wares import Cap
 from farthing.protocol.canonical import sha256_hex
 from farthing.protocol.errors import Refusal
-from farthing.protocol.keys import PublicKey
+from farthing.protocol.platform_keys import PlatformKeys
 from farthing.protocol.proofs import Entitlement
 from farthing.protocol.x402 import PAYMENT, Used, read_payment, used
 from farthing.server.engine import now_us
@@ -30,9 +29,7 @@ class FreeDoor:
         platform, vendor_id: Who must have entitled whom.
     """
 
-    def __init__(
-        self, payable: Payable, keys: Mapping[str, PublicKey], platform: str, vendor_id: str
-    ) -> None:
+    def __init__(self, payable: Payable, keys: PlatformKeys, platform: str, vendor_id: str) -> None:
         self._payable = payable
         self._keys = keys
         self._platform = platform
@@ -78,7 +75,7 @@ class FreeDoor:
     def _entitlement(self, token: str) -> Entitlement:
         found = check_entitled(
             token,
-            platform_key_of=self._keys.get,
+            platform_key_of=self._keys.platform.get,
             platform=self._platform,
             vendor_id=self._vendor_id,
             now_us=now_us(),

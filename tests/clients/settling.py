@@ -27,6 +27,7 @@ from farthing.protocol.keys import PrivateKey
 from farthing.protocol.messages.agreements import Agreement
 from farthing.protocol.messages.allowances import AllowanceLimits, AllowanceUse, MeterUse
 from farthing.protocol.messages.sessions import RejectedEvent, UsageReport
+from farthing.protocol.platform_keys import PlatformKeys
 from farthing.protocol.proofs import (
     Entitlement,
     Voucher,
@@ -48,6 +49,7 @@ from tests.patience import patiently
 
 __all__ = [
     "FLAT",
+    "JOURNAL_KEY",
     "PAGE_UNITS",
     "PLATFORM",
     "PLATFORM_KEY",
@@ -61,6 +63,7 @@ __all__ = [
 
 PLATFORM = "https://market.example"
 PLATFORM_KEY = PrivateKey.from_seed(bytes(range(32)))
+JOURNAL_KEY = PrivateKey.from_seed(bytes(range(1, 33)))
 PAYER = PrivateKey.from_seed(bytes(32))
 VENDOR_ID = derive_id("org", "vendor")
 AGREEMENT_ID = AgreementId(derive_id("agr", "one"))
@@ -320,7 +323,7 @@ class Shop:
 
     async def open(self) -> None:
         self.file = Spool(self.spool)
-        keys = {PLATFORM_KEY.thumbprint: PLATFORM_KEY.public}
+        keys = PlatformKeys.of(platform=[PLATFORM_KEY.public], journal=[JOURNAL_KEY.public])
         self.counter = Counter(self.settlement, keys, self.file, desks_max=self.desks_max)
         await self.counter.open()
 

@@ -13,6 +13,7 @@ from mcp import Client
 
 from farthing.clients.bridge import Bridge, bridge_home
 from farthing.clients.home import Home, Profile
+from farthing.protocol.platform_keys import PlatformKeys
 from farthing.protocol.wire import Role
 from farthing.server.doors.mcp import tools_for
 from tests.clients.trading import Trading, trading, usd
@@ -318,12 +319,13 @@ async def test_a_platform_started_anew_at_the_same_url_is_told_apart(tmp_path: P
         await agent.ready()
         registered, home = agent.home.profile(), agent.home
     assert registered is not None
-    stranger = signing_key("another platform").public.jwk()
+    stranger = signing_key("another platform").public
+    strange = PlatformKeys.of(platform=[stranger], journal=[stranger]).jwks()
     async with trading(tmp_path / "two") as market:
         http = httpx2.AsyncClient(transport=market.routes)
         for profile in (
-            replace(registered, platform_keys=(stranger,)),
-            replace(registered, platform_keys=(stranger,), principal_id="", role=""),
+            replace(registered, platform_keys=strange),
+            replace(registered, platform_keys=strange, principal_id="", role=""),
         ):
             home.save_profile(profile)
             bridge = Bridge(home, registered.url, http=http, clock=market.serving.clock)

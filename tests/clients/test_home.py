@@ -10,17 +10,24 @@ from farthing.clients.buyers import Buyer
 from farthing.clients.documents import Offer
 from farthing.clients.home import Home, Profile, default_home
 from farthing.clients.transport import Connection
+from farthing.protocol.canonical import canonical_bytes
 from farthing.protocol.errors import Unverified
 from farthing.protocol.keys import PrivateKey
-from tests.papers import card_document, listing_document, terms_document
+from farthing.protocol.platform_keys import PlatformKeys
+from tests.papers import card_document, listing_document, signing_key, terms_document
 
-KEY = PrivateKey.from_seed(bytes(range(32)))
+KEY, FRONT, OTHER = (signing_key(name) for name in ("journal", "front end", "other"))
 PLATFORM = "http://127.0.0.1:8321"
 VENDOR = "org_00000000000000000000000000"
 
 
-def publishing(*keys: PrivateKey) -> httpx2.AsyncClient:
-    answer = {"keys": [key.public.jwk() for key in keys]}
+def published(*journal: PrivateKey) -> PlatformKeys:
+    """A platform's keys: one to promise with, and those of its journal."""
+    return PlatformKeys.of(platform=[FRONT.public], journal=[key.public for key in journal])
+
+
+def publishing(*journal: PrivateKey) -> httpx2.AsyncClient:
+    answer = {"keys": published(*journal).jwks()}
     return httpx2.AsyncClient(
         transport=httpx2.MockTransport(lambda _: httpx2.Response(200, json=answer))
     )
@@ -39,7 +46,24 @@ async def test_the_platforms_keys_are_pinned_when_they_are_first_seen(home: Home
 
     assert first == again == home.profile()
     assert first.url == PLATFORM
-    assert first.pinned() == {KEY.thumbprint: KEY.public}
+    assert first.pinned() == published(KEY)
+
+
+async def test_a_trusted_key_alone_is_pinned_for_the_journal(home: Home) -> None:
+    profile = await home.meet(PLATFORM, KEY.thumbprint, http=publishing(OTHER, KEY))
+
+    assert profile.pinned() == published(KEY)
+
+
+async def test_a_key_that_only_promises_is_not_trusted_as_the_journal_s(home: Home) -> None:
+    with pytest.raises(Unverified, match="and no receipt: trust the key of its journal"):
+        await home.meet(PLATFORM, FRONT.thumbprint, http=publishing(KEY))
+    assert home.profile() is None
+
+    await home.meet(PLATFORM, http=publishing(KEY))
+
+    with pytest.raises(Unverified, match="not one that was pinned for the journal"):
+        await home.meet(PLATFORM, FRONT.thumbprint)
 
 
 async def test_nobody_but_an_agent_buys_from_a_home(home: Home) -> None:
@@ -51,7 +75,7 @@ async def test_nobody_but_an_agent_buys_from_a_home(home: Home) -> None:
 
 
 async def test_another_platform_or_another_key_is_not_met(home: Home) -> None:
-    other = PrivateKey.from_seed(bytes(32)).thumbprint
+    other = OTHER.thumbprint
     with pytest.raises(Unverified):
         await home.meet(PLATFORM, other, http=publishing(KEY))
     assert home.profile() is None
@@ -65,12 +89,11 @@ async def test_another_platform_or_another_key_is_not_met(home: Home) -> None:
 
 
 async def test_a_platform_that_publishes_none_of_the_pinned_keys_is_another(home: Home) -> None:
-    other = PrivateKey.from_seed(bytes(32))
     profile = await home.meet(PLATFORM, http=publishing(KEY))
 
-    await home.recognise(profile, Connection(PLATFORM, http=publishing(other, KEY)))
+    await home.recognise(profile, Connection(PLATFORM, http=publishing(OTHER, KEY)))
     with pytest.raises(Unverified, match="this is not the platform"):
-        await home.recognise(profile, Connection(PLATFORM, http=publishing(other)))
+        await home.recognise(profile, Connection(PLATFORM, http=publishing(OTHER)))
 
 
 @pytest.mark.parametrize(
@@ -81,6 +104,10 @@ async def test_a_platform_that_publishes_none_of_the_pinned_keys_is_another(home
         b'{"url":1,"platform_keys":[]}',
         b'{"url":"u","platform_keys":[],"more":"x"}',
         b'{"url":"u","platform_keys":[{"kty":"RSA"}]}',
+        b'{"url":"u","platform_keys":[{"kty":"RSA","org.farthing/purpose":"journal"}]}',
+        canonical_bytes(
+            {"url": "u", "platform_keys": [{**KEY.public.jwk(), "org.farthing/purpose": "payer"}]}
+        ),
     ],
 )
 def test_a_damaged_profile_is_not_believed(tmp_path: Path, content: bytes) -> None:
@@ -88,6 +115,14 @@ def test_a_damaged_profile_is_not_believed(tmp_path: Path, content: bytes) -> No
 
     with pytest.raises(Unverified):
         Home(tmp_path).profile()
+
+
+def test_a_profile_whose_keys_say_no_purpose_is_not_used_and_says_what_to_do(home: Home) -> None:
+    profile = Profile(url=PLATFORM, platform_keys=(KEY.public.jwk(),), principal_id="agt_x")
+    home.save_profile(profile)
+
+    with pytest.raises(Unverified, match=f"move it away, then farthing keys pin --url {PLATFORM}"):
+        home.profile()
 
 
 def test_an_offer_is_kept_as_it_was_published(home: Home) -> None:
@@ -115,7 +150,7 @@ def test_the_environment_names_the_home(tmp_path: Path) -> None:
 async def test_a_profile_survives_its_file(home: Home) -> None:
     profile = Profile(
         url=PLATFORM,
-        platform_keys=(KEY.public.jwk(),),
+        platform_keys=published(KEY).jwks(),
         principal_id="agt_x",
         organisation_id="org_x",
         role="buyer",

@@ -158,7 +158,7 @@ async def test_a_machine_needs_its_metering_key_alone(tmp_path: Path) -> None:
         home.save_profile(
             Profile(
                 url=market.vendor.connection.url,
-                platform_keys=tuple(key.jwk() for key in keys.values()),
+                platform_keys=keys.jwks(),
                 principal_id=market.vendor.vendor_id,
                 role="vendor",
             )

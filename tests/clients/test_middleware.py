@@ -28,6 +28,7 @@ from farthing.clients.middleware import (
 )
 from farthing.clients.paid import Seller
 from farthing.protocol.canonical import sha256_hex
+from farthing.protocol.platform_keys import PlatformKeys
 from farthing.protocol.x402 import Presented, payment, read_used
 from tests.clients.settling import PAGE_UNITS, PLATFORM, PLATFORM_KEY, Shop, shop
 from tests.patience import until
@@ -96,7 +97,7 @@ async def site(folder: Path) -> AsyncIterator[Site]:
         pages = Pages()
         seller = Seller(
             market.settlement,
-            platform_keys={PLATFORM_KEY.thumbprint: PLATFORM_KEY.public},
+            platform_keys=PlatformKeys.of(platform=[PLATFORM_KEY.public]),
             spool=folder / "spool.sqlite",
             offer=lambda _: market.offer,
         )

@@ -454,7 +454,7 @@ async def test_an_evidence_pack_of_a_purchase_verifies_offline(tmp_path: Path) -
         purchase = await buy(market)
         pack = tmp_path / "charge.zip"
         await market.buyer.save_evidence(purchase.charge.charge_id, pack)
-        keys = frozenset(await market.buyer.platform_keys())
+        keys = frozenset((await market.buyer.platform_keys()).journal)
 
     assert verify(pack.read_bytes(), keys).verified
 

@@ -4,12 +4,13 @@ import os
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from farthing.clients.buyers import Buyer
 from farthing.clients.charges import ChargeParty
+from farthing.clients.counter import Unpaid
 from farthing.clients.home import Home, Profile
 from farthing.clients.keys import keep_key
 from farthing.clients.operators import Admin, Operator
@@ -18,9 +19,14 @@ from farthing.clients.statements import AccountHolder
 from farthing.clients.treasurers import Treasurer
 from farthing.clients.vendors import Vendor
 from farthing.identity.keyring import Purpose, retire
-from farthing.protocol.errors import Unverified
-from farthing.protocol.keys import PublicKey
+from farthing.protocol.canonical import Json, canonical_bytes
+from farthing.protocol.errors import Code, Unverified
+from farthing.protocol.messages.agreements import Quote
+from farthing.protocol.platform_keys import PlatformKeys
+from farthing.protocol.signatures import Typ, sign_detached
 from farthing.protocol.wire import Operation
+from tests.clients import settling
+from tests.clients.forging import answering, proven_by
 from tests.papers import signing_key
 from tests.serving import Serving, Shop, serving
 
@@ -34,6 +40,7 @@ ROWS: tuple[tuple[type[Pinning], str], ...] = (
     *((party, "evidence") for party in PARTIES),
 )
 Answers = Callable[[Any], Any]
+CALL = {"pdf": "one"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +66,7 @@ class Sold:
         )
 
     async def told(
-        self, pins: Mapping[str, PublicKey], *, server: Serving | None = None
+        self, pins: PlatformKeys, *, server: Serving | None = None
     ) -> dict[tuple[type[Pinning], str], str]:
         """By row `proven`, or why it was not believed, each by somebody with these pins."""
         told = {}
@@ -91,16 +98,82 @@ async def test_what_the_pinned_keys_signed_is_believed(tmp_path: Path) -> None:
         sold = await Sold.once(server)
         journal = server.service.keyring.public(Purpose.JOURNAL)
 
-        assert await sold.told({journal.thumbprint: journal}) == all_proven()
+        assert await sold.told(PlatformKeys.of(journal=[journal])) == all_proven()
 
 
 async def test_a_head_that_another_key_signed_is_not_believed(tmp_path: Path) -> None:
     async with serving(tmp_path) as server:
         sold = await Sold.once(server)
-        told = await sold.told({STRANGER.thumbprint: STRANGER})
+        told = await sold.told(PlatformKeys.of(journal=[STRANGER]))
 
     assert set(told) == set(ROWS)
     assert "proven" not in told.values()
+
+
+async def test_a_head_that_a_platform_key_signed_is_believed_by_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with serving(tmp_path) as server:
+        sold = await Sold.once(server)
+        keyring, pins = server.service.keyring, await server.connect().platform_keys()
+        thief = keyring[Purpose.PLATFORM]
+        forge = proven_by(thief, keyring.public(Purpose.JOURNAL))
+        for holder in sold.holders.values():
+            call = answering(holder.connection.call, forge)
+            monkeypatch.setattr(holder.connection, "call", call)
+        told = await sold.told(pins)
+        # All else about the forgeries is right.
+        misled = await sold.told(PlatformKeys.of(journal=[thief.public]))
+
+    assert thief.thumbprint in pins.platform
+    assert set(told) == set(ROWS)
+    assert "proven" not in told.values()
+    assert misled == all_proven()
+
+
+async def test_a_quote_that_a_key_of_the_journal_signed_is_not_believed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with serving(tmp_path) as server:
+        shop = await Shop.opened(server)
+        thief = server.service.keyring[Purpose.JOURNAL]
+        pins = await server.connect().platform_keys()
+        connection = shop.buyer.connection
+
+        def forge(answer: Any) -> Any:
+            if not isinstance(answer, Quote):
+                return answer
+            signature = sign_detached(
+                thief, Typ.QUOTE, canonical_bytes(cast("Json", answer.document))
+            )
+            return replace(answer, signature=signature)
+
+        good = await Buyer(connection, platform_keys=pins).quote(shop.listing_id, {"page": 1})
+        monkeypatch.setattr(connection, "call", answering(connection.call, forge))
+        for ask in (
+            Buyer(connection, platform_keys=pins).quote(shop.listing_id, {"page": 1}),
+            Buyer(connection, platform_keys=pins).accept(forge(good)),
+        ):
+            with pytest.raises(Unverified, match="the quote: "):
+                await ask
+        misled = PlatformKeys.of(platform=[thief.public])
+        forged = await Buyer(connection, platform_keys=misled).quote(shop.listing_id, {"page": 1})
+
+    assert forged.total == good.total
+
+
+async def test_an_entitlement_that_a_key_of_the_journal_signed_pays_for_nothing(
+    tmp_path: Path,
+) -> None:
+    async with settling.shop(tmp_path) as market:
+        thief = replace(market.payer(), platform_key=settling.JOURNAL_KEY)
+
+        outcome = await market.sell(thief.signed(thief.voucher(CALL)), CALL)
+
+        assert isinstance(outcome, Unpaid)
+        assert outcome.refusal.code is Code.PROOF_INVALID
+        assert outcome.refusal.path.endswith(".entitlement")
+        assert market.desk.runs == 0
 
 
 async def test_a_forged_record_is_not_believed(
@@ -144,9 +217,9 @@ async def test_who_pinned_a_key_that_is_retired_follows_its_successor(tmp_path: 
     async with serving(tmp_path) as server:
         # The first thing that is written has the new key sign a head.
         await server.organisation("operator", "Operator Two")
-        followed = await sold.told({old.thumbprint: old}, server=server)
-        pinned = await sold.told({new.thumbprint: new}, server=server)
-        strange = await sold.told({STRANGER.thumbprint: STRANGER}, server=server)
+        followed = await sold.told(PlatformKeys.of(journal=[old]), server=server)
+        pinned = await sold.told(PlatformKeys.of(journal=[new]), server=server)
+        strange = await sold.told(PlatformKeys.of(journal=[STRANGER]), server=server)
 
     assert followed == pinned == all_proven()
     assert "proven" not in strange.values()
@@ -158,9 +231,11 @@ async def test_without_pins_the_keys_that_are_published_first_are_believed(tmp_p
         for role, what in ROWS:
             holder = role(sold.holders[role].connection)
             await sold.asked(holder, what)
-            assert (await holder.platform_keys()).keys() == (
-                await server.connect().platform_keys()
-            ).keys()
+            believed, published = (
+                await holder.platform_keys(),
+                await server.connect().platform_keys(),
+            )
+            assert (believed.platform, believed.journal) == (published.platform, published.journal)
 
 
 async def test_a_document_under_another_s_hash_is_not_believed(
@@ -188,7 +263,8 @@ async def test_a_home_gives_its_own_role_the_keys_that_are_pinned_there(
     home = home_of(role, tmp_path)
 
     async with role.from_env({"FARTHING_HOME": str(tmp_path)}) as opened:
-        assert dict(await opened.platform_keys()) == {STRANGER.thumbprint: STRANGER}
+        assert (await opened.platform_keys()).journal == {STRANGER.thumbprint: STRANGER}
+        assert (await opened.platform_keys()).platform == {}
         assert opened.connection.principal == "org_1"
         assert opened.connection.signer is not None
         assert opened.connection.signer.thumbprint == home.key().thumbprint
@@ -219,7 +295,7 @@ def home_of(role: type[Pinning], path: Path) -> Home:
     home.save_profile(
         Profile(
             url="http://127.0.0.1:1",
-            platform_keys=(STRANGER.jwk(),),
+            platform_keys=PlatformKeys.of(journal=[STRANGER]).jwks(),
             principal_id="org_1",
             organisation_id="org_1",
             role=role.role.value,

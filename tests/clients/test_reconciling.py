@@ -11,6 +11,7 @@ import pytest
 from farthing.clients.buyers import Buyer
 from farthing.clients.countings import acknowledged_of
 from farthing.clients.sessions import SpendSession
+from farthing.identity.keyring import Purpose
 from farthing.protocol.batches import sign_batch
 from farthing.protocol.canonical import Json
 from farthing.protocol.errors import Code, Refused, Unverified
@@ -18,9 +19,11 @@ from farthing.protocol.ids import derive_id
 from farthing.protocol.messages.charges import EXPLAIN_CHARGE, ExplainCharge
 from farthing.protocol.messages.metering import GET_CALL_RECEIPT, GetCallReceipt
 from farthing.protocol.messages.sessions import REPORT_USAGE, ReportUsage
+from farthing.protocol.platform_keys import PlatformKeys
 from farthing.protocol.times import format_time
 from farthing.protocol.usage import UsageEvent, UsageOutcome, batch_bytes
 from farthing.server.operations import reconciliation
+from tests.clients.forging import answering, proven_by
 from tests.clients.trading import Trading, trading, usd
 from tests.papers import card_document, signing_key
 
@@ -85,7 +88,9 @@ async def test_a_session_s_charge_is_explained_down_to_its_calls(tmp_path: Path)
     assert paged.calls == largest.calls[-1:]
 
 
-async def test_every_call_has_a_receipt_that_proves_it(tmp_path: Path) -> None:
+async def test_every_call_has_a_receipt_that_proves_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with called(tmp_path) as (market, session):
         answered = {each.seq: each for each in await session.calls()}
         proven = {
@@ -95,9 +100,15 @@ async def test_every_call_has_a_receipt_that_proves_it(tmp_path: Path) -> None:
         }
         stranger = signing_key("stranger").public
         for side in (market.buyer, market.vendor, market.operator):
-            pinned = type(side)(side.connection, platform_keys={stranger.thumbprint: stranger})
+            pinned = type(side)(side.connection, platform_keys=PlatformKeys.of(journal=[stranger]))
             with pytest.raises(Unverified):
                 await pinned.call_receipt(session.session_id, 1)
+            keyring = market.serving.service.keyring
+            forge = proven_by(keyring[Purpose.PLATFORM], keyring.public(Purpose.JOURNAL))
+            forger = market.serving.connect(side.connection.signer, side.connection.principal)
+            monkeypatch.setattr(forger, "call", answering(forger.call, forge))
+            with pytest.raises(Unverified, match="not signed by"):
+                await type(side)(forger).call_receipt(session.session_id, 1)
         with pytest.raises(Refused) as unknown:
             await market.buyer.call_receipt(session.session_id, 7)
         with pytest.raises(Refused) as foreign:

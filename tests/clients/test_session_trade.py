@@ -60,7 +60,7 @@ async def test_many_calls_are_billed_in_few_charges_with_receipts(tmp_path: Path
         receipts = [await market.buyer.receipt(each.charge_id) for each in charges]
         pack = tmp_path / "charge.zip"
         await market.buyer.save_evidence(charges[0].charge_id, pack)
-        keys = frozenset(await market.buyer.platform_keys())
+        keys = frozenset((await market.buyer.platform_keys()).journal)
 
     assert {each.amount for each in answers} == {usd("0.004")}
     assert sorted(each.seq for each in answers) == list(range(1, 101))

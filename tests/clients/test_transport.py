@@ -13,6 +13,7 @@ from farthing.protocol.keys import PrivateKey
 from farthing.protocol.messages.accounts import GET_BALANCE, GetBalance
 from farthing.protocol.messages.agreements import TERMINATE_AGREEMENT, TerminateAgreement
 from farthing.protocol.messages.trails import GET_TREE_HEAD, GetTreeHead
+from farthing.protocol.platform_keys import PlatformKeys, PlatformPurpose, jwk_for
 
 PLATFORM = "http://127.0.0.1:8321"
 KEY = PrivateKey.from_seed(bytes(range(32)))
@@ -172,14 +173,15 @@ def key_set(respond: Callable[[httpx2.Request], httpx2.Response]) -> Connection:
 
 async def test_the_platforms_keys_are_read_and_what_is_none_is_left_out() -> None:
     keys = [
-        {**KEY.public.jwk(), "kid": "k", "use": "sig", "x5c": ["y"]},
+        {**jwk_for(PlatformPurpose.JOURNAL, KEY.public), "kid": "k", "use": "sig", "x5c": ["y"]},
+        PrivateKey.from_seed(bytes(32)).public.jwk(),
         {"kty": "RSA", "n": "n"},
         "no key",
     ]
 
     found = await key_set(lambda _: httpx2.Response(200, json={"keys": keys})).platform_keys()
 
-    assert found == {KEY.thumbprint: KEY.public}
+    assert found == PlatformKeys.of(journal=[KEY.public])
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import asyncio
 import json
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -40,7 +41,7 @@ async def farthing(*arguments: str) -> tuple[int, str]:
     return process.returncode, said.decode()
 
 
-def signers(receipt: Receipt, keys: dict[str, PublicKey]) -> set[str]:
+def signers(receipt: Receipt, keys: Mapping[str, PublicKey]) -> set[str]:
     """The keys that a receipt verifies with."""
     found = set()
     for thumbprint, key in keys.items():
@@ -88,16 +89,22 @@ async def test_who_pinned_a_key_that_is_retired_trades_on_and_every_receipt_veri
         assert [code for code, _ in told] == [0, 0], told
         assert second.result == third.result == {"pages": ["one", "two"]}
         assert place.vendor.runs == 3
-        assert len(pinned) == 2
-        assert pinned.keys() < published.keys()
-        before, after = signers(first.receipt, published), signers(second.receipt, published)
+        assert (len(pinned.platform), len(pinned.journal)) == (1, 1)
+        assert pinned.platform.keys() < published.platform.keys()
+        heads = published.journal
+        before, after = signers(first.receipt, heads), signers(second.receipt, heads)
         assert len(before) == len(after) == 1
-        assert before < pinned.keys()
-        assert after.isdisjoint(pinned)
-        assert signers(old, published) == after
+        assert before == pinned.journal.keys()
+        assert after == published.journal.keys() - before
+        assert signers(old, heads) == after
+        assert not signers(old, published.platform)
         assert json.loads(shown[1]) == {
-            each: "pinned" if each in pinned else "named by one that is pinned"
-            for each in published
+            each: f"{purpose}, {'pinned' if each in old_ones else 'named by one that is pinned'}"
+            for purpose, keys, old_ones in (
+                ("platform", published.platform, pinned.platform),
+                ("journal", published.journal, pinned.journal),
+            )
+            for each in keys
         }
         assert audited[0] == 0, audited[1]
 

@@ -23,6 +23,7 @@ from farthing.identity.keyring import Purpose
 from farthing.protocol.errors import Code, Refused, Unverified
 from farthing.protocol.ids import derive_id
 from farthing.protocol.messages.statements import StatementLine
+from farthing.protocol.platform_keys import PlatformKeys
 from farthing.protocol.receipts import verify_receipt
 from farthing.protocol.times import format_time, parse_time
 from farthing.protocol.wire import Money
@@ -106,7 +107,7 @@ async def test_a_record_is_believed_only_as_far_as_its_receipt_proves_it(
 
         assert view.seq == seq
         with pytest.raises(Unverified):
-            await Buyer(connection, platform_keys={stranger.thumbprint: stranger}).record(seq)
+            await Buyer(connection, platform_keys=PlatformKeys.of(journal=[stranger])).record(seq)
         for lie in lies:
             monkeypatch.setattr(connection, "call", AsyncMock(return_value=lie))
             with pytest.raises(Unverified):

@@ -16,6 +16,7 @@ from farthing.identity.keyring import (
     retire,
 )
 from farthing.protocol.keys import PrivateKey
+from farthing.protocol.platform_keys import PlatformKeys
 from farthing.protocol.succession import SUCCESSIONS, followed
 
 ORIGIN = "market.example/journal"
@@ -194,8 +195,18 @@ def test_the_key_set_holds_what_the_platform_signs_with_and_no_staff(tmp_path: P
         keyring[Purpose.JOURNAL].thumbprint,
     ]
     assert {name for key in published(keyring) for name in key} == {
-        "kty", "crv", "x", "alg", "kid", "use",
+        "kty", "crv", "x", "alg", "kid", "use", "org.farthing/purpose",
     }  # fmt: skip
+
+
+def test_each_key_is_published_for_its_purpose_the_retired_ones_too(tmp_path: Path) -> None:
+    old = opened(tmp_path)
+    new = {each: _retired(tmp_path, each) for each in (Purpose.PLATFORM, Purpose.JOURNAL)}
+
+    assert PlatformKeys.read(published(opened(tmp_path, begun=True))) == PlatformKeys.of(
+        platform=[new[Purpose.PLATFORM].public, old.public(Purpose.PLATFORM)],
+        journal=[new[Purpose.JOURNAL].public, old.public(Purpose.JOURNAL)],
+    )
 
 
 def test_a_retired_key_is_published_for_ever_and_its_private_half_is_gone(tmp_path: Path) -> None:
@@ -212,7 +223,11 @@ def test_a_retired_key_is_published_for_ever_and_its_private_half_is_gone(tmp_pa
     ]
     assert kids[1:] == [key.thumbprint for key in (last, *reversed(old))]
     named = cast("list[object]", again.jwks()[SUCCESSIONS])
-    assert followed({old[0].thumbprint: old[0].public}, named) == [old[1].public, last.public]
+    pinned = PlatformKeys.of(journal=[old[0].public])
+    assert followed(pinned, named) == PlatformKeys.of(
+        journal=[*(key.public for key in old), last.public]
+    )
+    assert followed(PlatformKeys.of(platform=[old[0].public]), named).journal == {}
     secrets = [key.private_jwk()["d"].encode() for key in old]
     assert not [d for d in secrets for data in files(tmp_path).values() if d in data]
     assert again.origin == ORIGIN

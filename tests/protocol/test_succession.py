@@ -1,46 +1,68 @@
 """Who pinned a key of the platform's is led to its successors, and by nobody else."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
 from farthing.protocol.canonical import canonical_bytes
-from farthing.protocol.keys import PublicKey
+from farthing.protocol.platform_keys import PlatformKeys, PlatformPurpose
 from farthing.protocol.signatures import Typ, sign_detached
 from farthing.protocol.succession import followed, sign_succession
 from tests.papers import signing_key
 
 FIRST, SECOND, THIRD, STRANGER = (signing_key(name) for name in ("one", "two", "three", "stranger"))
+PLATFORM, JOURNAL = PlatformPurpose.PLATFORM, PlatformPurpose.JOURNAL
 
 
-def named(old: Any, new: Any) -> dict[str, Any]:
-    return sign_succession(old, new.public, origin="market/journal", purpose="platform")
+def named(old: Any, new: Any, purpose: PlatformPurpose = PLATFORM) -> dict[str, Any]:
+    return sign_succession(old, new.public, origin="market/journal", purpose=purpose)
 
 
-def pinned(*keys: Any) -> dict[str, PublicKey]:
-    return {key.thumbprint: key.public for key in keys}
+def pinned(*keys: Any, journal: Sequence[Any] = ()) -> PlatformKeys:
+    return PlatformKeys.of(
+        platform=[key.public for key in keys], journal=[key.public for key in journal]
+    )
 
 
-def test_each_key_leads_to_the_next() -> None:
-    chain = [named(FIRST, SECOND), named(SECOND, THIRD)]
+@pytest.mark.parametrize("purpose", PlatformPurpose)
+def test_each_key_leads_to_the_next(purpose: PlatformPurpose) -> None:
+    def believed(*keys: Any) -> PlatformKeys:
+        return pinned(*keys) if purpose is PLATFORM else pinned(journal=keys)
 
-    assert [key.thumbprint for key in followed(pinned(FIRST), chain)] == [
-        SECOND.thumbprint,
-        THIRD.thumbprint,
-    ]
-    assert [key.thumbprint for key in followed(pinned(SECOND), chain)] == [THIRD.thumbprint]
-    assert followed(pinned(FIRST, SECOND, THIRD), chain) == []
+    chain = [named(FIRST, SECOND, purpose), named(SECOND, THIRD, purpose)]
+
+    assert followed(believed(FIRST), chain) == believed(FIRST, SECOND, THIRD)
+    assert followed(believed(SECOND), chain) == believed(SECOND, THIRD)
+    assert followed(believed(FIRST, SECOND, THIRD), chain) == believed(FIRST, SECOND, THIRD)
 
 
 def test_what_nobody_believed_has_signed_leads_nowhere() -> None:
     chain = [named(STRANGER, SECOND), named(SECOND, THIRD)]
 
-    assert followed(pinned(FIRST), chain) == []
+    assert followed(pinned(FIRST), chain) == pinned(FIRST)
+
+
+def test_a_key_names_no_successor_of_a_key_for_something_else() -> None:
+    believed = pinned(FIRST, journal=[SECOND])
+
+    assert followed(believed, [named(FIRST, THIRD, JOURNAL)]) == believed
+    assert followed(believed, [named(SECOND, THIRD, PLATFORM)]) == believed
+    # Nor by way of a successor of its own.
+    assert followed(believed, [named(FIRST, THIRD), named(THIRD, STRANGER, JOURNAL)]) == pinned(
+        FIRST, THIRD, journal=[SECOND]
+    )
 
 
 def forged(**changes: Any) -> dict[str, Any]:
     succession = named(FIRST, SECOND)
     return succession | {"document": succession["document"] | changes}
+
+
+def signed(**changes: Any) -> dict[str, Any]:
+    document = named(FIRST, SECOND)["document"] | changes
+    signature = sign_detached(FIRST, Typ.SUCCESSION, canonical_bytes(document))
+    return {"document": document, "signature": signature}
 
 
 def of_another_kind() -> dict[str, Any]:
@@ -54,6 +76,9 @@ def of_another_kind() -> dict[str, Any]:
     [
         pytest.param(forged(key=dict(THIRD.public.jwk())), id="another key"),
         pytest.param(forged(purpose="journal"), id="another purpose"),
+        pytest.param(signed(purpose="payer"), id="a purpose that is none of the platform's"),
+        pytest.param(signed(purpose=""), id="no purpose"),
+        pytest.param(signed(purpose=["platform"]), id="a purpose that is no text"),
         pytest.param(forged(schema="farthing-succession/2"), id="another schema"),
         pytest.param(of_another_kind(), id="another kind of signature"),
         pytest.param(named(FIRST, SECOND) | {"signature": "a..b"}, id="no signature"),
@@ -65,10 +90,12 @@ def of_another_kind() -> dict[str, Any]:
     ],
 )
 def test_what_is_no_succession_is_passed_over(lie: object) -> None:
-    assert followed(pinned(FIRST), [lie]) == []
-    assert [key.thumbprint for key in followed(pinned(FIRST), [lie, named(FIRST, SECOND)])] == [
-        SECOND.thumbprint
-    ]
+    believed = pinned(FIRST, journal=[FIRST])
+
+    assert followed(believed, [lie]) == believed
+    assert (
+        followed(believed, [lie, named(FIRST, SECOND)]).platform == pinned(FIRST, SECOND).platform
+    )
 
 
 def test_a_list_without_end_is_not_read_to_the_end() -> None:
@@ -76,4 +103,4 @@ def test_a_list_without_end_is_not_read_to_the_end() -> None:
         while True:
             yield None
 
-    assert followed(pinned(FIRST), endless()) == []
+    assert followed(pinned(FIRST), endless()) == pinned(FIRST)

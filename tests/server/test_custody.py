@@ -1,5 +1,6 @@
 """Back up, restore and audit a journal from the command line."""
 
+import json
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from farthing.protocol.errors import Code, Refused
+from farthing.protocol.platform_keys import PURPOSE
 from tests.clients.cli.running import run
 from tests.serving import Shop, serving
 
@@ -65,6 +67,23 @@ async def test_an_audit_trusts_no_other_key(tmp_path: Path) -> None:
 
     assert ran.code == 1
     assert "Fault (head at record 1:" in ran.out
+
+
+@pytest.mark.parametrize("purposes", [{}, {"platform": "journal", "journal": "platform"}])
+async def test_an_audit_judges_by_each_key_only_what_it_is_published_for(
+    tmp_path: Path, purposes: dict[str, str]
+) -> None:
+    keys, folder = tmp_path / "jwks.json", tmp_path / "market"
+    published = json.loads(await traded(folder))
+    for jwk in published["keys"]:
+        if purpose := purposes.get(jwk.pop(PURPOSE)):
+            jwk[PURPOSE] = purpose
+    keys.write_text(json.dumps(published))
+
+    ran = run("audit", "verify", str(folder / "journal.sqlite"), "--keys", str(keys))
+
+    assert ran.code == 1
+    assert ("Fault (head at record 1:" if purposes else "is no key set") in ran.out + ran.err
 
 
 @pytest.mark.parametrize("content", [b"", b"hello", b"PAR1\x00", b"\xff"])

@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from farthing.protocol.calls import proof_of, reported_calls, session_of
 from farthing.protocol.canonical import Json, canonical_bytes
+from farthing.protocol.platform_keys import PURPOSE
 from farthing.protocol.records import line_of, parse_record
 from farthing.protocol.wire import document_of
 from farthing.spec import farthing_verify
@@ -50,8 +51,13 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "receipt").write_bytes(canonical_bytes(document_of(receipt)) + b"\n")
     older = Sealed(RECORDS[:-2]).receipt(SEQ)
     (folder / "older").write_bytes(canonical_bytes(document_of(older)) + b"\n")
-    (folder / "jwks").write_bytes(canonical_bytes({"keys": [dict(JOURNAL_KEY.public.jwk())]}))
+    (folder / "jwks").write_bytes(key_set({PURPOSE: "journal"}))
     return folder
+
+
+def key_set(says: dict[str, Json]) -> bytes:
+    """A key set of the key that signed the journal, and what it says of it."""
+    return canonical_bytes({"keys": [{**JOURNAL_KEY.public.jwk(), **says}]})
 
 
 def ran(place: Path, *words: str) -> tuple[int, str]:
@@ -99,6 +105,18 @@ def test_a_receipt_is_checked_by_itself(place: Path) -> None:
 
     assert code == 0
     assert f"record {SEQ} is in the journal of" in out
+
+
+@pytest.mark.parametrize("says", [{}, {PURPOSE: "platform"}, {PURPOSE: "payer"}])
+def test_a_receipt_proves_nothing_by_a_key_that_is_not_published_for_the_journal(
+    place: Path, tmp_path: Path, says: dict[str, Json]
+) -> None:
+    (tmp_path / "jwks").write_bytes(key_set(says))
+
+    for trust in ((), TRUST):
+        code, out = ran(place, "--receipt", "receipt", "--keys", str(tmp_path / "jwks"), *trust)
+        assert code == 1
+        assert out.startswith("REJECTED: none of the keys given is the one to trust")
 
 
 def call_receipt(fault: str = "") -> tuple[dict[str, Json], int]:

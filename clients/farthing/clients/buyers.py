@@ -44,7 +44,7 @@ from farthing.protocol.canonical import Json, document_sha256
 from farthing.protocol.contracts import Acceptance, QuoteDocument, check_price, read_quote
 from farthing.protocol.documents import DocumentError
 from farthing.protocol.errors import Code, Refusal, Refused, Unreachable, Unverified, refuse
-from farthing.protocol.keys import PublicKey, Signer
+from farthing.protocol.keys import Signer
 from farthing.protocol.listing import Listing, parse_listing
 from farthing.protocol.messages.agreements import (
     ACCEPT_TERMS,
@@ -70,6 +70,7 @@ from farthing.protocol.messages.holds import (
 )
 from farthing.protocol.messages.reconciliation import AcknowledgedSession
 from farthing.protocol.messages.trails import GET_OUTCOME, GetOutcome, OutcomeView
+from farthing.protocol.platform_keys import PlatformKeys
 from farthing.protocol.rating import CardError, RateCard, parse_card
 from farthing.protocol.wire import Money, Operation, Role, money
 
@@ -102,7 +103,7 @@ class Buyer(Spender, Delegating, AccountHolder, Reconciling, Limiting):
         self,
         connection: Connection,
         *,
-        platform_keys: Mapping[str, PublicKey] | None = None,
+        platform_keys: PlatformKeys | None = None,
         books: Path | None = None,
         vendor_timeout_s: float = 120,
         on_sign: OnSign = _nobody_told,
@@ -420,7 +421,7 @@ class Buyer(Spender, Delegating, AccountHolder, Reconciling, Limiting):
     async def _read_quote(self, quote: Quote) -> QuoteDocument:
         keys = await self.platform_keys()
         await keys.meet(quote.signature)
-        document = read_quote(quote.document, quote.signature, keys.get)
+        document = read_quote(quote.document, quote.signature, keys.platform.get)
         if isinstance(document, Refusal):
             raise Unverified(f"the quote: {document.message} ({document.path})")
         shown = (quote.document_sha256, quote.total, quote.listing_id)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from farthing.clients.files import write_whole
-from farthing.clients.pins import Pinning, verified
+from farthing.clients.pins import Pinning
 from farthing.protocol.errors import Unverified
 from farthing.protocol.evidence import gather, verify
 from farthing.protocol.keys import PublicKey
@@ -54,7 +54,7 @@ class ChargeParty(Pinning):
         return await self.connection.call(EXPLAIN_CHARGE, ExplainCharge(charge_id=charge_id))
 
     async def receipt(self, charge_id: str) -> Receipt:
-        """The receipt of a charge, verified with the platform's key.
+        """The receipt of a charge, verified with the journal's key.
 
         Raises:
             Unverified: It does not verify, or is not of this charge.
@@ -64,14 +64,14 @@ class ChargeParty(Pinning):
         return receipt
 
     async def proven_charge(self, receipt: Receipt, charge_id: str) -> Record:
-        """The record that a receipt proves with the platform's key; raises as `receipt`."""
+        """The record that a receipt proves with the journal's key; raises as `receipt`."""
         record = await self.proven(receipt)
         if not any(each.noun == "charge" and each.id == charge_id for each in record.changed):
             raise Unverified(f"receipt {receipt.seq} is not of {charge_id}")
         return record
 
     async def evidence(self, charge_id: str) -> bytes:
-        """The evidence pack of a charge, verified with the platform's key.
+        """The evidence pack of a charge, verified with the journal's key.
 
         Raises:
             Unverified: It makes no pack, does not verify, or is not of this charge.
@@ -81,7 +81,8 @@ class ChargeParty(Pinning):
             pack = gather(found)
         except ValueError as error:
             raise Unverified(f"the evidence makes no pack: {error}") from None
-        await verified(await self.platform_keys(), partial(_check_pack, pack, charge_id))
+        keys = await self.platform_keys()
+        await keys.by_journal(partial(_check_pack, pack, charge_id))
         return pack
 
     async def save_evidence(self, charge_id: str, path: Path) -> None:

@@ -31,8 +31,8 @@ from farthing.clients.vendors import Vendor
 from farthing.clients.wares import Cap, Ware
 from farthing.protocol.canonical import Json, document_sha256, sha256_hex
 from farthing.protocol.errors import Code, Refusal, Refused, Unreachable, refuse
-from farthing.protocol.keys import PublicKey
 from farthing.protocol.money import INT64_MAX
+from farthing.protocol.platform_keys import PlatformKeys
 from farthing.protocol.proofs import Entitlement
 from farthing.protocol.rating import RateCard, parse_card
 from farthing.protocol.shapes import Shape
@@ -76,7 +76,7 @@ class Counter:
 
     Args:
         vendor: The vendor's side of the platform.
-        platform_keys: The platform's keys by thumbprint, pinned; their successors are learnt.
+        platform_keys: The platform's keys by purpose, pinned; their successors are learnt.
         spool: Where work is remembered; `close` closes it.
         unsigned_calls_max: How many calls' worth may run in a session that nothing signed covers.
         desks_max: How many sessions may have a desk in memory at once.
@@ -85,7 +85,7 @@ class Counter:
     def __init__(
         self,
         vendor: Vendor,
-        platform_keys: Mapping[str, PublicKey],
+        platform_keys: PlatformKeys,
         spool: Spool,
         *,
         unsigned_calls_max: int = UNSIGNED_CALLS_MAX,
@@ -154,7 +154,7 @@ class Counter:
         entry = await self.deliveries.find(claimed_hold(presented))
         paid = check_payment(
             presented,
-            platform_key_of=self._platform_keys.get,
+            platform_key_of=self._platform_keys.platform.get,
             platform=self._platform,
             vendor_id=self._vendor.vendor_id,
             listing_id=ware.listing.listing_id,
@@ -237,7 +237,7 @@ class Counter:
     def _check_entitled(self, token: str, now_us: int) -> Entitlement | Refusal:
         entitlement = check_entitled(
             token,
-            platform_key_of=self._platform_keys.get,
+            platform_key_of=self._platform_keys.platform.get,
             platform=self._platform,
             vendor_id=self._vendor.vendor_id,
             now_us=now_us,

@@ -21,8 +21,9 @@ from farthing.clients.keys import keep_key, load_key
 from farthing.clients.transport import Connection, platform_url
 from farthing.protocol.canonical import InvalidJson, Json, canonical_bytes, parse_json
 from farthing.protocol.errors import Unverified
-from farthing.protocol.keys import InvalidKey, PrivateKey, PublicKey
+from farthing.protocol.keys import PrivateKey
 from farthing.protocol.messages.agents import Registration
+from farthing.protocol.platform_keys import PURPOSE, PlatformKeys
 
 __all__ = ["Home", "Profile", "default_home"]
 
@@ -37,7 +38,7 @@ class Profile:
 
     Args:
         url: The platform's public URL.
-        platform_keys: The platform's public JWKs, pinned.
+        platform_keys: The platform's public JWKs, pinned, each with its purpose.
         principal_id, organisation_id, role: Empty until registered.
     """
 
@@ -56,10 +57,9 @@ class Profile:
             role=registration.role.value,
         )
 
-    def pinned(self) -> dict[str, PublicKey]:
-        """The platform's keys by thumbprint."""
-        keys = (PublicKey.from_jwk(jwk) for jwk in self.platform_keys)
-        return {key.thumbprint: key for key in keys}
+    def pinned(self) -> PlatformKeys:
+        """The platform's keys by purpose."""
+        return PlatformKeys.read(self.platform_keys)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,17 +102,22 @@ class Home:
         """The profile, None before `save_profile`.
 
         Raises:
-            Unverified: The file is damaged.
+            Unverified: The file is damaged, or of an earlier version.
         """
-        document = _read(self.path / "profile.json")
+        path = self.path / "profile.json"
+        document = _read(path)
         if document is None:
             return None
         profile = _checked(Profile, document, "profile.json")
-        try:
-            for jwk in profile.platform_keys:
-                PublicKey.from_jwk(jwk)
-        except InvalidKey as error:
-            raise Unverified(f"profile.json: a platform key is not one: {error}") from None
+        if any(PURPOSE not in jwk for jwk in profile.platform_keys):
+            raise Unverified(
+                f"{path} does not say what the keys pinned in it are for, as an earlier version "
+                f"did not: move it away, then farthing keys pin --url {profile.url} --trust "
+                "THUMBPRINT pins the platform's keys anew"
+            )
+        pinned = profile.pinned().jwks()
+        if not all(jwk in pinned for jwk in profile.platform_keys):
+            raise Unverified(f"{path} is damaged: a platform key is none, or for no known purpose")
         return profile
 
     def save_profile(self, profile: Profile) -> None:
@@ -170,8 +175,8 @@ class Home:
 
         Args:
             url: The platform's URL.
-            trust: A thumbprint learnt elsewhere that must be among its keys; empty for trust on
-                first use.
+            trust: The thumbprint, learnt elsewhere, of a key of its journal, which alone is then
+                pinned for that; empty for trust on first use.
             http: Whose connections to use.
 
         Raises:
@@ -182,27 +187,25 @@ class Home:
         if profile is None:
             async with Connection(url, http=http) as connection:
                 keys = await connection.platform_keys()
-                profile = Profile(
-                    url=connection.url, platform_keys=tuple(key.jwk() for key in keys.values())
-                )
-            if trust and trust not in keys:
-                raise Unverified(f"{url} does not publish the key {trust}")
+            if trust:
+                keys = _trusting(trust, keys, url)
+            profile = Profile(url=connection.url, platform_keys=keys.jwks())
             self.save_profile(profile)
         if platform_url(url) != profile.url:
             raise Unverified(f"{self.path} belongs to {profile.url}, not to {url}")
-        if trust and trust not in profile.pinned():
-            raise Unverified(f"the key {trust} is not one that was pinned for {url}")
+        if trust and trust not in profile.pinned().journal:
+            raise Unverified(f"the key {trust} is not one that was pinned for the journal of {url}")
         return profile
 
     async def recognise(self, profile: Profile, connection: Connection) -> None:
         """Make sure that who answers is the platform that the profile is of.
 
         Raises:
-            Unverified: It publishes none of the keys that are pinned.
+            Unverified: It publishes none of the journal's keys that are pinned.
             Unreachable: It does not answer.
         """
         keys = await connection.platform_keys()
-        if profile.pinned().keys().isdisjoint(keys):
+        if profile.pinned().journal.keys().isdisjoint(keys.journal):
             raise Unverified(
                 f"this is not the platform that {self.path} belongs to: {connection.url} publishes "
                 "none of the keys that are pinned there; start `farthing serve` where its "
@@ -213,6 +216,18 @@ class Home:
         if not _SLUG.fullmatch(name):
             raise ValueError(f"{name!r} is not the name of an offer: lower-case words joined by -")
         return self.path / "listings" / f"{name}.json"
+
+
+def _trusting(trust: str, keys: PlatformKeys, url: str) -> PlatformKeys:
+    """The keys with this one alone for the journal: who answers may have put others beside it."""
+    if trust in keys.platform:
+        raise Unverified(
+            f"{trust} signs quotes and entitlements for {url}, and no receipt: trust the key of "
+            "its journal, which farthing serve prints"
+        )
+    if trust not in keys.journal:
+        raise Unverified(f"{url} does not publish {trust} as a key of its journal")
+    return replace(keys, journal={trust: keys.journal[trust]})
 
 
 def default_home(environment: Mapping[str, str] = os.environ) -> Home:

@@ -33,8 +33,8 @@ from farthing.clients.spool import Spool
 from farthing.clients.usage_spool import KeptCall
 from farthing.clients.vendors import Vendor
 from farthing.protocol.errors import Refusal, Unverified
-from farthing.protocol.keys import PublicKey
 from farthing.protocol.messages.disputes import Dispute
+from farthing.protocol.platform_keys import PlatformKeys
 from farthing.protocol.wire import EXTENSION
 from farthing.protocol.x402 import PAYMENT
 
@@ -48,7 +48,7 @@ class Seller:
 
     Args:
         vendor: The vendor's side of the platform; a metering key is enough for it.
-        platform_keys: The platform's keys by thumbprint, pinned.
+        platform_keys: The platform's keys by purpose, pinned.
         spool: Where work is remembered; one process has it open at a time.
         offer: Gives the offer that was published under a name.
         unsigned_calls_max: How many calls' worth may run in a session on MACs alone; 0 for none.
@@ -59,7 +59,7 @@ class Seller:
         self,
         vendor: Vendor,
         *,
-        platform_keys: Mapping[str, PublicKey],
+        platform_keys: PlatformKeys,
         spool: Path,
         offer: Callable[[str], Offer],
         unsigned_calls_max: int = UNSIGNED_CALLS_MAX,

@@ -4,8 +4,9 @@ Boundary: asks the platform where a key is not known, and takes nothing on its w
 every role verifies with them begins here. Source: spec/keys-and-signatures.md#succession.
 """
 
+import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -16,13 +17,14 @@ from farthing.clients.transport import Connection
 from farthing.protocol.errors import Unreachable, Unverified
 from farthing.protocol.keys import PublicKey
 from farthing.protocol.messages.charges import Receipt
+from farthing.protocol.platform_keys import PlatformKeys
 from farthing.protocol.receipts import verify_receipt
 from farthing.protocol.records import Record
 from farthing.protocol.signatures import InvalidSignature, read_header
 from farthing.protocol.succession import SUCCESSIONS, followed
 from farthing.protocol.wire import Role
 
-__all__ = ["Pinning", "Pins", "verified"]
+__all__ = ["Pinning", "Pins"]
 
 T = TypeVar("T")
 
@@ -30,51 +32,72 @@ T = TypeVar("T")
 _AGAIN_US: Final = 10 * 1_000_000
 
 
-class Pins(Mapping[str, PublicKey]):
-    """Keys by thumbprint; what was pinned stays, since what it signed verifies for ever.
+class Pins:
+    """Keys by purpose; what was pinned stays, since what it signed verifies for ever.
 
     Args:
         pinned: what is believed from the first.
         connection: the way to the platform.
     """
 
-    def __init__(self, pinned: Mapping[str, PublicKey], connection: Connection) -> None:
-        self._keys = dict(pinned)
+    def __init__(self, pinned: PlatformKeys, connection: Connection) -> None:
+        self._believed = pinned
         self._connection = connection
+        self._asking = asyncio.Lock()
         self._asked_at_us: int | None = None
 
-    def __getitem__(self, thumbprint: str) -> PublicKey:
-        return self._keys[thumbprint]
+    @property
+    def platform(self) -> Mapping[str, PublicKey]:
+        """What a quote or entitlement may be signed with, by thumbprint."""
+        return self._believed.platform
 
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._keys)
-
-    def __len__(self) -> int:
-        return len(self._keys)
+    @property
+    def journal(self) -> Mapping[str, PublicKey]:
+        """What a tree head may be signed with, by thumbprint."""
+        return self._believed.journal
 
     async def meet(self, token: str) -> None:
-        """Learn the key that a token or detached signature names, where it is a successor's."""
+        """Learn the key that a quote or entitlement names, where it is a successor's."""
         try:
             kid = read_header(token).kid
         except InvalidSignature:
             return
-        if kid not in self._keys:
+        if kid not in self.platform:
             await self.follow()
 
-    async def follow(self) -> list[PublicKey]:
-        """Ask for successors; gives those that are new, none where the platform is not there."""
-        now_us = self._connection.clock()
-        asked_at_us = self._asked_at_us
-        if asked_at_us is not None and 0 <= now_us - asked_at_us < _AGAIN_US:
-            return []
-        self._asked_at_us = now_us
-        try:
-            published = (await self._connection.key_set()).get(SUCCESSIONS)
-        except Unreachable:
-            return []
-        found = followed(self._keys, published if isinstance(published, list) else ())
-        self._keys.update({key.thumbprint: key for key in found})
-        return found
+    async def follow(self) -> None:
+        """Ask for successors; nothing is learnt where the platform is not there."""
+        async with self._asking:
+            now_us = self._connection.clock()
+            asked_at_us = self._asked_at_us
+            if asked_at_us is not None and 0 <= now_us - asked_at_us < _AGAIN_US:
+                return
+            self._asked_at_us = now_us
+            try:
+                published = (await self._connection.key_set()).get(SUCCESSIONS)
+            except Unreachable:
+                return
+            found = published if isinstance(published, list) else ()
+            self._believed = followed(self._believed, found)
+
+    async def by_journal(self, check: Callable[[PublicKey], T]) -> T:
+        """What a check gives with the first of the journal's keys that it holds with.
+
+        Args:
+            check: raises `Unverified` where it does not hold.
+
+        Raises:
+            Unverified: it holds with none; for the reason that it gave of the first.
+        """
+        faults: dict[str, Unverified] = {}
+        while untried := [key for kid, key in self.journal.items() if kid not in faults]:
+            for key in untried:
+                try:
+                    return check(key)
+                except Unverified as error:
+                    faults[key.thumbprint] = error
+            await self.follow()
+        raise next(iter(faults.values()), Unverified("no key of the journal is known"))
 
 
 class Pinning:
@@ -82,14 +105,14 @@ class Pinning:
 
     Args:
         connection: The principal's connection, with its key and id.
-        platform_keys: The platform's keys by thumbprint, pinned; without them those that it
+        platform_keys: The platform's keys by purpose, pinned; without them those that it
             publishes are believed on first use, and who lies from the first is not found out.
     """
 
     role: ClassVar[Role | None] = None
 
     def __init__(
-        self, connection: Connection, *, platform_keys: Mapping[str, PublicKey] | None = None
+        self, connection: Connection, *, platform_keys: PlatformKeys | None = None
     ) -> None:
         self.connection = connection
         self._keys = None if platform_keys is None else Pins(platform_keys, connection)
@@ -132,35 +155,13 @@ class Pinning:
         return self._keys
 
     async def proven(self, receipt: Receipt) -> Record:
-        """The record that a receipt proves with the platform's key.
+        """The record that a receipt proves with a key of the journal.
 
         Raises:
             Unverified: It proves none.
         """
         keys = await self.platform_keys()
-        return (await verified(keys, partial(verify_receipt, receipt))).record
-
-
-async def verified(keys: Mapping[str, PublicKey], check: Callable[[PublicKey], T]) -> T:
-    """What a check gives with the first of the platform's keys that it holds with.
-
-    Args:
-        keys: the keys that are believed; of `Pins`, their successors too.
-        check: raises `Unverified` where it does not hold.
-
-    Raises:
-        Unverified: it holds with none; for the reason that it gave of the first.
-    """
-    faults: list[Unverified] = []
-    tried = list(keys.values())
-    while tried:
-        for key in tried:
-            try:
-                return check(key)
-            except Unverified as error:
-                faults.append(error)
-        tried = await keys.follow() if isinstance(keys, Pins) else []
-    raise faults[0] if faults else Unverified("the platform publishes no key")
+        return (await keys.by_journal(partial(verify_receipt, receipt))).record
 
 
 def _another(path: Path, role: Role | None) -> str:

@@ -108,7 +108,7 @@ class Reconciling(Pinning):
         return ()
 
     async def call_receipt(self, session_id: str, call: int) -> tuple[CallReceipt, ReportedCall]:
-        """The receipt of one call, verified with the platform's key, and what it proves.
+        """The receipt of one call, verified with the journal's key, and what it proves.
 
         Raises:
             Unverified: It does not verify, or the record does not say what the answer says.

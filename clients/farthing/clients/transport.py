@@ -23,9 +23,10 @@ from farthing.clients.signing import RequestSigner
 from farthing.clients.tools import Endpoint, ToolResult
 from farthing.protocol import base64url
 from farthing.protocol.errors import Code, Refusal, Refused, Unreachable, Unverified, refuse
-from farthing.protocol.keys import InvalidKey, PublicKey, Signer
+from farthing.protocol.keys import Signer
 from farthing.protocol.messages.http import raw_of
 from farthing.protocol.messages.operations import OPERATIONS
+from farthing.protocol.platform_keys import PlatformKeys
 from farthing.protocol.wire import ROOT, Effect, Operation, document_of
 
 __all__ = ["Connection", "Reply", "new_key", "platform_url"]
@@ -149,17 +150,15 @@ class Connection:
         """The tools the platform shows to this caller."""
         return await self._endpoint.list_tools()
 
-    async def platform_keys(self) -> dict[str, PublicKey]:
-        """The platform's public keys by thumbprint, as it publishes them (RFC 7517).
+    async def platform_keys(self) -> PlatformKeys:
+        """The platform's public keys by purpose, as it publishes them (RFC 7517).
 
         Whoever must not take the platform's word for it compares a thumbprint it was told.
 
         Raises:
             Unreachable: The platform did not answer with a key set.
         """
-        members = (await self.key_set())["keys"]
-        keys = [key for member in members if (key := _public_key(member)) is not None]
-        return {key.thumbprint: key for key in keys}
+        return PlatformKeys.read((await self.key_set())["keys"])
 
     async def key_set(self) -> dict[str, Any]:
         """The platform's key set as it publishes it; `keys` is a list.
@@ -239,15 +238,3 @@ def _read(operation: Operation[Any, Answer], result: ToolResult) -> Answer:
 @cache
 def _adapter(name: str) -> TypeAdapter[Any]:
     return TypeAdapter(OPERATIONS[name].answer)
-
-
-def _public_key(member: object) -> PublicKey | None:
-    if not isinstance(member, dict):
-        return None
-    try:
-        # A key set may carry members of its own, such as `kid` and `use`.
-        return PublicKey.from_jwk({
-            name: value for name, value in member.items() if name in {"kty", "crv", "x", "y"}
-        })  # fmt: skip
-    except InvalidKey:
-        return None

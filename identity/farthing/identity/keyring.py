@@ -19,6 +19,7 @@ from farthing.protocol import base64url
 from farthing.protocol.canonical import InvalidJson, Json, canonical_bytes, parse_json
 from farthing.protocol.errors import FarthingError
 from farthing.protocol.keys import InvalidKey, PrivateKey, PublicKey
+from farthing.protocol.platform_keys import PlatformPurpose, jwk_for
 from farthing.protocol.succession import SUCCESSIONS, sign_succession
 
 __all__ = ["Keyring", "Purpose", "UnusableKeys", "open_keyring", "open_secret", "retire"]
@@ -44,7 +45,10 @@ class Purpose(StrEnum):
 
 # What the platform signs with, and what it publishes. The staff's keys are registered in the
 # first record and may then be taken elsewhere.
-_OWN: Final = (Purpose.PLATFORM, Purpose.JOURNAL)
+_OWN: Final = {
+    Purpose.PLATFORM: PlatformPurpose.PLATFORM,
+    Purpose.JOURNAL: PlatformPurpose.JOURNAL,
+}
 
 
 class UnusableKeys(FarthingError):
@@ -96,19 +100,21 @@ class Keyring:
     def jwks(self) -> dict[str, Json]:
         """What the platform publishes: every key it signs or ever signed with (RFC 7517).
 
-        Beside them, how each of them came after another.
+        With each what it is for, and beside them how each of them came after another.
         """
         # By thumbprint, once each: a retirement that was cut short left its key in both places.
         published = {
-            key.thumbprint: key
-            for purpose in _OWN
+            key.thumbprint: {
+                **jwk_for(own, key),
+                "alg": key.alg,
+                "kid": key.thumbprint,
+                "use": "sig",
+            }
+            for purpose, own in _OWN.items()
             for key in (self.publics[purpose], *reversed(self.retired[purpose]))
         }
         return {
-            "keys": [
-                {**key.jwk(), "alg": key.alg, "kid": thumbprint, "use": "sig"}
-                for thumbprint, key in published.items()
-            ],
+            "keys": [{**jwk} for jwk in published.values()],
             SUCCESSIONS: [dict(each) for each in self.successions],
         }
 
@@ -194,7 +200,7 @@ def retire(folder: Path, purpose: Purpose, entropy: Callable[[int], bytes]) -> P
         raise UnusableKeys(f"the {purpose.value}'s key is a principal's: use rotate_key")
     old = _private(_path(folder, purpose))
     key = PrivateKey.from_seed(entropy(_SEED_BYTES))
-    named = sign_succession(old, key.public, origin=_origin(folder), purpose=purpose.value)
+    named = sign_succession(old, key.public, origin=_origin(folder), purpose=_OWN[purpose])
     history = folder / _RETIRED
     history.mkdir(mode=0o700, exist_ok=True)
     # A key that was named by a retirement cut short is believed; it must be in nobody's hands.

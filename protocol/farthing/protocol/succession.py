@@ -9,6 +9,7 @@ from typing import Final
 
 from farthing.protocol.canonical import InvalidJson, Json, canonical_bytes
 from farthing.protocol.keys import InvalidKey, PublicKey, Signer
+from farthing.protocol.platform_keys import PlatformKeys, PlatformPurpose
 from farthing.protocol.signatures import InvalidSignature, Typ, sign_detached, verify_detached
 
 __all__ = ["SUCCESSIONS", "SUCCESSIONS_MAX", "followed", "sign_succession"]
@@ -22,7 +23,9 @@ _SCHEMA: Final = "farthing-succession/1"
 _JWK_MEMBERS: Final = frozenset({"kty", "crv", "x", "y"})
 
 
-def sign_succession(old: Signer, new: PublicKey, *, origin: str, purpose: str) -> dict[str, Json]:
+def sign_succession(
+    old: Signer, new: PublicKey, *, origin: str, purpose: PlatformPurpose
+) -> dict[str, Json]:
     """What the old key says of the new one, with its signature.
 
     Args:
@@ -34,38 +37,43 @@ def sign_succession(old: Signer, new: PublicKey, *, origin: str, purpose: str) -
     document: dict[str, Json] = {
         "schema": _SCHEMA,
         "origin": origin,
-        "purpose": purpose,
+        "purpose": purpose.value,
         "key": dict(new.jwk()),
     }
     signature = sign_detached(old, Typ.SUCCESSION, canonical_bytes(document))
     return {"document": document, "signature": signature}
 
 
-def followed(pinned: Mapping[str, PublicKey], successions: Iterable[object]) -> list[PublicKey]:
-    """The keys that those pinned lead to, each by the signature of one that is believed already.
+def followed(pinned: PlatformKeys, successions: Iterable[object]) -> PlatformKeys:
+    """The keys pinned and those that they lead to, each by one believed for the same purpose.
 
     Args:
-        pinned: what is believed, by thumbprint.
-        successions: as they were published, oldest first; what is not one is passed over.
+        pinned: what is believed.
+        successions: as they were published, oldest first of each purpose; what is not one is
+            passed over.
     """
-    known = dict(pinned)
+    platform, journal = dict(pinned.platform), dict(pinned.journal)
+    known = {PlatformPurpose.PLATFORM: platform, PlatformPurpose.JOURNAL: journal}
     for each, _ in zip(successions, range(SUCCESSIONS_MAX), strict=False):
-        if (key := _successor(each, known)) is not None:
-            known.setdefault(key.thumbprint, key)
-    return [key for thumbprint, key in known.items() if thumbprint not in pinned]
+        _follow(each, known)
+    return PlatformKeys(platform=platform, journal=journal)
 
 
-def _successor(succession: object, known: Mapping[str, PublicKey]) -> PublicKey | None:
+def _follow(succession: object, known: Mapping[PlatformPurpose, dict[str, PublicKey]]) -> None:
     if not isinstance(succession, dict):
-        return None
+        return
     document, signature = succession.get("document"), succession.get("signature")
     if not isinstance(document, dict) or not isinstance(signature, str):
-        return None
-    jwk = document.get("key")
-    if document.get("schema") != _SCHEMA or not isinstance(jwk, dict) or jwk.keys() - _JWK_MEMBERS:
-        return None
+        return
+    purpose, jwk = document.get("purpose"), document.get("key")
+    if document.get("schema") != _SCHEMA or not isinstance(purpose, str) or purpose not in known:
+        return
+    if not isinstance(jwk, dict) or jwk.keys() - _JWK_MEMBERS:
+        return
+    believed = known[PlatformPurpose(purpose)]
     try:
-        verify_detached(signature, Typ.SUCCESSION, canonical_bytes(document), known.get)
-        return PublicKey.from_jwk({name: str(value) for name, value in jwk.items()})
+        verify_detached(signature, Typ.SUCCESSION, canonical_bytes(document), believed.get)
+        key = PublicKey.from_jwk({name: str(value) for name, value in jwk.items()})
     except (InvalidJson, InvalidKey, InvalidSignature):
-        return None
+        return
+    believed.setdefault(key.thumbprint, key)

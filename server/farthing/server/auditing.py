@@ -20,7 +20,8 @@ from farthing.protocol.audit import AuditFindings
 from farthing.protocol.bundles import BundleFindings, bundle_lines, described, verify_bundle
 from farthing.protocol.errors import Unverified
 from farthing.protocol.faults import FaultKind
-from farthing.protocol.keys import InvalidKey, PublicKey
+from farthing.protocol.keys import PublicKey
+from farthing.protocol.platform_keys import PlatformKeys
 from farthing.server.engine import projected
 from farthing.server.settings import Settings
 from farthing.settlement.audit.database import DatabaseFindings, audit_database
@@ -32,7 +33,6 @@ __all__ = ["BUNDLE", "audited", "exported", "verifier"]
 
 BUNDLE: Final = "bundle"
 
-_PUBLISHED: Final = ("kty", "crv", "x", "y", "kid", "alg")
 _DATABASE_MARK: Final = b"SQLite format 3\x00"
 # A bundle is lines of JSON objects.
 _BUNDLE_MARK: Final = b"{"
@@ -71,7 +71,7 @@ def audited(
         raise Unverified(f"{path} is no journal: neither a database nor a backup nor a bundle")
     trusted = frozenset(trust)
     if keys is not None:
-        trusted |= {key.thumbprint for key in _key_set(keys)}
+        trusted |= _key_set(keys).journal.keys()
     with path.open("rb") as file:
         return _bundle(verify_bundle(file, trusted or None))
 
@@ -180,7 +180,11 @@ def _keys_of(settings: Settings, store: SqliteStore, keys: Path | None) -> _Keys
         # The first line of a signed note is its log's name; the signature covers it. Of the first
         # note: where that was changed, the first record is where nothing is proven any more.
         published = _key_set(keys)
-        return _Keys(origin=first.note.partition("\n")[0], journal=published, quotes=published)
+        return _Keys(
+            origin=first.note.partition("\n")[0],
+            journal=tuple(published.journal.values()),
+            quotes=tuple(published.platform.values()),
+        )
     keyring = open_keyring(settings.keys_dir, os.urandom, origin="", begun=True)
     return _Keys(
         origin=keyring.origin,
@@ -193,12 +197,12 @@ def _own(keyring: Keyring, purpose: Purpose) -> tuple[PublicKey, ...]:
     return (keyring.public(purpose), *keyring.retired[purpose])
 
 
-def _key_set(path: Path) -> tuple[PublicKey, ...]:
+def _key_set(path: Path) -> PlatformKeys:
     try:
-        members = orjson.loads(path.read_bytes())["keys"]
-        return tuple(
-            PublicKey.from_jwk({name: jwk[name] for name in _PUBLISHED if name in jwk})
-            for jwk in members
-        )
-    except (orjson.JSONDecodeError, InvalidKey, KeyError, TypeError) as error:
+        keys = PlatformKeys.read(orjson.loads(path.read_bytes())["keys"])
+    except (orjson.JSONDecodeError, LookupError, TypeError) as error:
         raise Unverified(f"{path} is no key set: {error}") from None
+    # Without a key for them quotes would pass unjudged.
+    if not (keys.platform and keys.journal):
+        raise Unverified(f"{path} is no key set of a platform: not one key for each purpose")
+    return keys

@@ -141,15 +141,15 @@ def grows(first: int, second: int, old: bytes, new: bytes, path: list[bytes]) ->
 
 
 # 3. The signed head: a C2SP tlog-checkpoint in a signed note, Ed25519, exactly one signature.
-def read_keys(jwks: list[dict[str, str]]) -> dict[str, bytes]:
-    """The Ed25519 keys of a list of JWKs, by thumbprint (RFC 7638); others sign no head."""
+def read_keys(jwks: list[dict[str, str]], purpose: str | None) -> dict[str, bytes]:
+    """The Ed25519 keys that say this purpose, by thumbprint (RFC 7638); a bundle's say none."""
     keys: dict[str, bytes] = {}
     for jwk in jwks:
-        if (jwk["kty"], jwk["crv"]) == ("OKP", "Ed25519"):
-            named = json.dumps({name: jwk[name] for name in ("crv", "kty", "x")}, indent=None)
-            digest = hashlib.sha256(named.replace(" ", "").encode()).digest()
-            thumbprint = base64.urlsafe_b64encode(digest).decode().rstrip("=")
-            keys[thumbprint] = base64.urlsafe_b64decode(jwk["x"] + "=")
+        said = (jwk["kty"], jwk["crv"], jwk.get("org.farthing/purpose"))
+        if said == ("OKP", "Ed25519", purpose):
+            named = f'{{"crv":"Ed25519","kty":"OKP","x":"{jwk["x"]}"}}'.encode()
+            thumbprint = base64.urlsafe_b64encode(hashlib.sha256(named).digest()).decode()
+            keys[thumbprint.rstrip("=")] = base64.urlsafe_b64decode(jwk["x"] + "=")
     return keys
 
 
@@ -229,7 +229,7 @@ def open_bundle(line: bytes) -> Journal:
     """The first line: which log, under which keys."""
     top = read_json(line.removesuffix(b"\n"), "the first line")
     require(top.get("bundle") == "farthing-bundle/1" and len(top) == 4, "no bundle: a --receipt?")
-    return Journal(top["origin"], read_keys(top["keys"]["journal"]), top["overdrawn"])
+    return Journal(top["origin"], read_keys(top["keys"]["journal"], None), top["overdrawn"])
 
 
 def take_record(journal: Journal, line: bytes) -> None:
@@ -350,7 +350,7 @@ def judge(bundle: Path | None, jwks: Path | None, given: list[Path], trust: set[
     """What holds, in sentences; `Bad` at the first thing that does not."""
     says, lines = list[str](), iter(bundle.open("rb") if bundle else ())
     journal = open_bundle(next(lines, b"")) if bundle else Journal("", {}, [])
-    keys = read_keys(json.loads(jwks.read_bytes())["keys"]) if jwks else journal.keys
+    keys = read_keys(json.loads(jwks.read_bytes())["keys"], "journal") if jwks else journal.keys
     known = {name: raw for name, raw in keys.items() if not trust or name in trust}
     require(known, "none of the keys given is the one to trust")
     receipts = [read_receipt(path.read_bytes(), known) for path in given]

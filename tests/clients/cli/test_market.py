@@ -449,7 +449,7 @@ def test_a_revoked_key_does_nothing_more(market: Market) -> None:
 def test_the_platforms_keys_are_listed_with_those_that_are_pinned(market: Market) -> None:
     listed = market.answer("agent", "keys", "platform")
 
-    assert listed[market.server.journal_thumbprint] == "pinned"
+    assert listed[market.server.journal_thumbprint] == "journal, pinned"
 
 
 def test_the_command_runs_as_a_program_of_its_own(market: Market) -> None:

@@ -13,6 +13,8 @@ import pytest
 from farthing.clients.home import Home, Profile
 from farthing.clients.keys import load_key
 from farthing.protocol.errors import Code, refuse
+from farthing.protocol.keys import PrivateKey
+from farthing.protocol.platform_keys import PlatformPurpose, jwk_for
 from farthing.protocol.signatures import read_header
 from tests.clients.cli.running import run
 
@@ -42,6 +44,11 @@ class Platform:
     @property
     def sent(self) -> list[Any]:
         return [json.loads(each.content)["params"]["arguments"] for each in self.requests]
+
+
+def journal_jwk(key: PrivateKey) -> dict[str, str]:
+    """A key as a platform publishes it that signs its journal with it."""
+    return jwk_for(PlatformPurpose.JOURNAL, key.public)
 
 
 @pytest.fixture
@@ -116,7 +123,7 @@ def test_an_agent_at_its_limit_is_told_the_command_that_its_operator_runs(
     home.save_profile(
         Profile(
             url="http://mine:1",
-            platform_keys=(home.key().public.jwk(),),
+            platform_keys=(journal_jwk(home.key()),),
             principal_id=agent,
             role="buyer",
         )
@@ -225,8 +232,8 @@ def test_the_environment_names_platform_key_and_home(tmp_path: Path, platform: P
 
 def test_a_home_signs_for_its_own_platform_alone(tmp_path: Path, platform: Platform) -> None:
     home = Home(tmp_path)
-    key = home.key().public.jwk()
-    home.save_profile(Profile(url="http://mine:1", platform_keys=(key,), principal_id=ORG))
+    pinned = (journal_jwk(home.key()),)
+    home.save_profile(Profile(url="http://mine:1", platform_keys=pinned, principal_id=ORG))
     platform.results.append({"structuredContent": {}})
 
     mine = run("balance", "--home", str(tmp_path))
@@ -397,12 +404,12 @@ def test_an_unknown_key_at_another_platform_of_the_same_url_is_explained(
     home = Home(tmp_path / "home")
     key = home.key()
     home.save_profile(
-        Profile(url="http://127.0.0.1:8321", platform_keys=(key.public.jwk(),), principal_id=ORG)
+        Profile(url="http://127.0.0.1:8321", platform_keys=(journal_jwk(key),), principal_id=ORG)
     )
     platform.results.extend([refused(Code.UNKNOWN_KEY)] * 2)
 
     elsewhere = run("whoami", "--home", str(home.path))
-    platform.keys.append(key.public.jwk())
+    platform.keys.append(journal_jwk(key))
     here = run("whoami", "--home", str(home.path), "--json")
 
     assert (elsewhere.code, here.code) == (1, 1)

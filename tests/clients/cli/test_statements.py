@@ -13,6 +13,7 @@ from farthing.clients.home import Home
 from farthing.clients.keys import load_key, save_key
 from farthing.protocol.errors import Unverified
 from farthing.protocol.messages.statements import RecordView
+from farthing.protocol.platform_keys import PlatformKeys
 from farthing.protocol.records import parse_record
 from farthing.protocol.views import check_view
 from tests.clients.cli.running import Ran, Server, answer, run, serving
@@ -145,7 +146,7 @@ def test_a_home_of_the_staff_pins_the_keys_and_opens_records_with_them(
 
     assert (unpinned.code, wrong.code) == (0, 1)
     assert "farthing keys pin" in unpinned.err
-    assert (pinned["role"], pinned[server.journal_thumbprint]) == ("treasurer", "pinned")
+    assert (pinned["role"], pinned[server.journal_thumbprint]) == ("treasurer", "journal, pinned")
     assert [(ran.code, ran.err) for ran in (own, others)] == [(0, "")] * 2
 
 
@@ -157,7 +158,8 @@ def test_who_pinned_another_platform_s_keys_believes_no_record(
     save_key(home.key_path, load_key(Path(market.home[1]) / "key.jwk"))
     profile = Home(Path(market.home[1])).profile()
     assert profile is not None
-    home.save_profile(replace(profile, platform_keys=(STRANGER.public.jwk(),)))
+    strange = PlatformKeys.of(journal=[STRANGER.public]).jwks()
+    home.save_profile(replace(profile, platform_keys=strange))
     words = [*command.split(), "4"] if command == "record" else command.split()
 
     ran = run(*words, "--home", str(home.path), "--json")

@@ -16,6 +16,7 @@ from farthing.clients.transport import Connection
 from farthing.clients.vendors import Vendor
 from farthing.protocol.ids import derive_id
 from farthing.protocol.messages.operations import OPERATIONS
+from farthing.protocol.platform_keys import PlatformKeys
 from tests.papers import signing_key
 
 VENDOR_ID = derive_id("org", "a vendor of the demo")
@@ -48,7 +49,7 @@ async def test_a_listing_has_the_schemas_of_the_tool_that_is_served(
     async with connection:
         seller = Seller(
             Vendor(connection),
-            platform_keys={},
+            platform_keys=PlatformKeys(),
             spool=tmp_path / "spool.sqlite",
             offer=lambda name: offer(name, VENDOR_ID, URL),
         )

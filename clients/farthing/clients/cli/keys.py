@@ -4,7 +4,6 @@ Boundary: the file of one key and what the platform is told about it.
 """
 
 import asyncio
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -26,8 +25,10 @@ from farthing.protocol.messages.agents import (
 
 if TYPE_CHECKING:
     from farthing.clients.home import Profile
+    from farthing.clients.pins import Pins
     from farthing.clients.transport import Connection
-    from farthing.protocol.keys import PrivateKey, PublicKey
+    from farthing.protocol.keys import PrivateKey
+    from farthing.protocol.platform_keys import PlatformKeys
 
 __all__ = ["commands"]
 
@@ -108,11 +109,12 @@ def add_metering(
 
 @command(keys, "platform", example="farthing keys platform")
 def platform(session: Session) -> None:
-    """List the keys that the platform publishes: pinned in the home, named by one, or neither."""
-    pinned = session.pinned_keys() or {}
-    found, named = session.run(lambda connection: _published(connection, pinned), signed=False)
-    standing = dict.fromkeys(named, "named by one that is pinned") | dict.fromkeys(pinned, "pinned")
-    session.show_facts({each: standing.get(each, "not pinned") for each in sorted(found)})
+    """List the keys that the platform publishes: what for, and whether they are believed here.
+
+    Pinned in the home, named by one that is, or neither.
+    """
+    pinned = session.pinned_keys()
+    session.show_facts(session.run(lambda connection: _published(connection, pinned), signed=False))
 
 
 @command(keys, "pin", example="farthing keys pin --trust THUMBPRINT")
@@ -123,9 +125,10 @@ def pin(session: Session, *, trust: TrustOption = "") -> None:
     home in which what the platform proves is verified.
     """
     profile = asyncio.run(_pinned(session, trust))
+    pinned = profile.pinned()
     session.show_facts({
         "url": profile.url,
-        **dict.fromkeys(sorted(profile.pinned()), "pinned"),
+        **_standing(pinned, pinned, pinned),
         "principal_id": profile.principal_id,
         "role": profile.role,
     })  # fmt: skip
@@ -152,14 +155,30 @@ async def _pinned(session: Session, trust: str) -> "Profile":
     return profile
 
 
-async def _published(
-    connection: "Connection", pinned: Mapping[str, "PublicKey"]
-) -> tuple[list[str], list[str]]:
-    """What the platform publishes, and what of that the pinned keys lead to."""
+async def _published(connection: "Connection", pinned: "PlatformKeys | None") -> dict[str, str]:
+    """What the platform publishes, and how each key stands to those that are pinned."""
     from farthing.clients.pins import Pins  # noqa: PLC0415 - loads cryptography
+    from farthing.protocol.platform_keys import PlatformKeys  # noqa: PLC0415 - as above
 
-    found = await connection.platform_keys()
-    return list(found), [key.thumbprint for key in await Pins(pinned, connection).follow()]
+    pinned = pinned or PlatformKeys()
+    pins = Pins(pinned, connection)
+    await pins.follow()
+    return _standing(await connection.platform_keys(), pinned, pins)
+
+
+def _standing(
+    keys: "PlatformKeys", pinned: "PlatformKeys", believed: "PlatformKeys | Pins"
+) -> dict[str, str]:
+    """By thumbprint what a key is for, and why it is believed for that, if it is."""
+    told = {}
+    for purpose, published, first, led_to in (
+        ("platform", keys.platform, pinned.platform, believed.platform),
+        ("journal", keys.journal, pinned.journal, believed.journal),
+    ):
+        for each in sorted(published):
+            why = "named by one that is pinned" if each in led_to else "not pinned"
+            told[each] = f"{purpose}, {'pinned' if each in first else why}"
+    return told
 
 
 @command(keys, "rotate", example="farthing keys rotate")

@@ -37,7 +37,8 @@ if TYPE_CHECKING:
     from farthing.clients.home import Home, Profile
     from farthing.clients.pins import Pinning
     from farthing.clients.transport import Connection
-    from farthing.protocol.keys import PrivateKey, PublicKey
+    from farthing.protocol.keys import PrivateKey
+    from farthing.protocol.platform_keys import PlatformKeys
 
 __all__ = [
     "DEFAULT_URL",
@@ -111,7 +112,7 @@ TrustOption = Annotated[
     typer.Option(
         metavar="THUMBPRINT",
         parser=thumbprint_of,
-        help="Refuse a platform that does not publish this key; else its keys are pinned as found.",
+        help="The journal's key as you learnt it elsewhere; without it keys are pinned as found.",
         show_default=False,
     ),
 ]
@@ -190,8 +191,8 @@ class Session:
                 self.misuse(f"There is no key file {path}.")
             return None
 
-    def pinned_keys(self) -> "dict[str, PublicKey] | None":
-        """The platform's keys as pinned in the home's profile, by thumbprint; None without one.
+    def pinned_keys(self) -> "PlatformKeys | None":
+        """The platform's keys as pinned in the home's profile, by purpose; None without one.
 
         Whoever signs: the keys are the platform's that the home belongs to.
         """

@@ -27,9 +27,10 @@ from farthing.clients.transport import Connection
 from farthing.clients.treasurers import Treasurer
 from farthing.clients.vendors import Vendor
 from farthing.protocol.errors import Unverified
-from farthing.protocol.keys import PublicKey, Signer
+from farthing.protocol.keys import Signer
 from farthing.protocol.messages.authority import GrantView
 from farthing.protocol.messages.listings import LintReport
+from farthing.protocol.platform_keys import PlatformKeys
 from farthing.protocol.rating import START, parse_card, price_of
 from farthing.protocol.wire import Money, money
 
@@ -64,7 +65,7 @@ class Market:
         url: The platform's public URL.
         journal_thumbprint: The key that the journal's heads are signed with, as the server's own
             machine said at its first start: what the proofs are later verified against.
-        platform_keys: The keys that the platform publishes.
+        platform_keys: The keys that the platform publishes, by purpose.
         server: The server's process.
         http: The connections of everybody but the agent.
         network: The agent's road, which can lose replies.
@@ -73,7 +74,7 @@ class Market:
     folder: Path
     url: str
     journal_thumbprint: str
-    platform_keys: Mapping[str, PublicKey]
+    platform_keys: PlatformKeys
     server: Child
     http: httpx2.AsyncClient
     network: LosesReplies
@@ -146,8 +147,8 @@ class Market:
         newcomer = Newcomer(self.connect(home.key()))
         registration = await newcomer.enrol("vendor", name.title())
         await self.admin.approve(registration.principal_id)
-        pinned = tuple(key.jwk() for key in self.platform_keys.values())
-        home.save_profile(Profile(url=self.url, platform_keys=pinned).of(registration))
+        profile = Profile(url=self.url, platform_keys=self.platform_keys.jwks())
+        home.save_profile(profile.of(registration))
         vendor = Vendor(newcomer.member(registration), platform_keys=self.platform_keys)
         # The process that sells meters with a key that can do nothing else.
         await vendor.add_metering_key(keep_key(home.metering_key_path))
@@ -205,7 +206,7 @@ async def opened(folder: Path) -> AsyncIterator[Market]:
         agents_http = await ends.enter_async_context(httpx2.AsyncClient(transport=network))
         url, thumbprint = facts["issuer"], facts["journal_thumbprint"]
         keys = await Connection(url, http=http).platform_keys()
-        if thumbprint not in keys:
+        if thumbprint not in keys.journal:
             raise Unverified(f"{url} does not publish its journal's key {thumbprint}")
 
         def staff(key_file: str) -> Connection:

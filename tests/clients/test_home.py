@@ -53,6 +53,16 @@ async def test_a_trusted_key_alone_is_pinned_for_the_journal(home: Home) -> None
     profile = await home.meet(PLATFORM, KEY.thumbprint, http=publishing(OTHER, KEY))
 
     assert profile.pinned() == published(KEY)
+    assert home.profile() == profile
+
+
+async def test_a_key_that_is_trusted_later_is_from_then_on_alone(home: Home) -> None:
+    first = await home.meet(PLATFORM, http=publishing(OTHER, KEY))
+    profile = await home.meet(PLATFORM, KEY.thumbprint)
+
+    assert first.pinned() == published(OTHER, KEY)
+    assert profile.pinned() == published(KEY)
+    assert home.profile() == profile
 
 
 async def test_a_key_that_only_promises_is_not_trusted_as_the_journal_s(home: Home) -> None:
@@ -62,7 +72,7 @@ async def test_a_key_that_only_promises_is_not_trusted_as_the_journal_s(home: Ho
 
     await home.meet(PLATFORM, http=publishing(KEY))
 
-    with pytest.raises(Unverified, match="not one that was pinned for the journal"):
+    with pytest.raises(Unverified, match="and no receipt"):
         await home.meet(PLATFORM, FRONT.thumbprint)
 
 

@@ -13,6 +13,7 @@ import pytest_asyncio
 
 from farthing.identity.keyring import Purpose
 from farthing.protocol.canonical import canonical_bytes, sha256_hex
+from farthing.protocol.platform_keys import PURPOSE
 from farthing.protocol.wire import document_of
 from farthing.settlement.journal.sqlite import SqliteStore
 from tests.clients.cli.running import run
@@ -97,15 +98,34 @@ def test_an_outsider_checks_a_receipt_with_the_downloaded_verifier(market: Marke
     assert "is the one in the bundle" in held.stdout
 
 
+def exchanged(key_set: str) -> str:
+    """A key set in which each key is said to be for what the other is."""
+    for old, new in (("platform", "?"), ("journal", "platform"), ("?", "journal")):
+        key_set = key_set.replace(f'"{PURPOSE}":"{old}"', f'"{PURPOSE}":"{new}"')
+    return key_set
+
+
+def test_a_bundle_names_the_keys_for_what_they_are_published_for(market: Market) -> None:
+    own = exported(market, "--bundle", "--data-dir", str(market.folder)).read_bytes()
+    market.folder.with_name("export").unlink()
+
+    assert exported(market, "--bundle", "--keys", str(market.keys)).read_bytes() == own
+
+
 def test_a_bundle_is_audited_with_no_database(market: Market) -> None:
     bundle = exported(market, "--bundle", "--keys", str(market.keys), "--data-dir", "nowhere")
     shutil.rmtree(market.folder)
 
+    swapped = market.keys.with_name("swapped.json")
+    swapped.write_text(exchanged(market.keys.read_text()))
     pinned = run("audit", "verify", str(bundle), "--trust", market.thumbprint)
+    published = run("audit", "verify", str(bundle), "--keys", str(market.keys))
+    misled = run("audit", "verify", str(bundle), "--keys", str(swapped))
     unpinned = run("audit", "verify", str(bundle))
     stranger = run("audit", "verify", str(bundle), "--trust", "A" * 43)
 
     assert (pinned.code, unpinned.code, stranger.code) == (0, 0, 1)
+    assert (published.code, published.out, misled.code) == (0, pinned.out, 1)
     assert f"pinned: the newest head is signed by {market.thumbprint}" in pinned.out
     assert "integrity only" in unpinned.out
     assert "not a trusted key" in stranger.out

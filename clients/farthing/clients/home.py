@@ -175,26 +175,25 @@ class Home:
 
         Args:
             url: The platform's URL.
-            trust: The thumbprint, learnt elsewhere, of a key of its journal, which alone is then
-                pinned for that; empty for trust on first use.
+            trust: The thumbprint, learnt elsewhere, of a key of its journal: it alone is pinned
+                for that, from now on; empty for trust on first use.
             http: Whose connections to use.
 
         Raises:
             Unverified: The platform is another than the one met first, or has not that key.
             Unreachable: It does not answer.
         """
-        profile = self.profile()
+        kept = profile = self.profile()
         if profile is None:
             async with Connection(url, http=http) as connection:
                 keys = await connection.platform_keys()
-            if trust:
-                keys = _trusting(trust, keys, url)
             profile = Profile(url=connection.url, platform_keys=keys.jwks())
-            self.save_profile(profile)
         if platform_url(url) != profile.url:
             raise Unverified(f"{self.path} belongs to {profile.url}, not to {url}")
-        if trust and trust not in profile.pinned().journal:
-            raise Unverified(f"the key {trust} is not one that was pinned for the journal of {url}")
+        if trust:
+            profile = _trusting(trust, profile)
+        if profile != kept:
+            self.save_profile(profile)
         return profile
 
     async def recognise(self, profile: Profile, connection: Connection) -> None:
@@ -218,16 +217,20 @@ class Home:
         return self.path / "listings" / f"{name}.json"
 
 
-def _trusting(trust: str, keys: PlatformKeys, url: str) -> PlatformKeys:
-    """The keys with this one alone for the journal: who answers may have put others beside it."""
+def _trusting(trust: str, profile: Profile) -> Profile:
+    """The profile with this key alone for the journal: whoever answered may have added others."""
+    keys = profile.pinned()
     if trust in keys.platform:
         raise Unverified(
-            f"{trust} signs quotes and entitlements for {url}, and no receipt: trust the key of "
-            "its journal, which farthing serve prints"
+            f"{trust} signs quotes and entitlements for {profile.url}, and no receipt: trust the "
+            "key of its journal, which farthing serve prints"
         )
     if trust not in keys.journal:
-        raise Unverified(f"{url} does not publish {trust} as a key of its journal")
-    return replace(keys, journal={trust: keys.journal[trust]})
+        raise Unverified(
+            f"{trust} is not published, or not pinned, for the journal of {profile.url}"
+        )
+    alone = replace(keys, journal={trust: keys.journal[trust]})
+    return replace(profile, platform_keys=alone.jwks())
 
 
 def default_home(environment: Mapping[str, str] = os.environ) -> Home:

@@ -7,9 +7,19 @@ import pytest
 from farthing.protocol.keys import PublicKey
 from farthing.protocol.platform_keys import PURPOSE, PlatformKeys, PlatformPurpose, jwk_for
 from tests.papers import signing_key
+from tests.protocol.vectors import cases, vectors
 
+VECTORS = vectors("key_sets")
 KEY, OTHER = (signing_key(name).public for name in ("one", "two"))
 PLATFORM, JOURNAL = PlatformPurpose.PLATFORM, PlatformPurpose.JOURNAL
+
+
+@pytest.mark.parametrize("case", cases(VECTORS["sets"]))
+def test_a_key_set_is_read_as_the_vectors_say(case: dict[str, Any]) -> None:
+    keys = PlatformKeys.read(case["keys"])
+
+    assert list(keys.platform) == case["platform"]
+    assert list(keys.journal) == case["journal"]
 
 
 def test_keys_are_read_by_what_they_are_for_in_their_order() -> None:

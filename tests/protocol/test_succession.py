@@ -10,6 +10,7 @@ from farthing.protocol.platform_keys import PlatformKeys, PlatformPurpose
 from farthing.protocol.signatures import Typ, sign_detached
 from farthing.protocol.succession import followed, sign_succession
 from tests.papers import signing_key
+from tests.protocol.vectors import cases, vectors
 
 FIRST, SECOND, THIRD, STRANGER = (signing_key(name) for name in ("one", "two", "three", "stranger"))
 PLATFORM, JOURNAL = PlatformPurpose.PLATFORM, PlatformPurpose.JOURNAL
@@ -23,6 +24,14 @@ def pinned(*keys: Any, journal: Sequence[Any] = ()) -> PlatformKeys:
     return PlatformKeys.of(
         platform=[key.public for key in keys], journal=[key.public for key in journal]
     )
+
+
+@pytest.mark.parametrize("case", cases(vectors("key_sets")["successions"]))
+def test_successions_are_followed_as_the_vectors_say(case: dict[str, Any]) -> None:
+    keys = followed(PlatformKeys.read(case["pinned"]), case["successions"])
+
+    assert list(keys.platform) == case["platform"]
+    assert list(keys.journal) == case["journal"]
 
 
 @pytest.mark.parametrize("purpose", PlatformPurpose)

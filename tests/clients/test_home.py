@@ -49,6 +49,13 @@ async def test_the_platforms_keys_are_pinned_when_they_are_first_seen(home: Home
     assert first.pinned() == published(KEY)
 
 
+async def test_a_platform_that_names_no_key_of_its_journal_is_not_met(home: Home) -> None:
+    with pytest.raises(Unverified, match="of no key that it is for its journal"):
+        await home.meet(PLATFORM, http=publishing())
+
+    assert home.profile() is None
+
+
 async def test_a_trusted_key_alone_is_pinned_for_the_journal(home: Home) -> None:
     profile = await home.meet(PLATFORM, KEY.thumbprint, http=publishing(OTHER, KEY))
 

@@ -187,6 +187,8 @@ class Home:
         if profile is None:
             async with Connection(url, http=http) as connection:
                 keys = await connection.platform_keys()
+            if not keys.journal:
+                raise Unverified(f"{url} says of no key that it is for its journal")
             profile = Profile(url=connection.url, platform_keys=keys.jwks())
         if platform_url(url) != profile.url:
             raise Unverified(f"{self.path} belongs to {profile.url}, not to {url}")

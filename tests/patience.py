@@ -6,7 +6,7 @@ from typing import Final
 
 __all__ = ["PATIENCE_S", "patiently", "until"]
 
-PATIENCE_S: Final = 120
+PATIENCE_S: Final = 60
 _PAUSE_S: Final = 0.01
 
 

@@ -44,8 +44,8 @@ soak: $(STAMP) ## Live simulated lives, then kill real processes 200 times (MINU
 	@KILLS=200 $(BIN)/python -m pytest -q tests/end_to_end/test_kill_server.py
 
 .PHONY: test
-test: $(STAMP) ## Run every test (ARGS= goes to pytest)
-	@$(BIN)/python -m pytest $(ARGS)
+test: $(STAMP) ## Run every test, on up to four cores (ARGS= goes to pytest)
+	@$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal $(ARGS)
 
 .PHONY: lint
 lint: $(STAMP) ## Check style, formatting, types and the layers between rooms

@@ -17,8 +17,8 @@ from farthing.protocol.canonical import (
 )
 from farthing.protocol.checkpoints import verify_checkpoint
 from farthing.protocol.errors import Code
-from farthing.protocol.keys import PublicKey
 from farthing.protocol.messages.listings import GET_LISTING, GetListing
+from farthing.protocol.platform_keys import PlatformKeys
 from farthing.protocol.proofs import REQUEST_LIFETIME_S_MAX
 from farthing.protocol.terms import parse_terms
 from farthing.settlement.engine.questions import FiguresNow
@@ -52,10 +52,10 @@ async def test_health_is_told(place: Place) -> None:
 async def test_the_platforms_keys_are_published_without_their_private_half(place: Place) -> None:
     keys = (await place.get("/.well-known/jwks.json")).json()["keys"]
 
-    keyring = place.server.service.keyring
-    own = [keyring[purpose] for purpose in (Purpose.PLATFORM, Purpose.JOURNAL)]
-    assert [key["kid"] for key in keys] == [key.thumbprint for key in own]
-    assert [PublicKey.from_jwk(key).thumbprint for key in keys] == [key["kid"] for key in keys]
+    own = place.server.service.keyring
+    platform, journal = own.public(Purpose.PLATFORM), own.public(Purpose.JOURNAL)
+    assert [key["kid"] for key in keys] == [platform.thumbprint, journal.thumbprint]
+    assert PlatformKeys.read(keys) == PlatformKeys.of(platform=[platform], journal=[journal])
     assert not any("d" in key for key in keys)
 
 

@@ -21,7 +21,7 @@ from farthing.protocol.platform_keys import PlatformKeys
 from farthing.protocol.receipts import verify_receipt
 from farthing.protocol.records import Record
 from farthing.protocol.signatures import InvalidSignature, read_header
-from farthing.protocol.succession import SUCCESSIONS, followed
+from farthing.protocol.succession import followed, successions_in
 from farthing.protocol.wire import Role
 
 __all__ = ["Pinning", "Pins"]
@@ -74,11 +74,10 @@ class Pins:
                 return
             self._asked_at_us = now_us
             try:
-                published = (await self._connection.key_set()).get(SUCCESSIONS)
+                key_set = await self._connection.key_set()
             except Unreachable:
                 return
-            found = published if isinstance(published, list) else ()
-            self._believed = followed(self._believed, found)
+            self._believed = followed(self._believed, successions_in(key_set))
 
     async def by_journal(self, check: Callable[[PublicKey], T]) -> T:
         """What a check gives with the first of the journal's keys that it holds with.

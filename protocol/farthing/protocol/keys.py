@@ -22,7 +22,10 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from farthing.protocol import base64url
 from farthing.protocol.canonical import canonical_bytes
 
-__all__ = ["InvalidKey", "KeyFault", "PrivateKey", "PublicKey", "Signer"]
+__all__ = ["JWK_MEMBERS", "InvalidKey", "KeyFault", "PrivateKey", "PublicKey", "Signer"]
+
+JWK_MEMBERS: Final = frozenset({"kty", "crv", "x", "y"})
+"""The members of a JWK that a public key is made of."""
 
 _COORDINATE_BYTES: Final = 32
 _SIGNATURE_BYTES: Final = 64

@@ -9,14 +9,12 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
-from farthing.protocol.keys import InvalidKey, PublicKey
+from farthing.protocol.keys import JWK_MEMBERS, InvalidKey, PublicKey
 
 __all__ = ["PURPOSE", "PlatformKeys", "PlatformPurpose", "jwk_for"]
 
 PURPOSE: Final = "org.farthing/purpose"
 """The member of a published or pinned JWK that says what the key is for."""
-
-_MEMBERS: Final = ("kty", "crv", "x", "y")
 
 KeysByThumbprint = Mapping[str, PublicKey]
 
@@ -78,7 +76,7 @@ def _published(member: object) -> tuple[object, PublicKey] | None:
         return None
     try:
         # Beside the key a set carries what others add, such as `x5c`.
-        jwk = {name: member[name] for name in _MEMBERS if name in member}
+        jwk = {name: value for name, value in member.items() if name in JWK_MEMBERS}
         return member.get(PURPOSE), PublicKey.from_jwk(jwk)
     except InvalidKey:
         return None

@@ -4,15 +4,15 @@ Boundary: pure; where successions are kept and published is `identity.keyring`'s
 are asked for the clients'. Source: spec/keys-and-signatures.md#succession.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from farthing.protocol.canonical import InvalidJson, Json, canonical_bytes
-from farthing.protocol.keys import InvalidKey, PublicKey, Signer
+from farthing.protocol.keys import JWK_MEMBERS, InvalidKey, PublicKey, Signer
 from farthing.protocol.platform_keys import PlatformKeys, PlatformPurpose
 from farthing.protocol.signatures import InvalidSignature, Typ, sign_detached, verify_detached
 
-__all__ = ["SUCCESSIONS", "SUCCESSIONS_MAX", "followed", "sign_succession"]
+__all__ = ["SUCCESSIONS", "SUCCESSIONS_MAX", "followed", "sign_succession", "successions_in"]
 
 SUCCESSIONS: Final = "org.farthing/successions"
 """The member of the platform's key set that lists them, oldest first."""
@@ -20,7 +20,6 @@ SUCCESSIONS: Final = "org.farthing/successions"
 # At one a month, eighty years.
 SUCCESSIONS_MAX: Final = 1_000
 _SCHEMA: Final = "farthing-succession/1"
-_JWK_MEMBERS: Final = frozenset({"kty", "crv", "x", "y"})
 
 
 def sign_succession(
@@ -42,6 +41,12 @@ def sign_succession(
     }
     signature = sign_detached(old, Typ.SUCCESSION, canonical_bytes(document))
     return {"document": document, "signature": signature}
+
+
+def successions_in(key_set: Mapping[str, object]) -> Sequence[object]:
+    """What a published key set lists of them: nothing where that is no list."""
+    listed = key_set.get(SUCCESSIONS)
+    return listed if isinstance(listed, list) else ()
 
 
 def followed(pinned: PlatformKeys, successions: Iterable[object]) -> PlatformKeys:
@@ -68,7 +73,7 @@ def _follow(succession: object, known: Mapping[PlatformPurpose, dict[str, Public
     purpose, jwk = document.get("purpose"), document.get("key")
     if document.get("schema") != _SCHEMA or not isinstance(purpose, str) or purpose not in known:
         return
-    if not isinstance(jwk, dict) or jwk.keys() - _JWK_MEMBERS:
+    if not isinstance(jwk, dict) or jwk.keys() - JWK_MEMBERS:
         return
     believed = known[PlatformPurpose(purpose)]
     try:

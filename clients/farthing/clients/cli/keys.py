@@ -25,7 +25,6 @@ from farthing.protocol.messages.agents import (
 
 if TYPE_CHECKING:
     from farthing.clients.home import Profile
-    from farthing.clients.pins import Pins
     from farthing.clients.transport import Connection
     from farthing.protocol.keys import PrivateKey
     from farthing.protocol.platform_keys import PlatformKeys
@@ -157,17 +156,16 @@ async def _pinned(session: Session, trust: str) -> "Profile":
 
 async def _published(connection: "Connection", pinned: "PlatformKeys | None") -> dict[str, str]:
     """What the platform publishes, and how each key stands to those that are pinned."""
-    from farthing.clients.pins import Pins  # noqa: PLC0415 - loads cryptography
-    from farthing.protocol.platform_keys import PlatformKeys  # noqa: PLC0415 - as above
+    from farthing.protocol.platform_keys import PlatformKeys  # noqa: PLC0415 - loads cryptography
+    from farthing.protocol.succession import followed, successions_in  # noqa: PLC0415 - as above
 
-    pinned = pinned or PlatformKeys()
-    pins = Pins(pinned, connection)
-    await pins.follow()
-    return _standing(await connection.platform_keys(), pinned, pins)
+    key_set, pinned = await connection.key_set(), pinned or PlatformKeys()
+    believed = followed(pinned, successions_in(key_set))
+    return _standing(PlatformKeys.read(key_set["keys"]), pinned, believed)
 
 
 def _standing(
-    keys: "PlatformKeys", pinned: "PlatformKeys", believed: "PlatformKeys | Pins"
+    keys: "PlatformKeys", pinned: "PlatformKeys", believed: "PlatformKeys"
 ) -> dict[str, str]:
     """By thumbprint what a key is for, and why it is believed for that, if it is."""
     told = {}

@@ -24,7 +24,7 @@ import sqlite3
 import statistics
 import time
 from collections.abc import Mapping
-from contextlib import closing
+from contextlib import AsyncExitStack, closing
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from multiprocessing.synchronize import Event
@@ -60,6 +60,7 @@ from tests.bench import usage, x402_tool
 from tests.bench.driving import Driven, cpu_us, drive
 from tests.bench.free_door import FreeDoor
 from tests.bench.report import Row
+from tests.bench.sending import Line, catching, request_of
 from tests.papers import card_document, listing_document, signing_key, terms_document
 from tests.processes import ServerProcess, free_port
 from tests.remote import Market, opened
@@ -77,8 +78,9 @@ IDLE_S: Final = 5
 LOOKED_EVERY_S: Final = 0.1
 SPOOL: Final = "spool"
 _BILLED: Final = """
-SELECT count(*) FROM call JOIN batch ON batch.number = call.batch
-WHERE call.session_id = ? AND call.rejected = '' AND batch.state = ?
+SELECT count(*) FROM batch JOIN call ON call.session_id = batch.session_id
+    AND call.place BETWEEN batch.first AND batch.place
+WHERE batch.session_id = ? AND call.rejected = '' AND batch.state = ?
 """
 _SPAWN: Final = multiprocessing.get_context("spawn")
 
@@ -110,9 +112,8 @@ async def _calls() -> list[Row]:
                     assert vendor.pid is not None
                     vendors = (vendor.pid,)
                     platforms = (server.engine_pid, *server.front_end_pids)
-                    url = f"http://127.0.0.1:{port}/mcp"
                     machine = _Machine(
-                        endpoint=Endpoint(http, url, timeout_s=WAIT_S),
+                        port=port,
                         spool=folder / SPOOL,
                         vendors=vendors,
                         platforms=platforms,
@@ -139,7 +140,7 @@ class _Cost(NamedTuple):
 class _Machine:
     """The processes that are measured; what a second costs them when nobody calls, in us."""
 
-    endpoint: Endpoint
+    port: int
     spool: Path
     vendors: tuple[int, ...]
     platforms: tuple[int, ...]
@@ -148,14 +149,17 @@ class _Machine:
 
     async def cost(self, tool: str, metas: list[Meta], *, is_settled: bool) -> _Cost:
         """Make calls one way, until the last one is settled where they are."""
-        vendors_us, platforms_us = cpu_us(self.vendors), cpu_us(self.platforms)
-        began_s = time.perf_counter()
-        driven = await _drive(self.endpoint, tool, metas)
-        if is_settled:
-            await _settled(self.spool, metas)
-        took_s = time.perf_counter() - began_s
-        vendors_us += self.vendors_idle_us * took_s
-        platforms_us += self.platforms_idle_us * took_s
+        requests = await _requests(f"http://127.0.0.1:{self.port}/mcp", tool, metas)
+        async with AsyncExitStack() as opened_here:
+            lines = [await opened_here.enter_async_context(Line(self.port)) for _ in range(CALLERS)]
+            vendors_us, platforms_us = cpu_us(self.vendors), cpu_us(self.platforms)
+            began_s = time.perf_counter()
+            driven = await _drive(requests, lines)
+            if is_settled:
+                await _settled(self.spool, metas)
+            took_s = time.perf_counter() - began_s
+            vendors_us += self.vendors_idle_us * took_s
+            platforms_us += self.platforms_idle_us * took_s
         return _Cost(
             driven,
             (cpu_us(self.vendors) - vendors_us) / CALLS,
@@ -275,14 +279,21 @@ def _price(platform: str, agreement: Agreement) -> Price:
     )
 
 
-async def _drive(endpoint: Endpoint, tool: str, metas: list[Meta]) -> Driven:
-    left = iter(metas)
+async def _requests(url: str, tool: str, metas: list[Meta]) -> list[bytes]:
+    endpoint = Endpoint(catching(), url, timeout_s=WAIT_S)
+    return [await request_of(endpoint.call_tool(tool, ARGUMENTS, meta=meta)) for meta in metas]
+
+
+async def _drive(requests: list[bytes], lines: list[Line]) -> Driven:
+    left, free = iter(requests), list(lines)
 
     async def call() -> None:
-        result = await endpoint.call_tool(tool, ARGUMENTS, meta=next(left))
-        assert not result.is_error, result
+        line = free.pop()
+        answer = await line.send(next(left))
+        assert not answer["result"]["isError"], answer
+        free.append(line)
 
-    return await drive(call, len(metas), CALLERS)
+    return await drive(call, len(requests), len(lines))
 
 
 def _rating_us() -> float:

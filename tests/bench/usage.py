@@ -1,20 +1,19 @@
 """How many usage events a second come in over HTTP, are rated, debited and durable when answered.
 
 Against a real server of two front ends. Each lane is a session of its own and reports one signed
-batch after the other, as a vendor's reporter does; batches are signed before the clock starts.
+batch after the other, as a vendor's reporter does. Requests are made and signed before the clock
+starts: what that costs is a vendor's, and part of what `session` measures.
 """
 
 import asyncio
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Final
+from typing import Final, NamedTuple
 
 import httpx2
 
 from farthing.clients.transport import Connection
-from farthing.clients.vendors import Vendor
 from farthing.protocol.batches import sign_batch
 from farthing.protocol.ids import AgreementId, SessionId
 from farthing.protocol.messages.sessions import (
@@ -29,6 +28,7 @@ from farthing.protocol.usage import UsageEvent, UsageOutcome, batch_bytes
 from farthing.protocol.wire import Money
 from farthing.server.engine import now_us
 from tests.bench.report import Row, percentile
+from tests.bench.sending import Line, catching, request_of
 from tests.processes import ServerProcess, free_port
 from tests.remote import Market, opened
 
@@ -42,11 +42,10 @@ CAP_UNITS: Final = 10**13
 PER_CALL_UNITS: Final = 10**9
 
 
-@dataclass(frozen=True, slots=True)
-class _Batch:
-    """A report that only has to be sent, and how many events it has."""
+class _Batch(NamedTuple):
+    """A report as it is sent, and how many events it has."""
 
-    ask: ReportUsage
+    request: bytes
     events: int
 
 
@@ -57,12 +56,11 @@ async def reported() -> list[Row]:
         server = ServerProcess(Path(folder), free_port(), workers=FRONT_ENDS)
         try:
             facts = await server.start()
-            limits = httpx2.Limits(max_connections=LANES, max_keepalive_connections=LANES)
-            async with httpx2.AsyncClient(limits=limits) as http:
+            async with httpx2.AsyncClient() as http:
                 market = await opened(facts, http)
                 for size in SIZES:
                     lanes = [await _lane(market, size, EVENTS // LANES) for _ in range(LANES)]
-                    figures += await _reported(market.vendor, lanes, size)
+                    figures += await _reported(server.port, lanes, size)
         finally:
             server.stop()
     return figures
@@ -97,6 +95,10 @@ async def _lane(market: Market, size: int, events: int) -> list[_Batch]:
         jti=f"bench-{session_id}",
         lifetime_s=600,
     )
+    known = market.vendor.connection
+    reporting = Connection(
+        known.url, signer=known.signer, principal=known.principal, http=catching()
+    )
     batches: list[_Batch] = []
     for first in range(1, events + 1, size):
         batch = batch_bytes(
@@ -120,29 +122,23 @@ async def _lane(market: Market, size: int, events: int) -> list[_Batch]:
             voucher=voucher,
             idempotency_key=connection.new_key(),
         )
-        batches.append(_Batch(ask, min(size, events + 1 - first)))
+        request = await request_of(reporting.call(REPORT_USAGE, ask))
+        batches.append(_Batch(request, min(size, events + 1 - first)))
     return batches
 
 
-async def _reported(vendor: Vendor, lanes: list[list[_Batch]], size: int) -> list[Row]:
-    known = vendor.connection
-    connection = Connection(
-        known.url,
-        signer=known.signer,
-        principal=known.principal,
-        http=known.http,
-        transport="http",
-    )
+async def _reported(port: int, lanes: list[list[_Batch]], size: int) -> list[Row]:
     times: list[float] = []
 
     async def report(lane: list[_Batch]) -> int:
         taken = 0
-        for batch in lane:
-            began = time.perf_counter_ns()
-            report = await connection.call(REPORT_USAGE, batch.ask)
-            times.append((time.perf_counter_ns() - began) / 1e6)
-            assert report.billed == batch.events, report
-            taken += report.billed
+        async with Line(port) as line:
+            for batch in lane:
+                began = time.perf_counter_ns()
+                report = await line.send(batch.request)
+                times.append((time.perf_counter_ns() - began) / 1e6)
+                assert report["billed"] == batch.events, report
+                taken += batch.events
         return taken
 
     began = time.perf_counter()

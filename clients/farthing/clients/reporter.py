@@ -322,7 +322,7 @@ class Reporter:
             queue.session_id,
             text.decode(),
             queue.voucher.token,
-            metered[-1].place,
+            (metered[0].place, metered[-1].place),
         ))  # fmt: skip
         # In one commit with the batch, which takes every place up to its last event's.
         self._commits.note(*(
@@ -332,10 +332,11 @@ class Reporter:
         await self._commits.kept()
 
     def _signed(
-        self, number: int, session_id: str, text: str, voucher: str, place: int
+        self, number: int, session_id: str, text: str, voucher: str, places: tuple[int, int]
     ) -> KeptBatch:
         """A batch under the vendor's key of now, to be on disk with the next commit."""
         signer = self._vendor.signer
+        first, place = places
         batch = KeptBatch(
             number=number,
             session_id=session_id,
@@ -344,6 +345,7 @@ class Reporter:
             voucher=voucher,
             # The same text is another report where settlement could not take it at first.
             key=f"usage-{sha256_hex(f'{number} {signer.thumbprint} {text}'.encode())}",
+            first=first,
             place=place,
             at_us=self._clock(),
         )
@@ -372,8 +374,9 @@ class Reporter:
                 log.warning("usage of %s waits: %s", batch.session_id, refused)
                 return refused.refusal.retry_after_s
             if refused.code is Code.SIGNATURE_INVALID and self._is_of_an_older_key(batch):
+                places = batch.first, batch.place
                 queue.waiting[0] = self._signed(
-                    batch.number, batch.session_id, batch.text, batch.voucher, batch.place
+                    batch.number, batch.session_id, batch.text, batch.voucher, places
                 )
                 return 0
             self._refused(batch, refused.code)

@@ -17,10 +17,12 @@ __all__ = ["Delivered", "NotTaken", "Spooled", "read_delivered", "read_spool"]
 
 _WAITING: Final = BatchState.WAITING.value
 _SESSIONS: Final = """
-SELECT call.session_id, count(*), coalesce(sum(call.batch = 0), 0),
-    coalesce(sum(batch.state = ?), 0), coalesce(sum(call.rejected <> ''), 0),
-    coalesce(sum(call.amount_units), 0)
-FROM call LEFT JOIN batch ON batch.number = call.batch
+SELECT call.session_id, count(*), sum(call.place > coalesce(sent.place, 0)),
+    sum(EXISTS (SELECT 1 FROM batch WHERE state = ? AND batch.session_id = call.session_id
+        AND call.place BETWEEN batch.first AND batch.place)),
+    sum(call.rejected <> ''), sum(call.amount_units)
+FROM call LEFT JOIN (SELECT session_id, max(place) AS place FROM batch GROUP BY session_id) AS sent
+    ON sent.session_id = call.session_id
 WHERE call.place > 0 GROUP BY call.session_id ORDER BY min(call.at_us)
 """
 _NOT_TAKEN: Final = """

@@ -32,6 +32,8 @@ __all__ = [
     "UsageSpool",
 ]
 
+# A batch takes the events of its session from one place to another: no call is written again for
+# it, and none of the indexes has an entry that moves.
 _TABLES: Final = """
 CREATE TABLE IF NOT EXISTS session (
     session_id TEXT PRIMARY KEY, payer TEXT NOT NULL, ends_at_us INTEGER NOT NULL,
@@ -43,68 +45,96 @@ CREATE TABLE IF NOT EXISTS call (
     at_us INTEGER NOT NULL, place INTEGER NOT NULL, outcome TEXT NOT NULL, usage BLOB NOT NULL,
     amount_units INTEGER NOT NULL, spent_units INTEGER NOT NULL, result_sha256 TEXT NOT NULL,
     result BLOB NOT NULL, content BLOB NOT NULL, refusal BLOB NOT NULL,
-    batch INTEGER NOT NULL DEFAULT 0, rejected TEXT NOT NULL DEFAULT '',
+    rejected TEXT NOT NULL DEFAULT '',
     PRIMARY KEY (session_id, seq)
-) STRICT;
-CREATE INDEX IF NOT EXISTS unreported ON call (session_id, place) WHERE batch = 0;
-CREATE INDEX IF NOT EXISTS by_batch ON call (batch) WHERE batch <> 0;
+) STRICT, WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS by_place ON call (session_id, place);
+CREATE INDEX IF NOT EXISTS unfinished ON call (at_us) WHERE place = 0;
 CREATE INDEX IF NOT EXISTS by_rejection ON call (at_us) WHERE rejected <> '';
 CREATE TABLE IF NOT EXISTS batch (
     number INTEGER PRIMARY KEY, session_id TEXT NOT NULL, text TEXT NOT NULL,
-    signature TEXT NOT NULL, voucher TEXT NOT NULL, key TEXT NOT NULL, place INTEGER NOT NULL,
+    signature TEXT NOT NULL, voucher TEXT NOT NULL, key TEXT NOT NULL,
+    first INTEGER NOT NULL, place INTEGER NOT NULL,
     at_us INTEGER NOT NULL, state TEXT NOT NULL, reason TEXT NOT NULL DEFAULT '',
     charge_id TEXT NOT NULL DEFAULT ''
 ) STRICT;
-CREATE INDEX IF NOT EXISTS by_state ON batch (state, number);
+CREATE INDEX IF NOT EXISTS by_state ON batch (state, session_id, number);
+CREATE INDEX IF NOT EXISTS by_session ON batch (session_id, place);
 CREATE TEMP TABLE IF NOT EXISTS parked (
     session_id TEXT PRIMARY KEY, due_us INTEGER NOT NULL
 ) STRICT;
 CREATE INDEX IF NOT EXISTS temp.by_due ON parked (due_us);
 """
+# A file of before, whose calls named their batch.
+_IS_OLDER: Final = "SELECT 1 FROM pragma_table_info('call') WHERE name = 'batch'"
+_SET_ASIDE: Final = """
+BEGIN IMMEDIATE;
+DROP INDEX unreported; DROP INDEX by_batch; DROP INDEX by_rejection; DROP INDEX by_state;
+ALTER TABLE call RENAME TO older_call;
+ALTER TABLE batch RENAME TO older_batch;
+"""
+_TAKE_OVER: Final = """
+INSERT INTO call SELECT session_id, seq, args_sha256, at_us, place, outcome, usage, amount_units,
+    spent_units, result_sha256, result, content, refusal, rejected FROM older_call;
+INSERT INTO batch SELECT number, session_id, text, signature, voucher, key,
+    coalesce((SELECT min(place) FROM older_call WHERE batch = number), place), place,
+    at_us, state, reason, charge_id FROM older_batch;
+DROP TABLE older_call; DROP TABLE older_batch;
+COMMIT;
+"""
 _PUT_SESSION: Final = "INSERT OR REPLACE INTO session VALUES (?, ?, ?, ?, ?)"
 # A call that is put again has ended: no batch has taken it before.
-_PUT_CALL: Final = (
-    "INSERT OR REPLACE INTO call VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, '')"
-)
+_PUT_CALL: Final = "INSERT OR REPLACE INTO call VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, '')"
 _PUT_BATCH: Final = (
     "INSERT OR REPLACE INTO batch"
-    " (number, session_id, text, signature, voucher, key, place, at_us, state)"
-    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    " (number, session_id, text, signature, voucher, key, first, place, at_us, state)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 _SETTLE: Final = "UPDATE batch SET state = ?, reason = ?, charge_id = ?, at_us = ? WHERE number = ?"
-_REJECT_ALL: Final = "UPDATE call SET rejected = ? WHERE batch = ?"
+_REJECT_ALL: Final = """
+UPDATE call SET rejected = ? FROM batch WHERE batch.number = ?
+    AND call.session_id = batch.session_id AND call.place BETWEEN batch.first AND batch.place
+"""
 _REJECT: Final = "UPDATE call SET rejected = ? WHERE session_id = ? AND seq = ?"
-_TAKE: Final = (
-    "UPDATE call SET batch = ? WHERE session_id = ? AND batch = 0 AND place BETWEEN 1 AND ?"
-)
-
-_PUT_BACK: Final = "UPDATE call SET batch = 0, place = ? WHERE session_id = ? AND seq = ?"
+_PUT_BACK: Final = "UPDATE call SET place = ? WHERE session_id = ? AND seq = ?"
+_REPORTED: Final = """
+SELECT call.* FROM batch JOIN call ON call.session_id = batch.session_id
+    AND call.place BETWEEN batch.first AND batch.place
+WHERE batch.number = ? ORDER BY call.place
+"""
 _PARK_ALL: Final = """
-INSERT OR REPLACE INTO parked SELECT session_id, 0 FROM call WHERE batch = 0
+INSERT OR REPLACE INTO parked SELECT session_id, 0 FROM session WHERE
+    (SELECT max(place) FROM call WHERE call.session_id = session.session_id)
+    > (SELECT coalesce(max(place), 0) FROM batch WHERE batch.session_id = session.session_id)
+UNION SELECT session_id, 0 FROM call WHERE place = 0
 UNION SELECT session_id, 0 FROM batch WHERE state = ?
 """
 # Without what was delivered: nothing of that is reported but its digest.
 _UNREPORTED: Final = """
 SELECT session_id, seq, args_sha256, at_us, place, outcome, usage, amount_units, spent_units,
-    result_sha256, x'' AS result, x'' AS content, x'7b7d' AS refusal, batch, rejected
-FROM call WHERE session_id = ? AND batch = 0 AND place > 0 ORDER BY place
+    result_sha256, x'' AS result, x'' AS content, x'7b7d' AS refusal, rejected
+FROM call WHERE session_id = :session_id
+    AND place > (SELECT coalesce(max(place), 0) FROM batch WHERE session_id = :session_id)
+ORDER BY place
 """
 # In this order: a batch goes after its calls, a session after its last call.
 _FORGET_CALLS: Final = """
-DELETE FROM call WHERE rowid IN (
-    SELECT call.rowid FROM batch JOIN call ON call.batch = batch.number AND call.batch <> 0
+DELETE FROM call WHERE (session_id, seq) IN (
+    SELECT call.session_id, call.seq FROM batch JOIN call ON call.session_id = batch.session_id
+        AND call.place BETWEEN batch.first AND batch.place
     WHERE batch.state <> ? AND batch.at_us < ? LIMIT ?)
 RETURNING 1
 """
 _FORGET_UNFINISHED: Final = """
-DELETE FROM call WHERE rowid IN
-    (SELECT rowid FROM call WHERE batch = 0 AND place = 0 AND at_us < ? LIMIT ?)
+DELETE FROM call WHERE (session_id, seq) IN
+    (SELECT session_id, seq FROM call WHERE place = 0 AND at_us < ? LIMIT ?)
 RETURNING 1
 """
 _FORGET_BATCHES: Final = """
 DELETE FROM batch WHERE number IN (
     SELECT number FROM batch WHERE state <> ? AND at_us < ? AND NOT EXISTS
-        (SELECT 1 FROM call WHERE call.batch = batch.number AND call.batch <> 0)
+        (SELECT 1 FROM call WHERE call.session_id = batch.session_id
+            AND call.place BETWEEN batch.first AND batch.place)
     LIMIT ?)
 RETURNING 1
 """
@@ -147,7 +177,6 @@ class KeptCall(msgspec.Struct, frozen=True, kw_only=True):
         spent_units: what the session's calls cost so far, this one included.
         result_sha256, result, content: what was delivered, where something was.
         refusal: why nothing was, where nothing was.
-        batch: the number of the batch that reports it, 0 before there is one.
         rejected: why settlement did not take its event; empty where it did, or was not asked yet.
     """
 
@@ -164,7 +193,6 @@ class KeptCall(msgspec.Struct, frozen=True, kw_only=True):
     result: bytes = b""
     content: bytes = b""
     refusal: Mapping[str, object] = {}
-    batch: int = 0
     rejected: str = ""
 
     @property
@@ -203,7 +231,7 @@ class KeptBatch:
         text, signature: The batch, and the vendor's signature of it.
         voucher: The payer's signature that covers it.
         key: The idempotency key under which it is reported.
-        place: That of its last event; it takes all before that no other batch has.
+        first, place: The places of its first and its last event; all between are in it.
         at_us: When it was made.
     """
 
@@ -213,6 +241,7 @@ class KeptBatch:
     signature: str
     voucher: str
     key: str
+    first: int
     place: int
     at_us: int
 
@@ -258,7 +287,8 @@ class UsageSpool:
 
     def __init__(self, file: SqliteFile) -> None:
         self._file = file
-        file.make(_TABLES)
+        is_older = bool(file.do(_IS_OLDER))
+        file.make(f"{_SET_ASIDE}{_TABLES}{_TAKE_OVER}" if is_older else _TABLES)
 
     def write(self, rows: Sequence[Row]) -> None:
         """Write what many callers noted, all or nothing; of a session the last of several."""
@@ -272,7 +302,6 @@ class UsageSpool:
             (_PUT_SESSION, [_session_values(each) for each in sessions.values()]),
             (_PUT_CALL, [_call_values(each) for each in calls]),
             (_PUT_BATCH, [_batch_values(each) for each in batches]),
-            (_TAKE, [(each.number, each.session_id, each.place) for each in batches]),
             (_SETTLE, [_settled_values(each) for each in settled]),
             (_REJECT_ALL, [(each.reason, each.number) for each in settled if each.reason]),
             (_REJECT, [(each.reason, each.session_id, each.seq) for each in rejected]),
@@ -310,9 +339,7 @@ class UsageSpool:
 
     def unfinished(self, session_id: str) -> list[KeptCall]:
         """The calls of a session that were being worked for when the process ended."""
-        rows = self._file.do(
-            "SELECT * FROM call WHERE session_id = ? AND batch = 0 AND place = 0", session_id
-        )
+        rows = self._file.do("SELECT * FROM call WHERE session_id = ? AND place = 0", session_id)
         return [_call(row) for row in rows]
 
     def unreported(self, session_id: str) -> list[KeptCall]:
@@ -321,8 +348,7 @@ class UsageSpool:
 
     def reported(self, number: int) -> list[KeptCall]:
         """The calls that a batch reports, in its order."""
-        rows = self._file.do("SELECT * FROM call WHERE batch = ? ORDER BY place", number)
-        return [_call(row) for row in rows]
+        return [_call(row) for row in self._file.do(_REPORTED, number)]
 
     def park_all(self) -> None:
         """Park every session of which something is still to be reported, as due at once.
@@ -354,7 +380,8 @@ class UsageSpool:
     def waiting(self, session_id: str) -> list[KeptBatch]:
         """The batches of a session that the platform has not answered, in their order."""
         rows = self._file.do(
-            "SELECT number, session_id, text, signature, voucher, key, place, at_us FROM batch"
+            "SELECT number, session_id, text, signature, voucher, key, first, place, at_us"
+            " FROM batch"
             " WHERE state = ? AND session_id = ? ORDER BY number",
             BatchState.WAITING.value,
             session_id,
@@ -423,6 +450,7 @@ def _batch_values(row: KeptBatch) -> tuple[Value, ...]:
         row.signature,
         row.voucher,
         row.key,
+        row.first,
         row.place,
         row.at_us,
         BatchState.WAITING.value,

@@ -53,7 +53,7 @@ def kept(seq: int) -> KeptCall:
     )
 
 
-def batch(number: int, place: int) -> KeptBatch:
+def batch(number: int, first: int, place: int) -> KeptBatch:
     return KeptBatch(
         number=number,
         session_id=SESSION_ID,
@@ -61,6 +61,7 @@ def batch(number: int, place: int) -> KeptBatch:
         signature="s",
         voucher="v",
         key="k",
+        first=first,
         place=place,
         at_us=number,
     )
@@ -98,11 +99,11 @@ def test_what_a_vendor_s_spool_holds_is_shown_while_its_server_runs(tmp_path: Pa
     nothing = run("usage", "--home", home)
     session = KeptSession(session_id=SESSION_ID, payer="p", ends_at_us=9, at_us=1, document={})
     usage.write([session, *map(kept, range(1, 7))])
-    usage.write([batch(1, 2)])
+    usage.write([batch(1, 1, 2)])
     usage.write([
         Settled(number=1, state=BatchState.TAKEN, at_us=2, charge_id="chg_x"),
         Rejected(session_id=SESSION_ID, seq=2, reason="over_cap"),
-        batch(2, 5),
+        batch(2, 3, 5),
     ])  # fmt: skip
 
     ran = run("usage", "--home", home, "--json")
@@ -162,7 +163,7 @@ def test_a_vendor_s_usage_is_in_the_asset_of_each_session(
         session_id=SESSION_ID, payer="p", ends_at_us=9, at_us=1, document=document
     )
     usage.write([session, kept(1)])
-    usage.write([batch(1, 1)])
+    usage.write([batch(1, 1, 1)])
     usage.write([Rejected(session_id=SESSION_ID, seq=1, reason="over_cap")])
 
     told = run("usage", "--home", str(tmp_path)).out

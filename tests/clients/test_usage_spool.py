@@ -1,0 +1,93 @@
+"""What a vendor keeps of sessions: which calls a batch has, and which none has yet."""
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from farthing.clients.spool import Spool
+from farthing.clients.usage_spool import KeptCall, UsageSpool
+from farthing.protocol.ids import derive_id
+from farthing.protocol.usage import UsageOutcome
+
+SESSION_ID = derive_id("ses", "one")
+# As the tables were while a call named its batch.
+OLDER = """
+CREATE TABLE session (
+    session_id TEXT PRIMARY KEY, payer TEXT NOT NULL, ends_at_us INTEGER NOT NULL,
+    at_us INTEGER NOT NULL, document BLOB NOT NULL
+) STRICT;
+CREATE INDEX by_payer ON session (payer, at_us);
+CREATE TABLE call (
+    session_id TEXT NOT NULL, seq INTEGER NOT NULL, args_sha256 TEXT NOT NULL,
+    at_us INTEGER NOT NULL, place INTEGER NOT NULL, outcome TEXT NOT NULL, usage BLOB NOT NULL,
+    amount_units INTEGER NOT NULL, spent_units INTEGER NOT NULL, result_sha256 TEXT NOT NULL,
+    result BLOB NOT NULL, content BLOB NOT NULL, refusal BLOB NOT NULL,
+    batch INTEGER NOT NULL DEFAULT 0, rejected TEXT NOT NULL DEFAULT '',
+    PRIMARY KEY (session_id, seq)
+) STRICT;
+CREATE INDEX unreported ON call (session_id, place) WHERE batch = 0;
+CREATE INDEX by_batch ON call (batch) WHERE batch <> 0;
+CREATE INDEX by_rejection ON call (at_us) WHERE rejected <> '';
+CREATE TABLE batch (
+    number INTEGER PRIMARY KEY, session_id TEXT NOT NULL, text TEXT NOT NULL,
+    signature TEXT NOT NULL, voucher TEXT NOT NULL, key TEXT NOT NULL, place INTEGER NOT NULL,
+    at_us INTEGER NOT NULL, state TEXT NOT NULL, reason TEXT NOT NULL DEFAULT '',
+    charge_id TEXT NOT NULL DEFAULT ''
+) STRICT;
+CREATE INDEX by_state ON batch (state, number);
+"""
+
+
+def call(seq: int, place: int) -> KeptCall:
+    """A call that was delivered, or is worked for still where it has no place."""
+    return KeptCall(
+        session_id=SESSION_ID,
+        seq=seq,
+        args_sha256="",
+        at_us=seq,
+        place=place,
+        outcome=UsageOutcome.SUCCEEDED if place else None,
+        result=b"{}" if place else b"",
+    )
+
+
+@pytest.fixture
+def older(tmp_path: Path) -> Path:
+    """A spool of before: two batches of two calls, one call beyond them, one being worked for."""
+    path = tmp_path / "spool.sqlite"
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        db.executescript(OLDER)
+        db.execute("PRAGMA user_version = 1")
+        for seq, place, batch in ((1, 1, 1), (3, 2, 1), (2, 4, 2), (4, 5, 2), (5, 6, 0), (6, 0, 0)):
+            outcome, result = ("succeeded", b"{}") if place else ("", b"")
+            db.execute(
+                "INSERT INTO call VALUES"
+                " (?, ?, '', ?, ?, ?, x'7b7d', 0, 0, '', ?, x'', x'7b7d', ?, '')",
+                (SESSION_ID, seq, seq, place, outcome, result, batch),
+            )
+        for number, place, state in ((1, 2, "taken"), (2, 5, "waiting")):
+            db.execute(
+                "INSERT INTO batch VALUES (?, ?, '[]', 's', 'v', 'k', ?, ?, ?, '', '')",
+                (number, SESSION_ID, place, number, state),
+            )
+    return path
+
+
+def test_a_spool_of_before_goes_on_where_it_was(older: Path) -> None:
+    for _ in range(2):
+        spool = Spool(older)
+        usage = UsageSpool(spool.file)
+
+        assert usage.reported(1) == [call(1, 1), call(3, 2)]
+        assert usage.reported(2) == [call(2, 4), call(4, 5)]
+        assert [each.seq for each in usage.unreported(SESSION_ID)] == [5]
+        assert usage.unfinished(SESSION_ID) == [call(6, 0)]
+        assert [(each.number, each.first, each.place) for each in usage.waiting(SESSION_ID)] == [
+            (2, 4, 5)
+        ]
+        usage.park_all()
+        assert usage.due(0, 10) == [SESSION_ID]
+        assert usage.last_batch() == 2
+        spool.close()

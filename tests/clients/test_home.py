@@ -13,7 +13,8 @@ from farthing.clients.transport import Connection
 from farthing.protocol.canonical import canonical_bytes
 from farthing.protocol.errors import Unverified
 from farthing.protocol.keys import PrivateKey
-from farthing.protocol.platform_keys import PlatformKeys
+from farthing.protocol.platform_keys import PlatformKeys, PlatformPurpose
+from farthing.protocol.succession import SUCCESSIONS, sign_succession
 from tests.papers import card_document, listing_document, signing_key, terms_document
 
 KEY, FRONT, OTHER = (signing_key(name) for name in ("journal", "front end", "other"))
@@ -26,8 +27,15 @@ def published(*journal: PrivateKey) -> PlatformKeys:
     return PlatformKeys.of(platform=[FRONT.public], journal=[key.public for key in journal])
 
 
-def publishing(*journal: PrivateKey) -> httpx2.AsyncClient:
-    answer = {"keys": published(*journal).jwks()}
+def publishing(*journal: PrivateKey, names: PrivateKey = FRONT) -> httpx2.AsyncClient:
+    """What a platform publishes; each key of its journal names one to promise with."""
+    named = [
+        sign_succession(
+            key, names.public, origin="market/journal", purpose=PlatformPurpose.PLATFORM
+        )
+        for key in journal
+    ]
+    answer = {"keys": published(*journal).jwks(), SUCCESSIONS: named}
     return httpx2.AsyncClient(
         transport=httpx2.MockTransport(lambda _: httpx2.Response(200, json=answer))
     )
@@ -42,7 +50,7 @@ def home(tmp_path: Path) -> Iterator[Home]:
 
 async def test_the_platforms_keys_are_pinned_when_they_are_first_seen(home: Home) -> None:
     first = await home.meet(f"{PLATFORM}/mcp", http=publishing(KEY))
-    again = await home.meet(PLATFORM, KEY.thumbprint, http=publishing())
+    again = await home.meet(PLATFORM, http=publishing())
 
     assert first == again == home.profile()
     assert first.url == PLATFORM
@@ -65,10 +73,21 @@ async def test_a_trusted_key_alone_is_pinned_for_the_journal(home: Home) -> None
 
 async def test_a_key_that_is_trusted_later_is_from_then_on_alone(home: Home) -> None:
     first = await home.meet(PLATFORM, http=publishing(OTHER, KEY))
-    profile = await home.meet(PLATFORM, KEY.thumbprint)
+    profile = await home.meet(PLATFORM, KEY.thumbprint, http=publishing(KEY))
 
     assert first.pinned() == published(OTHER, KEY)
     assert profile.pinned() == published(KEY)
+    assert home.profile() == profile
+
+
+async def test_with_a_trusted_key_nothing_is_pinned_that_it_does_not_name(home: Home) -> None:
+    first = await home.meet(PLATFORM, http=publishing(KEY, names=OTHER))
+    profile = await home.meet(PLATFORM, KEY.thumbprint, http=publishing(KEY, names=OTHER))
+
+    assert first.pinned().platform.keys() == {FRONT.thumbprint}
+    assert profile.pinned().platform.keys() == {OTHER.thumbprint}
+    with pytest.raises(Unverified, match="names none of the keys that"):
+        await home.meet(PLATFORM, KEY.thumbprint, http=publishing())
     assert home.profile() == profile
 
 
@@ -80,7 +99,7 @@ async def test_a_key_that_only_promises_is_not_trusted_as_the_journal_s(home: Ho
     await home.meet(PLATFORM, http=publishing(KEY))
 
     with pytest.raises(Unverified, match="and no receipt"):
-        await home.meet(PLATFORM, FRONT.thumbprint)
+        await home.meet(PLATFORM, FRONT.thumbprint, http=publishing(KEY))
 
 
 async def test_nobody_but_an_agent_buys_from_a_home(home: Home) -> None:
@@ -102,7 +121,7 @@ async def test_another_platform_or_another_key_is_not_met(home: Home) -> None:
     with pytest.raises(Unverified):
         await home.meet("http://127.0.0.1:1")
     with pytest.raises(Unverified):
-        await home.meet(PLATFORM, other)
+        await home.meet(PLATFORM, other, http=publishing(KEY))
 
 
 async def test_a_platform_that_publishes_none_of_the_pinned_keys_is_another(home: Home) -> None:

@@ -209,6 +209,21 @@ def test_each_key_is_published_for_its_purpose_the_retired_ones_too(tmp_path: Pa
     )
 
 
+@pytest.mark.parametrize("retired", [(), (Purpose.PLATFORM,), (Purpose.JOURNAL, Purpose.PLATFORM)])
+def test_who_pinned_the_journals_key_alone_is_led_to_all_others(
+    tmp_path: Path, retired: tuple[Purpose, ...]
+) -> None:
+    first = opened(tmp_path).public(Purpose.JOURNAL)
+    for purpose in retired:
+        _retired(tmp_path, purpose)
+    again = opened(tmp_path, begun=True)
+    named = cast("list[object]", again.jwks()[SUCCESSIONS])
+
+    for journal in (first, again.public(Purpose.JOURNAL)):
+        believed = followed(PlatformKeys.of(journal=[journal]), named)
+        assert believed.platform == PlatformKeys.read(published(again)).platform
+
+
 def test_a_retired_key_is_published_for_ever_and_its_private_half_is_gone(tmp_path: Path) -> None:
     keyring = opened(tmp_path)
     old = [keyring[Purpose.JOURNAL]]
@@ -224,8 +239,9 @@ def test_a_retired_key_is_published_for_ever_and_its_private_half_is_gone(tmp_pa
     assert kids[1:] == [key.thumbprint for key in (last, *reversed(old))]
     named = cast("list[object]", again.jwks()[SUCCESSIONS])
     pinned = PlatformKeys.of(journal=[old[0].public])
-    assert followed(pinned, named) == PlatformKeys.of(
-        journal=[*(key.public for key in old), last.public]
+    assert (
+        followed(pinned, named).journal
+        == PlatformKeys.of(journal=[*(key.public for key in old), last.public]).journal
     )
     assert followed(PlatformKeys.of(platform=[old[0].public]), named).journal == {}
     secrets = [key.private_jwk()["d"].encode() for key in old]

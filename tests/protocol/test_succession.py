@@ -52,15 +52,21 @@ def test_what_nobody_believed_has_signed_leads_nowhere() -> None:
     assert followed(pinned(FIRST), chain) == pinned(FIRST)
 
 
-def test_a_key_names_no_successor_of_a_key_for_something_else() -> None:
+def test_a_platform_key_names_no_key_of_the_journal() -> None:
     believed = pinned(FIRST, journal=[SECOND])
 
     assert followed(believed, [named(FIRST, THIRD, JOURNAL)]) == believed
-    assert followed(believed, [named(SECOND, THIRD, PLATFORM)]) == believed
     # Nor by way of a successor of its own.
     assert followed(believed, [named(FIRST, THIRD), named(THIRD, STRANGER, JOURNAL)]) == pinned(
         FIRST, THIRD, journal=[SECOND]
     )
+
+
+def test_the_journals_key_names_those_for_the_rest_and_so_does_what_comes_after_it() -> None:
+    chain = [named(FIRST, SECOND, JOURNAL), named(SECOND, THIRD)]
+
+    assert followed(pinned(journal=[FIRST]), chain) == pinned(THIRD, journal=[FIRST, SECOND])
+    assert followed(pinned(journal=[STRANGER]), chain) == pinned(journal=[STRANGER])
 
 
 def forged(**changes: Any) -> dict[str, Any]:

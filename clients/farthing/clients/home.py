@@ -24,6 +24,7 @@ from farthing.protocol.errors import Unverified
 from farthing.protocol.keys import PrivateKey
 from farthing.protocol.messages.agents import Registration
 from farthing.protocol.platform_keys import PURPOSE, PlatformKeys
+from farthing.protocol.succession import followed, successions_in
 
 __all__ = ["Home", "Profile", "default_home"]
 
@@ -175,8 +176,8 @@ class Home:
 
         Args:
             url: The platform's URL.
-            trust: The thumbprint, learnt elsewhere, of a key of its journal: it alone is pinned
-                for that, from now on; empty for trust on first use.
+            trust: The thumbprint, learnt elsewhere, of a key of its journal: from now on it alone
+                is pinned for that, and for the rest what it leads to; empty for trust on first use.
             http: Whose connections to use.
 
         Raises:
@@ -184,16 +185,19 @@ class Home:
             Unreachable: It does not answer.
         """
         kept = profile = self.profile()
+        if profile is not None and platform_url(url) != profile.url:
+            raise Unverified(f"{self.path} belongs to {profile.url}, not to {url}")
+        if profile is not None and not trust:
+            return profile
+        async with Connection(url, http=http) as connection:
+            key_set = await connection.key_set()
         if profile is None:
-            async with Connection(url, http=http) as connection:
-                keys = await connection.platform_keys()
+            keys = PlatformKeys.read(key_set["keys"])
             if not keys.journal:
                 raise Unverified(f"{url} says of no key that it is for its journal")
             profile = Profile(url=connection.url, platform_keys=keys.jwks())
-        if platform_url(url) != profile.url:
-            raise Unverified(f"{self.path} belongs to {profile.url}, not to {url}")
         if trust:
-            profile = _trusting(trust, profile)
+            profile = _trusting(trust, profile, key_set)
         if profile != kept:
             self.save_profile(profile)
         return profile
@@ -219,8 +223,11 @@ class Home:
         return self.path / "listings" / f"{name}.json"
 
 
-def _trusting(trust: str, profile: Profile) -> Profile:
-    """The profile with this key alone for the journal: whoever answered may have added others."""
+def _trusting(trust: str, profile: Profile, key_set: Mapping[str, object]) -> Profile:
+    """The profile with this key alone for the journal, and for the rest only what it leads to.
+
+    Whoever answered may have added keys of its own.
+    """
     keys = profile.pinned()
     if trust in keys.platform:
         raise Unverified(
@@ -231,8 +238,13 @@ def _trusting(trust: str, profile: Profile) -> Profile:
         raise Unverified(
             f"{trust} is not published, or not pinned, for the journal of {profile.url}"
         )
-    alone = replace(keys, journal={trust: keys.journal[trust]})
-    return replace(profile, platform_keys=alone.jwks())
+    alone = PlatformKeys(journal={trust: keys.journal[trust]})
+    platform = followed(alone, successions_in(key_set)).platform
+    if not platform:
+        raise Unverified(
+            f"{trust} names none of the keys that {profile.url} signs quotes and entitlements with"
+        )
+    return replace(profile, platform_keys=replace(alone, platform=platform).jwks())
 
 
 def default_home(environment: Mapping[str, str] = os.environ) -> Home:

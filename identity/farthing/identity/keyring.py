@@ -65,7 +65,8 @@ class Keyring:
         keys: by purpose; a staff key that was taken elsewhere is absent.
         publics: the public halves of all of them, held or not.
         retired: the public halves of keys that signed before, oldest first.
-        successions: what each of them said of the next, oldest first.
+        successions: what each of them said of the next, oldest first; then what the journal's key
+            says of each key for `platform`.
         created: whether this start made them.
     """
 
@@ -100,7 +101,7 @@ class Keyring:
     def jwks(self) -> dict[str, Json]:
         """What the platform publishes: every key it signs or ever signed with (RFC 7517).
 
-        With each what it is for, and beside them how each of them came after another.
+        With each what it is for, and beside them which of them named it.
         """
         # By thumbprint, once each: a retirement that was cut short left its key in both places.
         published = {
@@ -147,13 +148,19 @@ def open_keyring(
         raise UnusableKeys(text)
     paths = {purpose: _path(folder, purpose) for purpose in Purpose}
     keys = {purpose: _private(path) for purpose, path in paths.items() if path.exists()}
+    retired = {purpose: _retired(folder, purpose) for purpose in Purpose}
+    name = _origin(folder)
+    named = (
+        sign_succession(keys[Purpose.JOURNAL], key, origin=name, purpose=PlatformPurpose.PLATFORM)
+        for key in (*retired[Purpose.PLATFORM], keys[Purpose.PLATFORM].public)
+    )
     return Keyring(
         folder=folder,
-        origin=_origin(folder),
+        origin=name,
         keys=keys,
         publics={purpose: key.public for purpose, key in keys.items()},
-        retired={purpose: _retired(folder, purpose) for purpose in Purpose},
-        successions=_successions(folder),
+        retired=retired,
+        successions=(*_successions(folder), *named),
         created=bool(missing) and not begun,
     )
 

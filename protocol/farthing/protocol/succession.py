@@ -1,4 +1,4 @@
-"""Succession of the platform's keys: the old one names the new one, so that who pinned it follows.
+"""Succession of the platform's keys: one names the next, so that who pinned it follows.
 
 Boundary: pure; where successions are kept and published is `identity.keyring`'s affair, when they
 are asked for the clients'. Source: spec/keys-and-signatures.md#succession.
@@ -15,7 +15,7 @@ from farthing.protocol.signatures import InvalidSignature, Typ, sign_detached, v
 __all__ = ["SUCCESSIONS", "SUCCESSIONS_MAX", "followed", "sign_succession", "successions_in"]
 
 SUCCESSIONS: Final = "org.farthing/successions"
-"""The member of the platform's key set that lists them, oldest first."""
+"""The member of the platform's key set that lists them."""
 
 # At one a month, eighty years.
 SUCCESSIONS_MAX: Final = 1_000
@@ -23,23 +23,23 @@ _SCHEMA: Final = "farthing-succession/1"
 
 
 def sign_succession(
-    old: Signer, new: PublicKey, *, origin: str, purpose: PlatformPurpose
+    by: Signer, key: PublicKey, *, origin: str, purpose: PlatformPurpose
 ) -> dict[str, Json]:
-    """What the old key says of the new one, with its signature.
+    """What one key says of another, with its signature.
 
     Args:
-        old: the key that signs from now on no more.
-        new: the key that signs instead.
+        by: the key that signs from now on no more; or the journal's, for a `platform` key.
+        key: the key that is named.
         origin: the journal's name.
-        purpose: what both are for.
+        purpose: what it is for.
     """
     document: dict[str, Json] = {
         "schema": _SCHEMA,
         "origin": origin,
         "purpose": purpose.value,
-        "key": dict(new.jwk()),
+        "key": dict(key.jwk()),
     }
-    signature = sign_detached(old, Typ.SUCCESSION, canonical_bytes(document))
+    signature = sign_detached(by, Typ.SUCCESSION, canonical_bytes(document))
     return {"document": document, "signature": signature}
 
 
@@ -50,12 +50,14 @@ def successions_in(key_set: Mapping[str, object]) -> Sequence[object]:
 
 
 def followed(pinned: PlatformKeys, successions: Iterable[object]) -> PlatformKeys:
-    """The keys pinned and those that they lead to, each by one believed for the same purpose.
+    """The keys pinned and those that they lead to.
+
+    A key is led to by one that is believed for the same purpose, or for the journal.
 
     Args:
         pinned: what is believed.
-        successions: as they were published, oldest first of each purpose; what is not one is
-            passed over.
+        successions: as they were published, each after those that lead to its signer; what is not
+            one is passed over.
     """
     platform, journal = dict(pinned.platform), dict(pinned.journal)
     known = {PlatformPurpose.PLATFORM: platform, PlatformPurpose.JOURNAL: journal}
@@ -76,8 +78,9 @@ def _follow(succession: object, known: Mapping[PlatformPurpose, dict[str, Public
     if not isinstance(jwk, dict) or jwk.keys() - JWK_MEMBERS:
         return
     believed = known[PlatformPurpose(purpose)]
+    signers = {**known[PlatformPurpose.JOURNAL], **believed}
     try:
-        verify_detached(signature, Typ.SUCCESSION, canonical_bytes(document), believed.get)
+        verify_detached(signature, Typ.SUCCESSION, canonical_bytes(document), signers.get)
         key = PublicKey.from_jwk({name: str(value) for name, value in jwk.items()})
     except (InvalidJson, InvalidKey, InvalidSignature):
         return

@@ -12,7 +12,7 @@ from farthing.clients.commits import Commits
 from farthing.protocol.errors import Code
 from tests.clients.settling import shop
 from tests.clients.test_session_desk import OTHER, PDF, events, failed, given
-from tests.patience import patiently
+from tests.patience import PATIENCE_S, patiently
 
 
 async def test_who_goes_away_takes_nobodys_commit_along() -> None:
@@ -20,7 +20,7 @@ async def test_who_goes_away_takes_nobodys_commit_along() -> None:
     go = threading.Event()
 
     def write(rows: Sequence[str]) -> None:
-        assert go.wait(10)
+        assert go.wait(PATIENCE_S)
         written.extend(rows)
 
     commits = Commits(write)

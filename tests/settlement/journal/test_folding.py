@@ -8,6 +8,7 @@ import pytest
 
 from farthing.settlement.journal import folding
 from farthing.settlement.journal.folding import LogFolder
+from tests.patience import PATIENCE_S
 
 ROW = b"x" * 16_384
 ROWS = 400
@@ -106,5 +107,5 @@ def test_a_close_that_meets_a_fold_ends(path: Path) -> None:
             folder.committed(folding._FOLD_BYTES, connection)  # noqa: SLF001  # have it fold
             closer = Thread(target=folder.close, daemon=True)
             closer.start()
-            closer.join(10)
+            closer.join(PATIENCE_S)
             assert not closer.is_alive()

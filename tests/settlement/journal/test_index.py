@@ -16,6 +16,7 @@ from farthing.settlement.journal import index as index_module
 from farthing.settlement.journal.filters import FilterFile
 from farthing.settlement.journal.index import Index
 from farthing.settlement.journal.store import Unreadable
+from tests.patience import PATIENCE_S
 
 
 def key(number: int) -> bytes:
@@ -222,7 +223,7 @@ def test_a_changed_row_is_found_before_it_is_answered_from(damage: str, tmp_path
         index.get(found)
     keeper = index._keeper  # noqa: SLF001
     assert keeper is not None
-    keeper._thread.join(60)  # noqa: SLF001
+    keeper._thread.join(PATIENCE_S)  # noqa: SLF001
     with pytest.raises(Unreadable):
         keeper.take({found: 1_000}, 1_000, "")
     index.close()

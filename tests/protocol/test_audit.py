@@ -163,6 +163,26 @@ def test_a_transfer_that_breaks_the_ledger_is_named(debit: str) -> None:
     assert findings.records == 1
 
 
+@pytest.mark.parametrize("credit", ["b:prepard:USD", "b:USD", "b:prepaid:more:USD"])
+def test_an_account_that_no_chart_has_is_named_and_the_books_can_still_be_added_up(
+    credit: str,
+) -> None:
+    transfer = Transfer(
+        movement=Movement.POST,
+        debit="platform:external_clearing:USD",
+        credit=credit,
+        asset="USD",
+        units=1,
+    )
+
+    findings = verify_journal(chained(record(1), record(2, moved=(transfer,)), record(3)))
+
+    assert findings.fault is not None
+    assert (findings.fault.kind, findings.fault.seq) == (FaultKind.LEDGER, 2)
+    assert credit in findings.fault.why
+    assert findings.imbalances == {}
+
+
 def test_time_never_goes_back() -> None:
     findings = verify_journal(chained(record(1, at_us=5), record(2, at_us=5), record(3, at_us=4)))
 

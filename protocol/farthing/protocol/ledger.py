@@ -193,8 +193,17 @@ def imbalances(accounts: Mapping[str, Account]) -> dict[str, int]:
 def _account(accounts: MutableMapping[str, Account], name: str) -> Account:
     known = accounts.get(name)
     if known is None:
+        _check_name(name)
         known = accounts[name] = Account()
     return known
+
+
+def _check_name(name: str) -> None:
+    try:
+        split_account(name)
+    except ValueError:
+        text = f"not an account of the chart: {name}"
+        raise Broken(text) from None
 
 
 def _check(name: str, account: Account, grace: Mapping[str, int] | None) -> None:

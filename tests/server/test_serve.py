@@ -82,6 +82,16 @@ def test_it_says_where_it_is_and_at_the_first_start_where_the_keys_are(tmp_path:
     assert second == [second[0], first[-1]]
 
 
+def test_what_it_writes_is_its_owners_alone_whoever_made_the_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "market"
+    folder.mkdir(mode=0o755)
+    with served(folder):
+        modes = {path.name: path.stat().st_mode & 0o077 for path in folder.iterdir()}
+
+    assert "journal.sqlite" in modes
+    assert set(modes.values()) == {0}
+
+
 def test_told_to_stop_it_answers_what_it_has_begun_to_read(tmp_path: Path) -> None:
     body = envelope("search_catalog", {"query": "text"})
     head = (

@@ -30,6 +30,9 @@ _SPARE_S: Final = 5
 # What every system takes as the path of a socket, with a front end's number behind it; Linux takes
 # 107 bytes, macOS 103.
 _ADDRESS_BYTES_MAX: Final = 100
+# What nobody but the owner may do with what is written here: the journal is everybody's business,
+# and the folder may be an older one, or not the data folder at all.
+_OTHERS: Final = 0o077
 ENGINE: Final = "engine"
 FRONT_END: Final = "front end"
 
@@ -66,12 +69,14 @@ def serve(settings: Settings, *, ready_file: Path | None = None) -> None:
         with _address(settings) as address:
 
             def engine(ready: Ready) -> int:
+                os.umask(_OTHERS)
                 listener.close()
                 return run_engine(settings, issuer, address, ready=ready)
 
             def front(number: int, ready: Ready) -> int:
                 from farthing.server.front import run_front  # noqa: PLC0415  # as in `_load`
 
+                os.umask(_OTHERS)
                 return run_front(settings, listener, address, number=number, ready=ready)
 
             Supervisor(

@@ -66,7 +66,9 @@ def audited(
     if mark == _DATABASE_MARK:
         if trust:
             raise Unverified("--trust is for a bundle; a database is judged by --keys")
-        return _database(path, _keys_of(settings, SqliteStore(path), keys))
+        own = path.absolute() == settings.database_path.absolute()
+        reports = settings.reports_path if own else path.with_name(settings.reports_path.name)
+        return _database(path, reports, _keys_of(settings, SqliteStore(path), keys))
     if not mark.startswith(_BUNDLE_MARK):
         raise Unverified(f"{path} is no journal: neither a database nor a backup nor a bundle")
     trusted = frozenset(trust)
@@ -132,7 +134,7 @@ def _write(store: SqliteStore, keys: _Keys, form: str, file: IO[bytes]) -> str:
     return f"A bundle of {count} records of {keys.origin}."
 
 
-def _database(path: Path, keys: _Keys) -> tuple[bool, list[str]]:
+def _database(path: Path, reports: Path, keys: _Keys) -> tuple[bool, list[str]]:
     findings = audit_database(
         path,
         origin=keys.origin,
@@ -140,6 +142,7 @@ def _database(path: Path, keys: _Keys) -> tuple[bool, list[str]]:
         quote_keys=keys.quotes,
         tables=TABLES,
         rows=projected,
+        reports=reports,
     )
     lines = [*_journal(findings.journal, keys.origin), *_tables(findings)]
     lines += [f"Fault ({described(fault)})" for fault in findings.faults]

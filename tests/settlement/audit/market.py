@@ -52,7 +52,7 @@ def written(path: Path, records: list[bytes]) -> Path:
     return path
 
 
-def audited(path: Path, rows: RowsOf = projected) -> DatabaseFindings:
+def audited(path: Path, rows: RowsOf = projected, reports: Path | None = None) -> DatabaseFindings:
     return audit_database(
         path,
         origin=ORIGIN,
@@ -60,6 +60,7 @@ def audited(path: Path, rows: RowsOf = projected) -> DatabaseFindings:
         quote_keys=[QUOTE_KEY.public],
         tables=TABLES,
         rows=rows,
+        reports=reports,
     )
 
 

@@ -16,13 +16,14 @@ from farthing.protocol.faults import FaultKind
 from farthing.protocol.records import Record, parse_record
 from farthing.server.engine import projected
 from farthing.settlement.audit.database import DatabaseFindings, audit_database
+from farthing.settlement.audit.read_model import make_anew
 from farthing.settlement.journal.sqlite import SqliteStore
 from farthing.settlement.journal.stepper import Limits, Stepper
 from farthing.settlement.journal.store import Row, Unreadable
 from farthing.settlement.machine import MACHINE
 from tests.construction import Trade
 from tests.papers import signing_key
-from tests.protocol.bundling import traded
+from tests.protocol.bundling import traded, treasured
 from tests.protocol.evidence_market import JOURNAL_KEY, ORIGIN
 from tests.protocol.replay.metered import Metered, events
 from tests.settlement.audit.market import audited, sealed, written
@@ -358,3 +359,53 @@ def test_a_snapshot_of_another_journal_is_found(snapshot: Path, tmp_path: Path) 
     findings = audited(shorter)
 
     assert "another journal" in findings.faults[0].why
+
+
+@pytest.fixture(scope="module")
+def reports(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The read model of the database, as far as a follower has come that is behind."""
+    path = tmp_path_factory.mktemp("market") / "reports.sqlite"
+    make_anew(path, RECORDS[:-2])
+    return path
+
+
+def test_every_column_that_statements_are_read_from_counts(database: Path, reports: Path) -> None:
+    assert audited(database, reports=reports).ok
+    seeded = random.Random(1)
+    with closing(sqlite3.connect(reports)) as connection:
+        columns = {
+            (table, column): (place, value)
+            for table, column, place, value in cells(connection)
+            # With another cursor it is of another journal, which is judged below.
+            if table != "statement_cursor"
+        }
+    unseen = []
+    for table, column in seeded.sample(sorted(columns), 20):
+        place, value = columns[table, column]
+        new = flipped(value, seeded.randrange(2**16), 1 << seeded.randrange(7))
+        with changed(reports, table, column, place, new):
+            findings = audited(database, reports=reports)
+            if findings.ok or f"table {table}" not in findings.faults[0].why:
+                unseen.append((table, column))
+
+    assert {table for table, _ in columns} >= {"statement_line", "statement_account", "listed"}
+    assert not unseen
+
+
+@pytest.mark.parametrize("data", [b"", b"no database"])
+def test_a_read_model_that_cannot_be_read_is_found_or_is_none(
+    database: Path, tmp_path: Path, data: bytes
+) -> None:
+    path = tmp_path / "reports.sqlite"
+    path.write_bytes(data)
+
+    assert audited(database, reports=path).ok == (not data)
+
+
+def test_a_read_model_of_another_journal_is_made_anew_and_no_fault(
+    database: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "reports.sqlite"
+    make_anew(path, treasured())
+
+    assert audited(database, reports=path).ok

@@ -23,6 +23,7 @@ from farthing.protocol.faults import Fault, FaultKind
 from farthing.protocol.keys import PublicKey
 from farthing.protocol.records import Record, entries_in, head_of
 from farthing.protocol.replay.rulebook import Rulebook
+from farthing.settlement.audit.read_model import cursor_of, make_anew, opened_beside
 from farthing.settlement.audit.tables import (
     RawBatch,
     epoch_rows,
@@ -40,6 +41,7 @@ from farthing.settlement.journal.sqlite import SCHEMA_VERSION, SqliteStore
 from farthing.settlement.journal.stepper import RowsOf
 from farthing.settlement.journal.store import Unreadable
 from farthing.settlement.journal.upserts import Upserts
+from farthing.settlement.reports.tables import METADATA
 from farthing.settlement.tables import KEPT_BODY, PERSONAL
 
 __all__ = ["DatabaseFindings", "audit_database"]
@@ -147,6 +149,7 @@ def audit_database(
     quote_keys: Sequence[PublicKey],
     tables: Sequence[Table],
     rows: RowsOf,
+    reports: Path | None = None,
 ) -> DatabaseFindings:
     """Audit a database, which nobody needs to have open and nobody needs to close.
 
@@ -157,11 +160,17 @@ def audit_database(
         quote_keys: the keys it signs quotes with; empty: quotes' signatures are not judged.
         tables: the projection tables that are kept beside the journal.
         rows: the rows that a record makes in them.
+        reports: where its read model would be.
 
     Raises:
         Unreadable: it is no database of this schema, or cannot be read.
     """
-    with TemporaryDirectory(prefix="farthing-audit-") as folder, opened(path) as database:
+    with (
+        TemporaryDirectory(prefix="farthing-audit-") as folder,
+        # Before the journal, so that it goes no further.
+        opened_beside(reports) as followed,
+        opened(path) as database,
+    ):
         damage = integrity_of(database)
         if damage:
             fault = Fault(kind=FaultKind.TABLE, seq=0, why=f"the file is damaged: {damage}")
@@ -181,6 +190,8 @@ def audit_database(
                 for table in tables:
                     faults += _compared(database, scratch, table)
                 faults += _words(database, scratch)
+                if followed is not None:
+                    faults += _read_model(database, followed, Path(folder) / "reports.sqlite")
     faults.sort(key=lambda fault: (fault.seq == 0, fault.seq))
     if journal.fault is not None:
         faults.insert(0, journal.fault)
@@ -215,14 +226,7 @@ def _beside(
     database: sqlite3.Connection, scratch: sqlite3.Connection, one: _Pass
 ) -> Iterator[Fault]:
     """Schema, version, tenure and what opens commitments."""
-    expected, found = schema_of(scratch), schema_of(database)
-    for kind, name in sorted(expected.keys() | found.keys()):
-        if (kind, name) not in found:
-            yield _table(f"the {kind} {name} is missing")
-        elif (kind, name) not in expected:
-            yield _table(f"the {kind} {name} is of no schema that is known here")
-        elif found[kind, name] != expected[kind, name]:
-            yield _table(f"the {kind} {name} is declared otherwise")
+    yield from _declared(database, scratch)
     if versions(database) != [(1, SCHEMA_VERSION)]:
         yield _table(f"table schema_version: it does not say {SCHEMA_VERSION}")
     tenures = epoch_rows(database)
@@ -243,6 +247,42 @@ def _beside(
             yield _table(f"table kept_body, row {body_id!r}: not the body that was answered with")
         elif not isinstance(expires_at_us, int) or expires_at_us <= at_us:
             yield _table(f"table kept_body, row {body_id!r}: it expires before it was given")
+
+
+def _declared(database: sqlite3.Connection, scratch: sqlite3.Connection) -> Iterator[Fault]:
+    expected, found = schema_of(scratch), schema_of(database)
+    for kind, name in sorted(expected.keys() | found.keys()):
+        if (kind, name) not in found:
+            yield _table(f"the {kind} {name} is missing")
+        elif (kind, name) not in expected:
+            yield _table(f"the {kind} {name} is of no schema that is known here")
+        elif found[kind, name] != expected[kind, name]:
+            yield _table(f"the {kind} {name} is declared otherwise")
+
+
+def _read_model(
+    database: sqlite3.Connection, followed: sqlite3.Connection, made: Path
+) -> Iterator[Fault]:
+    """The read model, as far as it goes; what a server makes anew before it reads it is passed by.
+
+    That is one of another version or journal, which its cursor tells.
+    """
+    try:
+        damage = integrity_of(followed)
+        if damage:
+            yield _table(f"the read model is damaged: {damage}")
+            return
+        cursor = cursor_of(followed)
+        goes_to = next((seq for _, _, seq, _ in cursor if isinstance(seq, int)), 0)
+        records = (each for row in raw_batches(database) for each in entries_in(bytes(row[3])))
+        make_anew(made, islice(records, max(goes_to, 0)))
+        with opened(made) as scratch:
+            if cursor == cursor_of(scratch):
+                yield from _declared(followed, scratch)
+                for table in METADATA.sorted_tables:
+                    yield from _compared(followed, scratch, table)
+    except Unreadable as error:
+        yield _table(f"the read model: {error}")
 
 
 def _snapshot(path: Path, keys: Sequence[PublicKey], one: _Pass) -> Iterator[Fault]:

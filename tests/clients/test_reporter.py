@@ -19,7 +19,7 @@ from farthing.protocol.keys import PrivateKey
 from farthing.protocol.times import SECOND_US
 from farthing.protocol.usage import UsageEvent, UsageOutcome
 from tests.clients.settling import MAC_KEY, PAGE_UNITS, Shop, shop
-from tests.patience import patiently
+from tests.patience import patiently, until
 
 PDF = {"pdf": "one|two"}
 ALL = {1: 2 * PAGE_UNITS, 2: 2 * PAGE_UNITS, 3: 2 * PAGE_UNITS}
@@ -274,6 +274,28 @@ async def test_what_settlement_cannot_take_yet_is_reported_again_later(tmp_path:
 
         assert billed(market) == ALL
         assert await market.counter.sessions.rejected(10) == []
+
+
+async def test_a_call_behind_one_that_was_put_back_is_not_lost_to_two_restarts(
+    tmp_path: Path,
+) -> None:
+    async with shop(tmp_path) as market:
+        payer = market.payer()
+        market.settlement.reject = {1: "in_future"}
+        await market.call(payer, PDF)
+        await until(lambda: len(market.settlement.sent) >= 3)
+        market.settlement.reject = {}
+        await market.settled(1)
+        await market.counter.close()
+        await market.open()
+        market.settlement.is_down = True
+        assert isinstance(await market.call(payer, PDF), Sold)
+        await market.crash()
+        market.settlement.is_down = False
+        await market.open()
+        await market.settled(2)
+
+        assert billed(market) == {1: ALL[1], 2: ALL[2]}
 
 
 @pytest.mark.parametrize(

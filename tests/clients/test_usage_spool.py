@@ -55,12 +55,13 @@ def call(seq: int, place: int) -> KeptCall:
 
 @pytest.fixture
 def older(tmp_path: Path) -> Path:
-    """A spool of before: two batches of two calls, one call beyond them, one being worked for."""
+    """A spool of before: two batches of two calls, two calls in none, one being worked for."""
     path = tmp_path / "spool.sqlite"
     with closing(sqlite3.connect(path, isolation_level=None)) as db:
         db.executescript(OLDER)
         db.execute("PRAGMA user_version = 1")
-        for seq, place, batch in ((1, 1, 1), (3, 2, 1), (2, 4, 2), (4, 5, 2), (5, 6, 0), (6, 0, 0)):
+        calls = (1, 1, 1), (3, 2, 1), (2, 4, 2), (4, 5, 2), (7, 5, 0), (5, 6, 0), (6, 0, 0)
+        for seq, place, batch in calls:
             outcome, result = ("succeeded", b"{}") if place else ("", b"")
             db.execute(
                 "INSERT INTO call VALUES"
@@ -82,7 +83,7 @@ def test_a_spool_of_before_goes_on_where_it_was(older: Path) -> None:
 
         assert usage.reported(1) == [call(1, 1), call(3, 2)]
         assert usage.reported(2) == [call(2, 4), call(4, 5)]
-        assert [each.seq for each in usage.unreported(SESSION_ID)] == [5]
+        assert [each.seq for each in usage.unreported(SESSION_ID)] == [7, 5]
         assert usage.unfinished(SESSION_ID) == [call(6, 0)]
         assert [(each.number, each.first, each.place) for each in usage.waiting(SESSION_ID)] == [
             (2, 4, 5)

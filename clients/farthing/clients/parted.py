@@ -141,10 +141,7 @@ class Parted:
 
     def _load(self, session_id: str) -> UsageQueue | None:
         kept = self._spool.session(session_id)
-        if kept is None:
-            return None
-        calls = self._spool.unreported(session_id)
-        return UsageQueue.restore(kept, calls, self._spool.waiting(session_id))
+        return None if kept is None else UsageQueue.restore(kept, self._spool)
 
     async def _let_go(self, queue: UsageQueue, from_us: int = 0) -> None:
         if queue.stopped_by:

@@ -137,31 +137,26 @@ class UsageQueue:
         }
 
     @classmethod
-    def restore(
-        cls, kept: KeptSession, calls: list[KeptCall], waiting: list[KeptBatch]
-    ) -> "UsageQueue":
-        """What is still to be reported of a session, as the spool has it.
-
-        Args:
-            kept: The session.
-            calls: Those that no batch has taken, in the order of their events.
-            waiting: The batches that are not answered.
-        """
+    def restore(cls, kept: KeptSession, spool: UsageSpool) -> "UsageQueue":
+        """What is still to be reported of a session, as the spool has it; it blocks."""
+        calls = spool.unreported(kept.session_id)
         voucher = cast("dict[str, Json]", kept.document["voucher"])
         counts = cast("dict[str, str]", kept.document["counts"])
         # A spool of 0.1.0 has no such member.
         stopped = cast("dict[str, str]", kept.document.get("stopped", _GOES_ON))
+        places = [call.place for call in calls]
         queue = cls(
             kept.session_id,
             kept.ends_at_us,
-            place=max(int(str(kept.document["place"])), *(call.place for call in calls), 0),
+            # An event that is put in another place leaves the session's own row as it was.
+            place=max(int(str(kept.document["place"])), spool.last_place(kept.session_id), *places),
             reported_units=int(counts["spent_units"]) - sum(call.amount_units for call in calls),
             voucher=Signed(
                 str(voucher["token"]), int(str(voucher["seq"])), int(str(voucher["units"]))
             ),
         )
         queue.stop(stopped["by"], int(stopped["until_us"]))
-        queue.waiting.extend(waiting)
+        queue.waiting.extend(spool.waiting(kept.session_id))
         for call in calls:
             queue.add(Metered(call.place, call.event, call.amount_units))
         return queue

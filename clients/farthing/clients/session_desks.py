@@ -270,17 +270,13 @@ class SessionDesks:
             entitlement,
             VoucherDesk.from_document(counts),
             Running(card, position),
-            self._parted.find(kept.session_id) or self._queue(kept),
+            self._parted.find(kept.session_id) or UsageQueue.restore(kept, self._spool),
             allowance,
             mac_key=bytes.fromhex(str(kept.document["mac_key"])),
             tools=self._tools,
         )
         desk.changed_at_us = kept.at_us
         return desk
-
-    def _queue(self, kept: KeptSession) -> UsageQueue:
-        calls = self._spool.unreported(kept.session_id)
-        return UsageQueue.restore(kept, calls, self._spool.waiting(kept.session_id))
 
     async def _position(self, entitlement: Entitlement, card: RateCard) -> Position:
         # Where every unit has one whole price, what came before changes no amount.

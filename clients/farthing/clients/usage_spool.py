@@ -65,13 +65,15 @@ CREATE TEMP TABLE IF NOT EXISTS parked (
 ) STRICT;
 CREATE INDEX IF NOT EXISTS temp.by_due ON parked (due_us);
 """
-# A file of before, whose calls named their batch.
+# A file of before, whose calls named their batch: one that had none could have a place before it.
 _IS_OLDER: Final = "SELECT 1 FROM pragma_table_info('call') WHERE name = 'batch'"
 _SET_ASIDE: Final = """
 BEGIN IMMEDIATE;
 DROP INDEX unreported; DROP INDEX by_batch; DROP INDEX by_rejection; DROP INDEX by_state;
 ALTER TABLE call RENAME TO older_call;
 ALTER TABLE batch RENAME TO older_batch;
+UPDATE older_call SET place = place + (SELECT coalesce(max(place), 0) FROM older_batch
+    WHERE older_batch.session_id = older_call.session_id) WHERE batch = 0 AND place > 0;
 """
 _TAKE_OVER: Final = """
 INSERT INTO call SELECT session_id, seq, args_sha256, at_us, place, outcome, usage, amount_units,
@@ -113,8 +115,8 @@ UNION SELECT session_id, 0 FROM batch WHERE state = ?
 _UNREPORTED: Final = """
 SELECT session_id, seq, args_sha256, at_us, place, outcome, usage, amount_units, spent_units,
     result_sha256, x'' AS result, x'' AS content, x'7b7d' AS refusal, rejected
-FROM call WHERE session_id = :session_id
-    AND place > (SELECT coalesce(max(place), 0) FROM batch WHERE session_id = :session_id)
+FROM call WHERE session_id = ?1
+    AND place > (SELECT coalesce(max(place), 0) FROM batch WHERE session_id = ?1)
 ORDER BY place
 """
 # In this order: a batch goes after its calls, a session after its last call.
@@ -387,6 +389,13 @@ class UsageSpool:
             session_id,
         )
         return [KeptBatch(**dict(row)) for row in rows]
+
+    def last_place(self, session_id: str) -> int:
+        """The highest place of a session that a batch has taken; 0 where none has."""
+        (row,) = self._file.do(
+            "SELECT coalesce(max(place), 0) AS place FROM batch WHERE session_id = ?", session_id
+        )
+        return int(row["place"])
 
     def last_batch(self) -> int:
         """The highest number that a batch has."""

@@ -27,6 +27,8 @@ from farthing.clients.middleware import (
     Priced,
 )
 from farthing.clients.paid import Seller
+from farthing.clients.spool import SpoolInUse
+from farthing.clients.sqlite_file import SqliteFile
 from farthing.protocol.canonical import sha256_hex
 from farthing.protocol.platform_keys import PlatformKeys
 from farthing.protocol.x402 import Presented, payment, read_used
@@ -331,3 +333,25 @@ async def test_the_seller_is_opened_and_closed_with_the_application(tmp_path: Pa
 
         assert (is_open, place.seller.is_open) == (True, False)
         assert sent == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
+
+
+async def test_an_application_whose_seller_cannot_open_says_so_and_does_not_start(
+    tmp_path: Path,
+) -> None:
+    async with site(tmp_path) as place:
+        spool = tmp_path / "spool.sqlite"
+        another = SqliteFile(spool, in_use=AssertionError())
+        sent: list[Any] = []
+
+        async def startup() -> Any:
+            return {"type": "lifespan.startup"}
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        with pytest.raises(SpoolInUse):
+            await place.paid({"type": "lifespan"}, startup, send)
+        another.close()
+
+        text = f"SpoolInUse: {spool} is in use by another process"
+        assert sent == [{"type": "lifespan.startup.failed", "message": text}]

@@ -11,6 +11,7 @@ not there. Source: spec/payments-mcp.md, x402 specification v2 with its HTTP tra
 
 import asyncio
 import inspect
+import sqlite3
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from dataclasses import dataclass
 from functools import partial
@@ -26,7 +27,7 @@ from farthing.clients.metering import Meter
 from farthing.clients.paid import Seller
 from farthing.clients.wares import Cap, Ware
 from farthing.protocol.canonical import InvalidJson, Json, parse_json, sha256_hex
-from farthing.protocol.errors import Code, Refusal, Refused, refuse
+from farthing.protocol.errors import Code, FarthingError, Refusal, Refused, refuse
 from farthing.protocol.messages.http import status_of
 from farthing.protocol.schemas import violation
 from farthing.protocol.shapes import Shape
@@ -58,6 +59,8 @@ _PAYABLE: Final = frozenset({
     Code.UNAUTHENTICATED, Code.PROOF_INVALID, Code.PROOF_EXPIRED, Code.HOLD_EXPIRED,
     Code.SESSION_CLOSED,
 })  # fmt: skip
+# What a spool that cannot be opened, or gone on with, raises.
+_UNOPENED: Final = (FarthingError, OSError, RuntimeError, ValueError, sqlite3.Error)
 _NOT_KEPT: Final = frozenset(
     {"content-length", "connection", "date", "server", "transfer-encoding"}
 )
@@ -194,7 +197,13 @@ class PaymentMiddleware:
         async def started() -> Message:
             message = await receive()
             if message["type"] == "lifespan.startup":
-                await self._seller.open()
+                try:
+                    await self._seller.open()
+                except _UNOPENED as error:
+                    # Unsaid, a server takes it for an application without a lifespan, and serves.
+                    said = f"{type(error).__name__}: {error}"
+                    await send({"type": "lifespan.startup.failed", "message": said})
+                    raise
             return message
 
         try:

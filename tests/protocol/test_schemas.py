@@ -118,7 +118,7 @@ def test_a_violation_names_the_member_and_the_keyword() -> None:
         "$defs": {"page": {"type": "object", "required": ["text"], "additionalProperties": False}},
     }
     instance = {"pages": [{"text": "a"}]}
-    assert violation(schema, {"pages": [{}]}) == Violation(path="pages.0", keyword="required")
+    assert violation(schema, {"pages": [{}]}) == Violation(path="pages.0.text", keyword="required")
     assert violation(schema, instance) == Violation(
         path="pages.0.text", keyword="additionalProperties"
     )

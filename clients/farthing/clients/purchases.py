@@ -8,11 +8,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from farthing.clients.documents import arguments_sha256
-from farthing.protocol.canonical import Json
 from farthing.protocol.errors import Code, NextAction, Refused, refuse
 from farthing.protocol.listing import Listing
 from farthing.protocol.messages.agreements import Agreement, Quote
-from farthing.protocol.schemas import Violation, violation
+from farthing.protocol.schemas import violation
 from farthing.protocol.wire import Money
 
 __all__ = ["check_arguments", "check_total", "is_of_what_is_offered", "newest_in_force"]
@@ -48,11 +47,10 @@ def check_arguments(listing: Listing, arguments: Mapping[str, object]) -> None:
     """
     arguments_sha256(arguments)
     if found := violation(listing.input_schema, arguments):
-        name = _missing(listing.input_schema, arguments, found) or found.path
         raise Refused(
             refuse(
                 Code.INVALID_ARGUMENT,
-                path=f"arguments.{name}" if name else "arguments",
+                path=f"arguments.{found.path}" if found.path else "arguments",
                 required=found.keyword,
                 message="The arguments do not fit the listing's input schema"
                 f" ({found.keyword!r}); nothing was signed or held.",
@@ -79,10 +77,3 @@ def is_of_what_is_offered(agreement: Agreement, quote: Quote) -> bool:
         quote.document.get(name) == getattr(agreement, name)
         for name in ("listing_id", "listing_sha256", "rate_card_sha256", "terms_sha256")
     )
-
-
-def _missing(schema: Mapping[str, Json], arguments: Mapping[str, object], found: Violation) -> str:
-    if found.path or found.keyword != "required":
-        return ""
-    names = schema["required"]
-    return next((str(each) for each in names if each not in arguments), "")  # type: ignore[union-attr] # a checked schema

@@ -229,11 +229,6 @@ def _enum(value: Json, instance: LooseJson) -> bool:
     return isinstance(value, list) and any(_equal(each, instance) for each in value)
 
 
-def _required(value: Json, instance: LooseJson) -> bool:
-    assert isinstance(value, list)
-    return not isinstance(instance, dict) or all(name in instance for name in value)
-
-
 def _sized(kind: type, compare: Callable[[int, int], bool]) -> Callable[[Json, LooseJson], bool]:
     def holds(value: Json, instance: LooseJson) -> bool:
         assert isinstance(value, int)
@@ -267,7 +262,6 @@ _ASSERTIONS: Final[Mapping[str, Callable[[Json, LooseJson], bool]]] = {
     "minLength": _sized(str, lambda count, bound: count >= bound),
     "maxProperties": _sized(dict, lambda count, bound: count <= bound),
     "minProperties": _sized(dict, lambda count, bound: count >= bound),
-    "required": _required,
     "type": _type,
 }
 
@@ -283,6 +277,18 @@ def _ref(
 ) -> Violation | None:
     name = str(schema["$ref"]).removeprefix(_REF_PREFIX)
     return run.run(run.definitions[name], instance, path, depth)
+
+
+def _required(
+    run: _Evaluation, schema: Mapping[str, Json], instance: LooseJson, path: str, depth: int
+) -> Violation | None:
+    del run, depth
+    names = schema["required"]
+    assert isinstance(names, list)
+    for name in names:
+        if isinstance(instance, dict) and name not in instance:
+            return Violation(path=_join(path, str(name)), keyword="required")
+    return None
 
 
 def _properties(
@@ -403,6 +409,7 @@ _APPLICATORS: Final[Mapping[str, _Applicator]] = {
     "oneOf": _one_of,
     "prefixItems": _prefix_items,
     "properties": _properties,
+    "required": _required,
     "uniqueItems": _unique_items,
 }
 

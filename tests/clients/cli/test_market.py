@@ -188,6 +188,12 @@ def test_enrolling_again_is_the_same_organisation(market: Market) -> None:
     assert (again["principal_id"], again["status"]) == (market.operator_id, "active")
 
 
+def test_a_home_that_is_one_kind_of_organisation_does_not_become_the_other(market: Market) -> None:
+    ran = market.at("operator", "enrol", "--kind", "vendor", "--name", "Pages")
+
+    assert (ran.code, market.operator_id in ran.err) == (2, True)
+
+
 def test_a_platform_without_the_trusted_key_is_not_met(market: Market, tmp_path: Path) -> None:
     words = ("enrol", "--kind", "operator", "--name", "x", "--trust", "A" * 43)
 

@@ -98,6 +98,12 @@ def enrol(
     """Enrol an organisation with the home's key, made if there is none; the admin approves it."""
     if session.key_path is not None:
         session.misuse("An organisation enrols with the key of its own home: name it with --home.")
+    profile = session.home.profile()
+    if profile is not None and profile.role not in {"", kind}:
+        session.misuse(
+            f"{session.home.path} is the home of {profile.principal_id}, role {profile.role}: "
+            "name another directory with --home or FARTHING_HOME."
+        )
     registration = _registered(
         session, session.home, trust, lambda newcomer: newcomer.enrol(kind, name)
     )

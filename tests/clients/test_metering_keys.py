@@ -19,6 +19,7 @@ from farthing.protocol.errors import Code, Refused
 from farthing.protocol.evidence import verify
 from farthing.protocol.keys import PrivateKey
 from farthing.protocol.messages.charges import GET_EVIDENCE, GetEvidence
+from farthing.protocol.platform_keys import PlatformKeys
 from farthing.protocol.records import parse_record
 from farthing.server.auditing import audited
 from farthing.server.settings import Settings
@@ -170,6 +171,20 @@ async def test_a_machine_needs_its_metering_key_alone(tmp_path: Path) -> None:
         assert seller.vendor.signer.thumbprint == MACHINE.thumbprint
         assert seller.vendor.vendor_id == market.vendor.vendor_id
         assert not home.key_path.exists()
+
+
+async def test_a_vendors_own_bounds_are_given_beside_its_directory(tmp_path: Path) -> None:
+    home = Home(tmp_path / "machine")
+    keys = PlatformKeys.of(platform=[signing_key("platform").public])
+    url = "http://127.0.0.1:8321"
+    home.save_profile(Profile(url=url, platform_keys=keys.jwks(), principal_id="org_machine"))
+    save_key(home.metering_key_path, MACHINE)
+    environment = {"FARTHING_HOME": str(home.path)}
+
+    seller = Seller.from_env(environment, unsigned_calls_max=0, desks_max=7)
+    await seller.close()
+
+    assert (seller.unsigned_calls_max, seller.desks_max) == (0, 7)
 
 
 async def test_a_metering_key_moves_no_money_back_or_out(tmp_path: Path) -> None:

@@ -76,7 +76,13 @@ class Seller:
         self._opening = asyncio.Lock()
 
     @classmethod
-    def from_home(cls, home: Home) -> "Seller":
+    def from_home(
+        cls,
+        home: Home,
+        *,
+        unsigned_calls_max: int = UNSIGNED_CALLS_MAX,
+        desks_max: int = DESKS_MAX,
+    ) -> "Seller":
         """The seller of a vendor's home directory, with its metering key if there is one.
 
         Raises:
@@ -91,12 +97,21 @@ class Seller:
             platform_keys=keys,
             spool=home.spool_path,
             offer=home.offer,
+            unsigned_calls_max=unsigned_calls_max,
+            desks_max=desks_max,
         )
 
     @classmethod
-    def from_env(cls, environment: Mapping[str, str] = os.environ) -> "Seller":
+    def from_env(
+        cls,
+        environment: Mapping[str, str] = os.environ,
+        *,
+        unsigned_calls_max: int = UNSIGNED_CALLS_MAX,
+        desks_max: int = DESKS_MAX,
+    ) -> "Seller":
         """The seller of the directory that `FARTHING_HOME` names; raises as `from_home`."""
-        return cls.from_home(default_home(environment))
+        home = default_home(environment)
+        return cls.from_home(home, unsigned_calls_max=unsigned_calls_max, desks_max=desks_max)
 
     def offer(self, listing: str | Offer) -> Offer:
         """The offer itself, whether it or its name is given.

@@ -40,12 +40,12 @@ _NEVER_PROVABLE: Final = (
     "that the parties' keys signed the calls: the records keep the proofs' ids, not the proofs",
     "that no key had been revoked when it was used: the engine judges that at every call",
     "that the platform's share is the one it announces: the agreement's record says what it is",
-    "that authority and balance allowed the hold: grants and funding are not in the pack",
+    "that authority and balance allowed the purchase: grants and funding are not in the pack",
     "what was delivered and whether it was any good: the journal holds digests only",
     "who stands behind the ids of the parties: the journal holds no names",
 )
 _POSITION: Final = (
-    "that the hold's rating position was right: earlier charges of the agreement are not in the "
+    "that the charge's rating position was right: earlier charges of the agreement are not in the "
     "pack"
 )
 _SCHEMA: Final = (

@@ -78,7 +78,10 @@ PayoutArgument = Annotated[
     str, typer.Argument(metavar="PAYOUT", help="The payout's id, pay_…", show_default=False)
 ]
 ReferenceOption = Annotated[
-    str, typer.Option(help="What it is booked under outside, such as the wire's number.")
+    str,
+    typer.Option(
+        help="What it is booked under outside, such as the wire's number: letters, digits, _.:-"
+    ),
 ]
 ProcessorOption = Annotated[
     Literal["manual", "stripe"], typer.Option(help="Who moves the money: the treasurer, or Stripe.")

@@ -4,6 +4,7 @@ import random
 import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -409,3 +410,46 @@ def test_a_read_model_of_another_journal_is_made_anew_and_no_fault(
     make_anew(path, treasured())
 
     assert audited(database, reports=path).ok
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    """The log of a raw copy of a database in use; most batches are still in it."""
+    copy = tmp_path / "copy.sqlite"
+    first, *others = sealed(RECORDS)
+    store = SqliteStore(tmp_path / "journal.sqlite", tables=TABLES)
+    store.acquire()
+    store.commit(first)
+    store.close()
+    store = SqliteStore(tmp_path / "journal.sqlite", tables=TABLES)
+    epoch = store.acquire()
+    for batch in others:
+        store.commit(replace(batch, epoch=epoch))
+    for ending in ("", "-wal"):
+        data = (tmp_path / f"journal.sqlite{ending}").read_bytes()
+        copy.with_name(f"{copy.name}{ending}").write_bytes(data)
+    store.close()
+    return copy.with_name(f"{copy.name}-wal")
+
+
+@pytest.mark.parametrize("at", [0, 10, 20, 30, 40, 50, 60, 1000, 20_000])
+def test_a_byte_of_the_log_that_hides_later_batches_is_found(log: Path, at: int) -> None:
+    data = bytearray(log.read_bytes())
+    data[at] ^= 1
+    log.write_bytes(data)
+
+    findings = audited(log.with_name("copy.sqlite"))
+
+    assert not findings.ok
+    assert any("the log beside the file is damaged" in each.why for each in findings.faults)
+
+
+def test_a_log_that_a_power_cut_tore_at_its_end_is_no_fault(log: Path) -> None:
+    assert audited(log.with_name("copy.sqlite")).batches == len(list(sealed(RECORDS)))
+    log.with_name("copy.sqlite-shm").unlink(missing_ok=True)
+    log.write_bytes(log.read_bytes()[:-1])
+
+    findings = audited(log.with_name("copy.sqlite"))
+
+    assert findings.ok
+    assert findings.batches == len(list(sealed(RECORDS))) - 1

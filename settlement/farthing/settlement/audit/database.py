@@ -23,6 +23,7 @@ from farthing.protocol.faults import Fault, FaultKind
 from farthing.protocol.keys import PublicKey
 from farthing.protocol.records import Record, entries_in, head_of
 from farthing.protocol.replay.rulebook import Rulebook
+from farthing.settlement.audit.log import hidden_in_log
 from farthing.settlement.audit.read_model import cursor_of, make_anew, opened_beside
 from farthing.settlement.audit.tables import (
     RawBatch,
@@ -185,6 +186,7 @@ def audit_database(
             connection.commit()
         with opened(made) as scratch:
             faults = [*one.faults, *_beside(database, scratch, one), *_snapshot(path, keys, one)]
+            faults += _log(path)
             # What the journal does not give cannot be compared where the journal is broken.
             if journal.fault is None:
                 for table in tables:
@@ -299,6 +301,12 @@ def _snapshot(path: Path, keys: Sequence[PublicKey], one: _Pass) -> Iterator[Fau
     head = (snapshot.chain.head, snapshot.chain.tree.root().hex())
     if one.heads.get(snapshot.seq) != head:
         yield _table("the snapshot beside the database is of another journal")
+
+
+def _log(path: Path) -> Iterator[Fault]:
+    hidden = hidden_in_log(path)
+    if hidden:
+        yield _table(f"the log beside the file is damaged: it hides {hidden} transactions")
 
 
 def _compared(

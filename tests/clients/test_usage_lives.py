@@ -15,6 +15,7 @@ import pytest
 from farthing.clients.counter import Sold
 from farthing.clients.spooled import read_spool
 from farthing.clients.sqlite_file import SqliteFile
+from farthing.clients.usage_spool import UsageSpool
 from farthing.protocol.errors import Code, Refused, refuse
 from farthing.protocol.keys import PrivateKey
 from farthing.protocol.messages.sessions import UsageReport
@@ -34,6 +35,7 @@ _MEETING = """
 SELECT count(*) FROM batch AS one JOIN batch AS other ON other.session_id = one.session_id
     AND other.number > one.number AND other.first <= one.place
 """
+_LEFT = "SELECT 1 FROM call UNION SELECT 1 FROM batch UNION SELECT 1 FROM session"
 
 
 class Asked(NamedTuple):
@@ -232,3 +234,7 @@ async def test_each_call_is_reported_until_it_is_answered_for_good_and_then_no_m
             name: reason for name, reason in reasons.items() if reason != BILLED
         }
         assert sum(each.ended for each in sessions) == len(ends)
+        usage = UsageSpool(market.file.file)
+        while usage.forget(market.clock.now_us + 1, 7):
+            pass
+        assert market.file.file.do(_LEFT) == []

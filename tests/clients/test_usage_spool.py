@@ -1,13 +1,16 @@
 """What a vendor keeps of sessions: which calls a batch has, and which none has yet."""
 
 import sqlite3
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
 
 from farthing.clients.spool import Spool
-from farthing.clients.usage_spool import KeptCall, UsageSpool
+from farthing.clients.spooled import read_spool
+from farthing.clients.sqlite_file import looked_into
+from farthing.clients.usage_spool import BatchState, KeptBatch, KeptCall, Settled, UsageSpool
 from farthing.protocol.ids import derive_id
 from farthing.protocol.usage import UsageOutcome
 
@@ -53,6 +56,21 @@ def call(seq: int, place: int) -> KeptCall:
     )
 
 
+def batch(number: int) -> KeptBatch:
+    """A batch of the one call in the place of its number."""
+    return KeptBatch(
+        number=number,
+        session_id=SESSION_ID,
+        text="[]",
+        signature="s",
+        voucher="v",
+        key="k",
+        first=number,
+        place=number,
+        at_us=number,
+    )
+
+
 @pytest.fixture
 def older(tmp_path: Path) -> Path:
     """A spool of before: two batches of two calls, two calls in none, one being worked for."""
@@ -92,3 +110,36 @@ def test_a_spool_of_before_goes_on_where_it_was(older: Path) -> None:
         assert usage.due(0, 10) == [SESSION_ID]
         assert usage.last_batch() == 2
         spool.close()
+
+
+def test_looking_into_a_spool_costs_twice_as_much_where_twice_as_much_is_in_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = 0
+
+    def step() -> None:
+        nonlocal steps
+        steps += 1
+
+    @contextmanager
+    def counted(path: Path) -> Iterator[sqlite3.Connection]:
+        with looked_into(path) as db:
+            db.set_progress_handler(step, 100)
+            yield db
+
+    def cost(calls: int) -> int:
+        nonlocal steps
+        spool = Spool(tmp_path / f"{calls}.sqlite")
+        usage, places = UsageSpool(spool.file), range(1, calls + 1)
+        usage.write([call(each, each) for each in places] + [batch(each) for each in places])
+        usage.write([
+            Settled(number=each, state=BatchState.TAKEN, at_us=1) for each in places[:-1]
+        ])  # fmt: skip
+        steps = 0
+        ((spooled,), _) = read_spool(tmp_path / f"{calls}.sqlite", 1)
+        spool.close()
+        assert (spooled.ended, spooled.unsent, spooled.unanswered) == (calls, 0, 1)
+        return steps
+
+    monkeypatch.setattr("farthing.clients.spooled.looked_into", counted)
+    assert cost(800) < 3 * cost(400)

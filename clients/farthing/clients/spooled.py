@@ -16,13 +16,15 @@ from farthing.protocol.usage import BILLED, UsageOutcome
 __all__ = ["Delivered", "NotTaken", "Spooled", "read_delivered", "read_spool"]
 
 _WAITING: Final = BatchState.WAITING.value
+# Batches are answered in their order: from the first one that waits on, all of a session's wait.
 _SESSIONS: Final = """
 SELECT call.session_id, count(*), sum(call.place > coalesce(sent.place, 0)),
-    sum(EXISTS (SELECT 1 FROM batch WHERE state = ? AND batch.session_id = call.session_id
-        AND call.place BETWEEN batch.first AND batch.place)),
+    sum(coalesce(call.place BETWEEN sent.waiting AND sent.place, 0)),
     sum(call.rejected <> ''), sum(call.amount_units)
-FROM call LEFT JOIN (SELECT session_id, max(place) AS place FROM batch GROUP BY session_id) AS sent
-    ON sent.session_id = call.session_id
+FROM call LEFT JOIN (
+    SELECT session_id, max(place) AS place, min(first) FILTER (WHERE state = ?) AS waiting
+    FROM batch GROUP BY session_id
+) AS sent ON sent.session_id = call.session_id
 WHERE call.place > 0 GROUP BY call.session_id ORDER BY min(call.at_us)
 """
 _NOT_TAKEN: Final = """

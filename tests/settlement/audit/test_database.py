@@ -18,6 +18,8 @@ from farthing.protocol.records import Record, parse_record
 from farthing.server.engine import projected
 from farthing.settlement.audit.database import DatabaseFindings, audit_database
 from farthing.settlement.audit.read_model import make_anew
+from farthing.settlement.audit.tables import opened as reading
+from farthing.settlement.audit.tables import words_of
 from farthing.settlement.journal.sqlite import SqliteStore
 from farthing.settlement.journal.stepper import Limits, Stepper
 from farthing.settlement.journal.store import Row, Unreadable
@@ -453,3 +455,20 @@ def test_a_log_that_a_power_cut_tore_at_its_end_is_no_fault(log: Path) -> None:
 
     assert findings.ok
     assert findings.batches == len(list(sealed(RECORDS))) - 1
+
+
+def test_a_text_index_of_many_pages_that_misses_a_word_is_found(tmp_path: Path) -> None:
+    path = tmp_path / "texts.sqlite"
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("CREATE VIRTUAL TABLE texts USING fts5(words)")
+        texts = ((" ".join(f"w{each:05d}" for each in range(at, at + 50)),) for at in range(2000))
+        connection.executemany("INSERT INTO texts VALUES (?)", texts)
+        connection.execute("INSERT INTO texts(texts) VALUES ('optimize')")
+        with reading(path) as database:
+            whole = list(words_of(database, "texts"))
+        last = "(SELECT max(pgno) FROM texts_idx)"
+        moved = f"UPDATE texts_idx SET pgno = pgno - 2 WHERE pgno = {last}"  # noqa: S608
+        assert connection.execute(moved).rowcount == 1
+
+    with reading(path) as database:
+        assert list(words_of(database, "texts")) != whole

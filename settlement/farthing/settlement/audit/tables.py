@@ -49,6 +49,11 @@ _WORDS_TABLE: Final = "CREATE VIRTUAL TABLE temp.{0}_words USING fts5vocab(main,
 _WORDS: Final = (
     'SELECT term, doc, col, "offset" FROM temp.{}_words ORDER BY term, doc, col, "offset"'
 )
+# Each word looked up as a search does, by way of the index's own index: a scan goes without it.
+_FOUND: Final = (
+    "SELECT term, (SELECT count(*) FROM temp.{0}_words AS found WHERE found.term = word.term)"
+    " FROM (SELECT DISTINCT term FROM temp.{0}_words) AS word ORDER BY term"
+)
 # What it ranks by: the lengths of the texts, their sums (row 1), its settings.
 _LENGTHS: Final = "SELECT id, sz FROM {}_docsize ORDER BY id"
 _SUMS: Final = "SELECT block FROM {}_data WHERE id = 1"
@@ -115,7 +120,7 @@ def text_indexes(database: sqlite3.Connection) -> list[str]:
 def words_of(database: sqlite3.Connection, name: str) -> Iterator[tuple[Any, ...]]:
     """All that a full-text index finds and ranks by: word, row, column, place; lengths."""
     yield from _read(database, _WORDS_TABLE.format(name))
-    for sql in (_WORDS, _LENGTHS, _SUMS, _SETTINGS):
+    for sql in (_WORDS, _FOUND, _LENGTHS, _SUMS, _SETTINGS):
         yield from _read(database, sql.format(name))
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from farthing.server.settings import InvalidSetting, Settings, load_settings
+from farthing.server.settings import InvalidSetting, Settings, load_settings, passed_over
 
 TAKEN: dict[str, tuple[str, object]] = {
     "data_dir": ("elsewhere", Path("elsewhere")),
@@ -52,6 +52,14 @@ def test_every_setting_is_read_from_the_environment(name: str) -> None:
     settings = load_settings(environment={f"FARTHING_{name.upper()}": text})
 
     assert settings == replace(Settings(), **{name: value})  # type: ignore[arg-type]
+
+
+def test_a_name_that_looks_like_a_setting_and_is_none_is_told() -> None:
+    ours = {f"FARTHING_{name.upper()}": text for name, (text, _) in TAKEN.items()}
+    known = {**ours, "FARTHING_CONFIG": "x", "FARTHING_HOME": "x", "HOME": "x"}
+
+    assert passed_over(known) == []
+    assert passed_over({**known, "FARTHING_FEE": "1"}) == ["FARTHING_FEE"]
 
 
 def test_every_setting_is_tried() -> None:

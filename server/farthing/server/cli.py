@@ -14,7 +14,7 @@ import typer
 
 from farthing.protocol.base64url import is_sha256
 from farthing.protocol.errors import FarthingError
-from farthing.server.settings import InvalidSetting, Settings, load_settings
+from farthing.server.settings import InvalidSetting, Settings, load_settings, passed_over
 
 __all__ = ["commands"]
 
@@ -92,6 +92,8 @@ def serve(  # noqa: PLR0917  # options, each given by name
             "enrolment": enrolment,
             "workers": workers,
         })  # fmt: skip
+        for name in passed_over():
+            typer.echo(f"farthing: {name} is no setting and is passed over", err=True)
         run(settings, ready_file=ready_file)
 
 

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any, Final, cast
 from urllib.parse import urlsplit
 
-__all__ = ["InvalidSetting", "Settings", "load_settings"]
+__all__ = ["InvalidSetting", "Settings", "load_settings", "passed_over"]
 
 _PREFIX: Final = "FARTHING_"
+_CLIENTS: Final = ("FARTHING_HOME", "FARTHING_KEY", "FARTHING_URL")
 _FILE: Final = f"{_PREFIX}CONFIG"
 _LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
 _SQLITE: Final = "sqlite:///"
@@ -222,6 +223,13 @@ def load_settings(
     values |= {name: value for name, value in (given or {}).items() if value is not None}
     read = {name: _read(name, value) for name, value in values.items()}
     return Settings(**cast("dict[str, Any]", read))
+
+
+def passed_over(environment: Mapping[str, str] | None = None) -> list[str]:
+    """The names of the environment that look like settings and are none of the program's."""
+    environment = os.environ if environment is None else environment
+    known = {_FILE, *_CLIENTS, *(f"{_PREFIX}{field.name.upper()}" for field in fields(Settings))}
+    return sorted(name for name in environment if name.startswith(_PREFIX) and name not in known)
 
 
 def _from_file(path: Path, known: list[str]) -> dict[str, object]:

@@ -4,16 +4,18 @@ import csv
 import io
 import json
 import shutil
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from decimal import Decimal
 from pathlib import Path
 
 import pytest
 
 from farthing.protocol.canonical import sha256_hex
-from farthing.protocol.errors import Broken
+from farthing.protocol.errors import Broken, Unverified
 from farthing.protocol.faults import FaultKind
 from farthing.protocol.ledger import fold
 from farthing.protocol.money import ASSETS
@@ -77,6 +79,26 @@ def test_json_lines_are_the_records_as_they_were_written(database: Path) -> None
     assert entries == RECORDS
     numbers = [json.loads(line_of(entry))["seq"] for entry in entries]
     assert numbers == list(range(1, len(RECORDS) + 1))
+
+
+@pytest.mark.parametrize("first_seq", ["min(first_seq)", "max(first_seq)"])
+def test_books_of_a_journal_that_was_changed_are_not_written(
+    tmp_path: Path, first_seq: str
+) -> None:
+    path = written(tmp_path / "journal.sqlite", RECORDS)
+    chosen = f"SELECT {first_seq}, records FROM journal_batch"  # noqa: S608
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("DROP TRIGGER journal_batch_stays")
+        seq, records = connection.execute(chosen).fetchone()
+        changed = records.replace(b'"at_us":1', b'"at_us":2')
+        connection.execute(
+            "UPDATE journal_batch SET records = ? WHERE first_seq = ?", (changed, seq)
+        )
+        connection.commit()
+
+    assert changed != records
+    with pytest.raises(Unverified):
+        exported(path, Form.CSV)
 
 
 def test_csv_has_a_row_for_each_posting(database: Path) -> None:

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from farthing.protocol.audit import take
+from farthing.protocol.chain import BadRecord, Chain
 from farthing.protocol.ledger import Account
 from farthing.protocol.money import ASSETS
-from farthing.protocol.records import Record, head_of, parse_record
+from farthing.protocol.records import Record
 from farthing.protocol.times import format_time
 from farthing.protocol.views import ids_of
 from farthing.settlement.journal.store import Store
@@ -71,15 +72,19 @@ class Books:
 
 
 def entries(store: Store) -> Iterator[Entry]:
-    """Every record of a journal, in order.
+    """Every record of a journal, in order; books of a journal that was changed are no books.
 
     Raises:
         Unreadable: storage cannot be read.
-        Unverified: what is there is no record.
+        Unverified: a record is none, does not follow the one before, or has not the root that was
+            written with it.
     """
+    chain = Chain()
     for batch in store.batches():
         for data in batch.records:
-            yield Entry(record=parse_record(data)[0], data=data, sha256=head_of(data))
+            yield Entry(record=chain.read(data), data=data, sha256=chain.head)
+        if chain.tree.root().hex() != batch.root_sha256:
+            raise BadRecord(batch.first_seq, "the batch that begins with it has another root")
 
 
 def postings(entry: Entry) -> Iterator[Posting]:

@@ -11,6 +11,7 @@ from farthing.clients.spool import Spool
 from farthing.clients.spooled import read_spool
 from farthing.clients.sqlite_file import looked_into
 from farthing.clients.usage_spool import BatchState, KeptBatch, KeptCall, Settled, UsageSpool
+from farthing.protocol.errors import Unverified
 from farthing.protocol.ids import derive_id
 from farthing.protocol.usage import UsageOutcome
 
@@ -122,8 +123,8 @@ def test_looking_into_a_spool_costs_twice_as_much_where_twice_as_much_is_in_it(
         steps += 1
 
     @contextmanager
-    def counted(path: Path) -> Iterator[sqlite3.Connection]:
-        with looked_into(path) as db:
+    def counted(path: Path, version: int) -> Iterator[sqlite3.Connection]:
+        with looked_into(path, version) as db:
             db.set_progress_handler(step, 100)
             yield db
 
@@ -143,3 +144,28 @@ def test_looking_into_a_spool_costs_twice_as_much_where_twice_as_much_is_in_it(
 
     monkeypatch.setattr("farthing.clients.spooled.looked_into", counted)
     assert cost(800) < 3 * cost(400)
+
+
+def test_a_spool_of_before_is_not_looked_into_and_is_not_called_damaged(older: Path) -> None:
+    with pytest.raises(Unverified, match="of an earlier version: whoever's it is takes it over"):
+        read_spool(older, 10)
+
+    spool = Spool(older)
+    UsageSpool(spool.file)
+    spool.close()
+
+    (session,), _ = read_spool(older, 10)
+    assert (session.ended, session.unsent, session.unanswered) == (6, 2, 2)
+
+
+def test_a_spool_of_a_later_version_is_left_alone(older: Path) -> None:
+    with closing(sqlite3.connect(older, isolation_level=None)) as db:
+        db.execute("PRAGMA user_version = 3")
+    before = older.read_bytes()
+
+    with pytest.raises(ValueError, match="of a later version of this program: 3"):
+        Spool(older)
+    with pytest.raises(Unverified, match="of a later version"):
+        read_spool(older, 10)
+
+    assert older.read_bytes() == before

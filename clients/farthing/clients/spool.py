@@ -14,7 +14,10 @@ from typing import Final, cast
 from farthing.clients.sqlite_file import SqliteFile
 from farthing.protocol.canonical import Json, canonical_bytes, parse_json
 
-__all__ = ["Entry", "Spool", "SpoolInUse", "State"]
+__all__ = ["SPOOL_VERSION", "Entry", "Spool", "SpoolInUse", "State"]
+
+SPOOL_VERSION: Final = 2
+"""That of the file's tables, those of `usage_spool` among them."""
 
 _TABLES: Final = """
 CREATE TABLE IF NOT EXISTS work (
@@ -97,7 +100,7 @@ class Spool:
 
     def __init__(self, path: Path) -> None:
         in_use = SpoolInUse(f"{path} is in use by another process")
-        self.file = SqliteFile(path, in_use=in_use)
+        self.file = SqliteFile(path, in_use=in_use, version=SPOOL_VERSION)
         self.file.make(_TABLES)
         self.file.do(
             "UPDATE work SET state = ? WHERE state = ?",

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, cast
 
+from farthing.clients.spool import SPOOL_VERSION
 from farthing.clients.sqlite_file import looked_into
 from farthing.clients.usage_spool import BatchState
 from farthing.protocol.canonical import parse_json
@@ -94,7 +95,7 @@ def read_spool(path: Path, limit: int) -> tuple[tuple[Spooled, ...], tuple[NotTa
     Raises:
         FileNotFoundError, Unverified: As `looked_into`.
     """
-    with looked_into(path) as db:
+    with looked_into(path, SPOOL_VERSION) as db:
         if not db.execute(_HAS_CALLS).fetchone():
             return (), ()
         sessions = db.execute(_SESSIONS, (_WAITING,)).fetchall()
@@ -134,7 +135,7 @@ def read_delivered(path: Path) -> tuple[Delivered, ...]:
     Raises:
         FileNotFoundError, Unverified: As `looked_into`.
     """
-    with looked_into(path) as db:
+    with looked_into(path, SPOOL_VERSION) as db:
         rows = db.execute(_DELIVERED).fetchall() if db.execute(_HAS_CALLS).fetchone() else []
     return tuple(
         Delivered(

@@ -20,7 +20,7 @@ __all__ = ["SqliteFile", "Value", "looked_into"]
 
 Value = str | int | bytes
 
-_VERSION: Final = 1
+_FIRST: Final = 1
 
 
 class SqliteFile:
@@ -29,12 +29,13 @@ class SqliteFile:
     Args:
         path: Where it lies.
         in_use: Raised where another process has it open.
+        version: That of its tables; who makes them takes over those of an earlier one.
 
     Raises:
-        ValueError: It is of another version of this program.
+        ValueError: It is of a later version of this program.
     """
 
-    def __init__(self, path: Path, *, in_use: Exception) -> None:
+    def __init__(self, path: Path, *, in_use: Exception, version: int = _FIRST) -> None:
         make_directory(path.parent)
         self._guard = threading.Lock()
         self._lock = os.open(path.with_name(f"{path.name}.lock"), os.O_RDWR | os.O_CREAT, FILE_MODE)
@@ -46,12 +47,13 @@ class SqliteFile:
         path.touch(mode=FILE_MODE)
         self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         self._db.row_factory = sqlite3.Row
+        ((found,),) = self.do("PRAGMA user_version")
+        if found > version:
+            self.close()
+            raise ValueError(f"{path} is of a later version of this program: {found}")
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute("PRAGMA synchronous = FULL")
-        (version,) = self._db.execute("PRAGMA user_version").fetchone()
-        if version not in {0, _VERSION}:
-            raise ValueError(f"{path} is of another version of this program: {version}")
-        self._db.execute(f"PRAGMA user_version = {_VERSION}")
+        self._db.execute(f"PRAGMA user_version = {version}")
 
     def make(self, tables: str) -> None:
         """Execute the statements that make tables, where they are missing."""
@@ -79,16 +81,25 @@ class SqliteFile:
 
 
 @contextmanager
-def looked_into(path: Path) -> Iterator[sqlite3.Connection]:
+def looked_into(path: Path, version: int = _FIRST) -> Iterator[sqlite3.Connection]:
     """A file to read from, whoever has it open.
 
     Raises:
         FileNotFoundError: There is none.
-        Unverified: It is of another kind, or damaged.
+        Unverified: It is of another version or kind, or damaged.
     """
     path.stat()
     try:
         with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as db:
+            (found,) = db.execute("PRAGMA user_version").fetchone()
+            if found not in {0, version}:
+                raise Unverified(f"{path} is of {_age(found, version)}")
             yield db
     except sqlite3.DatabaseError as error:
         raise Unverified(f"{path} cannot be read: {error}") from None
+
+
+def _age(found: int, version: int) -> str:
+    if found > version:
+        return "a later version of this program"
+    return "an earlier version: whoever's it is takes it over at the next start"

@@ -2,7 +2,8 @@
 
 SQLite reads its log up to the first frame that does not verify, and says nothing of what follows.
 The writer syncs each transaction before it begins the next, so a power cut leaves at most the last
-one torn: where more of them stand behind such a frame, they were durable, and somebody or something
+one torn, and what is left of one that failed is followed by nothing that sums it up: where several
+that follow each other stand behind such a frame, they were durable, and somebody or something
 changed a byte. Format: https://sqlite.org/fileformat2.html, section 4.
 
 Boundary: reads bytes, also while they are written; locks nothing. Source: spec/audit.md.
@@ -64,17 +65,25 @@ def _hidden(file: BinaryIO, page_bytes: int) -> int:
     sums = _summed(header[:_SUMMED_OF_HEADER], (0, 0), order)
     sound = magic & ~1 == _MAGIC and (said_bytes, *sums) == (page_bytes, sum_1, sum_2)
     begun = sound
-    behind = 0
+    # What the frame before is said to sum up to, and what it does: either may be what changed.
+    before: tuple[Sums, ...] = (sums,)
+    run = longest = 0
     for head, page in _frames(file, page_bytes):
         _, commits, *said, sum_1, sum_2 = _FRAME.unpack(head)
+        stated = sum_1, sum_2
         if not begun:  # a header that does not verify: the frames agree on what it was
             salts, begun = said, True
-        if sound:
-            sums = _summed(head[:_SUMMED_OF_FRAME] + page, sums, order)
-            sound = said == salts and sums == (sum_1, sum_2)
-        if not sound and said == salts and commits:
-            behind += 1
-    return behind if behind > _TORN_MAX else 0
+        if said != salts:  # of an earlier round of the log, or changed
+            sound, before = False, (stated,)
+            continue
+        found = [_summed(head[:_SUMMED_OF_FRAME] + page, each, order) for each in before]
+        follows = stated in found
+        sound = sound and follows
+        if not sound:
+            run = (run if follows else 0) + bool(commits)
+            longest = max(longest, run)
+        before = (stated,) if follows else (stated, found[0])
+    return longest if longest > _TORN_MAX else 0
 
 
 def _frames(file: BinaryIO, page_bytes: int) -> Iterator[tuple[bytes, bytes]]:

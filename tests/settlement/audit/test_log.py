@@ -1,0 +1,97 @@
+"""What a changed byte of SQLite's log hides is told from what a power cut or a fault left."""
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from farthing.settlement.audit.log import hidden_in_log
+
+PAGE_BYTES = 4096
+FRAME_BYTES = 24 + PAGE_BYTES
+HEADER_BYTES = 32
+
+
+def log_of(path: Path) -> Path:
+    return path.with_name(f"{path.name}-wal")
+
+
+def committed(path: Path, rows: int, *, to: Path) -> Path:
+    """One more transaction of so many pages, in a copy of a database that is not closed."""
+    for each, copy in ((path, to), (log_of(path), log_of(to))):
+        copy.write_bytes(each.read_bytes())
+    with closing(sqlite3.connect(to, isolation_level=None)) as db:
+        db.execute("PRAGMA wal_autocheckpoint = 0")
+        db.execute("BEGIN IMMEDIATE")
+        for _ in range(rows):
+            db.execute("INSERT INTO row VALUES (zeroblob(?))", (PAGE_BYTES,))
+        db.execute("COMMIT")
+        data = to.read_bytes(), log_of(to).read_bytes()
+    to.write_bytes(data[0])
+    log_of(to).write_bytes(data[1])
+    return to
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Path:
+    """A database in whose log three transactions stand, of some pages each."""
+    path = tmp_path / "some.sqlite"
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("CREATE TABLE row (data BLOB NOT NULL)")
+        data = path.read_bytes(), log_of(path).read_bytes()
+    path.write_bytes(data[0])
+    log_of(path).write_bytes(data[1])
+    for number in range(3):
+        path = committed(path, 3, to=tmp_path / f"{number}.sqlite")
+    return path
+
+
+def test_a_byte_anywhere_before_the_last_two_transactions_hides_them(database: Path) -> None:
+    log = log_of(database)
+    whole = log.read_bytes()
+    frames = (len(whole) - HEADER_BYTES) // FRAME_BYTES
+    last_two = [
+        place
+        for place in range(frames)
+        if whole[HEADER_BYTES + place * FRAME_BYTES + 4 : HEADER_BYTES + place * FRAME_BYTES + 8]
+        != bytes(4)
+    ][-3]
+    found = []
+    for place in range(last_two + 1):
+        for at in (1, 5, 9, 17, 24, 4000):
+            data = bytearray(whole)
+            data[HEADER_BYTES + place * FRAME_BYTES + at] ^= 1
+            log.write_bytes(data)
+            found.append(hidden_in_log(database) >= 2)
+
+    log.write_bytes(whole)
+    assert all(found)
+    assert hidden_in_log(database) == 0
+
+
+def test_a_transaction_that_a_power_cut_tore_hides_nothing(database: Path) -> None:
+    log = log_of(database)
+    data = bytearray(log.read_bytes())
+    data[-1] ^= 1
+
+    for torn in (data, data[:-FRAME_BYTES], data[:-100]):
+        log.write_bytes(torn)
+        assert hidden_in_log(database) == 0
+
+
+def test_what_commits_that_failed_one_after_the_other_left_hides_nothing(
+    database: Path, tmp_path: Path
+) -> None:
+    logs = [
+        log_of(committed(database, pages, to=tmp_path / f"{pages}.sqlite")).read_bytes()
+        for pages in (1, 4, 9)
+    ]
+    lengths = [len(each) for each in logs]
+    assert lengths == sorted(set(lengths))
+
+    left = logs[0] + logs[1][lengths[0] :] + logs[2][lengths[1] :]
+    log_of(database).write_bytes(left)
+
+    assert hidden_in_log(database) == 0

@@ -8,6 +8,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from farthing.protocol.errors import Code, Refused, refuse
 from farthing.server.followers.history import follow_history, following_history
 from farthing.settlement.engine.commands import Committed
@@ -97,6 +99,20 @@ async def test_it_waits_for_a_file_that_cannot_be_written(tmp_path: Path) -> Non
     await follow_history(Journal(records), path, sleep=mended)  # type: ignore[arg-type]
 
     assert pauses == 3
+    assert reached(path) == (len(records), sides_of(records))
+
+
+@pytest.mark.parametrize("damaged_from", [0, 4096])
+async def test_it_makes_a_damaged_file_anew(tmp_path: Path, damaged_from: int) -> None:
+    records = committed(traded(STEPS))
+    path = tmp_path / "reports.sqlite"
+    some = len(records) // 2
+    await follow_history(Journal(records[:some]), path, sleep=at_once)  # type: ignore[arg-type]
+    whole = path.read_bytes()
+    path.write_bytes(whole[:damaged_from] + b"\xa5" * (len(whole) - damaged_from))
+
+    await follow_history(Journal(records), path, sleep=at_once)  # type: ignore[arg-type]
+
     assert reached(path) == (len(records), sides_of(records))
 
 

@@ -5,6 +5,7 @@ batches, so that its memory does not grow with the market.
 Source: spec/statements.md, spec/metering.md.
 """
 
+import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -51,7 +52,7 @@ from farthing.settlement.reports.tables import (
 )
 from farthing.settlement.reports.usage import fold_usage
 
-__all__ = ["BATCH_MAX", "Followed", "account_of", "counters_of"]
+__all__ = ["BATCH_MAX", "Followed", "account_of", "counters_of", "is_damage"]
 
 # Records of one transaction: enough to share its cost, few enough that the thread that folds them
 # gives the interpreter back soon (measured: 500 kept others waiting for 50 ms, 100 for 10).
@@ -79,7 +80,7 @@ class Followed:
         Rows that another version of this program made are dropped.
 
         Raises:
-            Unreadable: the file cannot be opened.
+            Unreadable: the file cannot be opened; where it is damaged, it is gone now.
         """
         with self._lock:
             assert self._engine is None, "a read model is opened once"
@@ -95,7 +96,7 @@ class Followed:
             try:
                 return _opened(self._engine)
             except SQLAlchemyError as error:
-                raise Unreadable(f"{self.path}: {error}") from error
+                raise self._unreadable(error) from error
 
     def clear(self) -> None:
         """Forget everything: the journal is not the one that was followed."""
@@ -107,7 +108,7 @@ class Followed:
 
         Raises:
             Unreadable: they do not follow what is there, because somebody else writes it too, or
-                the file cannot be written.
+                the file cannot be written; where it is damaged, it is gone now.
         """
         records = [each.record for each in committed]
         try:
@@ -130,7 +131,7 @@ class Followed:
                 listed = fold_listed(records)
                 self._put(connection, [(LISTED, structs.asdict(each)) for each in listed])
         except SQLAlchemyError as error:
-            raise Unreadable(f"{self.path}: {error}") from error
+            raise self._unreadable(error) from error
 
     def close(self) -> None:
         """Close the file."""
@@ -139,6 +140,14 @@ class Followed:
             if self._engine is not None:
                 self._engine.dispose()
                 self._engine = None
+
+    def _unreadable(self, error: SQLAlchemyError) -> Unreadable:
+        """What is to be raised; a damaged file is removed, for it can be made anew."""
+        if is_damage(error):
+            for ending in ("", "-wal", "-shm"):
+                self.path.with_name(f"{self.path.name}{ending}").unlink(missing_ok=True)
+            return Unreadable(f"{self.path} was damaged, and is made anew")
+        return Unreadable(f"{self.path}: {error}")
 
     def _put(self, connection: Connection, rows: Iterable[Row]) -> None:
         for sql, some in self._upserts.statements(rows):
@@ -151,6 +160,12 @@ class Followed:
                 raise Unreadable(f"{self.path} is not open")
             with self._engine.begin() as connection:
                 yield connection
+
+
+def is_damage(error: SQLAlchemyError) -> bool:
+    """Whether a file of SQLite's is damaged, or is none."""
+    code = getattr(getattr(error, "orig", None), "sqlite_errorcode", 0) & 0xFF
+    return code in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 
 
 def account_of(row: sqlalchemy.Row[Any]) -> Account:

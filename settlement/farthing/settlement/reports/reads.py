@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final, cast
 
 from sqlalchemy import URL, Row, Select, func, select, tuple_
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DatabaseError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
@@ -32,7 +32,7 @@ from farthing.settlement.reports.lines import (
     needs_of,
 )
 from farthing.settlement.reports.listed import Listed, fold_listed
-from farthing.settlement.reports.projection import account_of
+from farthing.settlement.reports.projection import account_of, is_damage
 from farthing.settlement.reports.tables import ACCOUNT, CURSOR, ENTRY, LINE, LISTED, VERSION
 from farthing.settlement.reports.usage import Usage, fold_usage
 
@@ -84,7 +84,8 @@ class Reports:
         Where the follower is further behind than a reading may catch up, `as_of_seq` says so.
 
         Raises:
-            Refused: `overloaded` where too many read at once.
+            Refused: `overloaded` where too many read at once; `unavailable` where the file is
+                damaged, until the follower has made it anew.
         """
         until_seq = (await self._engine.ask(FiguresNow())).seq
         try:
@@ -100,6 +101,14 @@ class Reports:
             stored_seq = await self._ours(*await _cursor(connection))
             known = connection if stored_seq else None
             yield await self._viewed(known, stored_seq, until_seq)
+        except DatabaseError as error:
+            if not is_damage(error):
+                raise
+            # What was opened before would stay open, also when the file is another.
+            await connection.invalidate()
+            await self._reading.dispose()
+            text = "What statements are read from is damaged, and is made anew."
+            raise Refused(refuse(Code.UNAVAILABLE, message=text, retry_after_s=1)) from error
         finally:
             await connection.close()
 

@@ -14,7 +14,7 @@ from typing import IO, Any
 
 from tests.patience import PATIENCE_S
 
-__all__ = ["ServerProcess", "free_port"]
+__all__ = ["ServerProcess", "free_port", "not_served"]
 
 READY_PAUSE_S = 0.05
 READY_TRIES = int(PATIENCE_S / READY_PAUSE_S)
@@ -26,6 +26,18 @@ def free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+def not_served(data_dir: Path, *words: str) -> "subprocess.CompletedProcess[str]":
+    """What `farthing serve` says on a data directory on which it must end at once."""
+    command = [sys.executable, "-m", "farthing.clients.cli", "serve", "--port", "0"]
+    return subprocess.run(
+        [*command, "--data-dir", str(data_dir), *words],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
+    )
 
 
 @dataclass(slots=True)

@@ -4,14 +4,14 @@ A whole client takes as much of the two cores as the server that it calls.
 """
 
 import asyncio
-from collections.abc import Awaitable
-from types import TracebackType
-from typing import Any, Self
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import asynccontextmanager
+from typing import Any
 
 import httpx2
 import orjson
 
-__all__ = ["Line", "catching", "request_of"]
+__all__ = ["Line", "catching", "connected", "request_of"]
 
 
 class _Caught(Exception):
@@ -44,23 +44,11 @@ async def request_of(call: Awaitable[Any]) -> bytes:
 
 
 class Line:
-    """One connection that stays open, for one request after the other; use it as a context."""
+    """One connection that stays open, for one request after the other."""
 
-    def __init__(self, port: int) -> None:
-        self._port = port
-
-    async def __aenter__(self) -> Self:
-        self._reader, self._writer = await asyncio.open_connection("127.0.0.1", self._port)
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._writer.close()
-        await self._writer.wait_closed()
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
 
     async def send(self, request: bytes) -> dict[str, Any]:
         """Send a request; gives its answer, JSON under status 200."""
@@ -71,3 +59,14 @@ class Line:
         assert head.startswith(b"http/1.1 200 "), (head, body)
         found: dict[str, Any] = orjson.loads(body)
         return found
+
+
+@asynccontextmanager
+async def connected(port: int) -> AsyncIterator[Line]:
+    """A line to a port of this machine, for the length of a block."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        yield Line(reader, writer)
+    finally:
+        writer.close()
+        await writer.wait_closed()

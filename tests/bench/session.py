@@ -60,7 +60,7 @@ from tests.bench import usage, x402_tool
 from tests.bench.driving import Driven, cpu_us, drive
 from tests.bench.free_door import FreeDoor
 from tests.bench.report import Row
-from tests.bench.sending import Line, catching, request_of
+from tests.bench.sending import Line, catching, connected, request_of
 from tests.papers import card_document, listing_document, signing_key, terms_document
 from tests.processes import ServerProcess, free_port
 from tests.remote import Market, opened
@@ -151,7 +151,9 @@ class _Machine:
         """Make calls one way, until the last one is settled where they are."""
         requests = await _requests(f"http://127.0.0.1:{self.port}/mcp", tool, metas)
         async with AsyncExitStack() as opened_here:
-            lines = [await opened_here.enter_async_context(Line(self.port)) for _ in range(CALLERS)]
+            lines = [
+                await opened_here.enter_async_context(connected(self.port)) for _ in range(CALLERS)
+            ]
             vendors_us, platforms_us = cpu_us(self.vendors), cpu_us(self.platforms)
             began_s = time.perf_counter()
             driven = await _drive(requests, lines)

@@ -28,7 +28,7 @@ from farthing.protocol.usage import UsageEvent, UsageOutcome, batch_bytes
 from farthing.protocol.wire import Money
 from farthing.server.engine import now_us
 from tests.bench.report import Row, percentile
-from tests.bench.sending import Line, catching, request_of
+from tests.bench.sending import catching, connected, request_of
 from tests.processes import ServerProcess, free_port
 from tests.remote import Market, opened
 
@@ -132,7 +132,7 @@ async def _reported(port: int, lanes: list[list[_Batch]], size: int) -> list[Row
 
     async def report(lane: list[_Batch]) -> int:
         taken = 0
-        async with Line(port) as line:
+        async with connected(port) as line:
             for batch in lane:
                 began = time.perf_counter_ns()
                 report = await line.send(batch.request)

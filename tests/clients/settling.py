@@ -16,6 +16,7 @@ from farthing.clients.documents import Offer, arguments_sha256
 from farthing.clients.session_desks import DESKS_MAX
 from farthing.clients.spool import Spool
 from farthing.clients.transport import Connection
+from farthing.clients.usage_spool import KeptBatch
 from farthing.clients.vendors import Vendor
 from farthing.clients.wares import Cap, Ware
 from farthing.protocol import base64url
@@ -58,6 +59,7 @@ __all__ = [
     "Payer",
     "Settlement",
     "Shop",
+    "kept_batch",
     "shop",
 ]
 
@@ -437,3 +439,18 @@ async def shop(
             yield market
         finally:
             await market.counter.close()
+
+
+def kept_batch(session_id: str, number: int, first: int, place: int) -> KeptBatch:
+    """A batch as a spool keeps it, of the events from one place to another."""
+    return KeptBatch(
+        number=number,
+        session_id=session_id,
+        text="[]",
+        signature="s",
+        voucher="v",
+        key="k",
+        first=first,
+        place=place,
+        at_us=number,
+    )

@@ -10,10 +10,11 @@ import pytest
 from farthing.clients.spool import Spool
 from farthing.clients.spooled import read_spool
 from farthing.clients.sqlite_file import looked_into
-from farthing.clients.usage_spool import BatchState, KeptBatch, KeptCall, Settled, UsageSpool
+from farthing.clients.usage_spool import BatchState, KeptCall, Settled, UsageSpool
 from farthing.protocol.errors import Unverified
 from farthing.protocol.ids import derive_id
 from farthing.protocol.usage import UsageOutcome
+from tests.clients.settling import kept_batch
 
 SESSION_ID = derive_id("ses", "one")
 # As the tables were while a call named its batch.
@@ -54,21 +55,6 @@ def call(seq: int, place: int) -> KeptCall:
         place=place,
         outcome=UsageOutcome.SUCCEEDED if place else None,
         result=b"{}" if place else b"",
-    )
-
-
-def batch(number: int) -> KeptBatch:
-    """A batch of the one call in the place of its number."""
-    return KeptBatch(
-        number=number,
-        session_id=SESSION_ID,
-        text="[]",
-        signature="s",
-        voucher="v",
-        key="k",
-        first=number,
-        place=number,
-        at_us=number,
     )
 
 
@@ -132,7 +118,10 @@ def test_looking_into_a_spool_costs_twice_as_much_where_twice_as_much_is_in_it(
         nonlocal steps
         spool = Spool(tmp_path / f"{calls}.sqlite")
         usage, places = UsageSpool(spool.file), range(1, calls + 1)
-        usage.write([call(each, each) for each in places] + [batch(each) for each in places])
+        usage.write(
+            [call(each, each) for each in places]
+            + [kept_batch(SESSION_ID, each, each, each) for each in places]
+        )
         usage.write([
             Settled(number=each, state=BatchState.TAKEN, at_us=1) for each in places[:-1]
         ])  # fmt: skip

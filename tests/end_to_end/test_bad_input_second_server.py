@@ -1,25 +1,18 @@
 """A second server on the same file does not start, says why, and harms nobody."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import httpx2
 
-from tests.patience import PATIENCE_S
-from tests.processes import ServerProcess, free_port
+from tests.processes import ServerProcess, free_port, not_served
 
 
 async def test_a_second_server_on_the_same_file_refuses_to_start(tmp_path: Path) -> None:
     first = ServerProcess(tmp_path, free_port())
     ready = tmp_path / "second.json"
-    command = [sys.executable, "-m", "farthing.clients.cli", "serve"]
-    command += ["--data-dir", str(tmp_path), "--port", "0", "--ready-file", str(ready)]
     try:
         facts = await first.start()
-        second = subprocess.run(  # noqa: ASYNC221  # it ends at once
-            command, capture_output=True, text=True, timeout=PATIENCE_S, check=False
-        )
+        second = not_served(tmp_path, "--ready-file", str(ready))
         async with httpx2.AsyncClient() as http:
             health = await http.get(f"{facts['issuer']}/healthz")
         unharmed = health.status_code == 200

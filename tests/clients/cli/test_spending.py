@@ -9,7 +9,6 @@ from farthing.clients.callbooks import CallBook, Called, CallState
 from farthing.clients.spool import Spool
 from farthing.clients.usage_spool import (
     BatchState,
-    KeptBatch,
     KeptCall,
     KeptSession,
     Rejected,
@@ -20,6 +19,7 @@ from farthing.protocol.canonical import Json
 from farthing.protocol.ids import derive_id
 from farthing.protocol.usage import UsageOutcome
 from tests.clients.cli.running import answer, run
+from tests.clients.settling import kept_batch
 
 SESSION_ID = derive_id("ses", "one")
 
@@ -50,20 +50,6 @@ def kept(seq: int) -> KeptCall:
         amount_units=2_000_000,
         spent_units=seq * 2_000_000,
         result_sha256="b" * 64,
-    )
-
-
-def batch(number: int, first: int, place: int) -> KeptBatch:
-    return KeptBatch(
-        number=number,
-        session_id=SESSION_ID,
-        text="[]",
-        signature="s",
-        voucher="v",
-        key="k",
-        first=first,
-        place=place,
-        at_us=number,
     )
 
 
@@ -99,11 +85,11 @@ def test_what_a_vendor_s_spool_holds_is_shown_while_its_server_runs(tmp_path: Pa
     nothing = run("usage", "--home", home)
     session = KeptSession(session_id=SESSION_ID, payer="p", ends_at_us=9, at_us=1, document={})
     usage.write([session, *map(kept, range(1, 7))])
-    usage.write([batch(1, 1, 2)])
+    usage.write([kept_batch(SESSION_ID, 1, 1, 2)])
     usage.write([
         Settled(number=1, state=BatchState.TAKEN, at_us=2, charge_id="chg_x"),
         Rejected(session_id=SESSION_ID, seq=2, reason="over_cap"),
-        batch(2, 3, 5),
+        kept_batch(SESSION_ID, 2, 3, 5),
     ])  # fmt: skip
 
     ran = run("usage", "--home", home, "--json")
@@ -163,7 +149,7 @@ def test_a_vendor_s_usage_is_in_the_asset_of_each_session(
         session_id=SESSION_ID, payer="p", ends_at_us=9, at_us=1, document=document
     )
     usage.write([session, kept(1)])
-    usage.write([batch(1, 1, 1)])
+    usage.write([kept_batch(SESSION_ID, 1, 1, 1)])
     usage.write([Rejected(session_id=SESSION_ID, seq=1, reason="over_cap")])
 
     told = run("usage", "--home", str(tmp_path)).out

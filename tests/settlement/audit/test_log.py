@@ -1,7 +1,8 @@
 """What a changed byte of SQLite's log hides is told from what a power cut or a fault left."""
 
 import sqlite3
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -17,19 +18,26 @@ def log_of(path: Path) -> Path:
     return path.with_name(f"{path.name}-wal")
 
 
+@contextmanager
+def unfolded(path: Path) -> Iterator[sqlite3.Connection]:
+    """A database whose files stay as they are at the end of a block: a close folds its log."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        db.execute("PRAGMA wal_autocheckpoint = 0")
+        yield db
+        files = {each: each.read_bytes() for each in (path, log_of(path))}
+    for each, data in files.items():
+        each.write_bytes(data)
+
+
 def committed(path: Path, rows: int, *, to: Path) -> Path:
     """One more transaction of so many pages, in a copy of a database that is not closed."""
     for each, copy in ((path, to), (log_of(path), log_of(to))):
         copy.write_bytes(each.read_bytes())
-    with closing(sqlite3.connect(to, isolation_level=None)) as db:
-        db.execute("PRAGMA wal_autocheckpoint = 0")
+    with unfolded(to) as db:
         db.execute("BEGIN IMMEDIATE")
         for _ in range(rows):
             db.execute("INSERT INTO row VALUES (zeroblob(?))", (PAGE_BYTES,))
         db.execute("COMMIT")
-        data = to.read_bytes(), log_of(to).read_bytes()
-    to.write_bytes(data[0])
-    log_of(to).write_bytes(data[1])
     return to
 
 
@@ -37,12 +45,9 @@ def committed(path: Path, rows: int, *, to: Path) -> Path:
 def database(tmp_path: Path) -> Path:
     """A database in whose log three transactions stand, of some pages each."""
     path = tmp_path / "some.sqlite"
-    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+    with unfolded(path) as db:
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("CREATE TABLE row (data BLOB NOT NULL)")
-        data = path.read_bytes(), log_of(path).read_bytes()
-    path.write_bytes(data[0])
-    log_of(path).write_bytes(data[1])
     for number in range(3):
         path = committed(path, 3, to=tmp_path / f"{number}.sqlite")
     return path

@@ -5,18 +5,20 @@ import base64
 import json
 import os
 import re
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import aclosing, contextmanager
 from pathlib import Path
+from threading import Timer
 from typing import Any
 
 from farthing.clients.buyers import Buyer
 from farthing.clients.demo.sample import numbered_pdf
 from farthing.clients.home import Home
 from tests.clients.cli.running import answer, run, serving
+from tests.patience import PATIENCE_S
+from tests.processes import free_port
 
 TOLERANT = {"usage_tolerance_ppm": 1000}
 EXAMPLE_PORT = re.compile(r"\b9000\b")
@@ -129,12 +131,6 @@ def reconciled(
     assert alone.code == 1
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def printed(file: Path, port: int, *more: str) -> Path:
     """What `listings example` prints, in a file, for a port that is free."""
     text = run("listings", "example", *more).out
@@ -168,8 +164,11 @@ def started(server: Path, environment: dict[str, str]) -> Iterator[None]:
     )
     with process:
         assert process.stderr is not None
+        patience = Timer(PATIENCE_S, process.kill)
+        patience.start()
         try:
             said = next((line for line in process.stderr if "running on" in line), "")
+            patience.cancel()
             assert said, "the server did not start"
             yield
         finally:

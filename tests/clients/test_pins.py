@@ -17,6 +17,7 @@ from farthing.protocol.succession import SUCCESSIONS, sign_succession
 from tests.papers import signing_key
 
 OLD, NEW, JOURNAL, STRANGER = (signing_key(each) for each in ("old", "new", "journal", "stranger"))
+HEAD = "market/journal\n"
 SECOND_US = 1_000_000
 
 
@@ -123,18 +124,29 @@ def signed_by(signer: Any) -> Callable[[PublicKey], str]:
 async def test_what_no_pinned_key_of_the_journal_verifies_is_tried_with_their_successors() -> None:
     platform = Platform({"keys": [], SUCCESSIONS: [named(JOURNAL, PlatformPurpose.JOURNAL)]})
 
-    assert await platform.pins().by_journal(signed_by(JOURNAL)) == "proven"
+    assert await platform.pins().by_journal(HEAD, signed_by(JOURNAL)) == "proven"
     assert platform.asked == 0
-    assert await platform.pins().by_journal(signed_by(NEW)) == "proven"
+    assert await platform.pins().by_journal(HEAD, signed_by(NEW)) == "proven"
     with pytest.raises(Unverified, match=JOURNAL.thumbprint):
-        await platform.pins().by_journal(signed_by(STRANGER))
+        await platform.pins().by_journal(HEAD, signed_by(STRANGER))
+
+
+async def test_a_successor_that_was_named_for_another_log_proves_nothing_of_this_one() -> None:
+    platform = Platform({"keys": [], SUCCESSIONS: [named(JOURNAL, PlatformPurpose.JOURNAL)]})
+    pins = platform.pins()
+
+    assert await pins.by_journal(HEAD, signed_by(NEW)) == "proven"
+    with pytest.raises(Unverified, match=JOURNAL.thumbprint):
+        await pins.by_journal("another/journal\n", signed_by(NEW))
 
 
 async def test_nothing_is_proven_where_no_key_of_the_journal_is_pinned() -> None:
     connection = Connection("http://127.0.0.1:1")
 
     with pytest.raises(Unverified, match="no key of the journal"):
-        await Pins(PlatformKeys.of(platform=[OLD.public]), connection).by_journal(signed_by(OLD))
+        await Pins(PlatformKeys.of(platform=[OLD.public]), connection).by_journal(
+            HEAD, signed_by(OLD)
+        )
 
 
 @pytest.mark.parametrize(
@@ -152,7 +164,7 @@ async def test_a_platform_key_and_whom_it_names_prove_nothing(lie: list[Any]) ->
 
     for thief in (OLD, NEW):
         with pytest.raises(Unverified, match=JOURNAL.thumbprint):
-            await pins.by_journal(signed_by(thief))
+            await pins.by_journal(HEAD, signed_by(thief))
 
 
 async def test_a_key_of_the_journal_promises_nothing_and_names_who_does() -> None:

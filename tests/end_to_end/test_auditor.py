@@ -1,6 +1,7 @@
 """An auditor from outside: a real trade, a published key, files, and nothing of the server's."""
 
 import json
+import os
 import shutil
 import stat
 import subprocess
@@ -11,12 +12,12 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from farthing.identity.keyring import Purpose
+from farthing.identity.keyring import Purpose, retire
 from farthing.protocol.canonical import canonical_bytes, sha256_hex
 from farthing.protocol.platform_keys import PURPOSE
 from farthing.protocol.wire import document_of
 from farthing.settlement.journal.sqlite import SqliteStore
-from tests.clients.cli.running import run
+from tests.clients.cli.running import Ran, run
 from tests.serving import Shop, serving
 
 
@@ -129,6 +130,33 @@ def test_a_bundle_is_audited_with_no_database(market: Market) -> None:
     assert f"pinned: the newest head is signed by {market.thumbprint}" in pinned.out
     assert "integrity only" in unpinned.out
     assert "not a trusted key" in stranger.out
+
+
+async def test_who_pinned_a_journal_s_key_that_was_retired_audits_with_the_published_set(
+    market: Market, tmp_path: Path
+) -> None:
+    retire(market.folder / "keys", Purpose.JOURNAL, os.urandom)
+    async with serving(market.folder) as server:
+        await server.organisation("operator", "Operator Three")
+        new = server.service.keyring[Purpose.JOURNAL].thumbprint
+        published = await server.http.get(f"{server.service.issuer}/.well-known/jwks.json")
+        market.keys.write_bytes(published.content)
+    # Who answered may have left out what the old key said, and put in keys of its own.
+    bare = tmp_path / "bare.json"
+    bare.write_text(json.dumps({"keys": published.json()["keys"]}))
+    bundle, data_dir = tmp_path / "bundle", ("--data-dir", str(market.folder))
+    assert run("audit", "export", "--bundle", "--out", str(bundle), *data_dir).code == 0
+
+    def audited(*words: str) -> Ran:
+        return run("audit", "verify", str(bundle), "--trust", market.thumbprint, *words)
+
+    followed = audited("--keys", str(market.keys))
+    unled, alone = audited("--keys", str(bare)), audited()
+
+    assert followed.code == 0, followed
+    assert f"pinned: the newest head is signed by {new}" in followed.out
+    assert (unled.code, alone.code) == (1, 1)
+    assert f"signed by {new}, which is not a trusted key" in unled.out
 
 
 def test_a_damaged_bundle_is_named_by_its_record(market: Market) -> None:

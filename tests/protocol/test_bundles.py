@@ -7,11 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from farthing.protocol.audit import verify_journal
-from farthing.protocol.bundles import verify_bundle
+from farthing.protocol.bundles import bundle_lines, verify_bundle
 from farthing.protocol.evidence import Trust
+from farthing.protocol.keys import PrivateKey
+from farthing.protocol.platform_keys import PlatformPurpose
+from farthing.protocol.succession import sign_succession
 from tests.papers import signing_key
-from tests.protocol.bundling import bundled, traded, treasured, ungraced
-from tests.protocol.evidence_market import JOURNAL_KEY, ORIGIN
+from tests.protocol.bundling import batches, bundled, traded, treasured, ungraced
+from tests.protocol.evidence_market import JOURNAL_KEY, ORIGIN, QUOTE_KEY
 
 RECORDS = traded().trade.room.journal
 LINES = bundled(RECORDS)
@@ -58,6 +61,27 @@ def test_another_key_is_not_trusted(trusted: frozenset[str]) -> None:
     findings = verify_bundle(LINES, trusted)
 
     assert "not a trusted key" in findings.bad
+
+
+def test_a_pinned_key_that_was_retired_leads_to_its_successor_in_this_log_alone() -> None:
+    old = signing_key("old")
+    heads = [*list(batches(RECORDS, old))[:2], *list(batches(RECORDS))[2:]]
+    keys = [JOURNAL_KEY.public, old.public]
+    lines = list(
+        bundle_lines(heads, origin=ORIGIN, journal_keys=keys, quote_keys=[QUOTE_KEY.public])
+    )
+    pinned = frozenset({old.thumbprint})
+
+    def bad(signer: PrivateKey, origin: str) -> str:
+        named = sign_succession(
+            signer, JOURNAL_KEY.public, origin=origin, purpose=PlatformPurpose.JOURNAL
+        )
+        return verify_bundle(lines, pinned, [named]).bad
+
+    assert bad(old, ORIGIN) == ""
+    assert "not a trusted key" in verify_bundle(lines, pinned).bad
+    assert "not a trusted key" in bad(old, "another/journal")
+    assert "not a trusted key" in bad(signing_key("stranger"), ORIGIN)
 
 
 @given(st.integers(0, len(WHOLE) - 1), st.integers(1, 255))

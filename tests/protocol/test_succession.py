@@ -69,6 +69,14 @@ def test_the_journals_key_names_those_for_the_rest_and_so_does_what_comes_after_
     assert followed(pinned(journal=[STRANGER]), chain) == pinned(journal=[STRANGER])
 
 
+def test_what_names_a_key_of_another_log_leads_nowhere_in_this_one() -> None:
+    chain = [named(FIRST, SECOND, JOURNAL), named(SECOND, THIRD)]
+    believed = pinned(journal=[FIRST])
+
+    assert followed(believed, chain, "market/journal") == pinned(THIRD, journal=[FIRST, SECOND])
+    assert followed(believed, chain, "another/journal") == believed
+
+
 def forged(**changes: Any) -> dict[str, Any]:
     succession = named(FIRST, SECOND)
     return succession | {"document": succession["document"] | changes}

@@ -82,7 +82,8 @@ class ChargeParty(Pinning):
         except ValueError as error:
             raise Unverified(f"the evidence makes no pack: {error}") from None
         keys = await self.platform_keys()
-        await keys.by_journal(partial(_check_pack, pack, charge_id))
+        check = partial(_check_pack, pack, charge_id)
+        await keys.by_journal(found.receipts[0].tree_head, check)
         return pack
 
     async def save_evidence(self, charge_id: str, path: Path) -> None:

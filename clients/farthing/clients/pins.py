@@ -6,7 +6,7 @@ every role verifies with them begins here. Source: spec/keys-and-signatures.md#s
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -41,7 +41,8 @@ class Pins:
     """
 
     def __init__(self, pinned: PlatformKeys, connection: Connection) -> None:
-        self._believed = pinned
+        self._pinned = self._believed = pinned
+        self._successions: Sequence[object] = ()
         self._connection = connection
         self._asking = asyncio.Lock()
         self._asked_at_us: int | None = None
@@ -77,20 +78,28 @@ class Pins:
                 key_set = await self._connection.key_set()
             except Unreachable:
                 return
-            self._believed = followed(self._believed, successions_in(key_set))
+            self._successions = successions_in(key_set)
+            self._believed = followed(self._believed, self._successions)
 
-    async def by_journal(self, check: Callable[[PublicKey], T]) -> T:
+    async def by_journal(self, tree_head: str, check: Callable[[PublicKey], T]) -> T:
         """What a check gives with the first of the journal's keys that it holds with.
 
         Args:
+            tree_head: what is checked; a successor that was named for another log is not tried.
             check: raises `Unverified` where it does not hold.
 
         Raises:
             Unverified: it holds with none; for the reason that it gave of the first.
         """
+        origin = tree_head.partition("\n")[0]
         faults: dict[str, Unverified] = {}
-        while untried := [key for kid, key in self.journal.items() if kid not in faults]:
-            for key in untried:
+
+        def untried() -> list[PublicKey]:
+            journal = followed(self._pinned, self._successions, origin).journal
+            return [key for kid, key in journal.items() if kid not in faults]
+
+        while keys := untried():
+            for key in keys:
                 try:
                     return check(key)
                 except Unverified as error:
@@ -160,7 +169,8 @@ class Pinning:
             Unverified: It proves none.
         """
         keys = await self.platform_keys()
-        return (await keys.by_journal(partial(verify_receipt, receipt))).record
+        check = partial(verify_receipt, receipt)
+        return (await keys.by_journal(receipt.tree_head, check)).record
 
 
 def _another(path: Path, role: Role | None) -> str:

@@ -17,8 +17,10 @@ from farthing.protocol.faults import Fault, FaultKind
 from farthing.protocol.keys import InvalidKey, PublicKey
 from farthing.protocol.ledger import Account, AccountKind, apply
 from farthing.protocol.merkle import EMPTY_ROOT, Tree, leaf_hash, read_path, verify_consistency
+from farthing.protocol.platform_keys import PlatformKeys
 from farthing.protocol.records import GENESIS, head_of, line_of, parse_record
 from farthing.protocol.replay.rulebook import Rulebook
+from farthing.protocol.succession import followed
 
 __all__ = [
     "BUNDLE_MARK",
@@ -122,13 +124,19 @@ def bundle_lines(
     yield _line(_end(tree.size, last, tree.root(), accounts))
 
 
-def verify_bundle(lines: Iterable[bytes], trusted: frozenset[str] | None = None) -> BundleFindings:
+def verify_bundle(
+    lines: Iterable[bytes],
+    trusted: frozenset[str] | None = None,
+    successions: Iterable[object] = (),
+) -> BundleFindings:
     """Verify a bundle from its lines alone.
 
     Args:
         lines: with their line feeds, as a file opened in binary gives them.
         trusted: thumbprints of the platform's journal key, learnt elsewhere; None for a check of
             the bundle's integrity only.
+        successions: as the platform publishes them: a trusted key that signed heads of the bundle
+            leads to others.
 
     Returns:
         Findings; whatever is wrong is in `bad`, and nothing is raised.
@@ -144,6 +152,8 @@ def verify_bundle(lines: Iterable[bytes], trusted: frozenset[str] | None = None)
             keys=reader.journal_keys,
             follow=rulebook.follow,
         )
+        if trusted is not None:
+            trusted |= _led_to(reader, trusted, successions)
         return _judged(reader, journal, trusted)
     except Unverified as error:
         return BundleFindings(bad=str(error))
@@ -241,6 +251,14 @@ class _Reader:
         if not line.endswith(b"\n") or len(line) > LINE_BYTES_MAX or line == b"\n":
             raise Unverified(f"line {self.number}: cut off, empty or too long")
         return line[:-1]
+
+
+def _led_to(
+    reader: _Reader, trusted: frozenset[str], successions: Iterable[object]
+) -> frozenset[str]:
+    pinned = [key for key in reader.journal_keys if key.thumbprint in trusted]
+    believed = followed(PlatformKeys.of(journal=pinned), successions, reader.origin)
+    return frozenset(believed.journal)
 
 
 def _judged(

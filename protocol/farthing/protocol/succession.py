@@ -49,7 +49,7 @@ def successions_in(key_set: Mapping[str, object]) -> Sequence[object]:
     return listed if isinstance(listed, list) else ()
 
 
-def followed(pinned: PlatformKeys, successions: Iterable[object]) -> PlatformKeys:
+def followed(pinned: PlatformKeys, successions: Iterable[object], origin: str = "") -> PlatformKeys:
     """The keys pinned and those that they lead to.
 
     A key is led to by one that is believed for the same purpose, or for the journal.
@@ -58,15 +58,19 @@ def followed(pinned: PlatformKeys, successions: Iterable[object]) -> PlatformKey
         pinned: what is believed.
         successions: as they were published, each after those that lead to its signer; what is not
             one is passed over.
+        origin: the log whose keys are asked for: what names another is passed over. Empty where
+            it is not known.
     """
     platform, journal = dict(pinned.platform), dict(pinned.journal)
     known = {PlatformPurpose.PLATFORM: platform, PlatformPurpose.JOURNAL: journal}
     for each, _ in zip(successions, range(SUCCESSIONS_MAX), strict=False):
-        _follow(each, known)
+        _follow(each, known, origin)
     return PlatformKeys(platform=platform, journal=journal)
 
 
-def _follow(succession: object, known: Mapping[PlatformPurpose, dict[str, PublicKey]]) -> None:
+def _follow(
+    succession: object, known: Mapping[PlatformPurpose, dict[str, PublicKey]], origin: str
+) -> None:
     if not isinstance(succession, dict):
         return
     document, signature = succession.get("document"), succession.get("signature")
@@ -74,6 +78,8 @@ def _follow(succession: object, known: Mapping[PlatformPurpose, dict[str, Public
         return
     purpose, jwk = document.get("purpose"), document.get("key")
     if document.get("schema") != _SCHEMA or not isinstance(purpose, str) or purpose not in known:
+        return
+    if origin and document.get("origin") != origin:
         return
     if not isinstance(jwk, dict) or jwk.keys() - JWK_MEMBERS:
         return

@@ -22,6 +22,7 @@ from farthing.protocol.errors import Unverified
 from farthing.protocol.faults import FaultKind
 from farthing.protocol.keys import PublicKey
 from farthing.protocol.platform_keys import PlatformKeys
+from farthing.protocol.succession import successions_in
 from farthing.server.engine import projected
 from farthing.server.settings import Settings
 from farthing.settlement.audit.database import DatabaseFindings, audit_database
@@ -56,7 +57,8 @@ def audited(
         settings: whose keys folder to use for a database where no key set is given.
         path: a database, a backup or a bundle.
         keys: a key set as the platform publishes it.
-        trust: thumbprints of the journal's key, for a bundle.
+        trust: thumbprints of the journal's key, for a bundle; of the key set then count the keys
+            that these lead to.
 
     Raises:
         FarthingError, OSError: something cannot be read.
@@ -72,10 +74,13 @@ def audited(
     if not mark.startswith(_BUNDLE_MARK):
         raise Unverified(f"{path} is no journal: neither a database nor a backup nor a bundle")
     trusted = frozenset(trust)
+    successions: Sequence[object] = ()
     if keys is not None:
-        trusted |= _key_set(keys).journal.keys()
+        published, successions = _key_set(keys)
+        # Beside a pin a set is nobody's word: it only leads on from what is pinned.
+        trusted = trusted or frozenset(published.journal)
     with path.open("rb") as file:
-        return _bundle(verify_bundle(file, trusted or None))
+        return _bundle(verify_bundle(file, trusted or None, successions))
 
 
 def exported(
@@ -182,7 +187,7 @@ def _keys_of(settings: Settings, store: SqliteStore, keys: Path | None) -> _Keys
     if keys is not None:
         # The first line of a signed note is its log's name; the signature covers it. Of the first
         # note: where that was changed, the first record is where nothing is proven any more.
-        published = _key_set(keys)
+        published, _ = _key_set(keys)
         return _Keys(
             origin=first.note.partition("\n")[0],
             journal=tuple(published.journal.values()),
@@ -200,12 +205,14 @@ def _own(keyring: Keyring, purpose: Purpose) -> tuple[PublicKey, ...]:
     return (keyring.public(purpose), *keyring.retired[purpose])
 
 
-def _key_set(path: Path) -> PlatformKeys:
+def _key_set(path: Path) -> tuple[PlatformKeys, Sequence[object]]:
+    """The keys that a published set holds, and what is said there of their successors."""
     try:
-        keys = PlatformKeys.read(orjson.loads(path.read_bytes())["keys"])
+        published = orjson.loads(path.read_bytes())
+        keys = PlatformKeys.read(published["keys"])
     except (orjson.JSONDecodeError, LookupError, TypeError) as error:
         raise Unverified(f"{path} is no key set: {error}") from None
     # Without a key for them quotes would pass unjudged.
     if not (keys.platform and keys.journal):
         raise Unverified(f"{path} is no key set of a platform: not one key for each purpose")
-    return keys
+    return keys, successions_in(published)

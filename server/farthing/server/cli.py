@@ -185,7 +185,8 @@ def verify(
         list[str] | None,
         typer.Option(
             metavar="THUMBPRINT",
-            help="For a bundle: the journal's key as you learnt it elsewhere; repeat for more.",
+            help="For a bundle: the journal's key as you learnt it elsewhere, with --keys those"
+            " that it leads to as well; repeat for more.",
             callback=_thumbprints,
         ),
     ] = None,

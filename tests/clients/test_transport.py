@@ -1,5 +1,6 @@
 """A call is typed, forward-compatible, and repeated only where repeating does no harm."""
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -107,6 +108,21 @@ async def test_a_refusal_of_a_kind_that_nobody_knows_yet_is_still_one() -> None:
         await Platform(*[refused("from_the_future")] * 4).connection.call(GET_BALANCE, GetBalance())
 
     assert error.value.refusal.message == "m"
+
+
+async def test_a_log_that_names_every_request_is_told_no_voucher(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    platform = Platform({})
+    usage = {"session_id": "s", "batch": "[]", "signature": "t", "voucher": "v-o-u"}
+
+    await platform.connection.send_raw("report_usage", usage, repeatable=False)
+
+    (request,) = platform.requests
+    assert request.url.params["voucher"] == "v-o-u"
+    assert f"POST {PLATFORM}{request.url.path} " in caplog.text
+    assert "v-o-u" not in caplog.text
 
 
 async def test_a_lost_call_is_repeated_with_its_key_and_a_new_proof() -> None:

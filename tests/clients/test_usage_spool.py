@@ -6,11 +6,18 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from farthing.clients.spool import Spool
 from farthing.clients.spooled import read_spool
 from farthing.clients.sqlite_file import looked_into
-from farthing.clients.usage_spool import BatchState, KeptCall, Settled, UsageSpool
+from farthing.clients.usage_spool import (
+    BatchState,
+    KeptCall,
+    KeptSession,
+    Settled,
+    UsageSpool,
+)
 from farthing.protocol.errors import Unverified
 from farthing.protocol.ids import derive_id
 from farthing.protocol.usage import UsageOutcome
@@ -133,6 +140,41 @@ def test_looking_into_a_spool_costs_twice_as_much_where_twice_as_much_is_in_it(
 
     monkeypatch.setattr("farthing.clients.spooled.looked_into", counted)
     assert cost(800) < 3 * cost(400)
+
+
+def test_forgetting_costs_what_is_forgotten_however_much_is_kept(tmp_path: Path) -> None:
+    steps = 0
+
+    def step() -> None:
+        nonlocal steps
+        steps += 1
+
+    def cost(kept: int) -> int:
+        nonlocal steps
+        spool = Spool(tmp_path / f"{kept}.sqlite")
+        usage, old = UsageSpool(spool.file), 5
+        numbered = {each: derive_id("ses", str(each)) for each in range(1, old + kept + 1)}
+        for number, session_id in numbered.items():
+            spool.begin(str(number), "", agreement_id="", payer="", deadline_us=1, now_us=number)
+            spool.drop(str(number), {}, number)
+            usage.write(
+                [
+                    KeptSession(
+                        session_id=session_id, payer="", ends_at_us=number, at_us=1, document={}
+                    ),
+                    replace(call(1, 1), session_id=session_id),
+                    kept_batch(session_id, number, 1, 1),
+                    Settled(number=number, state=BatchState.TAKEN, at_us=number),
+                ]
+            )
+        steps = 0
+        spool.file._db.set_progress_handler(step, 1)  # noqa: SLF001 - what it costs
+        forgotten = sum(usage.forget(old + 1, 100) for _ in range(3)) + spool.forget(old + 1, 100)
+        spool.close()
+        assert forgotten == 4 * old
+        return steps
+
+    assert cost(160) < 1.1 * cost(20)
 
 
 def test_a_spool_of_before_is_not_looked_into_and_is_not_called_damaged(older: Path) -> None:

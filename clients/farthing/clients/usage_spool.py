@@ -40,6 +40,7 @@ CREATE TABLE IF NOT EXISTS session (
     at_us INTEGER NOT NULL, document BLOB NOT NULL
 ) STRICT;
 CREATE INDEX IF NOT EXISTS by_payer ON session (payer, at_us);
+CREATE INDEX IF NOT EXISTS by_end ON session (ends_at_us);
 CREATE TABLE IF NOT EXISTS call (
     session_id TEXT NOT NULL, seq INTEGER NOT NULL, args_sha256 TEXT NOT NULL,
     at_us INTEGER NOT NULL, place INTEGER NOT NULL, outcome TEXT NOT NULL, usage BLOB NOT NULL,
@@ -60,6 +61,8 @@ CREATE TABLE IF NOT EXISTS batch (
 ) STRICT;
 CREATE INDEX IF NOT EXISTS by_state ON batch (state, session_id, number);
 CREATE INDEX IF NOT EXISTS by_session ON batch (session_id, place);
+CREATE INDEX IF NOT EXISTS settled ON batch (at_us, session_id, first, place, state)
+    WHERE state <> 'waiting';
 CREATE TEMP TABLE IF NOT EXISTS parked (
     session_id TEXT PRIMARY KEY, due_us INTEGER NOT NULL
 ) STRICT;
@@ -84,7 +87,11 @@ INSERT INTO batch SELECT number, session_id, text, signature, voucher, key,
 DROP TABLE older_call; DROP TABLE older_batch;
 COMMIT;
 """
-_PUT_SESSION: Final = "INSERT OR REPLACE INTO session VALUES (?, ?, ?, ?, ?)"
+# Whose a session is and when it ends stays, and with it two of three entries in indexes.
+_PUT_SESSION: Final = """
+INSERT INTO session VALUES (?, ?, ?, ?, ?)
+    ON CONFLICT (session_id) DO UPDATE SET at_us = excluded.at_us, document = excluded.document
+"""
 # A call that is put again has ended: no batch has taken it before.
 _PUT_CALL: Final = "INSERT OR REPLACE INTO call VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, '')"
 _PUT_BATCH: Final = (
@@ -119,12 +126,13 @@ FROM call WHERE session_id = ?1
     AND place > (SELECT coalesce(max(place), 0) FROM batch WHERE session_id = ?1)
 ORDER BY place
 """
-# In this order: a batch goes after its calls, a session after its last call.
+# In this order: a batch goes after its calls, a session after its last call. Those settled first go
+# first, so what is looked at is what goes.
 _FORGET_CALLS: Final = """
 DELETE FROM call WHERE (session_id, seq) IN (
-    SELECT call.session_id, call.seq FROM batch JOIN call ON call.session_id = batch.session_id
-        AND call.place BETWEEN batch.first AND batch.place
-    WHERE batch.state <> ? AND batch.at_us < ? LIMIT ?)
+    SELECT call.session_id, call.seq FROM batch CROSS JOIN call
+        ON call.session_id = batch.session_id AND call.place BETWEEN batch.first AND batch.place
+    WHERE batch.state <> 'waiting' AND batch.at_us < ? ORDER BY batch.at_us LIMIT ?)
 RETURNING 1
 """
 _FORGET_UNFINISHED: Final = """
@@ -134,10 +142,11 @@ RETURNING 1
 """
 _FORGET_BATCHES: Final = """
 DELETE FROM batch WHERE number IN (
-    SELECT number FROM batch WHERE state <> ? AND at_us < ? AND NOT EXISTS
-        (SELECT 1 FROM call WHERE call.session_id = batch.session_id
-            AND call.place BETWEEN batch.first AND batch.place)
-    LIMIT ?)
+    SELECT number FROM
+        (SELECT number, session_id, first, place FROM batch
+            WHERE state <> 'waiting' AND at_us < ? ORDER BY at_us LIMIT ?) AS oldest
+    WHERE NOT EXISTS (SELECT 1 FROM call WHERE call.session_id = oldest.session_id
+        AND call.place BETWEEN oldest.first AND oldest.place))
 RETURNING 1
 """
 _FORGET_SESSIONS: Final = """
@@ -419,14 +428,13 @@ class UsageSpool:
         Returns:
             How many rows are forgotten; 0 where nothing is left to forget.
         """
-        waiting = BatchState.WAITING.value
         forgotten = (
-            self._file.do(_FORGET_CALLS, waiting, before_us, limit),
+            self._file.do(_FORGET_CALLS, before_us, limit),
             self._file.do(_FORGET_UNFINISHED, before_us, limit),
-            self._file.do(_FORGET_BATCHES, waiting, before_us, limit),
-            self._file.do(_FORGET_SESSIONS, before_us, limit),
+            self._file.do(_FORGET_BATCHES, before_us, limit),
         )
-        return sum(map(len, forgotten))
+        # Sessions last, or each step would look again at all whose calls are still to go.
+        return sum(map(len, forgotten)) or len(self._file.do(_FORGET_SESSIONS, before_us, limit))
 
 
 def _session_values(row: KeptSession) -> tuple[Value, ...]:

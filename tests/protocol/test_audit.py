@@ -111,6 +111,19 @@ def test_what_is_wrong_is_named(case: dict[str, Any]) -> None:
     assert {"kind": findings.fault.kind.value, "seq": findings.fault.seq} == case["fault"]
 
 
+def test_what_does_not_follow_is_told_with_the_hash_expected_and_the_one_found() -> None:
+    changed = RECORDS[2].replace(b'"operation":"', b'"operation":"x')
+
+    fault = verify_journal([*RECORDS[:2], changed, *RECORDS[3:]]).fault
+
+    assert fault is not None
+    assert fault.seq == 3
+    assert fault.why == (
+        f"record 4 gives the hash of the one before as {sha256_hex(RECORDS[2])}, "
+        f"which is {sha256_hex(changed)}: one of the two was changed"
+    )
+
+
 @given(st.data())
 def test_any_flipped_byte_is_found(data: st.DataObject) -> None:
     seq = data.draw(st.integers(1, len(RECORDS)))

@@ -86,7 +86,9 @@ class Chain:
         if record.seq != seq:
             raise BadRecord(seq, f"record {record.seq} stands in its place")
         if prev != self.head:
-            raise BadRecord(seq, f"does not follow record {seq - 1}")
+            # Who looks further may find the fault in the one before: the text is true of either.
+            found = f"record {seq} gives the hash of the one before as {prev}"
+            raise BadRecord(seq, f"{found}, which is {self.head}: one of the two was changed")
         if record.at_us < self.at_us:
             raise BadRecord(seq, "is earlier than the record before it")
         self.add(data)

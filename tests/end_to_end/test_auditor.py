@@ -3,9 +3,11 @@
 import json
 import os
 import shutil
+import sqlite3
 import stat
 import subprocess
 import sys
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +17,7 @@ import pytest_asyncio
 from farthing.identity.keyring import Purpose, retire
 from farthing.protocol.canonical import canonical_bytes, sha256_hex
 from farthing.protocol.platform_keys import PURPOSE
+from farthing.protocol.records import entries_in
 from farthing.protocol.wire import document_of
 from farthing.settlement.journal.sqlite import SqliteStore
 from tests.clients.cli.running import Ran, run
@@ -213,6 +216,49 @@ def test_nothing_is_left_of_an_export_that_failed(
     assert ran.code == 1
     assert "farthing[export]" in ran.err
     assert not out.exists()
+
+
+@pytest.mark.parametrize("form", [["--bundle"], ["--format", "jsonl"], ["--format", "beancount"]])
+def test_a_changed_record_is_exported_in_no_form_and_is_named(
+    market: Market, form: list[str]
+) -> None:
+    old = b'"operation":"fund_account"'
+    first_seq, records = damaged(market, "records", old, old.replace(b"account", b"accounts"))
+    place = next(at for at, each in enumerate(entries_in(records)) if old in each)
+
+    ran, out = refused_export(market, *form)
+
+    assert (ran.code, out.exists()) == (1, False)
+    assert f"not exported: record at record {first_seq + place}: " in ran.err
+
+
+def test_a_journal_whose_signed_head_was_changed_is_made_no_bundle(market: Market) -> None:
+    first_seq, _ = damaged(market, "note", b"/journal\n9\n", b"/journal\n8\n")
+
+    ran, out = refused_export(market, "--bundle")
+
+    assert (ran.code, out.exists()) == (1, False)
+    assert f"not exported: head at record {first_seq}: " in ran.err
+
+
+def damaged(market: Market, column: str, old: bytes, new: bytes) -> tuple[int, bytes]:
+    """Change a value of the first batch that has these bytes in it; its first record, and it."""
+    with closing(sqlite3.connect(market.database)) as database, database:
+        database.execute("DROP TRIGGER journal_batch_stays")
+        rows = database.execute(f"SELECT first_seq, CAST({column} AS BLOB) FROM journal_batch")  # noqa: S608
+        first_seq, value = next(row for row in rows.fetchall() if old in row[1])
+        changed = value.replace(old, new, 1)
+        database.execute(
+            f"UPDATE journal_batch SET {column} = ? WHERE first_seq = ?",  # noqa: S608
+            (changed if column == "records" else changed.decode(), first_seq),
+        )
+    return first_seq, value
+
+
+def refused_export(market: Market, *form: str) -> tuple[Ran, Path]:
+    out = market.folder.parent / "export"
+    own = ("--data-dir", str(market.folder))
+    return run("audit", "export", market.database, "--out", str(out), *form, *own), out
 
 
 def test_where_there_is_no_database_the_command_asks_for_its_folder(tmp_path: Path) -> None:

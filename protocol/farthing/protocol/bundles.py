@@ -11,14 +11,14 @@ from typing import Final, cast
 
 from farthing.protocol.audit import AuditFindings, head_signer, verify_head, verify_journal
 from farthing.protocol.canonical import Json, canonical_bytes, sha256_hex
+from farthing.protocol.chain import Chain
 from farthing.protocol.errors import Unverified
 from farthing.protocol.evidence import Trust, read_object
 from farthing.protocol.faults import Fault, FaultKind
 from farthing.protocol.keys import InvalidKey, PublicKey
 from farthing.protocol.ledger import Account, AccountKind, apply
-from farthing.protocol.merkle import EMPTY_ROOT, Tree, leaf_hash, read_path, verify_consistency
+from farthing.protocol.merkle import EMPTY_ROOT, read_path, verify_consistency
 from farthing.protocol.platform_keys import PlatformKeys
-from farthing.protocol.records import GENESIS, head_of, line_of, parse_record
 from farthing.protocol.replay.rulebook import Rulebook
 from farthing.protocol.succession import followed
 
@@ -99,29 +99,36 @@ def bundle_lines(
     journal_keys: Sequence[PublicKey],
     quote_keys: Sequence[PublicKey],
 ) -> Iterator[bytes]:
-    """The lines of the bundle of a journal, each with its line feed. Nothing is verified by it.
+    """The lines of the bundle of a journal, each with its line feed.
+
+    Records that were changed make none; what the rules say of them is the auditor's.
 
     Args:
         batches: the records of each batch, in order, with the signed head over all so far.
         origin: the log that the heads name.
         journal_keys: the keys that heads are and were signed with.
         quote_keys: the keys that quotes are and were signed with.
+
+    Raises:
+        Unverified: a record does not follow the one before, or the head over it is another's.
+        Broken: as `ledger.apply`.
     """
     yield _line(_header(origin, journal_keys, quote_keys))
-    tree, covered, last = Tree(), 0, GENESIS
+    chain, covered = Chain(), 0
     accounts: dict[str, Account] = {}
     for records, note in batches:
         for data in records:
-            for transfer in parse_record(data)[0].moved:
+            for transfer in chain.read(data).moved:
                 # Without a word on grace: whether an account may be overdrawn is the auditor's.
                 apply(accounts, transfer, None)
-            tree.append(leaf_hash(line_of(data)))
-            last = head_of(data)
             yield data + b"\n"
-        path = tree.consistency(covered, tree.size)
-        covered = tree.size
+        head = verify_head(note, origin, journal_keys)
+        if (head.size, head.root) != (chain.seq, chain.tree.root()):
+            raise Unverified(f"the signed head of {head.size} records is not of these {chain.seq}")
+        path = chain.tree.consistency(covered, chain.seq)
+        covered = chain.seq
         yield _line({"head": note, "proof": [node.hex() for node in path]})
-    yield _line(_end(tree.size, last, tree.root(), accounts))
+    yield _line(_end(chain.seq, chain.head, chain.tree.root(), accounts))
 
 
 def verify_bundle(

@@ -16,9 +16,9 @@ import orjson
 
 from farthing.catalog.tables import TABLES
 from farthing.identity.keyring import Keyring, Purpose, open_keyring
-from farthing.protocol.audit import AuditFindings
+from farthing.protocol.audit import AuditFindings, verify_journal
 from farthing.protocol.bundles import BundleFindings, bundle_lines, described, verify_bundle
-from farthing.protocol.errors import Unverified
+from farthing.protocol.errors import Broken, Unverified
 from farthing.protocol.faults import FaultKind
 from farthing.protocol.keys import PublicKey
 from farthing.protocol.platform_keys import PlatformKeys
@@ -96,14 +96,18 @@ def exported(
         keys: a key set as the platform publishes it.
 
     Raises:
-        FarthingError, OSError: something cannot be read or written; nothing is left at `out`.
+        Unverified: the journal was changed; the text names the first bad record.
+        FarthingError, OSError: something cannot be read or written. Nothing is left at `out`.
     """
     store = SqliteStore(database)
     known = _keys_of(settings, store, keys)
     with open(out, "xb", opener=_owners) as file, ExitStack() as undo:
         # What is not whole must not be taken for an export.
         undo.callback(out.unlink)
-        said = _write(store, known, form, file)
+        try:
+            said = _write(store, known, form, file)
+        except (Unverified, Broken) as error:
+            raise Unverified(f"not exported: {_first_bad(store, known) or error}") from error
         file.flush()
         os.fsync(file.fileno())
         undo.pop_all()
@@ -137,6 +141,14 @@ def _write(store: SqliteStore, keys: _Keys, form: str, file: IO[bytes]) -> str:
     )
     file.writelines(lines)
     return f"A bundle of {count} records of {keys.origin}."
+
+
+def _first_bad(store: SqliteStore, keys: _Keys) -> str:
+    """The first bad record of a journal that could not be exported: the auditor looks ahead."""
+    records = (data for batch in store.batches() for data in batch.records)
+    notes = (batch.note for batch in store.batches())
+    fault = verify_journal(records, notes=notes, origin=keys.origin, keys=keys.journal).fault
+    return "" if fault is None else described(fault)
 
 
 def _database(path: Path, reports: Path, keys: _Keys) -> tuple[bool, list[str]]:

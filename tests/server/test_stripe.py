@@ -1,6 +1,9 @@
 """Money in and out by Stripe, over a local fake of its API: signed, once, and with no card data."""
 
+import asyncio
+import json
 import logging
+import socket
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -9,15 +12,18 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
+from structlog.testing import capture_logs
 
 from farthing.clients.operators import Operator
 from farthing.clients.vendors import Vendor
 from farthing.protocol.errors import Code, Refused
 from farthing.protocol.ledger import AccountKind, account_name
 from farthing.protocol.wire import Money
+from farthing.server.adapters.stripe import StripeProcessor
 from farthing.server.app import build
 from farthing.server.settings import InvalidSetting, Settings
 from farthing.settlement.engine.questions import AllAccounts, FiguresNow
+from tests.patience import patiently
 from tests.server.fake_stripe import (
     SECRET,
     FakeStripe,
@@ -148,9 +154,11 @@ async def test_the_treasurer_sees_what_was_paid_twice(bank: Bank) -> None:
 async def test_the_same_ask_again_opens_the_same_session(bank: Bank) -> None:
     key = bank.shop.operator.connection.new_key()
     bank.fake.broken = True
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(Refused) as refused, capture_logs() as lines:
         await bank.shop.operator.create_top_up(FIVE, processor="stripe", key=key)
     bank.fake.broken = False
+    (failed,) = [line for line in lines if line["event"] == "processor_failed"]
+    assert failed["why"] == "InvalidRequestError"
     assert refused.value.code is Code.PROCESSOR_FAILED
     first = await bank.shop.operator.create_top_up(FIVE, processor="stripe", key=key)
     second = await bank.shop.operator.create_top_up(FIVE, processor="stripe", key=key)
@@ -208,6 +216,63 @@ async def test_an_event_of_something_that_is_not_there_is_acknowledged(bank: Ban
     assert await bank.records() == records + 1
 
 
+@pytest.mark.parametrize(
+    ("kind", "outside", "why"),
+    [
+        ("checkout.session.completed", {"account": "acct_1Vendor"}, "of another account"),
+        ("checkout.session.completed", {"livemode": True}, "of the other mode"),
+        ("transfer.reversed", {}, "of another kind"),
+        ("checkout.session.completed", {"data": None}, "TypeError"),
+    ],
+)
+async def test_an_event_that_names_a_payment_and_is_not_taken_is_told_in_the_log(
+    bank: Bank, kind: str, outside: dict[str, Any], why: str
+) -> None:
+    top_up = await bank.shop.operator.create_top_up(FIVE, processor="stripe")
+    before, records = await bank.prepaid(), await bank.records()
+    event = {**json.loads(session_event(top_up.top_up_id, kind)), **outside}
+    with capture_logs() as lines:
+        assert await bank.send(json.dumps(event).encode()) == 204
+    assert (await bank.prepaid(), await bank.records()) == (before, records)
+    (told,) = [line for line in lines if line["event"] == "event_not_taken"]
+    assert told["event_id"] == event["id"]
+    assert why in told["why"]
+
+
+async def test_a_live_key_takes_no_test_money() -> None:
+    processor = StripeProcessor(key="rk_live_x", webhook_secret=SECRET, return_url="")
+    body = session_event(f"top_{'0' * 26}")
+    live = body.replace(b'"livemode": false', b'"livemode": true')
+
+    assert processor.event(body, signature(body)) is None
+    assert processor.event(live, signature(live)) is not None
+
+
+async def test_an_event_that_comes_while_the_engine_is_away_is_to_be_sent_again(
+    tmp_path: Path,
+) -> None:
+    with fake_stripe() as fake:
+        async with serving(tmp_path / "data", **settings_of(tmp_path, fake.url)) as server:
+            bank = Bank(server, fake, await Shop.opened(server))
+            top_up = await bank.shop.operator.create_top_up(FIVE, processor="stripe")
+            await server.service.market.engine.close()  # type: ignore[attr-defined]
+
+            assert await bank.send(session_event(top_up.top_up_id)) == 503
+
+
+async def test_yen_have_no_places_at_stripe(bank: Bank) -> None:
+    top_up = await bank.shop.operator.create_top_up(
+        Money(amount="700", asset="JPY"), processor="stripe"
+    )
+    _, form, _ = bank.fake.asked[-1]
+    paid = session_event(top_up.top_up_id, amount_total=700, currency="jpy")
+    assert await bank.send(paid) == 204
+    (first, *_) = (await bank.shop.operator.top_ups()).top_ups
+
+    assert form["line_items[0][price_data][unit_amount]"] == "700"
+    assert (first.top_up_id, first.status) == (top_up.top_up_id, "posted")
+
+
 async def test_amounts_that_stripe_cannot_move_are_refused_before_anything_is_written(
     bank: Bank,
 ) -> None:
@@ -251,6 +316,12 @@ async def test_a_payout_is_sent_once_by_the_treasurer_and_posted_by_the_event(ba
     assert await bank.units(vendor.vendor_id, payable) == before - 10**7
     (listed,) = (await vendor.payouts()).payouts
     assert (listed.status, listed.reference) == ("paid", "tr_1Px")
+    # Another transfer for it moves nothing here, and is told.
+    again = transfer_event(payout.payout_id, 1).replace(b"tr_1Px", b"tr_2Px")
+    with capture_logs() as lines:
+        assert await bank.send(again) == 204
+    assert "paid_again" in {line["event"] for line in lines}
+    assert await bank.units(vendor.vendor_id, payable) == before - 10**7
     # Nor is what is decided.
     assert sent == await treasurer.send_payout(payout.payout_id, key=key)
     assert len(bank.fake.asked) == asked
@@ -303,6 +374,28 @@ async def test_no_secret_is_in_any_log_or_record(
     assert KEY not in said
     assert SECRET not in said
     assert KEY not in repr(bank.server.service.market.processors)
+
+
+async def test_a_stripe_that_does_not_answer_holds_up_nobody_else(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=100) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        async with serving(tmp_path / "data", **settings_of(tmp_path, url)) as server:
+            operator = Operator(await server.organisation("operator", "Operator One"))
+            # More than the loop has threads, whatever the machine, and than may wait for Stripe.
+            asked = [
+                asyncio.create_task(operator.create_top_up(FIVE, processor="stripe"))
+                for _ in range(80)
+            ]
+            first, _ = await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED)
+            async with patiently():
+                assert await asyncio.to_thread(str, "another")
+            for each in asked:
+                each.cancel()
+            ended = await asyncio.gather(*asked, return_exceptions=True)
+
+    refused = [each for each in ended if isinstance(each, Refused)]
+    assert first
+    assert {each.code for each in refused} == {Code.PROCESSOR_FAILED}
 
 
 async def test_without_stripe_nobody_is_sent_there(tmp_path: Path) -> None:

@@ -9,10 +9,13 @@ import asyncio
 import json
 import re
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Semaphore
 from typing import Any, Final, TypeVar
 
 import stripe
+import structlog
 
 from farthing.protocol.money import ASSETS
 from farthing.server.ports import InvalidEvent, ProcessorFailed
@@ -21,9 +24,14 @@ from farthing.settlement.engine.things import Payout, TopUp
 
 __all__ = ["STRIPE", "StripeProcessor", "read_secret"]
 
+log = structlog.get_logger(__name__)
+
 STRIPE: Final = "stripe"
 _API: Final = "https://api.stripe.com"
 _TIMEOUT_S: Final = 20
+# How many ask at once, and how many more may wait for their turn.
+_ASKING_MAX: Final = 8
+_WAITING_MAX: Final = 64
 _TOLERANCE_S: Final = 300
 _SECRET_BYTES_MAX: Final = 4_096
 # Stripe's minor units: two places for most currencies, none for the yen.
@@ -37,6 +45,9 @@ _TOP_UPS: Final[Mapping[str, str]] = {
     "checkout.session.expired": "failed",
 }
 _SENT: Final = "transfer.created"
+
+# How Stripe's keys begin, `sk_live_` or `rk_test_`: what moves real money and what does not.
+_MODE: Final = re.compile(r"[a-z_]+_(live|test)_.*", re.ASCII)
 
 Made = TypeVar("Made")
 
@@ -55,6 +66,8 @@ class StripeProcessor:
         self, *, key: str, webhook_secret: str, return_url: str, api_url: str = ""
     ) -> None:
         self._webhook_secret = webhook_secret
+        mode = _MODE.match(key)
+        self._is_live = None if mode is None else mode[1] == "live"
         self._return_url = return_url
         self._client = stripe.StripeClient(
             key,
@@ -62,6 +75,10 @@ class StripeProcessor:
             max_network_retries=2,
             http_client=stripe.new_default_http_client(timeout=_TIMEOUT_S),
         )
+        # Threads of its own: those of the loop look up names, keep results and write statement
+        # lines, which all stood still while Stripe did not answer.
+        self._threads = ThreadPoolExecutor(_ASKING_MAX, thread_name_prefix=STRIPE)
+        self._turns = Semaphore(_ASKING_MAX + _WAITING_MAX)
 
     def accepts(self, asset: str, units: int) -> bool:
         """Whether the amount is a whole number of the currency's minor units, within bounds."""
@@ -109,7 +126,10 @@ class StripeProcessor:
         )
 
     def event(self, body: bytes, signature: str) -> Processed | None:
-        """What a signed event says; events of other kinds, or of others' payments, say nothing."""
+        """What a signed event says; events of others' payments say nothing.
+
+        What names a payment of ours and is not taken is in the log: it is told nowhere else.
+        """
         if not signature.isascii():
             # The library compares ASCII alone.
             raise InvalidEvent("not ASCII")
@@ -122,16 +142,22 @@ class StripeProcessor:
             # No cause: the error holds what was sent.
             raise InvalidEvent(type(error).__name__) from None
         try:
-            return _said(event)
-        except (AttributeError, KeyError, TypeError):
+            return _said(event, is_live=self._is_live)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            why = f"{type(error).__name__}: {error}"
+            log.warning("event_not_taken", processor=STRIPE, event_id=_id_of(event), why=why)
             return None
 
     async def _ask(self, call: Callable[[], Made]) -> Made:
+        if not self._turns.acquire(blocking=False):
+            raise ProcessorFailed("too many wait for it")
+        asked = self._threads.submit(call)
+        asked.add_done_callback(lambda _: self._turns.release())
         try:
-            return await asyncio.to_thread(call)
+            return await asyncio.wrap_future(asked)
         except stripe.StripeError as error:
             # No cause: its text may hold parts of what was sent.
-            raise ProcessorFailed(type(error).__name__) from None
+            raise ProcessorFailed(f"{type(error).__name__} {error.code or ''}".rstrip()) from None
 
 
 def read_secret(path: Path) -> str:
@@ -148,8 +174,16 @@ def read_secret(path: Path) -> str:
     return text
 
 
-def _said(event: dict[str, Any]) -> Processed | None:
+def _said(event: dict[str, Any], *, is_live: bool | None) -> Processed | None:
     thing, kind = event["data"]["object"], event["type"]
+    payment_id = (thing.get("metadata") or {}).get("payment_id")
+    if payment_id is None:
+        return None
+    # A connected account has events of its own, with whatever metadata it likes.
+    if event.get("account") is not None:
+        raise ValueError("of another account")
+    if is_live is not None and event["livemode"] is not is_live:
+        raise ValueError("of the other mode")
     if kind in _TOP_UPS:
         # A session can be completed by a payment that takes days: it is paid when it says so.
         if kind == "checkout.session.completed" and thing["payment_status"] != "paid":
@@ -158,13 +192,13 @@ def _said(event: dict[str, Any]) -> Processed | None:
     elif kind == _SENT:
         amount, outcome = thing["amount"], "paid"
     else:
-        return None
+        raise ValueError("of another kind")
     asset = thing["currency"].upper()
     if asset not in _PLACES or type(amount) is not int:
-        return None
-    texts = (thing["metadata"]["payment_id"], event["id"], thing["id"])
+        raise ValueError("of no amount")
+    texts = (payment_id, event["id"], thing["id"])
     if not all(isinstance(text, str) and len(text) <= 255 for text in texts):
-        return None
+        raise ValueError("with other ids")
     return Processed(
         payment_id=texts[0],
         event_id=texts[1],
@@ -173,6 +207,12 @@ def _said(event: dict[str, Any]) -> Processed | None:
         asset=asset,
         units=str(amount * _minor_units(asset)),
     )
+
+
+def _id_of(event: object) -> str:
+    """What the processor's own pages find an event by."""
+    id_ = event.get("id") if isinstance(event, dict) else None
+    return id_[:255] if isinstance(id_, str) else ""
 
 
 def _minor_units(asset: str) -> int:

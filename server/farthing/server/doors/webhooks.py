@@ -53,20 +53,22 @@ async def _received(
         return problem(refuse(Code.PROOF_INVALID), request_id_of(request.scope), status=400)
     if said is None:
         return Response(status_code=204)
-    known = await _known(market, said.payment_id)
     log.info("event", processor=name, event_id=said.event_id, payment_id=said.payment_id)
-    if known is None or known.processor != name:
-        log.warning("event_of_nothing", processor=name, event_id=said.event_id)
-    elif await _is_news(market, known, said):
-        try:
-            await _process(market, said)
-        except Refused as refused:
-            # The processor sends it again; nothing was taken.
-            return problem(refused.refusal, request_id_of(request.scope))
+    try:
+        await _take(market, name, said)
+    except Refused as refused:
+        # The processor sends it again; nothing was taken.
+        return problem(refused.refusal, request_id_of(request.scope))
     return Response(status_code=204)
 
 
-async def _process(market: Market, said: Processed) -> None:
+async def _take(market: Market, name: str, said: Processed) -> None:
+    known = await _known(market, said.payment_id)
+    if known is None or known.processor != name:
+        log.warning("event_of_nothing", processor=name, event_id=said.event_id)
+        return
+    if not await _is_news(market, known, said):
+        return
     outcome = await market.engine.submit(platform_command("process_event", said))
     if not outcome.record.changed:
         log.warning("event_without_effect", event_id=said.event_id, payment_id=said.payment_id)
@@ -76,9 +78,12 @@ async def _is_news(market: Market, known: TopUp | Payout, said: Processed) -> bo
     """Whether it may change something: what is decided can still be paid for once more."""
     if known.status not in _DONE:
         return True
-    if isinstance(known, Payout) or said.outcome != "paid" or said.reference == known.reference:
+    if said.outcome != "paid" or said.reference == known.reference:
         return False
     log.warning("paid_again", payment_id=said.payment_id, reference=said.reference)
+    # Of a payout that left twice nothing can be posted: the log is where it is told.
+    if isinstance(known, Payout):
+        return False
     return await _known(market, paid_again_id(said.payment_id, said.reference)) is None
 
 

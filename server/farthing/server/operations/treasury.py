@@ -97,7 +97,7 @@ async def create_top_up(market: Market, caller: Caller, ask: CreateTopUp) -> Rep
         )
         url = await processor.begin(top_up) if is_open else ""
     except ProcessorFailed as error:
-        log.warning("processor_failed", processor=ask.processor, payment_id=top_up.top_up_id)
+        _log_failure(ask.processor, top_up.top_up_id, error)
         raise Refused(refuse(Code.PROCESSOR_FAILED)) from error
 
     def with_url(record: Record) -> TopUpView:
@@ -149,7 +149,7 @@ async def send_payout(market: Market, caller: Caller, ask: SendPayout) -> Reply:
     try:
         await _processor(market, payout.processor).pay(payout)
     except ProcessorFailed as error:
-        log.warning("processor_failed", processor=payout.processor, payment_id=payout.payout_id)
+        _log_failure(payout.processor, payout.payout_id, error)
         raise Refused(refuse(Code.PROCESSOR_FAILED)) from error
     return reply(outcome, payout_answer)
 
@@ -210,6 +210,11 @@ def _processor(market: Market, name: str) -> PaymentProcessor:
         text = "This platform does not use this processor."
         raise Refused(refuse(Code.INVALID_ARGUMENT, path="processor", message=text))
     return processor
+
+
+def _log_failure(processor: str, payment_id: str, error: ProcessorFailed) -> None:
+    """Whether a key was revoked or the processor is away is told to those who keep the server."""
+    log.warning("processor_failed", processor=processor, payment_id=payment_id, why=str(error))
 
 
 async def _of(

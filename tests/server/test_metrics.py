@@ -106,6 +106,24 @@ async def test_ready_is_told_under_any_name_and_only_while_it_is_true(tmp_path: 
     assert samples(page.text)["farthing_engine_healthy",] == 0
 
 
+async def test_an_engine_that_hangs_is_neither_ready_nor_healthy(tmp_path: Path) -> None:
+    server = ServerProcess(tmp_path, free_port())
+    facts = await server.start()
+    try:
+        async with httpx2.AsyncClient() as http:
+            # As one does whose disk does not answer: it is connected, and says nothing.
+            os.kill(server.engine_pid, signal.SIGSTOP)
+            ready = await http.get(f"{facts['issuer']}/readyz")
+            page = await http.get(f"{facts['issuer']}/metrics")
+            os.kill(server.engine_pid, signal.SIGCONT)
+            again = await http.get(f"{facts['issuer']}/readyz")
+    finally:
+        server.stop()
+
+    assert (ready.status_code, again.status_code) == (503, 200)
+    assert samples(page.text)["farthing_engine_healthy",] == 0
+
+
 def counted(number: int) -> bytes:
     metrics = Metrics(number)
     for _ in range(number):

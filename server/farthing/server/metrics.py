@@ -72,7 +72,7 @@ class Metrics:
         ).labels(self.front_end)
         self._healthy = Gauge(
             "farthing_engine_healthy",
-            "1 while the engine takes commands.",
+            "1 while the engine takes commands and answers.",
             (_FRONT_END,),
             registry=registry,
         ).labels(self.front_end)

@@ -30,9 +30,11 @@ _BY_PROXY: Final = ("forwarded", "x-forwarded-for", "x-real-ip")
 
 async def figures_of(market: Market, is_healthy: Callable[[], bool]) -> bytes:
     """The figures of this front end alone."""
+    seq = await _seq(market)
     return market.metrics.page(
-        seq=await _seq(market),
-        healthy=is_healthy(),
+        seq=seq,
+        # One that hangs, as on a disk that does, is connected and takes nothing.
+        healthy=seq is not None and is_healthy(),
         services_in_flight=market.flights.in_flight,
     )
 

@@ -15,7 +15,7 @@ from farthing.protocol.errors import Code, Refused
 from farthing.protocol.messages.statements import BalanceEvent
 from farthing.protocol.wire import Money
 from farthing.server.doors.streams import Patient
-from tests.patience import patiently
+from tests.patience import PATIENCE_S, patiently
 from tests.server.listening import listening
 from tests.serving import Shop, serving
 from tests.subscribing import asked, subscribed
@@ -60,6 +60,22 @@ async def test_a_stream_goes_on_after_the_last_event_that_was_seen(tmp_path: Pat
 
         assert [told(each) for each in missed] == [{"prepaid": "3"}, {"prepaid": "6"}]
         assert [each.operation for each in missed] == ["fund_account"] * 2
+
+
+async def test_what_was_missed_is_told_at_once_however_much_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("farthing.server.doors.streams._LINES_MAX", 3)
+    monkeypatch.setattr("farthing.server.doors.streams.HEARTBEAT_S", 10 * PATIENCE_S)
+    async with listening(tmp_path) as server:
+        shop = await Shop.opened(server)
+        owner = shop.operator.connection.principal
+        for _ in range(8):
+            await server.treasurer.fund(owner, usd("1"), "more")
+        async with aclosing(shop.operator.balance_events(1)) as events:
+            missed = [await next_of(events) for _ in range(9)]
+
+    assert [told(each)["prepaid"] for each in missed] == [str(n) for n in range(1, 10)]
 
 
 async def test_an_agent_is_told_the_ids_of_its_own_trades_alone(tmp_path: Path) -> None:

@@ -224,10 +224,13 @@ async def test_what_happened_after_a_record_is_told_record_by_record(
     with followed(records[: len(records) - 2]) as path:
         async with viewed(path, records) as view:
             accounts = await kept(view, trade)
-            while some := await records_of(view, accounts, seq, limit):
+            after = seq
+            while after < view.as_of_seq:
+                some, until = await records_of(view, accounts, after, limit)
                 told += [line.key for lines in some for line in lines]
                 assert all(len({line.seq for line in lines}) == 1 for lines in some)
-                seq = some[-1][0].seq
+                assert all(after < lines[0].seq <= until for lines in some)
+                after = until
 
     start = len(every) - len(told)
     assert told == [side.key for side in every[start:]]

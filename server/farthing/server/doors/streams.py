@@ -184,16 +184,16 @@ async def _events(market: Market, watcher: Watcher, after_seq: int) -> AsyncGene
         try:
             async with market.reports.view() as view:
                 chunks, seq = await _news(view, watcher.caller, seq)
-                behind = view.behind
+                behind = view.behind or seq < view.as_of_seq
         except Refused:  # the engine is away
             chunks, behind = [], True
         for chunk in chunks:
             if watcher.closed:  # while a slow reader took what is before it
                 return
             yield chunk
-        if chunks and behind:
-            continue
-        if not await watcher.wait(AGAIN_S if behind else HEARTBEAT_S) and not behind:
+        # What was cut off, or not followed yet, nothing that happens may ever wake it for.
+        wait_s = HEARTBEAT_S if not behind else 0 if chunks else AGAIN_S
+        if not await watcher.wait(wait_s) and not behind:
             yield b": still here\n\n"
 
 
@@ -205,12 +205,8 @@ async def _news(view: View, caller: Caller, seq: int) -> tuple[list[bytes], int]
         balances = tuple(balance_of(name, account) for name, account in found.items())
         event = BalanceEvent(seq=view.as_of_seq, accounts=balances)
         return [_written(event)], view.as_of_seq
-    chunks: list[bytes] = []
-    records = await records_of(view, accounts, seq, _LINES_MAX)
-    for lines in records:
-        chunks.append(_record_event(caller, lines))
-        seq = lines[-1].seq
-    return chunks, seq
+    records, until_seq = await records_of(view, accounts, seq, _LINES_MAX)
+    return [_record_event(caller, lines) for lines in records], until_seq
 
 
 def _record_event(caller: Caller, lines: Sequence[Line]) -> bytes:

@@ -114,21 +114,25 @@ async def balances_at(
 
 async def records_of(
     view: View, accounts: Sequence[Kept], after_seq: int, limit: int
-) -> list[list[Line]]:
-    """The lines after a record, record by record and each record whole, about `limit` of them."""
+) -> tuple[list[list[Line]], int]:
+    """The lines after a record, record by record and each record whole, about `limit` of them.
+
+    Returns:
+        The lines of each record, and the record up to which these are all.
+    """
     found = [
         await view.recorded(each, (after_seq, INTEGER_MAX), view.as_of_seq, limit)
         for each in accounts
     ]
     # Where an account's lines were cut off, its last record may be cut in two: another reading's.
     ends = [some[-1].seq for some in found if len(some) == limit]
-    until_seq = min(ends) if ends else INTEGER_MAX
+    until_seq = min(ends) - 1 if ends else max(after_seq, view.as_of_seq)
     records: dict[int, list[Line]] = {}
     for line in sorted((line for some in found for line in some), key=lambda line: line.key):
-        if line.seq < until_seq or not ends:
+        if line.seq <= until_seq:
             records.setdefault(line.seq, []).append(line)
     assert records or not ends, "one record has more lines than are read at once"
-    return list(records.values())
+    return list(records.values()), until_seq
 
 
 async def _effective_before(

@@ -409,6 +409,29 @@ async def test_without_stripe_nobody_is_sent_there(tmp_path: Path) -> None:
             assert refused.value.refusal.path == "processor"
 
 
+async def test_a_payout_does_not_stand_as_sent_where_its_processor_is_not_used(
+    tmp_path: Path,
+) -> None:
+    with fake_stripe() as fake:
+        async with serving(tmp_path / "data", **settings_of(tmp_path, fake.url)) as server:
+            bank = Bank(server, fake, await Shop.opened(server))
+            await bank.earned()
+            vendor = bank.shop.vendor
+            cent = Money(amount="0.01", asset="USD")
+            payout = await vendor.request_payout(
+                cent, processor="stripe", destination="acct_1Vendor"
+            )
+    async with serving(tmp_path / "data") as server:
+        server.clock.ahead_us += 86_400 * 10**6
+        treasurer = server.treasurer
+        with pytest.raises(Refused) as refused:
+            await treasurer.send_payout(payout.payout_id)
+        (listed,) = (await treasurer.payouts(vendor.vendor_id)).payouts
+
+    assert (refused.value.code, refused.value.refusal.path) == (Code.INVALID_ARGUMENT, "payout_id")
+    assert listed.status == "requested"
+
+
 @pytest.mark.parametrize("spoilt", ["missing", "empty", "binary", "alone"])
 async def test_a_secret_that_is_none_stops_the_start(tmp_path: Path, spoilt: str) -> None:
     given = settings_of(tmp_path, "")

@@ -135,6 +135,10 @@ async def request_payout(market: Market, caller: Caller, ask: RequestPayout) -> 
 
 async def send_payout(market: Market, caller: Caller, ask: SendPayout) -> Reply:
     """Let a payout go, and have the processor pay it."""
+    found = await market.ask(Lookup(noun="payout", id=ask.payout_id))
+    if isinstance(found, Payout) and found.status == "requested":
+        # Else it would stand as sent, and nobody would have been asked.
+        _processor(market, found.processor, path="payout_id")
     outcome = await market.submit(caller, SEND_PAYOUT, ask)
     payout = Payout.from_document(outcome.record.changed[0].after)
     if outcome.replayed:
@@ -147,7 +151,7 @@ async def send_payout(market: Market, caller: Caller, ask: SendPayout) -> Reply:
         if market.now_us() - outcome.record.at_us > ASKED_AGAIN_US:
             raise Refused(refuse(Code.PAYMENT_RESOLVED, path="payout_id", message=_LOOK_IT_UP))
     try:
-        await _processor(market, payout.processor).pay(payout)
+        await _processor(market, payout.processor, path="payout_id").pay(payout)
     except ProcessorFailed as error:
         _log_failure(payout.processor, payout.payout_id, error)
         raise Refused(refuse(Code.PROCESSOR_FAILED)) from error
@@ -204,11 +208,11 @@ async def _status(market: Market, noun: str, payment_id: str) -> str:
     return found.status if isinstance(found, TopUp | Payout) else ""
 
 
-def _processor(market: Market, name: str) -> PaymentProcessor:
+def _processor(market: Market, name: str, path: str = "processor") -> PaymentProcessor:
     processor = market.processors.get(name)
     if processor is None:
-        text = "This platform does not use this processor."
-        raise Refused(refuse(Code.INVALID_ARGUMENT, path="processor", message=text))
+        text = f"This platform does not use the processor {name}."
+        raise Refused(refuse(Code.INVALID_ARGUMENT, path=path, message=text))
     return processor
 
 

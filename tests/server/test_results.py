@@ -225,6 +225,44 @@ async def test_a_file_of_an_older_version_is_gone_on_with(server: Server, steps:
     assert {name for (name,) in columns} == set(SERVICE_CALL.columns.keys())
 
 
+async def test_a_file_that_cannot_be_used_is_named_at_the_start(server: Server) -> None:
+    path = server.folder / "results.sqlite"
+    path.write_bytes(b"no database" * 100)
+
+    results = server.results()
+    with pytest.raises(Unreadable, match=f"{path}.*not a database"):
+        await results.open()
+    await results.close()
+
+
+async def test_what_does_not_open_is_told_as_gone_and_said_in_the_log(
+    server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with server.front_end("one") as flights:
+        await flights.obtain("hold", "owner", HOLD_ENDS_US, Work(), land)
+        assert await flights.kept("hold") == b"what came"
+        with closing(sqlite3.connect(server.folder / "results.sqlite")) as database, database:
+            (sealed,) = database.execute("SELECT sealed FROM service_call").fetchone()
+            changed = bytes([sealed[0] ^ 1]) + sealed[1:]
+            database.execute("UPDATE service_call SET sealed = ?", (changed,))
+
+        landed = await flights.obtain("hold", "owner", HOLD_ENDS_US, Work(), land)
+
+    assert (landed.ending, landed.replayed) == (b"", True)
+    assert "what hold hold came to does not open" in caplog.text
+
+
+async def test_no_result_is_promised_for_longer_than_results_are_kept(server: Server) -> None:
+    async with server.front_end("one") as flights:
+        await flights.obtain("hold", "owner", HOLD_ENDS_US, Work(), land)
+        with closing(sqlite3.connect(server.folder / "results.sqlite")) as database, database:
+            database.execute("UPDATE service_call SET expires_at_us = 1 << 62")
+
+        landed = await flights.obtain("hold", "owner", HOLD_ENDS_US, Work(), land)
+
+    assert landed.kept.until_us == server.clock() + KEPT_S * SECOND_US
+
+
 async def test_a_file_of_a_newer_version_is_left_alone(server: Server) -> None:
     path = server.folder / "results.sqlite"
     with closing(sqlite3.connect(path)) as database, database:

@@ -1,12 +1,17 @@
 """What a vendor says and sends is believed only where it fits; nothing else is paid."""
 
 import asyncio
+import os
+import random
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
 from starlette.types import Receive, Scope, Send
 
+from farthing.identity.keyring import open_secret
 from farthing.protocol.canonical import Json
 from farthing.protocol.errors import Code, NextAction, Refused, refuse
 from farthing.protocol.ids import derive_id
@@ -240,6 +245,45 @@ async def _killed_after_the_claim(
         expires_at_us=expires_at_us + 60_000_000,
     )
     raise Refused(refuse(Code.UNAVAILABLE))
+
+
+async def test_no_changed_byte_of_what_is_kept_makes_another_answer_or_another_charge(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listing: dict[str, Json] = {"idempotent": False, "side_effects": True}
+    async with selling(tmp_path, listing=listing) as market:
+        first = (await market.call()).answer
+        flights, path = market.serving.service.market.flights, tmp_path / "copy.sqlite"
+        kept, secret = tmp_path / "platform" / "results.sqlite", tmp_path / "platform" / "keys"
+        with closing(sqlite3.connect(kept)) as own, closing(sqlite3.connect(path)) as copy:
+            own.backup(copy)
+            copy.execute("PRAGMA journal_mode=DELETE")
+        whole, told = path.read_bytes(), set()
+        # The row begins before its hold's id; what is sealed of the call ends the page.
+        row = range(whole.index(first.hold_id.encode()) - 20, len(whole))
+        places = [at for at in row if whole[at]]
+        for at in random.Random(20).sample(places, 100):
+            path.write_bytes(whole[:at] + bytes([whole[at] ^ 1 << at % 8]) + whole[at + 1 :])
+            changed = Results(
+                path,
+                secret=open_secret(secret, "results", os.urandom),
+                entropy=os.urandom,
+                bytes_max=10**9,
+                answer_bytes_max=flights.ending_bytes_max,
+            )
+            with monkeypatch.context() as damaged:
+                damaged.setattr(flights, "_results", changed)
+                found = await market.attempt()
+            await changed.close()
+            if isinstance(found, Refused):
+                told.add(found.code)
+                if found.code is Code.RESULT_EXPIRED:
+                    assert found.refusal.remaining == first.result_sha256
+            else:
+                assert (found.answer.untrusted_result, found.answer.charge) == (GOOD, first.charge)
+            assert (market.desk.runs, await market.balance()) == (1, ("0.996", "0"))
+
+        assert Code.RESULT_EXPIRED in told <= {Code.RESULT_EXPIRED, Code.UNAVAILABLE}
 
 
 async def test_a_result_of_a_journal_that_was_lost_is_not_told(tmp_path: Path) -> None:

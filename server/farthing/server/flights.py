@@ -10,7 +10,7 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Final
 
@@ -217,7 +217,10 @@ class Flights:
                 )
                 if claim.ended is not None:
                     await land(claim.ended.ending)
-                    return Landed(kept=claim.ended, replayed=True)
+                    # The time stands in the file as it is: nothing is promised beyond what can be.
+                    until_us = min(claim.ended.until_us, self._now_us() + self._kept_us)
+                    kept = replace(claim.ended, until_us=until_us)
+                    return Landed(kept=kept, replayed=True)
                 self._unclaimed.pop(hold_id, None)
                 if claim.mine:
                     flight = self._begin(hold_id, owner, partial(fly, claim.flights), land)

@@ -112,6 +112,7 @@ class Results:
         bytes_max: int,
         answer_bytes_max: int,
     ) -> None:
+        self._path = path
         self._cipher = AESGCM(secret)
         self._entropy = entropy
         self._bytes_max = bytes_max
@@ -130,10 +131,14 @@ class Results:
         """Make the table where it is missing, or of its older version this one.
 
         Raises:
-            Unreadable: The file is of a newer version of this program.
+            Unreadable: The file is damaged, or of a newer version of this program.
         """
         # Front ends that start together do so one after the other.
-        await self._write(_migrate)
+        try:
+            await self._write(_migrate)
+        except Refused as refused:
+            why = str(refused.__cause__).partition("\n")[0]
+            raise Unreadable(f"the file of calls, {self._path}, cannot be used: {why}") from refused
 
     async def keep_room(
         self, hold_id: str, *, owner: str, asking: str, share: Share, now_us: int
@@ -339,11 +344,12 @@ class Results:
             raise Refused(refuse(Code.OVERLOADED, message=text, retry_after_s=_SHARE_RETRY_S))
 
     def _unsealed(self, hold_id: str, sealed: bytes) -> bytes:
-        """What was sealed; nothing, where the secret has been made anew since."""
+        """What was sealed; nothing, where it or the secret is another since."""
         nonce, text = sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:]
         try:
             return self._cipher.decrypt(nonce, text, _named(hold_id))
         except InvalidTag:
+            log.warning("the file of calls: what hold %s came to does not open", hold_id)
             return b""
 
 

@@ -2,8 +2,10 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import pytest
 from jsonschema import Draft202012Validator
@@ -101,6 +103,26 @@ def test_no_schema_of_a_message_knows_null(name: str) -> None:
 
     assert '"null"' not in text
     assert '"default": null' not in text
+
+
+@pytest.mark.parametrize("path", sorted(SHIPPED.rglob("*.json")), ids=lambda path: path.name)
+def test_who_fills_in_a_default_sends_what_the_same_schema_takes(path: Path) -> None:
+    whole = json.loads(path.read_bytes())
+    shared = {name: whole[name] for name in ("$defs", "components") if name in whole}
+
+    for schema in declarations(whole):
+        assert Draft202012Validator({**schema, **shared}).is_valid(schema["default"]), schema
+
+
+def declarations(node: object) -> Iterator[dict[str, Any]]:
+    """Every schema below a node that has a default."""
+    if isinstance(node, dict):
+        # A member may be called so: its declaration is an object.
+        if "default" in node and not isinstance(node["default"], dict):
+            yield node
+        node = list(node.values())
+    for each in node if isinstance(node, list) else ():
+        yield from declarations(each)
 
 
 def test_an_exchange_as_it_goes_over_the_wire_fits_its_schema() -> None:

@@ -38,10 +38,11 @@ class WireSchemas(GenerateJsonSchema):
         return self.generate_inner(schema["schema"])
 
     def default_schema(self, schema: core_schema.WithDefaultSchema) -> JsonSchemaValue:
-        """The schema without a default that is never sent."""
+        """The schema without a default that is never sent: what is empty, and a 0 for nothing."""
         found = super().default_schema(schema)
-        if found.get("default", 0) in (None, "", []):
-            del found["default"]
+        default = found.get("default", 0)
+        if default in (None, "", []) or (default == 0 and found.get("minimum", 0) > 0):
+            found.pop("default", None)
         return found
 
     def field_title_should_be_set(self, schema: object) -> bool:

@@ -63,10 +63,12 @@ def _expire_top_up(books: Auditor, record: Json) -> None:
 def _request_payout(books: Auditor, record: Json) -> None:
     owner, asked = record["by"]["organisation_id"], record["asked"]
     asset, units = asked["amount"]["asset"], _asked_units(record)
-    name = f"{owner}:{asked.get('account', 'vendor_payable')}:{asset}"
+    account = asked.get("account", "vendor_payable")
+    name = f"{owner}:{account}:{asset}"
+    waiting = f"{owner}:{account.replace('payable', 'pending')}:{asset}"
     if _frozen(books, owner):
         expected = "frozen"
-    elif name not in books.accounts:
+    elif name not in books.accounts and not books.posted(waiting):
         expected = "account_unknown"
     else:
         expected = "insufficient_funds" if units > books.available(name) else ""

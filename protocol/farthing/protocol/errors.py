@@ -347,6 +347,7 @@ def refuse(
     remaining: str = "",
     asset: str = "",
     message: str = "",
+    next_action: NextAction | None = None,
     retry_after_s: int = 0,
 ) -> Refusal:
     """A refusal with the code's own sentence and way on, unless told otherwise."""
@@ -357,7 +358,7 @@ def refuse(
         required=required,
         remaining=remaining,
         asset=asset,
-        next_action=_NEXT.get(code, NextAction.FIX_REQUEST),
+        next_action=next_action or _NEXT.get(code, NextAction.FIX_REQUEST),
         retry_after_s=retry_after_s,
     )
 

@@ -83,9 +83,19 @@ class Call:
 
     def decided(self, by: Caller | None = None) -> Code | None:
         """The code of the decision; None where there is nothing wrong."""
+        return code_of(self._decided(by))
+
+    def refused(self) -> Refusal:
+        """The refusal, of a call that something is wrong with."""
+        decision = self._decided()
+        refusal = decision.refusal if isinstance(decision, Record) else decision
+        assert isinstance(refusal, Refusal), decision
+        return refusal
+
+    def _decided(self, by: Caller | None = None) -> Record | Refusal | Seen:
         planned = {"body": self.body, "facts": self.facts}
         command = command_of(by or self.proven, OPERATIONS[self.operation], self.ask, **planned)
-        return code_of(decide(self.state, command, self.trade.room.now_us))
+        return decide(self.state, command, self.trade.room.now_us)
 
 
 def code_of(decision: Record | Refusal | Seen) -> Code | None:

@@ -17,6 +17,7 @@ __all__ = [
     "Wrong",
     "absent",
     "agreement_ended",
+    "all_pending",
     "allowed_nothing",
     "amount",
     "burnt",
@@ -248,6 +249,12 @@ def just_sent(call: Call) -> None:
 def no_account(call: Call) -> None:
     """The vendor has earned nothing."""
     del call.state.accounts[f"{call.trade.vendor.principal_id}:vendor_payable:USD"]
+
+
+def all_pending(call: Call) -> None:
+    """All that the vendor has earned waits for the windows of its charges."""
+    no_account(call)
+    call.account(call.trade.vendor.principal_id, "vendor_pending").credits_posted += 10**9
 
 
 def ended(status: str, code: Code = Code.SESSION_CLOSED) -> Wrong:

@@ -249,6 +249,7 @@ TABLE: tuple[tuple[Callable[[Case], Any], tuple[Wrong, ...], Code], ...] = (
     (payout, (nothing,), Code.INVALID_AMOUNT),
     (payout, (vendor_frozen, in_euros), Code.FROZEN),
     (payout, (in_euros,), Code.ACCOUNT_UNKNOWN),
+    (payout, (), Code.INSUFFICIENT_FUNDS),
     (payout, (paid_out, most), Code.INSUFFICIENT_FUNDS),
     (close, (unknown_owner, no_account), Code.NOT_FOUND),
     (close, (no_account,), Code.ACCOUNT_UNKNOWN),

@@ -15,6 +15,7 @@ from tests.settlement.engine.spoiling import (
     Wrong,
     absent,
     agreement_ended,
+    all_pending,
     allowed_nothing,
     amount,
     burnt,
@@ -215,6 +216,7 @@ WRONGS: Final[Mapping[str, tuple[Wrong, ...]]] = {
     "open_session": (
         amount(Code.INVALID_AMOUNT, "cap", amount="0"),
         amount(Code.INVALID_AMOUNT, "per_call", amount="0"),
+        amount(Code.INVALID_AMOUNT, "per_call", amount="9"),
         *_AGREEMENT,
         *_MONEY,
         amount(Code.ASSET_MISMATCH, "cap", asset="EUR"),
@@ -260,6 +262,7 @@ WRONGS: Final[Mapping[str, tuple[Wrong, ...]]] = {
         _NOTHING,
         frozen("vendor"),
         Wrong(Code.ACCOUNT_UNKNOWN, "nothing earned yet", no_account),
+        Wrong(Code.INSUFFICIENT_FUNDS, "all of it pending", all_pending),
         poor("vendor", "vendor_payable"),
     ),
     "revoke_authority": (
@@ -377,13 +380,19 @@ ELSEWHERE: Final[Mapping[str, frozenset[Code]]] = {
 APART: Final = frozenset({
     *(
         ("open_session", limit, f"{argument} {{'asset': 'EUR'}}")
-        for limit in ("over the call", "over the day", "operator's prepaid full")
+        for limit in (
+            "per_call {'amount': '9'}",
+            "over the call",
+            "over the day",
+            "operator's prepaid full",
+        )
         for argument in ("cap", "per_call")
     ),
     *(
         ("top_up_session", limit, "amount {'asset': 'EUR'}")
         for limit in ("over the call", "over the day", "operator's prepaid full")
     ),
+    ("request_payout", "nothing earned yet", "all of it pending"),
     ("set_partner", "its own partner", "absent partner_id"),
     ("set_partner", "its own partner", "absent subject_id"),
 })  # fmt: skip

@@ -1,6 +1,6 @@
 """Money coming in from outside, what can be set aside, and the transfers that other nouns build."""
 
-from farthing.protocol.errors import Code, Refusal, refuse
+from farthing.protocol.errors import Code, NextAction, Refusal, refuse
 from farthing.protocol.ids import derive_id
 from farthing.protocol.ledger import (
     COUNTER_MAX,
@@ -11,7 +11,7 @@ from farthing.protocol.ledger import (
     account_name,
 )
 from farthing.protocol.messages.accounts import FundAccount, Funding
-from farthing.protocol.money import INT64_MAX, format_units
+from farthing.protocol.money import ASSETS, INT64_MAX, format_units
 from farthing.protocol.records import Record
 from farthing.protocol.wire import Role, money
 from farthing.settlement.engine.commands import PLATFORM
@@ -25,8 +25,11 @@ __all__ = [
     "fund_answer",
     "is_full",
     "not_covered",
+    "of_nothing",
     "post",
+    "short_of",
     "transfer",
+    "unknown",
 ]
 
 _NOTHING = Account()
@@ -57,7 +60,7 @@ def fund(state: State, call: Call) -> Draft | Refusal:
     assert isinstance(body, FundAccount)
     units, asset = body.amount.units, body.amount.asset
     if units <= 0:
-        return refuse(Code.INVALID_AMOUNT, path="amount.amount")
+        return of_nothing("amount.amount")
     owner = state.principals.get(body.organisation_id)
     if owner is None or owner.role != Role.OPERATOR:
         return refuse(Code.NOT_FOUND, path="organisation_id")
@@ -83,11 +86,39 @@ def fund_answer(record: Record) -> Funding:
     )
 
 
+def of_nothing(path: str) -> Refusal:
+    """The refusal of an amount that would move nothing."""
+    return refuse(Code.INVALID_AMOUNT, path=path, message="The amount must be above nothing.")
+
+
 def is_full(state: State, credit: str, debit: str, units: int) -> bool:
     """Whether an amount, or what it adds to a lifetime counter, does not fit."""
     into, out = state.accounts.get(credit, _NOTHING), state.accounts.get(debit, _NOTHING)
     most = max(into.credits_posted + into.credits_pending, out.debits_posted + out.debits_pending)
     return units > INT64_MAX or most + units > COUNTER_MAX
+
+
+def unknown(state: State, owner: str, *kinds: AccountKind, path: str, message: str = "") -> Refusal:
+    """The refusal of an account that never began: for its kind, or for its asset alone.
+
+    `path` is the argument that names the asset.
+    """
+    names = (account_name(owner, kind, asset) for kind in kinds for asset in ASSETS)
+    begun = any(name in state.accounts for name in names)
+    return refuse(Code.ACCOUNT_UNKNOWN, path=path if begun else "account", message=message)
+
+
+def short_of(units: int, available_units: int, asset: str, *, path: str, message: str) -> Refusal:
+    """The refusal of a debit that an account nobody tops up has too little for."""
+    return refuse(
+        Code.INSUFFICIENT_FUNDS,
+        path=path,
+        required=format_units(units, asset),
+        remaining=format_units(available_units, asset),
+        asset=asset,
+        message=message,
+        next_action=NextAction.REDUCE if available_units else NextAction.WAIT,
+    )
 
 
 def not_covered(state: State, agreement: Agreement, units: int) -> tuple[Refusal, ...]:

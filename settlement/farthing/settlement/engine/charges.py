@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from msgspec.structs import replace
 
-from farthing.protocol.errors import Code, Refusal, refuse
+from farthing.protocol.errors import Code, NextAction, Refusal, refuse
 from farthing.protocol.ids import derive_id
 from farthing.protocol.ledger import AccountKind, Transfer, account_name
 from farthing.protocol.messages.charges import Refund, RefundCharge
@@ -13,7 +13,7 @@ from farthing.protocol.records import Record
 from farthing.protocol.refunds import Split, split_refund
 from farthing.protocol.wire import money
 from farthing.settlement.engine import lots, shares
-from farthing.settlement.engine.accounts import available_units, post
+from farthing.settlement.engine.accounts import available_units, of_nothing, post, short_of
 from farthing.settlement.engine.commands import PLATFORM
 from farthing.settlement.engine.drafts import Call, Draft, change
 from farthing.settlement.engine.state import State
@@ -42,7 +42,7 @@ def refund(state: State, call: Call) -> Draft | Refusal:
     body = call.command.body
     assert isinstance(body, RefundCharge)
     if body.amount.units <= 0:
-        return refuse(Code.INVALID_AMOUNT, path="amount.amount")
+        return of_nothing("amount.amount")
     charge = state.charges.get(body.charge_id)
     if charge is None or charge.vendor_id != call.principal_id:
         return refuse(Code.NOT_FOUND, path="charge_id")
@@ -71,8 +71,10 @@ def give_back(
         )
     split = split_of(charge, units)
     kind = _vendors_account(charge)
-    if split.net_units > available_units(state, charge.vendor_id, kind, asset):
-        return refuse(Code.INSUFFICIENT_FUNDS, path=path, asset=asset)
+    available = available_units(state, charge.vendor_id, kind, asset)
+    if split.net_units > available:
+        text = "The vendor's share of it has been paid out, or is about to be."
+        return short_of(split.net_units, available, asset, path=path, message=text)
     if charge.tail is not None or charge.drawn:
         return _give_back_shared(state, call, charge, split, path)
     prepaid = account_name(charge.operator_id, AccountKind.PREPAID, asset)
@@ -97,7 +99,11 @@ def _give_back_shared(
         payable = charge.status == "payable"
         kind = AccountKind.PARTNER_PAYABLE if payable else AccountKind.PARTNER_PENDING
         if split.partner_units > available_units(state, charge.tail.partner_id, kind, asset):
-            return refuse(Code.INSUFFICIENT_FUNDS, path=path, asset=asset)
+            # What else the partner has is nothing that the vendor may see.
+            text = "The partner's share of it has been paid out, or is about to be."
+            return refuse(
+                Code.INSUFFICIENT_FUNDS, path=path, message=text, next_action=NextAction.WAIT
+            )
     after = given_back(charge, split, call.seq)
     return Draft(
         moved=tuple(shares.back(charge, split)),

@@ -16,7 +16,7 @@ from farthing.protocol.messages.treasury import CreditLot, GrantCredit
 from farthing.protocol.records import Change, Record
 from farthing.protocol.times import format_time, parse_time
 from farthing.protocol.wire import Role, money
-from farthing.settlement.engine.accounts import is_full, post
+from farthing.settlement.engine.accounts import is_full, of_nothing, post
 from farthing.settlement.engine.commands import PLATFORM
 from farthing.settlement.engine.drafts import Call, Draft, change
 from farthing.settlement.engine.state import State
@@ -64,7 +64,7 @@ def grant(state: State, call: Call) -> Draft | Refusal:
     if expires_at_us and expires_at_us <= call.now_us:
         return refuse(Code.INVALID_ARGUMENT, path="expires_at")
     if units <= 0:
-        return refuse(Code.INVALID_AMOUNT, path="amount.amount")
+        return of_nothing("amount.amount")
     owner = state.principals.get(body.organisation_id)
     if owner is None or owner.role != Role.OPERATOR:
         return refuse(Code.NOT_FOUND, path="organisation_id")

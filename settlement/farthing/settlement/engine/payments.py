@@ -26,8 +26,15 @@ from farthing.protocol.messages.treasury import (
 from farthing.protocol.money import format_units
 from farthing.protocol.records import Record
 from farthing.protocol.times import DAY_US, SECOND_US, format_time
-from farthing.protocol.wire import money
-from farthing.settlement.engine.accounts import available_units, is_full, transfer
+from farthing.protocol.wire import Money, money
+from farthing.settlement.engine.accounts import (
+    available_units,
+    is_full,
+    of_nothing,
+    short_of,
+    transfer,
+    unknown,
+)
 from farthing.settlement.engine.commands import PLATFORM
 from farthing.settlement.engine.drafts import Call, Draft, change
 from farthing.settlement.engine.principals import is_frozen
@@ -64,6 +71,11 @@ _SENT = {"requested", "sent"}
 ASKED_AGAIN_US = 12 * 3_600 * SECOND_US
 # How long the last of these asks may take to have its effect.
 _ASKING_US = 600 * SECOND_US
+# Where it waits for the window's close, what is paid out from an account.
+_EARNED_ON = {
+    AccountKind.VENDOR_PAYABLE: AccountKind.VENDOR_PENDING,
+    AccountKind.PARTNER_PAYABLE: AccountKind.PARTNER_PENDING,
+}
 # The processor that is asked for nothing: the treasurer alone knows what it has done.
 _BY_HAND = "manual"
 
@@ -101,7 +113,7 @@ def create_top_up(state: State, call: Call) -> Draft | Refusal:
     assert isinstance(body, CreateTopUp)
     units, asset = body.amount.units, body.amount.asset
     if units <= 0:
-        return refuse(Code.INVALID_AMOUNT, path="amount.amount")
+        return of_nothing("amount.amount")
     prepaid = account_name(call.organisation_id, AccountKind.PREPAID, asset)
     if is_full(state, prepaid, _clearing(asset), units):
         return refuse(Code.AMOUNT_OVERFLOW, path="amount.amount")
@@ -165,22 +177,12 @@ def request_payout(state: State, call: Call) -> Draft | Refusal:
     assert isinstance(body, RequestPayout)
     units, asset = body.amount.units, body.amount.asset
     if units <= 0:
-        return refuse(Code.INVALID_AMOUNT, path="amount.amount")
+        return of_nothing("amount.amount")
     if is_frozen(state, call.organisation_id):
         return refuse(Code.FROZEN)
     kind = AccountKind(body.account)
-    name = account_name(call.organisation_id, kind, asset)
-    if name not in state.accounts:
-        return refuse(Code.ACCOUNT_UNKNOWN, path="account")
-    available = available_units(state, call.organisation_id, kind, asset)
-    if units > available:
-        return refuse(
-            Code.INSUFFICIENT_FUNDS,
-            path="amount.amount",
-            required=format_units(units, asset),
-            remaining=format_units(available, asset),
-            asset=asset,
-        )
+    if refusal := _not_payable(state, call.organisation_id, kind, body.amount):
+        return refusal
     payout = Payout(
         payout_id=derive_id(
             "pay", call.principal_id, "request_payout", call.command.idempotency_key
@@ -385,6 +387,28 @@ def _returned(after: Payout) -> Draft:
         moved=tuple(_outward(Movement.VOID, after)),
         changed=(change("payout", after.payout_id, after),),
     )
+
+
+def _not_payable(state: State, owner: str, kind: AccountKind, amount: Money) -> Refusal | None:
+    """Why so much is not paid out: nothing was earned there, or it is not payable yet."""
+    units, asset = amount.units, amount.asset
+    waiting = state.accounts.get(account_name(owner, _EARNED_ON[kind], asset))
+    pending_units = waiting.posted_units if waiting else 0
+    if account_name(owner, kind, asset) not in state.accounts and not pending_units:
+        text = "Nothing has been earned on this account."
+        kinds = (kind, _EARNED_ON[kind])
+        return unknown(state, owner, *kinds, path="amount.asset", message=text)
+    available = available_units(state, owner, kind, asset)
+    if units <= available:
+        return None
+    text = "Less than that is payable."
+    if pending_units:
+        pending = f"{format_units(pending_units, asset)} {asset}"
+        text = f"Less than that is payable yet: {pending} waits for its dispute windows to close."
+        # A partner sees its shares, and not the charges of the vendors that it brought.
+        if kind is AccountKind.VENDOR_PAYABLE:
+            text += " When each does, list_charges says."
+    return short_of(units, available, asset, path="amount.amount", message=text)
 
 
 def _inward(movement: Movement, top_up: TopUp) -> list[Transfer]:

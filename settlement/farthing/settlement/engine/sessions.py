@@ -27,7 +27,7 @@ from farthing.protocol.times import SECOND_US, format_time, utc_day
 from farthing.protocol.usage import REPORT_WINDOW_US
 from farthing.protocol.wire import Money, money
 from farthing.settlement.engine import grants, lots, shares
-from farthing.settlement.engine.accounts import not_covered
+from farthing.settlement.engine.accounts import not_covered, of_nothing
 from farthing.settlement.engine.drafts import Call, Draft, change
 from farthing.settlement.engine.principals import is_frozen
 from farthing.settlement.engine.state import State
@@ -100,7 +100,7 @@ def top_up(state: State, call: Call) -> Draft | Refusal:
     body = call.command.body
     assert isinstance(body, TopUpSession)
     if body.amount.units <= 0:
-        return refuse(Code.INVALID_AMOUNT, path="amount.amount")
+        return of_nothing("amount.amount")
     session = state.sessions.get(body.session_id)
     if session is None or session.buyer_id != call.principal_id:
         return refuse(Code.NOT_FOUND, path="session_id")
@@ -196,9 +196,16 @@ def _misfit(body: OpenSession) -> Refusal | None:
     """What is wrong with the amounts by themselves."""
     for name, amount in (("cap", body.cap), ("per_call", body.per_call)):
         if amount.units <= 0:
-            return refuse(Code.INVALID_AMOUNT, path=f"{name}.amount")
+            return of_nothing(f"{name}.amount")
     if body.per_call.asset == body.cap.asset and body.per_call.units > body.cap.units:
-        return refuse(Code.INVALID_AMOUNT, path="per_call.amount")
+        return refuse(
+            Code.INVALID_AMOUNT,
+            path="per_call.amount",
+            required=body.per_call.amount,
+            remaining=body.cap.amount,
+            asset=body.cap.asset,
+            message="One call may not cost more than the session's cap.",
+        )
     return None
 
 

@@ -16,6 +16,7 @@ from farthing.protocol.messages.treasury import (
 from farthing.protocol.money import INT64_MAX, PPM, format_units
 from farthing.protocol.records import Record
 from farthing.protocol.wire import Role, money
+from farthing.settlement.engine.accounts import unknown
 from farthing.settlement.engine.drafts import Call, Draft, change
 from farthing.settlement.engine.state import State
 from farthing.settlement.engine.things import Closure, Grace, Partner
@@ -44,7 +45,7 @@ def close(state: State, call: Call) -> Draft | Refusal:
     name = account_name(body.organisation_id, kind, asset)
     account = state.accounts.get(name)
     if account is None:
-        return refuse(Code.ACCOUNT_UNKNOWN, path="account")
+        return unknown(state, body.organisation_id, kind, path="asset")
     kinds = (kind, *_WITH_PREPAID) if kind is AccountKind.PREPAID else (kind,)
     for each in kinds:
         found = state.accounts.get(account_name(body.organisation_id, each, asset))

@@ -1,0 +1,101 @@
+"""What a refusal tells besides its code: the argument, what was needed and left, the way on."""
+
+from typing import Any
+
+from farthing.protocol.errors import Code, NextAction, Refusal
+from farthing.protocol.records import Record
+from farthing.protocol.wire import Money, money
+from tests.construction import Trade
+from tests.settlement.engine.asks import ASKS, PAGE, Call
+from tests.settlement.engine.spoiling import amount
+from tests.settlement.engine.treasurer import DOLLAR, Treasury, card_of
+
+
+def refused(answer: Any) -> Refusal:
+    """Why a command was refused, remembered or not."""
+    refusal = answer.refusal if isinstance(answer, Record) else answer
+    assert isinstance(refusal, Refusal), answer
+    return refusal
+
+
+def earned(pages: int) -> Treasury:
+    """A market whose vendor has earned a tenth of a dollar a page, less the fee of 2.5 %."""
+    trade = Trade.opened(funds=100 * DOLLAR, per_call=100 * DOLLAR, per_day=100 * DOLLAR)
+    listing_id = trade.room.publish(trade.vendor, card=card_of("0.1"), name="Pages")
+    trade.agreement_id = trade.room.agree(trade.agent, listing_id)
+    trade.captured(pages)
+    return Treasury(trade)
+
+
+def test_a_call_dearer_than_the_cap_is_told_so_with_both_amounts() -> None:
+    call = ASKS["open_session"]()
+    call.give(cap=money(2 * PAGE, "USD"), per_call=money(3 * PAGE, "USD"))
+    refusal = call.refused()
+
+    assert (refusal.code, refusal.path) == (Code.INVALID_AMOUNT, "per_call.amount")
+    assert (refusal.required, refusal.remaining, refusal.asset) == ("0.006", "0.004", "USD")
+    assert "cap" in refusal.message
+
+
+def test_an_amount_of_nothing_is_not_called_badly_written() -> None:
+    for operation in ("open_session", "top_up_session", "refund_charge", "request_payout"):
+        call = ASKS[operation]()
+        amount(Code.INVALID_AMOUNT, next(iter(amounts(call))), amount="0").spoil(call)
+
+        assert call.refused().message == "The amount must be above nothing."
+
+
+def test_whose_earnings_are_all_pending_is_told_how_much_waits_and_where_to_see_it() -> None:
+    refusal = refused(earned(10).payout(DOLLAR // 2))
+
+    assert (refusal.code, refusal.path) == (Code.INSUFFICIENT_FUNDS, "amount.amount")
+    assert (refusal.required, refusal.remaining, refusal.asset) == ("0.5", "0", "USD")
+    assert "0.975 USD waits" in refusal.message
+    assert "list_charges" in refusal.message
+    assert refusal.next_action is NextAction.WAIT
+
+
+def test_who_asks_for_more_than_is_payable_is_told_to_ask_for_less() -> None:
+    treasury = earned(10)
+    treasury.room.advance(86_400)
+    refusal = refused(treasury.payout(DOLLAR))
+
+    assert (refusal.required, refusal.remaining) == ("1", "0.975")
+    assert "waits" not in refusal.message
+    assert refusal.next_action is NextAction.REDUCE
+
+
+def test_an_asset_in_which_nothing_was_earned_is_the_argument_at_fault() -> None:
+    treasury = earned(10)
+    euro = Money(amount="1", asset="EUR")
+    foreign = treasury.ask(treasury.trade.vendor, "request_payout", amount=euro)
+    nothing = treasury.payout(DOLLAR, by=treasury.trade.operator)
+
+    assert (refused(foreign).code, refused(foreign).path) == (Code.ACCOUNT_UNKNOWN, "amount.asset")
+    assert (refused(nothing).code, refused(nothing).path) == (Code.ACCOUNT_UNKNOWN, "account")
+
+
+def test_an_account_of_another_asset_is_closed_by_nobody() -> None:
+    treasury = earned(10)
+    refusal = refused(treasury.close(treasury.trade.operator, "prepaid", "EUR"))
+
+    assert (refusal.code, refusal.path) == (Code.ACCOUNT_UNKNOWN, "asset")
+
+
+def test_a_refund_of_what_was_paid_out_says_how_much_is_left_of_it() -> None:
+    treasury = earned(10)
+    (charge_id,) = (each.charge_id for each in treasury.room.state.charges.values())
+    treasury.room.advance(86_400)
+    assert treasury.payout(DOLLAR // 2).refused is None
+    refusal = refused(treasury.refund(charge_id, DOLLAR))
+
+    assert (refusal.code, refusal.path) == (Code.INSUFFICIENT_FUNDS, "amount.amount")
+    assert (refusal.required, refusal.remaining, refusal.asset) == ("0.975", "0.475", "USD")
+    assert "paid out" in refusal.message
+    assert refusal.next_action is NextAction.REDUCE
+
+
+def amounts(call: Call) -> dict[str, Money]:
+    """The amounts that a call names."""
+    members = {name: getattr(call.ask, name) for name in call.ask.__dataclass_fields__}
+    return {name: each for name, each in members.items() if isinstance(each, Money)}

@@ -2,13 +2,16 @@
 
 from typing import Any
 
+import pytest
+
 from farthing.protocol.errors import Code, NextAction, Refusal
 from farthing.protocol.records import Record
 from farthing.protocol.wire import Money, money
 from tests.construction import Trade
 from tests.settlement.engine.asks import ASKS, PAGE, Call
-from tests.settlement.engine.spoiling import amount
+from tests.settlement.engine.spoiling import amount, frozen
 from tests.settlement.engine.treasurer import DOLLAR, Treasury, card_of
+from tests.settlement.engine.wrongs import WRONGS
 
 
 def refused(answer: Any) -> Refusal:
@@ -93,6 +96,56 @@ def test_a_refund_of_what_was_paid_out_says_how_much_is_left_of_it() -> None:
     assert (refusal.required, refusal.remaining, refusal.asset) == ("0.975", "0.475", "USD")
     assert "paid out" in refusal.message
     assert refusal.next_action is NextAction.REDUCE
+
+
+def argument(call: Call, path: str) -> object:
+    """What a dotted path names of a call; a member of a document it has is named alone."""
+    name, *_ = path.split(".")
+    return getattr(call.ask, name)
+
+
+@pytest.mark.parametrize(
+    "operation", ["accept_terms", "call_service", "open_session", "place_hold", "top_up_session"]
+)
+def test_what_may_not_be_bought_is_told_of_an_argument_that_the_call_has(operation: str) -> None:
+    for wrong in WRONGS[operation]:
+        call = ASKS[operation]()
+        wrong.spoil(call)
+        refusal = call.refused()
+        if refusal.code not in {Code.FROZEN, Code.AUTHORITY_EXPIRED} or refusal.path:
+            assert argument(call, refusal.path) is not None, wrong.says
+
+
+@pytest.mark.parametrize(
+    ("wrong", "path"),
+    [("over the call", "per_call.amount"), ("over the day", "cap.amount")],
+)
+def test_each_limit_of_a_session_names_the_amount_that_is_above_it(wrong: str, path: str) -> None:
+    call = ASKS["open_session"]()
+    next(each for each in WRONGS["open_session"] if each.says == wrong).spoil(call)
+
+    assert call.refused().path == path
+
+
+@pytest.mark.parametrize("operation", ["call_service", "open_session", "place_hold"])
+def test_whose_vendor_is_frozen_is_not_told_that_it_is_itself(operation: str) -> None:
+    call = ASKS[operation]()
+    frozen("vendor").spoil(call)
+    refusal = call.refused()
+
+    assert (refusal.code, refusal.path) == (Code.FROZEN, "agreement_id")
+    assert refusal.message == "The vendor is frozen: nothing can be bought from it."
+    assert refusal.next_action is NextAction.USE_OTHER_VENDOR
+    frozen("agent").spoil(call)
+    assert call.refused().message == Code.FROZEN.says
+
+
+def test_an_amount_in_another_asset_is_told_which_it_must_be() -> None:
+    for operation, name in (("open_session", "cap"), ("refund_charge", "amount")):
+        call = ASKS[operation]()
+        amount(Code.ASSET_MISMATCH, name, asset="EUR").spoil(call)
+
+        assert (call.refused().path, call.refused().required) == (f"{name}.asset", "USD")
 
 
 def amounts(call: Call) -> dict[str, Money]:

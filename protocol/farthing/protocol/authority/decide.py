@@ -3,13 +3,13 @@
 Boundary: pure; nothing is consumed by asking. Source: spec/authority.md.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 import msgspec
 
 from farthing.protocol.authority.grant import Grant
-from farthing.protocol.errors import Code, Refusal, refuse
+from farthing.protocol.errors import Code, NextAction, Refusal, refuse
 from farthing.protocol.money import format_units
 
 __all__ = ["Purchase", "decide", "first_of"]
@@ -43,8 +43,17 @@ def decide(
         now_us: the time of the decision.
     """
     reasons: list[Refusal] = []
-    if frozen or purchase.vendor_frozen:
+    if frozen:
         reasons.append(refuse(Code.FROZEN))
+    elif purchase.vendor_frozen:
+        reasons.append(
+            refuse(
+                Code.FROZEN,
+                path="vendor_id",
+                message="The vendor is frozen: nothing can be bought from it.",
+                next_action=NextAction.USE_OTHER_VENDOR,
+            )
+        )
     if grant is None or grant.revoked:
         reasons.append(refuse(Code.AUTHORITY_MISSING, path="asset", asset=purchase.asset))
         return tuple(reasons)
@@ -59,7 +68,7 @@ def decide(
         reasons.append(
             refuse(
                 Code.PER_CALL_LIMIT_EXCEEDED,
-                path="amount",
+                path="per_call",
                 required=format_units(per_call_units, purchase.asset),
                 remaining=format_units(grant.per_call_units_max, grant.asset),
                 asset=grant.asset,
@@ -80,10 +89,16 @@ def decide(
     return tuple(reasons)
 
 
-def first_of(reasons: Iterable[Refusal]) -> Refusal:
-    """The one answer for several reasons: the first in precedence, naming all the others."""
+def first_of(reasons: Iterable[Refusal], arguments: Mapping[str, str]) -> Refusal:
+    """The one answer for several reasons: the first in precedence, naming all the others.
+
+    Args:
+        reasons: at least one; `path` is what of the purchase each is about.
+        arguments: which argument of the call says that: it is the answer's `path`.
+    """
     ordered = sorted(reasons, key=lambda refusal: refusal.code.precedence)
-    return replace(ordered[0], reasons=tuple(refusal.code for refusal in ordered))
+    path = arguments.get(ordered[0].path, ordered[0].path)
+    return replace(ordered[0], path=path, reasons=tuple(refusal.code for refusal in ordered))
 
 
 def _vendor_allowed(grant: Grant, vendor_id: str) -> bool:

@@ -28,6 +28,13 @@ from farthing.settlement.engine.treasury import partner_of
 
 __all__ = ["Acceptance", "accept", "agreement_answer", "agreement_view", "terminate"]
 
+# Which argument says what of a purchase is refused.
+_ARGUMENTS = {
+    "asset": "quote.asset",
+    "primary_tag": "quote.listing_id",
+    "vendor_id": "quote.vendor_id",
+}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Acceptance:
@@ -66,7 +73,7 @@ def accept(state: State, call: Call) -> Draft | Refusal:
         vendor_id=listing.vendor_id, tags=listing.tags, asset=listing.asset, units=0
     )
     if reasons := grants.not_authorised(state, call, purchase):
-        return first_of(reasons)
+        return first_of(reasons, _ARGUMENTS)
     terms = state.terms[listing.terms_sha256]
     agreement = Agreement(
         agreement_id=derive_id(

@@ -47,7 +47,7 @@ def refund(state: State, call: Call) -> Draft | Refusal:
     if charge is None or charge.vendor_id != call.principal_id:
         return refuse(Code.NOT_FOUND, path="charge_id")
     if body.amount.asset != charge.asset:
-        return refuse(Code.ASSET_MISMATCH, path="amount.asset")
+        return refuse(Code.ASSET_MISMATCH, path="amount.asset", required=charge.asset)
     return give_back(state, call, charge, body.amount.units, path="amount.amount")
 
 

@@ -61,6 +61,15 @@ __all__ = [
     "release_answer",
 ]
 
+# Which argument says what of a purchase is refused.
+_ARGUMENTS = {
+    "amount": "workload",
+    "asset": "agreement_id",
+    "per_call": "workload",
+    "primary_tag": "agreement_id",
+    "vendor_id": "agreement_id",
+}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Capture:
@@ -112,7 +121,7 @@ def place(state: State, call: Call) -> Draft | Refusal:
         money_units -= sum(each.amount_units for each in drawn)
     reasons += allowances.not_allowed(state, agreement.agreement_id, workload, call.now_us)
     if reasons := (*reasons, *not_covered(state, agreement, money_units)):
-        return first_of(reasons)
+        return first_of(reasons, _ARGUMENTS)
     grant = state.grants[call.principal_id, agreement.asset]
     hold = Hold(
         hold_id=derive_id(

@@ -179,7 +179,7 @@ def request_payout(state: State, call: Call) -> Draft | Refusal:
     if units <= 0:
         return of_nothing("amount.amount")
     if is_frozen(state, call.organisation_id):
-        return refuse(Code.FROZEN)
+        return _kept_back()
     kind = AccountKind(body.account)
     if refusal := _not_payable(state, call.organisation_id, kind, body.amount):
         return refusal
@@ -210,7 +210,7 @@ def send_payout(state: State, call: Call) -> Draft | Refusal:
     if payout is None:
         return refuse(Code.NOT_FOUND, path="payout_id")
     if is_frozen(state, payout.organisation_id):
-        return refuse(Code.FROZEN, path="payout_id")
+        return _kept_back("payout_id")
     if payout.status != "requested":
         return refuse(Code.PAYMENT_RESOLVED, path="payout_id")
     sent = replace(payout, status="sent", sent_at_us=call.now_us)
@@ -387,6 +387,11 @@ def _returned(after: Payout) -> Draft:
         moved=tuple(_outward(Movement.VOID, after)),
         changed=(change("payout", after.payout_id, after),),
     )
+
+
+def _kept_back(path: str = "") -> Refusal:
+    text = "Nothing is paid out to an organisation that is frozen."
+    return refuse(Code.FROZEN, path=path, message=text)
 
 
 def _not_payable(state: State, owner: str, kind: AccountKind, amount: Money) -> Refusal | None:

@@ -44,6 +44,19 @@ __all__ = [
     "top_up",
 ]
 
+# Which argument says what of a purchase is refused: of an opening, of a top-up.
+_OPENING = {
+    "amount": "cap.amount",
+    "asset": "agreement_id",
+    "per_call": "per_call.amount",
+    "primary_tag": "agreement_id",
+    "vendor_id": "agreement_id",
+}
+_TOP_UP = {
+    **dict.fromkeys(("agreement_id", *_OPENING), "session_id"),
+    "amount": "amount.amount",
+}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExpireSession:
@@ -66,7 +79,7 @@ def open_(state: State, call: Call) -> Draft | Refusal:
     amounts = {"cap": body.cap, "per_call": body.per_call}
     amounts |= {"low_water": body.low_water} if body.low_water else {}
     amounts |= {"unsigned": body.unsigned} if body.unsigned else {}
-    found = _allowed(state, call, agreement, amounts, body.per_call.units)
+    found = _allowed(state, call, agreement, amounts, body.per_call.units, arguments=_OPENING)
     if isinstance(found, Refusal):
         return found
     session = Session(
@@ -117,6 +130,7 @@ def top_up(state: State, call: Call) -> Draft | Refusal:
         agreement,
         {"amount": body.amount},
         session.per_call_units,
+        arguments=_TOP_UP,
         known=len(session.drawn),
     )
     if isinstance(found, Refusal):
@@ -216,6 +230,7 @@ def _allowed(
     amounts: Mapping[str, Money],
     per_call_units: int,
     *,
+    arguments: Mapping[str, str],
     known: int = 0,
 ) -> tuple[Drawn, ...] | Refusal:
     """What of credit lots is drawn for the first of the amounts, or every reason against it."""
@@ -233,11 +248,12 @@ def _allowed(
     )
     reasons = grants.not_authorised(state, call, purchase)
     if foreign:
-        return first_of((*reasons, refuse(Code.ASSET_MISMATCH, path=f"{foreign}.asset")))
+        mismatch = refuse(Code.ASSET_MISMATCH, path=f"{foreign}.asset", required=asset)
+        return first_of((*reasons, mismatch), arguments)
     drawn = lots.draw(state, agreement.operator_id, asset, units, call.now_us, known=known)
     money_units = units - sum(each.amount_units for each in drawn)
     reasons = (*reasons, *not_covered(state, agreement, money_units))
-    return first_of(reasons) if reasons else drawn
+    return first_of(reasons, arguments) if reasons else drawn
 
 
 def _set_aside(

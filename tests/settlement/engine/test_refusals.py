@@ -6,7 +6,7 @@ import pytest
 
 from farthing.protocol.errors import Code, NextAction, Refusal
 from farthing.protocol.records import Record
-from farthing.protocol.wire import Money, money
+from farthing.protocol.wire import Money, Usage, money
 from tests.construction import Trade
 from tests.settlement.engine.asks import ASKS, PAGE, Call
 from tests.settlement.engine.spoiling import amount, frozen
@@ -73,9 +73,12 @@ def test_an_asset_in_which_nothing_was_earned_is_the_argument_at_fault() -> None
     euro = Money(amount="1", asset="EUR")
     foreign = treasury.ask(treasury.trade.vendor, "request_payout", amount=euro)
     nothing = treasury.payout(DOLLAR, by=treasury.trade.operator)
+    held = Treasury(Trade.opened())
+    held.trade.held(1)
 
     assert (refused(foreign).code, refused(foreign).path) == (Code.ACCOUNT_UNKNOWN, "amount.asset")
-    assert (refused(nothing).code, refused(nothing).path) == (Code.ACCOUNT_UNKNOWN, "account")
+    for each in (nothing, held.payout(1)):
+        assert (refused(each).code, refused(each).path) == (Code.ACCOUNT_UNKNOWN, "account")
 
 
 def test_an_account_of_another_asset_is_closed_by_nobody() -> None:
@@ -146,6 +149,59 @@ def test_an_amount_in_another_asset_is_told_which_it_must_be() -> None:
         amount(Code.ASSET_MISMATCH, name, asset="EUR").spoil(call)
 
         assert (call.refused().path, call.refused().required) == (f"{name}.asset", "USD")
+
+
+# What a call has wrong by `WRONGS`, where the refusal points, and a word of what it says.
+SAID = (
+    ("unfreeze", "another's freeze", "principal_id", "frozen by another"),
+    ("approve_allowance", "own proposal", "allowance_id", "other side approves"),
+    ("approve_allowance", "absent allowance_id", "allowance_id", "proposal waits"),
+    ("propose_allowance", "unknown meter", "in_all.0.meter", "no price for the meter minute"),
+    ("accept_terms", "quoted from a position", "quote.agreement_id", "under an agreement"),
+    ("grant_credit", "ended before it begins", "expires_at", "ended before"),
+    ("grant_credit", "absent organisation_id", "organisation_id", "no operator"),
+    ("fund_account", "absent organisation_id", "organisation_id", "no operator"),
+    ("set_grace", "absent organisation_id", "organisation_id", "no operator"),
+    ("set_partner", "more than there is", "ppm", "975000 millionths"),
+    ("set_partner", "its own partner", "partner_id", "own partner"),
+    ("set_partner", "absent subject_id", "subject_id", "no vendor or listing"),
+    ("set_partner", "absent partner_id", "partner_id", "no operator or vendor"),
+    ("set_authority", "per_day_max {'asset': 'EUR'}", "per_day_max.asset", "one asset"),
+    ("revoke_authority", "no grant", "asset", "no authority grant for this asset"),
+    ("revoke_authority", "foreign agent_id", "agent_id", "may see"),
+    ("refund_charge", "in dispute", "amount.amount", "in dispute"),
+    ("place_hold", "no workload", "workload", "No usage"),
+    ("capture_hold", "held for fewer", "delivery.usage.page", "More of the meter page"),
+    ("initiate_dispute", "nothing is left", "charge_id", "Nothing is left"),
+    ("request_payout", "vendor frozen", "", "paid out"),
+    ("send_payout", "vendor frozen", "payout_id", "paid out"),
+)
+
+
+@pytest.mark.parametrize(("operation", "wrong", "path", "word"), SAID)
+def test_what_is_wrong_is_said_of_the_argument_where_it_is(
+    operation: str, wrong: str, path: str, word: str
+) -> None:
+    call = ASKS[operation]()
+    next(each for each in WRONGS[operation] if each.says == wrong).spoil(call)
+    refusal = call.refused()
+
+    assert refusal.path == path
+    assert word in refusal.message
+
+
+def test_a_capture_of_more_than_was_held_for_says_of_how_much() -> None:
+    call = ASKS["capture_hold"]()
+    next(each for each in WRONGS["capture_hold"] if each.says == "held for fewer").spoil(call)
+
+    assert (call.refused().required, call.refused().remaining) == ("2", "1")
+
+
+def test_a_meter_that_would_count_too_far_is_told_how_far_it_counts() -> None:
+    call = ASKS["place_hold"]()
+    call.give(workload=(Usage(meter="page", quantity=str(10**16 - 1)),))
+
+    assert str(10**15) in call.refused().message
 
 
 def amounts(call: Call) -> dict[str, Money]:

@@ -63,6 +63,8 @@ class RatingError(ValueError):
         text = f"{code}: {meter}" if meter else code.value
         if code is RatingCode.UNKNOWN_METER:
             text = f"The rate card has no price for the meter {meter}."
+        elif code is RatingCode.INVALID_QUANTITY:
+            text = f"The meter {meter} counts no further than {QUANTITY_MAX} under an agreement."
         super().__init__(text)
         self.code = code
         self.meter = meter

@@ -24,6 +24,7 @@ __all__ = [
     "fund",
     "fund_answer",
     "is_full",
+    "no_operator",
     "not_covered",
     "of_nothing",
     "post",
@@ -63,7 +64,7 @@ def fund(state: State, call: Call) -> Draft | Refusal:
         return of_nothing("amount.amount")
     owner = state.principals.get(body.organisation_id)
     if owner is None or owner.role != Role.OPERATOR:
-        return refuse(Code.NOT_FOUND, path="organisation_id")
+        return no_operator("organisation_id")
     prepaid = account_name(owner.principal_id, AccountKind.PREPAID, asset)
     clearing = account_name(PLATFORM, AccountKind.EXTERNAL_CLEARING, asset)
     if is_full(state, prepaid, clearing, units):
@@ -86,6 +87,12 @@ def fund_answer(record: Record) -> Funding:
     )
 
 
+def no_operator(path: str) -> Refusal:
+    """The refusal of an organisation that has no money to spend, if it is one at all."""
+    text = "There is no operator of this id that the caller may see."
+    return refuse(Code.NOT_FOUND, path=path, message=text)
+
+
 def of_nothing(path: str) -> Refusal:
     """The refusal of an amount that would move nothing."""
     return refuse(Code.INVALID_AMOUNT, path=path, message="The amount must be above nothing.")
@@ -98,14 +105,16 @@ def is_full(state: State, credit: str, debit: str, units: int) -> bool:
     return units > INT64_MAX or most + units > COUNTER_MAX
 
 
-def unknown(state: State, owner: str, *kinds: AccountKind, path: str, message: str = "") -> Refusal:
+def unknown(
+    state: State, owner: str, *kinds: AccountKind, asset: str, path: str, message: str = ""
+) -> Refusal:
     """The refusal of an account that never began: for its kind, or for its asset alone.
 
-    `path` is the argument that names the asset.
+    `path` is the argument that names the asset: it is at fault where there is one of another.
     """
-    names = (account_name(owner, kind, asset) for kind in kinds for asset in ASSETS)
-    begun = any(name in state.accounts for name in names)
-    return refuse(Code.ACCOUNT_UNKNOWN, path=path if begun else "account", message=message)
+    others = (account_name(owner, kind, each) for kind in kinds for each in ASSETS if each != asset)
+    path = path if any(name in state.accounts for name in others) else "account"
+    return refuse(Code.ACCOUNT_UNKNOWN, path=path, message=message)
 
 
 def short_of(units: int, available_units: int, asset: str, *, path: str, message: str) -> Refusal:

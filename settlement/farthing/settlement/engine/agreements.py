@@ -58,7 +58,8 @@ def accept(state: State, call: Call) -> Draft | Refusal:
     quote = body.quote
     if quote.agreement_id is not None or quote.position:
         # A price from an agreement's position is that agreement's; a new one starts at nothing.
-        return refuse(Code.INVALID_ARGUMENT, path="quote.agreement_id")
+        text = "The quote is a price under an agreement that is in force: ask for one without it."
+        return refuse(Code.INVALID_ARGUMENT, path="quote.agreement_id", message=text)
     listing = state.listings.get(quote.listing_id)
     if listing is None or quote.buyer_id != call.principal_id:
         return refuse(Code.NOT_FOUND, path="quote.listing_id")

@@ -54,7 +54,9 @@ def propose(state: State, call: Call) -> Draft | Refusal:
         for place, each in enumerate(limits):
             twice = each.meter in {other.meter for other in limits[:place]}
             if twice or each.meter not in meters:
-                return refuse(Code.USAGE_INVALID, path=f"{name}.{place}.meter")
+                text = f"The rate card has no price for the meter {each.meter}."
+                text = f"The meter {each.meter} is limited twice." if twice else text
+                return refuse(Code.USAGE_INVALID, path=f"{name}.{place}.meter", message=text)
     proposed = Limits(
         allowance_id=derive_id(
             "alw", call.principal_id, call.command.operation, call.command.idempotency_key
@@ -85,10 +87,12 @@ def approve(state: State, call: Call) -> Draft | Refusal:
     allowance = state.allowances.get(agreement.agreement_id)
     proposed = allowance.proposed if allowance else None
     if allowance is None or proposed is None or proposed.allowance_id != body.allowance_id:
-        return refuse(Code.NOT_FOUND, path="allowance_id")
+        text = "No such proposal waits: it was approved, or another took its place."
+        return refuse(Code.NOT_FOUND, path="allowance_id", message=text)
     by_vendor = proposed.proposed_by == agreement.vendor_id
     if call.principal_id != (agreement.operator_id if by_vendor else agreement.vendor_id):
-        return refuse(Code.NOT_PERMITTED, path="allowance_id")
+        text = "It was proposed by this side: the other side approves it."
+        return refuse(Code.NOT_PERMITTED, path="allowance_id", message=text)
     if agreement.status != "in_force":
         return refuse(Code.AGREEMENT_ENDED, path="agreement_id")
     limits = replace(proposed, approved_by=call.principal_id, approved_at_us=call.now_us)

@@ -61,13 +61,14 @@ def give_back(
     asset = charge.asset
     left_units = charge.amount_units - charge.refunded_units
     if units > left_units or not left_units or charge.status == "disputed":
-        remaining_units = 0 if charge.status == "disputed" else left_units
+        disputed = charge.status == "disputed"
         return refuse(
             Code.REFUND_EXCEEDS_CHARGE,
             path=path,
             required=format_units(units, asset),
-            remaining=format_units(remaining_units, asset),
+            remaining=format_units(0 if disputed else left_units, asset),
             asset=asset,
+            message="The charge is in dispute: its ruling gives back." if disputed else "",
         )
     split = split_of(charge, units)
     kind = _vendors_account(charge)

@@ -138,11 +138,17 @@ def _disputable(
     if charge.status != "pending" or charge.window_closes_at_us <= now_us:
         return refuse(Code.DISPUTE_WINDOW_CLOSED, path="charge_id")
     terms = state.terms[state.agreements[charge.agreement_id].terms_sha256]
-    if charge.amount_units == charge.refunded_units or reason not in terms.dispute.tier1:
-        return refuse(Code.NOT_DISPUTABLE, path="reason")
+    if charge.amount_units == charge.refunded_units:
+        text = "Nothing is left of the charge that could be given back."
+        return refuse(Code.NOT_DISPUTABLE, path="charge_id", message=text)
+    if reason not in terms.dispute.tier1:
+        return refuse(
+            Code.NOT_DISPUTABLE, path="reason", message="The terms do not list this reason."
+        )
     if charge.session_id and reason is Reason.NOT_DELIVERED:
         # A batch is many results, each acknowledged by a voucher or not: no one body proves them.
-        return refuse(Code.NOT_DISPUTABLE, path="reason")
+        text = "What was delivered in a session is acknowledged call by call."
+        return refuse(Code.NOT_DISPUTABLE, path="reason", message=text)
     return charge
 
 

@@ -26,7 +26,8 @@ def set_authority(state: State, call: Call) -> Draft | Refusal:
         return refuse(Code.NOT_FOUND, path="agent_id")
     asset = body.per_call_max.asset
     if body.per_day_max.asset != asset or asset not in ASSETS:
-        return refuse(Code.ASSET_MISMATCH, path="per_day_max.asset")
+        text = "Both limits must be of one asset."
+        return refuse(Code.ASSET_MISMATCH, path="per_day_max.asset", required=asset, message=text)
     grant = Grant(
         grant_id=derive_id("gnt", body.agent_id, asset),
         agent_id=body.agent_id,
@@ -47,9 +48,12 @@ def revoke_authority(state: State, call: Call) -> Draft | Refusal:
     """Take a grant away, from the next call on."""
     body = call.command.body
     assert isinstance(body, RevokeAuthority)
-    grant = state.grants.get((body.agent_id, body.asset))
-    if grant is None or not _is_own_agent(state, call, body.agent_id):
+    if not _is_own_agent(state, call, body.agent_id):
         return refuse(Code.NOT_FOUND, path="agent_id")
+    grant = state.grants.get((body.agent_id, body.asset))
+    if grant is None:
+        text = "The agent has no authority grant for this asset."
+        return refuse(Code.NOT_FOUND, path="asset", message=text)
     return _amend(state, call, replace(grant, revoked=True))
 
 

@@ -183,7 +183,13 @@ def captured(
     if isinstance(rating, Refusal):
         return rating
     if over := [m for m, used in delivery.usage.items() if used > hold.workload.get(m, 0)]:
-        return refuse(Code.CAPTURE_EXCEEDS_HOLD, path=f"delivery.usage.{over[0]}")
+        return refuse(
+            Code.CAPTURE_EXCEEDS_HOLD,
+            path=f"delivery.usage.{over[0]}",
+            required=str(delivery.usage[over[0]]),
+            remaining=str(hold.workload.get(over[0], 0)),
+            message=f"More of the meter {over[0]} was used than the hold is for.",
+        )
     units = rating.total_units
     if units > hold.amount_units:
         return refuse(
@@ -356,7 +362,7 @@ def _rate(
     path: str = "workload",
 ) -> _Price | Refusal:
     if not usage:
-        return refuse(Code.USAGE_INVALID, path=path)
+        return refuse(Code.USAGE_INVALID, path=path, message="No usage is named.")
     card = state.cards[agreement.rate_card_sha256]
     try:
         return _price(card, tuple(position.items()), tuple(usage.items()))

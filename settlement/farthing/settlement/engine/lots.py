@@ -16,7 +16,7 @@ from farthing.protocol.messages.treasury import CreditLot, GrantCredit
 from farthing.protocol.records import Change, Record
 from farthing.protocol.times import format_time, parse_time
 from farthing.protocol.wire import Role, money
-from farthing.settlement.engine.accounts import is_full, of_nothing, post
+from farthing.settlement.engine.accounts import is_full, no_operator, of_nothing, post
 from farthing.settlement.engine.commands import PLATFORM
 from farthing.settlement.engine.drafts import Call, Draft, change
 from farthing.settlement.engine.state import State
@@ -62,12 +62,13 @@ def grant(state: State, call: Call) -> Draft | Refusal:
     units, asset = body.amount.units, body.amount.asset
     expires_at_us = parse_time(body.expires_at) if body.expires_at else 0
     if expires_at_us and expires_at_us <= call.now_us:
-        return refuse(Code.INVALID_ARGUMENT, path="expires_at")
+        text = "The credit would have ended before it begins."
+        return refuse(Code.INVALID_ARGUMENT, path="expires_at", message=text)
     if units <= 0:
         return of_nothing("amount.amount")
     owner = state.principals.get(body.organisation_id)
     if owner is None or owner.role != Role.OPERATOR:
-        return refuse(Code.NOT_FOUND, path="organisation_id")
+        return no_operator("organisation_id")
     kind = _KINDS[body.kind]
     account = account_name(owner.principal_id, kind, asset)
     origin = account_name(PLATFORM, _FROM[kind], asset)

@@ -402,7 +402,7 @@ def _not_payable(state: State, owner: str, kind: AccountKind, amount: Money) -> 
     if account_name(owner, kind, asset) not in state.accounts and not pending_units:
         text = "Nothing has been earned on this account."
         kinds = (kind, _EARNED_ON[kind])
-        return unknown(state, owner, *kinds, path="amount.asset", message=text)
+        return unknown(state, owner, *kinds, asset=asset, path="amount.asset", message=text)
     available = available_units(state, owner, kind, asset)
     if units <= available:
         return None

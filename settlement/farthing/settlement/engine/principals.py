@@ -194,7 +194,8 @@ def unfreeze(state: State, call: Call) -> Draft | Refusal:
     if principal is None:
         return refuse(Code.NOT_FOUND, path="principal_id")
     if principal.frozen_by and call.organisation_id not in principal.frozen_by:
-        return refuse(Code.NOT_PERMITTED, path="principal_id")
+        text = "It was frozen by another, who alone can let it act again."
+        return refuse(Code.NOT_PERMITTED, path="principal_id", message=text)
     setters = set(principal.frozen_by) - {call.organisation_id}
     since_us = principal.frozen_at_us if setters else 0
     thawed = replace(principal, frozen_by=tuple(sorted(setters)), frozen_at_us=since_us)

@@ -16,7 +16,7 @@ from farthing.protocol.messages.treasury import (
 from farthing.protocol.money import INT64_MAX, PPM, format_units
 from farthing.protocol.records import Record
 from farthing.protocol.wire import Role, money
-from farthing.settlement.engine.accounts import unknown
+from farthing.settlement.engine.accounts import no_operator, unknown
 from farthing.settlement.engine.drafts import Call, Draft, change
 from farthing.settlement.engine.state import State
 from farthing.settlement.engine.things import Closure, Grace, Partner
@@ -45,7 +45,7 @@ def close(state: State, call: Call) -> Draft | Refusal:
     name = account_name(body.organisation_id, kind, asset)
     account = state.accounts.get(name)
     if account is None:
-        return unknown(state, body.organisation_id, kind, path="asset")
+        return unknown(state, body.organisation_id, kind, asset=asset, path="asset")
     kinds = (kind, *_WITH_PREPAID) if kind is AccountKind.PREPAID else (kind,)
     for each in kinds:
         found = state.accounts.get(account_name(body.organisation_id, each, asset))
@@ -69,7 +69,7 @@ def set_grace(state: State, call: Call) -> Draft | Refusal:
     own = call.principal_id == body.organisation_id
     by_staff = call.command.by.role is not Role.OPERATOR
     if owner is None or owner.role != Role.OPERATOR or not (own or by_staff):
-        return refuse(Code.NOT_FOUND, path="organisation_id")
+        return no_operator("organisation_id")
     units, asset = body.amount.units, body.amount.asset
     name = account_name(owner.principal_id, AccountKind.PREPAID, asset)
     before = state.graces.get(name)
@@ -103,19 +103,24 @@ def set_partner(state: State, call: Call) -> Draft | Refusal:
     body = call.command.body
     assert isinstance(body, SetPartner)
     if body.ppm + state.fee_ppm > PPM:
-        return refuse(Code.INVALID_ARGUMENT, path="ppm", required=str(PPM - state.fee_ppm))
+        most = str(PPM - state.fee_ppm)
+        text = f"The platform's fee leaves {most} millionths to share."
+        return refuse(Code.INVALID_ARGUMENT, path="ppm", required=most, message=text)
     vendor_id = body.subject_id
     listing = state.listings.get(body.subject_id)
     if listing is not None:
         vendor_id = listing.vendor_id
     vendor = state.principals.get(vendor_id)
     if vendor is None or vendor.role != Role.VENDOR:
-        return refuse(Code.NOT_FOUND, path="subject_id")
+        text = "There is no vendor or listing of this id."
+        return refuse(Code.NOT_FOUND, path="subject_id", message=text)
     partner = state.principals.get(body.partner_id)
     if partner is None or partner.role not in {Role.OPERATOR, Role.VENDOR}:
-        return refuse(Code.NOT_FOUND, path="partner_id")
+        text = "There is no operator or vendor of this id."
+        return refuse(Code.NOT_FOUND, path="partner_id", message=text)
     if body.partner_id == vendor_id:
-        return refuse(Code.INVALID_ARGUMENT, path="partner_id")
+        text = "A vendor is not its own partner."
+        return refuse(Code.INVALID_ARGUMENT, path="partner_id", message=text)
     after = Partner(partner_id=body.partner_id, ppm=body.ppm)
     before = state.partners.get(body.subject_id)
     return Draft(changed=(change("partner", body.subject_id, after, before),))

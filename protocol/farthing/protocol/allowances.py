@@ -66,6 +66,11 @@ class Guard:
                 return meter
         return None
 
+    def left(self, meter: str) -> int:
+        """What may still be used of a meter that is limited."""
+        limits = (left[meter] for left in (self._today, self._in_all) if meter in left)
+        return max(min(limits), 0)
+
     def take(self, usage: Mapping[str, int]) -> None:
         """Count this use."""
         for meter, quantity in usage.items():

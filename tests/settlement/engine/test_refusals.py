@@ -3,13 +3,14 @@
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from farthing.protocol.errors import Code, NextAction, Refusal
 from farthing.protocol.records import Record
 from farthing.protocol.wire import Money, Usage, money
 from tests.construction import Trade
 from tests.settlement.engine.asks import ASKS, PAGE, Call
-from tests.settlement.engine.spoiling import amount, frozen
+from tests.settlement.engine.spoiling import allowed_nothing, amount, frozen
 from tests.settlement.engine.treasurer import DOLLAR, Treasury, card_of
 from tests.settlement.engine.wrongs import WRONGS
 
@@ -158,6 +159,8 @@ SAID = (
     ("approve_allowance", "absent allowance_id", "allowance_id", "proposal waits"),
     ("propose_allowance", "unknown meter", "in_all.0.meter", "no price for the meter minute"),
     ("accept_terms", "quoted from a position", "quote.agreement_id", "under an agreement"),
+    ("accept_terms", "another's quote", "quote.buyer_id", "another buyer's"),
+    ("close_account", "something waits on it", "account", "waits on it"),
     ("grant_credit", "ended before it begins", "expires_at", "ended before"),
     ("grant_credit", "absent organisation_id", "organisation_id", "no operator"),
     ("fund_account", "absent organisation_id", "organisation_id", "no operator"),
@@ -195,6 +198,27 @@ def test_a_capture_of_more_than_was_held_for_says_of_how_much() -> None:
     next(each for each in WRONGS["capture_hold"] if each.says == "held for fewer").spoil(call)
 
     assert (call.refused().required, call.refused().remaining) == ("2", "1")
+
+
+def test_what_an_allowance_leaves_is_told_of_the_meter_that_would_pass_it() -> None:
+    call = ASKS["place_hold"]()
+    allowed_nothing(call)
+    refusal = call.refused()
+
+    assert (refusal.required, refusal.remaining, refusal.path) == ("2", "0", "workload")
+    assert "0 of the meter page" in refusal.message
+    assert refusal.next_action is NextAction.REDUCE
+
+
+def test_less_is_not_the_way_on_from_an_allowance_that_has_ended() -> None:
+    call = ASKS["place_hold"]()
+    allowed_nothing(call)
+    agreement_id = call.trade.agreement_id
+    limits = structs.replace(call.state.allowances[agreement_id].limits, expires_at_us=1)
+    call.turn("allowances", agreement_id, limits=limits)
+
+    assert "has ended" in call.refused().message
+    assert call.refused().next_action is NextAction.CONTACT_OPERATOR
 
 
 def test_a_meter_that_would_count_too_far_is_told_how_far_it_counts() -> None:

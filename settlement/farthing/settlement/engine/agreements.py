@@ -60,8 +60,11 @@ def accept(state: State, call: Call) -> Draft | Refusal:
         # A price from an agreement's position is that agreement's; a new one starts at nothing.
         text = "The quote is a price under an agreement that is in force: ask for one without it."
         return refuse(Code.INVALID_ARGUMENT, path="quote.agreement_id", message=text)
+    if quote.buyer_id != call.principal_id:
+        text = "The quote is another buyer's."
+        return refuse(Code.NOT_FOUND, path="quote.buyer_id", message=text)
     listing = state.listings.get(quote.listing_id)
-    if listing is None or quote.buyer_id != call.principal_id:
+    if listing is None:
         return refuse(Code.NOT_FOUND, path="quote.listing_id")
     if listing.state != "active":
         return refuse(Code.LISTING_UNAVAILABLE, path="quote.listing_id")

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from msgspec.structs import replace
 
 from farthing.protocol.allowances import Enforcement, Guard, without
-from farthing.protocol.errors import Code, Refusal, refuse
+from farthing.protocol.errors import Code, NextAction, Refusal, refuse
 from farthing.protocol.ids import derive_id
 from farthing.protocol.messages.allowances import Allowance as AllowanceAnswer
 from farthing.protocol.messages.allowances import (
@@ -107,7 +107,21 @@ def not_allowed(
     guard = guard_of(state, agreement_id, now_us)
     if guard is None or not guard.forbids(workload, now_us):
         return ()
-    return (refuse(Code.ALLOWANCE_EXCEEDED, path="workload"),)
+    meter = guard.exceeded(workload, now_us)
+    if not meter:
+        text = "The agreement's allowance has ended."
+        next_action = NextAction.CONTACT_OPERATOR
+        return (
+            refuse(Code.ALLOWANCE_EXCEEDED, path="workload", message=text, next_action=next_action),
+        )
+    left = str(guard.left(meter))
+    text = f"The agreement's allowance leaves {left} of the meter {meter}."
+    needed = str(workload[meter])
+    return (
+        refuse(
+            Code.ALLOWANCE_EXCEEDED, path="workload", required=needed, remaining=left, message=text
+        ),
+    )
 
 
 def guard_of(state: State, agreement_id: str, now_us: int) -> Guard | None:

@@ -33,6 +33,7 @@ __all__ = [
 
 # The lots of a prepaid account are closed with it, so they too must be empty.
 _WITH_PREPAID = (AccountKind.DEFERRED_REVENUE, AccountKind.PROMOTIONAL_CREDIT)
+_WAITED_ON = "Nothing stands on the account, but something waits on it."
 
 
 def close(state: State, call: Call) -> Draft | Refusal:
@@ -57,6 +58,7 @@ def close(state: State, call: Call) -> Draft | Refusal:
                 path="account",
                 remaining=format_units(found.posted_units, asset),
                 asset=asset,
+                message="" if found.posted_units else _WAITED_ON,
             )
     return Draft(changed=(change("closure", name, Closure(account=name, seq=call.seq)),))
 

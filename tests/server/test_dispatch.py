@@ -93,7 +93,7 @@ def amount(value: object, asset: object = "USD") -> dict[str, Any]:
         pytest.param(amount("1\n"), Code.INVALID_AMOUNT, "amount.amount", id="a line break"),
         pytest.param(amount("٣"), Code.INVALID_AMOUNT, "amount.amount", id="another script"),
         pytest.param(amount("NaN"), Code.INVALID_AMOUNT, "amount.amount", id="not a number"),
-        pytest.param(amount("1", "ABC"), Code.INVALID_AMOUNT, "amount.amount", id="no such asset"),
+        pytest.param(amount("1", "ABC"), Code.INVALID_AMOUNT, "amount.asset", id="no such asset"),
         pytest.param(amount("1", "usd"), Code.INVALID_ARGUMENT, "amount.asset", id="asset's case"),
         pytest.param({"amount": 0.5}, Code.INVALID_ARGUMENT, "amount", id="no amount at all"),
         pytest.param({"amount": "1"}, Code.INVALID_ARGUMENT, "amount", id="no asset"),
@@ -142,6 +142,24 @@ async def test_an_argument_that_is_none_is_refused_where_it_stands(
 
     assert (given.code, given.path) == (code, path)
     assert await records(wire) == before
+
+
+@pytest.mark.parametrize(
+    ("given", "word"),
+    [
+        (amount("-1"), "no sign"),
+        (amount("0.0000001", "JPY"), "decimal places"),
+        (amount("9223372036854775807"), "can be"),
+        (amount("1", "ABC"), "no such asset"),
+    ],
+)
+async def test_what_is_wrong_with_an_amount_is_said_in_a_sentence(
+    wire: Wire, given: dict[str, Any], word: str
+) -> None:
+    refused = await refusal(wire, treasurer(wire), "fund_account", {**FUNDING, **given})
+
+    assert word in refused.message
+    assert refused.message.endswith(".")
 
 
 @pytest.mark.parametrize("name", sorted(FUNDING))

@@ -16,7 +16,7 @@ from pydantic_core import ErrorDetails
 from farthing.identity.callers import Assurance, Caller
 from farthing.protocol.errors import Broken, Code, Refusal, Refused, refuse
 from farthing.protocol.messages.operations import AnyOperation
-from farthing.protocol.money import InvalidAmount
+from farthing.protocol.money import AmountFault, InvalidAmount
 from farthing.protocol.purposes import may_call
 from farthing.protocol.wire import Effect, Money, Role
 from farthing.server.market import Market
@@ -28,6 +28,12 @@ __all__ = ["adapter", "dispatch", "may_use"]
 log = structlog.get_logger(__name__)
 
 _DETAIL_MAX: Final = 200
+_AMOUNT_SAYS: Final = {
+    AmountFault.UNKNOWN_ASSET: "There is no such asset.",
+    AmountFault.NOT_CANONICAL: "An amount has no sign, no exponent and no needless zeros.",
+    AmountFault.TOO_FINE: "The amount has more decimal places than its asset.",
+    AmountFault.TOO_LARGE: "The amount is more than an amount can be.",
+}
 _ADAPTERS: Final[dict[type, TypeAdapter[Any]]] = {}
 
 
@@ -143,7 +149,9 @@ def _check_amount(path: str, value: object) -> None:
     try:
         _ = value.units
     except InvalidAmount as error:
-        refusal = refuse(Code.INVALID_AMOUNT, path=f"{path}.amount", message=str(error))
+        member = "asset" if error.reason is AmountFault.UNKNOWN_ASSET else "amount"
+        text = _AMOUNT_SAYS[error.reason]
+        refusal = refuse(Code.INVALID_AMOUNT, path=f"{path}.{member}", message=text)
         raise Refused(refusal) from error
 
 

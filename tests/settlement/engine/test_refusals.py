@@ -144,6 +144,17 @@ def test_whose_vendor_is_frozen_is_not_told_that_it_is_itself(operation: str) ->
     assert call.refused().message == Code.FROZEN.says
 
 
+def test_terms_of_a_frozen_vendor_are_accepted_and_its_agreement_sets_nothing_aside() -> None:
+    call = ASKS["accept_terms"]()
+    frozen("vendor").spoil(call)
+    trade = call.trade
+    agreement_id = trade.room.agree(trade.agent, trade.listing_id)
+
+    assert trade.room.hold(trade.agent, agreement_id, 1).code is Code.FROZEN
+    call.turn("principals", trade.vendor.principal_id, frozen_by=())
+    assert trade.room.hold(trade.agent, agreement_id, 1).code is None
+
+
 def test_an_amount_in_another_asset_is_told_which_it_must_be() -> None:
     for operation, name in (("open_session", "cap"), ("refund_charge", "amount")):
         call = ASKS[operation]()

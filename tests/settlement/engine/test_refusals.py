@@ -7,10 +7,11 @@ from msgspec import structs
 
 from farthing.protocol.errors import Code, NextAction, Refusal
 from farthing.protocol.records import Record
+from farthing.protocol.times import parse_time
 from farthing.protocol.wire import Money, Usage, money
 from tests.construction import Trade
 from tests.settlement.engine.asks import ASKS, PAGE, Call
-from tests.settlement.engine.spoiling import allowed_nothing, amount, frozen
+from tests.settlement.engine.spoiling import allowed_nothing, amount, frozen, just_sent
 from tests.settlement.engine.treasurer import DOLLAR, Treasury, card_of
 from tests.settlement.engine.wrongs import WRONGS
 
@@ -187,6 +188,7 @@ SAID = (
     ("place_hold", "no workload", "workload", "No usage"),
     ("capture_hold", "held for fewer", "delivery.usage.page", "More of the meter page"),
     ("initiate_dispute", "nothing is left", "charge_id", "Nothing is left"),
+    ("submit_evidence", "late", "dispute_id", "evidence is over"),
     ("request_payout", "vendor frozen", "", "paid out"),
     ("send_payout", "vendor frozen", "payout_id", "paid out"),
 )
@@ -230,6 +232,15 @@ def test_less_is_not_the_way_on_from_an_allowance_that_has_ended() -> None:
 
     assert "has ended" in call.refused().message
     assert call.refused().next_action is NextAction.CONTACT_OPERATOR
+
+
+def test_who_fails_a_payout_that_may_still_be_paid_is_told_to_wait_and_until_when() -> None:
+    call = ASKS["fail_payout"]()
+    just_sent(call)
+    refusal = call.refused()
+
+    assert parse_time(refusal.required) > call.trade.room.now_us
+    assert refusal.next_action is NextAction.WAIT
 
 
 def test_a_meter_that_would_count_too_far_is_told_how_far_it_counts() -> None:

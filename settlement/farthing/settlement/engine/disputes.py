@@ -100,7 +100,8 @@ def answer_with_evidence(state: State, call: Call) -> Draft | Refusal:
     if dispute.status == "decided":
         return refuse(Code.DISPUTE_DECIDED, path="dispute_id")
     if dispute.evidence_due_at_us <= call.now_us:
-        return refuse(Code.DISPUTE_WINDOW_CLOSED, path="dispute_id")
+        text = "The time to answer with evidence is over."
+        return refuse(Code.DISPUTE_WINDOW_CLOSED, path="dispute_id", message=text)
     evidence = Evidence(body_sha256=body.body_sha256, schema_valid=body.schema_valid)
     charge = state.charges[dispute.charge_id]
     return _ruled(state, call, charge, dispute, evidence=evidence)

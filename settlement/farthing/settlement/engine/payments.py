@@ -9,7 +9,7 @@ from typing import Literal
 
 from msgspec.structs import replace
 
-from farthing.protocol.errors import Code, Refusal, refuse
+from farthing.protocol.errors import Code, NextAction, Refusal, refuse
 from farthing.protocol.ids import derive_id
 from farthing.protocol.ledger import AccountKind, Movement, Transfer, account_name
 from farthing.protocol.messages.treasury import (
@@ -243,8 +243,13 @@ def fail_payout(state: State, call: Call) -> Draft | Refusal:
         ends_at_us = payout.sent_at_us + ASKED_AGAIN_US + _ASKING_US
         if call.now_us < ends_at_us:
             text = "The processor may still be asked for it; it can be failed later."
-            required = format_time(ends_at_us)
-            return refuse(Code.PAYMENT_RESOLVED, path="payout_id", required=required, message=text)
+            return refuse(
+                Code.PAYMENT_RESOLVED,
+                path="payout_id",
+                required=format_time(ends_at_us),
+                message=text,
+                next_action=NextAction.WAIT,
+            )
     return _returned(replace(payout, status="failed", reference=body.reference))
 
 

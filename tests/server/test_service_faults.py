@@ -1,6 +1,7 @@
 """What a vendor says and sends is believed only where it fits; nothing else is paid."""
 
 import asyncio
+import json
 import os
 import random
 import sqlite3
@@ -76,6 +77,38 @@ async def test_an_answer_that_is_not_accepted_is_never_paid(
         # Whatever it does afterwards, nothing comes of it.
         assert await lies.capture(lies.signed[0]) is Code.HOLD_RESOLVED
         assert (await market.buyer.charges()).charges == ()
+
+
+async def test_content_that_no_answer_holds_keeps_no_buyer_from_the_result(
+    tmp_path: Path,
+) -> None:
+    async with selling(tmp_path) as market:
+        block = {"type": "text", "text": "beside it"}
+        odd = [1, "two", None, 2.5, [block], block]
+        market.desk.instead = Lies(market, GOOD, {**SENT, "content": odd})
+
+        first, again = (await market.call()).answer, (await market.call()).answer
+
+        assert first.untrusted_result == again.untrusted_result == GOOD
+        assert first.untrusted_content == again.untrusted_content == (block,)
+
+
+@pytest.mark.parametrize("depth", [56, 60])
+async def test_content_is_so_deep_that_its_buyer_can_read_it_or_costs_nothing(
+    tmp_path: Path, depth: int
+) -> None:
+    async with selling(tmp_path, listing={"idempotent": False, "side_effects": True}) as market:
+        nested = json.loads("[" * depth + "]" * depth)
+        block = {"type": "text", "text": "", "nested": nested}
+        market.desk.instead = Lies(market, GOOD, {**SENT, "content": [block]})
+
+        outcome = await market.attempt()
+
+        if isinstance(outcome, Refused):
+            assert outcome.code is Code.VENDOR_FAILED
+            assert await market.balance() == ("1", "0")
+        else:
+            assert outcome.answer.untrusted_content == (block,)
 
 
 async def test_a_vendor_captures_nothing_before_its_answer_is_accepted(tmp_path: Path) -> None:

@@ -26,7 +26,8 @@ SAID_CHARACTERS_MAX: Final = 500
 MOMENTARY: Final = frozenset({408, 425, 429})
 """Of the statuses of those who were asked wrongly, these say that it is only for now."""
 
-_DEPTH_MAX: Final = 64
+# Less than clients read (64): in the platform's answer it stands a little deeper.
+_DEPTH_MAX: Final = 60
 
 
 def check_stays(status: int) -> None:

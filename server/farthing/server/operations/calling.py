@@ -203,12 +203,13 @@ def _fault(errand: Errand, signed_sha256: str, result: LooseJson) -> str:
 
 def _beside(delivered: Delivered) -> tuple[LooseJson, ...]:
     """The content beside a result: what only repeats it is left out, as is what no answer holds."""
-    blocks = [block for block in delivered.content if not _repeats(block, delivered.result)]
-    return tuple(_in_alphabet(block) for block in blocks)
+    # What is no block is among the latter: the call was charged, and its answer never given.
+    blocks = [block for block in delivered.content if isinstance(block, dict)]
+    return tuple(_in_alphabet(each) for each in blocks if not _repeats(each, delivered.result))
 
 
-def _repeats(block: LooseJson, result: LooseJson) -> bool:
-    text = block.get("text") if isinstance(block, dict) else None
+def _repeats(block: Mapping[str, LooseJson], result: LooseJson) -> bool:
+    text = block.get("text")
     if not isinstance(text, str):
         return False
     try:

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -14,8 +14,9 @@ from farthing.clients.counter import Sold, Unpaid
 from farthing.clients.documents import arguments_sha256
 from farthing.clients.reporter import Metered, Signed, UsageQueue
 from farthing.protocol.batches import verify_batch
-from farthing.protocol.errors import Code, refuse
+from farthing.protocol.errors import Code, Unverified, refuse
 from farthing.protocol.keys import PrivateKey
+from farthing.protocol.messages.sessions import UsageReport
 from farthing.protocol.times import SECOND_US
 from farthing.protocol.usage import UsageEvent, UsageOutcome
 from tests.clients.settling import MAC_KEY, PAGE_UNITS, Shop, shop
@@ -224,6 +225,47 @@ def test_a_number_above_the_vouchers_waits_for_a_later_one() -> None:
     queue.voucher = Signed("v", 2, 100)
     assert queue.take(queue.due(1)) == [third._replace(place=1)]
     assert queue.due(1) == []
+
+
+@pytest.mark.parametrize("table", ["call", "batch"])
+async def test_what_a_full_disk_did_not_take_is_reported_when_it_has_room_though_no_call_follows(
+    tmp_path: Path, table: str
+) -> None:
+    async with shop(tmp_path) as market:
+        write, failures = market.file.file.write, [OSError(28, "No space left on device")] * 3
+
+        def full(steps: Iterable[tuple[str, Any]]) -> None:
+            steps = list(steps)
+            if failures and any(rows for each, rows in steps if f"INTO {table}" in each):
+                raise failures.pop()
+            write(steps)
+
+        market.file.file.write = full  # type: ignore[method-assign]
+        payer = market.payer()
+        await market.sell(payer.signed(payer.voucher(PDF)), PDF)
+        await market.settled(1)
+
+        assert not failures
+        assert billed(market) == {1: 2 * PAGE_UNITS}
+
+
+async def test_an_answer_of_another_form_is_asked_for_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with shop(tmp_path) as market:
+        report, odd = market.settlement.report_usage, [Unverified("charge_id: missing")] * 2
+
+        async def answer(*given: str, key: str) -> UsageReport:
+            if odd:
+                raise odd.pop()
+            return await report(*given, key=key)
+
+        market.settlement.report_usage = answer  # type: ignore[method-assign]
+        await called(market, 1)
+        await market.settled(1)
+
+        assert billed(market) == {1: 2 * PAGE_UNITS}
+        assert caplog.text.count("charge_id: missing") == 2
 
 
 async def test_sessions_wait_for_nobody_but_themselves(tmp_path: Path) -> None:

@@ -461,8 +461,8 @@ async def test_what_cannot_be_written_is_not_answered_and_not_lost(tmp_path: Pat
         first = await market.sell(payment, PDF)
         still = await market.sell(payment, PDF)
         market.file.file.write = write  # type: ignore[method-assign]
-        other = await market.call(payer, OTHER)
         again = await market.sell(payment, PDF)
+        other = await market.call(payer, OTHER)
         await market.settled(2)
 
         assert refused(first)[0] is refused(still)[0] is Code.UNAVAILABLE

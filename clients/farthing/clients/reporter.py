@@ -7,6 +7,7 @@ events in their order. Source: spec/metering.md, spec/payments-mcp.md.
 
 import asyncio
 import logging
+import sqlite3
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -27,7 +28,7 @@ from farthing.clients.usage_spool import (
 from farthing.clients.vendors import Vendor
 from farthing.protocol.batches import sign_batch
 from farthing.protocol.canonical import Json, sha256_hex
-from farthing.protocol.errors import Code, Refused, Unreachable
+from farthing.protocol.errors import Code, Refused, Unreachable, Unverified
 from farthing.protocol.ids import SessionId
 from farthing.protocol.messages.sessions import UsageReport
 from farthing.protocol.money import INT64_MAX
@@ -275,16 +276,28 @@ class Reporter:
                 await asyncio.gather(*map(self._flush, queues), return_exceptions=True)
 
     async def _drain(self, queue: UsageQueue) -> None:
+        wait_s = _BACKOFF_S
         while queue.waiting or queue.due(self._clock()):
-            if not queue.waiting:
-                await self._until_full(queue)
-                await self._make(queue)
-            wait_s = _BACKOFF_S
-            while (asked_s := await self._send(queue)) is not None:
+            try:
+                asked_s = await self._step(queue)
+            except (OSError, sqlite3.Error, Unverified) as error:
+                # A disk that is full, an answer of another form: neither is for ever.
+                log.error("usage of %s waits: %r", queue.session_id, error)  # noqa: TRY400 - in full
+                asked_s = 0
+            if asked_s is not None:
                 await self._vendor.connection.sleep(max(wait_s, min(asked_s, _BACKOFF_S_MAX)))
                 wait_s = min(wait_s * 2, _BACKOFF_S_MAX)
+                continue
+            wait_s = _BACKOFF_S
             if queue.pause_s:
                 await self._vendor.connection.sleep(queue.pause_s)
+
+    async def _step(self, queue: UsageQueue) -> int | None:
+        """Make a batch where none waits, and send the first; gives what `_send` does."""
+        if not queue.waiting:
+            await self._until_full(queue)
+            await self._make(queue)
+        return await self._send(queue)
 
     async def _flush(self, queue: UsageQueue) -> None:
         while queue.waiting or queue.due(self._clock()):

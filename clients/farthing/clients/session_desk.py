@@ -271,7 +271,15 @@ class SessionDesk:
 
     async def _kept(self, seq: int, fault: UsageFault) -> KeptCall | None:
         kept = await asyncio.to_thread(self._tools.spool.call, self.session_id, seq)
-        if kept is None and fault is UsageFault.DUPLICATE:
+        if kept is not None or fault is not UsageFault.DUPLICATE:
+            return kept
+        # It could not be written when it ended.
+        try:
+            await self._tools.commits.kept()
+        except (OSError, sqlite3.Error) as error:
+            raise _not_kept() from error
+        kept = await asyncio.to_thread(self._tools.spool.call, self.session_id, seq)
+        if kept is None:
             raise _not_kept()
         return kept
 
@@ -396,7 +404,8 @@ class SessionDesk:
         if (flight := self._flights.pop(call.seq, None)) is not None:
             self._tools.load.remove(flight)
             flight.land(call, fault)
-        if fault is None and not self._is_closing:
+        # What is not on disk yet goes there with its batch.
+        if not isinstance(fault, asyncio.CancelledError) and not self._is_closing:
             self._tools.reporter.wake(self.queue)
 
     def _too_dear(self, units: int) -> Refusal:

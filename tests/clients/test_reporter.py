@@ -255,10 +255,12 @@ async def test_an_answer_of_another_form_is_asked_for_again(
     async with shop(tmp_path) as market:
         report, odd = market.settlement.report_usage, [Unverified("charge_id: missing")] * 2
 
-        async def answer(*given: str, key: str) -> UsageReport:
+        async def answer(
+            session_id: str, batch: str, signature: str, voucher: str, *, key: str
+        ) -> UsageReport:
             if odd:
                 raise odd.pop()
-            return await report(*given, key=key)
+            return await report(session_id, batch, signature, voucher, key=key)
 
         market.settlement.report_usage = answer  # type: ignore[method-assign]
         await called(market, 1)

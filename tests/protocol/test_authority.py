@@ -49,7 +49,7 @@ def test_a_grant_is_the_same_after_writing_and_reading() -> None:
 
 @given(st.permutations([Code.BUDGET_EXCEEDED, Code.FROZEN, Code.INSUFFICIENT_FUNDS]))
 def test_the_one_answer_is_the_first_in_precedence_and_names_all(codes: list[Code]) -> None:
-    answer = first_of((refuse(code) for code in codes), {})
+    answer = first_of(refuse(code) for code in codes)
 
     assert answer.code is Code.FROZEN
     assert answer.reasons == (Code.FROZEN, Code.BUDGET_EXCEEDED, Code.INSUFFICIENT_FUNDS)

@@ -172,7 +172,7 @@ SAID = (
     ("propose_allowance", "unknown meter", "in_all.0.meter", "no price for the meter minute"),
     ("accept_terms", "quoted from a position", "quote.agreement_id", "under an agreement"),
     ("accept_terms", "another's quote", "quote.buyer_id", "another buyer's"),
-    ("close_account", "something waits on it", "account", "waits on it"),
+    ("close_account", "something waits on it", "account", "Nothing stands"),
     ("grant_credit", "ended before it begins", "expires_at", "ended before"),
     ("grant_credit", "absent organisation_id", "organisation_id", "no operator"),
     ("fund_account", "absent organisation_id", "organisation_id", "no operator"),

@@ -89,16 +89,16 @@ def decide(
     return tuple(reasons)
 
 
-def first_of(reasons: Iterable[Refusal], arguments: Mapping[str, str]) -> Refusal:
+def first_of(reasons: Iterable[Refusal], arguments: Mapping[str, str] | None = None) -> Refusal:
     """The one answer for several reasons: the first in precedence, naming all the others.
 
     Args:
         reasons: at least one; `path` is what of the purchase each is about.
-        arguments: which argument of the call says that: it is the answer's `path`.
+        arguments: which argument of a call says that: it is then the answer's `path`.
     """
     ordered = sorted(reasons, key=lambda refusal: refusal.code.precedence)
-    path = arguments.get(ordered[0].path, ordered[0].path)
-    return replace(ordered[0], path=path, reasons=tuple(refusal.code for refusal in ordered))
+    first = replace(ordered[0], reasons=tuple(refusal.code for refusal in ordered))
+    return replace(first, path=arguments.get(first.path, first.path)) if arguments else first
 
 
 def _vendor_allowed(grant: Grant, vendor_id: str) -> bool:

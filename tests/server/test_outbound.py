@@ -7,6 +7,7 @@ import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import httpcore2
@@ -16,8 +17,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from farthing.server.adapters.outbound import AddressRefused, Outbound, is_open
+from farthing.server.adapters.outbound import AddressRefused, Outbound, Resolver, is_open
 from farthing.server.ports import NotSent, VendorFailed, VendorLost
+from tests.patience import PATIENCE_S, patiently, until
 
 PUBLIC = "93.184.216.34"
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
@@ -219,6 +221,28 @@ async def test_a_name_with_one_address_inside_is_never_connected_to(addresses: l
 
     assert not refused.value.again
     assert network.addresses == []
+
+
+async def test_a_name_that_nobody_answers_for_keeps_no_other_from_being_found() -> None:
+    found, asked = Event(), list[str]()
+
+    def look_up(host: str, port: int) -> list[str]:
+        del port
+        asked.append(host)
+        if host == "slow.example":
+            found.wait(PATIENCE_S)
+        return [PUBLIC]
+
+    resolver = Resolver(look_up)
+    # More than the loop has threads for; the first of them gives up.
+    waiting = [asyncio.create_task(resolver("slow.example", 443)) for _ in range(64)]
+    await until(lambda: bool(asked))
+    async with patiently():
+        assert await resolver("vendor.example", 443) == [PUBLIC]
+        waiting.pop(0).cancel()
+        assert asked == ["slow.example", "vendor.example"]
+        found.set()
+        assert await asyncio.gather(*waiting) == [[PUBLIC]] * 63
 
 
 @pytest.mark.parametrize("host", ["2130706433", "0x7f.1", "0177.0.0.1", "127.1"])

@@ -11,6 +11,7 @@ import ipaddress
 import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -20,13 +21,14 @@ import httpx2
 
 from farthing.server.ports import NotSent, VendorFailed, VendorLost
 
-__all__ = ["AddressRefused", "Answering", "Outbound", "Resolve", "is_open", "resolve"]
+__all__ = ["AddressRefused", "Answering", "Outbound", "Resolve", "Resolver", "is_open"]
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Resolve = Callable[[str, int], Awaitable[list[str]]]
 
 _CONNECT_S: Final = 10
 _CONNECTIONS_MAX: Final = 256
+_LOOK_UPS_MAX: Final = 32
 _ADDRESSES_MAX: Final = 16
 # What is delegated to anybody; wrappers of the other family are judged by what is in them.
 _UNICAST: Final = ipaddress.ip_network("2000::/3")
@@ -105,7 +107,7 @@ class Outbound:
             max_connections=_CONNECTIONS_MAX,
             max_keepalive_connections=0,
             network_backend=_Pinned(
-                resolver or resolve, network or httpcore2.AnyIOBackend(), local=local
+                resolver or Resolver(), network or httpcore2.AnyIOBackend(), local=local
             ),
         )
 
@@ -181,6 +183,34 @@ class Outbound:
         await self._pool.aclose()
 
 
+class Resolver:
+    """Looks names up on threads of its own, each name once at a time.
+
+    A vendor chooses its name, and whose nameserver does not answer keeps a thread for as long as
+    the system waits for it. uvloop has two threads for names: two such, and no vendor is found.
+
+    Args:
+        look_up: gives the addresses of a name; blocks.
+    """
+
+    def __init__(self, look_up: Callable[[str, int], list[str]] | None = None) -> None:
+        self._look_up = look_up or _addresses
+        self._threads = ThreadPoolExecutor(_LOOK_UPS_MAX, thread_name_prefix="names")
+        self._asked: dict[tuple[str, int], asyncio.Future[list[str]]] = {}
+
+    async def __call__(self, host: str, port: int) -> list[str]:
+        """The addresses that a name has now."""
+        name = host, port
+        asked = self._asked.get(name)
+        if asked is None:
+            loop = asyncio.get_running_loop()
+            asked = loop.run_in_executor(self._threads, self._look_up, host, port)
+            self._asked[name] = asked
+            asked.add_done_callback(lambda _: self._asked.pop(name))
+        # Who waits no longer takes nothing from who still does.
+        return await asyncio.shield(asked)
+
+
 class _Pinned(httpcore2.AsyncNetworkBackend):
     """Connects to an address that was judged, never to a name."""
 
@@ -227,10 +257,8 @@ class _Pinned(httpcore2.AsyncNetworkBackend):
         return [str(each) for each in found]
 
 
-async def resolve(host: str, port: int) -> list[str]:
-    """The addresses that a name has now."""
-    loop = asyncio.get_running_loop()
-    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+def _addresses(host: str, port: int) -> list[str]:
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     return list(dict.fromkeys(str(each[4][0]) for each in found))
 
 

@@ -27,6 +27,7 @@ from farthing.server.engine import projected
 from farthing.server.settings import Settings
 from farthing.settlement.audit.database import DatabaseFindings, audit_database
 from farthing.settlement.audit.exports import Form, export
+from farthing.settlement.audit.log import check_log
 from farthing.settlement.audit.postings import entries
 from farthing.settlement.journal.sqlite import SqliteStore
 
@@ -96,9 +97,10 @@ def exported(
         keys: a key set as the platform publishes it.
 
     Raises:
-        Unverified: the journal was changed; the text names the first bad record.
+        Unverified: the journal was changed; the text names the first bad record, or the log.
         FarthingError, OSError: something cannot be read or written. Nothing is left at `out`.
     """
+    check_log(database)
     store = SqliteStore(database)
     known = _keys_of(settings, store, keys)
     with open(out, "xb", opener=_owners) as file, ExitStack() as undo:

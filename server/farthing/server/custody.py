@@ -11,6 +11,7 @@ from farthing.identity.keyring import Keyring, Purpose, UnusableKeys, open_keyri
 from farthing.protocol.keys import PublicKey
 from farthing.server.engine import now_us
 from farthing.server.settings import Settings
+from farthing.settlement.audit.log import hidden_in_log
 from farthing.settlement.journal.backup import restore
 from farthing.settlement.journal.lock import FileLock
 from farthing.settlement.machine import MACHINE
@@ -28,6 +29,7 @@ def restored(settings: Settings, source: Path) -> list[str]:
         FarthingError, OSError: as `settlement.journal.backup.restore`.
     """
     keyring = _keyring(settings)
+    lines = _log_kept(settings.database_path)
     done = restore(
         source,
         settings.database_path,
@@ -36,7 +38,7 @@ def restored(settings: Settings, source: Path) -> list[str]:
         keys=_journal_keys(keyring),
         now_us=now_us(),
     )
-    lines = [
+    lines += [
         f"Restored {done.last_seq} records; the journal goes on in epoch {done.epoch}.",
         "Proofs signed before this moment are refused from now on.",
     ]
@@ -48,6 +50,36 @@ def restored(settings: Settings, source: Path) -> list[str]:
     if done.replaced:
         lines.append(f"The replaced database is kept at {done.replaced}.")
     return lines
+
+
+def _log_kept(database: Path) -> list[str]:
+    """Keep a log that hides something as it is: the restore folds it, and compares what it reads.
+
+    Raises:
+        DatabaseInUse: a server runs.
+        FileExistsError: one is kept there already.
+    """
+    lock = FileLock(database)
+    lock.acquire()
+    try:
+        hidden = hidden_in_log(database)
+        if not hidden:
+            return []
+        log = database.with_name(f"{database.name}-wal")
+        kept = log.with_name(f"{log.name}.damaged")
+        with open(kept, "xb", opener=_owners) as file:
+            file.write(log.read_bytes())
+            file.flush()
+            os.fsync(file.fileno())
+    finally:
+        lock.release()
+    found = f"The log of the replaced database is damaged: it hides {hidden} acknowledged batches"
+    return [f"{found}, not counted below.", f"That log is kept as it was at {kept}."]
+
+
+def _owners(path: str, flags: int) -> int:
+    """A log is its owner's alone to read, as the database is."""
+    return os.open(path, flags, 0o600)
 
 
 def key_retired(settings: Settings, name: str) -> list[str]:

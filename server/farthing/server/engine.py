@@ -27,7 +27,7 @@ from farthing.protocol.wire import Role
 from farthing.server.settings import Settings
 from farthing.server.supervise import EXIT_FINAL
 from farthing.server.upkeep import Upkeep, spare_the_collector
-from farthing.settlement.audit.log import hidden_in_log
+from farthing.settlement.audit.log import check_log
 from farthing.settlement.engine.commands import Command, platform_command
 from farthing.settlement.engine.genesis import GENESIS, Genesis, StaffKey
 from farthing.settlement.engine.questions import Figures, FiguresNow
@@ -154,7 +154,7 @@ def run_engine(
 
 def _opened(settings: Settings, keyring: Keyring) -> Stepper[State]:
     """The engine, recovered and begun."""
-    _check_log(settings.database_path)
+    check_log(settings.database_path)
     stepper = Stepper(_store(settings), MACHINE, **_parts(settings, keyring, now_us))
     stepper.open()
     with contextlib.ExitStack() as undo:
@@ -168,16 +168,6 @@ def _opened(settings: Settings, keyring: Keyring) -> Stepper[State]:
                 raise outcome
         undo.pop_all()
     return stepper
-
-
-def _check_log(path: Path) -> None:
-    """See that SQLite reads all that was durable: it passes over what a changed byte hides."""
-    if hidden := hidden_in_log(path):
-        raise Unverified(
-            f"the log beside {path} is damaged: {hidden} batches that were acknowledged stand in "
-            "it and cannot be read. Keep the folder as it is, and put back a backup of it or of "
-            "that file; farthing restore says what a backup lacks"
-        )
 
 
 def _obey(server: EngineServer[State]) -> None:

@@ -4,9 +4,11 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
+from farthing.settlement.audit import log
 from farthing.settlement.audit.log import hidden_in_log
 
 PAGE_BYTES = 4096
@@ -100,3 +102,30 @@ def test_what_commits_that_failed_one_after_the_other_left_hides_nothing(
     log_of(database).write_bytes(left)
 
     assert hidden_in_log(database) == 0
+
+
+def test_a_log_that_is_begun_again_while_it_is_read_hides_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, frames = tmp_path / "live.sqlite", log._frames  # noqa: SLF001
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("PRAGMA wal_autocheckpoint = 0")
+        db.execute("CREATE TABLE row (data BLOB NOT NULL)")
+
+        def begin_again(rows: int) -> None:
+            db.execute("PRAGMA wal_checkpoint(RESTART)")
+            for _ in range(rows):
+                db.execute("INSERT INTO row VALUES (zeroblob(?))", (PAGE_BYTES,))
+
+        def overtaken(file: BinaryIO, page_bytes: int) -> Iterator[tuple[bytes, bytes]]:
+            found = frames(file, page_bytes)
+            yield next(found)
+            begin_again(5)
+            yield from found
+            begin_again(20)
+
+        begin_again(20)
+        monkeypatch.setattr(log, "_frames", overtaken)
+
+        assert hidden_in_log(path) == 0

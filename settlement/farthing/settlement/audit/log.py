@@ -14,7 +14,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, Final
 
-__all__ = ["hidden_in_log"]
+from farthing.protocol.errors import Unverified
+
+__all__ = ["check_log", "hidden_in_log"]
 
 _HEADER: Final = struct.Struct(">8I")
 _FRAME: Final = struct.Struct(">6I")
@@ -40,12 +42,31 @@ def hidden_in_log(database: Path) -> int:
     for _ in range(_READINGS):
         try:
             with log.open("rb") as file:
-                hidden = _hidden(file, _page_bytes(database))
+                header = file.read(_HEADER.size)
+                hidden = _hidden(header, file, _page_bytes(database))
+                file.seek(0)
+                if file.read(_HEADER.size) != header:
+                    # It was begun again meanwhile, and so folded whole before.
+                    return 0
         except FileNotFoundError:
             return 0
         if not hidden:
             break
     return hidden
+
+
+def check_log(database: Path) -> None:
+    """See that all that was durable is read: SQLite passes over what a changed byte hides.
+
+    Raises:
+        Unverified: the log hides something.
+    """
+    if hidden := hidden_in_log(database):
+        raise Unverified(
+            f"the log beside {database} is damaged: {hidden} batches that were acknowledged stand "
+            "in it and cannot be read. Keep the folder as it is, and put back a backup of it or of "
+            "that file; farthing restore says what a backup lacks"
+        )
 
 
 def _page_bytes(database: Path) -> int:
@@ -56,8 +77,7 @@ def _page_bytes(database: Path) -> int:
     return _PAGE_BYTES_MAX if size == 1 else size
 
 
-def _hidden(file: BinaryIO, page_bytes: int) -> int:
-    header = file.read(_HEADER.size)
+def _hidden(header: bytes, file: BinaryIO, page_bytes: int) -> int:
     if len(header) < _HEADER.size or not page_bytes:
         return 0
     magic, _, said_bytes, _, *salts, sum_1, sum_2 = _HEADER.unpack(header)

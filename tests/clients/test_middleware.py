@@ -2,7 +2,7 @@
 
 import asyncio
 import base64
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +12,7 @@ import httpx2
 import orjson
 import pytest
 from starlette.applications import Starlette
+from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
@@ -23,6 +24,7 @@ from farthing.clients.middleware import (
     PAYMENT_REQUIRED,
     PAYMENT_RESPONSE,
     PAYMENT_SIGNATURE,
+    App,
     PaymentMiddleware,
     Priced,
 )
@@ -94,7 +96,7 @@ def said(response: httpx2.Response, header: str) -> Any:
 
 
 @asynccontextmanager
-async def site(folder: Path) -> AsyncIterator[Site]:
+async def site(folder: Path, around: Callable[[App], App] = lambda app: app) -> AsyncIterator[Site]:
     async with shop(folder / "other") as market:
         pages = Pages()
         seller = Seller(
@@ -112,7 +114,9 @@ async def site(folder: Path) -> AsyncIterator[Site]:
         )
         priced = Priced("pdf-text", {"page": lambda result: len(result["pages"])})
         paid = PaymentMiddleware(
-            app, seller, {"POST /extract": priced, "GET /extract": priced, "POST /scan": priced}
+            around(app),
+            seller,
+            {"POST /extract": priced, "GET /extract": priced, "POST /scan": priced},
         )
         transport = httpx2.ASGITransport(paid)
         async with httpx2.AsyncClient(transport=transport, base_url=URL) as http:
@@ -134,6 +138,21 @@ async def test_a_route_is_paid_for_in_headers_and_its_usage_is_reported(tmp_path
         assert used is not None
         assert (used.seq, used.amount_units) == (1, 2 * PAGE_UNITS)
         assert used.result_sha256 == sha256_hex(response.content) == result_sha256(response.json())
+
+
+async def test_an_application_that_compresses_its_answers_is_asked_for_plain_ones(
+    tmp_path: Path,
+) -> None:
+    def compressing(app: App) -> App:
+        return GZipMiddleware(app, minimum_size=1)
+
+    async with site(tmp_path, compressing) as where:
+        payer = where.market.payer()
+
+        response = await where.post(payer.signed(payer.voucher(PDF)))
+
+        assert "gzip" in response.request.headers["accept-encoding"]
+        assert response.json() == {"pages": ["one", "two"]}
 
 
 async def test_a_route_that_is_not_paid_for_says_what_it_asks(tmp_path: Path) -> None:

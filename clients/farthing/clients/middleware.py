@@ -301,7 +301,9 @@ async def _responded(app: App, request: _Request) -> tuple[int, Headers, bytes]:
                 text = f"The vendor's result is larger than {_RESULT_BYTES_MAX} bytes."
                 raise Undeliverable(refuse(Code.VENDOR_FAILED, message=text))
 
-    await app(dict(request.scope), receive, send)
+    # What is sold is JSON as it is: who compresses does so in front of this.
+    asked = [pair for pair in request.scope["headers"] if pair[0] != b"accept-encoding"]
+    await app({**request.scope, "headers": asked}, receive, send)
     if not started:
         raise Undeliverable(refuse(Code.VENDOR_FAILED))
     pairs = (

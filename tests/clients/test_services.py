@@ -88,6 +88,8 @@ async def test_every_difference_between_result_record_and_charge_is_a_fault(
         ("https://market.example", "http://127.0.0.1:9000/mcp", False),
         ("https://market.example", "https://localhost/mcp", False),
         ("http://127.0.0.1:8321", "http://vendor.example/mcp", False),
+        ("https://market.example", "https://999.1.1.1/mcp", False),
+        ("https://market.example", "https://[1::2", False),
     ],
 )
 async def test_a_payment_goes_in_clear_only_where_it_does_not_leave_the_machine(

@@ -255,6 +255,16 @@ async def test_old_spellings_of_an_address_are_judged_as_what_they_resolve_to(ho
     assert network.addresses == []
 
 
+@pytest.mark.parametrize("host", ["a..example", "...", f"{'a' * 64}.example"])
+async def test_a_name_that_no_resolver_takes_is_not_there(host: str) -> None:
+    network = Network(1)
+
+    with pytest.raises(NotSent):
+        await posted(Outbound(network=network), f"https://{host}/mcp")
+
+    assert network.addresses == []
+
+
 async def test_a_name_that_resolves_otherwise_the_second_time_gains_nothing(
     tmp_path: Path,
 ) -> None:

@@ -306,12 +306,14 @@ class VendorCaller:
         """
         # What a listing says is where this machine connects to: in clear only to this machine
         # itself, and to this machine only where the platform is here too.
-        parsed = httpx2.URL(url)
+        try:
+            parsed = httpx2.URL(url)
+        except httpx2.InvalidURL:
+            raise _unpayable(url) from None
         if _is_local(parsed.host) and _is_local(httpx2.URL(self._platform).host):
             return
         if parsed.scheme != "https" or _is_local(parsed.host):
-            text = f"The vendor's address {url} is not one to send a payment to."
-            raise Refused(refuse(Code.VENDOR_FAILED, path="interface.url", message=text))
+            raise _unpayable(url)
 
 
 def fault(
@@ -351,6 +353,11 @@ def fault(
 def _failure(result: ToolResult) -> Refused:
     said = result.text[:_SAID_CHARACTERS_MAX]
     return Refused(read_refusal(result.structured) or refuse(Code.VENDOR_FAILED, message=said))
+
+
+def _unpayable(url: str) -> Refused:
+    text = f"The vendor's address {url} is not one to send a payment to."
+    return Refused(refuse(Code.VENDOR_FAILED, path="interface.url", message=text))
 
 
 def _of_hold(refusal: Refusal) -> Refusal:

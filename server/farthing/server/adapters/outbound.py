@@ -247,7 +247,8 @@ class _Pinned(httpcore2.AsyncNetworkBackend):
             try:
                 async with asyncio.timeout(timeout_s):
                     addresses = await self._resolve(host, port)
-            except (OSError, TimeoutError) as error:
+            # The last is said of a name that has an empty part, or one that is too long.
+            except (OSError, TimeoutError, UnicodeError) as error:
                 raise httpcore2.ConnectError(f"{host} has no address") from error
         found = [ipaddress.ip_address(address.partition("%")[0]) for address in addresses]
         is_local = self._local and all(each.is_loopback for each in found)

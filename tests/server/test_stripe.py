@@ -239,6 +239,14 @@ async def test_an_event_that_names_a_payment_and_is_not_taken_is_told_in_the_log
     assert why in told["why"]
 
 
+async def test_money_that_left_is_never_taken_for_money_that_came(bank: Bank) -> None:
+    top_up = await bank.shop.operator.create_top_up(FIVE, processor="stripe")
+    before, records = await bank.prepaid(), await bank.records()
+    assert await bank.send(transfer_event(top_up.top_up_id, 500)) == 204
+
+    assert (await bank.prepaid(), await bank.records()) == (before, records)
+
+
 async def test_a_live_key_takes_no_test_money() -> None:
     processor = StripeProcessor(key="rk_live_x", webhook_secret=SECRET, return_url="")
     body = session_event(f"top_{'0' * 26}")

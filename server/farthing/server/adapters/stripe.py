@@ -199,6 +199,9 @@ def _said(event: dict[str, Any], *, is_live: bool | None) -> Processed | None:
     texts = (payment_id, event["id"], thing["id"])
     if not all(isinstance(text, str) and len(text) <= 255 for text in texts):
         raise ValueError("with other ids")
+    # What left is no top-up, whatever id somebody wrote on it, and what came is no payout.
+    if not payment_id.startswith("pay_" if kind == _SENT else "top_"):
+        raise ValueError("of another direction")
     return Processed(
         payment_id=texts[0],
         event_id=texts[1],

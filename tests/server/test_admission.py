@@ -18,6 +18,7 @@ from farthing.server.doors.admission import BODY_BYTES_MAX, Admission
 from farthing.server.velocity import Velocity
 from farthing.settlement.engine.questions import FiguresNow
 from tests.papers import signing_key
+from tests.patience import patiently
 from tests.server.listening import Wire, envelope, held, wire_of
 from tests.serving import serving
 
@@ -390,6 +391,33 @@ async def test_what_fails_behind_the_door_leaves_as_the_error_shape_and_nothing_
     assert sent[0]["status"] == 500
     assert orjson.loads(sent[1]["body"])["code"] == Code.INTERNAL_ERROR
     assert b"inside" not in sent[1]["body"]
+
+
+async def test_whom_a_stop_cuts_off_is_told_that_it_may_have_been_done() -> None:
+    begun, sent = asyncio.Event(), list[Message]()
+
+    async def waiting(scope: Scope, receive: Receive, send: Send) -> None:
+        del scope, receive, send
+        begun.set()
+        await asyncio.Event().wait()
+
+    async def whole() -> Message:
+        return {"type": "http.request", "body": b"{}", "more_body": False}
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    async with patiently():
+        call = asyncio.create_task(door(waiting)(post(), whole, send))
+        await begun.wait()
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+
+    assert sent[0]["status"] == 503
+    told = orjson.loads(sent[1]["body"])
+    assert (told["code"], told["retryable"]) == (Code.UNAVAILABLE, True)
+    assert "not known" in told["message"]
 
 
 async def test_the_body_is_handed_on_to_the_byte() -> None:

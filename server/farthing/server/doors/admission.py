@@ -61,6 +61,11 @@ _PATH_LOGGED_MAX: Final = 200
 # Judged by their one value: where there are two, the next who reads may take the other.
 _ONCE: Final = (b"content-length", b"content-type", b"host", b"idempotency-key", b"origin")
 
+_CUT_OFF: Final = refuse(
+    Code.UNAVAILABLE,
+    message="The server stops; whether the request was done is not known. Ask again.",
+    retry_after_s=1,
+)
 _NEWCOMERS: Final = frozenset(
     name for name, operation in OPERATIONS.items() if Role.NEWCOMER in operation.roles
 )
@@ -160,6 +165,12 @@ class Admission:
                 await self._admit(scope, receive, answer)
             except _Gone:
                 log.info("caller_gone")
+            except asyncio.CancelledError:
+                # The server stops, and waits for this one no longer.
+                log.warning("request_cut_off", path=scope["path"][:_PATH_LOGGED_MAX])
+                if not status:
+                    await problem(_CUT_OFF, request_id)(scope, receive, answer)
+                raise
             except Exception:
                 # The outermost door: nothing of the fault leaves with the answer.
                 log.exception("request_failed")

@@ -320,6 +320,25 @@ async def test_what_settlement_cannot_take_yet_is_reported_again_later(tmp_path:
         assert await market.counter.sessions.rejected(10) == []
 
 
+async def test_a_clock_that_is_ahead_costs_a_vendor_no_call_at_the_session_s_end(
+    tmp_path: Path,
+) -> None:
+    async with shop(tmp_path) as market:
+        payer = market.payer()
+        market.clock.now_us = payer.entitlement.expires_at_us - 1
+        market.settlement.reject = {1: "in_future"}
+        assert isinstance(await market.call(payer, PDF), Sold)
+        async with patiently():
+            await market.settlement.reported.wait()
+        market.clock.now_us += 30 * SECOND_US
+        sent = len(market.settlement.sent)
+        await until(lambda: len(market.settlement.sent) > sent)
+        market.settlement.reject = {}
+        await market.settled(1)
+
+        assert billed(market) == {1: 2 * PAGE_UNITS}
+
+
 async def test_a_call_behind_one_that_was_put_back_is_not_lost_to_two_restarts(
     tmp_path: Path,
 ) -> None:

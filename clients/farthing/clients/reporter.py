@@ -37,6 +37,7 @@ from farthing.protocol.times import SECOND_US, parse_time
 from farthing.protocol.usage import (
     BATCH_BYTES_MAX,
     BILLED,
+    REPORT_WINDOW_US,
     UsageEvent,
     UsageFault,
     batch_bytes,
@@ -52,8 +53,12 @@ _EVERY_S: Final = 1.0
 _BACKOFF_S: Final = 0.25
 _BACKOFF_S_MAX: Final = 60.0
 _CLOSING_S: Final = 5.0
-# Another clock gets there, a better voucher may come.
-_MAY_PASS: Final = frozenset({UsageFault.IN_FUTURE, UsageFault.BEYOND_VOUCHER})
+# What may pass, and for how long after the session's end: another clock gets there while reports
+# are taken, a better voucher comes with a call.
+_MAY_PASS_US: Final[dict[str, int]] = {
+    UsageFault.IN_FUTURE: REPORT_WINDOW_US,
+    UsageFault.BEYOND_VOUCHER: 0,
+}
 # What the next call would meet too. All but the end may be lifted: it is asked again then.
 _STOPS: Final = frozenset({UsageFault.AFTER_END, UsageFault.FROZEN, UsageFault.OVER_ALLOWANCE})
 # The desk had held the call against these, so it costs more than the desk knows: others have moved
@@ -405,7 +410,8 @@ class Reporter:
             seq, session_id = int(event.id), batch.session_id
             if event.reason in DEARER and self._clock() < queue.ends_at_us:
                 self._stop(queue, event.reason, for_ever=False)
-            if event.reason in _MAY_PASS and self._clock() < queue.ends_at_us:
+            passes_us = _MAY_PASS_US.get(event.reason)
+            if passes_us is not None and self._clock() < queue.ends_at_us + passes_us:
                 log.info("call %s of %s is reported again: %s", seq, session_id, event.reason)
                 early.add(seq)
                 continue

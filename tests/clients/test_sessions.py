@@ -186,6 +186,20 @@ async def test_calls_of_which_there_is_no_book_here_are_not_gone_on_with(
         await buyer.resume_session(session.session_id)
 
 
+async def test_a_book_that_was_restored_from_before_its_last_calls_is_not_gone_on_with(
+    buyer: StandInBuyer,
+) -> None:
+    session = await buyer.opened()
+    await session.call(pdf(1))
+    await session.aclose()
+
+    buyer.platform.session = replace(buyer.platform.now, top_seq=1, voucher_seq=2)
+    with pytest.raises(Unverified, match="later calls were made"):
+        await buyer.resume_session(session.session_id)
+    buyer.platform.session = replace(buyer.platform.now, top_seq=1, voucher_seq=1)
+    await (await buyer.resume_session(session.session_id)).aclose()
+
+
 async def test_the_acknowledgements_are_the_chain_of_the_last_voucher(buyer: StandInBuyer) -> None:
     session = await buyer.opened()
     await asyncio.gather(*(session.call(pdf(1 + n)) for n in range(3)))

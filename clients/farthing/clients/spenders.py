@@ -182,8 +182,9 @@ class Spender(ABC):
     def _opened(
         self, session: Session, trade: Trade, file: CallBook, kept: Mapping[str, Json] | None
     ) -> SpendSession:
+        known_seq = max(session.voucher_seq, session.top_seq)
         if kept is None:
-            if session.voucher_seq or session.top_seq:
+            if known_seq:
                 raise Unverified(f"calls were made through {session.session_id}, not from here")
             position = {each.meter: int(each.quantity) for each in trade.agreement.position}
             book = SpendBook(
@@ -197,6 +198,10 @@ class Spender(ABC):
             quantities = cast("dict[str, str]", kept["position"])
             position = {meter: int(quantity) for meter, quantity in quantities.items()}
             book = SpendBook.from_document(kept["book"])
+            if known_seq > book.seq:
+                # It would give out numbers again that it has forgotten, and get their old answers.
+                text = f"later calls were made through {session.session_id} than the book here has"
+                raise Unverified(text)
             book.cap_units = session.cap.units
         return SpendSession(
             session,

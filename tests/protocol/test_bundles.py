@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from farthing.protocol.audit import verify_journal
 from farthing.protocol.bundles import bundle_lines, verify_bundle
+from farthing.protocol.errors import Unverified
 from farthing.protocol.evidence import Trust
 from farthing.protocol.keys import PrivateKey
 from farthing.protocol.platform_keys import PlatformPurpose
@@ -118,6 +119,22 @@ def test_the_first_bad_record_is_named() -> None:
     seq = next(at for at, data in enumerate(RECORDS, 1) if b'"units":"' in data)
 
     assert f"record {seq}:" in verify_bundle(changed, PINNED).bad
+
+
+def test_no_bundle_is_made_of_records_that_its_head_is_not_over() -> None:
+    *whole, (last, note) = batches(RECORDS)
+    changed = last[-1].replace(b'"operation":"', b'"operation":"x')
+
+    assert changed != last[-1]
+    with pytest.raises(Unverified, match="the signed head"):
+        list(
+            bundle_lines(
+                [*whole, ([*last[:-1], changed], note)],
+                origin=ORIGIN,
+                journal_keys=[JOURNAL_KEY.public],
+                quote_keys=[],
+            )
+        )
 
 
 def test_a_journal_that_was_written_anew_is_another() -> None:

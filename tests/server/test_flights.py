@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from farthing.protocol.errors import Code, Refused, refuse
+from farthing.server.adapters.results import Results
 from farthing.server.flights import listening
 from farthing.server.ports import Progress
 from tests.patience import patiently, until
@@ -77,6 +78,35 @@ async def test_a_flight_that_fell_silent_is_taken_up_and_knows_of_the_first(serv
 
     assert (landed.ending, landed.replayed) == (b"what came", False)
     assert work.flights == [1]
+
+
+async def test_a_flight_that_could_not_speak_once_speaks_again(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hold_on, spoken = Results.hold_on, 0
+
+    async def once_full(results: Results, hold_id: str, holder: str, until_us: int) -> None:
+        nonlocal spoken
+        spoken += 1
+        if spoken == 1:
+            raise Refused(refuse(Code.UNAVAILABLE))
+        await hold_on(results, hold_id, holder, until_us)
+
+    monkeypatch.setattr(Results, "hold_on", once_full)
+    monkeypatch.setattr("farthing.server.flights._HOLD_ON_S", 0.01)
+    work, other = Work(slow=True), Work()
+    async with server.front_end("one") as one, server.front_end("two", wait_s=0.2) as two:
+        asking = asyncio.create_task(one.obtain("hold", "owner", HOLD_ENDS_US, work, land))
+        await work.started.wait()
+        server.clock.now_us += 6 * SECOND_US
+        await until(lambda: spoken > 3)
+
+        late = await ended(two.obtain("hold", "owner", HOLD_ENDS_US, other, land))
+        work.go.set()
+        await asking
+
+    assert late is Code.UNAVAILABLE
+    assert other.flights == []
 
 
 async def test_a_front_end_that_stops_lets_go_at_once(server: Server) -> None:

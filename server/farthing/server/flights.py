@@ -269,7 +269,8 @@ class Flights:
         while True:
             await asyncio.sleep(_HOLD_ON_S)
             held_until_us = self._now_us() + _HELD_S * SECOND_US
-            await self._results.hold_on(hold_id, self._holder, held_until_us)
+            with suppress(Refused):  # it has four more seconds to be heard
+                await self._results.hold_on(hold_id, self._holder, held_until_us)
 
     async def _sweep(self) -> None:
         while True:

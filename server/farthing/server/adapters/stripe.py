@@ -29,9 +29,10 @@ log = structlog.get_logger(__name__)
 STRIPE: Final = "stripe"
 _API: Final = "https://api.stripe.com"
 _TIMEOUT_S: Final = 20
-# How many ask at once, and how many more may wait for their turn.
+# How many ask at once, and how many more may wait for their turn. With three attempts each, the
+# last of them is through after five minutes: a payout is not failed by hand before ten.
 _ASKING_MAX: Final = 8
-_WAITING_MAX: Final = 64
+_WAITING_MAX: Final = 32
 _TOLERANCE_S: Final = 300
 _SECRET_BYTES_MAX: Final = 4_096
 # Stripe's minor units: two places for most currencies, none for the yen.

@@ -15,9 +15,10 @@ from farthing.clients.paid import Seller
 from farthing.clients.services import NotDelivered, ServiceFailed, ServiceLost
 from farthing.clients.spool import Spool
 from farthing.clients.tools import Endpoint
+from farthing.clients.vendors import Vendor
 from farthing.protocol.canonical import Json
 from farthing.protocol.contracts import DeliveryRecord
-from farthing.protocol.errors import Code, Refused
+from farthing.protocol.errors import Code, Refused, Unverified
 from farthing.protocol.evidence import verify
 from farthing.protocol.wire import EXTENSION
 from tests.clients.trading import VENDOR_URL, PageTexts, Trading, trading, usd
@@ -377,6 +378,27 @@ async def test_work_done_while_the_platform_is_away_is_captured_when_it_is_back(
         await market.vendors_routes.captured.wait()
 
         assert (await market.buyer.hold_status(failed.value.hold_id)).status == "captured"
+        assert await available(market) == "0.996"
+
+
+async def test_an_answer_to_a_capture_that_nobody_understands_is_asked_for_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with trading(tmp_path) as market:
+        capture, odd = Vendor.capture_signed, [Unverified("the answer of capture_hold: seq")] * 2
+
+        async def answered(vendor: Vendor, *given: Any, **named: Any) -> Any:
+            reply = await capture(vendor, *given, **named)
+            if odd:
+                raise odd.pop()
+            return reply
+
+        monkeypatch.setattr(Vendor, "capture_signed", answered)
+        purchase = await buy(market)
+
+        assert purchase.result == {"pages": ["one", "two"]}
+        assert not odd
+        assert market.desk.runs == 1
         assert await available(market) == "0.996"
 
 

@@ -18,7 +18,7 @@ from farthing.clients.transport import Reply
 from farthing.clients.vendors import Vendor, capture_key
 from farthing.protocol.canonical import Json, sha256_hex
 from farthing.protocol.contracts import DeliveryRecord
-from farthing.protocol.errors import Code, Refusal, Refused, Unreachable, refuse
+from farthing.protocol.errors import Code, Refusal, Refused, Unreachable, Unverified, refuse
 from farthing.protocol.messages.holds import Charge
 from farthing.protocol.signatures import read_header
 from farthing.protocol.times import SECOND_US
@@ -226,7 +226,7 @@ class Deliveries:
     async def _capture_once(self, entry: Entry) -> Entry | Refusal:
         try:
             reply = await self._sent(entry)
-        except Unreachable as error:
+        except (Unreachable, Unverified) as error:
             return _kept(str(error))
         except Refused as refused:
             if not refused.code.remembered:

@@ -92,6 +92,28 @@ async def test_the_rest_is_given_back_at_once_when_its_vendor_closes_it_too(
     assert (closed.spent, after) == (usd("0.004"), ("0.996", "0"))
 
 
+@pytest.mark.parametrize("is_closed", [True, False])
+async def test_what_a_mac_paid_for_is_signed_for_though_the_session_was_closed_in_mid_call(
+    tmp_path: Path, *, is_closed: bool
+) -> None:
+    async with selling(tmp_path) as market:
+        session = await opened(market, unsigned=usd("0.05"))
+        await session.call(PDF)
+        market.desk.slow = True
+        market.desk.started.clear()
+        call = asyncio.create_task(session.call(PDF))
+        await market.desk.started.wait()
+        if is_closed:
+            await session.close()
+        market.desk.go.set()
+        await call
+        await session.aclose()
+        await market.close_shop()
+        view = await market.buyer.session_status(session.session_id)
+
+    assert view.spent == usd("0.008")
+
+
 async def test_lost_answers_are_asked_for_again_and_nothing_is_done_twice(tmp_path: Path) -> None:
     async with selling(tmp_path) as market:
         session = await opened(market)

@@ -235,9 +235,14 @@ class SpendSession:
         return await self._take(await self._connection.call(CLOSE_SESSION, ask))
 
     async def aclose(self) -> None:
-        """Keep the book and close its file; the session itself stays as it is."""
+        """Keep the book and close its file; the session itself stays as it is.
+
+        The vendor is first given a signature for what runs on MACs alone: whoever goes on with the
+        session knows nothing of it, and what was out when it was closed has landed since.
+        """
         try:
             await self._commits.kept()
+            await self._sign_up()
         finally:
             await asyncio.to_thread(self._file.close)
 

@@ -16,6 +16,7 @@ from farthing.protocol.errors import (
     Unverified,
     refuse,
 )
+from farthing.protocol.messages.sessions import Session
 from farthing.protocol.times import SECOND_US
 from farthing.protocol.vouchers import ack_after
 from tests.clients.spending import AGREEMENT_ID, FLAT, PAGE_UNITS, StandInBuyer, pdf, usd
@@ -99,6 +100,30 @@ async def test_after_a_top_up_calls_go_on_with_the_new_entitlement(buyer: StandI
 
     assert answer.spent == usd("0.012")
     assert buyer.vendor.vouchers[-1].max_cum_units == 12_000_000
+    await session.aclose()
+
+
+async def test_a_top_up_whose_answer_was_overtaken_takes_nothing_back(
+    buyer: StandInBuyer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = await buyer.opened(cap=usd("0.006"), per_call=usd("0.006"))
+    answer, overtaken = buyer.platform.call, asyncio.Event()
+
+    async def late_the_first_time(operation: Any, ask: Any) -> Session:
+        answered, is_first = await answer(operation, ask), not buyer.platform.asked[1:]
+        if is_first:
+            await overtaken.wait()
+        return answered
+
+    buyer.platform.asked.clear()
+    monkeypatch.setattr(buyer.platform, "call", late_the_first_time)
+    first = asyncio.create_task(session.top_up(usd("0.006")))
+    await asyncio.sleep(0)
+    await session.top_up(usd("0.006"))
+    overtaken.set()
+    await first
+
+    assert session.left.remaining == usd("0.018")
     await session.aclose()
 
 

@@ -434,6 +434,9 @@ class SpendSession:
             await self._exchange(self._book.again(asked.seq, asked.args_sha256), arguments)
 
     async def _take(self, session: Session) -> Session:
+        if session.cap.units < self._book.cap_units:
+            # An answer that a later one has overtaken: what is set aside never falls.
+            return session
         self.session = session
         self._entitlement = session.entitlement or self._entitlement
         self._book.cap_units = session.cap.units

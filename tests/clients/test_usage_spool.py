@@ -200,3 +200,14 @@ def test_a_spool_of_a_later_version_is_left_alone(older: Path) -> None:
         read_spool(older, 10)
 
     assert older.read_bytes() == before
+
+
+def test_a_file_that_is_no_database_is_let_go_of(tmp_path: Path) -> None:
+    path = tmp_path / "spool.sqlite"
+    path.write_bytes(b"no database" * 100)
+
+    with pytest.raises(sqlite3.DatabaseError, match="not a database"):
+        Spool(path)
+
+    path.unlink()
+    Spool(path).close()

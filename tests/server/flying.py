@@ -101,6 +101,12 @@ class Server:
             answer_bytes_max=ANSWER_BYTES,
         )
 
+    async def forget(self) -> None:
+        """Have forgotten what is kept no longer, as a front end does from time to time."""
+        results = self.results()
+        await results.forget(self.clock())
+        await results.close()
+
     @asynccontextmanager
     async def front_end(
         self,

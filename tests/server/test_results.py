@@ -47,7 +47,7 @@ async def test_nobody_has_more_calls_remembered_than_its_share(server: Server) -
         assert await asked(flights, "hold", "greedy") is True
 
         server.clock.now_us += (KEPT_S + 1) * SECOND_US
-        await server.results().forget(server.clock())
+        await server.forget()
         assert await asked(flights, "one more", "greedy") is False
 
 
@@ -174,7 +174,7 @@ async def test_room_that_nobody_sets_out_from_is_left(server: Server) -> None:
     async with server.front_end("two", share=share) as two:
         assert await asked(two, "third", "greedy") is Code.OVERLOADED
         server.clock.now_us += 61 * SECOND_US
-        await server.results().forget(server.clock())
+        await server.forget()
         assert await asked(two, "third", "greedy") is False
 
 

@@ -9,7 +9,7 @@ import os
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -39,21 +39,23 @@ class SqliteFile:
         make_directory(path.parent)
         self._guard = threading.Lock()
         self._lock = os.open(path.with_name(f"{path.name}.lock"), os.O_RDWR | os.O_CREAT, FILE_MODE)
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(self._lock)
-            raise in_use from None
-        path.touch(mode=FILE_MODE)
-        self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-        self._db.row_factory = sqlite3.Row
-        ((found,),) = self.do("PRAGMA user_version")
-        if found > version:
-            self.close()
-            raise ValueError(f"{path} is of a later version of this program: {found}")
-        self._db.execute("PRAGMA journal_mode = WAL")
-        self._db.execute("PRAGMA synchronous = FULL")
-        self._db.execute(f"PRAGMA user_version = {version}")
+        with ExitStack() as undo:
+            undo.callback(os.close, self._lock)
+            try:
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise in_use from None
+            path.touch(mode=FILE_MODE)
+            self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+            undo.callback(self._db.close)
+            self._db.row_factory = sqlite3.Row
+            ((found,),) = self.do("PRAGMA user_version")
+            if found > version:
+                raise ValueError(f"{path} is of a later version of this program: {found}")
+            self._db.execute("PRAGMA journal_mode = WAL")
+            self._db.execute("PRAGMA synchronous = FULL")
+            self._db.execute(f"PRAGMA user_version = {version}")
+            undo.pop_all()
 
     def make(self, tables: str) -> None:
         """Execute the statements that make tables, where they are missing."""

@@ -12,6 +12,7 @@ __all__ = [
     "BEGIN",
     "COLUMNS",
     "DURABLE",
+    "LOGGED",
     "MIGRATIONS",
     "PRAGMAS",
     "SERVICE_CALL",
@@ -24,8 +25,8 @@ __all__ = [
 _METADATA: Final = MetaData()
 
 # Beside the journal, and as durable: a call is written down before it leaves.
+LOGGED: Final = "PRAGMA journal_mode=WAL"
 PRAGMAS: Final = (
-    "PRAGMA journal_mode=WAL",
     "PRAGMA synchronous=FULL",
     "PRAGMA secure_delete=ON",
     "PRAGMA busy_timeout=5000",

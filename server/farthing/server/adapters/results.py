@@ -6,7 +6,10 @@ what a call came to is the hold's to say. Source: spec/services.md.
 
 import asyncio
 import logging
+import sqlite3
+import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
@@ -34,6 +37,7 @@ from farthing.server.tables import (
     BEGIN,
     COLUMNS,
     DURABLE,
+    LOGGED,
     MIGRATIONS,
     PRAGMAS,
     SERVICE_CALL,
@@ -53,6 +57,8 @@ T = TypeVar("T")
 _NONCE_BYTES: Final = 12
 _FORGET_MAX: Final = 500
 _RETRY_S: Final = 1
+_OPENING_S: Final = 5
+_LOOK_S: Final = 0.01
 # Rows are erased within as much of their time.
 _SHARE_RETRY_S: Final = 60
 # Room is kept for as long as a call may need to be written down, whatever becomes of who asked.
@@ -371,9 +377,26 @@ def _migrate(conn: Connection) -> None:
     conn.exec_driver_sql(SET_VERSION.format(version=len(MIGRATIONS)))
 
 
-def _prepare(connection: object, record: object) -> None:
+def _prepare(connection: sqlite3.Connection, record: object) -> None:
     del record
-    cursor = connection.cursor()  # type: ignore[attr-defined] # the driver's own
-    for pragma in PRAGMAS:
-        cursor.execute(pragma)
-    cursor.close()
+    with ExitStack() as undo:
+        # SQLAlchemy leaves a connection open that cannot be prepared.
+        undo.callback(connection.close)
+        for pragma in PRAGMAS:
+            connection.execute(pragma).close()
+        _have_a_log(connection)
+        undo.pop_all()
+
+
+def _have_a_log(connection: sqlite3.Connection) -> None:
+    """Give the file a log, for a while where others do: SQLite itself waits for nobody here."""
+    until_s = time.monotonic() + _OPENING_S
+    while True:
+        try:
+            connection.execute(LOGGED).close()
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > until_s:
+                raise
+            time.sleep(_LOOK_S)
+        else:
+            return

@@ -7,6 +7,7 @@ so a start does not wait for all of it.
 """
 
 import sqlite3
+from contextlib import ExitStack
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -84,9 +85,12 @@ def connect(folder: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(
         folder / "runs.sqlite", check_same_thread=False, isolation_level=None
     )
-    connection.execute("PRAGMA journal_mode=WAL")
-    # A commit that power failure takes back is found in the journal again.
-    connection.execute("PRAGMA synchronous=NORMAL")
+    with ExitStack() as undo:
+        undo.callback(connection.close)
+        connection.execute("PRAGMA journal_mode=WAL")
+        # A commit that power failure takes back is found in the journal again.
+        connection.execute("PRAGMA synchronous=NORMAL")
+        undo.pop_all()
     return connection
 
 

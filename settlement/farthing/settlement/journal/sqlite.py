@@ -250,11 +250,14 @@ class SqliteStore:
 
     def _connect(self) -> sqlite3.Connection:
         connection = _connect(self.path, self._busy_timeout_s)
-        connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute("PRAGMA synchronous=FULL")
-        connection.execute("PRAGMA wal_autocheckpoint=0")
-        if self._pages_max:
-            connection.execute(f"PRAGMA max_page_count={self._pages_max:d}")
+        with ExitStack() as undo:
+            undo.callback(connection.close)
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute("PRAGMA synchronous=FULL")
+            connection.execute("PRAGMA wal_autocheckpoint=0")
+            if self._pages_max:
+                connection.execute(f"PRAGMA max_page_count={self._pages_max:d}")
+            undo.pop_all()
         return connection
 
     def _disconnect(self) -> None:

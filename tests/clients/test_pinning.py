@@ -20,10 +20,8 @@ from farthing.clients.treasurers import Treasurer
 from farthing.clients.vendors import Vendor
 from farthing.identity.keyring import Purpose, retire
 from farthing.protocol.canonical import Json, canonical_bytes
-from farthing.protocol.checkpoints import verifier_key, verify_checkpoint
 from farthing.protocol.errors import Code, Unverified
 from farthing.protocol.messages.agreements import Quote
-from farthing.protocol.messages.trails import GET_TREE_HEAD, GetTreeHead
 from farthing.protocol.platform_keys import PlatformKeys
 from farthing.protocol.signatures import Typ, sign_detached
 from farthing.protocol.wire import Operation
@@ -216,35 +214,14 @@ async def test_who_pinned_a_key_that_is_retired_follows_its_successor(tmp_path: 
         sold = await Sold.once(server)
         old = server.service.keyring.public(Purpose.JOURNAL)
     new = retire(tmp_path / "keys", Purpose.JOURNAL, os.urandom)
+    # The new key signs a head over what is there at the start, before anything else is written.
     async with serving(tmp_path) as server:
-        # The first thing that is written has the new key sign a head.
-        await server.organisation("operator", "Operator Two")
         followed = await sold.told(PlatformKeys.of(journal=[old]), server=server)
         pinned = await sold.told(PlatformKeys.of(journal=[new]), server=server)
         strange = await sold.told(PlatformKeys.of(journal=[STRANGER]), server=server)
 
     assert followed == pinned == all_proven()
     assert "proven" not in strange.values()
-
-
-async def test_until_something_is_written_the_newest_head_and_what_rests_on_it_is_the_retired_key_s(
-    tmp_path: Path,
-) -> None:
-    async with serving(tmp_path) as server:
-        sold = await Sold.once(server)
-        old = server.service.keyring.public(Purpose.JOURNAL)
-    new = retire(tmp_path / "keys", Purpose.JOURNAL, os.urandom)
-    async with serving(tmp_path) as server:
-        by_old, by_new = [
-            await sold.told(PlatformKeys.of(journal=[each]), server=server) for each in (old, new)
-        ]
-        head = await server.connect().call(GET_TREE_HEAD, GetTreeHead())
-        vkey = await server.http.get(f"{server.service.issuer}/checkpoint.vkey")
-
-    assert by_old == all_proven()
-    assert "proven" not in by_new.values()
-    assert verify_checkpoint(head.note, head.origin, old).size == head.size
-    assert vkey.text == f"{verifier_key(head.origin, old)}\n"
 
 
 async def test_without_pins_the_keys_that_are_published_first_are_believed(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from farthing.clients.documents import sign_correction
 from farthing.protocol.canonical import Json, canonical_bytes
 from farthing.protocol.errors import Code, Refusal, Refused
 from farthing.protocol.evidence import gather, verify
+from farthing.protocol.keys import PublicKey
 from farthing.protocol.messages.charges import (
     EXPLAIN_CHARGE,
     GET_EVIDENCE,
@@ -112,7 +113,7 @@ async def test_a_pack_of_the_charge_proves_the_correction(shop: Shop) -> None:
     made, charge_id = await billed(shop, 2, 3)
     await made.vendor.call(CORRECT_USAGE, asked(made, charge_id, {1: {"page": 2}}))
     evidence = await shop.buyer.connection.call(GET_EVIDENCE, GetEvidence(charge_id=charge_id))
-    trusted = shop.serving.service.market.journal_keys[0]
+    trusted = PublicKey.from_jwk(shop.serving.service.market.journal_jwk)
     findings = verify(gather(evidence), frozenset({trusted.thumbprint}))
 
     assert findings.bad == ""

@@ -174,4 +174,4 @@ def test_each_process_holds_no_other_key_than_it_signs_with(tmp_path: Path) -> N
     service = build(settings, port=1, remote=remote)
 
     assert service.keyring.keys.keys() == {Purpose.PLATFORM, Purpose.PAYER}
-    assert (service.keyring.public(Purpose.JOURNAL),) == service.market.journal_keys
+    assert service.keyring.public(Purpose.JOURNAL).jwk() == service.market.journal_jwk

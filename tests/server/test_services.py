@@ -13,6 +13,7 @@ from mcp.client.streamable_http import streamable_http_client
 from farthing.clients.documents import result_sha256
 from farthing.protocol.canonical import Json
 from farthing.protocol.errors import Code, Refused
+from farthing.protocol.keys import PublicKey
 from farthing.protocol.receipts import verify_receipt
 from farthing.server.adapters.outbound import Outbound
 from farthing.settlement.engine.questions import FiguresNow, RecordAt
@@ -52,7 +53,7 @@ async def test_one_ask_gives_the_result_its_charge_and_its_receipt(tmp_path: Pat
         assert answer.standing is not None
         assert answer.standing.balance == usd("0.996")
         assert await market.balance() == PAID
-        key = market.serving.service.market.journal_keys[0]
+        key = PublicKey.from_jwk(market.serving.service.market.journal_jwk)
         assert verify_receipt(answer.receipt, key).record.operation == "accept_answer"
 
 

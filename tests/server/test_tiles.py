@@ -9,6 +9,7 @@ import pytest_asyncio
 
 from farthing.protocol.checkpoints import Checkpoint, verifier_key, verify_checkpoint
 from farthing.protocol.errors import Code, Refused
+from farthing.protocol.keys import PublicKey
 from farthing.protocol.merkle import Tree, verify_consistency
 from farthing.protocol.messages.trails import GET_CONSISTENCY_PROOF, GetConsistencyProof
 from tests.server.listening import held
@@ -30,7 +31,7 @@ async def fetched(server: Serving, path: str) -> httpx2.Response:
 
 def head_of(server: Serving, note: str) -> Checkpoint:
     market = server.service.market
-    return verify_checkpoint(note, market.origin, market.journal_keys[0])
+    return verify_checkpoint(note, market.origin, PublicKey.from_jwk(market.journal_jwk))
 
 
 def hashes_of(response: httpx2.Response) -> list[bytes]:
@@ -101,6 +102,6 @@ async def test_the_key_of_the_heads_is_told_as_other_tools_read_it(server: Servi
 
     response = await fetched(server, "/checkpoint.vkey")
 
-    line = verifier_key(market.origin, market.journal_keys[0])
+    line = verifier_key(market.origin, PublicKey.from_jwk(market.journal_jwk))
     assert response.text == f"{line}\n"
     assert line.startswith(f"{market.origin}+")

@@ -16,7 +16,7 @@ from farthing.protocol.ledger import Account, apply, imbalances
 from farthing.protocol.merkle import Tree
 from farthing.protocol.records import Record, head_of, parse_record
 
-__all__ = ["AuditFindings", "head_signer", "take", "verify_head", "verify_journal"]
+__all__ = ["AuditFindings", "take", "verify_head", "verify_journal"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,12 +100,13 @@ def verify_head(note: str, origin: str, keys: Sequence[PublicKey]) -> Checkpoint
     Raises:
         Unverified: none of them did, or it is no head of this log.
     """
-    return _head(note, origin, keys)[0]
-
-
-def head_signer(note: str, origin: str, keys: Sequence[PublicKey]) -> PublicKey:
-    """Which of the platform's keys signed a head; raises as `verify_head`."""
-    return _head(note, origin, keys)[1]
+    reason = "no key"
+    for key in keys:
+        try:
+            return verify_checkpoint(note, origin, key)
+        except CheckpointError as error:
+            reason = error.reason.value
+    raise Unverified(f"the signed head does not verify: {reason}")
 
 
 def take(
@@ -180,16 +181,6 @@ def _is_disowned(data: bytes, records: Iterator[bytes]) -> bool:
         return following is not None and parse_record(following)[1] != head_of(data)
     except Unverified:
         return False
-
-
-def _head(note: str, origin: str, keys: Sequence[PublicKey]) -> tuple[Checkpoint, PublicKey]:
-    reason = "no key"
-    for key in keys:
-        try:
-            return verify_checkpoint(note, origin, key), key
-        except CheckpointError as error:
-            reason = error.reason.value
-    raise Unverified(f"the signed head does not verify: {reason}")
 
 
 def _fit(

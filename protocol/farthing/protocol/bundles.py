@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, cast
 
-from farthing.protocol.audit import AuditFindings, head_signer, verify_head, verify_journal
+from farthing.protocol.audit import AuditFindings, verify_head, verify_journal
 from farthing.protocol.canonical import Json, canonical_bytes, sha256_hex
 from farthing.protocol.chain import Chain
 from farthing.protocol.errors import Unverified
@@ -310,7 +310,17 @@ def _first_bad(reader: _Reader, journal: AuditFindings) -> tuple[str, str]:
     head_sha256 = sha256_hex(reader.last)
     if reader.end != _end(size, head_sha256, root, journal.accounts):
         return "the end of the bundle is not what its records give", ""
-    return "", head_signer(reader.heads[-1][0], reader.origin, reader.journal_keys).thumbprint
+    note = reader.heads[-1][0]
+    signers = [key for key in reader.journal_keys if _signs(note, reader.origin, key)]
+    return "", signers[0].thumbprint
+
+
+def _signs(note: str, origin: str, key: PublicKey) -> bool:
+    try:
+        verify_head(note, origin, [key])
+    except Unverified:
+        return False
+    return True
 
 
 def _header(

@@ -20,7 +20,7 @@ from farthing.catalog.vocabulary import load
 from farthing.identity.authentication import Authenticator
 from farthing.identity.directory import Directory, Found
 from farthing.identity.keyring import Keyring, Purpose, open_secret
-from farthing.protocol.keys import PublicKey, Signer
+from farthing.protocol.keys import Signer
 from farthing.server.adapters.manual import processors_of
 from farthing.server.adapters.outbound import Outbound
 from farthing.server.adapters.results import Results, Share
@@ -273,7 +273,7 @@ class _Keys(TypedDict):
     payer: Signer
     quote_keys: tuple[Mapping[str, str], ...]
     origin: str
-    journal_keys: tuple[PublicKey, ...]
+    journal_jwk: Mapping[str, str]
 
 
 def _keys(keyring: Keyring) -> _Keys:
@@ -284,10 +284,7 @@ def _keys(keyring: Keyring) -> _Keys:
         "payer": keyring[Purpose.PAYER],
         "quote_keys": tuple(key.jwk() for key in quoting),
         "origin": keyring.origin,
-        "journal_keys": (
-            keyring.public(Purpose.JOURNAL),
-            *reversed(keyring.retired[Purpose.JOURNAL]),
-        ),
+        "journal_jwk": keyring.public(Purpose.JOURNAL).jwk(),
     }
 
 

@@ -17,7 +17,7 @@ from farthing.identity.callers import Caller
 from farthing.identity.directory import Directory
 from farthing.protocol.canonical import InvalidJson, Json, canonical_bytes, sha256_hex
 from farthing.protocol.errors import Code, Refused, refuse
-from farthing.protocol.keys import PublicKey, Signer
+from farthing.protocol.keys import Signer
 from farthing.protocol.wire import Operation, document_of
 from farthing.server.adapters.manual import processors_of
 from farthing.server.flights import Flights
@@ -49,8 +49,7 @@ class Market:
         issuer: the public URL, which names the platform in everything it signs.
         quote_keys: every public key that quotes were ever signed with, newest last.
         origin: the journal's name in its signed heads.
-        journal_keys: those that tree heads are and were signed with, newest first. The newest head
-            is an older one's until something is written after a retirement.
+        journal_jwk: the public key that signs tree heads.
         directory: who holds which key.
         reads: a connection that cannot write.
         reports: statement lines, for reading.
@@ -72,7 +71,7 @@ class Market:
     issuer: str
     quote_keys: tuple[Mapping[str, str], ...]
     origin: str
-    journal_keys: tuple[PublicKey, ...]
+    journal_jwk: Mapping[str, str]
     directory: Directory
     reads: Callable[[], AbstractAsyncContextManager[AsyncConnection]]
     reports: Reports

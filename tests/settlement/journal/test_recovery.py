@@ -10,6 +10,7 @@ from farthing.settlement.engine.commands import Command
 from farthing.settlement.engine.questions import AllAccounts, TreeHeadNow
 from farthing.settlement.journal.memory import MemoryStore
 from farthing.settlement.journal.recovery import recover
+from farthing.settlement.journal.sealing import sign_head
 from farthing.settlement.journal.store import Batch, CommitRefused, CommitUnknown
 from tests.settlement.journal import bank
 from tests.settlement.journal.bank import BANK, ORIGIN, SIGNER, START_US, STRANGER, fund, hold
@@ -43,7 +44,7 @@ def test_the_journal_alone_gives_state_tree_and_head(storage: Storage) -> None:
 
     assert recovered.state.seq == 7
     assert recovered.state.accounts == stepper.answer(AllAccounts())
-    assert recovered.note == stepper.answer(TreeHeadNow())
+    assert sign_head(recovered.chain, SIGNER, ORIGIN) == stepper.answer(TreeHeadNow())
     assert recovered.chain.seq == 7
 
 
@@ -53,7 +54,7 @@ def test_an_empty_journal_gives_a_new_state(storage: Storage) -> None:
 
     recovered = recover(storage.open(), BANK, origin=ORIGIN, keys=[SIGNER.public])
 
-    assert (recovered.state, recovered.note) == (bank.Bank(), "")
+    assert (recovered.state, recovered.chain.seq) == (bank.Bank(), 0)
 
 
 def test_it_goes_on_where_it_ended(written: Storage) -> None:

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from typing import cast
 
 from farthing.identity.callers import Caller
-from farthing.protocol.audit import head_signer
 from farthing.protocol.calls import ReportedCall, reported_calls
 from farthing.protocol.canonical import Json
 from farthing.protocol.corrections import CORRECT_USAGE, correction_of
@@ -107,13 +106,11 @@ async def get_evidence(market: Market, caller: Caller, ask: GetEvidence) -> Repl
     assert isinstance(publication, int)
     keys = await _begun_at(market, charge)
     seqs = {publication, agreement.seq, source.seq, charge.seq, *charge.trail_seqs, *keys}
-    receipts = tuple([await receipt_at(market, seq, "charge_id") for seq in sorted(seqs)])
-    signer = head_signer(receipts[-1].tree_head, market.origin, market.journal_keys)
     return Reply(
         answer=Evidence(
             charge_id=charge.charge_id,
-            receipts=receipts,
-            journal_key=dict(signer.jwk()),
+            receipts=tuple([await receipt_at(market, seq, "charge_id") for seq in sorted(seqs)]),
+            journal_key=dict(market.journal_jwk),
             quote_keys=tuple(dict(jwk) for jwk in market.quote_keys),
         )
     )

@@ -4,8 +4,9 @@ from collections.abc import Callable, Mapping
 from typing import Final, cast
 
 from farthing.identity.callers import Caller
-from farthing.protocol.audit import verify_head
+from farthing.protocol.checkpoints import verify_checkpoint
 from farthing.protocol.errors import Code, Refused, refuse
+from farthing.protocol.keys import PublicKey
 from farthing.protocol.messages.listings import Document
 from farthing.protocol.messages.trails import (
     ConsistencyProof,
@@ -99,7 +100,7 @@ async def get_tree_head(market: Market, caller: Caller, ask: GetTreeHead) -> Rep
     """The newest signed head of the journal's tree."""
     del caller, ask
     note = await market.ask(TreeHeadNow())
-    head = verify_head(note, market.origin, market.journal_keys)
+    head = verify_checkpoint(note, market.origin, PublicKey.from_jwk(market.journal_jwk))
     return Reply(
         answer=TreeHead(origin=head.origin, size=head.size, root_sha256=head.root.hex(), note=note)
     )

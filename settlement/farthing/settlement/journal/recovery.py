@@ -34,13 +34,11 @@ class Recovered(Generic[State]):
     Args:
         state: after the last record.
         chain: up to the last record.
-        note: the last batch's signed head; "" without a batch.
         snapshot_seq: the record of the snapshot that was begun from; 0 for the first record on.
     """
 
     state: State
     chain: Chain
-    note: str
     snapshot_seq: int = 0
 
 
@@ -98,7 +96,7 @@ def recover(
         head = verify_head(note, origin, keys)
         if (head.size, head.root) != (chain.seq, chain.tree.root()):
             raise Unverified(f"the last signed head is not that of {chain.seq} records")
-    return Recovered(state=state, chain=chain, note=note, snapshot_seq=snapshot_seq)
+    return Recovered(state=state, chain=chain, snapshot_seq=snapshot_seq)
 
 
 def record_in(store: Store, seq: int) -> Record:
@@ -142,9 +140,9 @@ def _begin(store: Store, machine: Machine[State], keys: Sequence[PublicKey]) -> 
             # Signed and yet of another form: another version of this program wrote it.
             logger.warning("the snapshot is passed over: %r", error)
         else:
-            return Recovered(state=state, chain=snapshot.chain, note="", snapshot_seq=snapshot.seq)
+            return Recovered(state=state, chain=snapshot.chain, snapshot_seq=snapshot.seq)
     chain = Chain(tree=JournalTree(leaves_of))
-    return Recovered(state=machine.new_state(), chain=chain, note="")
+    return Recovered(state=machine.new_state(), chain=chain)
 
 
 def _belongs(store: Store, snapshot: Snapshot) -> None:

@@ -352,7 +352,8 @@ class Stepper(Generic[State]):
         if self._machine.memory is not None:
             self._machine.memory.connect(self._state, self._index.get, self._record_at)
         self._sound = True
-        self._note = recovered.note or sign_head(self._chain, self._signer, self._origin)
+        # By the key of now: the last batch's head may be of one that was retired since.
+        self._note = sign_head(self._chain, self._signer, self._origin)
         logger.info("recovered %d records", self._chain.seq)
 
     def _forget(self) -> None:

@@ -210,11 +210,11 @@ async def test_each_call_is_reported_until_it_is_answered_for_good_and_then_no_m
         life.listen()
         for _ in range(STEPS):
             await life.step()
-        # The sessions are over and everything works.
+        # The sessions are over, with all the time for reports after them, and everything works.
         settlement = market.settlement
         settlement.is_down, settlement.reject, settlement.refusals = False, {}, []
         settlement.lose_answers, market.desk.fail, disk.fails_in = 0, None, -1
-        market.clock.now_us += 700 * SECOND_US
+        market.clock.now_us += 1000 * SECOND_US
         life.is_over = True
         await market.counter.close()
         await market.open()

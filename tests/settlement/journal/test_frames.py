@@ -287,7 +287,7 @@ def test_a_frame_holds_any_number_of_messages(count: int) -> None:
 
 
 def test_what_does_not_fit_one_frame_goes_into_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(frames, "FRAME_BYTES_MAX", 105)
+    monkeypatch.setattr(frames, "MESSAGE_BYTES_MAX", 100)
     messages = [bytes([0xC4, 38]) + bytes(38)] * 5
 
     made = list(frames.frames(messages))

@@ -369,6 +369,19 @@ async def test_a_command_that_cannot_be_read_costs_its_caller_alone() -> None:
     assert (refused.code, unknown) == (Code.INTERNAL_ERROR, Code.INTERNAL_ERROR)
 
 
+async def test_an_answer_too_large_to_be_sent_costs_its_caller_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(service, "MESSAGE_BYTES_MAX", 100)
+    with served() as engine:
+        async with connected(engine.address) as remote:
+            calls = (remote.submit(engine.hold()), code_of(remote.ask(AllAccounts())))
+            done, refused = await asyncio.gather(*calls)
+
+    assert isinstance(done, Outcome)
+    assert refused is Code.PAYLOAD_TOO_LARGE
+
+
 def test_told_to_stop_it_does_and_answers_what_was_sent() -> None:
     with TemporaryDirectory() as folder:
         engine = Served(Path(folder) / "engine.sock")

@@ -39,6 +39,7 @@ from farthing.settlement.engine.usage import Reported
 __all__ = [
     "BODIES",
     "FRAME_BYTES_MAX",
+    "MESSAGE_BYTES_MAX",
     "NOUNS",
     "PROTOCOL",
     "QUESTIONS",
@@ -76,6 +77,7 @@ FRAME_BYTES_MAX: Final = 64 * 1024 * 1024
 _LENGTH_BYTES: Final = 4
 # Above the array's length in MessagePack: one, three or five bytes.
 _HEAD_BYTES_MAX: Final = 5
+MESSAGE_BYTES_MAX: Final = FRAME_BYTES_MAX - _HEAD_BYTES_MAX
 
 
 class BadFrame(FarthingError):
@@ -327,11 +329,11 @@ def frames(messages: Sequence[bytes]) -> Iterator[bytes]:
     """
     first, size = 0, 0
     for place, message in enumerate(messages):
-        if size + len(message) > FRAME_BYTES_MAX - _HEAD_BYTES_MAX:
+        if size + len(message) > MESSAGE_BYTES_MAX:
             if place > first:
                 yield _frame(messages[first:place], size)
             first, size = place, 0
-            if len(message) > FRAME_BYTES_MAX - _HEAD_BYTES_MAX:
+            if len(message) > MESSAGE_BYTES_MAX:
                 raise BadFrame(f"a message of {len(message)} bytes")
         size += len(message)
     if len(messages) > first:

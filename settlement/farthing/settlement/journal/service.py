@@ -22,6 +22,7 @@ from farthing.settlement.engine.questions import RecordAt
 from farthing.settlement.journal.entrance import Entrance
 from farthing.settlement.journal.frames import (
     FRAME_BYTES_MAX,
+    MESSAGE_BYTES_MAX,
     PROTOCOL,
     Ask,
     BadFrame,
@@ -57,6 +58,9 @@ _HELLO_BYTES_MAX: Final = 64
 _HELLO_S: Final = 10
 # Followers of one front end.
 _FOLLOWS_MAX: Final = 1_000
+_TOO_LARGE: Final = refuse(
+    Code.PAYLOAD_TOO_LARGE, message="The answer is larger than can be told at once."
+)
 _PAGE_BYTES_MAX: Final = 1024 * 1024
 _RETRY_AFTER_S: Final = 1
 # Background work is done when nothing came for this long, and after so many records at the latest.
@@ -329,10 +333,12 @@ class EngineServer(Generic[State]):
             answer = self._stepper.answer(question_in(message))
             if isinstance(answer, Refused):
                 return _refused(message.id, answer.refusal)
-            return write_answer(message.id, answer)
+            told = write_answer(message.id, answer)
         except (LookupError, TypeError, ValueError, OverflowError):
             logger.exception("defect in answering %s", message.question)
             return _refused(message.id, refuse(Code.INTERNAL_ERROR))
+        # It would cost its front end every call that is in flight there.
+        return told if len(told) <= MESSAGE_BYTES_MAX else _refused(message.id, _TOO_LARGE)
 
     def _take_follow(self, peer: _Peer, message: Follow) -> None:
         if len(peer.follows) >= _FOLLOWS_MAX:

@@ -17,7 +17,7 @@ from farthing.catalog.search import search
 from farthing.catalog.vocabulary import load
 from farthing.protocol.authority.standing import NOBODY
 from tests.catalog.asking import ask_of
-from tests.catalog.corpus import HERE, KEYS, build, corpus_records, reading
+from tests.catalog.corpus import HERE, KEYS, build, corpus_records, none_frozen, reading
 
 ASKS: list[dict[str, Any]] = json.loads((HERE / "asks.json").read_text(encoding="utf-8"))
 MISSES = {
@@ -43,6 +43,7 @@ async def found(market: Path, ask: dict[str, Any]) -> list[str]:
             cards=CardShelf(),
             vocabulary=load(),
             now_us=0,
+            frozen_among=none_frozen,
         )
     return [KEYS[result.listing_id] for result in answer.results]
 

@@ -26,6 +26,7 @@ from tests.catalog.corpus import (
     LISTING_IDS,
     build,
     corpus_records,
+    none_frozen,
     publication,
     published,
     reading,
@@ -59,6 +60,7 @@ async def answered(market: Path, standing: Standing = NOBODY, **short: Any) -> S
             cards=CardShelf(),
             vocabulary=load(),
             now_us=1_000,
+            frozen_among=none_frozen,
         )
 
 
@@ -403,6 +405,7 @@ async def test_a_meter_twice_is_refused(market: Path) -> None:
                 cards=CardShelf(),
                 vocabulary=load(),
                 now_us=0,
+                frozen_among=none_frozen,
             )
     assert (caught.value.code, caught.value.refusal.path) == (Code.INVALID_ARGUMENT, "workload.1")
 
@@ -455,6 +458,7 @@ async def test_what_is_cut_off_is_said(tmp_path: Path) -> None:
                 cards=shelf,
                 vocabulary=load(),
                 now_us=0,
+                frozen_among=none_frozen,
             )
             assert answer.truncated
             assert len(answer.results) + answer.left_out == CANDIDATES_MAX

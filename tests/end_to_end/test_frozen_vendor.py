@@ -1,6 +1,7 @@
 from pathlib import Path
 
 from farthing.protocol.messages.authority import CHECK_AUTHORITY, CheckAuthority
+from farthing.protocol.messages.catalog import SearchCatalog
 from farthing.protocol.wire import Money
 from tests.serving import Shop, serving
 
@@ -15,5 +16,8 @@ async def test_what_is_said_beforehand_of_a_frozen_vendor_is_what_a_hold_says(
         await server.admin.freeze(shop.vendor.vendor_id, "looked into")
         check = await shop.buyer.connection.call(CHECK_AUTHORITY, ask)
         quote = await shop.buyer.quote(shop.listing_id, {"page": 1})
+        (found,) = (await shop.buyer.search(SearchCatalog(query="text of pdf pages"))).results
         assert (check.allowed, check.reasons) == (False, ("frozen",))
         assert (quote.allowed, quote.reasons) == (False, ("frozen",))
+        assert [reason.code for reason in found.purchasable.reasons] == ["frozen"]
+        assert found.purchasable.reasons[0].next_action == "use_other_vendor"

@@ -5,9 +5,9 @@ decided again where the effect is. Limits are applied inside the query, before a
 The only floats of the room are here, in how well words match. Source: spec/search.md.
 """
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -39,10 +39,13 @@ from farthing.protocol.money import PPM
 from farthing.protocol.rating import START, Rating, RatingError, rate
 from farthing.protocol.wire import money
 
-__all__ = ["NEAREST_MAX", "search"]
+__all__ = ["NEAREST_MAX", "FrozenAmong", "search"]
 
 NEAREST_MAX: Final = 3
 _MATCHED_MAX: Final = 8
+
+FrozenAmong: TypeAlias = Callable[[Collection[str]], Awaitable[frozenset[str]]]
+"""Those of some vendors that are frozen."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +58,7 @@ class _Asking:
     cards: CardShelf
     now_us: int
     barred: Refusal | None
+    frozen_among: FrozenAmong
 
     def price(self, listing_id: str, card_sha256: str) -> Rating | None:
         """What the workload costs this caller; None where it does not name every meter.
@@ -79,6 +83,7 @@ async def search(
     cards: CardShelf,
     vocabulary: Vocabulary,
     now_us: int,
+    frozen_among: FrozenAmong,
     barred: Refusal | None = None,
 ) -> SearchAnswer:
     """Find, price and rank listings for one caller.
@@ -90,6 +95,7 @@ async def search(
         cards: The shelf of rate cards; what is missing is put on it.
         vocabulary: What tags mean now.
         now_us: When the question is asked, for grants that expire.
+        frozen_among: Tells of vendors which are frozen.
         barred: Why the caller, whoever sells, buys nothing at all.
 
     Raises:
@@ -99,7 +105,13 @@ async def search(
     if isinstance(need, Refusal):
         raise Refused(need)
     asking = _Asking(
-        conn=conn, need=need, standing=standing, cards=cards, now_us=now_us, barred=barred
+        conn=conn,
+        need=need,
+        standing=standing,
+        cards=cards,
+        now_us=now_us,
+        barred=barred,
+        frozen_among=frozen_among,
     )
     priced = await _priced(asking, await _matching(asking))
     ranked = rank(priced.candidates)
@@ -189,13 +201,16 @@ async def _results(asking: _Asking, ranked: Sequence[Ranked]) -> tuple[Result, .
     rows = {row.row_id: row for row in await asking.conn.execute(query, parameters)}
     # A listing that was replaced since it was matched has left the text index; it is left out.
     still = [each for each in ranked if each.candidate.row_id in rows]
+    frozen = await asking.frozen_among({row.vendor_id for row in rows.values()})
     return tuple(
-        _result(asking, place, each, rows[each.candidate.row_id])
+        _result(asking, place, each, rows[each.candidate.row_id], frozen)
         for place, each in enumerate(still, 1)
     )
 
 
-def _result(asking: _Asking, place: int, ranked: Ranked, row: Row[Any]) -> Result:
+def _result(
+    asking: _Asking, place: int, ranked: Ranked, row: Row[Any], frozen: frozenset[str]
+) -> Result:
     need, rating = asking.need, ranked.candidate.rating
     offered = _offer(row, ranked.candidate.total_units)
     return Result(
@@ -219,7 +234,7 @@ def _result(asking: _Asking, place: int, ranked: Ranked, row: Row[Any]) -> Resul
         total=None if rating is None else money(rating.total_units, row.asset),
         lines=_lines(rating, row.asset),
         unused_meters=tuple(sorted(need.workload.keys() - set(offered.meters))),
-        purchasable=_purchasable(asking, offered),
+        purchasable=_purchasable(asking, offered, vendor_frozen=row.vendor_id in frozen),
         score_ppm=ranked.score_ppm,
         why=Why(
             matched=_matched(row) if need.query else (),
@@ -270,7 +285,7 @@ def _lines(rating: Rating | None, asset: str) -> tuple[Line, ...]:
     )
 
 
-def _purchasable(asking: _Asking, offered: Offered) -> Purchasable:
+def _purchasable(asking: _Asking, offered: Offered, *, vendor_frozen: bool) -> Purchasable:
     """Whether the caller's money and authority cover it; without a workload, authority alone."""
     if asking.barred is not None:
         return Purchasable(ok=False, reasons=(_reason(asking.barred),))
@@ -279,6 +294,7 @@ def _purchasable(asking: _Asking, offered: Offered) -> Purchasable:
         tags=offered.tags,
         asset=offered.asset,
         units=offered.total_units or 0,
+        vendor_frozen=vendor_frozen,
     )
     reasons = decide_purchase(asking.standing, purchase, asking.now_us)
     return Purchasable(ok=not reasons, reasons=tuple(_reason(each) for each in reasons))

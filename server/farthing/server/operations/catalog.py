@@ -1,5 +1,9 @@
 """Searching the catalog with the caller's own workload, money and authority."""
 
+import asyncio
+from collections.abc import Collection
+from itertools import compress
+
 from farthing.catalog.search import search
 from farthing.identity.callers import Caller
 from farthing.protocol.authority.standing import NOBODY
@@ -7,6 +11,7 @@ from farthing.protocol.errors import Code, Refusal, refuse
 from farthing.protocol.messages.catalog import SearchCatalog
 from farthing.protocol.messages.holds import PLACE_HOLD
 from farthing.server.market import Market
+from farthing.server.operations.listings import is_frozen
 from farthing.server.operations.replies import Reply
 from farthing.settlement.engine.questions import StandingOf
 
@@ -20,6 +25,12 @@ async def search_catalog(market: Market, caller: Caller, ask: SearchCatalog) -> 
         standing = await market.ask(
             StandingOf(principal_id=caller.principal_id, with_positions=True)
         )
+
+    async def frozen_among(vendor_ids: Collection[str]) -> frozenset[str]:
+        # Of one turn, so all cross to the engine together.
+        told = await asyncio.gather(*(is_frozen(market, each) for each in vendor_ids))
+        return frozenset(compress(vendor_ids, told))
+
     async with market.reads() as conn:
         return Reply(
             answer=await search(
@@ -29,6 +40,7 @@ async def search_catalog(market: Market, caller: Caller, ask: SearchCatalog) -> 
                 cards=market.cards,
                 vocabulary=market.vocabulary,
                 now_us=market.now_us(),
+                frozen_among=frozen_among,
                 barred=_barred(caller),
             )
         )

@@ -35,6 +35,7 @@ __all__ = [
     "document_at",
     "get_document",
     "get_listing",
+    "is_frozen",
     "lint_listing",
     "listing_head",
     "public_key",
@@ -128,14 +129,19 @@ async def listing_head(market: Market, listing_id: str) -> Listing:
 
 async def purchase_of(market: Market, listing: Listing, asset: str, units: int) -> Purchase:
     """What buying from a listing now would be, to be judged against a standing."""
-    vendor = await market.ask(Lookup(noun="principal", id=listing.vendor_id))
     return Purchase(
         vendor_id=listing.vendor_id,
         tags=listing.tags,
         asset=asset,
         units=units,
-        vendor_frozen=isinstance(vendor, Principal) and bool(vendor.frozen_by),
+        vendor_frozen=await is_frozen(market, listing.vendor_id),
     )
+
+
+async def is_frozen(market: Market, principal_id: str) -> bool:
+    """Whether a principal is frozen now."""
+    principal = await market.ask(Lookup(noun="principal", id=principal_id))
+    return isinstance(principal, Principal) and bool(principal.frozen_by)
 
 
 async def document_at(market: Market, sha256: str) -> JsonObject:

@@ -35,10 +35,10 @@ from tests.remote import Market, opened
 __all__ = ["reported"]
 
 FRONT_ENDS: Final = 2
-LANES: Final = 6
-EVENTS: Final = 120_000
+LANES: Final = 32
+EVENTS: Final = 128_000
 SIZES: Final = (100, 500)
-CAP_UNITS: Final = 10**13
+CAP_UNITS: Final = 10**12
 PER_CALL_UNITS: Final = 10**9
 
 

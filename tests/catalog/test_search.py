@@ -1,8 +1,8 @@
 """Search keeps every limit, prices for this caller, says why, and helps when nothing fits."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
@@ -13,7 +13,7 @@ from farthing.catalog.vocabulary import load
 from farthing.protocol.authority.grant import Grant
 from farthing.protocol.authority.standing import NOBODY, Standing
 from farthing.protocol.canonical import canonical_bytes
-from farthing.protocol.errors import Code, Refused
+from farthing.protocol.errors import Code, Refused, refuse
 from farthing.protocol.messages.catalog import Result, SearchAnswer
 from farthing.protocol.money import parse_units
 from farthing.protocol.rating import parse_card, price_of
@@ -377,6 +377,29 @@ async def test_chance_matches_are_not_offered_in_place_of_what_was_meant(market:
     assert answer.results == ()
     nearest = {KEYS[each.listing_id] for each in answer.nearest_infeasible}
     assert nearest >= {"scandia-ocr", "handscript-ocr"}
+
+
+async def test_who_buys_nothing_anyway_is_told_so_while_nobody_knows_who_is_frozen(
+    market: Path,
+) -> None:
+    async def unknown(vendor_ids: Collection[str]) -> NoReturn:
+        del vendor_ids
+        raise Refused(refuse(Code.UNAVAILABLE))
+
+    async with reading(market) as conn:
+        answer = await search(
+            conn,
+            ask_of(),
+            standing=NOBODY,
+            cards=CardShelf(),
+            vocabulary=load(),
+            now_us=0,
+            frozen_among=unknown,
+            barred=refuse(Code.UNAUTHENTICATED),
+        )
+
+    told = {reason.code for each in answer.results for reason in each.purchasable.reasons}
+    assert told == {Code.UNAUTHENTICATED}
 
 
 # What cannot be asked.

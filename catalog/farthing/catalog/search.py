@@ -201,7 +201,9 @@ async def _results(asking: _Asking, ranked: Sequence[Ranked]) -> tuple[Result, .
     rows = {row.row_id: row for row in await asking.conn.execute(query, parameters)}
     # A listing that was replaced since it was matched has left the text index; it is left out.
     still = [each for each in ranked if each.candidate.row_id in rows]
-    frozen = await asking.frozen_among({row.vendor_id for row in rows.values()})
+    frozen = frozenset[str]()
+    if asking.barred is None:
+        frozen = await asking.frozen_among({row.vendor_id for row in rows.values()})
     return tuple(
         _result(asking, place, each, rows[each.candidate.row_id], frozen)
         for place, each in enumerate(still, 1)

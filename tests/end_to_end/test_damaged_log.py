@@ -54,9 +54,10 @@ async def test_what_a_changed_byte_of_the_log_hides_is_left_out_of_no_copy_and_n
         run("audit", "export", "--out", str(copies / "lines"), *own),
         run("audit", "export", "--bundle", "--out", str(copies / "bundle"), *own),
     ]
+    unusable = run("restore", str(server.data_dir / "ready.json"), *own)
     restored = run("restore", str(copies / "early"), *own)
 
-    assert [each.code for each in refused] == [1, 1, 1]
+    assert [each.code for each in (*refused, unusable)] == [1, 1, 1, 1]
     assert all("cannot be read" in each.err for each in refused)
     assert [each.name for each in copies.iterdir()] == ["early"]
     assert restored.code == 0

@@ -6,7 +6,6 @@ the export. Source: spec/audit.md.
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -24,6 +23,7 @@ from farthing.protocol.keys import PublicKey
 from farthing.protocol.platform_keys import PlatformKeys
 from farthing.protocol.succession import successions_in
 from farthing.server.engine import projected
+from farthing.server.files import new_file
 from farthing.server.settings import Settings
 from farthing.settlement.audit.database import DatabaseFindings, audit_database
 from farthing.settlement.audit.exports import Form, export
@@ -103,22 +103,12 @@ def exported(
     check_log(database)
     store = SqliteStore(database)
     known = _keys_of(settings, store, keys)
-    with open(out, "xb", opener=_owners) as file, ExitStack() as undo:
-        # What is not whole must not be taken for an export.
-        undo.callback(out.unlink)
+    with new_file(out) as file:
         try:
             said = _write(store, known, form, file)
         except (Unverified, Broken) as error:
             raise Unverified(f"not exported: {_first_bad(store, known) or error}") from error
-        file.flush()
-        os.fsync(file.fileno())
-        undo.pop_all()
     return [said, f"Written to {out}."]
-
-
-def _owners(path: str, flags: int) -> int:
-    """The books of everybody are for their keeper to hand on."""
-    return os.open(path, flags, 0o600)
 
 
 def verifier() -> str:

@@ -10,6 +10,7 @@ from typing import Final
 from farthing.identity.keyring import Keyring, Purpose, UnusableKeys, open_keyring, retire
 from farthing.protocol.keys import PublicKey
 from farthing.server.engine import now_us
+from farthing.server.files import new_file
 from farthing.server.settings import Settings
 from farthing.settlement.audit.log import hidden_in_log
 from farthing.settlement.journal.backup import restore
@@ -57,7 +58,7 @@ def _log_kept(database: Path) -> list[str]:
 
     Raises:
         DatabaseInUse: a server runs.
-        FileExistsError: one is kept there already.
+        FileExistsError: another is kept there already.
     """
     lock = FileLock(database)
     lock.acquire()
@@ -67,19 +68,15 @@ def _log_kept(database: Path) -> list[str]:
             return []
         log = database.with_name(f"{database.name}-wal")
         kept = log.with_name(f"{log.name}.damaged")
-        with open(kept, "xb", opener=_owners) as file:
-            file.write(log.read_bytes())
-            file.flush()
-            os.fsync(file.fileno())
+        data = log.read_bytes()
+        # A restore that failed has kept it before.
+        if not kept.exists() or kept.read_bytes() != data:
+            with new_file(kept) as file:
+                file.write(data)
     finally:
         lock.release()
     found = f"The log of the replaced database is damaged: it hides {hidden} acknowledged batches"
     return [f"{found}, not counted below.", f"That log is kept as it was at {kept}."]
-
-
-def _owners(path: str, flags: int) -> int:
-    """A log is its owner's alone to read, as the database is."""
-    return os.open(path, flags, 0o600)
 
 
 def key_retired(settings: Settings, name: str) -> list[str]:

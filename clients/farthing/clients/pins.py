@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Final, Self, TypeVar
 
 from farthing.clients.home import Home, default_home
 from farthing.clients.transport import Connection
+from farthing.protocol.checkpoints import origin_of
 from farthing.protocol.errors import Unreachable, Unverified
 from farthing.protocol.keys import PublicKey
 from farthing.protocol.messages.charges import Receipt
@@ -91,7 +92,7 @@ class Pins:
         Raises:
             Unverified: it holds with none; for the reason that it gave of the first.
         """
-        origin = tree_head.partition("\n")[0]
+        origin = origin_of(tree_head)
         faults: dict[str, Unverified] = {}
 
         def untried() -> list[PublicKey]:

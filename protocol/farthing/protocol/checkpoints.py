@@ -21,6 +21,7 @@ __all__ = [
     "CheckpointError",
     "CheckpointFault",
     "note_key_id",
+    "origin_of",
     "sign_checkpoint",
     "verifier_key",
     "verify_checkpoint",
@@ -101,6 +102,11 @@ def verify_checkpoint(note: str, origin: str, key: PublicKey) -> Checkpoint:
     if not all(key.verify(signature, body.encode()) for signature in signatures):
         raise CheckpointError(CheckpointFault.BAD_SIGNATURE)
     return checkpoint
+
+
+def origin_of(note: str) -> str:
+    """The log that a note names, which is its first line; nothing is verified by it."""
+    return note.partition("\n")[0]
 
 
 def note_key_id(name: str, key: PublicKey) -> bytes:

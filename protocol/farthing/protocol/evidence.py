@@ -12,6 +12,7 @@ from itertools import pairwise
 from typing import Final, cast
 
 from farthing.protocol.canonical import InvalidJson, Json, canonical_bytes, parse_json, sha256_hex
+from farthing.protocol.checkpoints import origin_of
 from farthing.protocol.errors import Unverified
 from farthing.protocol.keys import InvalidKey, PublicKey
 from farthing.protocol.messages.charges import Evidence, Receipt
@@ -114,7 +115,7 @@ def gather(evidence: Evidence) -> bytes:
     keys = _Keys(_read_key(evidence.journal_key), quotes[0])
     files = {_receipt_name(each.seq): _bytes_of(each) for each in evidence.receipts}
     files[_KEYS] = _keys_file(keys)
-    origin = evidence.receipts[0].tree_head.partition("\n")[0]
+    origin = origin_of(evidence.receipts[0].tree_head)
     files[_MANIFEST] = _manifest(evidence.charge_id, origin, files)
     return write_pack(files)
 

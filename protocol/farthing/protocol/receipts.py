@@ -8,7 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from farthing.protocol.checkpoints import Checkpoint, CheckpointError, verify_checkpoint
+from farthing.protocol.checkpoints import (
+    Checkpoint,
+    CheckpointError,
+    origin_of,
+    verify_checkpoint,
+)
 from farthing.protocol.errors import Unverified
 from farthing.protocol.keys import PublicKey
 from farthing.protocol.merkle import leaf_hash, read_path, verify_inclusion
@@ -85,9 +90,8 @@ def _head(note: str, key: PublicKey, where: str) -> Checkpoint:
     # Lines by witnesses would be bytes that the journal's key says nothing of.
     if note.count("\n") != _NOTE_LINES - 1:
         raise Unverified(f"{where}: the tree head is not a note with one signature")
-    origin = note.partition("\n")[0]
     try:
-        return verify_checkpoint(note, origin, key)
+        return verify_checkpoint(note, origin_of(note), key)
     except CheckpointError as error:
         text = f"{where}: the tree head is not signed by {key.thumbprint}: {error.reason}"
         raise Unverified(text) from error

@@ -17,6 +17,7 @@ from farthing.catalog.tables import TABLES
 from farthing.identity.keyring import Keyring, Purpose, open_keyring
 from farthing.protocol.audit import AuditFindings, verify_journal
 from farthing.protocol.bundles import BundleFindings, bundle_lines, described, verify_bundle
+from farthing.protocol.checkpoints import origin_of
 from farthing.protocol.errors import Broken, Unverified
 from farthing.protocol.faults import FaultKind
 from farthing.protocol.keys import PublicKey
@@ -189,11 +190,10 @@ def _keys_of(settings: Settings, store: SqliteStore, keys: Path | None) -> _Keys
     if first is None:
         raise Unverified(f"{store.path} holds no record")
     if keys is not None:
-        # The first line of a signed note is its log's name; the signature covers it. Of the first
-        # note: where that was changed, the first record is where nothing is proven any more.
+        # The first note's: where that was changed, nothing is proven from the first record on.
         published, _ = _key_set(keys)
         return _Keys(
-            origin=first.note.partition("\n")[0],
+            origin=origin_of(first.note),
             journal=tuple(published.journal.values()),
             quotes=tuple(published.platform.values()),
         )

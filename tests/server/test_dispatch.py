@@ -148,9 +148,9 @@ async def test_an_argument_that_is_none_is_refused_where_it_stands(
     ("given", "word"),
     [
         (amount("-1"), "no sign"),
-        (amount("0.0000001", "JPY"), "decimal places"),
-        (amount("9223372036854775807"), "can be"),
-        (amount("1", "ABC"), "no such asset"),
+        (amount("0.0000001", "JPY"), "smallest amount is 0.000001 JPY"),
+        (amount("9223372036854775807"), "largest amount is 9223372036.854775807 USD"),
+        (amount("1", "ABC"), "one of USD, EUR"),
     ],
 )
 async def test_what_is_wrong_with_an_amount_is_said_in_a_sentence(

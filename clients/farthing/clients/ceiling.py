@@ -168,7 +168,7 @@ def _limits(document: JsonObject) -> dict[str, Limit]:
             parse_units(limit.per_purchase, asset)
             parse_units(limit.per_day, asset)
         except InvalidAmount as error:
-            raise Unverified(f"the ceiling for {asset} is no amount: {error.reason}") from None
+            raise Unverified(f"the ceiling for {asset} is no amount: {error}") from None
         limits[asset] = limit
     return limits
 

@@ -62,10 +62,10 @@ class AmountFault(StrEnum):
 
 
 class InvalidAmount(ValueError):
-    """The text or asset does not name an exact amount."""
+    """The text or asset does not name an exact amount; says in a sentence what would."""
 
-    def __init__(self, reason: AmountFault) -> None:
-        super().__init__(reason.value)
+    def __init__(self, reason: AmountFault, asset: str) -> None:
+        super().__init__(_sentence(reason, asset))
         self.reason = reason
 
 
@@ -94,13 +94,13 @@ def parse_units(amount: str, asset: str) -> int:
     scale = _scale(asset)
     match = _CANONICAL.fullmatch(amount)
     if match is None:
-        raise InvalidAmount(AmountFault.NOT_CANONICAL)
+        raise InvalidAmount(AmountFault.NOT_CANONICAL, asset)
     whole, fraction = match[1], match[2] or ""
     if len(fraction) > scale:
-        raise InvalidAmount(AmountFault.TOO_FINE)
+        raise InvalidAmount(AmountFault.TOO_FINE, asset)
     units = int(whole + fraction.ljust(scale, "0"))
     if units > INT64_MAX:
-        raise InvalidAmount(AmountFault.TOO_LARGE)
+        raise InvalidAmount(AmountFault.TOO_LARGE, asset)
     return units
 
 
@@ -154,5 +154,17 @@ def share_ppm(units: int, ppm: int) -> int:
 def _scale(asset: str) -> int:
     known = ASSETS.get(asset)
     if known is None:
-        raise InvalidAmount(AmountFault.UNKNOWN_ASSET)
+        raise InvalidAmount(AmountFault.UNKNOWN_ASSET, asset)
     return known.scale
+
+
+def _sentence(fault: AmountFault, asset: str) -> str:
+    match fault:
+        case AmountFault.UNKNOWN_ASSET:
+            return f"An asset is one of {', '.join(ASSETS)}."
+        case AmountFault.NOT_CANONICAL:
+            return "An amount is written as 12.5: no sign, no exponent, no needless zeros."
+        case AmountFault.TOO_FINE:
+            return f"The smallest amount is {format_units(1, asset)} {asset}."
+        case AmountFault.TOO_LARGE:
+            return f"The largest amount is {format_units(INT64_MAX, asset)} {asset}."

@@ -28,12 +28,6 @@ __all__ = ["adapter", "dispatch", "may_use"]
 log = structlog.get_logger(__name__)
 
 _DETAIL_MAX: Final = 200
-_AMOUNT_SAYS: Final = {
-    AmountFault.UNKNOWN_ASSET: "There is no such asset.",
-    AmountFault.NOT_CANONICAL: "An amount has no sign, no exponent and no needless zeros.",
-    AmountFault.TOO_FINE: "The amount has more decimal places than its asset.",
-    AmountFault.TOO_LARGE: "The amount is more than an amount can be.",
-}
 _ADAPTERS: Final[dict[type, TypeAdapter[Any]]] = {}
 
 
@@ -150,8 +144,7 @@ def _check_amount(path: str, value: object) -> None:
         _ = value.units
     except InvalidAmount as error:
         member = "asset" if error.reason is AmountFault.UNKNOWN_ASSET else "amount"
-        text = _AMOUNT_SAYS[error.reason]
-        refusal = refuse(Code.INVALID_AMOUNT, path=f"{path}.{member}", message=text)
+        refusal = refuse(Code.INVALID_AMOUNT, path=f"{path}.{member}", message=str(error))
         raise Refused(refusal) from error
 
 

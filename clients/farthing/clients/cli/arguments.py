@@ -12,14 +12,7 @@ import typer
 
 from farthing.protocol.base64url import is_sha256
 from farthing.protocol.canonical import InvalidJson, Json, parse_json
-from farthing.protocol.money import (
-    ASSETS,
-    INT64_MAX,
-    AmountFault,
-    InvalidAmount,
-    format_units,
-    parse_units,
-)
+from farthing.protocol.money import InvalidAmount, parse_units
 from farthing.protocol.wire import Money, Usage
 
 __all__ = [
@@ -105,21 +98,9 @@ def money_of(amount: str, asset: str, name: str = "amount") -> Money:
     try:
         parse_units(text, asset)
     except InvalidAmount as error:
-        says = _no_amount(error.reason, asset)
-        raise typer.BadParameter(f"{amount} {asset}: {says}", param_hint=name) from None
+        text = f"{amount} {asset} is no amount. {error}"
+        raise typer.BadParameter(text, param_hint=name) from None
     return Money(amount=text, asset=asset)
-
-
-def _no_amount(fault: AmountFault, asset: str) -> str:
-    match fault:
-        case AmountFault.UNKNOWN_ASSET:
-            return f"an asset is one of {', '.join(ASSETS)}"
-        case AmountFault.NOT_CANONICAL:
-            return "write it as 12.5, without a sign"
-        case AmountFault.TOO_FINE:
-            return f"the smallest amount is {format_units(1, asset)} {asset}"
-        case AmountFault.TOO_LARGE:
-            return f"the largest amount is {format_units(INT64_MAX, asset)} {asset}"
 
 
 def time_of(text: str) -> str:

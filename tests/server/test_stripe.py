@@ -354,6 +354,8 @@ async def test_who_was_frozen_meanwhile_is_not_paid_by_a_retry(bank: Bank) -> No
     await treasurer.send_payout(payout.payout_id, key=key)
 
     assert (unanswered.value.code, frozen.value.code) == (Code.PROCESSOR_FAILED, Code.FROZEN)
+    # It is the vendor that is frozen, and not who is told so.
+    assert "paid out" in frozen.value.refusal.message
     assert len(bank.fake.asked) == asked + 1
 
 

@@ -41,6 +41,7 @@ from farthing.protocol.messages.treasury import (
 from farthing.protocol.records import Record
 from farthing.protocol.wire import Role
 from farthing.server.market import Market
+from farthing.server.operations.listings import is_frozen
 from farthing.server.operations.pages import Page, page_of
 from farthing.server.operations.replies import Reply, reply
 from farthing.server.ports import PaymentProcessor, ProcessorFailed
@@ -54,7 +55,7 @@ from farthing.settlement.engine.payments import (
     top_up_view,
 )
 from farthing.settlement.engine.questions import Lookup
-from farthing.settlement.engine.things import Lot, Payout, Principal, TopUp
+from farthing.settlement.engine.things import Lot, Payout, TopUp
 from farthing.settlement.engine.treasury import close_answer, grace_answer, partner_answer
 
 __all__ = [
@@ -145,9 +146,9 @@ async def send_payout(market: Market, caller: Caller, ask: SendPayout) -> Reply:
         if await _status(market, "payout", payout.payout_id) != "sent":
             # It was paid or given up since: to ask for it again could pay it twice.
             return reply(outcome, payout_answer)
-        vendor = await market.ask(Lookup(noun="principal", id=payout.organisation_id))
-        if isinstance(vendor, Principal) and vendor.frozen_by:
-            raise Refused(refuse(Code.FROZEN, path="payout_id"))
+        if await is_frozen(market, payout.organisation_id):
+            text = "Nothing is paid out to an organisation that is frozen."
+            raise Refused(refuse(Code.FROZEN, path="payout_id", message=text))
         if market.now_us() - outcome.record.at_us > ASKED_AGAIN_US:
             raise Refused(refuse(Code.PAYMENT_RESOLVED, path="payout_id", message=_LOOK_IT_UP))
     try:

@@ -290,6 +290,7 @@ async def test_amounts_that_stripe_cannot_move_are_refused_before_anything_is_wr
         with pytest.raises(Refused) as refused:
             await bank.shop.operator.create_top_up(money, processor="stripe")
         assert refused.value.code is Code.INVALID_AMOUNT
+        assert "stripe takes no such amount" in refused.value.refusal.message
     assert await bank.records() == records
 
 

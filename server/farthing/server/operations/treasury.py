@@ -86,8 +86,7 @@ Kind = TypeVar("Kind", Lot, Payout, TopUp)
 async def create_top_up(market: Market, caller: Caller, ask: CreateTopUp) -> Reply:
     """Announce money from outside, and have the processor ask for it."""
     processor = _processor(market, ask.processor)
-    if not processor.accepts(ask.amount.asset, ask.amount.units):
-        raise Refused(refuse(Code.INVALID_AMOUNT, path="amount.amount"))
+    _check_amount(processor, ask)
     outcome = await market.submit(caller, CREATE_TOP_UP, ask)
     top_up = TopUp.from_document(outcome.record.changed[0].after)
     try:
@@ -129,8 +128,7 @@ async def request_payout(market: Market, caller: Caller, ask: RequestPayout) -> 
     processor = _processor(market, ask.processor)
     if not processor.knows(ask.destination):
         raise Refused(refuse(Code.INVALID_ARGUMENT, path="destination"))
-    if not processor.accepts(ask.amount.asset, ask.amount.units):
-        raise Refused(refuse(Code.INVALID_AMOUNT, path="amount.amount"))
+    _check_amount(processor, ask)
     return reply(await market.submit(caller, REQUEST_PAYOUT, ask), payout_answer)
 
 
@@ -215,6 +213,12 @@ def _processor(market: Market, name: str, path: str = "processor") -> PaymentPro
         text = f"This platform does not use the processor {name}."
         raise Refused(refuse(Code.INVALID_ARGUMENT, path=path, message=text))
     return processor
+
+
+def _check_amount(processor: PaymentProcessor, ask: CreateTopUp | RequestPayout) -> None:
+    if not processor.accepts(ask.amount.asset, ask.amount.units):
+        text = f"The processor {ask.processor} takes no such amount of {ask.amount.asset}."
+        raise Refused(refuse(Code.INVALID_AMOUNT, path="amount.amount", message=text))
 
 
 def _log_failure(processor: str, payment_id: str, error: ProcessorFailed) -> None:

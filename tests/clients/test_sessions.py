@@ -21,6 +21,7 @@ from farthing.protocol.times import SECOND_US
 from farthing.protocol.vouchers import ack_after
 from tests.clients.spending import AGREEMENT_ID, FLAT, PAGE_UNITS, StandInBuyer, pdf, usd
 from tests.papers import GRADUATED
+from tests.patience import until
 
 
 @pytest.fixture
@@ -118,7 +119,7 @@ async def test_a_top_up_whose_answer_was_overtaken_takes_nothing_back(
     buyer.platform.asked.clear()
     monkeypatch.setattr(buyer.platform, "call", late_the_first_time)
     first = asyncio.create_task(session.top_up(usd("0.006")))
-    await asyncio.sleep(0)
+    await until(lambda: bool(buyer.platform.asked))
     await session.top_up(usd("0.006"))
     overtaken.set()
     await first

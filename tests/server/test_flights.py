@@ -99,7 +99,9 @@ async def test_a_flight_that_could_not_speak_once_speaks_again(
         asking = asyncio.create_task(one.obtain("hold", "owner", HOLD_ENDS_US, work, land))
         await work.started.wait()
         server.clock.now_us += 6 * SECOND_US
-        await until(lambda: spoken > 3)
+        # The next may be the one that fails; another is done once there is a third.
+        begun = spoken
+        await until(lambda: spoken > begun + 2)
 
         late = await ended(two.obtain("hold", "owner", HOLD_ENDS_US, other, land))
         work.go.set()

@@ -15,6 +15,7 @@ from farthing.protocol.messages.operations import OPERATIONS
 from farthing.server.metrics import OK, Metrics
 from farthing.server.siblings import Siblings, on_one_page
 from farthing.settlement.journal.sockets import owners_socket
+from tests.patience import PATIENCE_S
 from tests.processes import ServerProcess, free_port
 from tests.serving import Serving, Shop, serving
 
@@ -110,7 +111,7 @@ async def test_an_engine_that_hangs_is_neither_ready_nor_healthy(tmp_path: Path)
     server = ServerProcess(tmp_path, free_port())
     facts = await server.start()
     try:
-        async with httpx2.AsyncClient() as http:
+        async with httpx2.AsyncClient(timeout=PATIENCE_S) as http:
             # As one does whose disk does not answer: it is connected, and says nothing.
             os.kill(server.engine_pid, signal.SIGSTOP)
             ready = await http.get(f"{facts['issuer']}/readyz")
@@ -118,6 +119,7 @@ async def test_an_engine_that_hangs_is_neither_ready_nor_healthy(tmp_path: Path)
             os.kill(server.engine_pid, signal.SIGCONT)
             again = await http.get(f"{facts['issuer']}/readyz")
     finally:
+        os.kill(server.engine_pid, signal.SIGCONT)
         server.stop()
 
     assert (ready.status_code, again.status_code) == (503, 200)

@@ -269,7 +269,7 @@ class Flights:
         while True:
             await asyncio.sleep(_HOLD_ON_S)
             held_until_us = self._now_us() + _HELD_S * SECOND_US
-            with suppress(Refused):  # it has four more seconds to be heard
+            with suppress(Refused):  # it speaks again before _HELD_S are over
                 await self._results.hold_on(hold_id, self._holder, held_until_us)
 
     async def _sweep(self) -> None:

@@ -31,7 +31,7 @@ from tests.papers import card_document, listing_document, public_jwk, signing_ke
 from tests.protocol.replay.metered import Metered, events
 from tests.settlement.engine.treasurer import Treasury, card_of
 
-__all__ = ["ASKS", "PAGE", "Call", "code_of"]
+__all__ = ["ASKS", "PAGE", "Call", "code_of", "refusal_of"]
 
 PAGE: Final = 2_000_000
 _DOLLAR = money(10**9, "USD")
@@ -87,10 +87,7 @@ class Call:
 
     def refused(self) -> Refusal:
         """The refusal, of a call that something is wrong with."""
-        decision = self._decided()
-        refusal = decision.refusal if isinstance(decision, Record) else decision
-        assert isinstance(refusal, Refusal), decision
-        return refusal
+        return refusal_of(self._decided())
 
     def _decided(self, by: Caller | None = None) -> Record | Refusal | Seen:
         planned = {"body": self.body, "facts": self.facts}
@@ -104,6 +101,13 @@ def code_of(decision: Record | Refusal | Seen) -> Code | None:
         return Code.IDEMPOTENCY_CONFLICT
     refusal = decision if isinstance(decision, Refusal) else decision.refusal
     return refusal.code if refusal else None
+
+
+def refusal_of(decision: object) -> Refusal:
+    """Why a command was refused, remembered or not."""
+    refusal = decision.refusal if isinstance(decision, Record) else decision
+    assert isinstance(refusal, Refusal), decision
+    return refusal
 
 
 def _given(value: Any, arguments: Mapping[str, Any]) -> Any:

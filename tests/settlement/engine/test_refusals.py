@@ -1,26 +1,23 @@
 """What a refusal tells besides its code: the argument, what was needed and left, the way on."""
 
-from typing import Any
-
 import pytest
 from msgspec import structs
 
-from farthing.protocol.errors import Code, NextAction, Refusal
-from farthing.protocol.records import Record
+from farthing.protocol.errors import Code, NextAction
 from farthing.protocol.times import parse_time
 from farthing.protocol.wire import Money, Usage, money
 from tests.construction import Trade
-from tests.settlement.engine.asks import ASKS, PAGE, Call
+from tests.settlement.engine.asks import ASKS, PAGE, Call, refusal_of
 from tests.settlement.engine.spoiling import allowed_nothing, amount, frozen, just_sent
 from tests.settlement.engine.treasurer import DOLLAR, Treasury, card_of
 from tests.settlement.engine.wrongs import WRONGS
 
 
-def refused(answer: Any) -> Refusal:
-    """Why a command was refused, remembered or not."""
-    refusal = answer.refusal if isinstance(answer, Record) else answer
-    assert isinstance(refusal, Refusal), answer
-    return refusal
+def spoilt(operation: str, says: str) -> Call:
+    """A call with what is wrong of it by `WRONGS`."""
+    call = ASKS[operation]()
+    next(each for each in WRONGS[operation] if each.says == says).spoil(call)
+    return call
 
 
 def earned(pages: int) -> Treasury:
@@ -51,7 +48,7 @@ def test_an_amount_of_nothing_is_not_called_badly_written() -> None:
 
 
 def test_whose_earnings_are_all_pending_is_told_how_much_waits_and_where_to_see_it() -> None:
-    refusal = refused(earned(10).payout(DOLLAR // 2))
+    refusal = refusal_of(earned(10).payout(DOLLAR // 2))
 
     assert (refusal.code, refusal.path) == (Code.INSUFFICIENT_FUNDS, "amount.amount")
     assert (refusal.required, refusal.remaining, refusal.asset) == ("0.5", "0", "USD")
@@ -63,7 +60,7 @@ def test_whose_earnings_are_all_pending_is_told_how_much_waits_and_where_to_see_
 def test_who_asks_for_more_than_is_payable_is_told_to_ask_for_less() -> None:
     treasury = earned(10)
     treasury.room.advance(86_400)
-    refusal = refused(treasury.payout(DOLLAR))
+    refusal = refusal_of(treasury.payout(DOLLAR))
 
     assert (refusal.required, refusal.remaining) == ("1", "0.975")
     assert "waits" not in refusal.message
@@ -78,14 +75,14 @@ def test_an_asset_in_which_nothing_was_earned_is_the_argument_at_fault() -> None
     held = Treasury(Trade.opened())
     held.trade.held(1)
 
-    assert (refused(foreign).code, refused(foreign).path) == (Code.ACCOUNT_UNKNOWN, "amount.asset")
-    for each in (nothing, held.payout(1)):
-        assert (refused(each).code, refused(each).path) == (Code.ACCOUNT_UNKNOWN, "account")
+    refused = [refusal_of(each) for each in (foreign, nothing, held.payout(1))]
+    assert {each.code for each in refused} == {Code.ACCOUNT_UNKNOWN}
+    assert [each.path for each in refused] == ["amount.asset", "account", "account"]
 
 
 def test_an_account_of_another_asset_is_closed_by_nobody() -> None:
     treasury = earned(10)
-    refusal = refused(treasury.close(treasury.trade.operator, "prepaid", "EUR"))
+    refusal = refusal_of(treasury.close(treasury.trade.operator, "prepaid", "EUR"))
 
     assert (refusal.code, refusal.path) == (Code.ACCOUNT_UNKNOWN, "asset")
 
@@ -95,7 +92,7 @@ def test_a_refund_of_what_was_paid_out_says_how_much_is_left_of_it() -> None:
     (charge_id,) = (each.charge_id for each in treasury.room.state.charges.values())
     treasury.room.advance(86_400)
     assert treasury.payout(DOLLAR // 2).refused is None
-    refusal = refused(treasury.refund(charge_id, DOLLAR))
+    refusal = refusal_of(treasury.refund(charge_id, DOLLAR))
 
     assert (refusal.code, refusal.path) == (Code.INSUFFICIENT_FUNDS, "amount.amount")
     assert (refusal.required, refusal.remaining, refusal.asset) == ("0.975", "0.475", "USD")
@@ -126,10 +123,7 @@ def test_what_may_not_be_bought_is_told_of_an_argument_that_the_call_has(operati
     [("over the call", "per_call.amount"), ("over the day", "cap.amount")],
 )
 def test_each_limit_of_a_session_names_the_amount_that_is_above_it(wrong: str, path: str) -> None:
-    call = ASKS["open_session"]()
-    next(each for each in WRONGS["open_session"] if each.says == wrong).spoil(call)
-
-    assert call.refused().path == path
+    assert spoilt("open_session", wrong).refused().path == path
 
 
 @pytest.mark.parametrize("operation", ["call_service", "open_session", "place_hold"])
@@ -198,19 +192,16 @@ SAID = (
 def test_what_is_wrong_is_said_of_the_argument_where_it_is(
     operation: str, wrong: str, path: str, word: str
 ) -> None:
-    call = ASKS[operation]()
-    next(each for each in WRONGS[operation] if each.says == wrong).spoil(call)
-    refusal = call.refused()
+    refusal = spoilt(operation, wrong).refused()
 
     assert refusal.path == path
     assert word in refusal.message
 
 
 def test_a_capture_of_more_than_was_held_for_says_of_how_much() -> None:
-    call = ASKS["capture_hold"]()
-    next(each for each in WRONGS["capture_hold"] if each.says == "held for fewer").spoil(call)
+    refusal = spoilt("capture_hold", "held for fewer").refused()
 
-    assert (call.refused().required, call.refused().remaining) == ("2", "1")
+    assert (refusal.required, refusal.remaining) == ("2", "1")
 
 
 def test_what_an_allowance_leaves_is_told_of_the_meter_that_would_pass_it() -> None:

@@ -6,6 +6,7 @@ import logging
 import socket
 import time
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ from tests.serving import Serving, Shop, serving
 
 KEY = "sk_test_notreal"
 FIVE = Money(amount="5", asset="USD")
+CENT = Money(amount="0.01", asset="USD")
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -94,9 +96,15 @@ class Bank:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def bank(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Bank]:
-    folder = tmp_path_factory.mktemp("stripe")
+    async with held(opened(tmp_path_factory.mktemp("stripe"))) as bank:
+        yield bank
+
+
+@asynccontextmanager
+async def opened(folder: Path) -> AsyncIterator[Bank]:
+    """A server with Stripe, in a folder of its own."""
     with fake_stripe() as fake:
-        async with held(serving(folder / "data", **settings_of(folder, fake.url))) as server:
+        async with serving(folder / "data", **settings_of(folder, fake.url)) as server:
             yield Bank(server, fake, await Shop.opened(server))
 
 
@@ -259,13 +267,11 @@ async def test_a_live_key_takes_no_test_money() -> None:
 async def test_an_event_that_comes_while_the_engine_is_away_is_to_be_sent_again(
     tmp_path: Path,
 ) -> None:
-    with fake_stripe() as fake:
-        async with serving(tmp_path / "data", **settings_of(tmp_path, fake.url)) as server:
-            bank = Bank(server, fake, await Shop.opened(server))
-            top_up = await bank.shop.operator.create_top_up(FIVE, processor="stripe")
-            await server.service.market.engine.close()  # type: ignore[attr-defined]
+    async with opened(tmp_path) as bank:
+        top_up = await bank.shop.operator.create_top_up(FIVE, processor="stripe")
+        await bank.server.service.market.engine.close()  # type: ignore[attr-defined]
 
-            assert await bank.send(session_event(top_up.top_up_id)) == 503
+        assert await bank.send(session_event(top_up.top_up_id)) == 503
 
 
 async def test_yen_have_no_places_at_stripe(bank: Bank) -> None:
@@ -297,14 +303,13 @@ async def test_amounts_that_stripe_cannot_move_are_refused_before_anything_is_wr
 async def test_a_payout_is_sent_once_by_the_treasurer_and_posted_by_the_event(bank: Bank) -> None:
     vendor, payable = bank.shop.vendor, AccountKind.VENDOR_PAYABLE
     before = await bank.earned()
-    cent = Money(amount="0.01", asset="USD")
     with pytest.raises(Refused) as refused:
-        await vendor.request_payout(cent, processor="stripe", destination="elsewhere")
+        await vendor.request_payout(CENT, processor="stripe", destination="elsewhere")
     assert (refused.value.code, refused.value.refusal.path) == (
         Code.INVALID_ARGUMENT,
         "destination",
     )
-    payout = await vendor.request_payout(cent, processor="stripe", destination="acct_1Vendor")
+    payout = await vendor.request_payout(CENT, processor="stripe", destination="acct_1Vendor")
     treasurer = bank.server.treasurer
     key = treasurer.connection.new_key()
     asked = len(bank.fake.asked)
@@ -339,8 +344,7 @@ async def test_a_payout_is_sent_once_by_the_treasurer_and_posted_by_the_event(ba
 async def test_who_was_frozen_meanwhile_is_not_paid_by_a_retry(bank: Bank) -> None:
     vendor, treasurer, admin = bank.shop.vendor, bank.server.treasurer, bank.server.admin
     await bank.earned()
-    cent = Money(amount="0.01", asset="USD")
-    payout = await vendor.request_payout(cent, processor="stripe", destination="acct_1Vendor")
+    payout = await vendor.request_payout(CENT, processor="stripe", destination="acct_1Vendor")
     key = treasurer.connection.new_key()
     bank.fake.broken = True
     with pytest.raises(Refused) as unanswered:
@@ -423,15 +427,10 @@ async def test_without_stripe_nobody_is_sent_there(tmp_path: Path) -> None:
 async def test_a_payout_does_not_stand_as_sent_where_its_processor_is_not_used(
     tmp_path: Path,
 ) -> None:
-    with fake_stripe() as fake:
-        async with serving(tmp_path / "data", **settings_of(tmp_path, fake.url)) as server:
-            bank = Bank(server, fake, await Shop.opened(server))
-            await bank.earned()
-            vendor = bank.shop.vendor
-            cent = Money(amount="0.01", asset="USD")
-            payout = await vendor.request_payout(
-                cent, processor="stripe", destination="acct_1Vendor"
-            )
+    async with opened(tmp_path) as bank:
+        await bank.earned()
+        vendor = bank.shop.vendor
+        payout = await vendor.request_payout(CENT, processor="stripe", destination="acct_1Vendor")
     async with serving(tmp_path / "data") as server:
         server.clock.ahead_us += 86_400 * 10**6
         treasurer = server.treasurer

@@ -90,6 +90,10 @@ class Keyring:
             raise UnusableKeys(f"{self.path(purpose)} is not there")
         return self.publics[purpose]
 
+    def verifying(self, purpose: Purpose) -> tuple[PublicKey, ...]:
+        """The public halves of a key and of those that it came after; raises as `public`."""
+        return (self.public(purpose), *self.retired[purpose])
+
     def only(self, *purposes: Purpose) -> "Keyring":
         """The same with no other private keys than these: a process holds what it signs with."""
         return replace(self, keys={purpose: self[purpose] for purpose in purposes})

@@ -14,7 +14,7 @@ from typing import IO, Final
 import orjson
 
 from farthing.catalog.tables import TABLES
-from farthing.identity.keyring import Keyring, Purpose, open_keyring
+from farthing.identity.keyring import Purpose, open_keyring
 from farthing.protocol.audit import AuditFindings, verify_journal
 from farthing.protocol.bundles import BundleFindings, bundle_lines, described, verify_bundle
 from farthing.protocol.checkpoints import origin_of
@@ -200,13 +200,9 @@ def _keys_of(settings: Settings, store: SqliteStore, keys: Path | None) -> _Keys
     keyring = open_keyring(settings.keys_dir, os.urandom, origin="", begun=True)
     return _Keys(
         origin=keyring.origin,
-        journal=_own(keyring, Purpose.JOURNAL),
-        quotes=_own(keyring, Purpose.PLATFORM),
+        journal=keyring.verifying(Purpose.JOURNAL),
+        quotes=keyring.verifying(Purpose.PLATFORM),
     )
-
-
-def _own(keyring: Keyring, purpose: Purpose) -> tuple[PublicKey, ...]:
-    return (keyring.public(purpose), *keyring.retired[purpose])
 
 
 def _key_set(path: Path) -> tuple[PlatformKeys, Sequence[object]]:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Final
 
 from farthing.identity.keyring import Keyring, Purpose, UnusableKeys, open_keyring, retire
-from farthing.protocol.keys import PublicKey
 from farthing.server.engine import now_us
 from farthing.server.files import new_file
 from farthing.server.settings import Settings
@@ -36,7 +35,7 @@ def restored(settings: Settings, source: Path) -> list[str]:
         settings.database_path,
         MACHINE,
         origin=keyring.origin,
-        keys=_journal_keys(keyring),
+        keys=keyring.verifying(Purpose.JOURNAL),
         now_us=now_us(),
     )
     lines += [
@@ -110,7 +109,3 @@ def key_retired(settings: Settings, name: str) -> list[str]:
 
 def _keyring(settings: Settings) -> Keyring:
     return open_keyring(settings.keys_dir, os.urandom, origin="", begun=True)
-
-
-def _journal_keys(keyring: Keyring) -> tuple[PublicKey, ...]:
-    return (keyring[Purpose.JOURNAL].public, *keyring.retired[Purpose.JOURNAL])

@@ -95,7 +95,7 @@ def take_snapshot(database: Path, keyring: Keyring) -> int:
         store,
         MACHINE,
         origin=keyring.origin,
-        keys=(signer.public, *keyring.retired[Purpose.JOURNAL]),
+        keys=keyring.verifying(Purpose.JOURNAL),
     )
     memory = MACHINE.memory
     assert memory is not None

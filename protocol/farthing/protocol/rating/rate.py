@@ -64,7 +64,7 @@ class RatingError(ValueError):
         if code is RatingCode.UNKNOWN_METER:
             text = f"The rate card has no price for the meter {meter}."
         elif code is RatingCode.INVALID_QUANTITY:
-            text = f"The meter {meter} counts no further than {QUANTITY_MAX} under an agreement."
+            text = f"The meter {meter} counts from 0 to {QUANTITY_MAX} under an agreement."
         super().__init__(text)
         self.code = code
         self.meter = meter

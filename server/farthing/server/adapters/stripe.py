@@ -76,8 +76,8 @@ class StripeProcessor:
             max_network_retries=2,
             http_client=stripe.new_default_http_client(timeout=_TIMEOUT_S),
         )
-        # Threads of its own: those of the loop look up names, keep results and write statement
-        # lines, which all stood still while Stripe did not answer.
+        # Threads of its own: those of the loop keep results and write statement lines, which would
+        # all stand still while Stripe does not answer.
         self._threads = ThreadPoolExecutor(_ASKING_MAX, thread_name_prefix=STRIPE)
         self._turns = Semaphore(_ASKING_MAX + _WAITING_MAX)
 

@@ -203,7 +203,7 @@ def _fault(errand: Errand, signed_sha256: str, result: LooseJson) -> str:
 
 def _beside(delivered: Delivered) -> tuple[LooseJson, ...]:
     """The content beside a result: what only repeats it is left out, as is what no answer holds."""
-    # What is no block is among the latter: the call was charged, and its answer never given.
+    # What is no block is among the latter.
     blocks = [block for block in delivered.content if isinstance(block, dict)]
     return tuple(_in_alphabet(each) for each in blocks if not _repeats(each, delivered.result))
 

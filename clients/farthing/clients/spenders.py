@@ -119,7 +119,7 @@ class Spender(ABC):
         Raises:
             Refused: `not_found`.
             SessionInUse: As `open_session`.
-            Unverified: Calls were made of which there is no book here.
+            Unverified: Calls were made that no book here has.
         """
         session = await self.session_status(session_id)
         return await self._with_book(session, await self.agreement(session.agreement_id))

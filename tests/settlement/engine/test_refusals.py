@@ -80,7 +80,7 @@ def test_an_asset_in_which_nothing_was_earned_is_the_argument_at_fault() -> None
     assert [each.path for each in refused] == ["amount.asset", "account", "account"]
 
 
-def test_an_account_of_another_asset_is_closed_by_nobody() -> None:
+def test_who_closes_an_account_of_another_asset_is_told_that_the_asset_is_wrong() -> None:
     treasury = earned(10)
     refusal = refusal_of(treasury.close(treasury.trade.operator, "prepaid", "EUR"))
 

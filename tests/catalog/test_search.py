@@ -8,12 +8,12 @@ import pytest
 
 from farthing.catalog.cards import CardShelf
 from farthing.catalog.queries import CANDIDATES_MAX
-from farthing.catalog.search import NEAREST_MAX, search
+from farthing.catalog.search import NEAREST_MAX, FrozenAmong, search
 from farthing.catalog.vocabulary import load
 from farthing.protocol.authority.grant import Grant
 from farthing.protocol.authority.standing import NOBODY, Standing
 from farthing.protocol.canonical import canonical_bytes
-from farthing.protocol.errors import Code, Refused, refuse
+from farthing.protocol.errors import Code, Refusal, Refused, refuse
 from farthing.protocol.messages.catalog import Result, SearchAnswer
 from farthing.protocol.money import parse_units
 from farthing.protocol.rating import parse_card, price_of
@@ -51,7 +51,14 @@ def small(folder: Path, records: Iterable[Record]) -> Path:
     return file
 
 
-async def answered(market: Path, standing: Standing = NOBODY, **short: Any) -> SearchAnswer:
+async def answered(
+    market: Path,
+    standing: Standing = NOBODY,
+    *,
+    frozen_among: FrozenAmong = none_frozen,
+    barred: Refusal | None = None,
+    **short: Any,
+) -> SearchAnswer:
     async with reading(market) as conn:
         return await search(
             conn,
@@ -60,7 +67,8 @@ async def answered(market: Path, standing: Standing = NOBODY, **short: Any) -> S
             cards=CardShelf(),
             vocabulary=load(),
             now_us=1_000,
-            frozen_among=none_frozen,
+            frozen_among=frozen_among,
+            barred=barred,
         )
 
 
@@ -386,17 +394,7 @@ async def test_who_buys_nothing_anyway_is_told_so_while_nobody_knows_who_is_froz
         del vendor_ids
         raise Refused(refuse(Code.UNAVAILABLE))
 
-    async with reading(market) as conn:
-        answer = await search(
-            conn,
-            ask_of(),
-            standing=NOBODY,
-            cards=CardShelf(),
-            vocabulary=load(),
-            now_us=0,
-            frozen_among=unknown,
-            barred=refuse(Code.UNAUTHENTICATED),
-        )
+    answer = await answered(market, frozen_among=unknown, barred=refuse(Code.UNAUTHENTICATED))
 
     told = {reason.code for each in answer.results for reason in each.purchasable.reasons}
     assert told == {Code.UNAUTHENTICATED}

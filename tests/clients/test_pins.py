@@ -140,6 +140,20 @@ async def test_a_successor_that_was_named_for_another_log_proves_nothing_of_this
         await pins.by_journal("another/journal\n", signed_by(NEW))
 
 
+async def test_a_key_set_from_before_a_retirement_takes_no_successor_back() -> None:
+    platform = Platform({"keys": [], SUCCESSIONS: [named(JOURNAL, PlatformPurpose.JOURNAL)]})
+    pins = platform.pins()
+    assert await pins.by_journal(HEAD, signed_by(NEW)) == "proven"
+
+    platform.key_set = {"keys": []}
+    platform.now_us += 11 * SECOND_US
+    with pytest.raises(Unverified):
+        await pins.by_journal(HEAD, signed_by(STRANGER))
+
+    assert platform.asked == 2
+    assert await pins.by_journal(HEAD, signed_by(NEW)) == "proven"
+
+
 async def test_nothing_is_proven_where_no_key_of_the_journal_is_pinned() -> None:
     connection = Connection("http://127.0.0.1:1")
 

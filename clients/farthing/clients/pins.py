@@ -79,8 +79,13 @@ class Pins:
                 key_set = await self._connection.key_set()
             except Unreachable:
                 return
-            self._successions = successions_in(key_set)
-            self._believed = followed(self._believed, self._successions)
+            successions = successions_in(key_set)
+            led_to = followed(self._pinned, successions)
+            # A set from before a retirement, kept somewhere on the way, takes nothing back.
+            if self.platform.keys() <= led_to.platform.keys() and (
+                self.journal.keys() <= led_to.journal.keys()
+            ):
+                self._successions, self._believed = successions, led_to
 
     async def by_journal(self, tree_head: str, check: Callable[[PublicKey], T]) -> T:
         """What a check gives with the first of the journal's keys that it holds with.

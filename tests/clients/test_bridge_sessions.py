@@ -1,9 +1,14 @@
 """Spend sessions through the bridge: counted once against the ceiling, called through, closed."""
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from farthing.clients.sessions import SpendSession
 from tests.clients.test_bridge import WORKLOAD, Agent, bridged, left_today
+from tests.patience import patiently
 
 
 async def session_terms(agent: Agent) -> dict[str, Any]:
@@ -117,3 +122,29 @@ async def test_a_cap_that_is_reached_tells_the_model_what_its_opener_wanted(tmp_
     assert "top_up_session" not in hints[0][2]
     assert "top_up_session" in hints[1][2]
     assert "ask a person" in hints[2][2]
+
+
+async def test_a_session_that_does_not_close_keeps_no_other_from_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    both = asyncio.Barrier(2)
+    closed: list[str] = []
+    aclose = SpendSession.aclose
+
+    async def met(session: SpendSession) -> None:
+        async with patiently():
+            await both.wait()
+        await aclose(session)
+        closed.append(session.session.session_id)
+        if len(closed) == 1:
+            raise OSError("the disk is full")
+
+    monkeypatch.setattr(SpendSession, "aclose", met)
+    async with bridged(tmp_path) as agent:
+        await agent.ready()
+        sessions = [await in_session(agent) for _ in range(2)]
+        for session_id in sessions:
+            await agent("call_in_session", session_id=session_id, arguments={"pdf": "one|two"})
+
+    assert sorted(closed) == sorted(sessions)
+    assert f"session {closed[0]} is not closed as it should be: OSError('the disk" in caplog.text

@@ -5,6 +5,7 @@ called through it counts no more. Source: spec/bridge.md.
 """
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 
 from farthing.clients.bridge_tools import CalledInSession, CallInSession
@@ -27,6 +28,8 @@ from farthing.protocol.messages.sessions import (
 from farthing.protocol.wire import Money, money
 
 __all__ = ["BridgeSessions"]
+
+log = logging.getLogger(__name__)
 
 
 class BridgeSessions:
@@ -118,9 +121,13 @@ class BridgeSessions:
         )
 
     async def aclose(self) -> None:
-        """Keep every book and close its file."""
-        for opened in self._open.values():
-            await opened.aclose()
+        """Keep every book and close its file, all at once: a dead vendor keeps no other waiting."""
+        ended = await asyncio.gather(
+            *(opened.aclose() for opened in self._open.values()), return_exceptions=True
+        )
+        for session_id, fault in zip(self._open, ended, strict=True):
+            if fault is not None:
+                log.error("session %s is not closed as it should be: %r", session_id, fault)
         self._open.clear()
 
     def _settle(self, key: str, amount: Money) -> None:

@@ -69,11 +69,10 @@ def followed(records: list[Committed], batch: int = 7) -> Iterator[Path]:
 
 
 def extend(path: Path, records: list[Committed], batch: int) -> None:
-    model = Followed(path)
-    seq, _ = model.open()
-    for start in range(seq, len(records), batch):
-        model.extend(records[start : start + batch])
-    model.close()
+    with closing(Followed(path)) as model:
+        seq, _ = model.open()
+        for start in range(seq, len(records), batch):
+            model.extend(records[start : start + batch])
 
 
 @asynccontextmanager

@@ -284,6 +284,8 @@ class Reporter:
         wait_s = _BACKOFF_S
         while queue.waiting or queue.due(self._clock()):
             try:
+                if not queue.waiting:
+                    await self._until_full(queue)
                 asked_s = await self._step(queue)
             except (OSError, sqlite3.Error, Unverified) as error:
                 # A disk that is full, an answer of another form: neither is for ever.
@@ -300,15 +302,12 @@ class Reporter:
     async def _step(self, queue: UsageQueue) -> int | None:
         """Make a batch where none waits, and send the first; gives what `_send` does."""
         if not queue.waiting:
-            await self._until_full(queue)
             await self._make(queue)
         return await self._send(queue)
 
     async def _flush(self, queue: UsageQueue) -> None:
         while queue.waiting or queue.due(self._clock()):
-            if not queue.waiting:
-                await self._make(queue)
-            if await self._send(queue) is not None or queue.pause_s:
+            if await self._step(queue) is not None or queue.pause_s:
                 return
 
     async def _until_full(self, queue: UsageQueue) -> None:

@@ -44,6 +44,8 @@ class Pins:
     def __init__(self, pinned: PlatformKeys, connection: Connection) -> None:
         self._pinned = self._believed = pinned
         self._successions: Sequence[object] = ()
+        # What they lead to in the log that was last asked for: each costs a check of a signature.
+        self._of_log: tuple[str | None, Mapping[str, PublicKey]] = None, {}
         self._connection = connection
         self._asking = asyncio.Lock()
         self._asked_at_us: int | None = None
@@ -86,6 +88,7 @@ class Pins:
                 self.journal.keys() <= led_to.journal.keys()
             ):
                 self._successions, self._believed = successions, led_to
+                self._of_log = None, {}
 
     async def by_journal(self, tree_head: str, check: Callable[[PublicKey], T]) -> T:
         """What a check gives with the first of the journal's keys that it holds with.
@@ -101,8 +104,7 @@ class Pins:
         faults: dict[str, Unverified] = {}
 
         def untried() -> list[PublicKey]:
-            journal = followed(self._pinned, self._successions, origin).journal
-            return [key for kid, key in journal.items() if kid not in faults]
+            return [key for kid, key in self._journal_of(origin).items() if kid not in faults]
 
         while keys := untried():
             for key in keys:
@@ -112,6 +114,11 @@ class Pins:
                     faults[key.thumbprint] = error
             await self.follow()
         raise next(iter(faults.values()), Unverified("no key of the journal is known"))
+
+    def _journal_of(self, origin: str) -> Mapping[str, PublicKey]:
+        if self._of_log[0] != origin:
+            self._of_log = origin, followed(self._pinned, self._successions, origin).journal
+        return self._of_log[1]
 
 
 class Pinning:

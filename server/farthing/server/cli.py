@@ -116,9 +116,10 @@ def backup(
         from farthing.settlement.journal import backup as backups  # noqa: PLC0415  # as above
 
         settings = load_settings({"data_dir": data_dir})
+        database = _own_database(settings)
         # A copy holds what SQLite reads, and would pass for all that there was.
-        check_log(_own_database(settings))
-        made = backups.backup(_own_database(settings), target)
+        check_log(database)
+        made = backups.backup(database, target)
         typer.echo(f"Backed up {made.last_seq} records to {made.path}.")
         typer.echo(f"Keep the keys folder {settings.keys_dir} as well: a restore needs it.")
 

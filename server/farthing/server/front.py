@@ -8,12 +8,14 @@ import signal
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Final
 
 import uvicorn
 
+from farthing.server.acceptor import Acceptor, Shares
 from farthing.server.app import Service, build
 from farthing.server.connections import BoundedConnection, end_unread
 from farthing.server.settings import Settings
@@ -35,6 +37,7 @@ def run_front(
     address: Path,
     *,
     number: int,
+    shares: Shares,
     ready: Callable[[str], None],
 ) -> int:
     """Serve callers from this process until SIGTERM or SIGINT.
@@ -44,6 +47,7 @@ def run_front(
         listener: the socket that calls arrive at, shared with the other front ends.
         address: where the engine's socket lies.
         number: which of the front ends this is, from 1.
+        shares: how many connections each of them has.
         ready: told "" once calls are taken.
 
     Returns:
@@ -65,7 +69,7 @@ def run_front(
         limit_concurrency=_CONCURRENCY_MAX,
         timeout_graceful_shutdown=GRACE_S,
     )
-    server = _Server(config, service, ready)
+    server = _Server(config, service, ready, partial(Acceptor, listener, shares=shares, number=number))
     with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
         runner.run(_run(server, service, listener))
     return 0
@@ -75,16 +79,30 @@ class _Server(uvicorn.Server):
     """Says when it takes calls, and ends by returning."""
 
     def __init__(
-        self, config: uvicorn.Config, service: Service, ready: Callable[[str], None]
+        self,
+        config: uvicorn.Config,
+        service: Service,
+        ready: Callable[[str], None],
+        acceptor: Callable[..., Acceptor],
     ) -> None:
         super().__init__(config)
         self._service = service
         self._ready = ready
+        self._accepting = acceptor
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
+        await super().startup([])
+        self._acceptor = self._accepting(
+            partial(BoundedConnection, self.config, self.server_state, {}),
+            held=lambda: len(self.server_state.connections),
+        )
+        self.servers.append(self._acceptor)
         if not self.should_exit:
             self._ready("")
+
+    async def on_tick(self, counter: int) -> bool:
+        self._acceptor.tell()
+        return await super().on_tick(counter)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self._service.stop_streams()

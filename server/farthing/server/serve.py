@@ -17,6 +17,7 @@ from tempfile import TemporaryDirectory
 from typing import Final
 
 from farthing.identity.keyring import Keyring, Purpose
+from farthing.server.acceptor import Shares
 from farthing.server.engine import DRAIN_S, keyring_of, run_engine
 from farthing.server.settings import Settings
 from farthing.server.supervise import Job, Ready, Supervisor
@@ -57,6 +58,7 @@ def serve(settings: Settings, *, ready_file: Path | None = None) -> None:
         # Each process opens the keys it signs with by itself.
         keyring = keyring_of(settings, issuer).only()
         announced = False
+        shares = Shares(settings.workers)
 
         def changed(pids: Mapping[str, list[int]]) -> None:
             nonlocal announced
@@ -77,7 +79,9 @@ def serve(settings: Settings, *, ready_file: Path | None = None) -> None:
                 from farthing.server.front import run_front  # noqa: PLC0415  # as in `_load`
 
                 os.umask(_OTHERS)
-                return run_front(settings, listener, address, number=number, ready=ready)
+                return run_front(
+                    settings, listener, address, number=number, shares=shares, ready=ready
+                )
 
             Supervisor(
                 first=Job(name=ENGINE, run=engine, grace_s=DRAIN_S + _SPARE_S),

@@ -1,0 +1,132 @@
+"""Which front end takes a new connection: none that has more of them than another.
+
+Boundary: the listening socket that front ends share, and how many connections each has; what comes
+over one is its protocol's. A loop's own server takes all that waits at once, so that the first to
+wake had every caller and the others none.
+Source: spec/design/09-engine-process.md.
+"""
+
+import asyncio
+import contextlib
+import mmap
+import socket
+from asyncio import AbstractServer, BaseProtocol, Task, TimerHandle
+from collections.abc import Callable
+from typing import Final
+
+import structlog
+
+__all__ = ["Acceptor", "Shares"]
+
+log = structlog.get_logger(__name__)
+
+_COUNT_BYTES: Final = 8
+# Far more than another that is idle takes to wake, and less than a caller notices.
+_LEAVE_S: Final = 0.005
+# Where the system has no descriptor or memory left, some end meanwhile.
+_PAUSE_S: Final = 1.0
+
+
+class Shares:
+    """How many connections each front end has, in memory that all of them see.
+
+    Args:
+        count: how many front ends there are; made before they are forked.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._held = memoryview(mmap.mmap(-1, count * _COUNT_BYTES)).cast("Q")
+
+    def set(self, number: int, connections: int) -> None:
+        """Say how many a front end has, which are numbered from 1."""
+        self._held[number - 1] = connections
+
+    def is_fuller(self, number: int) -> bool:
+        """Whether a front end has more than another."""
+        return self._held[number - 1] > min(self._held)
+
+
+class Acceptor(AbstractServer):
+    """Takes connections one at a time, and leaves each for a moment to a front end with fewer.
+
+    It is taken all the same where that one does not: it may be busy, or gone.
+
+    Args:
+        listener: the socket that the front ends share; it is not closed here.
+        protocol: makes what serves a connection.
+        held: how many connections this front end has.
+        shares: how many each has.
+        number: which of them this is, from 1.
+    """
+
+    def __init__(
+        self,
+        listener: socket.socket,
+        protocol: Callable[[], BaseProtocol],
+        *,
+        held: Callable[[], int],
+        shares: Shares,
+        number: int,
+    ) -> None:
+        self._listener = listener
+        self._protocol = protocol
+        self._held = held
+        self._shares = shares
+        self._number = number
+        self._loop = asyncio.get_running_loop()
+        self._beginning: set[Task[None]] = set()
+        self._later: TimerHandle | None = None
+        self.tell()
+        self._listen()
+
+    def tell(self) -> None:
+        """Tell the others how many connections are here now."""
+        self._shares.set(self._number, self._held() + len(self._beginning))
+
+    def close(self) -> None:
+        """Take no more."""
+        self._leave()
+        if self._later is not None:
+            self._later.cancel()
+
+    async def wait_closed(self) -> None:
+        """Wait for nothing: connections that were taken are their protocols'."""
+
+    def _listen(self) -> None:
+        self._loop.add_reader(self._listener, self._coming)
+
+    def _leave(self) -> None:
+        self._loop.remove_reader(self._listener)
+
+    def _coming(self) -> None:
+        self.tell()
+        if self._shares.is_fuller(self._number):
+            self._leave()
+            self._later = self._loop.call_later(_LEAVE_S, self._left)
+        else:
+            self._take()
+
+    def _left(self) -> None:
+        self._listen()
+        self._take()
+
+    def _take(self) -> None:
+        try:
+            connection, _ = self._listener.accept()
+        except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+            return  # another has it, or nobody wants it any more
+        except OSError as error:
+            log.error("cannot_accept", reason=str(error))
+            self._leave()
+            self._later = self._loop.call_later(_PAUSE_S, self._left)
+            return
+        task = self._loop.create_task(self._begin(connection))
+        self._beginning.add(task)
+        task.add_done_callback(self._beginning.discard)
+        self.tell()
+
+    async def _begin(self, connection: socket.socket) -> None:
+        connection.setblocking(False)
+        with contextlib.suppress(OSError):
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            await self._loop.connect_accepted_socket(self._protocol, connection)

@@ -129,3 +129,56 @@ async def test_a_second_head_has_its_own_time(
         writer.write(HEALTH[:10])
 
         assert await reader.read() == b""
+
+
+class Recording(asyncio.Transport):
+    """Records what is written, and does no more."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pieces: list[bytes] = []
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self.pieces.append(bytes(data))
+
+    def is_closing(self) -> bool:
+        return False
+
+
+async def test_an_answer_leaves_in_one_piece(
+    server: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recording = Recording()
+
+    class Recorded(connections.OneWrite):
+        def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+            super().__init__(transport, loop)
+            send = transport.write
+
+            def write(data: bytes) -> None:
+                recording.write(data)
+                send(data)
+
+            monkeypatch.setattr(transport, "write", write)
+
+    monkeypatch.setattr(connections, "OneWrite", Recorded)
+    async with connected(server) as (reader, writer):
+        writer.write(HEALTH)
+        head = await reader.readuntil(b"\r\n\r\n")
+        body = await reader.readuntil(b"}")
+
+    assert recording.pieces == [head + body]
+
+
+async def test_what_waits_to_be_written_is_bounded() -> None:
+    recording = Recording()
+    transport = connections.OneWrite(recording, asyncio.get_running_loop())
+    half = b"a" * (connections.HELD_BYTES_MAX // 2)
+    for _ in range(3):
+        transport.write(half)
+    assert recording.pieces == [3 * half]
+
+    transport.write(b"the end")
+    assert recording.pieces == [3 * half]
+    await asyncio.sleep(0)
+    assert recording.pieces == [3 * half, b"the end"]

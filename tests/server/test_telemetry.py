@@ -47,6 +47,28 @@ def test_every_line_is_one_json_object_with_the_requests_id(stream: io.StringIO)
     assert {each["request_id"] for each in (one, two, three)} == {"req_1"}
 
 
+def test_a_line_is_written_in_one_piece(monkeypatch: pytest.MonkeyPatch) -> None:
+    pieces: list[str] = []
+
+    class Recording(io.StringIO):
+        def write(self, text: str) -> int:
+            pieces.append(text)
+            return len(text)
+
+    root = logging.getLogger()
+    monkeypatch.setattr(root, "handlers", root.handlers[:])
+    level = root.level
+    try:
+        set_up_logs("debug", Recording())
+        structlog.get_logger("farthing.server").info("one")
+        logging.getLogger("farthing.settlement").info("two")
+    finally:
+        root.setLevel(level)
+        structlog.reset_defaults()
+
+    assert [piece[-1:] for piece in pieces] == ["\n", "\n"]
+
+
 def test_what_others_say_below_a_warning_is_left_out(stream: io.StringIO) -> None:
     logging.getLogger("uvicorn.error").info("started")
     logging.getLogger("sqlalchemy.engine").info("SELECT")

@@ -10,13 +10,13 @@ import asyncio
 import contextlib
 import mmap
 import socket
-from asyncio import AbstractServer, BaseProtocol, Task, TimerHandle
+from asyncio import BaseProtocol, Task, TimerHandle
 from collections.abc import Callable
 from typing import Final
 
 import structlog
 
-__all__ = ["Acceptor", "Shares"]
+__all__ = ["Acceptor", "Share", "Shares"]
 
 log = structlog.get_logger(__name__)
 
@@ -37,16 +37,28 @@ class Shares:
     def __init__(self, count: int) -> None:
         self._held = memoryview(mmap.mmap(-1, count * _COUNT_BYTES)).cast("Q")
 
-    def set(self, number: int, connections: int) -> None:
-        """Say how many a front end has, which are numbered from 1."""
-        self._held[number - 1] = connections
-
-    def is_fuller(self, number: int) -> bool:
-        """Whether a front end has more than another."""
-        return self._held[number - 1] > min(self._held)
+    def of(self, number: int) -> "Share":
+        """That of a front end, which are numbered from 1."""
+        return Share(self._held, number - 1)
 
 
-class Acceptor(AbstractServer):
+class Share:
+    """What one front end says of itself, and sees of the others."""
+
+    def __init__(self, held: memoryview, place: int) -> None:
+        self._held = held
+        self._place = place
+
+    def tell(self, connections: int) -> None:
+        """Tell the others how many this one has."""
+        self._held[self._place] = connections
+
+    def is_greater(self) -> bool:
+        """Whether another has fewer."""
+        return self._held[self._place] > min(self._held)
+
+
+class Acceptor:
     """Takes connections one at a time, and leaves each for a moment to a front end with fewer.
 
     It is taken all the same where that one does not: it may be busy, or gone.
@@ -54,9 +66,8 @@ class Acceptor(AbstractServer):
     Args:
         listener: the socket that the front ends share; it is not closed here.
         protocol: makes what serves a connection.
-        held: how many connections this front end has.
-        shares: how many each has.
-        number: which of them this is, from 1.
+        share: which of the front ends this is, beside the others.
+        held: how many connections it has.
     """
 
     def __init__(
@@ -64,24 +75,24 @@ class Acceptor(AbstractServer):
         listener: socket.socket,
         protocol: Callable[[], BaseProtocol],
         *,
+        share: Share,
         held: Callable[[], int],
-        shares: Shares,
-        number: int,
     ) -> None:
         self._listener = listener
         self._protocol = protocol
+        self._share = share
         self._held = held
-        self._shares = shares
-        self._number = number
         self._loop = asyncio.get_running_loop()
         self._beginning: set[Task[None]] = set()
         self._later: TimerHandle | None = None
+        # Another may take what both were woken for.
+        listener.settimeout(0)
         self.tell()
         self._listen()
 
     def tell(self) -> None:
         """Tell the others how many connections are here now."""
-        self._shares.set(self._number, self._held() + len(self._beginning))
+        self._share.tell(self._held() + len(self._beginning))
 
     def close(self) -> None:
         """Take no more."""
@@ -100,7 +111,7 @@ class Acceptor(AbstractServer):
 
     def _coming(self) -> None:
         self.tell()
-        if self._shares.is_fuller(self._number):
+        if self._share.is_greater():
             self._leave()
             self._later = self._loop.call_later(_LEAVE_S, self._left)
         else:
@@ -116,7 +127,7 @@ class Acceptor(AbstractServer):
         except (BlockingIOError, InterruptedError, ConnectionAbortedError):
             return  # another has it, or nobody wants it any more
         except OSError as error:
-            log.error("cannot_accept", reason=str(error))
+            log.error("cannot_accept", reason=str(error))  # noqa: TRY400 - nothing of ours
             self._leave()
             self._later = self._loop.call_later(_PAUSE_S, self._left)
             return
@@ -126,7 +137,7 @@ class Acceptor(AbstractServer):
         self.tell()
 
     async def _begin(self, connection: socket.socket) -> None:
-        connection.setblocking(False)
+        connection.settimeout(0)
         with contextlib.suppress(OSError):
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             await self._loop.connect_accepted_socket(self._protocol, connection)

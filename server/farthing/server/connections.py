@@ -7,16 +7,25 @@ Source: spec/transport-mcp.md#admission.
 """
 
 import socket
-from asyncio import TimerHandle, Transport
-from typing import Final
+from asyncio import AbstractEventLoop, TimerHandle, Transport
+from typing import Final, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-__all__ = ["HEAD_BYTES_MAX", "HEAD_S_MAX", "UNREAD_S_MAX", "BoundedConnection", "end_unread"]
+__all__ = [
+    "HEAD_BYTES_MAX",
+    "HEAD_S_MAX",
+    "HELD_BYTES_MAX",
+    "UNREAD_S_MAX",
+    "BoundedConnection",
+    "OneWrite",
+    "end_unread",
+]
 
 HEAD_BYTES_MAX: Final = 64 * 1024
 HEAD_S_MAX: Final = 20
 UNREAD_S_MAX: Final = 60
+HELD_BYTES_MAX: Final = 64 * 1024
 
 
 def end_unread(listener: socket.socket, *, unread_s_max: float = UNREAD_S_MAX) -> None:
@@ -31,6 +40,46 @@ def end_unread(listener: socket.socket, *, unread_s_max: float = UNREAD_S_MAX) -
         listener.setsockopt(socket.IPPROTO_TCP, option, int(unread_s_max * 1000))
 
 
+class OneWrite:
+    """A transport that writes at once what is said in one turn of the loop.
+
+    uvicorn writes a head and its body apart: two packets, and the other side is woken twice.
+
+    Args:
+        transport: what it writes to.
+        loop: whose turns.
+    """
+
+    def __init__(self, transport: Transport, loop: AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._held: list[bytes] = []
+        self._held_bytes = 0
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        """Write soon; at once where much waits."""
+        if not self._held:
+            self._loop.call_soon(self._flush)
+        self._held.append(data)
+        self._held_bytes += len(data)
+        if self._held_bytes > HELD_BYTES_MAX:
+            self._flush()
+
+    def close(self) -> None:
+        """Close once everything is written."""
+        self._flush()
+        self._transport.close()
+
+    def _flush(self) -> None:
+        if self._held and not self._transport.is_closing():
+            self._transport.write(b"".join(self._held))
+        self._held.clear()
+        self._held_bytes = 0
+
+
 class BoundedConnection(HttpToolsProtocol):
     """Ends where a head, or trailers, are too large, or a head does not come in time."""
 
@@ -39,7 +88,7 @@ class BoundedConnection(HttpToolsProtocol):
 
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
         """Begin to wait for a head."""
-        super().connection_made(transport)
+        super().connection_made(cast("Transport", OneWrite(transport, self.loop)))
         self._wait_for_head()
 
     def connection_lost(self, exc: Exception | None) -> None:

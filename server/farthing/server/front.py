@@ -11,11 +11,11 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import Final
+from typing import Final, cast
 
 import uvicorn
 
-from farthing.server.acceptor import Acceptor, Shares
+from farthing.server.acceptor import Acceptor, Share
 from farthing.server.app import Service, build
 from farthing.server.connections import BoundedConnection, end_unread
 from farthing.server.settings import Settings
@@ -37,7 +37,7 @@ def run_front(
     address: Path,
     *,
     number: int,
-    shares: Shares,
+    share: Share,
     ready: Callable[[str], None],
 ) -> int:
     """Serve callers from this process until SIGTERM or SIGINT.
@@ -47,7 +47,7 @@ def run_front(
         listener: the socket that calls arrive at, shared with the other front ends.
         address: where the engine's socket lies.
         number: which of the front ends this is, from 1.
-        shares: how many connections each of them has.
+        share: of all connections, beside theirs.
         ready: told "" once calls are taken.
 
     Returns:
@@ -69,7 +69,7 @@ def run_front(
         limit_concurrency=_CONCURRENCY_MAX,
         timeout_graceful_shutdown=GRACE_S,
     )
-    server = _Server(config, service, ready, partial(Acceptor, listener, shares=shares, number=number))
+    server = _Server(config, service, partial(Acceptor, listener, share=share), ready)
     with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
         runner.run(_run(server, service, listener))
     return 0
@@ -82,21 +82,23 @@ class _Server(uvicorn.Server):
         self,
         config: uvicorn.Config,
         service: Service,
+        accepting: Callable[..., Acceptor],
         ready: Callable[[str], None],
-        acceptor: Callable[..., Acceptor],
     ) -> None:
         super().__init__(config)
         self._service = service
+        self._accepting = accepting
         self._ready = ready
-        self._accepting = acceptor
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        # uvicorn would take all connections that wait, and is given no socket to take them from.
+        del sockets
         await super().startup([])
         self._acceptor = self._accepting(
-            partial(BoundedConnection, self.config, self.server_state, {}),
+            partial(BoundedConnection, self.config, self.server_state, self.lifespan.state),
             held=lambda: len(self.server_state.connections),
         )
-        self.servers.append(self._acceptor)
+        self.servers.append(cast("asyncio.Server", self._acceptor))
         if not self.should_exit:
             self._ready("")
 

@@ -80,7 +80,7 @@ def serve(settings: Settings, *, ready_file: Path | None = None) -> None:
 
                 os.umask(_OTHERS)
                 return run_front(
-                    settings, listener, address, number=number, shares=shares, ready=ready
+                    settings, listener, address, number=number, share=shares.of(number), ready=ready
                 )
 
             Supervisor(

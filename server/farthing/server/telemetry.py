@@ -45,7 +45,8 @@ def set_up_logs(level: str, stream: TextIO | None = None) -> None:
     structlog.configure(
         processors=[*shared, to_json],
         wrapper_class=structlog.make_filtering_bound_logger(number),
-        logger_factory=structlog.PrintLoggerFactory(out),
+        # A line in one piece, however many processes write.
+        logger_factory=structlog.WriteLoggerFactory(out),
         cache_logger_on_first_use=False,
     )
     handler = logging.StreamHandler(out)

@@ -1,8 +1,9 @@
 """How many usage events a second come in over HTTP, are rated, debited and durable when answered.
 
-Against a real server of two front ends. Each lane is a session of its own and reports one signed
-batch after the other, as a vendor's reporter does. Requests are made and signed before the clock
-starts: what that costs is a vendor's, and part of what `session` measures.
+Against a real server of two front ends. Each session has its signed batches reported one after the
+other, and those of several sessions go in one request, as a vendor's reporter sends them. Requests
+are made and signed before the clock starts: what that costs is a vendor's, and part of what
+`session` measures.
 """
 
 import asyncio
@@ -35,15 +36,16 @@ from tests.remote import Market, opened
 __all__ = ["reported"]
 
 FRONT_ENDS: Final = 2
-LANES: Final = 32
+SESSIONS: Final = 64
 EVENTS: Final = 128_000
-SIZES: Final = (100, 500)
+# How many batches of a size are a request, each of another session: below a mebibyte.
+TOGETHER: Final = {100: 8, 500: 4}
 CAP_UNITS: Final = 10**12
 PER_CALL_UNITS: Final = 10**9
 
 
-class _Batch(NamedTuple):
-    """A report as it is sent, and how many events it has."""
+class _Batches(NamedTuple):
+    """Batches of several sessions as they are sent together, and how many events they have."""
 
     request: bytes
     events: int
@@ -58,16 +60,32 @@ async def reported() -> list[Row]:
             facts = await server.start()
             async with httpx2.AsyncClient() as http:
                 market = await opened(facts, http)
-                for size in SIZES:
-                    lanes = [await _lane(market, size, EVENTS // LANES) for _ in range(LANES)]
+                for size, together in TOGETHER.items():
+                    lanes = [
+                        await _lane(market, size, together) for _ in range(SESSIONS // together)
+                    ]
                     figures += await _reported(server.port, lanes, size)
         finally:
             server.stop()
     return figures
 
 
-async def _lane(market: Market, size: int, events: int) -> list[_Batch]:
-    """A session, and the batches that report its calls."""
+async def _lane(market: Market, size: int, together: int) -> list[_Batches]:
+    """Some sessions, and the requests that report their calls."""
+    known = market.vendor.connection
+    reporting = Connection(
+        known.url, signer=known.signer, principal=known.principal, http=catching()
+    )
+    sessions = [await _session(market, size, EVENTS // SESSIONS) for _ in range(together)]
+    requests: list[_Batches] = []
+    for asks in zip(*sessions, strict=True):
+        calls = asyncio.gather(*(reporting.call(REPORT_USAGE, ask) for ask in asks))
+        requests.append(_Batches(await request_of(calls), size * len(asks)))
+    return requests
+
+
+async def _session(market: Market, size: int, events: int) -> list[ReportUsage]:
+    """A session, and the batches of its calls."""
     connection = market.buyer.connection
     agreement_id = AgreementId(market.agreement.agreement_id)
     session = await connection.call(
@@ -95,11 +113,7 @@ async def _lane(market: Market, size: int, events: int) -> list[_Batch]:
         jti=f"bench-{session_id}",
         lifetime_s=600,
     )
-    known = market.vendor.connection
-    reporting = Connection(
-        known.url, signer=known.signer, principal=known.principal, http=catching()
-    )
-    batches: list[_Batch] = []
+    asks: list[ReportUsage] = []
     for first in range(1, events + 1, size):
         batch = batch_bytes(
             session_id,
@@ -112,33 +126,33 @@ async def _lane(market: Market, size: int, events: int) -> list[_Batch]:
                     args_sha256=f"{seq:064x}",
                     result_sha256=f"{seq:064x}",
                 )
-                for seq in range(first, min(first + size, events + 1))
+                for seq in range(first, first + size)
             ],
         )
-        ask = ReportUsage(
-            session_id=session_id,
-            batch=batch.decode(),
-            batch_signature=sign_batch(market.vendor.signer, session_id, batch),
-            voucher=voucher,
-            idempotency_key=connection.new_key(),
+        asks.append(
+            ReportUsage(
+                session_id=session_id,
+                batch=batch.decode(),
+                batch_signature=sign_batch(market.vendor.signer, session_id, batch),
+                voucher=voucher,
+                idempotency_key=connection.new_key(),
+            )
         )
-        request = await request_of(reporting.call(REPORT_USAGE, ask))
-        batches.append(_Batch(request, min(size, events + 1 - first)))
-    return batches
+    return asks
 
 
-async def _reported(port: int, lanes: list[list[_Batch]], size: int) -> list[Row]:
+async def _reported(port: int, lanes: list[list[_Batches]], size: int) -> list[Row]:
     times: list[float] = []
 
-    async def report(lane: list[_Batch]) -> int:
+    async def report(lane: list[_Batches]) -> int:
         taken = 0
         async with connected(port) as line:
-            for batch in lane:
+            for batches in lane:
                 began = time.perf_counter_ns()
-                report = await line.send(batch.request)
+                answers = (await line.send(batches.request))["answers"]
                 times.append((time.perf_counter_ns() - began) / 1e6)
-                assert report["billed"] == batch.events, report
-                taken += batch.events
+                assert sum(each["answer"]["billed"] for each in answers) == batches.events, answers
+                taken += batches.events
         return taken
 
     began = time.perf_counter()

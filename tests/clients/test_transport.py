@@ -1,5 +1,6 @@
 """A call is typed, forward-compatible, and repeated only where repeating does no harm."""
 
+import asyncio
 import logging
 from collections.abc import Callable
 from typing import Any
@@ -8,7 +9,8 @@ import httpx2
 import orjson
 import pytest
 
-from farthing.clients.transport import Connection, platform_url
+from farthing.clients.tools import ToolResult
+from farthing.clients.transport import REPLAYED, Connection, platform_url
 from farthing.protocol.errors import Code, Refused, Unreachable, Unverified
 from farthing.protocol.keys import PrivateKey
 from farthing.protocol.messages.accounts import GET_BALANCE, GetBalance
@@ -110,17 +112,84 @@ async def test_a_refusal_of_a_kind_that_nobody_knows_yet_is_still_one() -> None:
     assert error.value.refusal.message == "m"
 
 
+def report(session_id: str) -> dict[str, object]:
+    return {"session_id": session_id, "batch": "[]", "voucher": "v"}
+
+
+async def test_reports_of_one_moment_are_one_request_and_each_has_its_own_answer() -> None:
+    platform = Platform(
+        {
+            "answers": [
+                {"answer": {"session_id": "a"}, "seq": 1},
+                {"problem": {"code": "session_closed", "message": "m", "status": 422}},
+                {"answer": {"session_id": "c"}, "seq": 2, "replayed": True},
+            ]
+        }
+    )
+    one, two, three = await asyncio.gather(
+        *(
+            platform.connection.send_raw("report_usage", report(each), repeatable=True)
+            for each in ("a", "b", "c")
+        ),
+        return_exceptions=True,
+    )
+
+    (request,) = platform.requests
+    assert request.url.path == "/v1/report_usage/batches"
+    asks = request.content.split(b"\n")
+    assert [orjson.loads(line)["session_id"] for line in asks[::2]] == ["a", "b", "c"]
+    assert asks[1::2] == [b"[]"] * 3
+    assert isinstance(one, ToolResult)
+    assert isinstance(three, ToolResult)
+    assert (one.structured, one.meta[REPLAYED]) == ({"session_id": "a"}, False)
+    assert (three.structured, three.meta[REPLAYED]) == ({"session_id": "c"}, True)
+    assert isinstance(two, Refused)
+    assert two.code is Code.SESSION_CLOSED
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {},
+        {"answers": {}},
+        {"answers": []},
+        {"answers": [{"answer": {}}, {"answer": {}}]},
+        {"answers": [{}]},
+        {"answers": ["text"]},
+        {"answers": [{"problem": {"message": "m"}}]},
+    ],
+)
+async def test_answers_that_are_not_those_of_the_reports_are_none(answer: dict[str, Any]) -> None:
+    platform = Platform(answer, {"answers": [{"answer": {}, "seq": 1}]})
+
+    result = await platform.connection.send_raw("report_usage", report("a"), repeatable=True)
+
+    assert result.structured == {}
+    assert len(platform.requests) == 2
+
+
+async def test_a_batch_that_has_a_line_feed_in_itself_is_sent_as_a_member() -> None:
+    platform = Platform({"session_id": "a"})
+    ask = {**report("a"), "batch": "[\n]"}
+
+    await platform.connection.send_raw("report_usage", ask, repeatable=True)
+
+    (request,) = platform.requests
+    assert request.url.path == "/v1/report_usage"
+    assert orjson.loads(request.content) == ask
+
+
 async def test_a_log_that_names_every_request_is_told_no_voucher(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    platform = Platform({})
+    platform = Platform({"answers": [{"answer": {}, "seq": 1}]})
     usage = {"session_id": "s", "batch": "[]", "signature": "t", "voucher": "v-o-u"}
 
     await platform.connection.send_raw("report_usage", usage, repeatable=False)
 
     (request,) = platform.requests
-    assert request.url.params["voucher"] == "v-o-u"
+    assert b"v-o-u" in request.content
     assert f"POST {PLATFORM}{request.url.path} " in caplog.text
     assert "v-o-u" not in caplog.text
 

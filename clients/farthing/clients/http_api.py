@@ -4,19 +4,21 @@ Boundary: the envelope only, as `tools` is MCP's; what an answer means, and what
 `transport`'s affair. Source: spec/transport-http.md.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from http import HTTPStatus
-from typing import Final, cast
-from urllib.parse import urlencode
+from typing import Final
 
 import httpx2
 import orjson
 
-from farthing.clients.posting import Poster, json_object
+from farthing.clients.posting import Answered, Poster, json_object
+from farthing.clients.together import Together
 from farthing.clients.tools import ToolResult
+from farthing.protocol.canonical import LooseJson
 from farthing.protocol.errors import Unreachable
-from farthing.protocol.messages.http import raw_of
+from farthing.protocol.messages.http import LINES_TYPE, MEDIA_TYPE, lines_of, raw_of
 from farthing.protocol.messages.operations import OPERATIONS
 from farthing.protocol.wire import ROOT
 
@@ -25,6 +27,13 @@ __all__ = ["HttpEndpoint", "Sendable"]
 _REPLAYED: Final = f"{ROOT}/replayed"
 # The others are made by whoever sends it.
 _SHOWN: Final = frozenset({"accept", "authorization", "content-type"})
+_HEADERS: Final = {
+    "accept": "application/json, application/problem+json",
+    "content-type": MEDIA_TYPE,
+}
+_HEADERS_OF_LINES: Final = {**_HEADERS, "content-type": LINES_TYPE}
+# A request has at most a mebibyte; a report alone is shorter.
+_BODY_BYTES_MAX: Final = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,44 +49,101 @@ class Sendable:
 class HttpEndpoint(Poster):
     """A platform's `/v1`, at the platform's public URL."""
 
+    def __init__(
+        self,
+        http: httpx2.AsyncClient,
+        url: str,
+        *,
+        timeout_s: float,
+        auth: httpx2.Auth | None = None,
+    ) -> None:
+        super().__init__(http, url, timeout_s=timeout_s, auth=auth)
+        self._together: dict[str, Together[ToolResult]] = {}
+
     async def call_tool(self, name: str, arguments: Mapping[str, object]) -> ToolResult:
         """Carry out one operation; a refusal is a result with `is_error`.
 
         Raises:
             Unreachable: No answer, or one that is not of this API: whether it ran is not known.
         """
-        path, headers, content = _posted(name, arguments)
-        answered = await self._post(content, headers, path)
-        shape = json_object(answered.data)
-        is_error = answered.status != HTTPStatus.OK
-        if shape is None or (is_error and not isinstance(shape.get("code"), str)):
-            text = f"{self.url} answered HTTP {answered.status} in another form"
-            raise Unreachable(text)
-        replayed = answered.headers.get("idempotent-replayed") == "true"
-        return ToolResult(structured=shape, text="", is_error=is_error, meta={_REPLAYED: replayed})
+        lines = _in_lines(name, arguments)
+        if lines is None:
+            answered = await self._post(_content(arguments), _HEADERS, _path(name))
+            return self._result(answered)
+        return await self._sent_together(name).call(lines)
 
     def request(self, name: str, arguments: Mapping[str, object]) -> Sendable:
         """The same request, signed and not sent: whoever sends it within 30 seconds calls."""
-        path, headers, content = _posted(name, arguments)
+        lines = _in_lines(name, arguments)
+        path, headers, content = (
+            (_path(name), _HEADERS, _content(arguments))
+            if lines is None
+            else (OPERATIONS[name].raw_path, _HEADERS_OF_LINES, lines)
+        )
         made = httpx2.Request("POST", f"{self.url}{path}", content=content, headers=headers)
         if self._auth is not None:
             made = next(self._auth.auth_flow(made))
         shown = {key: value for key, value in made.headers.items() if key in _SHOWN}
         return Sendable(method=made.method, url=f"{self.url}{path}", headers=shown, body=content)
 
+    def _sent_together(self, name: str) -> Together[ToolResult]:
+        """Who sends what is asked of an operation in lines."""
+        raw = raw_of(name)
+        assert raw is not None, "it is sent in lines"
+        if name not in self._together:
+            self._together[name] = Together(
+                partial(self._send, OPERATIONS[name].raw_path),
+                asks_max=raw.asks_max,
+                bytes_max=_BODY_BYTES_MAX,
+            )
+        return self._together[name]
 
-def _posted(name: str, arguments: Mapping[str, object]) -> tuple[str, dict[str, str], bytes]:
-    """The path, headers and body that ask for an operation."""
-    path = f"/v1/{name}"
-    headers = {
-        "accept": "application/json, application/problem+json",
-        "content-type": "application/json",
-    }
+    async def _send(self, path: str, some: Sequence[bytes]) -> list[ToolResult]:
+        answered = await self._post(b"\n".join(some), _HEADERS_OF_LINES, path)
+        if answered.status != HTTPStatus.OK:
+            return [self._result(answered)] * len(some)
+        shape = json_object(answered.data) or {}
+        answers = shape.get("answers")
+        if not isinstance(answers, list) or len(answers) != len(some):
+            raise self._of_another_form(answered)
+        return [self._part(answered, each) for each in answers]
+
+    def _part(self, answered: Answered, each: LooseJson) -> ToolResult:
+        """One of several answers."""
+        if isinstance(each, dict):
+            if isinstance(shape := each.get("answer"), dict):
+                replayed = each.get("replayed") is True
+                return ToolResult(
+                    structured=shape, text="", is_error=False, meta={_REPLAYED: replayed}
+                )
+            if isinstance(problem := each.get("problem"), dict) and isinstance(
+                problem.get("code"), str
+            ):
+                return ToolResult(structured=problem, text="", is_error=True, meta={})
+        raise self._of_another_form(answered)
+
+    def _result(self, answered: Answered) -> ToolResult:
+        shape = json_object(answered.data)
+        is_error = answered.status != HTTPStatus.OK
+        if shape is None or (is_error and not isinstance(shape.get("code"), str)):
+            raise self._of_another_form(answered)
+        replayed = answered.headers.get("idempotent-replayed") == "true"
+        return ToolResult(structured=shape, text="", is_error=is_error, meta={_REPLAYED: replayed})
+
+    def _of_another_form(self, answered: Answered) -> Unreachable:
+        return Unreachable(f"{self.url} answered HTTP {answered.status} in another form")
+
+
+def _path(name: str) -> str:
+    return f"/v1/{name}"
+
+
+def _content(arguments: Mapping[str, object]) -> bytes:
+    # In the order of canonical JSON, for which the strict reader has a short way.
+    return orjson.dumps(arguments, option=orjson.OPT_SORT_KEYS)
+
+
+def _in_lines(name: str, arguments: Mapping[str, object]) -> bytes | None:
+    """An ask as lines, of an operation that is asked so."""
     raw = raw_of(name)
-    if raw is None or raw.name not in arguments:
-        # In the order of canonical JSON, for which the strict reader has a short way.
-        return path, headers, orjson.dumps(arguments, option=orjson.OPT_SORT_KEYS)
-    rest = {member: value for member, value in arguments.items() if member != raw.name}
-    path = f"{OPERATIONS[name].raw_path}?{urlencode(rest)}"
-    content = cast("str", arguments[raw.name]).encode()
-    return path, headers | {"content-type": raw.media_type}, content
+    return None if raw is None else lines_of(raw, arguments)

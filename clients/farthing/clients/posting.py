@@ -21,13 +21,6 @@ _DEPTH_MAX: Final = 64
 JsonObject = dict[str, LooseJson]
 
 
-class _Untold(httpx2.URL):
-    """An address that a log is told without its query: what is asked may stand there, a voucher."""
-
-    def __str__(self) -> str:
-        return super().__str__().partition("?")[0]
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answered:
     """What came back."""
@@ -73,8 +66,6 @@ class Poster:
             headers={"content-type": "application/json", **headers},
             timeout=self._timeout_s,
         )
-        # httpx2 logs the address of every request, at INFO.
-        request.url = _Untold(request.url)
         try:
             # The client's own timeouts are between bytes: a server that drips would never end.
             async with asyncio.timeout(self._timeout_s):

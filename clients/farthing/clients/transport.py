@@ -29,7 +29,7 @@ from farthing.protocol.messages.operations import OPERATIONS
 from farthing.protocol.platform_keys import PlatformKeys
 from farthing.protocol.wire import ROOT, Effect, Operation, document_of
 
-__all__ = ["Connection", "Reply", "new_key", "platform_url"]
+__all__ = ["REPLAYED", "Connection", "Reply", "new_key", "platform_url"]
 
 Transport = Literal["mcp", "http"]
 Ask = TypeVar("Ask")
@@ -197,7 +197,7 @@ class Connection:
         await self.aclose()
 
     async def _attempt(self, name: str, arguments: Mapping[str, object]) -> ToolResult:
-        # What has a raw body is spared an envelope.
+        # What is sent in lines is spared an envelope, and goes together with others.
         is_plain = self.transport == "http" or raw_of(name) is not None
         door = self._http if is_plain else self._endpoint
         result = await door.call_tool(name, arguments)

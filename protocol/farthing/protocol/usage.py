@@ -30,7 +30,6 @@ from farthing.protocol.wire import ROOT
 __all__ = [
     "BATCH_BYTES_MAX",
     "BATCH_EVENTS_MAX",
-    "BATCH_MEDIA_TYPE",
     "BATCH_METERS_MAX",
     "BILLED",
     "METERS_MAX",
@@ -47,7 +46,6 @@ __all__ = [
 
 BATCH_EVENTS_MAX: Final = 1000
 BATCH_BYTES_MAX: Final = 600_000
-BATCH_MEDIA_TYPE: Final = "application/cloudevents-batch+json"
 METERS_MAX: Final = 20
 BATCH_METERS_MAX: Final = DIMENSIONS_MAX
 """A card has no more; without a bound the columns of a batch would be a thousand times its size."""

@@ -155,18 +155,20 @@ class Effect(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RawMember:
-    """A member that has a path of its own over signed HTTP, below the operation's.
+    """A member of an ask, long text, that over signed HTTP may stand on a line of its own.
 
-    There it is the whole body, as it is, and the others are the query.
+    There several asks are one body: a line with the other members of each, and one with the text.
 
     Args:
-        name: the member, which is text.
-        media_type: what such a body is.
-        characters_max: how long it may be.
+        name: the member.
+        path: the last step of the path where such bodies are taken.
+        asks_max: how many asks a body may hold.
+        characters_max: how long the text may be.
     """
 
     name: str
-    media_type: str
+    path: str
+    asks_max: int
     characters_max: int
 
 
@@ -183,7 +185,7 @@ class Operation(Generic[Ask, Answer]):
         roles: who may call it; `Role.ANYONE` means no credential is needed.
         codes: the refusals it can give beyond those of the door and of the engine's first checks.
         purposes: the keys of one purpose that may call it too; no other such key may.
-        raw: the member that may come as a body of its own.
+        raw: the member that may come on a line of its own.
     """
 
     name: str
@@ -204,8 +206,8 @@ class Operation(Generic[Ask, Answer]):
 
     @property
     def raw_path(self) -> str:
-        """The path where the body is one member; empty where there is none."""
-        return f"{self.path}/{self.raw.name}" if self.raw is not None else ""
+        """The path where a body is several asks in lines; empty where there is none."""
+        return f"{self.path}/{self.raw.path}" if self.raw is not None else ""
 
     @property
     def public(self) -> bool:

@@ -117,21 +117,21 @@ class Velocity:
         self._calls = _Shares(calls_per_second, _CALLS_S)
         self._refusals = _Shares(refusals_per_second, _REFUSALS_S)
 
-    def take(self, caller: Caller, now_us: int) -> tuple[bool, Headers]:
-        """Count a call of a proven caller.
+    def take(self, caller: Caller, now_us: int, count: int = 1) -> tuple[bool, Headers]:
+        """Count calls of a proven caller.
 
         Returns:
-            Whether there was one left, and what is left of the scarcer quota, as headers.
+            Whether there were as many left, and what is left of the scarcer quota, as headers.
         """
         calls = self._calls
         # By its key: what is done with a key that was stolen and revoked is not its holder's doing.
         if caller.role is not Role.BUYER:
-            allowed, left = calls.own.take(caller.key_thumbprint, now_us)
+            allowed, left = calls.own.take(caller.key_thumbprint, now_us, count)
             return allowed, told(calls.own.policy, calls.own.left(left))
-        allowed, left = calls.agents.take(caller.key_thumbprint, now_us)
+        allowed, left = calls.agents.take(caller.key_thumbprint, now_us, count)
         # What its own share refuses takes nothing of what its organisation has.
         if allowed:
-            allowed, shared = calls.organisations.take(caller.organisation_id, now_us)
+            allowed, shared = calls.organisations.take(caller.organisation_id, now_us, count)
             if shared < left:
                 return allowed, told(calls.policy, calls.organisations.left(shared))
         return allowed, told(calls.policy, calls.agents.left(left))

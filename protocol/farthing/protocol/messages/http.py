@@ -8,22 +8,26 @@ from functools import cache
 from types import MappingProxyType
 from typing import Final
 
+import orjson
+
 from farthing.protocol.errors import Code
 from farthing.protocol.messages.operations import OPERATIONS
 from farthing.protocol.messages.shapes import ask_schema
 from farthing.protocol.wire import Effect, RawMember
 
 __all__ = [
+    "LINES_TYPE",
     "MEDIA_TYPE",
+    "lines_of",
     "media_type_at",
     "named_by",
     "query_members",
     "raw_of",
-    "raw_query_members",
     "status_of",
 ]
 
 MEDIA_TYPE: Final = "application/json"
+LINES_TYPE: Final = "application/jsonl"
 _NAMES: Final = {
     path: name
     for name, operation in OPERATIONS.items()
@@ -98,27 +102,25 @@ def query_members(name: str) -> Mapping[str, str] | None:
 
 
 def raw_of(name: str) -> RawMember | None:
-    """The member that may be the whole body, of the operation of this name."""
+    """The member that may stand on a line of its own, of the operation of this name."""
     operation = OPERATIONS.get(name)
     return None if operation is None else operation.raw
 
 
 def media_type_at(path: str) -> str:
     """What a body is that is sent to this path."""
-    name = named_by(path)
-    raw = raw_of(name)
-    return raw.media_type if raw is not None and path == OPERATIONS[name].raw_path else MEDIA_TYPE
+    operation = OPERATIONS.get(named_by(path))
+    return LINES_TYPE if operation is not None and path == operation.raw_path else MEDIA_TYPE
 
 
-@cache
-def raw_query_members(name: str) -> Mapping[str, str]:
-    """The members beside a raw body with their JSON types: they are its query."""
-    raw, members = raw_of(name), ask_schema(OPERATIONS[name].ask).get("properties", {})
-    return MappingProxyType({
-        member: schema["type"]
-        for member, schema in members.items()
-        if raw is not None and member != raw.name
-    })  # fmt: skip
+def lines_of(raw: RawMember, ask: Mapping[str, object]) -> bytes | None:
+    """The two lines of an ask, parted by a line feed; None where its text has one in itself."""
+    text = ask.get(raw.name)
+    if not isinstance(text, str) or "\n" in text:
+        return None
+    # In the order of canonical JSON, for which the strict reader has a short way.
+    rest = {member: value for member, value in ask.items() if member != raw.name}
+    return b"%b\n%b" % (orjson.dumps(rest, option=orjson.OPT_SORT_KEYS), text.encode())
 
 
 def named_by(path: str) -> str:

@@ -12,7 +12,7 @@ from typing import Any, Final
 from pydantic import TypeAdapter
 
 from farthing.protocol.errors import Code
-from farthing.protocol.messages.http import MEDIA_TYPE, query_members, status_of
+from farthing.protocol.messages.http import LINES_TYPE, MEDIA_TYPE, query_members, status_of
 from farthing.protocol.messages.operations import OPERATIONS, AnyOperation
 from farthing.protocol.messages.shapes import WireSchemas, error_schema
 from farthing.protocol.wire import Effect
@@ -105,27 +105,56 @@ def _paths(
             "responses": _responses(operation, answer, is_get=True),
         }
     parameters = [_idempotency_key()] if operation.effect is not Effect.READS else []
-    posted = {**about, "responses": _responses(operation, answer, is_get=False)}
     methods["post"] = {
         "operationId": operation.name,
-        **posted,
+        **about,
+        "responses": _responses(operation, answer, is_get=False),
         **({"parameters": parameters} if parameters else {}),
         "requestBody": _body(MEDIA_TYPE, ask),
     }
     if (raw := operation.raw) is None:
         return {operation.path: methods}
-    by_itself = {
-        "operationId": f"{operation.name}_{raw.name}",
-        **posted,
-        "parameters": [*parameters, *_query(members, raw.name)],
+    in_lines = {
+        "operationId": f"{operation.name}_{raw.path}",
+        **about,
+        "responses": _responses(operation, _each(answer), is_get=False, is_one=False),
         "requestBody": {
-            **_body(raw.media_type, _TEXT),
-            "description": f"The `{raw.name}`, at most {raw.characters_max} characters.",
+            **_body(LINES_TYPE, _TEXT),
+            "description": (
+                f"Up to {raw.asks_max} asks, two lines each: one with the other members, as a JSON"
+                f" object, and one with the `{raw.name}`, at most {raw.characters_max} characters."
+            ),
         },
     }
     return {
         operation.path: methods,
-        operation.raw_path: {"description": _OTHER_METHODS, "post": by_itself},
+        operation.raw_path: {"description": _OTHER_METHODS, "post": in_lines},
+    }
+
+
+def _each(answer: dict[str, Any]) -> dict[str, Any]:
+    """The answers of several asks, in their order: each an answer, or what refuses it."""
+    answered = {
+        "type": "object",
+        "required": ["answer", "seq"],
+        "additionalProperties": False,
+        "properties": {
+            "answer": answer,
+            "seq": {"type": "integer", "description": "The journal record that it comes from."},
+            "replayed": {"const": True, "description": "It was given before under the same key."},
+        },
+    }
+    refused = {
+        "type": "object",
+        "required": ["problem"],
+        "additionalProperties": False,
+        "properties": {"problem": {"$ref": f"{_COMPONENTS}Problem"}},
+    }
+    return {
+        "type": "object",
+        "required": ["answers"],
+        "additionalProperties": False,
+        "properties": {"answers": {"type": "array", "items": {"oneOf": [answered, refused]}}},
     }
 
 
@@ -133,13 +162,12 @@ def _body(media_type: str, schema: dict[str, Any]) -> dict[str, Any]:
     return {"required": True, "content": {media_type: {"schema": schema}}}
 
 
-def _query(schema: dict[str, Any], raw: str = "") -> list[dict[str, Any]]:
-    """The members of an ask as a query, but for the one that is the body."""
+def _query(schema: dict[str, Any]) -> list[dict[str, Any]]:
+    """The members of an ask as a query."""
     required = schema.get("required", ())
     return [
         {"name": name, "in": "query", "required": name in required, "schema": member}
         for name, member in schema.get("properties", {}).items()
-        if name != raw
     ]
 
 
@@ -153,22 +181,24 @@ def _idempotency_key() -> dict[str, Any]:
     return {"name": "Idempotency-Key", "in": "header", "description": says, "schema": _TEXT}
 
 
-def _responses(operation: AnyOperation, answer: dict[str, Any], *, is_get: bool) -> dict[str, Any]:
-    """The answer and every refusal by its status."""
+def _responses(
+    operation: AnyOperation, answer: dict[str, Any], *, is_get: bool, is_one: bool = True
+) -> dict[str, Any]:
+    """The answer and every refusal by its status; of several asks each has its own."""
     names = ["Request-Id", *_METERED]
     if is_get:
         names += ["ETag", "Link"]
-    elif operation.effect is not Effect.READS:
+    elif is_one and operation.effect is not Effect.READS:
         names += ["Farthing-Seq", "Idempotent-Replayed"]
     answered = {
         "description": "The answer.",
         "headers": _shown(*names),
         "content": {"application/json": {"schema": answer}},
     }
-    codes = {*_AT_THE_DOOR, *operation.codes}
+    codes = {*_AT_THE_DOOR, *(operation.codes if is_one else ())}
     if not operation.public:
         codes.add(Code.UNAUTHENTICATED)
-    if operation.effect is not Effect.READS:
+    if is_one and operation.effect is not Effect.READS:
         codes |= {*_OF_WRITES}
     if not is_get:
         codes.add(Code.PAYLOAD_TOO_LARGE)

@@ -7,7 +7,7 @@ from pydantic import Field
 from farthing.protocol.errors import Code
 from farthing.protocol.messages.accounts import StandingNow
 from farthing.protocol.messages.holds import AUTHORITY_CODES
-from farthing.protocol.usage import BATCH_BYTES_MAX, BATCH_MEDIA_TYPE
+from farthing.protocol.usage import BATCH_BYTES_MAX
 from farthing.protocol.wire import (
     AgreementRef,
     Effect,
@@ -29,6 +29,7 @@ __all__ = [
     "LIFETIME_S_MAX",
     "LIST_SESSIONS",
     "OPEN_SESSION",
+    "REPORTS_MAX",
     "REPORT_USAGE",
     "TOP_UP_SESSION",
     "CloseSession",
@@ -45,6 +46,8 @@ __all__ = [
 ]
 
 LIFETIME_S_MAX: Final = 86_400
+# Of one request: enough to share its cost, few enough that others at the front end do not wait.
+REPORTS_MAX: Final = 16
 _TOKEN_CHARACTERS_MAX: Final = 4096
 
 FinalAction = Literal["refuse", "top_up", "request_approval"]
@@ -245,7 +248,9 @@ REPORT_USAGE = Operation(
     ask=ReportUsage,
     answer=UsageReport,
     effect=Effect.MOVES_MONEY,
-    raw=RawMember(name="batch", media_type=BATCH_MEDIA_TYPE, characters_max=BATCH_BYTES_MAX),
+    raw=RawMember(
+        name="batch", path="batches", asks_max=REPORTS_MAX, characters_max=BATCH_BYTES_MAX
+    ),
     roles=frozenset({Role.VENDOR}),
     codes=(Code.SIGNATURE_INVALID, Code.SESSION_CLOSED, Code.USAGE_INVALID),
     purposes=frozenset({KeyPurpose.METERING}),

@@ -4,10 +4,12 @@ Boundary: from a request to `dispatch` and from its reply to a response. Who cal
 judged; what it means, operations do. Source: spec/transport-http.md.
 """
 
+import asyncio
 import hashlib
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from typing import Final
+from dataclasses import replace
+from typing import Any, Final
 from urllib.parse import parse_qsl, urlencode
 
 import orjson
@@ -16,15 +18,16 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Match, Route
 from starlette.types import Receive, Scope, Send
 
-from farthing.protocol.canonical import InvalidJson, parse_json
+from farthing.identity.callers import Caller
+from farthing.protocol.canonical import InvalidJson, JsonFault, parse_json
 from farthing.protocol.errors import Code, Refused, refuse
-from farthing.protocol.messages.http import query_members, raw_query_members
+from farthing.protocol.messages.http import query_members, status_of
 from farthing.protocol.messages.openapi import openapi
 from farthing.protocol.messages.operations import OPERATIONS, AnyOperation
-from farthing.protocol.wire import document_of
+from farthing.protocol.wire import RawMember, document_of
 from farthing.server.dispatch import dispatch
 from farthing.server.doors.admission import METADATA, caller_of, request_id_of
-from farthing.server.doors.render import problem
+from farthing.server.doors.render import problem, problem_document
 from farthing.server.market import Market
 from farthing.server.operations import Reply
 
@@ -70,7 +73,7 @@ def api_routes(market: Market) -> list[BaseRoute]:
         Route(OPENAPI, described),
         _ByPath([
             *(_route(market, operation) for operation in OPERATIONS.values()),
-            *(_raw_route(market, each) for each in OPERATIONS.values() if each.raw is not None),
+            *(_lines_route(market, each) for each in OPERATIONS.values() if each.raw_path),
         ]),
     ]  # fmt: skip
 
@@ -81,7 +84,7 @@ def _route(market: Market, operation: AnyOperation) -> Route:
 
     async def answered(request: Request) -> Response:
         if request.method == "POST":
-            ask = _keyed(request, await _of_body(request))
+            ask = _keyed(request, _read_ask(await request.body()))
             return _written(await _dispatched(market, operation, request, ask))
         ask = _of_query(request, members or {})
         reply = await _dispatched(market, operation, request, ask)
@@ -90,19 +93,52 @@ def _route(market: Market, operation: AnyOperation) -> Route:
     return Route(operation.path, _endpoint(market, answered), methods=methods, name=operation.name)
 
 
-def _raw_route(market: Market, operation: AnyOperation) -> Route:
-    members = raw_query_members(operation.name)
-    assert operation.raw is not None, "it has a path of its own"
-    raw = operation.raw.name
+def _lines_route(market: Market, operation: AnyOperation) -> Route:
+    raw = operation.raw
+    assert raw is not None, "it has a path for lines"
 
     async def answered(request: Request) -> Response:
-        ask = _keyed(request, _of_query(request, members))
-        if raw in ask:
-            raise Refused(refuse(Code.INVALID_ARGUMENT, path=raw, message="It is the body."))
-        ask = {**ask, raw: await _text(request)}
-        return _written(await _dispatched(market, operation, request, ask))
+        if "idempotency-key" in request.headers:
+            text = "Each ask has its own."
+            raise Refused(refuse(Code.INVALID_ARGUMENT, path="idempotency-key", message=text))
+        asks, caller = _of_lines(raw, await request.body()), caller_of(request.scope)
+        # Admission has counted one call.
+        if len(asks) > 1 and not market.velocity.take(caller, market.now_us(), len(asks) - 1)[0]:
+            raise Refused(refuse(Code.RATE_LIMITED, retry_after_s=1))
+        request_id = request_id_of(request.scope)
+        told = await asyncio.gather(
+            *(
+                _told(market, _part(caller, number), operation, ask, request_id)
+                for number, ask in enumerate(asks)
+            )
+        )
+        body = orjson.dumps({"answers": told})
+        return Response(body, headers={"cache-control": "no-store"}, media_type=_JSON)
 
     return Route(operation.raw_path, _endpoint(market, answered), methods=["POST"])
+
+
+def _part(caller: Caller, number: int) -> Caller:
+    """Who makes an ask of several: one proof is for all, and is used up by each for itself."""
+    return replace(caller, proof_jti=f"{caller.proof_jti}/{number}") if number else caller
+
+
+async def _told(
+    market: Market,
+    caller: Caller,
+    operation: AnyOperation,
+    ask: Mapping[str, object],
+    request_id: str,
+) -> dict[str, Any]:
+    """What becomes of one ask of several: none is kept back by another's refusal."""
+    try:
+        reply = await dispatch(market, caller, operation.name, ask)
+    except Refused as refused:
+        refusal = refused.refusal
+        status = status_of(refusal.code, refusal.path)
+        return {"problem": problem_document(refusal, request_id, status)}
+    told: dict[str, Any] = {"answer": document_of(reply.answer), "seq": reply.seq}
+    return told | {"replayed": True} if reply.replayed else told
 
 
 def _endpoint(market: Market, answered: Endpoint) -> Endpoint:
@@ -153,23 +189,35 @@ def _keyed(request: Request, ask: Mapping[str, object]) -> Mapping[str, object]:
     return ask
 
 
-async def _text(request: Request) -> str:
+def _of_lines(raw: RawMember, body: bytes) -> list[Mapping[str, object]]:
+    """The asks of a body, two lines each."""
     try:
-        return (await request.body()).decode()
+        lines = body.decode().split("\n")
     except UnicodeDecodeError:
         raise Refused(refuse(Code.MALFORMED, message="The body is UTF-8.")) from None
+    if len(lines) % 2 or len(lines) > 2 * raw.asks_max:
+        text = f"The body is two lines for each of at most {raw.asks_max} asks."
+        raise Refused(refuse(Code.MALFORMED, message=text))
+    asks: list[Mapping[str, object]] = []
+    for rest, text in zip(lines[::2], lines[1::2], strict=True):
+        ask = _read_ask(rest.encode())
+        if raw.name in ask:
+            says = "It is the line below."
+            raise Refused(refuse(Code.INVALID_ARGUMENT, path=raw.name, message=says))
+        asks.append({**ask, raw.name: text})
+    return asks
 
 
-async def _of_body(request: Request) -> Mapping[str, object]:
-    """The ask as one JSON object."""
+def _read_ask(data: bytes) -> Mapping[str, object]:
+    """The ask that is one JSON object, without a null."""
     try:
-        # Admission has read it as strictly; what is left to say is that there is no null here.
-        document = parse_json(await request.body(), allow_float=True)
+        document = parse_json(data, allow_float=True)
     except InvalidJson as error:
-        text = f"{Code.MALFORMED.says} ({error.reason.value})"
-        raise Refused(refuse(Code.MALFORMED, message=text)) from error
+        duplicate = error.reason is JsonFault.DUPLICATE_KEY
+        code = Code.DUPLICATE_KEY if duplicate else Code.MALFORMED
+        raise Refused(refuse(code, message=f"{code.says} ({error.reason.value})")) from error
     if not isinstance(document, dict):
-        raise Refused(refuse(Code.MALFORMED, message="The body is one JSON object."))
+        raise Refused(refuse(Code.MALFORMED, message="An ask is one JSON object."))
     return document
 
 

@@ -15,7 +15,7 @@ from farthing.protocol.messages.http import status_of
 from farthing.protocol.wire import ROOT, Operation, document_of
 from farthing.server.operations import Reply
 
-__all__ = ["problem", "refused_result", "result"]
+__all__ = ["problem", "problem_document", "refused_result", "result"]
 
 REPLAYED: Final = f"{ROOT}/replayed"
 SEQ: Final = f"{ROOT}/seq"
@@ -44,6 +44,17 @@ def refused_result(refusal: Refusal, request_id: str) -> CallToolResult:
     )
 
 
+def problem_document(refusal: Refusal, request_id: str, status: int) -> dict[str, Any]:
+    """A refusal in the shape of RFC 9457."""
+    return {
+        "type": f"urn:farthing:error:{refusal.code.value}",
+        "title": refusal.code.says,
+        "status": status,
+        **refusal.document(),
+        "request_id": request_id,
+    }
+
+
 def problem(
     refusal: Refusal, request_id: str, *, status: int = 0, resource_metadata: str = ""
 ) -> Response:
@@ -56,13 +67,7 @@ def problem(
         resource_metadata: the URL of the metadata that a 401 points to.
     """
     status = status or status_of(refusal.code, refusal.path)
-    shape = {
-        "type": f"urn:farthing:error:{refusal.code.value}",
-        "title": refusal.code.says,
-        "status": status,
-        **refusal.document(),
-        "request_id": request_id,
-    }
+    shape = problem_document(refusal, request_id, status)
     headers = {"cache-control": "no-store"}
     if status == 401:
         # RFC 6750 section 3.1: who showed no credential is told of no error.

@@ -1,0 +1,92 @@
+"""Asks that come while others are on their way go together in the next request.
+
+Boundary: who waits, and for which part of an answer; what is sent, `http_api` knows.
+Source: spec/transport-http.md.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Final, Generic, TypeVar
+
+__all__ = ["Together"]
+
+T = TypeVar("T")
+
+# So many requests on their way at once: while one is answered, the next is made.
+_OUT_MAX: Final = 2
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Waiting(Generic[T]):
+    """Somebody's lines, and what they are answered."""
+
+    lines: bytes
+    answer: asyncio.Future[T]
+
+
+class Together(Generic[T]):
+    """One way out for many callers of one event loop.
+
+    Args:
+        send: Sends what several callers have to say, and gives an answer to each.
+        asks_max: How many go together at most.
+        bytes_max: How long what goes together may be; what is longer goes alone.
+    """
+
+    def __init__(
+        self,
+        send: Callable[[Sequence[bytes]], Awaitable[Sequence[T]]],
+        *,
+        asks_max: int,
+        bytes_max: int,
+    ) -> None:
+        self._send = send
+        self._asks_max = asks_max
+        self._bytes_max = bytes_max
+        self._waiting: deque[_Waiting[T]] = deque()
+        self._out: set[asyncio.Task[None]] = set()
+
+    async def call(self, lines: bytes) -> T:
+        """Send this with what others send at the moment; raises what `send` raises."""
+        answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._waiting.append(_Waiting(lines, answer))
+        if len(self._out) < _OUT_MAX:
+            task = asyncio.create_task(self._go())
+            self._out.add(task)
+            task.add_done_callback(self._out.discard)
+        return await answer
+
+    async def _go(self) -> None:
+        while some := self._next():
+            try:
+                answers = await self._send([each.lines for each in some])
+            except asyncio.CancelledError:
+                for each in some:
+                    each.answer.cancel()
+                raise
+            except Exception as error:  # noqa: BLE001 - whoever waits is told
+                for each in some:
+                    if not each.answer.done():
+                        each.answer.set_exception(error)
+            else:
+                for each, answer in zip(some, answers, strict=True):
+                    if not each.answer.done():
+                        each.answer.set_result(answer)
+
+    def _next(self) -> list[_Waiting[T]]:
+        """Those that go next; who went away meanwhile is sent for no more."""
+        some: list[_Waiting[T]] = []
+        size = 0
+        while self._waiting and len(some) < self._asks_max:
+            first = self._waiting[0]
+            size += len(first.lines) + 1
+            if some and size > self._bytes_max:
+                break
+            self._waiting.popleft()
+            if first.answer.done():
+                size -= len(first.lines) + 1
+            else:
+                some.append(first)
+        return some

@@ -1,0 +1,140 @@
+"""What several callers have to say goes together, and each is answered for itself."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+
+import pytest
+
+from farthing.clients.together import Together
+from tests.patience import patiently
+
+pytestmark = pytest.mark.asyncio
+
+
+class Road:
+    """Where requests go: each waits until it is let through."""
+
+    def __init__(self) -> None:
+        self.sent: list[list[bytes]] = []
+        self.gates: list[asyncio.Future[None]] = []
+
+    async def send(self, some: Sequence[bytes]) -> list[str]:
+        self.sent.append(list(some))
+        gate: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.gates.append(gate)
+        await gate
+        return [each.decode().upper() for each in some]
+
+
+def open_road(
+    send: Callable[[Sequence[bytes]], Awaitable[Sequence[str]]], *, bytes_max: int = 1000
+) -> Together[str]:
+    return Together(send, asks_max=3, bytes_max=bytes_max)
+
+
+async def turn() -> None:
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+def asked(road: Together[str], *said: bytes) -> list[asyncio.Task[str]]:
+    return [asyncio.create_task(road.call(each)) for each in said]
+
+
+async def test_what_is_said_at_once_goes_in_one_request() -> None:
+    road = Road()
+    tasks = asked(open_road(road.send), b"a", b"b", b"c")
+    await turn()
+
+    assert road.sent == [[b"a", b"b", b"c"]]
+    road.gates[0].set_result(None)
+    async with patiently():
+        assert await asyncio.gather(*tasks) == ["A", "B", "C"]
+
+
+async def test_what_comes_while_two_are_on_their_way_waits_for_the_next() -> None:
+    road, tasks = Road(), []
+    way = open_road(road.send)
+    for said in (b"a", b"b", b"c", b"d"):
+        tasks += asked(way, said)
+        await turn()
+    assert road.sent == [[b"a"], [b"b"]]
+
+    road.gates[1].set_result(None)
+    await turn()
+
+    assert road.sent == [[b"a"], [b"b"], [b"c", b"d"]]
+    for gate in (road.gates[0], road.gates[2]):
+        gate.set_result(None)
+    async with patiently():
+        assert await asyncio.gather(*tasks) == ["A", "B", "C", "D"]
+
+
+async def test_no_more_goes_together_than_may() -> None:
+    road = Road()
+    tasks = asked(open_road(road.send), b"a", b"b", b"c", b"d")
+    await turn()
+
+    assert road.sent[0] == [b"a", b"b", b"c"]
+    for _ in range(2):
+        for gate in road.gates:
+            if not gate.done():
+                gate.set_result(None)
+        await turn()
+    async with patiently():
+        assert await asyncio.gather(*tasks) == ["A", "B", "C", "D"]
+    assert road.sent == [[b"a", b"b", b"c"], [b"d"]]
+
+
+async def test_a_request_is_no_longer_than_it_may_be_and_what_is_longer_goes_alone() -> None:
+    sent: list[list[bytes]] = []
+
+    async def send(some: Sequence[bytes]) -> list[str]:
+        sent.append(list(some))
+        return ["" for _ in some]
+
+    way = open_road(send, bytes_max=10)
+    async with patiently():
+        await asyncio.gather(*asked(way, b"a" * 5, b"b" * 4, b"c" * 20, b"d"))
+
+    assert sent == [[b"a" * 5], [b"b" * 4], [b"c" * 20], [b"d"]]
+
+
+async def test_who_goes_away_is_sent_for_no_more_and_keeps_no_answer_from_others() -> None:
+    road = Road()
+    way = open_road(road.send)
+    first = asked(way, b"a")
+    await turn()
+    second = asked(way, b"b")
+    await turn()
+    waiting = asked(way, b"c", b"d")
+    await turn()
+    waiting[0].cancel()
+    first[0].cancel()
+    await turn()
+    for gate in road.gates:
+        gate.set_result(None)
+    await turn()
+    road.gates[2].set_result(None)
+
+    async with patiently():
+        assert await second[0] == "B"
+        assert await waiting[1] == "D"
+    assert road.sent == [[b"a"], [b"b"], [b"d"]]
+
+
+async def test_what_keeps_a_request_from_being_answered_everybody_in_it_is_told() -> None:
+    faults: list[Exception] = [OSError("gone")]
+
+    async def send(some: Sequence[bytes]) -> list[str]:
+        if faults:
+            raise faults.pop()
+        return ["taken" for _ in some]
+
+    way = open_road(send)
+    async with patiently():
+        told = await asyncio.gather(*asked(way, b"a", b"b"), return_exceptions=True)
+        after = await way.call(b"c")
+
+    assert [type(each) for each in told] == [OSError, OSError]
+    assert after == "taken"

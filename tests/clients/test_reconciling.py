@@ -235,6 +235,11 @@ async def test_rejected_events_are_listed_with_reasons_for_both_sides(tmp_path: 
         one = await market.vendor.rejected_usage(reason="duplicate")
         with pytest.raises(Refused) as caught:
             await market.vendor.rejected_usage(reason="no-such")
+        with pytest.raises(Refused) as of_the_future:
+            await market.vendor.rejected_usage(cursor=f"1-0-{10**9}")
+
+    assert of_the_future.value.code is Code.INVALID_ARGUMENT
+    assert of_the_future.value.refusal.path == "cursor"
 
     assert [(each.call, each.reason) for each in (*found.rejected, *rest.rejected)] == [
         (5000, "out_of_window"),

@@ -430,7 +430,9 @@ async def test_every_operation_is_described_with_every_status_of_its_codes() -> 
     for place, path in paths.items():
         operation = OPERATIONS[named_by(place)]
         for method in (path[each] for each in ("get", "post") if each in path):
-            assert {str(status_of(code)) for code in operation.codes} <= set(method["responses"])
+            # Where several are asked each has a status of its own, in the answer.
+            codes = () if place == operation.raw_path else operation.codes
+            assert {str(status_of(code)) for code in codes} <= set(method["responses"])
 
 
 @pytest.mark.parametrize("code", Code)

@@ -20,7 +20,7 @@ from farthing.protocol.times import format_time
 from farthing.server.market import Market
 from farthing.server.metrics import Metrics
 from farthing.server.operations.charges import call_cost
-from farthing.server.operations.replies import Reply, own, receipt_at, record_at
+from farthing.server.operations.replies import Reply, not_yet, own, receipt_at, record_at
 from farthing.settlement.engine.things import Session
 from farthing.settlement.reports.metered import Rejected, reasons_of, rejected_of, reports_of
 from farthing.settlement.reports.usage import REASONS, Rejection, batch_reason
@@ -32,7 +32,6 @@ __all__ = [
     "list_rejected_usage",
 ]
 
-_RETRY_AFTER_S: Final = 1
 _COUNT_FOR_NOTHING: Final = frozenset(
     {Code.SIGNATURE_INVALID, Code.USAGE_INVALID, Code.SESSION_CLOSED}
 )
@@ -47,14 +46,14 @@ async def get_call_receipt(market: Market, caller: Caller, ask: GetCallReceipt) 
     async with market.reports.view() as view:
         taken = [each.seq for each in await reports_of(view, session.session_id, ask.call)]
         rejected = await rejected_of(view, wanted, (INTEGER_MAX, 0), 1)
-        behind = view.behind
+        absent = not_yet(view) if view.behind else None
     for seq in (*taken, *(each.seq for each in rejected)):
         record = await record_at(market, seq)
         call = find_call(record, session.session_id, ask.call)
         if call is not None and (call.is_taken or seq not in taken):
             break
     else:
-        raise _unavailable() if behind else Refused(refuse(Code.NOT_FOUND, path="call"))
+        raise absent or Refused(refuse(Code.NOT_FOUND, path="call"))
     charges = [each.id for each in record.changed if each.noun == "charge"]
     event, path = proof_of(record, call.place)
     return Reply(
@@ -80,7 +79,7 @@ async def list_rejected_usage(market: Market, caller: Caller, ask: ListRejectedU
         if ask.cursor:
             seq, place, seq_max = map(int, ask.cursor.split("-"))
         if seq_max > view.as_of_seq:
-            raise _unavailable()
+            raise not_yet(view, seq_max, "cursor")
         wanted = Rejected(
             principal_id=caller.principal_id,
             session_id=ask.session_id,
@@ -129,8 +128,3 @@ def _rejected(each: Rejection) -> RejectedUsage:
         events=each.events,
         reported_at=format_time(each.at_us),
     )
-
-
-def _unavailable() -> Refused:
-    """The read model is not there yet."""
-    return Refused(refuse(Code.UNAVAILABLE, retry_after_s=_RETRY_AFTER_S))

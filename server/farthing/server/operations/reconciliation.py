@@ -4,7 +4,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Final, cast
+from typing import cast
 
 from farthing.identity.callers import Caller
 from farthing.protocol.calls import ReportedCall, reported_calls
@@ -36,7 +36,7 @@ from farthing.protocol.terms import Terms
 from farthing.protocol.times import parse_time
 from farthing.server.market import Market
 from farthing.server.operations.listings import public_key
-from farthing.server.operations.replies import Reply, own, record_at
+from farthing.server.operations.replies import Reply, not_yet, own, record_at
 from farthing.server.operations.tallies import Passed, Tallied, reconciliation_view
 from farthing.settlement.engine.questions import Lookup
 from farthing.settlement.engine.things import Agreement, Charge, Hold, Key, Session
@@ -51,8 +51,6 @@ from farthing.settlement.reports.reads import View
 from farthing.settlement.reports.usage import Begun, Report
 
 __all__ = ["reconcile_usage"]
-
-_RETRY_AFTER_S: Final = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +82,7 @@ async def reconcile_usage(market: Market, caller: Caller, ask: ReconcileUsage) -
     gateway = await _gateway(market, agreement, ask)
     async with market.reports.view() as view:
         if view.behind:
-            raise Refused(refuse(Code.UNAVAILABLE, retry_after_s=_RETRY_AFTER_S))
+            raise not_yet(view)
         page = await (_whole(view, session) if session else _page(view, span))
     tallied: list[Tallied] = []
     passed = Passed()

@@ -5,7 +5,7 @@ Boundary: no money logic; a write's answer is a function of its record alone.
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar, cast
+from typing import Any, Final, TypeVar, cast
 
 from farthing.identity.callers import Caller
 from farthing.protocol.authority.standing import Standing
@@ -20,12 +20,14 @@ from farthing.server.market import Market
 from farthing.settlement.engine.commands import Outcome
 from farthing.settlement.engine.questions import Lookup, ProofOf, RecordAt
 from farthing.settlement.engine.things import Agreement, Charge, Dispute, Hold, Session
+from farthing.settlement.reports.reads import View
 
 __all__ = [
     "Handler",
     "Reply",
     "balance_of",
     "checked",
+    "not_yet",
     "own",
     "receipt_at",
     "record_at",
@@ -33,6 +35,8 @@ __all__ = [
     "standing_now",
     "with_standing",
 ]
+
+_RETRY_AFTER_S: Final = 1
 
 T = TypeVar("T")
 Shared = TypeVar("Shared", Agreement, Charge, Dispute, Hold, Session)
@@ -138,3 +142,16 @@ async def own(
         if caller.principal_id in parties:
             return thing
     raise Refused(refuse(Code.NOT_FOUND, path=path))
+
+
+def not_yet(view: View, seq: int = 0, path: str = "") -> Refused:
+    """Why a record cannot be read of: it has not been, or the read model is not there yet.
+
+    Args:
+        view: what was to be read.
+        seq: the record, where one is named.
+        path: the argument that names it.
+    """
+    if seq > view.until_seq:
+        return Refused(refuse(Code.INVALID_ARGUMENT, path=path))
+    return Refused(refuse(Code.UNAVAILABLE, retry_after_s=_RETRY_AFTER_S))

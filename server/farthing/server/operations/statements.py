@@ -30,11 +30,11 @@ from farthing.protocol.times import format_time, parse_time
 from farthing.protocol.views import effective_at_us, held_seq, ids_of
 from farthing.protocol.wire import Role, document_of, money
 from farthing.server.market import Market
-from farthing.server.operations.replies import Reply, balance_of, receipt_at, record_at
+from farthing.server.operations.replies import Reply, balance_of, not_yet, receipt_at, record_at
 from farthing.settlement.engine.commands import PLATFORM
 from farthing.settlement.engine.questions import RecordAt
 from farthing.settlement.reports.lines import Entry, Line
-from farthing.settlement.reports.reads import Kept, View
+from farthing.settlement.reports.reads import Kept
 from farthing.settlement.reports.statements import Period, Place, balances_at, page_of
 
 __all__ = [
@@ -46,7 +46,6 @@ __all__ = [
     "line_view",
 ]
 
-_RETRY_AFTER_S: Final = 1
 _KINDS: Final = frozenset(kind.value for kind in AccountKind)
 # What a trade is made of, and the members of its documents that name who is party to it.
 _TRADES: Final = frozenset({"hold", "session", "charge", "dispute"})
@@ -71,7 +70,7 @@ async def get_statement(market: Market, caller: Caller, ask: GetStatement) -> Re
     async with market.reports.view() as view:
         place = _place(ask.cursor, question) if ask.cursor else Place(as_of_seq=view.as_of_seq)
         if place.as_of_seq > view.as_of_seq:
-            raise _not_yet(view, place.as_of_seq, "cursor")
+            raise not_yet(view, place.as_of_seq, "cursor")
         accounts = _wanted(await view.accounts_of(caller.organisation_id), ask)
         page = await page_of(view, accounts, period, place, ask.limit)
     answer = Statement(
@@ -97,7 +96,7 @@ async def balances_then(market: Market, caller: Caller, ask: GetBalance) -> Repl
         raise Refused(refuse(Code.INVALID_ARGUMENT, path="at"))
     async with market.reports.view() as view:
         if ask.at_seq > view.as_of_seq or (view.behind and not ask.at_seq):
-            raise _not_yet(view, ask.at_seq, "at_seq")
+            raise not_yet(view, ask.at_seq, "at_seq")
         seq = ask.at_seq or view.as_of_seq
         if ask.at:
             seq = await view.seq_at(parse_time(ask.at))
@@ -118,7 +117,7 @@ async def accounts_then(market: Market, seq: int) -> dict[str, Account]:
     """
     async with market.reports.view() as view:
         if seq > view.as_of_seq:
-            raise _not_yet(view, seq, "at_seq")
+            raise not_yet(view, seq, "at_seq")
         return await view.all_at_seq(seq)
 
 
@@ -189,13 +188,6 @@ def _wanted(accounts: Sequence[Kept], ask: GetStatement) -> list[Kept]:
         for _, kind, asset in [split_account(each.name)]
         if ask.account in {"", kind.value} and ask.asset in {"", asset}
     ]
-
-
-def _not_yet(view: View, seq: int, path: str) -> Refused:
-    """Why a moment cannot be read: it has not been, or the read model is not there yet."""
-    if seq > view.until_seq:
-        return Refused(refuse(Code.INVALID_ARGUMENT, path=path))
-    return Refused(refuse(Code.UNAVAILABLE, retry_after_s=_RETRY_AFTER_S))
 
 
 def _cursor(place: Place, question: str) -> str:

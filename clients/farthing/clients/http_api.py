@@ -27,11 +27,7 @@ __all__ = ["HttpEndpoint", "Sendable"]
 _REPLAYED: Final = f"{ROOT}/replayed"
 # The others are made by whoever sends it.
 _SHOWN: Final = frozenset({"accept", "authorization", "content-type"})
-_HEADERS: Final = {
-    "accept": "application/json, application/problem+json",
-    "content-type": MEDIA_TYPE,
-}
-_HEADERS_OF_LINES: Final = {**_HEADERS, "content-type": LINES_TYPE}
+_ACCEPT: Final = "application/json, application/problem+json"
 # A request has at most a mebibyte; a report alone is shorter.
 _BODY_BYTES_MAX: Final = 1024 * 1024
 
@@ -66,20 +62,14 @@ class HttpEndpoint(Poster):
         Raises:
             Unreachable: No answer, or one that is not of this API: whether it ran is not known.
         """
-        lines = _in_lines(name, arguments)
-        if lines is None:
-            answered = await self._post(_content(arguments), _HEADERS, _path(name))
-            return self._result(answered)
-        return await self._sent_together(name).call(lines)
+        path, headers, content = _posted(name, arguments)
+        if headers["content-type"] == LINES_TYPE:
+            return await self._sent_together(name).call(content)
+        return self._result(await self._post(content, headers, path))
 
     def request(self, name: str, arguments: Mapping[str, object]) -> Sendable:
         """The same request, signed and not sent: whoever sends it within 30 seconds calls."""
-        lines = _in_lines(name, arguments)
-        path, headers, content = (
-            (_path(name), _HEADERS, _content(arguments))
-            if lines is None
-            else (OPERATIONS[name].raw_path, _HEADERS_OF_LINES, lines)
-        )
+        path, headers, content = _posted(name, arguments)
         made = httpx2.Request("POST", f"{self.url}{path}", content=content, headers=headers)
         if self._auth is not None:
             made = next(self._auth.auth_flow(made))
@@ -99,7 +89,7 @@ class HttpEndpoint(Poster):
         return self._together[name]
 
     async def _send(self, path: str, some: Sequence[bytes]) -> list[ToolResult]:
-        answered = await self._post(b"\n".join(some), _HEADERS_OF_LINES, path)
+        answered = await self._post(b"\n".join(some), _headers(LINES_TYPE), path)
         if answered.status != HTTPStatus.OK:
             return [self._result(answered)] * len(some)
         shape = json_object(answered.data) or {}
@@ -134,16 +124,16 @@ class HttpEndpoint(Poster):
         return Unreachable(f"{self.url} answered HTTP {answered.status} in another form")
 
 
-def _path(name: str) -> str:
-    return f"/v1/{name}"
-
-
-def _content(arguments: Mapping[str, object]) -> bytes:
-    # In the order of canonical JSON, for which the strict reader has a short way.
-    return orjson.dumps(arguments, option=orjson.OPT_SORT_KEYS)
-
-
-def _in_lines(name: str, arguments: Mapping[str, object]) -> bytes | None:
-    """An ask as lines, of an operation that is asked so."""
+def _posted(name: str, arguments: Mapping[str, object]) -> tuple[str, dict[str, str], bytes]:
+    """The path, headers and body that ask for an operation: in lines, where it is asked so."""
     raw = raw_of(name)
-    return None if raw is None else lines_of(raw, arguments)
+    lines = None if raw is None else lines_of(raw, arguments)
+    if lines is not None:
+        return OPERATIONS[name].raw_path, _headers(LINES_TYPE), lines
+    # In the order of canonical JSON, for which the strict reader has a short way.
+    content = orjson.dumps(arguments, option=orjson.OPT_SORT_KEYS)
+    return f"/v1/{name}", _headers(MEDIA_TYPE), content
+
+
+def _headers(media_type: str) -> dict[str, str]:
+    return {"accept": _ACCEPT, "content-type": media_type}

@@ -11,7 +11,7 @@ import pytest
 
 from farthing.server import acceptor
 from farthing.server.acceptor import Acceptor, Share, Shares
-from tests.patience import patiently
+from tests.patience import patiently, until
 
 pytestmark = pytest.mark.asyncio
 
@@ -21,9 +21,12 @@ class FrontEnd:
     """What a front end is to its acceptor: some connections, at first of others' making."""
 
     had: int = 0
+    held_max: int = 1000
     taken: list[asyncio.BaseTransport] = field(default_factory=list)
+    asked: int = 0
 
     def held(self) -> int:
+        self.asked += 1
         return self.had + len(self.taken)
 
     def serve(self) -> asyncio.BaseProtocol:
@@ -57,11 +60,21 @@ def listener() -> Iterator[socket.socket]:
         yield listening
 
 
+def accept(listener: socket.socket, front_end: FrontEnd, share: Share) -> Acceptor:
+    return Acceptor(
+        listener,
+        front_end.serve,
+        share=share,
+        held=front_end.held,
+        held_max=front_end.held_max,
+    )
+
+
 @contextmanager
 def accepting(listener: socket.socket, front_end: FrontEnd, share: Share) -> Iterator[Acceptor]:
     """An acceptor at its own descriptor of a socket, as each process has one."""
     with listener.dup() as own:
-        taking = Acceptor(own, front_end.serve, share=share, held=front_end.held)
+        taking = accept(own, front_end, share)
         try:
             yield taking
         finally:
@@ -138,6 +151,40 @@ async def test_connections_that_ended_count_no_more(listener: socket.socket) -> 
     assert (len(first.taken), len(second.taken)) == (1, 0)
 
 
+async def test_a_front_end_with_all_it_may_have_leaves_callers_to_another(
+    listener: socket.socket,
+) -> None:
+    shares = Shares(2)
+    full, other = FrontEnd(had=1, held_max=2), FrontEnd(had=50)
+    with (
+        accepting(listener, full, shares.of(1)),
+        accepting(listener, other, shares.of(2)),
+        ExitStack() as callers,
+    ):
+        async with patiently():
+            for _ in range(4):
+                await connect(listener, callers)
+
+    assert (len(full.taken), len(other.taken)) == (1, 3)
+
+
+async def test_callers_wait_where_all_are_full_and_are_taken_once_there_is_room(
+    listener: socket.socket,
+) -> None:
+    front_end = FrontEnd(had=1, held_max=1)
+    with accepting(listener, front_end, Shares(1).of(1)), ExitStack() as callers:
+        async with patiently():
+            waiting = asyncio.create_task(connect(listener, callers))
+            asked = front_end.asked
+            await until(lambda: front_end.asked > asked + 20)
+            assert not front_end.taken
+
+            front_end.had = 0
+            await waiting
+
+    assert len(front_end.taken) == 1
+
+
 async def test_nothing_is_taken_once_it_is_closed(listener: socket.socket) -> None:
     front_end = FrontEnd()
     with accepting(listener, front_end, Shares(1).of(1)) as taking:
@@ -159,7 +206,7 @@ async def test_a_system_without_descriptors_is_asked_again(
         listener.faults = [fault, fault]
         listener.bind(("127.0.0.1", 0))
         listener.listen()
-        taking = Acceptor(listener, front_end.serve, share=Shares(1).of(1), held=front_end.held)
+        taking = accept(listener, front_end, Shares(1).of(1))
         async with patiently():
             await connect(listener, callers)
         taking.close()
@@ -178,7 +225,7 @@ async def test_a_connection_that_another_took_or_that_ended_is_no_fault(
         listener.faults = [fault]
         listener.bind(("127.0.0.1", 0))
         listener.listen()
-        taking = Acceptor(listener, front_end.serve, share=Shares(1).of(1), held=front_end.held)
+        taking = accept(listener, front_end, Shares(1).of(1))
         async with patiently():
             await connect(listener, callers)
         taking.close()

@@ -323,12 +323,22 @@ def receive_from(chunks: AsyncIterator[bytes]) -> Receive:
     return receive
 
 
+async def whole() -> Message:
+    return {"type": "http.request", "body": b"{}", "more_body": False}
+
+
+async def gone() -> Message:
+    return {"type": "http.disconnect"}
+
+
 async def nobody(thumbprint: str) -> Found | None:
     del thumbprint
     return None
 
 
-def door(app: Any, *, body_s_max: float = 5, per_minute: int = 1000) -> Admission:
+def door(
+    app: Any, *, body_s_max: float = 5, per_minute: int = 1000, calls_max: int = 10
+) -> Admission:
     return Admission(
         app,
         authenticator=lambda: Authenticator(
@@ -340,6 +350,7 @@ def door(app: Any, *, body_s_max: float = 5, per_minute: int = 1000) -> Admissio
         anonymous_per_minute=per_minute,
         velocity=Velocity(),
         body_s_max=body_s_max,
+        calls_max=calls_max,
     )
 
 
@@ -372,9 +383,6 @@ async def test_a_body_that_does_not_arrive_is_not_waited_for() -> None:
 
 
 async def test_nobody_is_answered_who_has_gone() -> None:
-    async def gone() -> Message:
-        return {"type": "http.disconnect"}
-
     assert await passed(door(unreachable), gone) == []
 
 
@@ -382,9 +390,6 @@ async def test_what_fails_behind_the_door_leaves_as_the_error_shape_and_nothing_
     async def failing(scope: Scope, receive: Receive, send: Send) -> None:
         del scope, receive, send
         raise RuntimeError("the inside of the server")
-
-    async def whole() -> Message:
-        return {"type": "http.request", "body": b"{}", "more_body": False}
 
     sent = await passed(door(failing), whole)
 
@@ -401,9 +406,6 @@ async def test_whom_a_stop_cuts_off_is_told_that_it_may_have_been_done() -> None
         begun.set()
         await asyncio.Event().wait()
 
-    async def whole() -> Message:
-        return {"type": "http.request", "body": b"{}", "more_body": False}
-
     async def send(message: Message) -> None:
         sent.append(message)
 
@@ -418,6 +420,48 @@ async def test_whom_a_stop_cuts_off_is_told_that_it_may_have_been_done() -> None
     told = orjson.loads(sent[1]["body"])
     assert (told["code"], told["retryable"]) == (Code.UNAVAILABLE, True)
     assert "not known" in told["message"]
+
+
+async def test_beyond_the_calls_that_run_at_once_a_call_is_told_when_to_come_again() -> None:
+    begun, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slow(scope: Scope, receive: Receive, send: Send) -> None:
+        begun.set()
+        if scope["path"] != "/healthz":
+            await go_on.wait()
+        await taken(scope, receive, send)
+
+    async def unread() -> Message:
+        raise AssertionError("nothing is read of it")
+
+    admission = door(slow, calls_max=1)
+    async with patiently():
+        running = asyncio.create_task(passed(admission, whole))
+        await begun.wait()
+        refused = await passed(admission, unread)
+        health = await passed(admission, unread, {**post(path="/healthz"), "method": "GET"})
+        go_on.set()
+        ended = await running
+        after = await passed(admission, whole)
+
+    told, headers = orjson.loads(refused[1]["body"]), dict(refused[0]["headers"])
+    assert refused[0]["status"] == 503
+    assert (told["code"], told["retryable"], told["retry_after"]) == (Code.OVERLOADED, True, 1)
+    assert (headers[b"retry-after"], headers[b"cache-control"]) == (b"1", b"no-store")
+    assert told["request_id"] == headers[b"request-id"].decode()
+    assert [each[0]["status"] for each in (health, ended, after)] == [200, 200, 200]
+
+
+async def test_a_call_that_fails_or_whose_caller_left_makes_room_for_the_next() -> None:
+    async def failing(scope: Scope, receive: Receive, send: Send) -> None:
+        del scope, receive, send
+        raise RuntimeError
+
+    admission = door(failing, calls_max=1)
+    await passed(admission, gone)
+    codes = [orjson.loads((await passed(admission, whole))[1]["body"])["code"] for _ in range(2)]
+
+    assert codes == [Code.INTERNAL_ERROR, Code.INTERNAL_ERROR]
 
 
 async def test_the_body_is_handed_on_to_the_byte() -> None:
@@ -439,9 +483,6 @@ async def test_the_body_is_handed_on_to_the_byte() -> None:
 
 
 async def test_addresses_are_forgotten_before_they_fill_the_memory() -> None:
-    async def whole() -> Message:
-        return {"type": "http.request", "body": b"{}", "more_body": False}
-
     async def answering(scope: Scope, receive: Receive, send: Send) -> None:
         del scope, receive
         await send({"type": "http.response.start", "status": 200, "headers": []})

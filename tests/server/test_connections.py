@@ -5,9 +5,11 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import orjson
 import pytest
 import pytest_asyncio
 
+from farthing.protocol.errors import Code
 from farthing.server import connections
 from tests.patience import patiently
 from tests.server.listening import held, listening
@@ -75,6 +77,83 @@ async def test_what_is_no_body_is_not_taken_without_end(
         streams[1].write(begun)
 
         assert await sent_before_the_end(streams, endless) < 16 * MIB
+
+
+NO_REQUESTS = [
+    pytest.param(b"\x16\x03\x01 secret\r\n\r\n", id="TLS"),
+    pytest.param(b"GET /\xff HTTP/1.1\r\nhost: secret\r\n\r\n", id="a URL that is none"),
+    pytest.param(HEALTH[:-2] + b"secret\r\n\r\n", id="a header that is none"),
+    pytest.param(POST % b"localhost" + b"content-length: 6\r\n\r\nsecret", id="two lengths"),
+    pytest.param(POST % b"localhost" + b"\r\nsecret\r\n", id="a chunk that is none"),
+    pytest.param(b"GET /secret".ljust(connections.HEAD_BYTES_MAX + 1, b"t"), id="a large URL"),
+    pytest.param(
+        (HEALTH[:-2] + b"x: secret").ljust(connections.HEAD_BYTES_MAX + 1, b"t"),
+        id="a large head",
+    ),
+]
+
+
+@pytest.mark.parametrize("sent", NO_REQUESTS)
+async def test_what_is_no_request_is_refused_in_the_error_shape_and_not_repeated(
+    server: Serving, sent: bytes
+) -> None:
+    async with connected(server) as (reader, writer):
+        writer.write(sent)
+        head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+
+    status, *lines = head.decode().split("\r\n")
+    headers = dict(line.split(": ", 1) for line in lines)
+    shape = orjson.loads(body)
+    assert status == "HTTP/1.1 400 Bad Request"
+    assert headers["content-type"] == "application/problem+json"
+    assert (headers["cache-control"], headers["connection"]) == ("no-store", "close")
+    assert int(headers["content-length"]) == len(body)
+    assert (shape["code"], shape["status"]) == (Code.MALFORMED, 400)
+    assert shape["request_id"] == headers["request-id"]
+    assert b"secret" not in body
+
+
+async def test_a_refusal_of_a_head_that_asked_for_no_body_has_none(server: Serving) -> None:
+    async with connected(server) as (reader, writer):
+        writer.write(b"HEAD /healthz HTTP/1.1\r\nno header\r\n\r\n")
+        head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+
+    assert head.startswith(b"HTTP/1.1 400")
+    assert body == b""
+
+
+@pytest.mark.parametrize("calls", [1, 2])
+async def test_a_call_that_came_whole_has_its_own_answer_whatever_comes_behind_it(
+    server: Serving, calls: int
+) -> None:
+    port = server.service.issuer.rpartition(":")[2].encode()
+    call = b"POST /v1/search_catalog HTTP/1.1\r\nhost: localhost:%b\r\n" % port
+    call += b"content-type: application/json\r\ncontent-length: 2\r\n\r\n{}"
+    async with connected(server) as (reader, writer):
+        writer.write(call * calls + b"more than was stated\r\n\r\n")
+        answers = (await reader.read()).split(b"HTTP/1.1 ")[1:]
+
+    assert [answer[:3] for answer in answers] == [b"200"] * calls
+
+
+async def test_what_comes_before_it_is_its_turn_is_bounded(server: Serving) -> None:
+    async with connected(server) as (reader, writer):
+        writer.write(HEALTH * (connections.PIPELINED_MAX + 9))
+        answers = await reader.read()
+
+    assert answers.count(b"HTTP/1.1 200") == connections.PIPELINED_MAX + 1
+
+
+async def test_a_connection_ends_with_its_answer_where_others_wait_for_one(
+    server: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "CONNECTIONS_MAX", 1)
+    async with connected(server) as (reader, writer):
+        writer.write(HEALTH)
+        answer = await reader.read()
+
+    assert answer.startswith(b"HTTP/1.1 200")
+    assert b"\r\nconnection: close\r\n" in answer
 
 
 async def test_a_head_up_to_the_bound_is_taken_however_it_is_cut(server: Serving) -> None:

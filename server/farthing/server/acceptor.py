@@ -61,13 +61,15 @@ class Share:
 class Acceptor:
     """Takes connections one at a time, and leaves each for a moment to a front end with fewer.
 
-    It is taken all the same where that one does not: it may be busy, or gone.
+    It is taken all the same where that one does not: it may be busy, or gone. Where this one has as
+    many as it may, they wait for another, or for room: a refusal would itself take a connection.
 
     Args:
         listener: the socket that the front ends share; it is not closed here.
         protocol: makes what serves a connection.
         share: which of the front ends this is, beside the others.
         held: how many connections it has.
+        held_max: how many it may have.
     """
 
     def __init__(
@@ -77,11 +79,13 @@ class Acceptor:
         *,
         share: Share,
         held: Callable[[], int],
+        held_max: int,
     ) -> None:
         self._listener = listener
         self._protocol = protocol
         self._share = share
         self._held = held
+        self._held_max = held_max
         self._loop = asyncio.get_running_loop()
         self._beginning: set[Task[None]] = set()
         self._later: TimerHandle | None = None
@@ -92,7 +96,7 @@ class Acceptor:
 
     def tell(self) -> None:
         """Tell the others how many connections are here now."""
-        self._share.tell(self._held() + len(self._beginning))
+        self._share.tell(self._count())
 
     def close(self) -> None:
         """Take no more."""
@@ -103,6 +107,12 @@ class Acceptor:
     async def wait_closed(self) -> None:
         """Wait for nothing: connections that were taken are their protocols'."""
 
+    def _count(self) -> int:
+        return self._held() + len(self._beginning)
+
+    def _is_full(self) -> bool:
+        return self._count() >= self._held_max
+
     def _listen(self) -> None:
         self._loop.add_reader(self._listener, self._coming)
 
@@ -111,7 +121,7 @@ class Acceptor:
 
     def _coming(self) -> None:
         self.tell()
-        if self._share.is_greater():
+        if self._share.is_greater() or self._is_full():
             self._leave()
             self._later = self._loop.call_later(_LEAVE_S, self._left)
         else:
@@ -119,7 +129,8 @@ class Acceptor:
 
     def _left(self) -> None:
         self._listen()
-        self._take()
+        if not self._is_full():
+            self._take()
 
     def _take(self) -> None:
         try:

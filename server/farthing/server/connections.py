@@ -2,28 +2,43 @@
 
 Boundary: bytes and time before a body, and of an answer that nobody reads; what a body may be,
 admission says. uvicorn's fast protocol keeps whatever comes as a head, and waits for ever: for the
-end of one, and for an answer to be taken.
+end of one, and for an answer to be taken. What is no request leaves in the one error shape too.
 Source: spec/transport-mcp.md#admission.
 """
 
+import os
 import socket
 from asyncio import AbstractEventLoop, TimerHandle, Transport
 from typing import Final, cast
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+import structlog
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from farthing.protocol.errors import Code, refuse
+from farthing.protocol.ids import typeid, uuid7_bytes
+from farthing.server.doors.render import problem
+from farthing.server.engine import now_us
 
 __all__ = [
+    "CONNECTIONS_MAX",
     "HEAD_BYTES_MAX",
     "HEAD_S_MAX",
     "HELD_BYTES_MAX",
+    "PIPELINED_MAX",
     "UNREAD_S_MAX",
     "BoundedConnection",
     "OneWrite",
     "end_unread",
 ]
 
+log = structlog.get_logger(__name__)
+
+# More than admission lets calls run at once: health and refusals always have some to themselves.
+CONNECTIONS_MAX: Final = 4096 + 256
 HEAD_BYTES_MAX: Final = 64 * 1024
 HEAD_S_MAX: Final = 20
+# Requests that came before the answer to another; one piece of what is read holds thousands.
+PIPELINED_MAX: Final = 16
 UNREAD_S_MAX: Final = 60
 HELD_BYTES_MAX: Final = 64 * 1024
 
@@ -102,10 +117,31 @@ class BoundedConnection(HttpToolsProtocol):
         super().data_received(data)
         if self._head_bytes <= HEAD_BYTES_MAX or self.transport.is_closing():
             return
-        if self._is_answering():
+        self.send_400_response(f"A head has at most {HEAD_BYTES_MAX} bytes.")
+        if not self.transport.is_closing():
             self.transport.abort()
-        else:
-            self.send_400_response(f"A head has at most {HEAD_BYTES_MAX} bytes.")
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what is no request, or no body; what came before it whole has its own answer."""
+        cycle = self.cycle
+        is_whole = self._is_answering() and (cycle.response_started or not cycle.more_body)
+        if is_whole or self.pipeline:
+            # A refusal here would be taken for the answer to a call that was made.
+            cycle.keep_alive = False
+            return
+        request_id = typeid("req", uuid7_bytes(now_us() // 1000, os.urandom(10)))
+        log.info("no_request", request_id=request_id, reason=msg)
+        refused = problem(refuse(Code.MALFORMED, message=msg), request_id)
+        headers = [
+            *self.server_state.default_headers,
+            *refused.raw_headers,
+            (b"request-id", request_id.encode()),
+            (b"connection", b"close"),
+        ]
+        head = b"".join(b"%b: %b\r\n" % header for header in headers)
+        body = b"" if self.parser.get_method() == b"HEAD" else bytes(refused.body)
+        self.transport.write(STATUS_LINE[400] + head + b"\r\n" + body)
+        self.transport.close()
 
     def on_message_begin(self) -> None:
         """A head begins."""
@@ -116,7 +152,12 @@ class BoundedConnection(HttpToolsProtocol):
         """A head is whole."""
         self._head_bytes = 0
         self._stop_waiting()
+        if len(self.pipeline) >= PIPELINED_MAX:
+            raise ValueError("too many requests wait for their turn")
         super().on_headers_complete()
+        if len(self.connections) >= CONNECTIONS_MAX:
+            # Others wait to be taken: with one answer a connection, each of them has its turn.
+            self.cycle.keep_alive = False
 
     def on_body(self, body: bytes) -> None:
         """Some of a body: it is admission's to bound."""

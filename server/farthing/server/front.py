@@ -17,15 +17,13 @@ import uvicorn
 
 from farthing.server.acceptor import Acceptor, Share
 from farthing.server.app import Service, build
-from farthing.server.connections import BoundedConnection, end_unread
+from farthing.server.connections import CONNECTIONS_MAX, BoundedConnection, end_unread
 from farthing.server.settings import Settings
 from farthing.server.siblings import Siblings
 from farthing.settlement.journal.remote import RemoteEngine
 
 __all__ = ["GRACE_S", "run_front"]
 
-# Connections and calls at once; whoever comes above is answered 503 by the HTTP server itself.
-_CONCURRENCY_MAX: Final = 4096
 # How long calls in flight may take to end once the server was told to stop.
 GRACE_S: Final = 10
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
@@ -66,7 +64,6 @@ def run_front(
         log_config=None,
         access_log=False,
         server_header=False,
-        limit_concurrency=_CONCURRENCY_MAX,
         timeout_graceful_shutdown=GRACE_S,
     )
     server = _Server(config, service, partial(Acceptor, listener, share=share), ready)
@@ -97,6 +94,7 @@ class _Server(uvicorn.Server):
         self._acceptor = self._accepting(
             partial(BoundedConnection, self.config, self.server_state, self.lifespan.state),
             held=lambda: len(self.server_state.connections),
+            held_max=CONNECTIONS_MAX,
         )
         self.servers.append(cast("asyncio.Server", self._acceptor))
         if not self.should_exit:

@@ -29,6 +29,7 @@ from farthing.server.velocity import Headers, Quota, Velocity, told
 
 __all__ = [
     "BODY_BYTES_MAX",
+    "CALLS_MAX",
     "HEALTH",
     "METADATA",
     "READY",
@@ -43,6 +44,7 @@ log = structlog.get_logger(__name__)
 
 BODY_BYTES_MAX: Final = 1024 * 1024
 BODY_S_MAX: Final = 30
+CALLS_MAX: Final = 4096
 HEALTH: Final = "/healthz"
 READY: Final = "/readyz"
 # Behind it stand those who sign with a secret of their own; their bytes are theirs to judge.
@@ -64,6 +66,11 @@ _ONCE: Final = (b"content-length", b"content-type", b"host", b"idempotency-key",
 _CUT_OFF: Final = refuse(
     Code.UNAVAILABLE,
     message="The server stops; whether the request was done is not known. Ask again.",
+    retry_after_s=1,
+)
+_FULL: Final = refuse(
+    Code.OVERLOADED,
+    message="The server answers as many calls as it can at once; nothing was read of this one.",
     retry_after_s=1,
 )
 _NEWCOMERS: Final = frozenset(
@@ -116,6 +123,7 @@ class Admission:
         anonymous_per_minute: how often a minute one address may act unproven.
         velocity: how often the proven may call.
         body_s_max: how long a body may take to arrive.
+        calls_max: how many calls may be answered at once; health is told beyond them.
     """
 
     def __init__(
@@ -129,6 +137,7 @@ class Admission:
         anonymous_per_minute: int,
         velocity: Velocity,
         body_s_max: float = BODY_S_MAX,
+        calls_max: int = CALLS_MAX,
     ) -> None:
         self._app = app
         self._authenticator = authenticator
@@ -138,6 +147,8 @@ class Admission:
         self._unproven = Quota(b"anonymous", anonymous_per_minute, _MINUTE_S)
         self._velocity = velocity
         self._body_s_max = body_s_max
+        self._calls_max = calls_max
+        self._calls = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Admit or refuse one request, and say in the log what became of it."""
@@ -189,7 +200,16 @@ class Admission:
     async def _admit(self, scope: Scope, receive: Receive, answer: Send) -> None:
         if scope["path"] in {HEALTH, READY}:
             await self._app(scope, receive, answer)
-            return
+        elif self._calls >= self._calls_max:
+            await problem(_FULL, request_id_of(scope))(scope, receive, answer)
+        else:
+            self._calls += 1
+            try:
+                await self._judge(scope, receive, answer)
+            finally:
+                self._calls -= 1
+
+    async def _judge(self, scope: Scope, receive: Receive, answer: Send) -> None:
         headers: Headers = scope["headers"]
         refused = _ambiguous(scope, headers) or self._misdirected(scope, headers)
         body = b""

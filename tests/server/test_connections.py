@@ -1,6 +1,7 @@
 """Connections over a real socket: what is not yet a request is bounded, in bytes and in time."""
 
 import asyncio
+import resource
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -196,6 +197,20 @@ async def test_an_answer_that_nobody_reads_does_not_wait_for_ever() -> None:
         async with await asyncio.start_server(answer, sock=listener), patiently():
             with socket.create_connection(listener.getsockname()):
                 await closed
+
+
+async def test_a_front_end_may_have_a_descriptor_for_every_connection() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = connections.CONNECTIONS_MAX
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+    try:
+        connections.may_open_all()
+        allowed = resource.getrlimit(resource.RLIMIT_NOFILE)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+    assert allowed[0] >= (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard))
+    assert allowed[1] == hard
 
 
 async def test_a_second_head_has_its_own_time(

@@ -6,7 +6,9 @@ end of one, and for an answer to be taken. What is no request leaves in the one 
 Source: spec/transport-mcp.md#admission.
 """
 
+import contextlib
 import os
+import resource
 import socket
 from asyncio import AbstractEventLoop, TimerHandle, Transport
 from typing import Final, cast
@@ -29,12 +31,15 @@ __all__ = [
     "BoundedConnection",
     "OneWrite",
     "end_unread",
+    "may_open_all",
 ]
 
 log = structlog.get_logger(__name__)
 
 # More than admission lets calls run at once: health and refusals always have some to themselves.
 CONNECTIONS_MAX: Final = 4096 + 256
+# What a front end opens beside them: files, and connections to vendors.
+_OTHERS_MAX: Final = 1024
 HEAD_BYTES_MAX: Final = 64 * 1024
 HEAD_S_MAX: Final = 20
 # Requests that came before the answer to another; one piece of what is read holds thousands.
@@ -53,6 +58,21 @@ def end_unread(listener: socket.socket, *, unread_s_max: float = UNREAD_S_MAX) -
     option = getattr(socket, "TCP_USER_TIMEOUT", None)
     if option is not None:
         listener.setsockopt(socket.IPPROTO_TCP, option, int(unread_s_max * 1000))
+
+
+def may_open_all() -> None:
+    """Let this process have a descriptor for each connection, as far as the system's limit goes.
+
+    Many systems give 1024 unasked, of which streams alone may hold a thousand.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = CONNECTIONS_MAX + _OTHERS_MAX
+    if hard != resource.RLIM_INFINITY:
+        wanted = min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        # Some systems have a limit below the one that they tell.
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 class OneWrite:

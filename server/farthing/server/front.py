@@ -17,7 +17,12 @@ import uvicorn
 
 from farthing.server.acceptor import Acceptor, Share
 from farthing.server.app import Service, build
-from farthing.server.connections import CONNECTIONS_MAX, BoundedConnection, end_unread
+from farthing.server.connections import (
+    CONNECTIONS_MAX,
+    BoundedConnection,
+    end_unread,
+    may_open_all,
+)
 from farthing.server.settings import Settings
 from farthing.server.siblings import Siblings
 from farthing.settlement.journal.remote import RemoteEngine
@@ -53,6 +58,7 @@ def run_front(
     """
     engine = RemoteEngine(address, in_flight_max=settings.queue_max)
     end_unread(listener)
+    may_open_all()
     port = listener.getsockname()[1]
     siblings = Siblings(number=number, count=settings.workers, address=address)
     service = build(settings, port=port, remote=engine, siblings=siblings)

@@ -33,7 +33,7 @@ def open_road(
 
 
 async def turn() -> None:
-    for _ in range(5):
+    for _ in range(20):
         await asyncio.sleep(0)
 
 
@@ -121,6 +121,28 @@ async def test_who_goes_away_is_sent_for_no_more_and_keeps_no_answer_from_others
         assert await second[0] == "B"
         assert await waiting[1] == "D"
     assert road.sent == [[b"a"], [b"b"], [b"d"]]
+
+
+async def test_who_asks_again_as_soon_as_it_is_answered_is_sent_for() -> None:
+    road = Road()
+    way = open_road(road.send)
+
+    async def twice(said: bytes) -> list[str]:
+        return [await way.call(said), await way.call(said)]
+
+    again = asyncio.create_task(twice(b"a"))
+    await turn()
+    other = asked(way, b"b")[0]
+    await turn()
+    for gate in list(road.gates):
+        gate.set_result(None)
+    await turn()
+    assert road.sent == [[b"a"], [b"b"], [b"a"]]
+    road.gates[2].set_result(None)
+
+    async with patiently():
+        assert await again == ["A", "A"]
+        assert await other == "B"
 
 
 async def test_what_keeps_a_request_from_being_answered_everybody_in_it_is_told() -> None:

@@ -52,7 +52,8 @@ class Together(Generic[T]):
         """Send this with what others send at the moment; raises what `send` raises."""
         answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self._waiting.append(_Waiting(lines, answer))
-        if len(self._out) < _OUT_MAX:
+        # One that has ended stays in the set for a moment, and sends no more.
+        if sum(not each.done() for each in self._out) < _OUT_MAX:
             task = asyncio.create_task(self._go())
             self._out.add(task)
             task.add_done_callback(self._out.discard)
@@ -61,19 +62,19 @@ class Together(Generic[T]):
     async def _go(self) -> None:
         while some := self._next():
             try:
-                answers = await self._send([each.lines for each in some])
+                sent = self._send([each.lines for each in some])
+                (answers,) = await asyncio.gather(sent, return_exceptions=True)
             except asyncio.CancelledError:
                 for each in some:
                     each.answer.cancel()
                 raise
-            except Exception as error:  # noqa: BLE001 - whoever waits is told
-                for each in some:
-                    if not each.answer.done():
-                        each.answer.set_exception(error)
-            else:
-                for each, answer in zip(some, answers, strict=True):
-                    if not each.answer.done():
-                        each.answer.set_result(answer)
+            for place, each in enumerate(some):
+                if each.answer.done():
+                    continue  # who asked has gone
+                if isinstance(answers, BaseException):
+                    each.answer.set_exception(answers)
+                else:
+                    each.answer.set_result(answers[place])
 
     def _next(self) -> list[_Waiting[T]]:
         """Those that go next; who went away meanwhile is sent for no more."""

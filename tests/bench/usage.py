@@ -37,7 +37,7 @@ __all__ = ["reported"]
 
 FRONT_ENDS: Final = 2
 SESSIONS: Final = 64
-EVENTS: Final = 128_000
+EVENTS: Final = 256_000
 # How many batches of a size are a request, each of another session: below a mebibyte.
 TOGETHER: Final = {100: 8, 500: 4}
 CAP_UNITS: Final = 10**12

@@ -320,10 +320,9 @@ def _ambiguous(scope: Scope, headers: Headers) -> Response | None:
 
 
 async def _whole(headers: Headers, receive: Receive, bytes_max: int) -> bytes:
-    too_large = Refused(refuse(Code.PAYLOAD_TOO_LARGE, required=str(bytes_max)))
     stated = _value(headers, b"content-length") or "0"
     if not stated.isdigit() or len(stated) > _SIZE_DIGITS_MAX or int(stated) > bytes_max:
-        raise too_large
+        raise _too_large(bytes_max)
     parts: list[bytes] = []
     size = 0
     more = True
@@ -334,9 +333,13 @@ async def _whole(headers: Headers, receive: Receive, bytes_max: int) -> bytes:
         parts.append(message.get("body", b""))
         size += len(parts[-1])
         if size > bytes_max:
-            raise too_large
+            raise _too_large(bytes_max)
         more = message.get("more_body", False)
     return b"".join(parts)
+
+
+def _too_large(bytes_max: int) -> Refused:
+    return Refused(refuse(Code.PAYLOAD_TOO_LARGE, required=str(bytes_max)))
 
 
 def _target(scope: Scope) -> str:

@@ -151,7 +151,7 @@ class Followed:
 
     def _put(self, connection: Connection, rows: Iterable[Row]) -> None:
         for sql, some in self._upserts.statements(rows):
-            connection.exec_driver_sql(sql, [dict(row) for row in some])
+            connection.exec_driver_sql(sql, some)
 
     @contextmanager
     def _writing(self) -> Iterator[Connection]:

@@ -36,7 +36,7 @@ from tests.remote import Market, opened
 __all__ = ["reported"]
 
 FRONT_ENDS: Final = 2
-SESSIONS: Final = 64
+SESSIONS: Final = 128
 EVENTS: Final = 256_000
 # How many batches of a size are a request, each of another session: below a mebibyte.
 TOGETHER: Final = {100: 8, 500: 4}

@@ -161,6 +161,6 @@ async def _reported(port: int, lanes: list[list[_Batches]], size: int) -> list[R
     name = f"usage events over HTTP, batches of {size}"
     return [
         Row(name=name, unit="1/s", value=rate, target=100_000),
-        Row(name=f"{name}, p50 of a batch", unit="ms", value=percentile(times, 0.5)),
-        Row(name=f"{name}, p99 of a batch", unit="ms", value=percentile(times, 0.99)),
+        Row(name=f"{name}, p50 of a request", unit="ms", value=percentile(times, 0.5)),
+        Row(name=f"{name}, p99 of a request", unit="ms", value=percentile(times, 0.99)),
     ]

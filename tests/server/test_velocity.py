@@ -61,6 +61,15 @@ def test_what_is_left_is_told_with_the_time_in_which_it_refills() -> None:
     assert quota.left(10) == b'"key";r=10;t=0'
 
 
+def test_a_whole_quota_is_enough_for_several_calls_of_which_one_was_counted_before() -> None:
+    velocity = Velocity(calls_per_second=2)
+    one, _ = velocity.take(OPERATOR, NOW_US)
+    others, _ = velocity.take(OPERATOR, NOW_US, 15)
+    again, _ = velocity.take(OPERATOR, NOW_US)
+
+    assert (one, others, again) == (True, True, False)
+
+
 def test_a_clock_that_is_set_back_makes_nobody_wait_for_more_than_a_whole_quota() -> None:
     quota = Quota(b"key", 10, 2)
     quota.take("one", NOW_US)

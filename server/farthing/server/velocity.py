@@ -47,7 +47,7 @@ class Quota:
     def take(self, name: str, now_us: int, count: int = 1) -> tuple[bool, int]:
         """Take so many if they are there, and say how many are left.
 
-        A whole quota is enough for anything.
+        A whole quota is enough for anything, also where one was taken of it before.
         """
         used_us = self._used_us(name, now_us)
         # A clock that is set back makes nobody wait for more than a whole quota.
@@ -90,7 +90,7 @@ class Quota:
         return max(used_us, 0)
 
     def _cost_us(self, count: int) -> int:
-        return min(count, self._most) * self._step_us
+        return min(count, max(self._most - 1, 1)) * self._step_us
 
     def _forget(self) -> None:
         self._before, self._until_us = self._until_us, {}

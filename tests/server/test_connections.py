@@ -11,6 +11,7 @@ import pytest
 import pytest_asyncio
 
 from farthing.protocol.errors import Code
+from farthing.protocol.wire import Role
 from farthing.server import connections
 from tests.patience import patiently
 from tests.server.listening import held, listening
@@ -135,6 +136,27 @@ async def test_a_call_that_came_whole_has_its_own_answer_whatever_comes_behind_i
         answers = (await reader.read()).split(b"HTTP/1.1 ")[1:]
 
     assert [answer[:3] for answer in answers] == [b"200"] * calls
+
+
+async def test_what_comes_behind_what_is_no_request_is_not_judged_again(
+    server: Serving, caplog: pytest.LogCaptureFixture
+) -> None:
+    admin = server.staff(Role.ADMIN)
+    assert admin.auth is not None
+    asked = server.http.build_request("GET", f"{server.service.issuer}/v1/events")
+    proof = next(admin.auth.auth_flow(asked)).headers["authorization"]
+    port = server.service.issuer.rpartition(":")[2]
+    head = f"GET /v1/events HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\nauthorization: {proof}\r\n\r\n"
+    async with connected(server) as (reader, writer):
+        writer.write(head.encode())
+        status = await reader.readline()
+        for _ in range(9):
+            writer.write(b"\x16")
+            for _ in range(9):
+                await asyncio.sleep(0)
+
+    assert status == b"HTTP/1.1 200 OK\r\n"
+    assert len([each for each in caplog.records if each.name == "uvicorn.error"]) == 1
 
 
 async def test_what_comes_before_it_is_its_turn_is_bounded(server: Serving) -> None:

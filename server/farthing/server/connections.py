@@ -119,6 +119,8 @@ class BoundedConnection(HttpToolsProtocol):
     """Ends where a head, or trailers, are too large, or a head does not come in time."""
 
     _head_bytes = 0
+    # Behind what is no request comes none.
+    _is_over = False
     _late: TimerHandle | None = None
 
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
@@ -134,7 +136,8 @@ class BoundedConnection(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Take what came; what of it is neither a whole head nor of a body is counted."""
         self._head_bytes += len(data)
-        super().data_received(data)
+        if not self._is_over:
+            super().data_received(data)
         if self._head_bytes <= HEAD_BYTES_MAX or self.transport.is_closing():
             return
         self.send_400_response(f"A head has at most {HEAD_BYTES_MAX} bytes.")
@@ -148,6 +151,7 @@ class BoundedConnection(HttpToolsProtocol):
         if is_whole or self.pipeline:
             # A refusal here would be taken for the answer to a call that was made.
             cycle.keep_alive = False
+            self._is_over = True
             return
         request_id = typeid("req", uuid7_bytes(now_us() // 1000, os.urandom(10)))
         log.info("no_request", request_id=request_id, reason=msg)

@@ -192,3 +192,17 @@ async def test_each_of_several_counts_as_a_call(
     assert is_problem(response, 429, Code.RATE_LIMITED)
     assert counted == [1, 2]
     assert await place.records() == before
+
+
+async def test_what_is_left_of_a_quota_is_told_as_of_the_last_of_several(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(place.server.clock, "stopped_us", place.server.clock())
+    left = []
+    for count in (1, 3):
+        reports = [report(idempotency_key=f"left-{count}{number:016}") for number in range(count)]
+        response = await send(place, lines(*reports))
+        assert len(told(response)) == count
+        left.append(int(response.headers["ratelimit"].partition("r=")[2].partition(";")[0]))
+
+    assert left[0] - left[1] == 3

@@ -7,10 +7,10 @@ failed behind it, leaves in the one error shape. Source: spec/transport-mcp.md.
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import dataclass
 from ipaddress import IPv6Address
-from typing import Final, cast
+from typing import Any, Final, cast
 
 import structlog
 from starlette.responses import Response
@@ -37,6 +37,7 @@ __all__ = [
     "Admission",
     "caller_of",
     "request_id_of",
+    "tell_left",
     "watched_in",
 ]
 
@@ -91,6 +92,11 @@ def watched_in(scope: Mapping[str, object]) -> str:
 def request_id_of(scope: Mapping[str, object]) -> str:
     """The request's id, to be named in every refusal and log line."""
     return cast("str", scope.get(_REQUEST_ID, ""))
+
+
+def tell_left(scope: MutableMapping[str, Any], left: Headers) -> None:
+    """Have the answer tell this of a quota, where more than the one call was counted."""
+    scope[_LEFT] = left
 
 
 class _Gone(Exception):

@@ -26,7 +26,7 @@ from farthing.protocol.messages.openapi import openapi
 from farthing.protocol.messages.operations import OPERATIONS, AnyOperation
 from farthing.protocol.wire import RawMember, document_of
 from farthing.server.dispatch import dispatch
-from farthing.server.doors.admission import METADATA, caller_of, request_id_of
+from farthing.server.doors.admission import METADATA, caller_of, request_id_of, tell_left
 from farthing.server.doors.render import problem, problem_document
 from farthing.server.market import Market
 from farthing.server.operations import Reply
@@ -103,8 +103,11 @@ def _lines_route(market: Market, operation: AnyOperation) -> Route:
             raise Refused(refuse(Code.INVALID_ARGUMENT, path="idempotency-key", message=text))
         asks, caller = _of_lines(raw, await request.body()), caller_of(request.scope)
         # Admission has counted one call.
-        if len(asks) > 1 and not market.velocity.take(caller, market.now_us(), len(asks) - 1)[0]:
-            raise Refused(refuse(Code.RATE_LIMITED, retry_after_s=1))
+        if len(asks) > 1:
+            allowed, left = market.velocity.take(caller, market.now_us(), len(asks) - 1)
+            tell_left(request.scope, left)
+            if not allowed:
+                raise Refused(refuse(Code.RATE_LIMITED, retry_after_s=1))
         request_id = request_id_of(request.scope)
         told = await asyncio.gather(
             *(

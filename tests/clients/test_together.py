@@ -145,6 +145,16 @@ async def test_who_asks_again_as_soon_as_it_is_answered_is_sent_for() -> None:
         assert await other == "B"
 
 
+async def test_who_is_given_no_answer_is_told_so() -> None:
+    async def send(some: Sequence[bytes]) -> list[str]:
+        return ["taken" for _ in some[1:]]
+
+    async with patiently():
+        told = await asyncio.gather(*asked(open_road(send), b"a", b"b"), return_exceptions=True)
+
+    assert [type(each) for each in told] == [AssertionError, AssertionError]
+
+
 async def test_what_keeps_a_request_from_being_answered_everybody_in_it_is_told() -> None:
     faults: list[Exception] = [OSError("gone")]
 

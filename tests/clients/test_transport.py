@@ -168,6 +168,25 @@ async def test_answers_that_are_not_those_of_the_reports_are_none(answer: dict[s
     assert len(platform.requests) == 2
 
 
+async def test_an_answer_of_another_form_is_its_own_callers_affair() -> None:
+    platform = Platform(
+        {"answers": [{"answer": {"session_id": "a"}}, {"answer": None}]},
+        {"answers": [{"answer": {"session_id": "b"}}]},
+    )
+
+    one, two = await asyncio.gather(
+        *(
+            platform.connection.send_raw("report_usage", report(each), repeatable=True)
+            for each in ("a", "b")
+        )
+    )
+
+    assert (one.structured, two.structured) == ({"session_id": "a"}, {"session_id": "b"})
+    again = platform.requests[1].content.partition(b"\n")[0]
+    assert orjson.loads(again)["session_id"] == "b"
+    assert len(platform.requests) == 2
+
+
 async def test_a_batch_that_has_a_line_feed_in_itself_is_sent_as_a_member() -> None:
     platform = Platform({"session_id": "a"})
     ask = {**report("a"), "batch": "[\n]"}

@@ -171,6 +171,16 @@ async def test_an_argument_that_is_missing_is_named(wire: Wire, name: str) -> No
     assert (given.code, given.path) == (Code.INVALID_ARGUMENT, name)
 
 
+async def test_of_many_members_that_no_ask_has_the_first_is_named_and_no_other_looked_at(
+    wire: Wire,
+) -> None:
+    bad = {**FUNDING, **amount("-1"), **dict.fromkeys(map("a{}".format, range(20)), 1)}
+
+    given = await refusal(wire, treasurer(wire), "fund_account", bad)
+
+    assert (given.code, given.path) == (Code.INVALID_ARGUMENT, "a0")
+
+
 async def test_what_is_no_operation_is_refused_before_anything_else(wire: Wire) -> None:
     for name in ("", "transfer", "__class__", "place_hold "):
         given = await refusal(wire, ANYONE, name, {"amount": "-1"})

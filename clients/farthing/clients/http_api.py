@@ -54,7 +54,7 @@ class HttpEndpoint(Poster):
         auth: httpx2.Auth | None = None,
     ) -> None:
         super().__init__(http, url, timeout_s=timeout_s, auth=auth)
-        self._together: dict[str, Together[ToolResult]] = {}
+        self._together: dict[str, Together[ToolResult | Unreachable]] = {}
 
     async def call_tool(self, name: str, arguments: Mapping[str, object]) -> ToolResult:
         """Carry out one operation; a refusal is a result with `is_error`.
@@ -64,7 +64,10 @@ class HttpEndpoint(Poster):
         """
         path, headers, content = _posted(name, arguments)
         if headers["content-type"] == LINES_TYPE:
-            return await self._sent_together(name).call(content)
+            told = await self._sent_together(name).call(content)
+            if isinstance(told, Unreachable):
+                raise told
+            return told
         return self._result(await self._post(content, headers, path))
 
     def request(self, name: str, arguments: Mapping[str, object]) -> Sendable:
@@ -76,7 +79,7 @@ class HttpEndpoint(Poster):
         shown = {key: value for key, value in made.headers.items() if key in _SHOWN}
         return Sendable(method=made.method, url=f"{self.url}{path}", headers=shown, body=content)
 
-    def _sent_together(self, name: str) -> Together[ToolResult]:
+    def _sent_together(self, name: str) -> Together[ToolResult | Unreachable]:
         """Who sends what is asked of an operation in lines."""
         raw = raw_of(name)
         assert raw is not None, "it is sent in lines"
@@ -88,7 +91,7 @@ class HttpEndpoint(Poster):
             )
         return self._together[name]
 
-    async def _send(self, path: str, some: Sequence[bytes]) -> list[ToolResult]:
+    async def _send(self, path: str, some: Sequence[bytes]) -> Sequence[ToolResult | Unreachable]:
         answered = await self._post(b"\n".join(some), _headers(LINES_TYPE), path)
         if answered.status != HTTPStatus.OK:
             return [self._result(answered)] * len(some)
@@ -98,8 +101,8 @@ class HttpEndpoint(Poster):
             raise self._of_another_form(answered)
         return [self._part(answered, each) for each in answers]
 
-    def _part(self, answered: Answered, each: LooseJson) -> ToolResult:
-        """One of several answers."""
+    def _part(self, answered: Answered, each: LooseJson) -> ToolResult | Unreachable:
+        """One of several answers; one of another form is nobody's affair but its caller's."""
         if isinstance(each, dict):
             if isinstance(shape := each.get("answer"), dict):
                 replayed = each.get("replayed") is True
@@ -110,7 +113,7 @@ class HttpEndpoint(Poster):
                 problem.get("code"), str
             ):
                 return ToolResult(structured=problem, text="", is_error=True, meta={})
-        raise self._of_another_form(answered)
+        return self._of_another_form(answered)
 
     def _result(self, answered: Answered) -> ToolResult:
         shape = json_object(answered.data)

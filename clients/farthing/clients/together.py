@@ -27,7 +27,7 @@ class _Waiting(Generic[T]):
 
 
 class Together(Generic[T]):
-    """One way out for many callers of one event loop.
+    """One way out for many callers of one event loop; nothing waits but what a caller waits for.
 
     Args:
         send: Sends what several callers have to say, and gives an answer to each.
@@ -62,8 +62,7 @@ class Together(Generic[T]):
     async def _go(self) -> None:
         while some := self._next():
             try:
-                sent = self._send([each.lines for each in some])
-                (answers,) = await asyncio.gather(sent, return_exceptions=True)
+                (answers,) = await asyncio.gather(self._sent(some), return_exceptions=True)
             except asyncio.CancelledError:
                 for each in some:
                     each.answer.cancel()
@@ -75,6 +74,11 @@ class Together(Generic[T]):
                     each.answer.set_exception(answers)
                 else:
                     each.answer.set_result(answers[place])
+
+    async def _sent(self, some: Sequence[_Waiting[T]]) -> Sequence[T]:
+        answers = await self._send([each.lines for each in some])
+        assert len(answers) == len(some), "each is answered"
+        return answers
 
     def _next(self) -> list[_Waiting[T]]:
         """Those that go next; who went away meanwhile is sent for no more."""

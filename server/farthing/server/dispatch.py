@@ -28,6 +28,8 @@ __all__ = ["adapter", "dispatch", "may_use"]
 log = structlog.get_logger(__name__)
 
 _DETAIL_MAX: Final = 200
+# Members that no ask has: of more than so many only the first is looked at.
+_UNKNOWN_MAX: Final = 16
 _ADAPTERS: Final[dict[type, TypeAdapter[Any]]] = {}
 
 
@@ -113,6 +115,11 @@ async def _check_key(market: Market, caller: Caller) -> None:
 
 
 def _ask(operation: AnyOperation, arguments: Mapping[str, object]) -> object:
+    members = fields(operation.ask)
+    if len(arguments) > len(members) + _UNKNOWN_MAX:
+        known = {member.name for member in members}
+        first = next(name for name in arguments if name not in known)
+        raise Refused(refuse(Code.INVALID_ARGUMENT, path=first))
     raw = _raw(operation, arguments)
     try:
         ask = adapter(operation.ask).validate_json(

@@ -119,7 +119,8 @@ def _ask(operation: AnyOperation, arguments: Mapping[str, object]) -> object:
     if len(arguments) > len(members) + _UNKNOWN_MAX:
         known = {member.name for member in members}
         first = next(name for name in arguments if name not in known)
-        raise Refused(refuse(Code.INVALID_ARGUMENT, path=first))
+        text = f"{len(arguments)} members are far more than the {len(members)} that there are."
+        raise Refused(refuse(Code.INVALID_ARGUMENT, path=first, message=text))
     raw = _raw(operation, arguments)
     try:
         ask = adapter(operation.ask).validate_json(

@@ -11,10 +11,12 @@ import pytest
 
 from farthing.clients.tools import ToolResult
 from farthing.clients.transport import REPLAYED, Connection, platform_url
+from farthing.clients.vendors import Vendor
 from farthing.protocol.errors import Code, Refused, Unreachable, Unverified
 from farthing.protocol.keys import PrivateKey
 from farthing.protocol.messages.accounts import GET_BALANCE, GetBalance
 from farthing.protocol.messages.agreements import TERMINATE_AGREEMENT, TerminateAgreement
+from farthing.protocol.messages.sessions import UsageReport
 from farthing.protocol.messages.trails import GET_TREE_HEAD, GetTreeHead
 from farthing.protocol.platform_keys import PlatformKeys, PlatformPurpose, jwk_for
 
@@ -185,6 +187,29 @@ async def test_an_answer_of_another_form_is_its_own_callers_affair() -> None:
     again = platform.requests[1].content.partition(b"\n")[0]
     assert orjson.loads(again)["session_id"] == "b"
     assert len(platform.requests) == 2
+
+
+async def test_a_report_of_another_session_is_taken_for_nobodys() -> None:
+    given = {
+        "charge_id": "", "amount": {"amount": "0", "asset": "USD"}, "accepted": 0, "billed": 0,
+        "rejected": [], "spent": {"amount": "0", "asset": "USD"}, "low": False, "seq": 1,
+        "remaining": {"amount": "0", "asset": "USD"}, "max_cum": {"amount": "0", "asset": "USD"},
+        "standing": {
+            "balance": {"amount": "0", "asset": "USD"}, "pending": {"amount": "0", "asset": "USD"},
+        },
+    }  # fmt: skip
+    platform = Platform(
+        {"answers": [{"answer": {"session_id": each, **given}, "seq": 1} for each in ("b", "b")]}
+    )
+    vendor = Vendor(platform.connection)
+
+    one, two = await asyncio.gather(
+        *(vendor.report_usage(each, "[]", "s", "v", key="k" * 22) for each in ("a", "b")),
+        return_exceptions=True,
+    )
+
+    assert isinstance(one, Unverified)
+    assert isinstance(two, UsageReport)
 
 
 async def test_a_batch_that_has_a_line_feed_in_itself_is_sent_as_a_member() -> None:

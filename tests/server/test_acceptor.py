@@ -196,6 +196,22 @@ async def test_nothing_is_taken_once_it_is_closed(listener: socket.socket) -> No
         assert not front_end.taken
 
 
+async def test_what_is_being_taken_when_it_is_closed_ends(listener: socket.socket) -> None:
+    front_end = FrontEnd()
+
+    def serve() -> asyncio.BaseProtocol:
+        taking.close()
+        return front_end.serve()
+
+    taking = Acceptor(
+        listener, serve, share=Shares(1).of(1), held=front_end.held, held_max=front_end.held_max
+    )
+    reader, writer = await asyncio.open_connection(*listener.getsockname())
+    async with patiently():
+        assert await reader.read() == b"here"
+    writer.close()
+
+
 @pytest.mark.parametrize("fault", [errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM])
 async def test_a_system_without_descriptors_is_asked_again(
     monkeypatch: pytest.MonkeyPatch, fault: int

@@ -89,6 +89,7 @@ class Acceptor:
         self._loop = asyncio.get_running_loop()
         self._beginning: set[Task[None]] = set()
         self._later: TimerHandle | None = None
+        self._is_closed = False
         # Another may take what both were woken for.
         listener.settimeout(0)
         self.tell()
@@ -99,7 +100,8 @@ class Acceptor:
         self._share.tell(self._count())
 
     def close(self) -> None:
-        """Take no more."""
+        """Take no more; what is just being taken ends."""
+        self._is_closed = True
         self._leave()
         if self._later is not None:
             self._later.cancel()
@@ -151,4 +153,7 @@ class Acceptor:
         connection.settimeout(0)
         with contextlib.suppress(OSError):
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            await self._loop.connect_accepted_socket(self._protocol, connection)
+            transport, _ = await self._loop.connect_accepted_socket(self._protocol, connection)
+            if self._is_closed:
+                # Who ends connections has been here already.
+                transport.close()

@@ -14,7 +14,8 @@ from starlette.types import Message, Receive, Scope, Send
 from farthing.identity.authentication import Authenticator
 from farthing.identity.directory import Directory, Found
 from farthing.protocol.errors import Code
-from farthing.server.doors.admission import BODY_BYTES_MAX, Admission
+from farthing.protocol.messages.http import BODY_BYTES_MAX
+from farthing.server.doors.admission import Admission
 from farthing.server.velocity import Velocity
 from farthing.settlement.engine.questions import FiguresNow
 from tests.papers import signing_key

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from farthing.protocol.errors import Code, refuse
+from farthing.protocol.messages.http import BODY_BYTES_MAX
 from farthing.protocol.messages.operations import OPERATIONS, AnyOperation
-from farthing.server.doors.admission import BODY_BYTES_MAX, BODY_S_MAX
+from farthing.server.doors.admission import BODY_S_MAX
 from farthing.server.doors.render import problem
 from farthing.server.settings import Settings
 

@@ -6,7 +6,7 @@ Boundary: the envelope only, as `tools` is MCP's; what an answer means, and what
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from http import HTTPStatus
 from typing import Final
 
@@ -18,7 +18,13 @@ from farthing.clients.together import Together
 from farthing.clients.tools import ToolResult
 from farthing.protocol.canonical import LooseJson
 from farthing.protocol.errors import Unreachable
-from farthing.protocol.messages.http import LINES_TYPE, MEDIA_TYPE, lines_of, raw_of
+from farthing.protocol.messages.http import (
+    BODY_BYTES_MAX,
+    LINES_TYPE,
+    MEDIA_TYPE,
+    lines_of,
+    raw_of,
+)
 from farthing.protocol.messages.operations import OPERATIONS
 from farthing.protocol.wire import ROOT
 
@@ -28,8 +34,6 @@ _REPLAYED: Final = f"{ROOT}/replayed"
 # The others are made by whoever sends it.
 _SHOWN: Final = frozenset({"accept", "authorization", "content-type"})
 _ACCEPT: Final = "application/json, application/problem+json"
-# A request has at most a mebibyte; a report alone is shorter.
-_BODY_BYTES_MAX: Final = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,16 +49,9 @@ class Sendable:
 class HttpEndpoint(Poster):
     """A platform's `/v1`, at the platform's public URL."""
 
-    def __init__(
-        self,
-        http: httpx2.AsyncClient,
-        url: str,
-        *,
-        timeout_s: float,
-        auth: httpx2.Auth | None = None,
-    ) -> None:
-        super().__init__(http, url, timeout_s=timeout_s, auth=auth)
-        self._together: dict[str, Together[ToolResult | Unreachable]] = {}
+    @cached_property
+    def _together(self) -> dict[str, Together[ToolResult | Unreachable]]:
+        return {}
 
     async def call_tool(self, name: str, arguments: Mapping[str, object]) -> ToolResult:
         """Carry out one operation; a refusal is a result with `is_error`.
@@ -87,7 +84,7 @@ class HttpEndpoint(Poster):
             self._together[name] = Together(
                 partial(self._send, OPERATIONS[name].raw_path),
                 asks_max=raw.asks_max,
-                bytes_max=_BODY_BYTES_MAX,
+                bytes_max=BODY_BYTES_MAX,
             )
         return self._together[name]
 

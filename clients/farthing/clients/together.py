@@ -86,12 +86,10 @@ class Together(Generic[T]):
         size = 0
         while self._waiting and len(some) < self._asks_max:
             first = self._waiting[0]
-            size += len(first.lines) + 1
-            if some and size > self._bytes_max:
-                break
-            self._waiting.popleft()
-            if first.answer.done():
-                size -= len(first.lines) + 1
-            else:
+            if not first.answer.done():
+                size += len(first.lines) + 1
+                if some and size > self._bytes_max:
+                    break
                 some.append(first)
+            self._waiting.popleft()
         return some

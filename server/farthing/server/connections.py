@@ -17,7 +17,7 @@ import structlog
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from farthing.protocol.errors import Code, refuse
-from farthing.protocol.ids import typeid, uuid7_bytes
+from farthing.server.doors.admission import CALLS_MAX, new_request_id
 from farthing.server.doors.render import problem
 from farthing.server.engine import now_us
 
@@ -36,8 +36,8 @@ __all__ = [
 
 log = structlog.get_logger(__name__)
 
-# More than admission lets calls run at once: health and refusals always have some to themselves.
-CONNECTIONS_MAX: Final = 4096 + 256
+# Health and refusals always have some to themselves.
+CONNECTIONS_MAX: Final = CALLS_MAX + 256
 # What a front end opens beside them: files, and connections to vendors.
 _OTHERS_MAX: Final = 1024
 HEAD_BYTES_MAX: Final = 64 * 1024
@@ -153,7 +153,7 @@ class BoundedConnection(HttpToolsProtocol):
             cycle.keep_alive = False
             self._is_over = True
             return
-        request_id = typeid("req", uuid7_bytes(now_us() // 1000, os.urandom(10)))
+        request_id = new_request_id(now_us(), os.urandom)
         log.info("no_request", request_id=request_id, reason=msg)
         refused = problem(refuse(Code.MALFORMED, message=msg), request_id)
         headers = [

@@ -130,8 +130,8 @@ def _ask(operation: AnyOperation, arguments: Mapping[str, object]) -> object:
         raise Refused(_invalid(error)) from error
     except (TypeError, orjson.JSONEncodeError) as error:
         raise Refused(refuse(Code.INVALID_ARGUMENT)) from error
-    for field in fields(ask):
-        _check_amount(field.name, getattr(ask, field.name))
+    for member in members:
+        _check_amount(member.name, getattr(ask, member.name))
     return replace(ask, **raw) if raw else ask
 
 

@@ -72,7 +72,7 @@ def run_front(
         server_header=False,
         timeout_graceful_shutdown=GRACE_S,
     )
-    server = _Server(config, service, partial(Acceptor, listener, share=share), ready)
+    server = _Server(config, service, share, ready)
     with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
         runner.run(_run(server, service, listener))
     return 0
@@ -85,20 +85,22 @@ class _Server(uvicorn.Server):
         self,
         config: uvicorn.Config,
         service: Service,
-        accepting: Callable[..., Acceptor],
+        share: Share,
         ready: Callable[[str], None],
     ) -> None:
         super().__init__(config)
         self._service = service
-        self._accepting = accepting
+        self._share = share
         self._ready = ready
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        assert sockets, "it is given the socket that the front ends share"
         # uvicorn would take all connections that wait, and is given no socket to take them from.
-        del sockets
         await super().startup([])
-        self._acceptor = self._accepting(
+        self._acceptor = Acceptor(
+            sockets[0],
             partial(BoundedConnection, self.config, self.server_state, self.lifespan.state),
+            share=self._share,
             held=lambda: len(self.server_state.connections),
             held_max=CONNECTIONS_MAX,
         )

@@ -16,6 +16,7 @@ from farthing.protocol.messages.shapes import ask_schema
 from farthing.protocol.wire import Effect, RawMember
 
 __all__ = [
+    "BODY_BYTES_MAX",
     "LINES_TYPE",
     "MEDIA_TYPE",
     "lines_of",
@@ -26,6 +27,7 @@ __all__ = [
     "status_of",
 ]
 
+BODY_BYTES_MAX: Final = 1024 * 1024
 MEDIA_TYPE: Final = "application/json"
 LINES_TYPE: Final = "application/jsonl"
 _NAMES: Final = {

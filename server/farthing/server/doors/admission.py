@@ -21,14 +21,19 @@ from farthing.identity.callers import ANYONE, Caller
 from farthing.protocol.canonical import InvalidJson, JsonFault, LooseJson, parse_json
 from farthing.protocol.errors import Code, Refused, refuse
 from farthing.protocol.ids import typeid, uuid7_bytes
-from farthing.protocol.messages.http import MEDIA_TYPE, media_type_at, named_by, query_members
+from farthing.protocol.messages.http import (
+    BODY_BYTES_MAX,
+    MEDIA_TYPE,
+    media_type_at,
+    named_by,
+    query_members,
+)
 from farthing.protocol.messages.operations import OPERATIONS
 from farthing.protocol.wire import Role
 from farthing.server.doors.render import problem
 from farthing.server.velocity import Headers, Quota, Velocity, told
 
 __all__ = [
-    "BODY_BYTES_MAX",
     "CALLS_MAX",
     "HEALTH",
     "METADATA",
@@ -36,14 +41,15 @@ __all__ = [
     "WEBHOOKS",
     "Admission",
     "caller_of",
+    "count_calls",
+    "new_request_id",
+    "not_json",
     "request_id_of",
-    "tell_left",
     "watched_in",
 ]
 
 log = structlog.get_logger(__name__)
 
-BODY_BYTES_MAX: Final = 1024 * 1024
 BODY_S_MAX: Final = 30
 CALLS_MAX: Final = 4096
 HEALTH: Final = "/healthz"
@@ -94,9 +100,30 @@ def request_id_of(scope: Mapping[str, object]) -> str:
     return cast("str", scope.get(_REQUEST_ID, ""))
 
 
-def tell_left(scope: MutableMapping[str, Any], left: Headers) -> None:
-    """Have the answer tell this of a quota, where more than the one call was counted."""
-    scope[_LEFT] = left
+def new_request_id(now_us: int, entropy: Callable[[int], bytes]) -> str:
+    """An id for a request that came now."""
+    return typeid("req", uuid7_bytes(now_us // 1000, entropy(10)))
+
+
+def count_calls(
+    scope: MutableMapping[str, Any], velocity: Velocity, caller: Caller, now_us: int, count: int = 1
+) -> None:
+    """Count calls of a proven caller, and have the answer tell what is left.
+
+    Raises:
+        Refused: `rate_limited`: there are not as many left.
+    """
+    allowed, scope[_LEFT] = velocity.take(caller, now_us, count)
+    if not allowed:
+        scope[_CALLER] = caller
+        raise Refused(refuse(Code.RATE_LIMITED, retry_after_s=1))
+
+
+def not_json(error: InvalidJson) -> Refused:
+    """What refuses a body, or a line of one, that is no JSON of the protocol's alphabet."""
+    duplicate = error.reason is JsonFault.DUPLICATE_KEY
+    code = Code.DUPLICATE_KEY if duplicate else Code.MALFORMED
+    return Refused(refuse(code, message=f"{code.says} ({error.reason.value})"))
 
 
 class _Gone(Exception):
@@ -162,7 +189,7 @@ class Admission:
             await self._app(scope, receive, send)
             return
         started = time.perf_counter_ns()
-        request_id = typeid("req", uuid7_bytes(self._now_us() // 1000, self._entropy(10)))
+        request_id = new_request_id(self._now_us(), self._entropy)
         # An HTTP parser may leave white space around values, which no check below should see.
         headers = [(name, value.strip()) for name, value in scope["headers"]]
         scope = {**scope, "headers": headers, _REQUEST_ID: request_id}
@@ -280,7 +307,7 @@ class Admission:
             ),
         )
         if caller.principal_id:
-            self._limit(scope, caller)
+            count_calls(scope, self._velocity, caller, self._now_us())
         called = _called(scope["path"], headers, body) if is_post else _Called(name=_read_by(scope))
         operation = OPERATIONS.get(called.name)
         if caller is ANYONE and operation is not None and not operation.public:
@@ -295,12 +322,6 @@ class Admission:
         allowed, left = self._unproven.take(whose, self._now_us(), count)
         scope[_LEFT] = told(self._unproven.policy, self._unproven.left(left))
         if not allowed:
-            raise Refused(refuse(Code.RATE_LIMITED, retry_after_s=1))
-
-    def _limit(self, scope: Scope, caller: Caller) -> None:
-        allowed, scope[_LEFT] = self._velocity.take(caller, self._now_us())
-        if not allowed:
-            scope[_CALLER] = caller
             raise Refused(refuse(Code.RATE_LIMITED, retry_after_s=1))
 
     async def _body(
@@ -374,9 +395,7 @@ def _called(path: str, headers: Headers, body: bytes) -> _Called:
         # Protocol envelopes may hold null and fractions; what is signed or stored may not.
         document = parse_json(body, allow_float=True, allow_null=True)
     except InvalidJson as error:
-        duplicate = error.reason is JsonFault.DUPLICATE_KEY
-        code = Code.DUPLICATE_KEY if duplicate else Code.MALFORMED
-        raise Refused(refuse(code, message=f"{code.says} ({error.reason.value})")) from error
+        raise not_json(error) from error
     if name:
         return _Called(name=name, key=_key_of(document))
     if not isinstance(document, dict) or document.get("method") != "tools/call":

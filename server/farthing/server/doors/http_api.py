@@ -19,14 +19,20 @@ from starlette.routing import BaseRoute, Match, Route
 from starlette.types import Receive, Scope, Send
 
 from farthing.identity.callers import Caller
-from farthing.protocol.canonical import InvalidJson, JsonFault, parse_json
+from farthing.protocol.canonical import InvalidJson, parse_json
 from farthing.protocol.errors import Code, Refused, refuse
 from farthing.protocol.messages.http import query_members, status_of
 from farthing.protocol.messages.openapi import openapi
 from farthing.protocol.messages.operations import OPERATIONS, AnyOperation
 from farthing.protocol.wire import RawMember, document_of
 from farthing.server.dispatch import dispatch
-from farthing.server.doors.admission import METADATA, caller_of, request_id_of, tell_left
+from farthing.server.doors.admission import (
+    METADATA,
+    caller_of,
+    count_calls,
+    not_json,
+    request_id_of,
+)
 from farthing.server.doors.render import problem, problem_document
 from farthing.server.market import Market
 from farthing.server.operations import Reply
@@ -104,10 +110,8 @@ def _lines_route(market: Market, operation: AnyOperation) -> Route:
         asks, caller = _of_lines(raw, await request.body()), caller_of(request.scope)
         # Admission has counted one call.
         if len(asks) > 1:
-            allowed, left = market.velocity.take(caller, market.now_us(), len(asks) - 1)
-            tell_left(request.scope, left)
-            if not allowed:
-                raise Refused(refuse(Code.RATE_LIMITED, retry_after_s=1))
+            now_us = market.now_us()
+            count_calls(request.scope, market.velocity, caller, now_us, len(asks) - 1)
         request_id = request_id_of(request.scope)
         told = await asyncio.gather(
             *(
@@ -216,9 +220,7 @@ def _read_ask(data: bytes) -> Mapping[str, object]:
     try:
         document = parse_json(data, allow_float=True)
     except InvalidJson as error:
-        duplicate = error.reason is JsonFault.DUPLICATE_KEY
-        code = Code.DUPLICATE_KEY if duplicate else Code.MALFORMED
-        raise Refused(refuse(code, message=f"{code.says} ({error.reason.value})")) from error
+        raise not_json(error) from error
     if not isinstance(document, dict):
         raise Refused(refuse(Code.MALFORMED, message="An ask is one JSON object."))
     return document

@@ -29,6 +29,7 @@ from starlette.types import Receive, Scope, Send
 
 from farthing.identity.callers import Caller
 from farthing.protocol.errors import Refused
+from farthing.protocol.messages.http import BODY_BYTES_MAX
 from farthing.protocol.messages.operations import OPERATIONS, AnyOperation
 from farthing.protocol.messages.services import CALL_SERVICE
 from farthing.protocol.messages.shapes import ask_schema, result_schema
@@ -36,7 +37,6 @@ from farthing.protocol.purposes import may_call
 from farthing.protocol.wire import EXTENSION, Effect, Role
 from farthing.server.dispatch import dispatch
 from farthing.server.doors.admission import (
-    BODY_BYTES_MAX,
     caller_of,
     request_id_of,
     watched_in,

@@ -5,8 +5,9 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import pytest
 
+from farthing.clients import together
 from farthing.clients.together import Together
-from tests.patience import patiently
+from tests.patience import patiently, until
 
 pytestmark = pytest.mark.asyncio
 
@@ -30,6 +31,10 @@ def open_road(
     send: Callable[[Sequence[bytes]], Awaitable[Sequence[str]]], *, bytes_max: int = 1000
 ) -> Together[str]:
     return Together(send, asks_max=3, bytes_max=bytes_max)
+
+
+async def sent(road: Road, count: int) -> None:
+    await until(lambda: len(road.sent) == count)
 
 
 async def turn() -> None:
@@ -70,6 +75,51 @@ async def test_what_comes_while_two_are_on_their_way_waits_for_the_next() -> Non
         assert await asyncio.gather(*tasks) == ["A", "B", "C", "D"]
 
 
+async def test_two_that_are_never_answered_hold_up_nobody_else(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(together, "_LATE_S", 0.001)
+    road, hung = Road(), []
+    way = open_road(road.send)
+    for said in (b"a", b"b"):
+        hung += asked(way, said)
+        await sent(road, len(hung))
+    others = asked(way, b"c", b"d")
+    await sent(road, 3)
+    road.gates[2].set_result(None)
+
+    async with patiently():
+        assert await asyncio.gather(*others) == ["C", "D"]
+        for gate in road.gates[:2]:
+            gate.set_result(None)
+        assert await asyncio.gather(*hung) == ["A", "B"]
+
+
+async def test_of_requests_that_are_never_answered_there_are_no_more_than_eight(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(together, "_LATE_S", 0)
+    road, tasks = Road(), []
+    way = open_road(road.send)
+    for said in range(8):
+        tasks += asked(way, b"%d" % said)
+        await sent(road, len(tasks))
+    tasks += asked(way, b"a")
+    await turn()
+    tasks += asked(way, b"b")
+    await turn()
+    assert len(road.sent) == 8
+
+    road.gates[5].set_result(None)
+    await sent(road, 9)
+    assert road.sent[8] == [b"a", b"b"]
+    for gate in road.gates:
+        if not gate.done():
+            gate.set_result(None)
+    async with patiently():
+        assert len(await asyncio.gather(*tasks)) == 10
+
+
 async def test_no_more_goes_together_than_may() -> None:
     road = Road()
     tasks = asked(open_road(road.send), b"a", b"b", b"c", b"d")
@@ -87,17 +137,17 @@ async def test_no_more_goes_together_than_may() -> None:
 
 
 async def test_a_request_is_no_longer_than_it_may_be_and_what_is_longer_goes_alone() -> None:
-    sent: list[list[bytes]] = []
+    went: list[list[bytes]] = []
 
     async def send(some: Sequence[bytes]) -> list[str]:
-        sent.append(list(some))
+        went.append(list(some))
         return ["" for _ in some]
 
     way = open_road(send, bytes_max=10)
     async with patiently():
         await asyncio.gather(*asked(way, b"a" * 5, b"b" * 4, b"c" * 20, b"d"))
 
-    assert sent == [[b"a" * 5], [b"b" * 4], [b"c" * 20], [b"d"]]
+    assert went == [[b"a" * 5], [b"b" * 4], [b"c" * 20], [b"d"]]
 
 
 async def test_who_goes_away_is_sent_for_no_more_and_keeps_no_answer_from_others() -> None:

@@ -15,7 +15,10 @@ __all__ = ["Together"]
 T = TypeVar("T")
 
 # So many requests on their way at once: while one is answered, the next is made.
-_OUT_MAX: Final = 2
+_PROMPT_MAX: Final = 2
+# One that takes longer counts no more, up to so many in all: who never answers holds up nobody.
+_LATE_S: Final = 3.0
+_OUT_MAX: Final = 8
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,26 +50,48 @@ class Together(Generic[T]):
         self._bytes_max = bytes_max
         self._waiting: deque[_Waiting[T]] = deque()
         self._out: set[asyncio.Task[None]] = set()
+        self._late: set[asyncio.Task[None]] = set()
 
     async def call(self, lines: bytes) -> T:
         """Send this with what others send at the moment; raises what `send` raises."""
         answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self._waiting.append(_Waiting(lines, answer))
-        # One that has ended stays in the set for a moment, and sends no more.
-        if sum(not each.done() for each in self._out) < _OUT_MAX:
-            task = asyncio.create_task(self._go())
-            self._out.add(task)
-            task.add_done_callback(self._out.discard)
+        self._set_out()
         return await answer
 
+    def _set_out(self) -> None:
+        """Have somebody send what waits, where few enough are at it."""
+        # One that has ended stays in the set for a moment, and sends no more.
+        out = [each for each in self._out if not each.done()]
+        prompt = sum(each not in self._late for each in out)
+        if self._waiting and prompt < _PROMPT_MAX and len(out) < _OUT_MAX:
+            task = asyncio.create_task(self._go())
+            self._out.add(task)
+            task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._out.discard(task)
+        self._late.discard(task)
+        if not task.cancelled():
+            self._set_out()
+
+    def _is_late(self, task: asyncio.Task[None]) -> None:
+        self._late.add(task)
+        self._set_out()
+
     async def _go(self) -> None:
-        while some := self._next():
+        task = asyncio.current_task()
+        assert task is not None, "it runs as one"
+        while task not in self._late and (some := self._next()):
+            timer = asyncio.get_running_loop().call_later(_LATE_S, self._is_late, task)
             try:
                 (answers,) = await asyncio.gather(self._sent(some), return_exceptions=True)
             except asyncio.CancelledError:
                 for each in some:
                     each.answer.cancel()
                 raise
+            finally:
+                timer.cancel()
             for place, each in enumerate(some):
                 if each.answer.done():
                     continue  # who asked has gone

@@ -162,6 +162,12 @@ ARGUMENTS: dict[str, tuple[str, str, Callable[[Desk], dict[str, Json]], str]] = 
         lambda d: hold_arguments(d, expires_in_s=True),
         "expires_in_s",
     ),
+    "a time that runs backwards": (
+        "buyer",
+        "place_hold",
+        lambda d: hold_arguments(d, expires_in_s=-1),
+        "expires_in_s",
+    ),
     "a key too short": (
         "buyer",
         "place_hold",

@@ -122,6 +122,16 @@ def test_a_stranger_neither_proposes_nor_approves() -> None:
     assert code(approved(trade, stranger)) is Code.NOT_FOUND
 
 
+def test_a_proposal_that_has_ended_meanwhile_is_put_in_force_by_nobody() -> None:
+    trade = Trade.opened()
+    ends_at = format_time(trade.room.now_us + SECOND_US)
+    assert done(proposed(trade, trade.agent, per_day=5, expires_at=ends_at))
+    trade.room.now_us += SECOND_US
+
+    assert code(approved(trade, trade.vendor)) is Code.NOT_FOUND
+    assert shown(trade).status == "none"
+
+
 def test_what_is_approved_is_what_was_read() -> None:
     trade = Trade.opened()
     first = proposed(trade, trade.agent, per_day=5).changed[0].after["proposed"]["allowance_id"]

@@ -94,6 +94,9 @@ _RETURN = (
 )
 _BAD_SIGNATURE = refuse(Code.SIGNATURE_INVALID)
 _UNREADABLE = refuse(Code.USAGE_INVALID)
+_ENDED: Final = given(
+    Code.INVALID_ARGUMENT, "ended before it begins", expires_at="2020-01-01T00:00:00.000000Z"
+)
 _NOTHING: Final = amount(Code.INVALID_AMOUNT, "amount", amount="0")
 _NOT_AGENTS: Final = foreign("principals", "principal_id", "organisation_id")
 
@@ -195,11 +198,7 @@ WRONGS: Final[Mapping[str, tuple[Wrong, ...]]] = {
         closed("operator", "prepaid"),
     ),
     "grant_credit": (
-        given(
-            Code.INVALID_ARGUMENT,
-            "ended before it begins",
-            expires_at="2020-01-01T00:00:00.000000Z",
-        ),
+        _ENDED,
         _NOTHING,
         absent("organisation_id"),
         full("operator", "deferred_revenue"),
@@ -224,6 +223,7 @@ WRONGS: Final[Mapping[str, tuple[Wrong, ...]]] = {
     ),
     "place_hold": _WORK,
     "propose_allowance": (
+        _ENDED,
         *_AGREEMENT,
         given(Code.USAGE_INVALID, "unknown meter", in_all=(Usage(meter="minute", quantity="1"),)),
     ),
@@ -290,6 +290,7 @@ WRONGS: Final[Mapping[str, tuple[Wrong, ...]]] = {
         turned(Code.PAYMENT_RESOLVED, "payouts", "payout_id", "paid", status="paid"),
     ),
     "set_authority": (
+        _ENDED,
         absent("agent_id"),
         foreign("principals", "agent_id", "organisation_id"),
         amount(Code.ASSET_MISMATCH, "per_day_max", asset="EUR"),

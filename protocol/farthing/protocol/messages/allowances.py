@@ -127,7 +127,7 @@ PROPOSE_ALLOWANCE = Operation(
     answer=Allowance,
     effect=Effect.WRITES,
     roles=frozenset({Role.BUYER, Role.OPERATOR, Role.VENDOR}),
-    codes=(Code.NOT_FOUND, Code.AGREEMENT_ENDED, Code.USAGE_INVALID),
+    codes=(Code.INVALID_ARGUMENT, Code.NOT_FOUND, Code.AGREEMENT_ENDED, Code.USAGE_INVALID),
 )
 APPROVE_ALLOWANCE = Operation(
     name="approve_allowance",

@@ -130,7 +130,7 @@ SET_AUTHORITY = Operation(
     answer=GrantView,
     effect=Effect.WRITES,
     roles=frozenset({Role.OPERATOR}),
-    codes=(Code.INVALID_AMOUNT, Code.NOT_FOUND, Code.ASSET_MISMATCH),
+    codes=(Code.INVALID_ARGUMENT, Code.INVALID_AMOUNT, Code.NOT_FOUND, Code.ASSET_MISMATCH),
 )
 REVOKE_AUTHORITY = Operation(
     name="revoke_authority",

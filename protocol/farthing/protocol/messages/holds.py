@@ -1,5 +1,9 @@
 """Holds: money set aside by a buyer, captured by the payee alone, released or expired."""
 
+from typing import Annotated
+
+from pydantic import Field
+
 from farthing.protocol.errors import Code
 from farthing.protocol.messages.accounts import StandingNow
 from farthing.protocol.messages.agreements import Line
@@ -62,7 +66,7 @@ class PlaceHold:
     agreement_id: AgreementRef
     workload: Workload
     args_sha256: Sha256
-    expires_in_s: int = 0
+    expires_in_s: Annotated[int, Field(ge=0)] = 0
     idempotency_key: IdempotencyKey
 
 

@@ -1,5 +1,9 @@
 """One paid call in one ask: the platform holds, calls the vendor's tool, checks, and answers."""
 
+from typing import Annotated
+
+from pydantic import Field
+
 from farthing.protocol.errors import Code
 from farthing.protocol.messages import holds
 from farthing.protocol.messages.accounts import StandingNow
@@ -31,7 +35,7 @@ class CallService:
     agreement_id: AgreementRef
     workload: Workload
     arguments: Document
-    deliver_within_s: int = 0
+    deliver_within_s: Annotated[int, Field(ge=0)] = 0
     idempotency_key: IdempotencyKey
 
 

@@ -49,6 +49,7 @@ from farthing.settlement.engine.commands import PLATFORM
 from farthing.settlement.engine.lots import lot_answer, lot_view
 from farthing.settlement.engine.payments import (
     ASKED_AGAIN_US,
+    kept_back,
     payout_answer,
     payout_view,
     top_up_answer,
@@ -145,8 +146,7 @@ async def send_payout(market: Market, caller: Caller, ask: SendPayout) -> Reply:
             # It was paid or given up since: to ask for it again could pay it twice.
             return reply(outcome, payout_answer)
         if await is_frozen(market, payout.organisation_id):
-            text = "Nothing is paid out to an organisation that is frozen."
-            raise Refused(refuse(Code.FROZEN, path="payout_id", message=text))
+            raise Refused(kept_back("payout_id"))
         if market.now_us() - outcome.record.at_us > ASKED_AGAIN_US:
             raise Refused(refuse(Code.PAYMENT_RESOLVED, path="payout_id", message=_LOOK_IT_UP))
     try:

@@ -5,6 +5,7 @@ record. An agreement that never had one costs a lookup. Source: spec/metering.md
 """
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 
 from msgspec.structs import replace
 
@@ -20,9 +21,9 @@ from farthing.protocol.messages.allowances import (
     ProposeAllowance,
 )
 from farthing.protocol.records import Change, Record
-from farthing.protocol.times import format_time, parse_time, utc_day
+from farthing.protocol.times import format_time, utc_day
 from farthing.protocol.wire import Usage
-from farthing.settlement.engine.drafts import Call, Draft, change
+from farthing.settlement.engine.drafts import Call, Draft, change, ends_at
 from farthing.settlement.engine.state import State
 from farthing.settlement.engine.things import Agreement, Allowance, Charge, Hold, Limits
 
@@ -44,6 +45,9 @@ def propose(state: State, call: Call) -> Draft | Refusal:
     """Propose an allowance; an earlier proposal gives way."""
     body = call.command.body
     assert isinstance(body, ProposeAllowance)
+    expires_at_us = ends_at(call, body.expires_at)
+    if isinstance(expires_at_us, Refusal):
+        return expires_at_us
     agreement = _partys_agreement(state, call, body.agreement_id)
     if agreement is None:
         return refuse(Code.NOT_FOUND, path="agreement_id")
@@ -52,11 +56,13 @@ def propose(state: State, call: Call) -> Draft | Refusal:
     meters = {each.meter for each in state.cards[agreement.rate_card_sha256].dimensions}
     for name, limits in (("per_day", body.per_day), ("in_all", body.in_all)):
         for place, each in enumerate(limits):
-            twice = each.meter in {other.meter for other in limits[:place]}
-            if twice or each.meter not in meters:
+            if each.meter not in meters:
                 text = f"The rate card has no price for the meter {each.meter}."
-                text = f"The meter {each.meter} is limited twice." if twice else text
-                return refuse(Code.USAGE_INVALID, path=f"{name}.{place}.meter", message=text)
+            elif each.meter in {other.meter for other in limits[:place]}:
+                text = f"The meter {each.meter} is limited twice."
+            else:
+                continue
+            return refuse(Code.USAGE_INVALID, path=f"{name}.{place}.meter", message=text)
     proposed = Limits(
         allowance_id=derive_id(
             "alw", call.principal_id, call.command.operation, call.command.idempotency_key
@@ -64,7 +70,7 @@ def propose(state: State, call: Call) -> Draft | Refusal:
         per_day=_quantities(body.per_day),
         in_all=_quantities(body.in_all),
         enforcement=body.enforcement,
-        expires_at_us=parse_time(body.expires_at) if body.expires_at else 0,
+        expires_at_us=expires_at_us,
         proposed_by=call.principal_id,
         proposed_at_us=call.now_us,
     )
@@ -86,8 +92,13 @@ def approve(state: State, call: Call) -> Draft | Refusal:
         return refuse(Code.NOT_FOUND, path="agreement_id")
     allowance = state.allowances.get(agreement.agreement_id)
     proposed = allowance.proposed if allowance else None
-    if allowance is None or proposed is None or proposed.allowance_id != body.allowance_id:
-        text = "No such proposal waits: it was approved, or another took its place."
+    if (
+        allowance is None
+        or proposed is None
+        or proposed.allowance_id != body.allowance_id
+        or 0 < proposed.expires_at_us <= call.now_us
+    ):
+        text = "No such proposal waits: it was approved, or ended, or another took its place."
         return refuse(Code.NOT_FOUND, path="allowance_id", message=text)
     by_vendor = proposed.proposed_by == agreement.vendor_id
     if call.principal_id != (agreement.operator_id if by_vendor else agreement.vendor_id):
@@ -108,20 +119,13 @@ def not_allowed(
     if guard is None or not guard.forbids(workload, now_us):
         return ()
     meter = guard.exceeded(workload, now_us)
+    exceeded = partial(refuse, Code.ALLOWANCE_EXCEEDED, path="workload")
     if not meter:
         text = "The agreement's allowance has ended."
-        next_action = NextAction.CONTACT_OPERATOR
-        return (
-            refuse(Code.ALLOWANCE_EXCEEDED, path="workload", message=text, next_action=next_action),
-        )
+        return (exceeded(message=text, next_action=NextAction.CONTACT_OPERATOR),)
     left = str(guard.left(meter))
     text = f"The agreement's allowance leaves {left} of the meter {meter}."
-    needed = str(workload[meter])
-    return (
-        refuse(
-            Code.ALLOWANCE_EXCEEDED, path="workload", required=needed, remaining=left, message=text
-        ),
-    )
+    return (exceeded(required=str(workload[meter]), remaining=left, message=text),)
 
 
 def guard_of(state: State, agreement_id: str, now_us: int) -> Guard | None:

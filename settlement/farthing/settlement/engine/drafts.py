@@ -5,12 +5,14 @@ from collections.abc import Mapping
 import msgspec
 
 from farthing.protocol.canonical import Json
+from farthing.protocol.errors import Code, Refusal, refuse
 from farthing.protocol.ledger import Transfer
 from farthing.protocol.records import Change, Count
+from farthing.protocol.times import parse_time
 from farthing.settlement.engine.commands import Command
 from farthing.settlement.engine.things import Thing
 
-__all__ = ["Call", "Draft", "advanced", "change"]
+__all__ = ["Call", "Draft", "advanced", "change", "ends_at"]
 
 JsonObject = dict[str, Json]
 
@@ -50,6 +52,15 @@ def change(noun: str, thing_id: str, after: Thing, before: Thing | None = None) 
         after=after.document(),
         before=None if before is None else before.document(),
     )
+
+
+def ends_at(call: Call, expires_at: str) -> int | Refusal:
+    """The end that was asked for, 0 for none; one that has passed is a mistake."""
+    ends_at_us = parse_time(expires_at) if expires_at else 0
+    if expires_at and ends_at_us <= call.now_us:
+        text = "It would have ended before it begins."
+        return refuse(Code.INVALID_ARGUMENT, path="expires_at", message=text)
+    return ends_at_us
 
 
 def advanced(agreement_id: str, position: Mapping[str, int]) -> Change:

@@ -9,9 +9,9 @@ from farthing.protocol.ids import derive_id
 from farthing.protocol.messages.authority import GrantView, RevokeAuthority, SetAuthority
 from farthing.protocol.money import ASSETS
 from farthing.protocol.records import Change, Record
-from farthing.protocol.times import format_time, parse_time, utc_day
+from farthing.protocol.times import format_time, utc_day
 from farthing.protocol.wire import money
-from farthing.settlement.engine.drafts import Call, Draft
+from farthing.settlement.engine.drafts import Call, Draft, ends_at
 from farthing.settlement.engine.principals import is_frozen
 from farthing.settlement.engine.state import State
 
@@ -22,6 +22,9 @@ def set_authority(state: State, call: Call) -> Draft | Refusal:
     """Set what an agent may spend of one asset; replaces the grant before it."""
     body = call.command.body
     assert isinstance(body, SetAuthority)
+    expires_at_us = ends_at(call, body.expires_at)
+    if isinstance(expires_at_us, Refusal):
+        return expires_at_us
     if not _is_own_agent(state, call, body.agent_id):
         return refuse(Code.NOT_FOUND, path="agent_id")
     asset = body.per_call_max.asset
@@ -39,7 +42,7 @@ def set_authority(state: State, call: Call) -> Draft | Refusal:
         vendors_deny=body.vendors_deny,
         capabilities_allow=body.capabilities_allow,
         capabilities_deny=body.capabilities_deny,
-        expires_at_us=parse_time(body.expires_at) if body.expires_at else 0,
+        expires_at_us=expires_at_us,
     )
     return _amend(state, call, grant)
 

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from farthing.protocol.authority.decide import Purchase, first_of
 from farthing.protocol.canonical import Json
 from farthing.protocol.contracts import DeliveryRecord
-from farthing.protocol.errors import Code, Refusal, refuse
+from farthing.protocol.errors import Code, NextAction, Refusal, refuse
 from farthing.protocol.ids import derive_id
 from farthing.protocol.ledger import AccountKind, Movement, Transfer, account_name
 from farthing.protocol.messages.agreements import Line as LineView
@@ -397,7 +397,8 @@ def _payees_hold(state: State, call: Call, hold_id: str) -> Hold | Refusal:
 def _over(hold: Hold, now_us: int) -> Refusal | None:
     """Why nothing more can be done to a hold, None where it is open."""
     if hold.status == "expired" or (hold.status == "open" and hold.expires_at_us <= now_us):
-        return refuse(Code.HOLD_EXPIRED, path="hold_id")
+        text = "The hold has expired: the money is its buyer's again."
+        return refuse(Code.HOLD_EXPIRED, path="hold_id", message=text, next_action=NextAction.NONE)
     return None if hold.status == "open" else refuse(Code.HOLD_RESOLVED, path="hold_id")
 
 

@@ -14,11 +14,11 @@ from farthing.protocol.ids import derive_id
 from farthing.protocol.ledger import AccountKind, account_name
 from farthing.protocol.messages.treasury import CreditLot, GrantCredit
 from farthing.protocol.records import Change, Record
-from farthing.protocol.times import format_time, parse_time
+from farthing.protocol.times import format_time
 from farthing.protocol.wire import Role, money
 from farthing.settlement.engine.accounts import is_full, no_operator, of_nothing, post
 from farthing.settlement.engine.commands import PLATFORM
-from farthing.settlement.engine.drafts import Call, Draft, change
+from farthing.settlement.engine.drafts import Call, Draft, change, ends_at
 from farthing.settlement.engine.state import State
 from farthing.settlement.engine.things import Drawn, Lot
 
@@ -60,10 +60,9 @@ def grant(state: State, call: Call) -> Draft | Refusal:
     body = call.command.body
     assert isinstance(body, GrantCredit)
     units, asset = body.amount.units, body.amount.asset
-    expires_at_us = parse_time(body.expires_at) if body.expires_at else 0
-    if expires_at_us and expires_at_us <= call.now_us:
-        text = "The credit would have ended before it begins."
-        return refuse(Code.INVALID_ARGUMENT, path="expires_at", message=text)
+    expires_at_us = ends_at(call, body.expires_at)
+    if isinstance(expires_at_us, Refusal):
+        return expires_at_us
     if units <= 0:
         return of_nothing("amount.amount")
     owner = state.principals.get(body.organisation_id)

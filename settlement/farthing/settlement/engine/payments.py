@@ -51,6 +51,7 @@ __all__ = [
     "expire_top_up",
     "fail_payout",
     "fail_top_up",
+    "kept_back",
     "paid_again_id",
     "payout_answer",
     "payout_view",
@@ -179,7 +180,7 @@ def request_payout(state: State, call: Call) -> Draft | Refusal:
     if units <= 0:
         return of_nothing("amount.amount")
     if is_frozen(state, call.organisation_id):
-        return _kept_back()
+        return kept_back()
     kind = AccountKind(body.account)
     if refusal := _not_payable(state, call.organisation_id, kind, body.amount):
         return refusal
@@ -210,7 +211,7 @@ def send_payout(state: State, call: Call) -> Draft | Refusal:
     if payout is None:
         return refuse(Code.NOT_FOUND, path="payout_id")
     if is_frozen(state, payout.organisation_id):
-        return _kept_back("payout_id")
+        return kept_back("payout_id")
     if payout.status != "requested":
         return refuse(Code.PAYMENT_RESOLVED, path="payout_id")
     sent = replace(payout, status="sent", sent_at_us=call.now_us)
@@ -277,6 +278,12 @@ def process_event(state: State, call: Call) -> Draft | Refusal:
     return _returned(
         replace(payout, status="failed", reference=body.reference, event_id=body.event_id)
     )
+
+
+def kept_back(path: str = "") -> Refusal:
+    """The refusal of a payout to an organisation that is frozen."""
+    text = "Nothing is paid out to an organisation that is frozen."
+    return refuse(Code.FROZEN, path=path, message=text)
 
 
 def paid_again_id(top_up_id: str, reference: str) -> str:
@@ -392,11 +399,6 @@ def _returned(after: Payout) -> Draft:
         moved=tuple(_outward(Movement.VOID, after)),
         changed=(change("payout", after.payout_id, after),),
     )
-
-
-def _kept_back(path: str = "") -> Refusal:
-    text = "Nothing is paid out to an organisation that is frozen."
-    return refuse(Code.FROZEN, path=path, message=text)
 
 
 def _not_payable(state: State, owner: str, kind: AccountKind, amount: Money) -> Refusal | None:

@@ -17,6 +17,7 @@ from farthing.protocol.keys import PublicKey
 from farthing.protocol.receipts import verify_receipt
 from farthing.server.adapters.outbound import Outbound
 from farthing.settlement.engine.questions import FiguresNow, RecordAt
+from tests.patience import until
 from tests.server.calling import KEY, Selling, answering, selling, usd
 
 ONCE: dict[str, Json] = {"idempotent": False, "side_effects": True}
@@ -147,6 +148,12 @@ async def test_a_failed_tool_costs_nothing_and_fails_the_same_again(tmp_path: Pa
         (200, b'{"jsonrpc":"2.0","id":1,"error":{"code":-32602,"message":"no such tool"}}'),
         (200, b'{"jsonrpc":"2.0","id":1,"result":{"content":["' + b"x" * 70_000 + b'"]}}'),
         (401, b'{"code":"unauthenticated","message":"who are you"}'),
+        (200, b"no JSON"),
+        (202, b""),
+        (200, b"[]"),
+        (200, b'{"jsonrpc":"2.0","id":1,"result":[]}'),
+        (200, b'{"jsonrpc":"2.0","id":1,"error":{"code":-32603,"message":"no disk"}}'),
+        (404, b'{"detail":"Not Found"}'),
     ],
 )
 async def test_an_answer_that_is_none_gives_the_money_back_at_once(
@@ -161,6 +168,42 @@ async def test_an_answer_that_is_none_gives_the_money_back_at_once(
         assert "Nothing is charged" in found.refusal.message
         assert await market.balance() == NOTHING_HELD
         assert market.desk.requests == 1
+
+
+async def test_a_reply_of_a_stream_that_is_no_result_gives_the_money_back_at_once(
+    tmp_path: Path,
+) -> None:
+    async with selling(tmp_path) as market:
+        body = b'data: {"jsonrpc":"2.0","id":1,"error":{"code":0,"message":"no disk"}}\n\n'
+        market.desk.instead = answering(200, body, "text/event-stream")
+
+        found = await refused(market)
+
+        assert found.code is Code.VENDOR_FAILED
+        assert "no disk" in found.refusal.message
+        assert await market.balance() == NOTHING_HELD
+        assert market.desk.requests == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (429, b"later"),
+        (502, b"<html>"),
+        (503, b'{"jsonrpc":"2.0","id":1,"error":{"code":-32603,"message":"stopping"}}'),
+    ],
+)
+async def test_what_somebody_on_the_way_may_have_said_is_no_answer_of_the_vendors(
+    tmp_path: Path, status: int, body: bytes
+) -> None:
+    async with selling(tmp_path) as market:
+        market.desk.instead = answering(status, body)
+        asking = asyncio.create_task(market.call())
+        await until(lambda: market.desk.requests > 1)
+        market.desk.instead = None
+
+        assert (await asking).answer.untrusted_result == {"pages": ["one", "two"]}
+        assert await market.balance() == PAID
 
 
 async def test_a_vendor_cannot_speak_with_the_platforms_codes(tmp_path: Path) -> None:

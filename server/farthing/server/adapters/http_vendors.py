@@ -16,9 +16,9 @@ from farthing.protocol.x402_http import (
 )
 from farthing.server.adapters.outbound import Answering, Outbound
 from farthing.server.adapters.said import (
-    MOMENTARY,
     bounded,
     check_stays,
+    is_passing,
     read_json,
     read_object,
 )
@@ -68,6 +68,6 @@ def _refused(status: int, body: bytes) -> Exception:
     """What a status says that is no answer."""
     if (refusal := read_refusal(read_object(body))) is not None:
         return VendorRefused(bounded(refusal))
-    if status >= 500 or status in MOMENTARY:
+    if is_passing(status):
         return VendorLost(f"The vendor answered HTTP {status}.")
     return VendorFailed(f"The vendor answered HTTP {status} and no refusal.")

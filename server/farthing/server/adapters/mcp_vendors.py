@@ -15,11 +15,11 @@ from farthing.protocol.errors import Code, Refusal, refuse
 from farthing.protocol.x402 import PAYMENT, PAYMENT_RESPONSE, read_refusal, read_settlement
 from farthing.server.adapters.outbound import Answering, Outbound
 from farthing.server.adapters.said import (
-    MOMENTARY,
     SAID_CHARACTERS_MAX,
     JsonObject,
     bounded,
     check_stays,
+    is_passing,
     plain,
     read_object,
 )
@@ -66,7 +66,7 @@ async def call_tool(
         bytes_max=bytes_max,
     ) as answering:
         reply = await _reply(answering, progress)
-    return _delivered(_result(reply))
+    return _delivered(_result(answering.status, reply))
 
 
 def _headers(call: PaidCall) -> dict[str, str]:
@@ -83,18 +83,15 @@ async def _reply(answering: Answering, progress: Progress) -> JsonObject:
     """The JSON-RPC reply in an answer; what comes before it is progress.
 
     Raises:
-        VendorFailed: it leads elsewhere, or is too long.
-        VendorLost: it holds no reply.
+        VendorFailed: it leads elsewhere, is too long, or is whole and no reply.
+        VendorLost: it ended before a reply came, or is none of the vendor's.
     """
     check_stays(answering.status)
     kind = answering.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != _EVENTS:
-        data = b"".join([chunk async for chunk in answering.chunks()])
-        reply = read_object(data)
-        if reply is None and 400 <= answering.status < 500 and answering.status not in MOMENTARY:
-            raise VendorFailed(f"The vendor answered HTTP {answering.status} and no MCP.")
+        reply = read_object(b"".join([chunk async for chunk in answering.chunks()]))
         if reply is None:
-            raise VendorLost(f"The vendor answered HTTP {answering.status} and no JSON-RPC.")
+            raise _none(answering.status)
         return reply
     told = 0
     async for event in _events(answering.chunks()):
@@ -137,12 +134,13 @@ def _pass_on(params: LooseJson, progress: Progress) -> None:
     progress(done, total if _is_number(total) else None, text)  # type: ignore[arg-type]
 
 
-def _result(reply: JsonObject) -> JsonObject:
+def _result(status: int, reply: JsonObject) -> JsonObject:
     """The result in a reply.
 
     Raises:
-        VendorRefused: the other side did not take the request.
-        VendorLost: it failed in a way that says nothing of the tool.
+        VendorRefused: there is an error in its place.
+        VendorFailed: there is nothing that MCP knows.
+        VendorLost: neither, and the vendor may not have said so.
     """
     if isinstance(result := reply.get("result"), dict):
         return result
@@ -153,10 +151,17 @@ def _result(reply: JsonObject) -> JsonObject:
             if (refusal := read_refusal(shape)) is not None:
                 raise VendorRefused(bounded(refusal))
         number, said = error.get("code"), error.get("message")
-        if isinstance(number, int) and number in _NOT_RUN:
+        if isinstance(number, int) and (number in _NOT_RUN or not is_passing(status)):
             text = plain(said if isinstance(said, str) else "", SAID_CHARACTERS_MAX)
             raise VendorRefused(refuse(Code.VENDOR_FAILED, message=text))
-    raise VendorLost("The vendor answered with an error of its own.")
+    raise _none(status)
+
+
+def _none(status: int) -> Exception:
+    """What a whole answer is that is no MCP."""
+    if is_passing(status):
+        return VendorLost(f"The vendor answered HTTP {status}.")
+    return VendorFailed(f"The vendor answered HTTP {status} and no MCP.")
 
 
 def _delivered(result: JsonObject) -> Delivered:

@@ -10,11 +10,11 @@ from farthing.protocol.errors import Refusal, refuse
 from farthing.server.ports import VendorFailed
 
 __all__ = [
-    "MOMENTARY",
     "SAID_CHARACTERS_MAX",
     "JsonObject",
     "bounded",
     "check_stays",
+    "is_passing",
     "plain",
     "read_json",
     "read_object",
@@ -23,8 +23,8 @@ __all__ = [
 JsonObject: TypeAlias = dict[str, LooseJson]
 
 SAID_CHARACTERS_MAX: Final = 500
-MOMENTARY: Final = frozenset({408, 425, 429})
-"""Of the statuses of those who were asked wrongly, these say that it is only for now."""
+# Of the statuses of those who were asked wrongly, these say that it is only for now.
+_MOMENTARY: Final = frozenset({408, 425, 429})
 
 # Less than clients read (64): in the platform's answer it stands a little deeper.
 _DEPTH_MAX: Final = 60
@@ -34,6 +34,11 @@ def check_stays(status: int) -> None:
     """Refuse an answer that leads elsewhere; raises `VendorFailed`."""
     if 300 <= status < 400:
         raise VendorFailed("The vendor's address leads elsewhere, where no payment follows.")
+
+
+def is_passing(status: int) -> bool:
+    """Whether a status without a word of the vendor's may be that of somebody on the way."""
+    return status >= 500 or status in _MOMENTARY
 
 
 def bounded(refusal: Refusal) -> Refusal:

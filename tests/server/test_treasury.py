@@ -1,6 +1,7 @@
 """The treasury over the real server: who may, money by hand, the books at any record."""
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +9,11 @@ import pytest
 import pytest_asyncio
 
 from farthing.clients.transport import Connection
-from farthing.protocol.errors import Code, Refused
+from farthing.clients.treasurers import Treasurer
+from farthing.protocol.errors import Code, Refused, Unverified
 from farthing.protocol.messages import treasury
+from farthing.protocol.messages.accounts import GET_TRIAL_BALANCE, GetTrialBalance
+from farthing.protocol.money import parse_units
 from farthing.protocol.wire import Money, Operation, Role
 from farthing.settlement.engine.questions import AllAccounts, FiguresNow
 from tests.server.listening import held
@@ -135,6 +139,91 @@ async def test_the_trial_balance_of_a_record_is_what_it_was_then(shop: Shop) -> 
     with pytest.raises(Refused) as refused:
         await treasurer.trial_balance(seq + 1)
     assert refused.value.code in {Code.INVALID_ARGUMENT, Code.UNAVAILABLE}
+
+
+async def test_a_small_market_is_one_page_and_says_what_each_asset_adds_up_to(shop: Shop) -> None:
+    treasurer = shop.serving.treasurer
+    await treasurer.fund(shop.operator.connection.principal, FIVE, "wire")
+    await treasurer.fund(shop.operator.connection.principal, Money(amount="7", asset="EUR"), "wire")
+
+    page = await treasurer.connection.call(GET_TRIAL_BALANCE, GetTrialBalance())
+
+    assert page.cursor == ""
+    assert page == await shop.serving.admin.trial_balance()
+    assert {"EUR", "USD"} <= {each.asset for each in page.totals}
+    for total in page.totals:
+        rows = [each for each in page.rows if each.asset == total.asset]
+        debits = sum(parse_units(each.debits_posted, each.asset) for each in rows)
+        assert parse_units(total.debits_posted, total.asset) == debits
+        assert (total.debits_posted, total.debits_pending) == (
+            total.credits_posted,
+            total.credits_pending,
+        )
+
+
+async def test_pages_of_a_trial_balance_are_of_the_first_ones_record_whatever_is_done_between(
+    shop: Shop,
+) -> None:
+    treasurer, organisation_id = shop.serving.treasurer, shop.operator.connection.principal
+    await treasurer.fund(organisation_id, FIVE, "wire")
+    whole = await treasurer.trial_balance()
+    ask = GetTrialBalance(limit=2)
+    pages = [await treasurer.connection.call(GET_TRIAL_BALANCE, ask)]
+    while pages[-1].cursor:
+        # Another account of each organisation, some before the page and some behind it.
+        await treasurer.grant_credit(
+            organisation_id, Money(amount="1", asset="JPY"), kind="promotional", priority=1
+        )
+        await treasurer.fund(organisation_id, FIVE, "wire")
+        ask = replace(ask, cursor=pages[-1].cursor)
+        pages.append(await treasurer.connection.call(GET_TRIAL_BALANCE, ask))
+
+    assert len(pages) > 2
+    assert [row for page in pages for row in page.rows] == list(whole.rows)
+    for page in pages:
+        assert (page.totals, page.balanced) == (whole.totals, True)
+        assert page.as_of_seq == whole.as_of_seq
+
+
+async def test_a_cursor_of_another_record_or_of_one_to_come_is_refused(shop: Shop) -> None:
+    connection = shop.serving.treasurer.connection
+    page = await connection.call(GET_TRIAL_BALANCE, GetTrialBalance(limit=1))
+    seq, _, after = page.cursor.partition("-")
+
+    for ask in (
+        GetTrialBalance(at_seq=int(seq) - 1, cursor=page.cursor),
+        GetTrialBalance(cursor=f"{int(seq) + 1000}-{after}"),
+    ):
+        with pytest.raises(Refused) as refused:
+            await connection.call(GET_TRIAL_BALANCE, ask)
+        assert (refused.value.code, refused.value.refusal.path) == (Code.INVALID_ARGUMENT, "cursor")
+    again = GetTrialBalance(at_seq=int(seq), cursor=page.cursor)
+    assert (await connection.call(GET_TRIAL_BALANCE, again)).as_of_seq == int(seq)
+
+
+class Paged(Connection):
+    """A connection to a platform whose pages are short, and which may leave a row out."""
+
+    leaves_out = ""
+
+    async def call(self, operation: Any, ask: Any) -> Any:
+        page = await super().call(operation, replace(ask, limit=3))
+        rows = tuple(each for each in page.rows if each.account != self.leaves_out)
+        return replace(page, rows=rows)
+
+
+async def test_a_trial_balance_of_many_pages_is_one_and_each_row_of_it_counts(shop: Shop) -> None:
+    staff = shop.serving.treasurer.connection
+    whole = await shop.serving.treasurer.trial_balance()
+    short = Paged(staff.url, signer=staff.signer, http=shop.serving.http)
+    treasurer = Treasurer(short)
+
+    assert len(whole.rows) > 3
+    assert await treasurer.trial_balance() == whole
+    assert await treasurer.trial_balance(whole.as_of_seq) == whole
+    short.leaves_out = whole.rows[-1].account
+    with pytest.raises(Unverified):
+        await treasurer.trial_balance()
 
 
 async def test_a_treasury_that_starts_again_knows_what_was_pending(tmp_path: Path) -> None:

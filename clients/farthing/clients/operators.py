@@ -12,13 +12,10 @@ from farthing.clients.pins import Pinning
 from farthing.clients.reconciling import Reconciling
 from farthing.clients.statements import AccountHolder
 from farthing.clients.transport import Connection
+from farthing.clients.trial_balance import whole_trial_balance
 from farthing.protocol.canonical import canonical_bytes
 from farthing.protocol.keys import PublicKey, Signer
-from farthing.protocol.messages.accounts import (
-    GET_TRIAL_BALANCE,
-    GetTrialBalance,
-    TrialBalance,
-)
+from farthing.protocol.messages.accounts import TrialBalance
 from farthing.protocol.messages.agents import (
     APPROVE_REGISTRATION,
     ENROL_ORGANISATION,
@@ -337,9 +334,9 @@ class Admin(_Approver):
             ),
         )
 
-    async def trial_balance(self) -> TrialBalance:
-        """Every account's gross counters."""
-        return await self.connection.call(GET_TRIAL_BALANCE, GetTrialBalance())
+    async def trial_balance(self, at_seq: int = 0) -> TrialBalance:
+        """As `Treasurer.trial_balance`."""
+        return await whole_trial_balance(self.connection, at_seq)
 
 
 def public_jwk(key: PublicKey) -> PublicJwk:

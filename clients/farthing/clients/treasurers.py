@@ -7,12 +7,11 @@ from typing import Literal
 
 from farthing.clients.operators import Member
 from farthing.clients.statements import AccountHolder
+from farthing.clients.trial_balance import whole_trial_balance
 from farthing.protocol.messages.accounts import (
     FUND_ACCOUNT,
-    GET_TRIAL_BALANCE,
     FundAccount,
     Funding,
-    GetTrialBalance,
     TrialBalance,
 )
 from farthing.protocol.messages.treasury import (
@@ -207,5 +206,9 @@ class Treasurer(Member, AccountHolder):
         )
 
     async def trial_balance(self, at_seq: int = 0) -> TrialBalance:
-        """Every account's gross counters, now or after an earlier record."""
-        return await self.connection.call(GET_TRIAL_BALANCE, GetTrialBalance(at_seq=at_seq))
+        """Every account's gross counters, now or after an earlier record, all pages of it.
+
+        Raises:
+            Unverified: The accounts do not add up to the totals.
+        """
+        return await whole_trial_balance(self.connection, at_seq)

@@ -27,6 +27,7 @@ from farthing.server.velocity import Velocity
 from farthing.settlement.engine.commands import Command, Kept, Outcome, Question
 from farthing.settlement.port import Engine
 from farthing.settlement.reports.reads import Reports
+from farthing.settlement.reports.trial_balance import Totals
 from farthing.settlement.tables import PERSONAL
 
 __all__ = ["Market"]
@@ -62,6 +63,7 @@ class Market:
         processors: who brings money in and takes it out, by name.
         metrics: what this process counts of itself.
         velocity: how fast callers may call.
+        totals: what all accounts add up to, of records that were asked for.
     """
 
     engine: Engine
@@ -84,6 +86,7 @@ class Market:
     processors: Mapping[str, PaymentProcessor] = field(default_factory=processors_of)
     metrics: Metrics = field(default_factory=Metrics)
     velocity: Velocity = field(default_factory=Velocity)
+    totals: Totals = field(default_factory=Totals)
 
     async def ask(self, question: Question[Answer]) -> Answer:
         """Answer a question from durable state."""

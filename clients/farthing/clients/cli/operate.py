@@ -24,10 +24,11 @@ from farthing.clients.cli.session import Exit, IdempotencyOption, Session, Trust
 from farthing.protocol.errors import Code, Refused
 from farthing.protocol.messages.accounts import (
     FUND_ACCOUNT,
-    GET_TRIAL_BALANCE,
+    ROWS_MAX,
     FundAccount,
-    GetTrialBalance,
     TrialBalance,
+    TrialRow,
+    TrialTotal,
 )
 from farthing.protocol.messages.agents import (
     APPROVE_REGISTRATION,
@@ -181,7 +182,9 @@ def trial_balance(
     ] = 0,
 ) -> None:
     """List every account's gross counters (treasurer, admin); exit 1 if they do not balance."""
-    answer = session.call(GET_TRIAL_BALANCE, GetTrialBalance(at_seq=at_seq))
+    from farthing.clients.trial_balance import whole_trial_balance  # noqa: PLC0415 - loads the transport
+
+    answer = session.run(lambda connection: whole_trial_balance(connection, at_seq))
     session.show(answer, _trial_balance)
     if not answer.balanced:
         raise typer.Exit(Exit.REFUSED)
@@ -394,24 +397,29 @@ def _agent_home(session: Session, name: str, given: Path | None) -> "Home":
 
 
 def _trial_balance(console: Console, answer: TrialBalance) -> None:
-    rows = (
+    counted: list[tuple[str, TrialRow | TrialTotal]]
+    counted = [(each.account, each) for each in answer.rows]
+    counted += [("all accounts", each) for each in answer.totals]
+    rows = [
         (
-            each.account,
+            name,
             each.asset,
             each.debits_posted,
             each.credits_posted,
             each.debits_pending,
             each.credits_pending,
         )
-        for each in answer.rows
-    )
+        for name, each in counted
+    ]
     if not answer.rows:
         heading(console, f"No accounts, as of record {answer.as_of_seq}.")
         return
     titles = (
         "account", "asset", "debits posted", "credits posted", "debits pending", "credits pending",
     )  # fmt: skip
-    table(console, titles, rows)
+    # A grid is laid out whole before any of it is printed: half a million rows took gigabytes.
+    for first in range(0, len(rows), ROWS_MAX):
+        table(console, titles, rows[first : first + ROWS_MAX])
     says = "Debits equal credits" if answer.balanced else "DEBITS DO NOT EQUAL CREDITS"
     heading(console, f"{says}, as of record {answer.as_of_seq}.")
 

@@ -1,6 +1,6 @@
 """Accounts: crediting them from outside, balances, the trial balance."""
 
-from typing import Annotated
+from typing import Annotated, Final
 
 from pydantic import Field
 
@@ -22,6 +22,7 @@ __all__ = [
     "FUND_ACCOUNT",
     "GET_BALANCE",
     "GET_TRIAL_BALANCE",
+    "ROWS_MAX",
     "AccountBalance",
     "Balances",
     "FundAccount",
@@ -30,7 +31,12 @@ __all__ = [
     "GetTrialBalance",
     "StandingNow",
     "TrialBalance",
+    "TrialRow",
+    "TrialTotal",
 ]
+
+ROWS_MAX: Final = 1000
+"""The most rows of one answer: a fifth of a mebibyte, and a small market whole."""
 
 
 @message
@@ -102,9 +108,19 @@ class Balances:
 
 @message
 class GetTrialBalance:
-    """Ask for every account's gross counters: now, or after the record `at_seq`."""
+    """Ask for every account's gross counters: now, or after the record `at_seq`.
+
+    Args:
+        at_seq: the record.
+        cursor: where a page left off. It names the record too, so that all pages are of one.
+        limit: the most accounts of the page.
+    """
 
     at_seq: Annotated[int, Field(ge=1, le=INTEGER_MAX)] = 0
+    cursor: Annotated[
+        str, Field(max_length=100, pattern=r"^([1-9][0-9]{0,15}-[a-z0-9_]+:[a-z_]+:[A-Z]{3,8})?$")
+    ] = ""
+    limit: Annotated[int, Field(ge=1, le=ROWS_MAX)] = ROWS_MAX
 
 
 @message
@@ -120,12 +136,28 @@ class TrialRow:
 
 
 @message
+class TrialTotal:
+    """What the counters of all accounts of an asset add up to."""
+
+    asset: str
+    debits_posted: str
+    credits_posted: str
+    debits_pending: str
+    credits_pending: str
+
+
+@message
 class TrialBalance:
-    """All accounts; `balanced` says that debits equal credits for every asset."""
+    """Accounts by name, as of a record; `cursor` is there while there are more.
+
+    `totals` are of all accounts, on every page; `balanced` says that in them debits equal credits.
+    """
 
     rows: tuple[TrialRow, ...]
+    totals: tuple[TrialTotal, ...]
     balanced: bool
     as_of_seq: int
+    cursor: str = ""
 
 
 FUND_ACCOUNT = Operation(
@@ -156,7 +188,7 @@ GET_BALANCE = Operation(
 GET_TRIAL_BALANCE = Operation(
     name="get_trial_balance",
     title="Get trial balance",
-    says="List every account with its gross counters and say whether debits equal credits.",
+    says="List the accounts with their gross counters and say whether all of them balance.",
     ask=GetTrialBalance,
     answer=TrialBalance,
     effect=Effect.READS,

@@ -1,7 +1,8 @@
 """Funding, balances, the trial balance."""
 
 from farthing.identity.callers import Caller
-from farthing.protocol.ledger import Account, imbalances, split_account
+from farthing.protocol.errors import Code, Refused, refuse
+from farthing.protocol.ledger import Account, split_account
 from farthing.protocol.messages.accounts import (
     FUND_ACCOUNT,
     Balances,
@@ -10,13 +11,15 @@ from farthing.protocol.messages.accounts import (
     GetTrialBalance,
     TrialBalance,
     TrialRow,
+    TrialTotal,
 )
 from farthing.protocol.money import format_units
 from farthing.server.market import Market
-from farthing.server.operations.replies import Reply, balance_of, reply
-from farthing.server.operations.statements import accounts_then, balances_then
+from farthing.server.operations.replies import Reply, balance_of, not_yet, reply
+from farthing.server.operations.statements import balances_then
 from farthing.settlement.engine.accounts import fund_answer
-from farthing.settlement.engine.questions import AccountsOf, AllAccounts, Books
+from farthing.settlement.engine.questions import AccountsOf
+from farthing.settlement.reports.trial_balance import accounts_at
 
 __all__ = ["fund_account", "get_balance", "get_trial_balance"]
 
@@ -43,28 +46,46 @@ async def get_balance(market: Market, caller: Caller, ask: GetBalance) -> Reply:
 
 
 async def get_trial_balance(market: Market, caller: Caller, ask: GetTrialBalance) -> Reply:
-    """Every account's gross counters, now or after an earlier record."""
+    """A page of the accounts' gross counters, and the totals of all, now or after a record."""
     del caller
-    if ask.at_seq:
-        books = Books(accounts=await accounts_then(market, ask.at_seq), seq=ask.at_seq)
-    else:
-        books = await market.ask(AllAccounts())
+    seq, after = ask.at_seq, ""
+    if ask.cursor:
+        of_seq, _, after = ask.cursor.partition("-")
+        seq = int(of_seq)
+        if ask.at_seq not in {0, seq}:
+            raise Refused(refuse(Code.INVALID_ARGUMENT, path="cursor"))
+    async with market.totals.turn, market.reports.view() as view:
+        if seq > view.as_of_seq or (view.behind and not seq):
+            raise not_yet(view, seq, "cursor" if ask.cursor else "at_seq")
+        seq = seq or view.as_of_seq
+        accounts, more = await accounts_at(view, seq, after, ask.limit)
+        totals = await market.totals.at(view, seq)
     return Reply(
         answer=TrialBalance(
-            rows=tuple(_row(*each) for each in sorted(books.accounts.items())),
-            balanced=not imbalances(books.accounts),
-            as_of_seq=books.seq,
+            rows=tuple(
+                TrialRow(account=name, asset=asset, **_counters(account, asset))
+                for name, account in accounts.items()
+                for _, _, asset in [split_account(name)]
+            ),
+            totals=tuple(
+                TrialTotal(asset=asset, **_counters(total, asset))
+                for asset, total in totals.items()
+            ),
+            balanced=all(
+                each.debits_posted == each.credits_posted
+                and each.debits_pending == each.credits_pending
+                for each in totals.values()
+            ),
+            as_of_seq=seq,
+            cursor=f"{seq}-{more}" if more else "",
         )
     )
 
 
-def _row(name: str, account: Account) -> TrialRow:
-    asset = split_account(name)[2]
-    return TrialRow(
-        account=name,
-        asset=asset,
-        debits_posted=format_units(account.debits_posted, asset),
-        credits_posted=format_units(account.credits_posted, asset),
-        debits_pending=format_units(account.debits_pending, asset),
-        credits_pending=format_units(account.credits_pending, asset),
-    )
+def _counters(account: Account, asset: str) -> dict[str, str]:
+    return {
+        "debits_posted": format_units(account.debits_posted, asset),
+        "credits_posted": format_units(account.credits_posted, asset),
+        "debits_pending": format_units(account.debits_pending, asset),
+        "credits_pending": format_units(account.credits_pending, asset),
+    }

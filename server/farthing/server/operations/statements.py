@@ -15,7 +15,7 @@ from farthing.protocol.canonical import (
     parse_json,
 )
 from farthing.protocol.errors import Code, Refused, refuse
-from farthing.protocol.ledger import Account, AccountKind, split_account
+from farthing.protocol.ledger import AccountKind, split_account
 from farthing.protocol.messages.accounts import Balances, GetBalance
 from farthing.protocol.messages.statements import (
     AccountPeriod,
@@ -38,7 +38,6 @@ from farthing.settlement.reports.reads import Kept
 from farthing.settlement.reports.statements import Period, Place, balances_at, page_of
 
 __all__ = [
-    "accounts_then",
     "balances_then",
     "get_record",
     "get_statement",
@@ -107,18 +106,6 @@ async def balances_then(market: Market, caller: Caller, ask: GetBalance) -> Repl
     return Reply(
         answer=Balances(organisation_id=caller.organisation_id, accounts=balances, as_of_seq=seq)
     )
-
-
-async def accounts_then(market: Market, seq: int) -> dict[str, Account]:
-    """Every account as it stood after a record.
-
-    Raises:
-        Refused: `unavailable` where the record is yet to come, or to be read.
-    """
-    async with market.reports.view() as view:
-        if seq > view.as_of_seq:
-            raise not_yet(view, seq, "at_seq")
-        return await view.all_at_seq(seq)
 
 
 async def get_record(market: Market, caller: Caller, ask: GetRecord) -> Reply:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, cast
 
-from sqlalchemy import URL, Row, Select, func, select, tuple_
+from sqlalchemy import URL, Row, Select, select, tuple_
 from sqlalchemy.exc import DatabaseError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
@@ -196,25 +196,6 @@ class View:
                     name=line.account, number=before.number, lag_us_max=lag_us
                 )
         return [found[name] for name in sorted(found)]
-
-    async def all_at_seq(self, seq: int) -> dict[str, Account]:
-        """Every account as it stood after a record, by name: one seek in the index for each."""
-        other = LINE.alias()
-        last = (
-            select(func.max(other.c.seq))
-            .where(other.c.account == ACCOUNT.c.number, other.c.seq <= seq)
-            .scalar_subquery()
-        )
-        stored = (
-            select(ACCOUNT.c.name.label("owned"), LINE)
-            .join(LINE, LINE.c.account == ACCOUNT.c.number)
-            .where(LINE.c.seq == last)
-            .order_by(LINE.c.account, LINE.c.line)
-        )
-        # A record may move an account twice: its last line there is where it left it.
-        found = {row.owned: account_of(row) for row in await self.rows(stored)}
-        found |= {line.account: line.after for line in self.tail if line.seq <= seq}
-        return dict(sorted(found.items()))
 
     async def seq_at(self, at_us: int) -> int:
         """The last record that moved anything and was recorded at a time or before it; 0 if none.

@@ -1,5 +1,6 @@
 """Logs are JSON lines with the request's id, and hold nothing that was signed or sent."""
 
+import errno
 import io
 import json
 import logging
@@ -149,3 +150,18 @@ async def test_a_line_says_who_asked_what_became_of_it_and_how_long_that_took(
     assert (line["method"], line["path"], line["status"]) == ("POST", "/mcp", 200)
     assert line["took_us"] > 0
     assert response.headers["request-id"]
+
+
+def test_a_log_on_a_full_disk_costs_nobody_a_call() -> None:
+    class Full(io.StringIO):
+        def write(self, text: str) -> int:
+            raise OSError(errno.ENOSPC, text)
+
+    root = logging.getLogger()
+    before = root.handlers[:], root.level
+    try:
+        set_up_logs("info", Full())
+        structlog.get_logger("farthing.server").info("request")
+    finally:
+        root.handlers[:], root.level = before
+        structlog.reset_defaults()

@@ -7,7 +7,8 @@ the id of the request that they belong to.
 import logging
 import sys
 import traceback
-from typing import Final, TextIO
+from contextlib import suppress
+from typing import Final, TextIO, cast
 
 import structlog
 from structlog.typing import EventDict, Processor
@@ -33,7 +34,7 @@ def set_up_logs(level: str, stream: TextIO | None = None) -> None:
         stream: where to; standard error unless told otherwise.
     """
     number = logging.getLevelNamesMapping()[level.upper()]
-    out = sys.stderr if stream is None else stream
+    out = cast("TextIO", _Spared(sys.stderr if stream is None else stream))
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
@@ -59,6 +60,21 @@ def set_up_logs(level: str, stream: TextIO | None = None) -> None:
     logging.basicConfig(level=max(number, logging.WARNING), handlers=[handler], force=True)
     for room in _ROOMS:
         logging.getLogger(room).setLevel(number)
+
+
+class _Spared:
+    """A stream that is full or gone costs nobody the call that a line of it tells of."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> None:
+        with suppress(OSError):
+            self._stream.write(text)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            self._stream.flush()
 
 
 def _without_secrets(logger: object, method: str, event: EventDict) -> EventDict:

@@ -19,7 +19,7 @@ from tests.end_to_end.test_kill_server import IN_FLIGHT, Log, Worker
 from tests.end_to_end.test_kill_server import _check_journal as check_journal
 from tests.end_to_end.test_kill_server import _check_told as check_told
 from tests.end_to_end.test_kill_server import _records as records_in
-from tests.patience import patiently
+from tests.patience import patiently, until
 from tests.processes import ServerProcess, free_port
 from tests.remote import Market, opened
 
@@ -145,3 +145,27 @@ async def test_an_engine_that_cannot_go_on_ends_the_server_with_its_reason(tmp_p
     log = (tmp_path / "server.log").read_text()
     assert code == 1
     assert "put back the keys of this journal" in log.splitlines()[-1]
+
+
+async def test_an_engine_that_hangs_is_said_once_and_once_when_it_answers_again(
+    tmp_path: Path,
+) -> None:
+    server = ServerProcess(tmp_path, free_port(), workers=WORKERS)
+
+    def said(text: str) -> int:
+        return (tmp_path / "server.log").read_text().count(text)
+
+    try:
+        facts = await server.start()
+        os.kill(server.engine_pid, signal.SIGSTOP)
+        await until(lambda: said("the engine does not answer") > 0)
+        async with httpx2.AsyncClient() as http:
+            # By then it has been asked again.
+            hung = [(await http.get(f"{facts['issuer']}/readyz")).status_code for _ in range(2)]
+        os.kill(server.engine_pid, signal.SIGCONT)
+        await until(lambda: said("the engine answers again") > 0)
+    finally:
+        server.stop()
+
+    assert hung == [503, 503]
+    assert said("the engine does not answer") == said("the engine answers again") == 1

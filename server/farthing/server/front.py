@@ -4,10 +4,11 @@ Boundary: HTTP and asyncio; what is served is put together in `app`.
 """
 
 import asyncio
+import logging
 import signal
 import socket
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -15,6 +16,7 @@ from typing import Final, cast
 
 import uvicorn
 
+from farthing.protocol.errors import Refused
 from farthing.server.acceptor import Acceptor, Share
 from farthing.server.app import Service, build
 from farthing.server.connections import (
@@ -25,13 +27,19 @@ from farthing.server.connections import (
 )
 from farthing.server.settings import Settings
 from farthing.server.siblings import Siblings
+from farthing.settlement.engine.questions import FiguresNow
 from farthing.settlement.journal.remote import RemoteEngine
 
 __all__ = ["GRACE_S", "run_front"]
 
+logger = logging.getLogger(__name__)
+
 # How long calls in flight may take to end once the server was told to stop.
 GRACE_S: Final = 10
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
+# How often the engine is asked whether it answers, and how long it may take to.
+_ASK_EVERY_S: Final = 1
+_ANSWER_S_MAX: Final = 2
 
 
 def run_front(
@@ -74,7 +82,7 @@ def run_front(
     )
     server = _Server(config, service, share, ready)
     with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
-        runner.run(_run(server, service, listener))
+        runner.run(_run(server, service, listener, engine if number == 1 else None))
     return 0
 
 
@@ -130,6 +138,44 @@ class _Server(uvicorn.Server):
                 loop.remove_signal_handler(number)
 
 
-async def _run(server: _Server, service: Service, listener: socket.socket) -> None:
-    async with service.running():
+async def _run(
+    server: _Server, service: Service, listener: socket.socket, told_of: RemoteEngine | None
+) -> None:
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(service.running())
+        if told_of is not None:
+            await stack.enter_async_context(_telling(told_of))
         await server.serve(sockets=[listener])
+
+
+@asynccontextmanager
+async def _telling(engine: RemoteEngine) -> AsyncIterator[None]:
+    """Log once when the engine answers no more, and once when it answers again."""
+    task = asyncio.create_task(_tell(engine))
+    try:
+        yield
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+async def _tell(engine: RemoteEngine) -> None:
+    answered = True
+    while True:
+        await asyncio.sleep(_ASK_EVERY_S)
+        answers = await _answers(engine)
+        if answered and not answers:
+            logger.error("the engine does not answer")
+        elif answers and not answered:
+            logger.info("the engine answers again")
+        answered = answers
+
+
+async def _answers(engine: RemoteEngine) -> bool:
+    try:
+        async with asyncio.timeout(_ANSWER_S_MAX):
+            await engine.ask(FiguresNow())
+    except (Refused, TimeoutError):
+        return False
+    return True

@@ -4,7 +4,10 @@ The file system is a tmpfs of a few megabytes. Where it cannot be mounted, as wi
 the test says so and is left out.
 """
 
+import asyncio
+import os
 import shutil
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -20,6 +23,7 @@ from farthing.clients.transport import Connection
 from farthing.protocol.errors import Code, Refused, Unreachable
 from farthing.protocol.messages.accounts import FUND_ACCOUNT, FundAccount
 from farthing.protocol.wire import Money
+from tests.patience import patiently, until
 from tests.processes import ServerProcess, free_port
 from tests.remote import Market, opened
 from tests.settlement.oracle import Oracle
@@ -47,10 +51,11 @@ def small(tmp_path: Path) -> Iterator[Path]:
 
 
 async def test_a_full_disk_stops_writes_alone_and_they_go_on_when_there_is_room(
-    small: Path,
+    small: Path, tmp_path: Path
 ) -> None:
     server = ServerProcess(small, free_port())
     ballast = small / "ballast"
+    log = _log_elsewhere(small, tmp_path)
     try:
         facts = await server.start()
         async with httpx2.AsyncClient() as http:
@@ -64,6 +69,8 @@ async def test_a_full_disk_stops_writes_alone_and_they_go_on_when_there_is_room(
             assert refused is not None
             assert refused.code is Code.UNAVAILABLE
             assert refused.refusal.retry_after_s > 0
+            _, refused = await _fund_until(market, "full", refused=True)
+            assert refused is not None
             # Reads and health go on.
             health = await http.get(f"{facts['issuer']}/healthz")
             assert health.status_code == 200
@@ -85,6 +92,59 @@ async def test_a_full_disk_stops_writes_alone_and_they_go_on_when_there_is_room(
     Oracle().read(lines)
     journal = b"\n".join(lines)
     assert all(key.encode() in journal for key in told)
+    # Once each, and not of every call.
+    assert log.read_text().count("storage takes no batches") == 1
+    assert log.read_text().count("storage takes batches again") == 1
+
+
+async def test_an_engine_that_is_killed_while_the_disk_is_full_is_back_when_there_is_room(
+    small: Path, tmp_path: Path
+) -> None:
+    server = ServerProcess(small, free_port())
+    ballast = small / "ballast"
+    log = _log_elsewhere(small, tmp_path)
+    try:
+        facts = await server.start()
+        async with httpx2.AsyncClient() as http:
+            market = await opened(facts, http)
+            await _funded(market, "before-00000000000000001")
+            pids = server.pid, server.front_end_pids
+            _fill(ballast)
+            os.kill(server.engine_pid, signal.SIGKILL)
+            await until(lambda: "until storage is well" in log.read_text())
+            ready = await http.get(f"{facts['issuer']}/readyz")
+            health = await http.get(f"{facts['issuer']}/healthz")
+            _, refused = await _fund_until(market, "full", refused=True)
+
+            ballast.unlink()
+            await _fund_patiently(market, "after-000000000000000001")
+            assert (server.pid, server.front_end_pids) == pids
+    finally:
+        server.stop()
+    assert (ready.status_code, health.status_code) == (503, 503)
+    assert refused is not None
+    assert refused.code is Code.UNAVAILABLE
+    assert log.read_text().count("until storage is well") == 1
+
+
+async def test_a_front_end_that_is_killed_while_the_disk_is_full_is_replaced_and_reads(
+    small: Path, tmp_path: Path
+) -> None:
+    server = ServerProcess(small, free_port())
+    log = _log_elsewhere(small, tmp_path)
+    try:
+        facts = await server.start()
+        async with httpx2.AsyncClient() as http:
+            market = await opened(facts, http)
+            told = await _funded(market, "before-00000000000000001")
+            (killed,) = server.front_end_pids
+            _fill(small / "ballast")
+            os.kill(killed, signal.SIGKILL)
+            await until(lambda: log.read_text().count("the front end is ready") > 1)
+            outcome = await Operator(market.treasurer).outcome("fund_account", told)
+            assert outcome.outcome == "done"
+    finally:
+        server.stop()
 
 
 async def test_an_old_backup_that_is_put_back_says_what_is_lost_and_takes_no_older_proof(
@@ -163,6 +223,25 @@ async def _fund_until(
             if not refused:
                 return done, None
     raise AssertionError(f"still not {'refused' if refused else 'done'} after {TRIES} tries")
+
+
+async def _fund_patiently(market: Market, key: str) -> None:
+    """Fund once the engine is there again."""
+    async with patiently():
+        while True:
+            try:
+                await _funded(market, key)
+            except (Refused, Unreachable):
+                await asyncio.sleep(0.01)
+            else:
+                return
+
+
+def _log_elsewhere(data_dir: Path, folder: Path) -> Path:
+    """Have the log where there is room; gives its file."""
+    log = folder / "server.log"
+    (data_dir / "server.log").symlink_to(log)
+    return log
 
 
 def _fill(path: Path) -> None:

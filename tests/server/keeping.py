@@ -1,10 +1,17 @@
 """A program that keeps processes running as a test asks it to: `python -m tests.server.keeping`."""
 
+import errno
+import mmap
 import os
 import signal
 import sys
+from unittest.mock import patch
 
-from farthing.server.supervise import EXIT_FINAL, DidNotStart, Job, Ready, Supervisor
+from farthing.server import supervise
+from farthing.server.supervise import EXIT_FINAL, DidNotEnd, DidNotStart, Job, Ready, Supervisor
+
+# Starts that fail while the disk is full: more than of another failure are let pass.
+FULL = 10
 
 
 def say(*words: object) -> None:
@@ -14,9 +21,14 @@ def say(*words: object) -> None:
 
 def worker(name: str, how: str) -> Job:
     """A job that does as its second name says."""
+    # Of all its processes, one after the other.
+    runs = mmap.mmap(-1, 1)
 
     def run(ready: Ready) -> int:
         say(name, "runs", os.getpid())
+        runs[0] += 1
+        if how == "full" or (how == "fills" and 1 < runs[0] <= 1 + FULL):
+            raise OSError(errno.ENOSPC, "no room")
         if how == "refuses":
             ready("it cannot be done\nat all")
             return EXIT_FINAL
@@ -30,7 +42,7 @@ def worker(name: str, how: str) -> Job:
         while os.read(told, 1) and how == "stubborn":
             pass
         say(name, "ends")
-        return 0
+        return 1 if how == "fails" else 0
 
     return Job(name=name, run=run, grace_s=1)
 
@@ -46,8 +58,10 @@ def main() -> None:
         stopping=lambda: say("stopping"),
     )
     try:
-        supervisor.run()
-    except DidNotStart as error:
+        # Pauses grow as they do elsewhere, and are over sooner.
+        with patch.object(supervise, "_PAUSE_MS", 1):
+            supervisor.run()
+    except (DidNotEnd, DidNotStart) as error:
         say("gives up:", error)
         sys.exit(1)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.patience import PATIENCE_S
+from tests.server.keeping import FULL
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -39,11 +40,20 @@ class Kept:
 
 
 @contextmanager
-def kept(*how: str) -> Iterator[Kept]:
+def kept(*how: str, log: str = os.devnull) -> Iterator[Kept]:
     command = [sys.executable, "-m", "tests.server.keeping", *how]
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=REPOSITORY
-    ) as process:
+    with (
+        Path(log).open("ab") as stderr,
+        subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            text=True,
+            cwd=REPOSITORY,
+            # As people run it, who buffer what is written.
+            env={**os.environ, "PYTHONUNBUFFERED": ""},
+        ) as process,
+    ):
         try:
             yield Kept(process)
         finally:
@@ -99,13 +109,66 @@ def test_one_that_says_why_it_cannot_run_ends_the_whole_with_that() -> None:
     assert not any(line.startswith("other runs") for line in said)
 
 
-def test_one_that_does_not_end_is_made_to() -> None:
-    with kept("stubborn", "stubborn") as keeper:
-        keeper.until("changed")
+def test_one_that_storage_keeps_from_running_is_waited_for_and_said_once(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    with kept("fills", "well", log=str(log)) as keeper:
+        _, first, other = keeper.until("changed")
+        os.kill(int(first), signal.SIGKILL)
+        _, again, spared = keeper.until("changed")
         keeper.process.terminate()
-        code, _ = keeper.ended()
+        code, said = keeper.ended()
 
     assert code == 0
+    assert again != first
+    assert spared == other
+    assert sum(line.startswith("first runs") for line in said) == FULL + 2
+    assert log.read_text().count("until storage is well: [Errno 28] no room") == 1
+
+
+def test_a_first_start_that_storage_keeps_from_running_ends_the_whole_at_once() -> None:
+    with kept("full", "well") as keeper:
+        code, said = keeper.ended()
+
+    assert code == 1
+    assert said[-1] == "gives up: [Errno 28] no room"
+    assert sum(line.startswith("first runs") for line in said) == 1
+
+
+@pytest.mark.parametrize("how", [("stubborn", "well"), ("well", "stubborn")])
+def test_one_that_does_not_end_is_made_to_and_the_whole_says_so(how: tuple[str, str]) -> None:
+    with kept(*how) as keeper:
+        keeper.until("changed")
+        keeper.process.terminate()
+        code, said = keeper.ended()
+
+    assert code == 1
+    name = "first" if how[0] == "stubborn" else "other"
+    assert said[-1] == f"gives up: the {name} does not end; it is killed"
+
+
+def test_one_that_fails_while_it_ends_is_said_by_the_whole() -> None:
+    with kept("fails", "well") as keeper:
+        _, first, _ = keeper.until("changed")
+        keeper.process.terminate()
+        code, said = keeper.ended()
+
+    assert code == 1
+    assert said[-1] == f"gives up: the first, process {first}, ended with 1"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no file that is always full")
+def test_a_log_that_is_full_ends_nothing() -> None:
+    with kept("well", "well", log="/dev/full") as keeper:
+        _, first, other = keeper.until("changed")
+        os.kill(int(first), signal.SIGKILL)
+        _, again, spared = keeper.until("changed")
+        keeper.process.terminate()
+        # Its exit code is Python's own, which finds the log full at the very end.
+        _, said = keeper.ended()
+
+    assert said[-1] == "first ends"
+    assert again != first
+    assert spared == other
 
 
 def test_when_the_keeper_is_killed_everything_ends() -> None:

@@ -25,6 +25,7 @@ from farthing.protocol.keys import PublicKey, Signer
 from farthing.protocol.records import Record
 from farthing.protocol.wire import Role
 from farthing.server.settings import Settings
+from farthing.server.storage import may_pass
 from farthing.server.supervise import EXIT_FINAL
 from farthing.server.upkeep import Upkeep, spare_the_collector
 from farthing.settlement.audit.log import check_log
@@ -36,7 +37,7 @@ from farthing.settlement.journal.index import Index
 from farthing.settlement.journal.service import EngineServer
 from farthing.settlement.journal.sqlite import SqliteStore
 from farthing.settlement.journal.stepper import Limits, RowsOf, Stepper
-from farthing.settlement.journal.store import DatabaseInUse
+from farthing.settlement.journal.store import Batch, CommitRefused, CommitUnknown, DatabaseInUse
 from farthing.settlement.journal.writer import Writer
 from farthing.settlement.machine import MACHINE
 
@@ -125,6 +126,9 @@ def run_engine(
 
     Returns:
         The exit code: 0 as told, 1 for a fault, `EXIT_FINAL` where it could not even begin.
+
+    Raises:
+        FarthingError, OSError: what `may_pass`.
     """
     # Ctrl-C reaches every process of the terminal; the front ends end first, and then say so here.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -133,6 +137,8 @@ def run_engine(
         keyring = keyring_of(settings, issuer).only(Purpose.JOURNAL)
         stepper = _opened(settings, keyring)
     except (FarthingError, OSError) as error:
+        if may_pass(error):
+            raise
         ready(str(error))
         return EXIT_FINAL if isinstance(error, _FINAL) else 1
     upkeep = Upkeep(settings.database_path, settings.keys_dir, lambda: stepper.recent.last_seq)
@@ -143,8 +149,10 @@ def run_engine(
         spare_the_collector()
         ready("")
         server.run()
-    except (FarthingError, AssertionError):
+    except (FarthingError, AssertionError) as error:
         logger.critical("the engine stops; nothing more is taken", exc_info=True)
+        if may_pass(error):
+            raise
         return 1
     finally:
         upkeep.close()
@@ -207,8 +215,26 @@ def _parts(settings: Settings, keyring: Keyring, clock: Callable[[], int]) -> _P
     }
 
 
+class _WatchedStore(SqliteStore):
+    """Says once that storage takes no batches, and once that it does again."""
+
+    _takes = True
+
+    def commit(self, batch: Batch) -> None:
+        try:
+            super().commit(batch)
+        except (CommitRefused, CommitUnknown) as error:
+            if self._takes:
+                self._takes = False
+                logger.error("storage takes no batches: %s", error)  # noqa: TRY400  # no defect
+            raise
+        if not self._takes:
+            self._takes = True
+            logger.info("storage takes batches again")
+
+
 def _store(settings: Settings) -> SqliteStore:
-    return SqliteStore(settings.database_path, tables=TABLES)
+    return _WatchedStore(settings.database_path, tables=TABLES)
 
 
 def _limits(settings: Settings) -> Limits:

@@ -6,6 +6,7 @@ and `front` are what runs in them. Source: spec/configuration.md.
 
 import errno
 import json
+import logging
 import os
 import socket
 import sys
@@ -24,6 +25,8 @@ from farthing.server.supervise import Job, Ready, Supervisor
 from farthing.server.telemetry import set_up_logs
 
 __all__ = ["serve"]
+
+logger = logging.getLogger(__name__)
 
 _BACKLOG: Final = 2048
 # Beyond what a process gives itself to end.
@@ -49,6 +52,7 @@ def serve(settings: Settings, *, ready_file: Path | None = None) -> None:
     Raises:
         DidNotStart: another server has the database, its journal does not verify, or a process
             ends whenever it is started.
+        DidNotEnd: told to stop, a process failed or had to be killed.
         UnusableKeys: the journal's keys are missing or open to others.
         OSError: the port is taken.
     """
@@ -63,7 +67,12 @@ def serve(settings: Settings, *, ready_file: Path | None = None) -> None:
         def changed(pids: Mapping[str, list[int]]) -> None:
             nonlocal announced
             if ready_file is not None:
-                _write_ready(ready_file, keyring, issuer, pids)
+                try:
+                    _write_ready(ready_file, keyring, issuer, pids)
+                except OSError as error:
+                    if not announced:
+                        raise
+                    logger.error("the ready file names processes of before: %s", error)  # noqa: TRY400
             if not announced:
                 announced = True
                 _announce(keyring, issuer)

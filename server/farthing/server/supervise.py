@@ -13,34 +13,44 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from threading import Thread
 from typing import Final, NoReturn
 
 from farthing.protocol.errors import FarthingError
+from farthing.server.storage import may_pass
 
-__all__ = ["EXIT_FINAL", "DidNotStart", "Job", "Supervisor"]
+__all__ = ["EXIT_FINAL", "DidNotEnd", "DidNotStart", "Job", "Supervisor"]
 
 logger = logging.getLogger(__name__)
 
 # A process that ends with this has said why, and another in its place would say the same.
 EXIT_FINAL: Final = 3
+# One that ends with this has said why, and may run once storage is well.
+_EXIT_STORAGE: Final = 4
 _EXIT_FAULT: Final = 1
 # One that ends before it was ready, or this soon after, ended at once.
 _AT_ONCE_MS: Final = 1000
 _AT_ONCE_MAX: Final = 5
 _PAUSE_MS: Final = 50
 _PAUSE_MS_MAX: Final = 5000
+_DOUBLINGS_MAX: Final = 7
 _SAID_BYTES_MAX: Final = 4096
 _NS_PER_MS: Final = 1_000_000
 _STOPS: Final = (signal.SIGINT, signal.SIGTERM)
 _SIGNALS: Final = (*_STOPS, signal.SIGCHLD)
+_ENDED_AS_TOLD: Final = (0, *(-number for number in _STOPS))
 
 Ready = Callable[[str], None]
 
 
 class DidNotStart(FarthingError):
     """A process cannot be kept running; the text says why."""
+
+
+class DidNotEnd(FarthingError):
+    """A process that was told to end failed, or had to be killed; the text says which."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +80,8 @@ class _Place:
     ready: bool = False
     since_ns: int = 0
     at_once: int = 0
+    waits: int = 0
+    waits_for: str = ""
     again_ns: int | None = None
 
 
@@ -96,12 +108,16 @@ class Supervisor:
     _life: tuple[int, int] = field(default_factory=os.pipe)
     _told: tuple[int, int] = field(default_factory=os.pipe)
     _stop: int = 0
+    _served: bool = False
+    _not_ended: str = ""
 
     def run(self) -> None:
         """Start everything, keep it running, end it in order.
 
         Raises:
-            DidNotStart: a process said that it cannot run, or ended at once again and again.
+            DidNotStart: a process said that it cannot run, or ended at once again and again. One
+                that storage keeps from running is waited for, once everything has been ready.
+            DidNotEnd: a process did not end as it was told to.
         """
         self._watch_signals()
         # What is loaded stays as it is: collections here would only part it from what is forked.
@@ -120,6 +136,8 @@ class Supervisor:
             self.stopping()
             self._end([place for place in self._places if place.job is not self.first])
             self._end([place for place in self._places if place.job is self.first])
+        if self._not_ended:
+            raise DidNotEnd(self._not_ended)
 
     def _watch_signals(self) -> None:
         for descriptor in self._told:
@@ -181,6 +199,7 @@ class Supervisor:
             place.since_ns = time.monotonic_ns()
             logger.info("the %s is ready as process %d", place.job.name, place.pid)
             if len(self._places) > len(self.others) and all(each.ready for each in self._places):
+                self._served = True
                 self._changed()
 
     def _reap(self, place: _Place) -> None:
@@ -193,21 +212,41 @@ class Supervisor:
         lived_ms = (time.monotonic_ns() - place.since_ns) // _NS_PER_MS
         # Who is killed from outside may be as well as can be.
         at_once = not place.ready or (lived_ms < _AT_ONCE_MS and code != -signal.SIGKILL)
+        was_ready = place.ready
         place.pid, place.ready = 0, False
         if self._stop:
+            if was_ready and code not in _ENDED_AS_TOLD:
+                self._ended_badly(f"the {place.job.name}, process {pid}, ended with {code}")
             return
         why = place.said.decode("utf-8", "replace").strip()
-        place.at_once = place.at_once + 1 if at_once else 0
         if why and (code == EXIT_FINAL or not self._had_begun(place)):
             raise DidNotStart(why)
+        if not at_once:
+            place.at_once, place.waits, place.waits_for = 0, 0, ""
+        if self._served and code == _EXIT_STORAGE:
+            place.waits += at_once
+            self._say_what_for(place, pid, why)
+            place.again_ns = _after(place.waits)
+            return
+        place.at_once += at_once
         logger.error("the %s, process %d, ended with %d %s", place.job.name, pid, code, why)
         if place.at_once > _AT_ONCE_MAX:
             text = (
                 f"the {place.job.name} ended {place.at_once} times at once: {why or 'see the log'}"
             )
             raise DidNotStart(text)
-        pause_ms = min(_PAUSE_MS << place.at_once, _PAUSE_MS_MAX) if place.at_once else 0
-        place.again_ns = time.monotonic_ns() + pause_ms * _NS_PER_MS
+        place.again_ns = _after(place.at_once)
+
+    def _say_what_for(self, place: _Place, pid: int, why: str) -> None:
+        """Once: storage may be full for hours."""
+        if why != place.waits_for:
+            place.waits_for = why
+            text = "the %s, process %d, ended; it is started again until storage is well: %s"
+            logger.error(text, place.job.name, pid, why)
+
+    def _ended_badly(self, text: str) -> None:
+        logger.error("%s", text)
+        self._not_ended = self._not_ended or text
 
     def _had_begun(self, place: _Place) -> bool:
         """Whether this was not the very first start of the whole."""
@@ -227,8 +266,7 @@ class Supervisor:
 
     def _fork(self, place: _Place) -> None:
         says, say = os.pipe()
-        sys.stdout.flush()
-        sys.stderr.flush()
+        _flush()
         # No signal may reach the new process while it still has this one's handlers.
         signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         pid = os.fork()
@@ -244,6 +282,10 @@ class Supervisor:
     def _become(self, job: Job, say: int) -> NoReturn:
         """The rest of a new process's life."""
         code = _EXIT_FAULT
+
+        def ready(why: str) -> None:
+            os.write(say, why.replace("\n", " ").encode() + b"\n")
+
         try:
             gc.enable()
             signal.set_wakeup_fd(-1)
@@ -254,17 +296,16 @@ class Supervisor:
             for descriptor in (*self._told, self._life[1], *_heard(self._places)):
                 os.close(descriptor)
             Thread(target=_die_with, args=(self._life[0],), daemon=True).start()
-
-            def ready(why: str) -> None:
-                os.write(say, why.replace("\n", " ").encode() + b"\n")
-
             code = job.run(ready)
-        except BaseException:
+        except BaseException as error:
             # The outermost place of this process.
-            logger.critical("the %s fails", job.name, exc_info=True)
+            if may_pass(error):
+                ready(str(error))
+                code = _EXIT_STORAGE
+            else:
+                logger.critical("the %s fails", job.name, exc_info=True)
         finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
+            _flush()
             os._exit(code)
 
     def _end(self, places: list[_Place]) -> None:
@@ -276,7 +317,7 @@ class Supervisor:
             while place.pid and time.monotonic_ns() < deadline_ns:
                 self._turn(deadline_ns)
             if place.pid:
-                logger.error("the %s does not end; it is killed", place.job.name)
+                self._ended_badly(f"the {place.job.name} does not end; it is killed")
                 _send([place], signal.SIGKILL)
                 os.waitpid(place.pid, 0)
                 place.pid = 0
@@ -290,6 +331,19 @@ def _noted(number: int, frame: object) -> None:
 def _send(places: Iterable[_Place], number: signal.Signals) -> None:
     for place in places:
         os.kill(place.pid, number)
+
+
+def _after(tries: int) -> int:
+    """When to start one again that has ended at once so many times in a row."""
+    pause_ms = min(_PAUSE_MS << min(tries, _DOUBLINGS_MAX), _PAUSE_MS_MAX) if tries else 0
+    return time.monotonic_ns() + pause_ms * _NS_PER_MS
+
+
+def _flush() -> None:
+    """Write what waits to be; a log on a full disk keeps no process from starting or ending."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError):
+            stream.flush()
 
 
 def _heard(places: Iterable[_Place]) -> list[int]:

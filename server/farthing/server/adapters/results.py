@@ -364,7 +364,7 @@ def _named(hold_id: str) -> bytes:
 
 
 def _migrate(conn: Connection) -> None:
-    version = int(conn.exec_driver_sql(VERSION).scalar_one())
+    version = stated = int(conn.exec_driver_sql(VERSION).scalar_one())
     if version > len(MIGRATIONS):
         raise Unreadable(f"the file of calls is of a newer version: {version}")
     if version == 0:
@@ -374,7 +374,9 @@ def _migrate(conn: Connection) -> None:
     for step in MIGRATIONS[version:]:
         for statement in step:
             conn.exec_driver_sql(statement)
-    conn.exec_driver_sql(SET_VERSION.format(version=len(MIGRATIONS)))
+    # A front end that starts while the disk is full writes nothing, and can read.
+    if stated != len(MIGRATIONS):
+        conn.exec_driver_sql(SET_VERSION.format(version=len(MIGRATIONS)))
 
 
 def _prepare(connection: sqlite3.Connection, record: object) -> None:

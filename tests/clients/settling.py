@@ -27,7 +27,7 @@ from farthing.protocol.ids import AgreementId, ListingId, SessionId, derive_id
 from farthing.protocol.keys import PrivateKey
 from farthing.protocol.messages.agreements import Agreement
 from farthing.protocol.messages.allowances import AllowanceLimits, AllowanceUse, MeterUse
-from farthing.protocol.messages.sessions import RejectedEvent, UsageReport
+from farthing.protocol.messages.sessions import RejectedEvent, Session, UsageReport
 from farthing.protocol.platform_keys import PlatformKeys
 from farthing.protocol.proofs import (
     Entitlement,
@@ -96,6 +96,7 @@ class Settlement(Vendor):
         self.refusals: list[Refusal] = []
         self.reject: dict[int, str] = {}
         self.closes_at = ""
+        self.status = "open"
         self.limits: AllowanceLimits | None = None
         self.allowances_asked = 0
         self.used: dict[tuple[str, int], int] = {}
@@ -159,6 +160,28 @@ class Settlement(Vendor):
     async def document(self, sha256: str) -> dict[str, object]:
         assert document_sha256(self.published) == sha256  # type: ignore[arg-type]
         return self.published
+
+    async def session_status(self, session_id: str) -> Session:
+        none = money(0, "USD")
+        return Session(
+            session_id=session_id,
+            agreement_id=AGREEMENT_ID,
+            status=self.status,
+            cap=none,
+            per_call=none,
+            spent=none,
+            remaining=none,
+            calls=0,
+            rejected=0,
+            top_seq=0,
+            voucher_seq=0,
+            max_cum=none,
+            final_action="refuse",
+            opened_at="",
+            expires_at="",
+            closes_at=self.closes_at,
+            rate_card_sha256="",
+        )
 
     async def report_usage(
         self, session_id: str, batch: str, signature: str, voucher: str, *, key: str

@@ -7,7 +7,7 @@ about a tool (`paid`). Source: spec/payments-mcp.md.
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final, NamedTuple, cast
 
@@ -37,8 +37,10 @@ class Undeliverable(Exception):
     """The tool ended without a result that could be sold."""
 
     def __init__(self, refusal: Refusal) -> None:
-        super().__init__(refusal.message)
-        self.refusal = refusal
+        # A tool's words may have no bytes; they are written together with what others did.
+        said = refusal.message.encode(errors="replace").decode()
+        super().__init__(said)
+        self.refusal = replace(refusal, message=said)
 
 
 class Produced(NamedTuple):

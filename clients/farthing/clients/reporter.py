@@ -177,7 +177,8 @@ class UsageQueue:
 
     def heard(self, asked_at_us: int, closes_at: str) -> None:
         """Settlement takes usage of this session, as of when it was asked."""
-        self.heard_at_us = max(self.heard_at_us, asked_at_us)
+        # The clock's latest word: it may have been set back since it was asked last.
+        self.heard_at_us = asked_at_us
         if closes_at:
             # What was done until now is taken; the buyer asks for no more.
             self.stop("closing", INT64_MAX)

@@ -31,7 +31,7 @@ from farthing.protocol.proofs import Entitlement
 from farthing.protocol.rating import RatingError
 from farthing.protocol.rating.running import Running
 from farthing.protocol.times import SECOND_US
-from farthing.protocol.usage import REPORT_WINDOW_US, UsageFault, UsageOutcome
+from farthing.protocol.usage import REPORT_WINDOW_US, SKEW_US, UsageFault, UsageOutcome
 from farthing.protocol.vouchers import VoucherDesk
 from farthing.protocol.x402 import PAYMENT
 
@@ -140,7 +140,9 @@ class SessionDesk:
 
     def extend(self, entitlement: Entitlement) -> None:
         """The platform says more: the session is open still, or was topped up."""
-        self.queue.heard_at_us = max(self.queue.heard_at_us, entitlement.issued_at_us)
+        # Where the clock was set back, this says nothing of how long ago that was.
+        if entitlement.issued_at_us <= self._clock() + SKEW_US:
+            self.queue.heard_at_us = max(self.queue.heard_at_us, entitlement.issued_at_us)
         if entitlement.cap_units > self._counts.cap_units:
             self.entitlement = entitlement
             self._counts.cap_units = entitlement.cap_units
@@ -238,7 +240,8 @@ class SessionDesk:
         more is worked for in vain.
         """
         now_us = self._clock()
-        if self.queue.is_stopped(now_us) or now_us < self.queue.heard_at_us + age_us:
+        heard_us = now_us - self.queue.heard_at_us
+        if self.queue.is_stopped(now_us) or -SKEW_US <= heard_us < age_us:
             return
         if self._asking is None:
             self._asking = asyncio.create_task(self._ask())
@@ -271,7 +274,9 @@ class SessionDesk:
 
     async def _kept(self, seq: int, fault: UsageFault) -> KeptCall | None:
         kept = await asyncio.to_thread(self._tools.spool.call, self.session_id, seq)
-        if kept is not None or fault is not UsageFault.DUPLICATE:
+        if kept is None and fault is not UsageFault.DUPLICATE:
+            return None
+        if kept is not None and kept.outcome is not None:
             return kept
         # It could not be written when it ended.
         try:
@@ -279,7 +284,7 @@ class SessionDesk:
         except (OSError, sqlite3.Error) as error:
             raise _not_kept() from error
         kept = await asyncio.to_thread(self._tools.spool.call, self.session_id, seq)
-        if kept is None:
+        if kept is None or kept.outcome is None:
             raise _not_kept()
         return kept
 
@@ -301,7 +306,8 @@ class SessionDesk:
         self.changes += 1
 
     async def _carry_out(self, work: CallWork, flight: Flight) -> None:
-        at_us = self._clock()
+        # Settlement takes nothing from before the session: a clock that was set back would say so.
+        at_us = max(self._clock(), self.entitlement.issued_at_us)
         refusal, outcome = _FAILED, UsageOutcome.FAILED_VENDOR
         left_s = (self.entitlement.expires_at_us + _AFTER_END_US - at_us) / SECOND_US
         most_s = min(work.deadline_s, left_s)

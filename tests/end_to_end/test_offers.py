@@ -6,7 +6,9 @@ from typing import Any, cast
 
 import pytest
 
-from farthing.clients.vendors import Offer
+from farthing.clients.buyers import Buyer
+from farthing.clients.operators import Operator
+from farthing.clients.vendors import Offer, Vendor
 from farthing.protocol.canonical import Json, canonical_bytes, document_sha256
 from farthing.protocol.errors import Code, Refused
 from farthing.protocol.messages.catalog import SEARCH_CATALOG, SearchCatalog
@@ -21,6 +23,7 @@ from farthing.protocol.messages.listings import (
     PublishListing,
 )
 from farthing.protocol.signatures import Typ, sign_detached
+from farthing.protocol.wire import Usage
 from farthing.settlement.engine.questions import FiguresNow
 from tests.papers import card_document, listing_document, signing_key, terms_document
 from tests.serving import Serving, Shop, serving
@@ -126,6 +129,24 @@ async def test_a_vendors_words_are_labelled_and_reach_no_tool(tmp_path: Path) ->
         assert found.results[0].vendor_text.untrusted is True
         assert found.results[0].vendor_text.name == "Text of PDF pages"
         assert "Text of PDF pages" not in tools
+
+
+async def test_a_total_is_from_the_position_of_who_buys_and_of_nobody_elses(tmp_path: Path) -> None:
+    async with serving(tmp_path) as server:
+        shop = await Shop.opened(server)
+        agreement = await shop.buyer.accept(await shop.buyer.quote(shop.listing_id, {"page": 10}))
+        hold = await shop.buyer.hold(agreement.agreement_id, {"page": 10}, {"call": "one"})
+        await shop.captured(agreement, hold.answer.hold_id, {"page": 10}, "b" * 64)
+        ask = SearchCatalog(query="text of pdf", workload=(Usage(meter="page", quantity="1"),))
+
+        totals = {}
+        for each in (shop.buyer, shop.operator, shop.vendor):
+            [found] = (await each.connection.call(SEARCH_CATALOG, ask)).results
+            assert found.total is not None
+            totals[type(each)] = found.total.amount
+
+        # A vendor is party to the agreements of all its buyers.
+        assert totals == {Buyer: "0.0015", Operator: "0.002", Vendor: "0.002"}
 
 
 @pytest.mark.parametrize("moved", ["card", "terms", "listing"])

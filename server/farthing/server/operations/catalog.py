@@ -22,8 +22,10 @@ async def search_catalog(market: Market, caller: Caller, ask: SearchCatalog) -> 
     """Filter, price, judge, rank, explain."""
     standing = NOBODY
     if caller.principal_id:
+        # Who buys nothing has no position, and may be party to all agreements of a vendor's.
+        buys = caller.role in PLACE_HOLD.roles
         standing = await market.ask(
-            StandingOf(principal_id=caller.principal_id, with_positions=True)
+            StandingOf(principal_id=caller.principal_id, with_positions=buys)
         )
 
     async def frozen_among(vendor_ids: Collection[str]) -> frozenset[str]:

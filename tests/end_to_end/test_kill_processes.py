@@ -147,6 +147,35 @@ async def test_an_engine_that_cannot_go_on_ends_the_server_with_its_reason(tmp_p
     assert "put back the keys of this journal" in log.splitlines()[-1]
 
 
+async def test_a_journal_that_is_gone_is_waited_for_and_no_other_begins_in_its_place(
+    tmp_path: Path,
+) -> None:
+    folder, moved, log = tmp_path / "data", tmp_path / "moved", tmp_path / "server.log"
+    folder.mkdir()
+    (folder / "server.log").symlink_to(log)
+    server = ServerProcess(folder, free_port())
+    try:
+        facts = await server.start()
+        killed, front_ends = server.engine_pid, server.front_end_pids
+        # As where a volume is not mounted any more.
+        folder.rename(moved)
+        folder.mkdir()
+        for pid in (killed, *front_ends):
+            os.kill(pid, signal.SIGKILL)
+        await until(lambda: log.read_text().count("the journal is not there any more") == 2)
+        made = list(folder.iterdir())
+        folder.rmdir()
+        moved.rename(folder)
+        await asyncio.to_thread(server.replaced, killed)
+        async with httpx2.AsyncClient() as http:
+            market = await opened(facts, http)
+            await _fund(market.treasurer, market.operator.connection.principal)
+    finally:
+        server.stop()
+
+    assert made == []
+
+
 async def test_an_engine_that_hangs_is_said_once_and_once_when_it_answers_again(
     tmp_path: Path,
 ) -> None:

@@ -26,6 +26,7 @@ def caused(error: Exception, cause: Exception) -> Exception:
     [
         (OSError(errno.ENOSPC, "full"), True),
         (OSError(errno.EIO, "damaged"), True),
+        (FileNotFoundError(errno.ENOENT, "not mounted"), True),
         (PermissionError(errno.EACCES, "another's"), False),
         (caused(Unreadable("full"), of_sqlite(sqlite3.SQLITE_FULL)), True),
         (caused(Unreadable("damaged"), of_sqlite(sqlite3.SQLITE_IOERR_FSYNC)), True),

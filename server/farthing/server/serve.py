@@ -80,6 +80,7 @@ def serve(settings: Settings, *, ready_file: Path | None = None) -> None:
         with _address(settings) as address:
 
             def engine(ready: Ready) -> int:
+                _see_the_journal(settings, begun=announced)
                 os.umask(_OTHERS)
                 listener.close()
                 return run_engine(settings, issuer, address, ready=ready)
@@ -87,6 +88,7 @@ def serve(settings: Settings, *, ready_file: Path | None = None) -> None:
             def front(number: int, ready: Ready) -> int:
                 from farthing.server.front import run_front  # noqa: PLC0415  # as in `_load`
 
+                _see_the_journal(settings, begun=announced)
                 os.umask(_OTHERS)
                 return run_front(
                     settings, listener, address, number=number, share=shares.of(number), ready=ready
@@ -107,6 +109,17 @@ def serve(settings: Settings, *, ready_file: Path | None = None) -> None:
 def _load() -> None:
     """Load what front ends share. The engine was forked before: it needs none of it."""
     import farthing.server.front  # noqa: F401, PLC0415
+
+
+def _see_the_journal(settings: Settings, *, begun: bool) -> None:
+    """Wait for a journal that was there before: in a folder without, keys and another would begin.
+
+    Raises:
+        FileNotFoundError: it is not there, as where its volume is not mounted any more.
+    """
+    if begun and not settings.database_path.exists():
+        text = "the journal is not there any more"
+        raise FileNotFoundError(errno.ENOENT, text, str(settings.database_path))
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Which failures of storage may pass: the disk is full, read-only or gives an I/O error.
+"""Which failures of storage may pass: the disk is full, read-only, gone or gives an I/O error.
 
 Boundary: judges an exception by what caused it; knows nothing of who met it.
 """
@@ -9,7 +9,7 @@ from typing import Final
 
 __all__ = ["may_pass"]
 
-_NUMBERS: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS})
+_NUMBERS: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.ENOENT})
 # What SQLite makes of those, and of a database that somebody else holds for long.
 _CODES: Final = frozenset(
     {

@@ -22,12 +22,20 @@ class FrontEnd:
 
     had: int = 0
     held_max: int = 1000
+    silent: int = 0
     taken: list[asyncio.BaseTransport] = field(default_factory=list)
     asked: int = 0
 
     def held(self) -> int:
         self.asked += 1
         return self.had + len(self.taken)
+
+    def __len__(self) -> int:
+        return self.silent
+
+    def end_one(self) -> None:
+        self.silent -= 1
+        self.had -= 1
 
     def serve(self) -> asyncio.BaseProtocol:
         return _Kept(self.taken)
@@ -67,6 +75,7 @@ def accept(listener: socket.socket, front_end: FrontEnd, share: Share) -> Accept
         share=share,
         held=front_end.held,
         held_max=front_end.held_max,
+        silent=front_end,
     )
 
 
@@ -185,6 +194,18 @@ async def test_callers_wait_where_all_are_full_and_are_taken_once_there_is_room(
     assert len(front_end.taken) == 1
 
 
+async def test_where_all_are_full_one_that_is_silent_gives_way_to_each_that_comes(
+    listener: socket.socket,
+) -> None:
+    front_end = FrontEnd(had=3, held_max=3, silent=2)
+    with accepting(listener, front_end, Shares(1).of(1)), ExitStack() as callers:
+        async with patiently():
+            for _ in range(2):
+                await connect(listener, callers)
+
+    assert (front_end.silent, front_end.held()) == (0, 3)
+
+
 async def test_nothing_is_taken_once_it_is_closed(listener: socket.socket) -> None:
     front_end = FrontEnd()
     with accepting(listener, front_end, Shares(1).of(1)) as taking:
@@ -204,7 +225,12 @@ async def test_what_is_being_taken_when_it_is_closed_ends(listener: socket.socke
         return front_end.serve()
 
     taking = Acceptor(
-        listener, serve, share=Shares(1).of(1), held=front_end.held, held_max=front_end.held_max
+        listener,
+        serve,
+        share=Shares(1).of(1),
+        held=front_end.held,
+        held_max=front_end.held_max,
+        silent=front_end,
     )
     reader, writer = await asyncio.open_connection(*listener.getsockname())
     async with patiently():

@@ -10,16 +10,14 @@ import orjson
 import pytest
 import pytest_asyncio
 from starlette.types import Message, Receive, Scope, Send
+from structlog.testing import capture_logs
 
-from farthing.identity.authentication import Authenticator
-from farthing.identity.directory import Directory, Found
 from farthing.protocol.errors import Code
 from farthing.protocol.messages.http import BODY_BYTES_MAX
-from farthing.server.doors.admission import Admission
-from farthing.server.velocity import Velocity
 from farthing.settlement.engine.questions import FiguresNow
 from tests.papers import signing_key
 from tests.patience import patiently
+from tests.server.admitting import door, gone, passed, post, taken, whole
 from tests.server.listening import Wire, envelope, held, wire_of
 from tests.serving import serving
 
@@ -266,12 +264,6 @@ async def test_who_has_many_addresses_has_one_allowance(one: str, other: str, st
     assert statuses == [200, 429, status]
 
 
-async def taken(scope: Scope, receive: Receive, send: Send) -> None:
-    del scope, receive
-    await send({"type": "http.response.start", "status": 200})
-    await send({"type": "http.response.body", "body": b""})
-
-
 async def test_what_nobody_signed_is_metered_by_its_size_before_it_is_parsed(
     tmp_path: Path,
 ) -> None:
@@ -304,67 +296,11 @@ async def test_a_proof_is_checked_before_its_body_is_parsed(wire: Wire) -> None:
     assert proven.json()["code"] == Code.DUPLICATE_KEY
 
 
-def post(issuer: str = "http://127.0.0.1:8321", path: str = "/mcp") -> Scope:
-    host = issuer.removeprefix("http://").encode()
-    return {
-        "type": "http",
-        "method": "POST",
-        "path": path,
-        "query_string": b"",
-        "headers": [(b"host", host), (b"content-type", b"application/json")],
-        "client": ("127.0.0.1", 1),
-        "asgi": {"version": "3.0"},
-    }
-
-
 def receive_from(chunks: AsyncIterator[bytes]) -> Receive:
     async def receive() -> Message:
         return {"type": "http.request", "body": await anext(chunks), "more_body": True}
 
     return receive
-
-
-async def whole() -> Message:
-    return {"type": "http.request", "body": b"{}", "more_body": False}
-
-
-async def gone() -> Message:
-    return {"type": "http.disconnect"}
-
-
-async def nobody(thumbprint: str) -> Found | None:
-    del thumbprint
-    return None
-
-
-def door(
-    app: Any, *, body_s_max: float = 5, per_minute: int = 1000, calls_max: int = 10
-) -> Admission:
-    return Admission(
-        app,
-        authenticator=lambda: Authenticator(
-            directory=Directory(nobody), audience="http://127.0.0.1:8321"
-        ),
-        hosts=frozenset({"127.0.0.1:8321"}),
-        now_us=lambda: 1_795_176_000_000_000,
-        entropy=bytes,
-        anonymous_per_minute=per_minute,
-        velocity=Velocity(),
-        body_s_max=body_s_max,
-        calls_max=calls_max,
-    )
-
-
-async def passed(
-    admission: Admission, receive: Receive, scope: Scope | None = None
-) -> list[Message]:
-    sent: list[Message] = []
-
-    async def send(message: Message) -> None:
-        sent.append(message)
-
-    await admission(scope or post(), receive, send)
-    return sent
 
 
 async def unreachable(scope: Scope, receive: Receive, send: Send) -> None:
@@ -384,7 +320,10 @@ async def test_a_body_that_does_not_arrive_is_not_waited_for() -> None:
 
 
 async def test_nobody_is_answered_who_has_gone() -> None:
-    assert await passed(door(unreachable), gone) == []
+    with capture_logs() as lines:
+        assert await passed(door(unreachable), gone) == []
+
+    assert [(line["event"], line["status"]) for line in lines] == [("request", 0)]
 
 
 async def test_what_fails_behind_the_door_leaves_as_the_error_shape_and_nothing_else() -> None:
@@ -451,6 +390,32 @@ async def test_beyond_the_calls_that_run_at_once_a_call_is_told_when_to_come_aga
     assert (headers[b"retry-after"], headers[b"cache-control"]) == (b"1", b"no-store")
     assert told["request_id"] == headers[b"request-id"].decode()
     assert [each[0]["status"] for each in (health, ended, after)] == [200, 200, 200]
+
+
+@pytest.mark.parametrize("path", ["/mcp", "/webhooks/stripe"])
+async def test_a_body_that_is_long_in_coming_gives_way_to_the_next_call(path: str) -> None:
+    reading: asyncio.Queue[None] = asyncio.Queue()
+
+    async def never() -> Message:
+        reading.put_nowait(None)
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    admission = door(taken, calls_max=2)
+    async with patiently():
+        slow = []
+        for _ in range(2):
+            slow.append(asyncio.create_task(passed(admission, never, post(path=path))))
+            await reading.get()
+        answered = await passed(admission, whole)
+        gave_way = await slow[0]
+        assert not slow[1].done()
+        slow[1].cancel()
+        await asyncio.wait(slow)
+
+    assert answered[0]["status"] == 200
+    told = orjson.loads(gave_way[1]["body"])
+    assert (told["code"], told["retryable"], told["retry_after"]) == (Code.OVERLOADED, True, 1)
 
 
 async def test_a_call_that_fails_or_whose_caller_left_makes_room_for_the_next() -> None:

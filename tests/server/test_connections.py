@@ -9,11 +9,15 @@ from contextlib import asynccontextmanager
 import orjson
 import pytest
 import pytest_asyncio
+import uvicorn
+from starlette.types import Message, Receive, Scope, Send
+from structlog.testing import capture_logs
+from uvicorn.server import ServerState
 
 from farthing.protocol.errors import Code
 from farthing.protocol.wire import Role
 from farthing.server import connections
-from tests.patience import patiently
+from tests.patience import patiently, until
 from tests.server.listening import held, listening
 from tests.serving import Serving
 
@@ -86,7 +90,6 @@ NO_REQUESTS = [
     pytest.param(b"GET /\xff HTTP/1.1\r\nhost: secret\r\n\r\n", id="a URL that is none"),
     pytest.param(HEALTH[:-2] + b"secret\r\n\r\n", id="a header that is none"),
     pytest.param(POST % b"localhost" + b"content-length: 6\r\n\r\nsecret", id="two lengths"),
-    pytest.param(POST % b"localhost" + b"\r\nsecret\r\n", id="a chunk that is none"),
     pytest.param(b"GET /secret".ljust(connections.HEAD_BYTES_MAX + 1, b"t"), id="a large URL"),
     pytest.param(
         (HEALTH[:-2] + b"x: secret").ljust(connections.HEAD_BYTES_MAX + 1, b"t"),
@@ -124,6 +127,36 @@ async def test_a_refusal_of_a_head_that_asked_for_no_body_has_none(server: Servi
     assert body == b""
 
 
+@pytest.mark.parametrize(
+    ("breaks", "rest"),
+    [
+        pytest.param(b"secret\r\n", b"", id="at once"),
+        pytest.param(b"2\r\n{}\r\n", b"secret\r\n", id="in the middle"),
+        pytest.param(b"2\r\n{}\r\n0\r\n", b"no trailer\r\n\r\n", id="at its end"),
+    ],
+)
+@pytest.mark.parametrize("calls", [0, 1])
+async def test_a_body_that_breaks_is_refused_in_its_turn_and_told_in_one_line_of_the_log(
+    server: Serving, breaks: bytes, rest: bytes, calls: int
+) -> None:
+    host = server.service.issuer.removeprefix("http://").encode()
+    head = POST % host + b"content-type: application/json\r\n\r\n"
+    with capture_logs() as lines:
+        async with connected(server) as (reader, writer):
+            writer.write((head + b"2\r\n{}\r\n0\r\n\r\n") * calls + head + breaks)
+            await writer.drain()
+            writer.write(rest)
+            answers = (await reader.read()).split(b"HTTP/1.1 ")[1:]
+
+    assert [answer[:3] for answer in answers] == [b"200"] * calls + [b"400"]
+    assert b"\r\nconnection: close\r\n" in answers[-1]
+    assert b"secret" not in answers[-1]
+    assert b"Invalid HTTP" in answers[-1]
+    told = [line for line in lines if line["log_level"] != "debug"]
+    assert [line["event"] for line in told] == ["request"] * len(answers)
+    assert told[-1]["status"] == 400
+
+
 @pytest.mark.parametrize("calls", [1, 2])
 async def test_a_call_that_came_whole_has_its_own_answer_whatever_comes_behind_it(
     server: Serving, calls: int
@@ -138,9 +171,39 @@ async def test_a_call_that_came_whole_has_its_own_answer_whatever_comes_behind_i
     assert [answer[:3] for answer in answers] == [b"200"] * calls
 
 
-async def test_what_comes_behind_what_is_no_request_is_not_judged_again(
-    server: Serving, caplog: pytest.LogCaptureFixture
+async def test_what_breaks_behind_its_own_answer_has_no_other(server: Serving) -> None:
+    async with connected(server) as (reader, writer):
+        writer.write(POST % b"elsewhere" + b"\r\n")
+        head = await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"no chunk\r\n")
+        rest = await reader.read()
+
+    assert head.startswith(b"HTTP/1.1 421")
+    assert b"HTTP/1.1" not in rest
+
+
+async def test_what_asks_for_another_protocol_is_answered_as_it_is_and_alone(
+    server: Serving,
 ) -> None:
+    upgrade = HEALTH[:-2] + b"connection: upgrade\r\nupgrade: h2c\r\n\r\n"
+    async with connected(server) as (reader, writer):
+        writer.write(upgrade + HEALTH)
+        answers = await reader.read()
+
+    assert answers.count(b"HTTP/1.1 200") == answers.count(b"HTTP/1.1") == 1
+
+
+async def test_what_comes_behind_what_is_no_request_is_not_judged_again(
+    server: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judged: list[str] = []
+    judge = connections.BoundedConnection.send_400_response
+
+    def send_400_response(self: connections.BoundedConnection, msg: str) -> None:
+        judged.append(msg)
+        judge(self, msg)
+
+    monkeypatch.setattr(connections.BoundedConnection, "send_400_response", send_400_response)
     admin = server.staff(Role.ADMIN)
     assert admin.auth is not None
     asked = server.http.build_request("GET", f"{server.service.issuer}/v1/events")
@@ -156,7 +219,7 @@ async def test_what_comes_behind_what_is_no_request_is_not_judged_again(
                 await asyncio.sleep(0)
 
     assert status == b"HTTP/1.1 200 OK\r\n"
-    assert len([each for each in caplog.records if each.name == "uvicorn.error"]) == 1
+    assert len(judged) == 1
 
 
 async def test_what_comes_before_it_is_its_turn_is_bounded(server: Serving) -> None:
@@ -235,16 +298,80 @@ async def test_a_front_end_may_have_a_descriptor_for_every_connection() -> None:
     assert allowed[1] == hard
 
 
-async def test_a_second_head_has_its_own_time(
-    server: Serving, monkeypatch: pytest.MonkeyPatch
+UNFINISHED = POST % b"elsewhere" + b"\r\n5\r\nab"
+
+
+@pytest.mark.parametrize(
+    ("asked", "answered", "then"),
+    [
+        pytest.param(HEALTH, b"}", HEALTH[:10], id="half a head"),
+        pytest.param(HEALTH, b"}", b"\r\n", id="an empty line"),
+        pytest.param(UNFINISHED, b"}", b"c", id="more of a body that has its answer"),
+        pytest.param(UNFINISHED, b"}", b"cde\r\n0\r\n\r\n", id="its end"),
+    ],
+)
+async def test_after_an_answer_whatever_is_no_whole_head_is_not_waited_for(
+    server: Serving, monkeypatch: pytest.MonkeyPatch, asked: bytes, answered: bytes, then: bytes
 ) -> None:
     async with connected(server) as (reader, writer):
-        writer.write(HEALTH)
-        await reader.readuntil(b"}")
-        monkeypatch.setattr(connections, "HEAD_S_MAX", 0.05)
-        writer.write(HEALTH[:10])
+        monkeypatch.setattr(connections, "HEAD_S_MAX", 0.5)
+        writer.write(asked)
+        await reader.readuntil(answered)
+        writer.write(then)
 
         assert await reader.read() == b""
+
+
+async def test_the_connection_that_has_been_silent_longest_gives_way(server: Serving) -> None:
+    silent = connections.Silent()
+    state, loop = ServerState(), asyncio.get_running_loop()
+    config = uvicorn.Config(
+        server.service.app, http=connections.BoundedConnection, lifespan="off", log_config=None
+    )
+    async with await loop.create_server(
+        lambda: connections.BoundedConnection(config, state, {}, silent=silent), "127.0.0.1", 0
+    ) as listening:
+        address = listening.sockets[0].getsockname()
+        streams = [await asyncio.open_connection(*address) for _ in range(3)]
+        async with patiently():
+            await until(lambda: len(silent) == 3)
+            # The first speaks, and is silent again behind the others.
+            streams[0][1].write(HEALTH)
+            await streams[0][0].readuntil(b"}")
+            streams[2][1].write(UNFINISHED[:-9])
+            await until(lambda: len(silent) == 2)
+            silent.end_one()
+            assert await streams[1][0].read() == b""
+            silent.end_one()
+            assert await streams[0][0].read() == b""
+        assert len(silent) == 0
+        for _, writer in streams:
+            writer.close()
+        await until(lambda: not state.connections)
+
+
+async def test_a_stream_ends_with_its_connection_where_another_request_waits_behind_it() -> None:
+    begun: asyncio.Queue[None] = asyncio.Queue()
+    ended: asyncio.Queue[Message] = asyncio.Queue()
+
+    async def stream(scope: Scope, receive: Receive, send: Send) -> None:
+        del scope
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await receive()
+        begun.put_nowait(None)
+        ended.put_nowait(await receive())
+
+    state, loop = ServerState(), asyncio.get_running_loop()
+    config = uvicorn.Config(stream, lifespan="off", log_config=None)
+    async with await loop.create_server(
+        lambda: connections.BoundedConnection(config, state, {}), "127.0.0.1", 0
+    ) as listening:
+        _, writer = await asyncio.open_connection(*listening.sockets[0].getsockname())
+        async with patiently():
+            writer.write(HEALTH + HEALTH)
+            await begun.get()
+            writer.close()
+            assert (await ended.get())["type"] == "http.disconnect"
 
 
 class Recording(asyncio.Transport):

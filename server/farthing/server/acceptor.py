@@ -12,11 +12,11 @@ import mmap
 import socket
 from asyncio import BaseProtocol, Task, TimerHandle
 from collections.abc import Callable
-from typing import Final
+from typing import Final, Protocol
 
 import structlog
 
-__all__ = ["Acceptor", "Share", "Shares"]
+__all__ = ["Acceptor", "Giving", "Share", "Shares"]
 
 log = structlog.get_logger(__name__)
 
@@ -58,11 +58,24 @@ class Share:
         return self._held[self._place] > min(self._held)
 
 
+class Giving(Protocol):
+    """Connections that give way to a new one."""
+
+    def __len__(self) -> int:
+        """How many there are."""
+        ...
+
+    def end_one(self) -> None:
+        """End the first of them."""
+        ...
+
+
 class Acceptor:
     """Takes connections one at a time, and leaves each for a moment to a front end with fewer.
 
-    It is taken all the same where that one does not: it may be busy, or gone. Where this one has as
-    many as it may, they wait for another, or for room: a refusal would itself take a connection.
+    It is taken all the same where that one does not: it may be busy, or gone. Where all have as
+    many as they may, one that is silent gives way to it; while none is, it waits for room: a
+    refusal would itself take a connection.
 
     Args:
         listener: the socket that the front ends share; it is not closed here.
@@ -70,6 +83,7 @@ class Acceptor:
         share: which of the front ends this is, beside the others.
         held: how many connections it has.
         held_max: how many it may have.
+        silent: which of them give way.
     """
 
     def __init__(
@@ -80,12 +94,14 @@ class Acceptor:
         share: Share,
         held: Callable[[], int],
         held_max: int,
+        silent: Giving,
     ) -> None:
         self._listener = listener
         self._protocol = protocol
         self._share = share
         self._held = held
         self._held_max = held_max
+        self._silent = silent
         self._loop = asyncio.get_running_loop()
         self._beginning: set[Task[None]] = set()
         self._later: TimerHandle | None = None
@@ -115,6 +131,9 @@ class Acceptor:
     def _is_full(self) -> bool:
         return self._count() >= self._held_max
 
+    def _has_room(self) -> bool:
+        return not self._is_full() or len(self._silent) > 0
+
     def _listen(self) -> None:
         self._loop.add_reader(self._listener, self._coming)
 
@@ -123,7 +142,7 @@ class Acceptor:
 
     def _coming(self) -> None:
         self.tell()
-        if self._share.is_greater() or self._is_full():
+        if self._share.is_greater() or not self._has_room():
             self._leave()
             self._later = self._loop.call_later(_LEAVE_S, self._left)
         else:
@@ -131,7 +150,7 @@ class Acceptor:
 
     def _left(self) -> None:
         self._listen()
-        if not self._is_full():
+        if self._has_room():
             self._take()
 
     def _take(self) -> None:
@@ -144,6 +163,8 @@ class Acceptor:
             self._leave()
             self._later = self._loop.call_later(_PAUSE_S, self._left)
             return
+        if self._is_full():
+            self._silent.end_one()
         task = self._loop.create_task(self._begin(connection))
         self._beginning.add(task)
         task.add_done_callback(self._beginning.discard)

@@ -11,13 +11,21 @@ import os
 import resource
 import socket
 from asyncio import AbstractEventLoop, TimerHandle, Transport
-from typing import Final, cast
+from typing import Any, Final, cast
 
+import httptools
 import structlog
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn import Config
+from uvicorn._types import ASGI3Application
+from uvicorn.protocols.http.httptools_impl import (
+    STATUS_LINE,
+    HttpToolsProtocol,
+    RequestResponseCycle,
+)
+from uvicorn.server import ServerState
 
 from farthing.protocol.errors import Code, refuse
-from farthing.server.doors.admission import CALLS_MAX, new_request_id
+from farthing.server.doors.admission import BROKEN, CALLS_MAX, new_request_id
 from farthing.server.doors.render import problem
 from farthing.server.engine import now_us
 
@@ -30,6 +38,7 @@ __all__ = [
     "UNREAD_S_MAX",
     "BoundedConnection",
     "OneWrite",
+    "Silent",
     "end_unread",
     "may_open_all",
 ]
@@ -115,13 +124,58 @@ class OneWrite:
         self._held_bytes = 0
 
 
+class Silent:
+    """The connections of a front end from which a head has to come, longest waited for first."""
+
+    def __init__(self) -> None:
+        self._connections: dict[BoundedConnection, None] = {}
+
+    def add(self, connection: "BoundedConnection") -> None:
+        """Its head is waited for from now on."""
+        self._connections[connection] = None
+
+    def discard(self, connection: "BoundedConnection") -> None:
+        """Nothing is waited for."""
+        self._connections.pop(connection, None)
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return len(self._connections)
+
+    def end_one(self) -> None:
+        """End the one that has been silent longest."""
+        longest = next(iter(self._connections))
+        self.discard(longest)
+        # It may have an answer that it does not take, for which a close would wait.
+        longest.transport.abort()
+
+
 class BoundedConnection(HttpToolsProtocol):
-    """Ends where a head, or trailers, are too large, or a head does not come in time."""
+    """Ends where a head, or trailers, are too large, or a head does not come in time.
+
+    Args:
+        config, server_state, app_state, _loop: uvicorn's own.
+        silent: where it is while it waits for a head.
+    """
 
     _head_bytes = 0
     # Behind what is no request comes none.
     _is_over = False
+    _is_in_body = False
     _late: TimerHandle | None = None
+    _running: RequestResponseCycle | None = None
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: AbstractEventLoop | None = None,
+        *,
+        silent: Silent | None = None,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self._silent = Silent() if silent is None else silent
 
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
         """Begin to wait for a head."""
@@ -129,30 +183,43 @@ class BoundedConnection(HttpToolsProtocol):
         self._wait_for_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Wait for nothing any more."""
+        """Wait for nothing any more; what runs is told, also where another request waits."""
         self._stop_waiting()
+        if self._running is not None and not self._running.response_complete:
+            self._running.disconnected = True
+            self._running.message_event.set()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         """Take what came; what of it is neither a whole head nor of a body is counted."""
-        self._head_bytes += len(data)
-        if not self._is_over:
-            super().data_received(data)
-        if self._head_bytes <= HEAD_BYTES_MAX or self.transport.is_closing():
+        if self._is_over:
             return
-        self.send_400_response(f"A head has at most {HEAD_BYTES_MAX} bytes.")
-        if not self.transport.is_closing():
-            self.transport.abort()
+        self._head_bytes += len(data)
+        self._unset_keepalive_if_required()
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserError:
+            self.send_400_response("Invalid HTTP request received.")
+        except httptools.HttpParserUpgrade:
+            # To nothing that is spoken here: it is answered as it is, and none comes behind it.
+            self._end_with_answer()
+        if self._head_bytes > HEAD_BYTES_MAX and not self._is_over:
+            self.send_400_response(f"A head has at most {HEAD_BYTES_MAX} bytes.")
 
     def send_400_response(self, msg: str) -> None:
-        """Refuse what is no request, or no body; what came before it whole has its own answer."""
-        cycle = self.cycle
-        is_whole = self._is_answering() and (cycle.response_started or not cycle.more_body)
-        if is_whole or self.pipeline:
+        """Refuse what is no request; what came before it whole has its own answer.
+
+        A request whose body is no body is refused by admission, in its turn and under its own id.
+        """
+        if self._is_in_body or self._is_answering():
+            if self._is_in_body and self._is_answering():
+                cast("dict[str, object]", self.cycle.scope["state"])[BROKEN] = msg
+                self.cycle.more_body = False
+                self.cycle.message_event.set()
             # A refusal here would be taken for the answer to a call that was made.
-            cycle.keep_alive = False
-            self._is_over = True
+            self._end_with_answer()
             return
+        self._is_over = True
         request_id = new_request_id(now_us(), os.urandom)
         log.info("no_request", request_id=request_id, reason=msg)
         refused = problem(refuse(Code.MALFORMED, message=msg), request_id)
@@ -167,11 +234,6 @@ class BoundedConnection(HttpToolsProtocol):
         self.transport.write(STATUS_LINE[400] + head + b"\r\n" + body)
         self.transport.close()
 
-    def on_message_begin(self) -> None:
-        """A head begins."""
-        super().on_message_begin()
-        self._wait_for_head()
-
     def on_headers_complete(self) -> None:
         """A head is whole."""
         self._head_bytes = 0
@@ -179,6 +241,7 @@ class BoundedConnection(HttpToolsProtocol):
         if len(self.pipeline) >= PIPELINED_MAX:
             raise ValueError("too many requests wait for their turn")
         super().on_headers_complete()
+        self._is_in_body = True
         if len(self.connections) >= CONNECTIONS_MAX:
             # Others wait to be taken: with one answer a connection, each of them has its turn.
             self.cycle.keep_alive = False
@@ -191,23 +254,39 @@ class BoundedConnection(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         """A request is whole."""
         self._head_bytes = 0
+        self._is_in_body = False
         super().on_message_complete()
 
+    def on_response_complete(self) -> None:
+        """An answer is given; uvicorn's own wait for what comes next ends with any byte."""
+        super().on_response_complete()
+        if not self._is_answering():
+            self._wait_for_head()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
+
+    def _end_with_answer(self) -> None:
+        self._is_over = True
+        if self._is_answering():
+            self.cycle.keep_alive = False
+        else:
+            self.transport.close()
+
     def _wait_for_head(self) -> None:
-        if self._late is None:
-            self._late = self.loop.call_later(HEAD_S_MAX, self._too_late)
+        self._silent.add(self)
+        self._late = self.loop.call_later(HEAD_S_MAX, self._too_late)
 
     def _stop_waiting(self) -> None:
+        self._silent.discard(self)
         if self._late is not None:
             self._late.cancel()
             self._late = None
 
     def _too_late(self) -> None:
         self._late = None
-        if self._is_answering():
-            # What comes next is not read meanwhile, so that it cannot be late.
-            self._wait_for_head()
-        elif not self.transport.is_closing():
+        if not self.transport.is_closing():
             self.transport.close()
 
     def _is_answering(self) -> bool:

@@ -22,6 +22,7 @@ from farthing.server.app import Service, build
 from farthing.server.connections import (
     CONNECTIONS_MAX,
     BoundedConnection,
+    Silent,
     end_unread,
     may_open_all,
 )
@@ -105,12 +106,15 @@ class _Server(uvicorn.Server):
         assert sockets, "it is given the socket that the front ends share"
         # uvicorn would take all connections that wait, and is given no socket to take them from.
         await super().startup([])
+        silent = Silent()
+        state = self.server_state, self.lifespan.state
         self._acceptor = Acceptor(
             sockets[0],
-            partial(BoundedConnection, self.config, self.server_state, self.lifespan.state),
+            partial(BoundedConnection, self.config, *state, silent=silent),
             share=self._share,
             held=lambda: len(self.server_state.connections),
             held_max=CONNECTIONS_MAX,
+            silent=silent,
         )
         self.servers.append(cast("asyncio.Server", self._acceptor))
         if not self.should_exit:

@@ -34,6 +34,7 @@ from farthing.server.doors.render import problem
 from farthing.server.velocity import Headers, Quota, Velocity, told
 
 __all__ = [
+    "BROKEN",
     "CALLS_MAX",
     "HEALTH",
     "METADATA",
@@ -58,6 +59,8 @@ READY: Final = "/readyz"
 WEBHOOKS: Final = "/webhooks/"
 WEBHOOK_BYTES_MAX: Final = 256 * 1024
 METADATA: Final = "/.well-known/oauth-protected-resource"
+# In a scope's state: why what came of a body is none.
+BROKEN: Final = "farthing.broken"
 _CALLER: Final = "farthing.caller"
 _WATCHED: Final = "farthing.watched"
 _REQUEST_ID: Final = "farthing.request_id"
@@ -78,6 +81,11 @@ _CUT_OFF: Final = refuse(
 _FULL: Final = refuse(
     Code.OVERLOADED,
     message="The server answers as many calls as it can at once; nothing was read of this one.",
+    retry_after_s=1,
+)
+_GAVE_WAY: Final = refuse(
+    Code.OVERLOADED,
+    message="The server answers as many calls as it can at once; the body of this one was late.",
     retry_after_s=1,
 )
 _NEWCOMERS: Final = frozenset(
@@ -182,6 +190,8 @@ class Admission:
         self._body_s_max = body_s_max
         self._calls_max = calls_max
         self._calls = 0
+        # The bodies that are coming, the one that has been longest first.
+        self._coming: dict[asyncio.Timeout, None] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Admit or refuse one request, and say in the log what became of it."""
@@ -208,7 +218,8 @@ class Admission:
             try:
                 await self._admit(scope, receive, answer)
             except _Gone:
-                log.info("caller_gone")
+                # Nobody is there to answer: the line below says 0.
+                pass
             except asyncio.CancelledError:
                 # The server stops, and waits for this one no longer.
                 log.warning("request_cut_off", path=scope["path"][:_PATH_LOGGED_MAX])
@@ -233,7 +244,7 @@ class Admission:
     async def _admit(self, scope: Scope, receive: Receive, answer: Send) -> None:
         if scope["path"] in {HEALTH, READY}:
             await self._app(scope, receive, answer)
-        elif self._calls >= self._calls_max:
+        elif self._calls >= self._calls_max and not self._make_room():
             await problem(_FULL, request_id_of(scope))(scope, receive, answer)
         else:
             self._calls += 1
@@ -241,6 +252,16 @@ class Admission:
                 await self._judge(scope, receive, answer)
             finally:
                 self._calls -= 1
+
+    def _make_room(self) -> bool:
+        """End the body that has been coming longest; False where none is."""
+        longest = next(iter(self._coming), None)
+        if longest is None:
+            return False
+        del self._coming[longest]
+        if not longest.expired():
+            longest.reschedule(asyncio.get_running_loop().time())
+        return True
 
     async def _judge(self, scope: Scope, receive: Receive, answer: Send) -> None:
         headers: Headers = scope["headers"]
@@ -283,10 +304,10 @@ class Admission:
         is_post = scope["method"] == "POST"
         if is_post and scope["path"].startswith(WEBHOOKS):
             scope[_CALLER] = ANYONE
-            return await self._body(headers, receive, WEBHOOK_BYTES_MAX)
+            return await self._body(scope, receive, WEBHOOK_BYTES_MAX)
         if not proofs:
             self._meter(scope)
-        body = await self._body(headers, receive) if is_post else b""
+        body = await self._body(scope, receive) if is_post else b""
         if not proofs:
             self._meter(scope, len(body) // _METERED_BYTES)
         if len(proofs) > 1:
@@ -324,14 +345,19 @@ class Admission:
         if not allowed:
             raise Refused(refuse(Code.RATE_LIMITED, retry_after_s=1))
 
-    async def _body(
-        self, headers: Headers, receive: Receive, bytes_max: int = BODY_BYTES_MAX
-    ) -> bytes:
+    async def _body(self, scope: Scope, receive: Receive, bytes_max: int = BODY_BYTES_MAX) -> bytes:
         """The whole body, or a refusal as soon as it is known to be too large or too slow."""
+        gave_way = False
         try:
-            async with asyncio.timeout(self._body_s_max):
-                return await _whole(headers, receive, bytes_max)
+            async with asyncio.timeout(self._body_s_max) as coming:
+                self._coming[coming] = None
+                try:
+                    return await _whole(scope, receive, bytes_max)
+                finally:
+                    gave_way = self._coming.pop(coming, coming) is coming
         except TimeoutError:
+            if gave_way:
+                raise Refused(_GAVE_WAY) from None
             text = f"The body did not arrive within {self._body_s_max} seconds."
             raise Refused(refuse(Code.MALFORMED, message=text)) from None
 
@@ -346,8 +372,8 @@ def _ambiguous(scope: Scope, headers: Headers) -> Response | None:
     return problem(refusal, request_id_of(scope))
 
 
-async def _whole(headers: Headers, receive: Receive, bytes_max: int) -> bytes:
-    stated = _value(headers, b"content-length") or "0"
+async def _whole(scope: Scope, receive: Receive, bytes_max: int) -> bytes:
+    stated = _value(scope["headers"], b"content-length") or "0"
     if not stated.isdigit() or len(stated) > _SIZE_DIGITS_MAX or int(stated) > bytes_max:
         raise _too_large(bytes_max)
     parts: list[bytes] = []
@@ -357,6 +383,8 @@ async def _whole(headers: Headers, receive: Receive, bytes_max: int) -> bytes:
         message = await receive()
         if message["type"] == "http.disconnect":
             raise _Gone
+        if BROKEN in scope.get("state", ()):
+            raise Refused(refuse(Code.MALFORMED, message=scope["state"][BROKEN]))
         parts.append(message.get("body", b""))
         size += len(parts[-1])
         if size > bytes_max:

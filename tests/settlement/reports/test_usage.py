@@ -2,8 +2,10 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+from sqlalchemy import event
 
 from farthing.protocol.canonical import INTEGER_MAX
 from farthing.protocol.errors import Code, refuse
@@ -123,6 +125,29 @@ async def test_each_party_has_the_rejections_of_its_sessions_and_the_sender_its_
     assert of_other == {}
     assert len(pages) == 4
     assert pages == sorted(pages, reverse=True)
+
+
+async def test_a_page_of_rejections_is_read_in_the_order_of_an_index_and_no_further(
+    tmp_path: Path,
+) -> None:
+    trade, _ = reported()
+    extend(tmp_path / "reports.sqlite", committed(trade), batch=7)
+    async with viewed(tmp_path / "reports.sqlite", committed(trade)) as view:
+        assert view.connection is not None
+        asked: list[tuple[str, Any]] = []
+        event.listen(
+            view.connection.sync_connection,
+            "before_cursor_execute",
+            lambda *call: asked.append((call[2], call[3])),
+        )
+        await rejected_of(view, Rejected(principal_id=trade.vendor.principal_id), NEWEST, 2)
+        plans = [
+            str((await view.connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {sql}", given)).all())
+            for sql, given in list(asked)
+        ]
+
+    assert plans
+    assert [plan for plan in plans if "TEMP B-TREE" in plan or "SCAN" in plan] == []
 
 
 async def test_what_began_under_an_agreement_is_read_in_its_order_however_far_the_follower_is(

@@ -6,7 +6,7 @@ Source: spec/metering.md#what-was-rejected.
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, TypeVar
 
 from sqlalchemy import ColumnElement, Row, Table, func, or_, select, tuple_
@@ -59,9 +59,14 @@ class Rejected:
         )
 
     @property
-    def where(self) -> list[ColumnElement[bool]]:
-        """The same for the tables."""
+    def by_party(self) -> list[ColumnElement[bool]]:
+        """Those of the buyer, of the operator, of the vendor: each has an index of its own."""
         parties = (REJECTED.c.buyer_id, REJECTED.c.operator_id, REJECTED.c.vendor_id)
+        return [each == self.principal_id for each in parties]
+
+    @property
+    def where(self) -> list[ColumnElement[bool]]:
+        """The same for the tables, whichever party it is."""
         wanted = (
             (REJECTED.c.session_id, self.session_id),
             (REJECTED.c.agreement_id, self.agreement_id),
@@ -69,7 +74,6 @@ class Rejected:
             (REJECTED.c.call, self.call),
         )
         return [
-            or_(*(each == self.principal_id for each in parties)),
             REJECTED.c.seq <= self.seq_max,
             *(column == value for column, value in wanted if value),
         ]
@@ -112,17 +116,23 @@ async def rejected_of(
 ) -> list[Rejection]:
     """Rejections before a place, newest first."""
     late = [each for each in view.usage.rejections if wanted.matches(each) and each.key < before]
-    found = sorted(late, key=lambda each: each.key, reverse=True)[:limit]
-    if len(found) < limit:
-        key = (REJECTED.c.seq, REJECTED.c.place)
-        rows = await view.rows(
-            select(REJECTED)
-            .where(*wanted.where, tuple_(*key) < before)
-            .order_by(*(each.desc() for each in key))
-            .limit(limit - len(found))
-        )
-        found += map(_rejection, rows)
-    return found
+    key = (REJECTED.c.seq, REJECTED.c.place)
+    # The index is entered at the page: one bound of the record stands there, and it is the nearer.
+    nearer = replace(wanted, seq_max=min(wanted.seq_max, before[0]))
+    stored = (
+        select(REJECTED)
+        .where(*nearer.where, tuple_(*key) < before)
+        .order_by(*(each.desc() for each in key))
+        .limit(limit)
+    )
+    # Asked for at once, all that a party has would be read and put in order for each page.
+    found = {
+        each.key: each
+        for is_party in wanted.by_party
+        for each in map(_rejection, await view.rows(stored.where(is_party)))
+    }
+    found |= {each.key: each for each in late}
+    return [found[each] for each in sorted(found, reverse=True)[:limit]]
 
 
 async def reasons_of(view: View, wanted: Rejected) -> dict[str, int]:
@@ -130,7 +140,7 @@ async def reasons_of(view: View, wanted: Rejected) -> dict[str, int]:
     counts = Counter[str]()
     grouped = (
         select(REJECTED.c.reason, func.sum(REJECTED.c.events).label("events"))
-        .where(*wanted.where)
+        .where(or_(*wanted.by_party), *wanted.where)
         .group_by(REJECTED.c.reason)
     )
     for row in await view.rows(grouped):

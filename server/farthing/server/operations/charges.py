@@ -105,7 +105,9 @@ async def get_evidence(market: Market, caller: Caller, ask: GetEvidence) -> Repl
     publication = await market.ask(Lookup(noun="document_seq", id=agreement.listing_sha256))
     assert isinstance(publication, int)
     keys = await _begun_at(market, charge)
-    seqs = {publication, agreement.seq, source.seq, charge.seq, *charge.trail_seqs, *keys}
+    seqs = {publication, agreement.seq, source.seq, charge.seq, *charge.trail_seqs}
+    # A key that began after all of it signed none of it.
+    seqs |= {seq for seq in keys if seq < max(seqs)}
     return Reply(
         answer=Evidence(
             charge_id=charge.charge_id,

@@ -138,11 +138,15 @@ async def test_a_front_end_that_is_killed_while_the_disk_is_full_is_replaced_and
             market = await opened(facts, http)
             told = await _funded(market, "before-00000000000000001")
             (killed,) = server.front_end_pids
-            _fill(small / "ballast")
+            ballast = small / "ballast"
+            _fill(ballast)
             os.kill(killed, signal.SIGKILL)
             await until(lambda: log.read_text().count("the front end is ready") > 1)
             outcome = await Operator(market.treasurer).outcome("fund_account", told)
             assert outcome.outcome == "done"
+            ballast.unlink()
+            # The ready file says so once it can be written.
+            await asyncio.to_thread(server.replaced, killed)
     finally:
         server.stop()
 

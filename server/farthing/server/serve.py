@@ -6,7 +6,6 @@ and `front` are what runs in them. Source: spec/configuration.md.
 
 import errno
 import json
-import logging
 import os
 import socket
 import sys
@@ -25,8 +24,6 @@ from farthing.server.supervise import Job, Ready, Supervisor
 from farthing.server.telemetry import set_up_logs
 
 __all__ = ["serve"]
-
-logger = logging.getLogger(__name__)
 
 _BACKLOG: Final = 2048
 # Beyond what a process gives itself to end.
@@ -67,12 +64,7 @@ def serve(settings: Settings, *, ready_file: Path | None = None) -> None:
         def changed(pids: Mapping[str, list[int]]) -> None:
             nonlocal announced
             if ready_file is not None:
-                try:
-                    _write_ready(ready_file, keyring, issuer, pids)
-                except OSError as error:
-                    if not announced:
-                        raise
-                    logger.error("the ready file names processes of before: %s", error)  # noqa: TRY400
+                _write_ready(ready_file, keyring, issuer, pids)
             if not announced:
                 announced = True
                 _announce(keyring, issuer)

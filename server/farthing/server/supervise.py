@@ -94,7 +94,7 @@ class Supervisor:
         others: the rest.
         between: called once `first` was forked and before the others are: loads what they share.
         changed: told the processes' ids by job, at first when all are ready, then when one is
-            ready in place of another.
+            ready in place of another; again after a while where it raises OSError then.
         stopping: called before anything is told to end.
     """
 
@@ -109,6 +109,7 @@ class Supervisor:
     _told: tuple[int, int] = field(default_factory=os.pipe)
     _stop: int = 0
     _served: bool = False
+    _tell_ns: int | None = None
     _not_ended: str = ""
 
     def run(self) -> None:
@@ -154,14 +155,26 @@ class Supervisor:
         return not self._stop
 
     def _changed(self) -> None:
+        untold, self._tell_ns = self._tell_ns, None
+        if len(self._places) <= len(self.others) or not all(each.ready for each in self._places):
+            return
         pids: dict[str, list[int]] = {}
         for place in self._places:
             pids.setdefault(place.job.name, []).append(place.pid)
-        self.changed(pids)
+        try:
+            self.changed(pids)
+        except OSError as error:
+            if not self._served:
+                raise
+            if untold is None:
+                logger.error("who runs now cannot be told yet: %s", error)  # noqa: TRY400
+            self._tell_ns = time.monotonic_ns() + _PAUSE_MS_MAX * _NS_PER_MS
+        self._served = True
 
     def _turn(self, deadline_ns: int | None = None) -> None:
         """Wait for something to happen, and see to it."""
-        ends_ns = [place.again_ns for place in self._places if place.again_ns is not None]
+        ends = (self._tell_ns, *(place.again_ns for place in self._places))
+        ends_ns = [end_ns for end_ns in (ends if not self._stop else ()) if end_ns is not None]
         if deadline_ns is not None:
             ends_ns.append(deadline_ns)
         wait_s = None
@@ -177,6 +190,8 @@ class Supervisor:
                 self._reap(place)
         if not self._stop:
             self._start_again()
+            if self._tell_ns is not None and self._tell_ns <= time.monotonic_ns():
+                self._changed()
 
     def _signalled(self) -> None:
         for number in os.read(self._told[0], 4096):
@@ -198,9 +213,7 @@ class Supervisor:
             place.ready = True
             place.since_ns = time.monotonic_ns()
             logger.info("the %s is ready as process %d", place.job.name, place.pid)
-            if len(self._places) > len(self.others) and all(each.ready for each in self._places):
-                self._served = True
-                self._changed()
+            self._changed()
 
     def _reap(self, place: _Place) -> None:
         pid, status = os.waitpid(place.pid, os.WNOHANG)

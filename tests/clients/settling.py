@@ -233,9 +233,10 @@ class Settlement(Vendor):
 
     def _judged(self, session_id: str, columns: Columns, place: int, best: Voucher) -> str:
         seq = columns.seqs[place]
-        window = self._windows.get(session_id, Window()).take(seq)
+        before = self._windows.get(session_id, Window())
+        window = before.take(seq)
         if window is None:
-            return "duplicate"
+            return str(before.fault(seq))
         if seq in self.reject:
             return self.reject[seq]
         if seq > best.seq:

@@ -17,9 +17,10 @@ from farthing.protocol.batches import verify_batch
 from farthing.protocol.errors import Code, Unverified, refuse
 from farthing.protocol.keys import PrivateKey
 from farthing.protocol.messages.sessions import UsageReport
+from farthing.protocol.proofs import Voucher
 from farthing.protocol.times import SECOND_US
 from farthing.protocol.usage import UsageEvent, UsageOutcome
-from tests.clients.settling import MAC_KEY, PAGE_UNITS, Shop, shop
+from tests.clients.settling import MAC_KEY, PAGE_UNITS, Payer, Shop, shop
 from tests.patience import patiently, until
 
 PDF = {"pdf": "one|two"}
@@ -403,3 +404,46 @@ async def test_a_vendor_that_learns_of_the_buyers_close_takes_no_more_calls(tmp_
         assert isinstance(outcome, Unpaid)
         assert outcome.refusal.code is Code.SESSION_CLOSED
         assert billed(market) == {1: ALL[1]}
+
+
+def numbered(payer: Payer, seq: int) -> Voucher:
+    """The voucher of a buyer that leaves numbers out."""
+    payer.book.seq = seq - 1
+    return payer.voucher(PDF)
+
+
+async def test_a_buyer_that_leaves_numbers_out_gets_no_call_for_nothing(tmp_path: Path) -> None:
+    async with shop(tmp_path) as market:
+        payer = market.payer(unsigned=100)
+        market.settlement.is_down = True
+        signed = payer.signed(numbered(payer, 1), mac_key=MAC_KEY)
+        assert isinstance(await market.sell(signed, PDF), Sold)
+        await market.settlement.was_asked.wait()
+        # Each is within the window of the one that ended before it; the third is signed for first.
+        for seq in (985, 5, 2000, 2001):
+            voucher = numbered(payer, seq)
+            paid = payer.signed(voucher) if seq == 5 else payer.maced(voucher)
+            assert isinstance(await market.sell(paid, PDF), Sold)
+        market.settlement.is_down = False
+        await market.settled(2)
+        assert isinstance(await market.sell(payer.signed(numbered(payer, 2002)), PDF), Sold)
+        await market.settled(6)
+
+        assert [seq for _, seq in market.settlement.billed] == [1, 5, 985, 2000, 2001, 2002]
+
+
+async def test_a_call_that_is_reported_again_has_those_behind_it_wait_for_it(
+    tmp_path: Path,
+) -> None:
+    async with shop(tmp_path) as market:
+        payer = market.payer()
+        market.settlement.is_down, market.settlement.reject = True, {985: "in_future"}
+        for seq in (985, 2000):
+            assert isinstance(await market.sell(payer.signed(numbered(payer, seq)), PDF), Sold)
+        await market.settlement.was_asked.wait()
+        market.settlement.is_down = False
+        await until(lambda: len(market.settlement.answers) > 2)
+        market.settlement.reject = {}
+        await market.settled(2)
+
+        assert [seq for _, seq in market.settlement.billed] == [985, 2000]

@@ -215,18 +215,31 @@ class UsageQueue:
         return found
 
     def take(self, metered: list[Metered]) -> list[Metered]:
-        """These are in a batch now; gives those that they overtook, in their new places."""
+        """These are in a batch now; gives those in new places, where some were overtaken."""
         overtaken: list[Metered] = []
         for each in metered:
             self.reported_units += each.units
             while (first := self.events.popleft()) is not each:
                 overtaken.append(first)
-        overtaken = [each._replace(place=self.next_place()) for each in overtaken]
-        self.events.extend(overtaken)
-        self._lowest_seq = min((each.event.seq for each in self.events), default=INT64_MAX)
+        self._lowest_seq = min(
+            (each.event.seq for each in (*overtaken, *self.events)), default=INT64_MAX
+        )
+        moved = self.put_first(overtaken) if overtaken else []
         if len(self.events) < _EVENTS_MAX:
             self.is_full.clear()
-        return overtaken
+        return moved
+
+    def put_first(self, metered: Iterable[Metered]) -> list[Metered]:
+        """Have these before all others, in places that no batch has taken; gives all of them.
+
+        Settlement's window is over the calls in the order in which they ended: behind a later one
+        with a number far above, or without an earlier one, a call would be out of it.
+        """
+        moved = [each._replace(place=self.next_place()) for each in (*metered, *self.events)]
+        self.events.clear()
+        for each in moved:
+            self.add(each)
+        return moved
 
 
 Drained: TypeAlias = Callable[[UsageQueue, BaseException | None], None]
@@ -338,10 +351,7 @@ class Reporter:
             (metered[0].place, metered[-1].place),
         ))  # fmt: skip
         # In one commit with the batch, which takes every place up to its last event's.
-        self._commits.note(*(
-            PutBack(session_id=queue.session_id, seq=each.event.seq, place=each.place)
-            for each in queue.take(metered)
-        ))  # fmt: skip
+        self._note_places(queue, queue.take(metered))
         await self._commits.kept()
 
     def _signed(
@@ -411,6 +421,9 @@ class Reporter:
             if event.reason in DEARER and self._clock() < queue.ends_at_us:
                 self._stop(queue, event.reason, for_ever=False)
             passes_us = _MAY_PASS_US.get(event.reason)
+            if event.reason == UsageFault.OUT_OF_WINDOW and early:
+                # Behind a call that is reported again it may be in the window then.
+                passes_us = REPORT_WINDOW_US
             if passes_us is not None and self._clock() < queue.ends_at_us + passes_us:
                 log.info("call %s of %s is reported again: %s", seq, session_id, event.reason)
                 early.add(seq)
@@ -424,8 +437,7 @@ class Reporter:
         queue.pause_s = min(queue.pause_s * 2 or _EVERY_S, _BACKOFF_S_MAX) if early else 0
         if early:
             calls = await asyncio.to_thread(self._spool.reported, batch.number)
-            for call in (each for each in calls if each.seq in early):
-                self._put_back(queue, call)
+            self._put_back(queue, [call for call in calls if call.seq in early])
         self._commits.note(
             Settled(
                 number=batch.number,
@@ -438,12 +450,17 @@ class Reporter:
     def _stop(self, queue: UsageQueue, reason: str, *, for_ever: bool) -> None:
         queue.stop(str(reason), INT64_MAX if for_ever else self._clock() + _STOP_US)
 
-    def _put_back(self, queue: UsageQueue, call: KeptCall) -> None:
-        """Have a call reported once more, in another batch."""
-        place = queue.next_place()
-        queue.reported_units -= call.amount_units
-        queue.add(Metered(place, call.event, call.amount_units))
-        self._commits.note(PutBack(session_id=call.session_id, seq=call.seq, place=place))
+    def _put_back(self, queue: UsageQueue, calls: list[KeptCall]) -> None:
+        """Have calls reported once more, in another batch."""
+        queue.reported_units -= sum(call.amount_units for call in calls)
+        again = [Metered(call.place, call.event, call.amount_units) for call in calls]
+        self._note_places(queue, queue.put_first(again))
+
+    def _note_places(self, queue: UsageQueue, moved: list[Metered]) -> None:
+        self._commits.note(*(
+            PutBack(session_id=queue.session_id, seq=each.event.seq, place=each.place)
+            for each in moved
+        ))  # fmt: skip
 
     def _refused(self, batch: KeptBatch, code: Code) -> None:
         log.error("a whole batch of %s is not taken: %s", batch.session_id, code.value)

@@ -45,7 +45,12 @@ async def nobody(thumbprint: str) -> Found | None:
 
 
 def door(
-    app: Any, *, body_s_max: float = 5, per_minute: int = 1000, calls_max: int = 10
+    app: Any,
+    *,
+    body_s_max: float = 5,
+    per_minute: int = 1000,
+    calls_max: int = 10,
+    coming: int = 1000,
 ) -> Admission:
     return Admission(
         app,
@@ -59,6 +64,7 @@ def door(
         velocity=Velocity(),
         body_s_max=body_s_max,
         calls_max=calls_max,
+        coming_bytes_max=coming,
     )
 
 

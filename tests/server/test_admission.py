@@ -418,6 +418,39 @@ async def test_a_body_that_is_long_in_coming_gives_way_to_the_next_call(path: st
     assert (told["code"], told["retryable"], told["retry_after"]) == (Code.OVERLOADED, True, 1)
 
 
+async def test_bodies_that_are_coming_do_not_fill_the_memory() -> None:
+    reading: asyncio.Queue[None] = asyncio.Queue()
+
+    def beginning(size: int) -> Receive:
+        begun = False
+
+        async def receive() -> Message:
+            nonlocal begun
+            if begun:
+                reading.put_nowait(None)
+                await asyncio.Event().wait()
+            begun = True
+            return {"type": "http.request", "body": b" " * size, "more_body": True}
+
+        return receive
+
+    admission = door(taken, coming=100)
+    slow = []
+    async with patiently():
+        for _ in range(3):
+            slow.append(asyncio.create_task(passed(admission, beginning(40))))
+            await reading.get()
+        gave_way = await slow[0]
+        assert not any(each.done() for each in slow[1:])
+        after = await passed(admission, whole)
+        for each in slow[1:]:
+            each.cancel()
+        await asyncio.wait(slow)
+
+    assert orjson.loads(gave_way[1]["body"])["code"] == Code.OVERLOADED
+    assert after[0]["status"] == 200
+
+
 async def test_a_call_that_fails_or_whose_caller_left_makes_room_for_the_next() -> None:
     async def failing(scope: Scope, receive: Receive, send: Send) -> None:
         del scope, receive, send

@@ -9,6 +9,7 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import dataclass
+from functools import partial
 from ipaddress import IPv6Address
 from typing import Any, Final, cast
 
@@ -52,6 +53,8 @@ __all__ = [
 log = structlog.get_logger(__name__)
 
 BODY_S_MAX: Final = 30
+# What the bodies that are coming may hold together.
+COMING_BYTES_MAX: Final = 256 * 1024 * 1024
 CALLS_MAX: Final = 4096
 HEALTH: Final = "/healthz"
 READY: Final = "/readyz"
@@ -165,6 +168,7 @@ class Admission:
         velocity: how often the proven may call.
         body_s_max: how long a body may take to arrive.
         calls_max: how many calls may be answered at once; health is told beyond them.
+        coming_bytes_max: how much bodies may hold before they are whole.
     """
 
     def __init__(
@@ -179,6 +183,7 @@ class Admission:
         velocity: Velocity,
         body_s_max: float = BODY_S_MAX,
         calls_max: int = CALLS_MAX,
+        coming_bytes_max: int = COMING_BYTES_MAX,
     ) -> None:
         self._app = app
         self._authenticator = authenticator
@@ -190,8 +195,10 @@ class Admission:
         self._body_s_max = body_s_max
         self._calls_max = calls_max
         self._calls = 0
-        # The bodies that are coming, the one that has been longest first.
-        self._coming: dict[asyncio.Timeout, None] = {}
+        # The bodies that are coming, the one that has been longest first, and what they hold.
+        self._coming: dict[asyncio.Timeout, int] = {}
+        self._coming_bytes = 0
+        self._coming_bytes_max = coming_bytes_max
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Admit or refuse one request, and say in the log what became of it."""
@@ -258,7 +265,7 @@ class Admission:
         longest = next(iter(self._coming), None)
         if longest is None:
             return False
-        del self._coming[longest]
+        self._coming_bytes -= self._coming.pop(longest)
         if not longest.expired():
             longest.reschedule(asyncio.get_running_loop().time())
         return True
@@ -350,16 +357,25 @@ class Admission:
         gave_way = False
         try:
             async with asyncio.timeout(self._body_s_max) as coming:
-                self._coming[coming] = None
+                self._coming[coming] = 0
                 try:
-                    return await _whole(scope, receive, bytes_max)
+                    return await _whole(scope, receive, bytes_max, partial(self._hold, coming))
                 finally:
-                    gave_way = self._coming.pop(coming, coming) is coming
+                    gave_way = coming not in self._coming
+                    self._coming_bytes -= self._coming.pop(coming, 0)
         except TimeoutError:
             if gave_way:
                 raise Refused(_GAVE_WAY) from None
             text = f"The body did not arrive within {self._body_s_max} seconds."
             raise Refused(refuse(Code.MALFORMED, message=text)) from None
+
+    def _hold(self, coming: asyncio.Timeout, size: int) -> None:
+        """Count what came of a body; those that came before it give way where it is too much."""
+        if coming in self._coming:
+            self._coming[coming] += size
+            self._coming_bytes += size
+        while self._coming_bytes > self._coming_bytes_max:
+            self._make_room()
 
 
 def _ambiguous(scope: Scope, headers: Headers) -> Response | None:
@@ -372,7 +388,9 @@ def _ambiguous(scope: Scope, headers: Headers) -> Response | None:
     return problem(refusal, request_id_of(scope))
 
 
-async def _whole(scope: Scope, receive: Receive, bytes_max: int) -> bytes:
+async def _whole(
+    scope: Scope, receive: Receive, bytes_max: int, hold: Callable[[int], None]
+) -> bytes:
     stated = _value(scope["headers"], b"content-length") or "0"
     if not stated.isdigit() or len(stated) > _SIZE_DIGITS_MAX or int(stated) > bytes_max:
         raise _too_large(bytes_max)
@@ -387,6 +405,7 @@ async def _whole(scope: Scope, receive: Receive, bytes_max: int) -> bytes:
             raise Refused(refuse(Code.MALFORMED, message=scope["state"][BROKEN]))
         parts.append(message.get("body", b""))
         size += len(parts[-1])
+        hold(len(parts[-1]))
         if size > bytes_max:
             raise _too_large(bytes_max)
         more = message.get("more_body", False)

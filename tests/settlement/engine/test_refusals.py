@@ -182,6 +182,7 @@ SAID = (
     ("revoke_authority", "no grant", "asset", "no authority grant for this asset"),
     ("revoke_authority", "foreign agent_id", "agent_id", "may see"),
     ("refund_charge", "in dispute", "amount.amount", "in dispute"),
+    ("refund_charge", "in many parts", "amount.amount", "the rest can be"),
     ("place_hold", "no workload", "workload", "No usage"),
     ("capture_hold", "held for fewer", "delivery.usage.page", "More of the meter page"),
     ("initiate_dispute", "nothing is left", "charge_id", "Nothing is left"),

@@ -242,6 +242,7 @@ WRONGS: Final[Mapping[str, tuple[Wrong, ...]]] = {
     "refund_charge": (
         _NOTHING,
         *_CHARGE,
+        turned(Code.INVALID_AMOUNT, "charges", "charge_id", "in many parts", trail_seqs=(1,) * 128),
         amount(Code.ASSET_MISMATCH, "amount", asset="EUR"),
         *_RETURN,
     ),
@@ -393,10 +394,11 @@ APART: Final = frozenset({
         ("top_up_session", limit, "amount {'asset': 'EUR'}")
         for limit in ("over the call", "over the day", "operator's prepaid full")
     ),
+    ("refund_charge", "in many parts", "given back before"),
     ("request_payout", "nothing earned yet", "all of it pending"),
     ("set_partner", "its own partner", "absent partner_id"),
     ("set_partner", "its own partner", "absent subject_id"),
 })  # fmt: skip
 
 # What is said of a thing, and so of the caller's own alone: it comes after `not_found`.
-OF_A_THING: Final = frozenset({"another's freeze", "own proposal"})
+OF_A_THING: Final = frozenset({"another's freeze", "in many parts", "own proposal"})

@@ -1,4 +1,5 @@
 import errno
+import os
 import random
 import shutil
 import sqlite3
@@ -160,6 +161,26 @@ def test_a_damaged_index_is_made_anew(damage: str, tmp_path: Path) -> None:
     index.add([(key(1), 7)], 7)
     assert index.get(key(1)) == 7
     index.close()
+
+
+def test_an_index_that_a_full_disk_keeps_from_being_read_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "index"
+    through_seq = filled(path, 100)
+
+    def full(*_: object) -> object:
+        raise OSError(errno.ENOSPC, "no space left")
+
+    with monkeypatch.context() as disk:
+        disk.setattr(index_module, "connect", full)
+        disk.setattr(os, "fsync", full)
+        with pytest.raises(Unreadable, match="no space left"):
+            Index(path).open("journal")
+
+    again = Index(path)
+    assert again.open("journal") == through_seq > 0
+    again.close()
 
 
 def test_bits_of_a_filter_that_is_in_no_list_say_nothing(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Charges after capture: refunds by the vendor, and becoming payable when the window closes."""
 
 from dataclasses import dataclass
+from typing import Final
 
 from msgspec.structs import replace
 
@@ -30,6 +31,10 @@ __all__ = [
 ]
 
 
+# Each change of a charge names all before it, and its evidence has every one.
+_CHANGES_MAX: Final = 128
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SettleCharge:
     """The platform's command: a charge's dispute window has closed."""
@@ -46,6 +51,15 @@ def refund(state: State, call: Call) -> Draft | Refusal:
     charge = state.charges.get(body.charge_id)
     if charge is None or charge.vendor_id != call.principal_id:
         return refuse(Code.NOT_FOUND, path="charge_id")
+    rest = money(charge.amount_units - charge.refunded_units, charge.asset)
+    if len(charge.trail_seqs) >= _CHANGES_MAX and rest.units and body.amount != rest:
+        return refuse(
+            Code.INVALID_AMOUNT,
+            path="amount.amount",
+            required=rest.amount,
+            asset=rest.asset,
+            message="The charge has changed too often to be given back in parts: the rest can be.",
+        )
     if body.amount.asset != charge.asset:
         return refuse(Code.ASSET_MISMATCH, path="amount.asset", required=charge.asset)
     return give_back(state, call, charge, body.amount.units, path="amount.amount")

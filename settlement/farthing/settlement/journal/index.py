@@ -24,7 +24,14 @@ from threading import Condition, Thread
 from typing import Final
 
 from farthing.settlement.journal.filters import FILTERS, Filter, FilterFile, passing
-from farthing.settlement.journal.runs import CheckedRuns, Damaged, Run, connect, digests_of
+from farthing.settlement.journal.runs import (
+    CheckedRuns,
+    Damaged,
+    Run,
+    check_room,
+    connect,
+    digests_of,
+)
 from farthing.settlement.journal.store import Unreadable
 
 __all__ = ["Index"]
@@ -113,16 +120,18 @@ class Index:
             The record up to which the index is complete.
 
         Raises:
-            Unreadable: no folder can be made there.
+            Unreadable: no folder can be made there, or the disk takes nothing: then it is no fault
+                of the folder's, which stays.
         """
         if self._path is None:
             return 0
         try:
             keeper = _Keeper(self._published, self._path, identity, head_at)
         except (sqlite3.Error, OSError, ValueError) as error:
-            logger.warning("the index is made anew: %s", error)
             self._forget()
             try:
+                check_room(self._path.parent)
+                logger.warning("the index is made anew: %s", error)
                 shutil.rmtree(self._path, ignore_errors=True)
                 keeper = _Keeper(self._published, self._path, identity, head_at)
             except (sqlite3.Error, OSError) as fatal:

@@ -6,17 +6,20 @@ A run is compared with its digests a 256th at a time, before anything is answere
 so a start does not wait for all of it.
 """
 
+import os
 import sqlite3
+import tempfile
 from contextlib import ExitStack
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
-__all__ = ["CheckedRuns", "Damaged", "Run", "connect", "digests_of"]
+__all__ = ["CheckedRuns", "Damaged", "Run", "check_room", "connect", "digests_of"]
 
 _PARTS: Final = 256
 _DIGEST_BYTES: Final = 32
+_ROOM_BYTES: Final = 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,3 +110,11 @@ def _digest_of(connection: sqlite3.Connection, number: int, part: int) -> bytes:
         (low, high),
     ).fetchone()
     return sha256(rows or b"").digest()
+
+
+def check_room(folder: Path) -> None:
+    """Raise what the disk does where it takes nothing more."""
+    with tempfile.TemporaryFile(dir=folder) as file:
+        file.write(bytes(_ROOM_BYTES))
+        file.flush()
+        os.fsync(file.fileno())

@@ -316,7 +316,7 @@ class Stepper(Generic[State]):
         try:
             self._store.commit(batch)
         except CommitRefused as error:
-            logger.warning("batch %d was refused by storage: %s", batch.first_seq, error)
+            logger.debug("batch %d was refused by storage: %s", batch.first_seq, error)
             self._recover()
         except CommitUnknown:
             logger.exception("whether batch %d is written is not known", batch.first_seq)
@@ -354,7 +354,7 @@ class Stepper(Generic[State]):
         self._sound = True
         # By the key of now: the last batch's head may be of one that was retired since.
         self._note = sign_head(self._chain, self._signer, self._origin)
-        logger.info("recovered %d records", self._chain.seq)
+        logger.debug("recovered %d records", self._chain.seq)
 
     def _forget(self) -> None:
         """What has settled is durable now, and can be found by its key."""

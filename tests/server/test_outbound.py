@@ -7,7 +7,7 @@ import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from threading import Event
+from threading import Event, get_ident
 from typing import Any
 
 import httpcore2
@@ -335,6 +335,47 @@ async def test_an_answer_is_bounded_and_whole(
     async with answering(*parts) as port:
         with pytest.raises(expected):
             await posted(Outbound(local=True), f"http://127.0.0.1:{port}/mcp")
+
+
+@pytest.mark.parametrize(
+    ("head", "around"),
+    [
+        (b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+        (b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n", b"1\r\nx\r\n"),
+        (
+            b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n",
+            b"1;" + b"a" * 4_000 + b"\r\nx\r\n",
+        ),
+    ],
+    ids=["before the answer", "small chunks", "extensions of chunks"],
+)
+async def test_what_is_around_an_answers_content_is_bounded(head: bytes, around: bytes) -> None:
+    """Who sends nothing else kept the front end at work for as long as the hold lasted."""
+    async with answering(head, around * (1024 * 1024 // len(around))) as port:
+        with pytest.raises(VendorFailed, match="around its content"):
+            await posted(
+                Outbound(local=True),
+                f"http://127.0.0.1:{port}/mcp",
+                timeout_s=PATIENCE_S,
+                bytes_max=4 * 1024 * 1024,
+            )
+
+
+async def test_much_is_read_beside_the_loop_and_little_on_it() -> None:
+    def reader(data: bytes) -> int:
+        del data
+        return get_ident()
+
+    outbound = Outbound(local=True)
+    async with (
+        answering(OK) as port,
+        outbound.post(
+            f"http://127.0.0.1:{port}/mcp", b"{}", {}, timeout_s=PATIENCE_S, bytes_max=9
+        ) as answer,
+    ):
+        assert await answer.read(reader, b"x" * 1024) == get_ident()
+        assert await answer.read(reader, b"x" * 1024 * 1024) != get_ident()
+    await outbound.aclose()
 
 
 async def test_who_drips_is_given_up() -> None:

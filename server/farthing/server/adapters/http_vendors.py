@@ -40,11 +40,11 @@ async def call_route(outbound: Outbound, call: PaidCall, bytes_max: int) -> Deli
         check_stays(answering.status)
         body = b"".join([chunk async for chunk in answering.chunks()])
     if not 200 <= answering.status < 300:
-        raise _refused(answering.status, body)
-    return _delivered(answering, body)
+        raise await _refused(answering, body)
+    return await _delivered(answering, body)
 
 
-def _delivered(answering: Answering, body: bytes) -> Delivered:
+async def _delivered(answering: Answering, body: bytes) -> Delivered:
     try:
         settled = read_settlement(read_header(answering.headers.get(PAYMENT_RESPONSE, "")))
     except ValueError:
@@ -52,7 +52,7 @@ def _delivered(answering: Answering, body: bytes) -> Delivered:
     if settled is None:
         raise VendorFailed("The vendor answered without a delivery record.")
     try:
-        result = read_json(body)
+        result = await answering.read(read_json, body)
     except InvalidJson as error:
         raise VendorFailed("The vendor answered with no JSON.") from error
     return Delivered(
@@ -64,9 +64,10 @@ def _delivered(answering: Answering, body: bytes) -> Delivered:
     )
 
 
-def _refused(status: int, body: bytes) -> Exception:
+async def _refused(answering: Answering, body: bytes) -> Exception:
     """What a status says that is no answer."""
-    if (refusal := read_refusal(read_object(body))) is not None:
+    status = answering.status
+    if (refusal := read_refusal(await answering.read(read_object, body))) is not None:
         return VendorRefused(bounded(refusal))
     if is_passing(status):
         return VendorLost(f"The vendor answered HTTP {status}.")

@@ -89,13 +89,14 @@ async def _reply(answering: Answering, progress: Progress) -> JsonObject:
     check_stays(answering.status)
     kind = answering.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != _EVENTS:
-        reply = read_object(b"".join([chunk async for chunk in answering.chunks()]))
+        body = b"".join([chunk async for chunk in answering.chunks()])
+        reply = await answering.read(read_object, body)
         if reply is None:
             raise _none(answering.status)
         return reply
     told = 0
     async for event in _events(answering.chunks()):
-        message = read_object(event)
+        message = await answering.read(read_object, event)
         if message is None:
             continue
         if "id" in message and "method" not in message:

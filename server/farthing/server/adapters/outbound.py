@@ -13,7 +13,7 @@ import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from typing import Any, Final
+from typing import Any, Final, TypeVar, cast
 from urllib.parse import urlsplit
 
 import httpcore2
@@ -24,12 +24,20 @@ from farthing.server.ports import NotSent, VendorFailed, VendorLost
 __all__ = ["AddressRefused", "Answering", "Outbound", "Resolve", "Resolver", "is_open"]
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+T = TypeVar("T")
 Resolve = Callable[[str, int], Awaitable[list[str]]]
 
 _CONNECT_S: Final = 10
 _CONNECTIONS_MAX: Final = 256
 _LOOK_UPS_MAX: Final = 32
 _ADDRESSES_MAX: Final = 16
+# Parsing what is read at once holds everybody else up: a chunk may have one byte.
+_READ_BYTES: Final = 8 * 1024
+# More is read beside the loop: JSON of 4 MiB can be such that it takes seconds.
+_AT_ONCE_BYTES: Final = 64 * 1024
+# What of an answer is no content: headers, of which the parser takes 100 KiB, and what is said
+# before them or around chunks, of which it takes any number.
+_FRAMING_BYTES_MAX: Final = 512 * 1024
 # What is delegated to anybody; wrappers of the other family are judged by what is in them.
 _UNICAST: Final = ipaddress.ip_network("2000::/3")
 _NAT64: Final = ipaddress.ip_network("64:ff9b::/96")
@@ -59,17 +67,23 @@ class _NotOpen(httpcore2.ConnectError):
 class Answering:
     """An answer that is being received: its status, its headers, its bytes up to a bound."""
 
-    def __init__(self, response: httpcore2.Response, bytes_max: int) -> None:
+    def __init__(
+        self, response: httpcore2.Response, bytes_max: int, reading: ThreadPoolExecutor
+    ) -> None:
+        self._reading = reading
         self.status = response.status
         self.headers = httpx2.Headers(response.headers)
         self._response = response
         self._bytes_max = bytes_max
+        # Another where the protocol is switched, and then there is no content.
+        self._stream = cast("_Stream", response.extensions["network_stream"])
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """The bytes as they come.
 
         Raises:
-            VendorFailed: there are more than the bound, or they are packed.
+            VendorFailed: there are more than the bound, they are packed, or there is too much
+                around them.
         """
         if self.headers.get("content-encoding", "identity") != "identity":
             # Nobody asked for it, and a bound on what comes would be none on what is in it.
@@ -77,9 +91,16 @@ class Answering:
         size = 0
         async for chunk in self._response.aiter_stream():
             size += len(chunk)
+            self._stream.framing -= len(chunk)
             if size > self._bytes_max:
                 raise VendorFailed(f"The answer has more than {self._bytes_max} bytes.")
             yield chunk
+
+    async def read(self, read: Callable[[bytes], T], data: bytes) -> T:
+        """What is read in bytes of it; of many of them beside the loop, one answer at a time."""
+        if len(data) <= _AT_ONCE_BYTES:
+            return read(data)
+        return await asyncio.get_running_loop().run_in_executor(self._reading, read, data)
 
 
 class Outbound:
@@ -102,6 +123,7 @@ class Outbound:
         trusted: ssl.SSLContext | None = None,
     ) -> None:
         self._local = local
+        self._reading = ThreadPoolExecutor(1, thread_name_prefix="answers")
         self._pool = httpcore2.AsyncConnectionPool(
             ssl_context=trusted or httpx2.create_ssl_context(trust_env=False),
             max_connections=_CONNECTIONS_MAX,
@@ -154,7 +176,7 @@ class Outbound:
         Raises:
             NotSent: no connection came about; `AddressRefused` where none may.
             VendorLost: it was sent, and no whole answer came.
-            VendorFailed: while the answer is read: it is none that is taken.
+            VendorFailed: the answer is none that is taken.
         """
         self.check(url)
         waits = {"connect": min(_CONNECT_S, timeout_s), "pool": timeout_s}
@@ -170,7 +192,7 @@ class Outbound:
                     extensions={"timeout": waits},
                 ) as response,
             ):
-                yield Answering(response, bytes_max)
+                yield Answering(response, bytes_max, self._reading)
         except _NotOpen as error:
             raise AddressRefused(_NOT_OPEN) from error
         except _BEFORE as error:
@@ -181,6 +203,7 @@ class Outbound:
     async def aclose(self) -> None:
         """Close every connection."""
         await self._pool.aclose()
+        self._reading.shutdown(wait=False, cancel_futures=True)
 
 
 class Resolver:
@@ -233,11 +256,13 @@ class _Pinned(httpcore2.AsyncNetworkBackend):
         last: Exception | None = None
         for address in (await self._judged(host, port, timeout))[:_ADDRESSES_MAX]:
             try:
-                return await self._network.connect_tcp(
+                stream = await self._network.connect_tcp(
                     address, port, timeout, local_address, socket_options
                 )
             except (httpcore2.ConnectError, httpcore2.ConnectTimeout) as error:
                 last = error
+            else:
+                return _Stream(stream)
         raise httpcore2.ConnectError(f"{host} takes no connection") from last
 
     async def _judged(self, host: str, port: int, timeout_s: float | None) -> list[str]:
@@ -256,6 +281,46 @@ class _Pinned(httpcore2.AsyncNetworkBackend):
         if not found or not (is_local or all(map(is_open, found))):
             raise _NotOpen(host)
         return [str(each) for each in found]
+
+
+class _Stream(httpcore2.AsyncNetworkStream):
+    """A connection that counts what came and was no content; `Answering` takes content off."""
+
+    def __init__(self, stream: httpcore2.AsyncNetworkStream) -> None:
+        self._stream = stream
+        self.framing = 0
+
+    async def read(
+        self,
+        max_bytes: int,
+        timeout: float | None = None,  # noqa: ASYNC109 # the interface's own
+    ) -> bytes:
+        if self.framing > _FRAMING_BYTES_MAX:
+            raise VendorFailed("The answer has more around its content than is taken.")
+        data = await self._stream.read(min(max_bytes, _READ_BYTES), timeout)
+        self.framing += len(data)
+        return data
+
+    async def write(
+        self,
+        buffer: bytes,
+        timeout: float | None = None,  # noqa: ASYNC109 # the interface's own
+    ) -> None:
+        await self._stream.write(buffer, timeout)
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+    async def start_tls(
+        self,
+        ssl_context: ssl.SSLContext,
+        server_hostname: str | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109 # the interface's own
+    ) -> httpcore2.AsyncNetworkStream:
+        return _Stream(await self._stream.start_tls(ssl_context, server_hostname, timeout))
+
+    def get_extra_info(self, info: str) -> object:
+        return self._stream.get_extra_info(info)
 
 
 def _addresses(host: str, port: int) -> list[str]:

@@ -69,6 +69,23 @@ def test_a_new_day_starts_anew(tmp_path: Path) -> None:
     assert left(ceiling, NOW_US + DAY_US) == "10"
 
 
+def test_a_clock_that_was_ahead_for_a_while_forgets_nothing_of_today(tmp_path: Path) -> None:
+    ceiling = Ceiling(tmp_path / "ceiling.json")
+    ceiling.reserve("one", usd("1"), NOW_US)
+    ceiling.reserve("two", usd("1"), NOW_US + 400 * DAY_US)
+
+    assert left(ceiling) == "9"
+
+
+def test_under_the_same_key_no_less_is_counted_than_before(tmp_path: Path) -> None:
+    ceiling = Ceiling(tmp_path / "ceiling.json")
+    ceiling.reserve("one", usd("1"), NOW_US)
+
+    before = ceiling.reserve("one", usd("0.01"), NOW_US)
+
+    assert (before, left(ceiling)) == (usd("1"), "9")
+
+
 def test_every_asset_that_the_platform_knows_has_a_ceiling_from_the_start(tmp_path: Path) -> None:
     left_over = Ceiling(tmp_path / "ceiling.json").left(NOW_US)
 

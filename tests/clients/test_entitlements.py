@@ -268,6 +268,9 @@ def test_what_a_call_of_a_session_used_survives_x402_and_half_of_it_is_nothing()
         {**said, "extra": {**said["extra"], "seq": True}},
         {**said, "extra": {**said["extra"], "spent": 40}},
         {**said, "extra": {**said["extra"], "usage": {"page": "3.0"}}},
+        {**said, "extra": {**said["extra"], "usage": {"\u00e9": "3"}}},
+        {**said, "extra": {**said["extra"], "usage": {"\ud800": "3"}}},
+        {**said, "extra": {**said["extra"], "result_sha256": "d" * 65}},
     ):
         assert read_used(other) is None
 
@@ -281,5 +284,8 @@ def test_a_refusal_is_found_in_both_shapes() -> None:
         found = read_refusal(shape)
         assert found is not None
         assert found.code is Code.HOLD_EXPIRED
+    no_codes = read_refusal({**plain, "reasons": [[], {}, None, "frozen"]})
+    assert no_codes is not None
+    assert no_codes.reasons == (Code.FROZEN,)
     assert read_refusal({"result": "x"}) is None
     assert read_refusal("text") is None

@@ -1,6 +1,8 @@
 """A home belongs to one principal at one platform, and a damaged one is not used."""
 
+import os
 from collections.abc import Iterator
+from errno import ENOSPC
 from pathlib import Path
 
 import httpx2
@@ -8,6 +10,7 @@ import pytest
 
 from farthing.clients.buyers import Buyer
 from farthing.clients.documents import Offer
+from farthing.clients.files import write_whole
 from farthing.clients.home import Home, Profile, default_home
 from farthing.clients.transport import Connection
 from farthing.protocol.canonical import canonical_bytes
@@ -199,3 +202,21 @@ async def test_a_profile_survives_its_file(home: Home) -> None:
         assert connection.principal == "agt_x"
         assert connection.signer is not None
         assert connection.signer.thumbprint == home.key().thumbprint
+
+
+def test_every_directory_on_the_way_to_a_file_is_its_owners_alone(tmp_path: Path) -> None:
+    write_whole(tmp_path / "a" / "b" / "c", b"")
+
+    modes = {each: (tmp_path / each).stat().st_mode & 0o777 for each in ("a", "a/b", "a/b/c")}
+    assert modes == {"a": 0o700, "a/b": 0o700, "a/b/c": 0o600}
+
+
+def test_a_full_disk_is_left_no_fuller(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: int) -> None:
+        raise OSError(ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        write_whole(tmp_path / "profile.json", b"{}")
+
+    assert list(tmp_path.iterdir()) == []

@@ -9,6 +9,7 @@ import pytest
 
 from farthing.clients.callbooks import CallState, SessionInUse
 from farthing.clients.session_answers import AnswerFault, CallFailed, CallLost, WrongAnswer
+from farthing.clients.tools import ToolResult
 from farthing.protocol.errors import (
     Code,
     NextAction,
@@ -257,6 +258,35 @@ async def test_a_vendor_that_fails_is_not_paid_and_leaves_the_money_free(
     assert failed.value.code is Code.VENDOR_FAILED
     assert caught.value.refusal.path == "again"
     assert (answer.seq, answer.spent) == (2, usd("0.002"))
+    await session.aclose()
+
+
+async def test_an_address_that_takes_no_payment_leaves_the_money_free(
+    buyer: StandInBuyer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = await buyer.opened()
+
+    async def unpayable(*_: object) -> ToolResult:
+        raise Refused(refuse(Code.VENDOR_FAILED, path="interface.url"))
+
+    monkeypatch.setattr(buyer.vendor, "exchange", unpayable)
+    with pytest.raises(CallFailed):
+        await session.call(pdf(1))
+
+    assert session.left.reserved == usd("0")
+    await session.aclose()
+
+
+async def test_words_of_a_vendor_that_no_file_takes_end_no_other_call(buyer: StandInBuyer) -> None:
+    session = await buyer.opened()
+    buyer.vendor.lie = {"usage": {"\u00e9": 1}}
+    with pytest.raises(WrongAnswer):
+        await session.call(pdf(1))
+    buyer.vendor.lie = {}
+
+    answer = await session.call(pdf(1))
+
+    assert answer.seq == 2
     await session.aclose()
 
 

@@ -5,6 +5,7 @@ through the bridge it can trade, within a ceiling that it cannot raise. Source: 
 """
 
 import asyncio
+import sqlite3
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
@@ -47,12 +48,13 @@ from farthing.clients.bridge_tools import (
     tools,
 )
 from farthing.clients.buyers import Buyer
+from farthing.clients.callbooks import SessionInUse
 from farthing.clients.ceiling import Ceiling
 from farthing.clients.clock import Clock, now_us, random_bytes
 from farthing.clients.home import Home, Profile
 from farthing.clients.operators import Member, Newcomer
 from farthing.clients.services import NotDelivered, ServiceFailed
-from farthing.clients.session_answers import CallLost, WrongAnswer
+from farthing.clients.session_answers import CallFailed, CallLost, WrongAnswer
 from farthing.clients.tools import ToolResult
 from farthing.clients.transport import Connection, new_key
 from farthing.protocol.errors import (
@@ -169,10 +171,10 @@ class Bridge:
                 ask: object = _read(LOCAL[name].ask, asked)
                 return _result(LOCAL[name].title, await self._local[name](ask), meta)
             return await self._pass_on(name, asked, meta)
-        except ServiceFailed as failed:
-            # Its hold is spent, whatever the code.
+        except (ServiceFailed, CallFailed) as failed:
+            # Its hold or number is spent, whatever the code.
             is_final = not failed.code.retryable
-            return self._refused(failed.refusal, failed.request_id, key=key, is_final=is_final)
+            return self._refused(failed.refusal, key=key, is_final=is_final, is_vendors=True)
         except Refused as refused:
             is_final = refused.code.remembered or refused.code in _KEY_IS_SPENT
             refusal = await self._explained(refused.refusal)
@@ -196,6 +198,9 @@ class Bridge:
         except Unverified as error:
             refusal = refuse(Code.SIGNATURE_INVALID, message=f"{error}.")
             return self._refused(refusal, key=key)
+        except (SessionInUse, OSError, sqlite3.Error) as error:
+            # Of this machine: its disk, or another bridge that has the book open.
+            return self._refused(refuse(Code.UNAVAILABLE, message=f"{error}."), key=key)
 
     async def aclose(self) -> None:
         """Close the books and the connections."""
@@ -268,10 +273,11 @@ class Bridge:
     async def _call_service(self, ask: CallService) -> Bought:
         buyer = await self._buyer()
         key = ask.idempotency_key or buyer.connection.new_key()
+        counted = f"call_service {key}"
         before: list[Money] = []
 
         async def count(quote: Quote) -> None:
-            before.append(self._ceiling.reserve(key, quote.total, self._clock()))
+            before.append(self._ceiling.reserve(counted, quote.total, self._clock()))
 
         try:
             purchase = await buyer.call_service(
@@ -288,13 +294,13 @@ class Bridge:
             view = await buyer.hold_status(failed.hold_id)
             if view.status in {"released", "expired"}:
                 nothing = Money(amount="0", asset=view.amount.asset)
-                self._ceiling.settle(key, nothing, self._clock())
+                self._ceiling.settle(counted, nothing, self._clock())
             raise
         except Refused:
             for each in before:
-                self._ceiling.settle(key, each, self._clock())
+                self._ceiling.settle(counted, each, self._clock())
             raise
-        self._ceiling.settle(key, purchase.charge.amount, self._clock())
+        self._ceiling.settle(counted, purchase.charge.amount, self._clock())
         return Bought(
             untrusted_result=purchase.result,
             charge=purchase.charge,
@@ -318,11 +324,12 @@ class Bridge:
         quote = await buyer.quote(
             agreement.listing_id, _quantities(ask.workload), agreement_id=ask.agreement_id
         )
-        before = self._ceiling.reserve(ask.idempotency_key, quote.total, self._clock())
+        counted = f"{PLACE_HOLD.name} {ask.idempotency_key}"
+        before = self._ceiling.reserve(counted, quote.total, self._clock())
         try:
             return await connection.send_raw(PLACE_HOLD.name, arguments, repeatable=True)
         except Refused:
-            self._ceiling.settle(ask.idempotency_key, before, self._clock())
+            self._ceiling.settle(counted, before, self._clock())
             raise
 
     async def _met(self) -> Profile:
@@ -369,13 +376,20 @@ class Bridge:
             self._quotes.popitem(last=False)
 
     def _refused(
-        self, refusal: Refusal, request_id: str = "", *, key: str = "", is_final: bool = False
+        self,
+        refusal: Refusal,
+        request_id: str = "",
+        *,
+        key: str = "",
+        is_final: bool = False,
+        is_vendors: bool = False,
     ) -> CallToolResult:
         shape = refusal.document()
         if request_id:
             shape["request_id"] = request_id
         agent_id = self._profile.principal_id if self._profile else ""
-        hints = [hint(refusal, agent_id, self._home.ceiling_path)]
+        # A vendor may give any code: what it says sends nobody to an operator.
+        hints = [] if is_vendors else [hint(refusal, agent_id, self._home.ceiling_path)]
         if key:
             shape["idempotency_key"] = key
             hints.append(key_hint(key, is_final=is_final))

@@ -66,7 +66,8 @@ class BridgeSessions:
     async def top_up(self, ask: TopUpSession) -> Session:
         """Set more aside; the amount is counted before."""
         buyer = await self._buyer()
-        before = self._ceiling.reserve(ask.idempotency_key, ask.amount, self._clock())
+        topped_up = f"{TOP_UP_SESSION.name} {ask.idempotency_key}"
+        before = self._ceiling.reserve(topped_up, ask.amount, self._clock())
         try:
             opened = self._open.get(ask.session_id)
             if opened is not None:
@@ -74,10 +75,10 @@ class BridgeSessions:
             else:
                 session = await buyer.connection.call(TOP_UP_SESSION, ask)
         except Refused:
-            self._settle(ask.idempotency_key, before)
+            self._settle(topped_up, before)
             raise
         self._settle(ask.session_id, session.cap)
-        self._settle(ask.idempotency_key, money(0, ask.amount.asset))
+        self._settle(topped_up, money(0, ask.amount.asset))
         return session
 
     async def close(self, ask: CloseSession) -> Session:

@@ -7,7 +7,8 @@ Source: spec/contracts.md, spec/payments-mcp.md.
 
 import asyncio
 import weakref
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from shutil import rmtree
@@ -242,7 +243,8 @@ class Buyer(Spender, Delegating, AccountHolder, Reconciling, Limiting):
             Refused: The platform said no, the quote is above `max_total`, or the arguments do not
                 fit the listing's input schema.
             ServiceFailed: The vendor did not deliver; nothing is charged.
-            ServiceLost: The vendor did not answer; the hold is there, `get_hold` knows more.
+            ServiceLost: The vendor did not answer, or the platform does not say what was charged;
+                the hold is there, `get_hold` knows more.
             NotDelivered: It was charged for something else than what came: dispute it.
         """
 
@@ -288,13 +290,15 @@ class Buyer(Spender, Delegating, AccountHolder, Reconciling, Limiting):
             answered = await self.vendor_caller.call(listing, agreement, held.answer, arguments)
         except (ServiceFailed, Unreachable) as error:
             # The vendor's word is not the platform's: it may have captured all the same.
-            view = await self.hold_status(held.answer.hold_id)
+            with _held(held.answer):
+                view = await self.hold_status(held.answer.hold_id)
             if view.charge_id:
                 raise NotDelivered(f"charged, and yet: {error}", view.charge_id) from error
             if isinstance(error, Unreachable):
                 raise ServiceLost(str(error), view.hold_id) from error
             raise
-        purchase = await self._purchase(agreement, held.answer, answered)
+        with _held(held.answer):
+            purchase = await self._purchase(agreement, held.answer, answered)
         if found := fault(
             purchase,
             listing=listing,
@@ -444,3 +448,12 @@ class Buyer(Spender, Delegating, AccountHolder, Reconciling, Limiting):
         return Purchase.of(
             answered, charge, receipt, agreement_id=agreement.agreement_id, hold_id=hold.hold_id
         )
+
+
+@contextmanager
+def _held(hold: Hold) -> Iterator[None]:
+    """What the platform refuses to tell about a hold that is placed does not say it is not."""
+    try:
+        yield
+    except Refused as refused:
+        raise ServiceLost(f"What became of the hold: {refused}", hold.hold_id) from refused

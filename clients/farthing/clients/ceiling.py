@@ -49,6 +49,9 @@ DEFAULT_LIMITS: Final[Mapping[str, Limit]] = MappingProxyType({
     "CRD": Limit(per_purchase="100", per_day="1000"),
 })  # fmt: skip
 
+# Days with counts that are kept beside today's: a clock that was wrong for a while forgets nothing.
+_DAYS_KEPT: Final = 7
+
 JsonObject = dict[str, Json]
 
 
@@ -68,7 +71,7 @@ class Ceiling:
             _limits(document)
 
     def reserve(self, key: str, amount: Money, now_us: int) -> Money:
-        """Count a purchase before it is made. Under the same key it is counted once.
+        """Count a purchase before it is made. Under the same key it is counted once, at its most.
 
         Returns:
             What was counted under the key before: what is to be settled where nothing comes of it.
@@ -91,9 +94,10 @@ class Ceiling:
                 raise _refused(units, per_purchase, asset, "more than one purchase may cost")
             if units > left_units:
                 raise _refused(units, left_units, asset, "more than is left for today")
-            _keep(today, asset, {**kept, key: units})
+            before_units = kept.get(key, 0)
+            _keep(today, asset, {**kept, key: max(units, before_units)})
             self._write(document)
-            return money(kept.get(key, 0), asset)
+            return money(before_units, asset)
 
     def settle(self, key: str, amount: Money, now_us: int) -> None:
         """Count what a purchase came to: nothing, where it was not made."""
@@ -174,12 +178,14 @@ def _limits(document: JsonObject) -> dict[str, Limit]:
 
 
 def _today(document: JsonObject, now_us: int) -> JsonObject:
-    """Today's reservations by asset and key; those of other days are forgotten."""
+    """Today's reservations by asset and key; those of days long past are forgotten."""
     day = utc_day(now_us)
     spent = document.get("spent")
-    today = spent.get(day) if isinstance(spent, dict) else None
+    days = spent if isinstance(spent, dict) else {}
+    today = days.get(day)
     kept: JsonObject = today if isinstance(today, dict) else {}
-    document["spent"] = {day: kept}
+    others = sorted(days.keys() - {day})[-_DAYS_KEPT:]
+    document["spent"] = {**{each: days[each] for each in others}, day: kept}
     return kept
 
 

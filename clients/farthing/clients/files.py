@@ -17,7 +17,9 @@ _DIRECTORY_MODE: Final = 0o700
 
 def make_directory(path: Path) -> None:
     """Make a directory for its owner alone; one that is there already is left as it is."""
-    path.mkdir(mode=_DIRECTORY_MODE, parents=True, exist_ok=True)
+    # `parents=True` would give those above it the modes of the umask.
+    for missing in [each for each in (*reversed(path.parents), path) if not each.exists()]:
+        missing.mkdir(mode=_DIRECTORY_MODE, exist_ok=True)
 
 
 def write_whole(path: Path, data: bytes) -> None:
@@ -46,10 +48,14 @@ def _written_beside(path: Path, data: bytes) -> Path:
     make_directory(path.parent)
     # mkstemp makes the file 0600 from the start: there is no moment in which others can read it.
     descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError:
+        Path(name).unlink()
+        raise
     return Path(name)
 
 

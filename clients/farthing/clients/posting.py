@@ -4,6 +4,7 @@ Boundary: bytes over HTTP; what they mean, `tools` and `http_api` know, each for
 """
 
 import asyncio
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -13,10 +14,11 @@ import httpx2
 from farthing.protocol.canonical import InvalidJson, LooseJson, parse_json
 from farthing.protocol.errors import Unreachable
 
-__all__ = ["RESULT_BYTES_MAX", "Answered", "JsonObject", "Poster", "json_object"]
+__all__ = ["RESULT_BYTES_MAX", "Answered", "JsonObject", "Poster", "json_object", "quoted"]
 
 RESULT_BYTES_MAX: Final = 64 * 1024 * 1024
 _DEPTH_MAX: Final = 64
+_SAID_CHARACTERS_MAX: Final = 500
 
 JsonObject = dict[str, LooseJson]
 
@@ -95,3 +97,8 @@ def json_object(raw: bytes) -> JsonObject | None:
     except InvalidJson:
         return None
     return value if isinstance(value, dict) else None
+
+
+def quoted(text: str) -> str:
+    """The beginning of what another side said, in quotes that it cannot end."""
+    return json.dumps(text[:_SAID_CHARACTERS_MAX])

@@ -6,14 +6,16 @@ once and gives the stored result again. Source: spec/payments-mcp.md.
 
 import asyncio
 import ipaddress
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Final
+from typing import Any, Final
 
 import httpx2
 
 from farthing.clients.clock import Clock, Entropy
 from farthing.clients.documents import arguments_sha256, result_sha256
+from farthing.clients.posting import quoted
 from farthing.clients.routes import Route
 from farthing.clients.tools import Endpoint, ToolResult
 from farthing.protocol import base64url
@@ -63,7 +65,8 @@ _BACKOFF_S: Final = 0.2
 _WAIT_S_MAX: Final = 5.0
 _VOUCHER_LIFETIME_S: Final = 300
 _JTI_BYTES: Final = 16
-_SAID_CHARACTERS_MAX: Final = 500
+# A place, an amount or an asset: no prose.
+_WORD: Final = re.compile(r"[!-~]{0,100}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -237,7 +240,7 @@ class VendorCaller:
                 wait_s = max(wait_s, refused.refusal.retry_after_s)
                 again = refused.code.retryable and wait_s <= _WAIT_S_MAX
                 if attempt == _ATTEMPTS or not again:
-                    raise
+                    raise Refused(_as_said(refused.refusal)) from refused
             await self._sleep(wait_s)
         raise AssertionError("the last attempt returns or raises")
 
@@ -351,8 +354,20 @@ def fault(
 
 
 def _failure(result: ToolResult) -> Refused:
-    said = result.text[:_SAID_CHARACTERS_MAX]
-    return Refused(read_refusal(result.structured) or refuse(Code.VENDOR_FAILED, message=said))
+    text = result.text
+    return Refused(read_refusal(result.structured) or refuse(Code.VENDOR_FAILED, message=text))
+
+
+def _as_said(refusal: Refusal) -> Refusal:
+    """A vendor's refusal, its prose in quotes: nobody takes it for the platform's or for ours."""
+    message = refusal.message
+    if message != refusal.code.says:
+        message = f"The vendor says: {quoted(message)}."
+    names = ("path", "required", "remaining", "asset")
+    words: dict[str, Any] = {
+        name: "" for name in names if not _WORD.fullmatch(getattr(refusal, name))
+    }
+    return replace(refusal, message=message, **words)
 
 
 def _unpayable(url: str) -> Refused:

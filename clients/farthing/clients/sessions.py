@@ -309,7 +309,7 @@ class SpendSession:
         try:
             result = await exchange(lambda: present(self._lane.mac(voucher)))
         except Refused as refused:
-            if not by_mac[-1] or refused.code is not Code.PROOF_INVALID:
+            if by_mac[-1:] != [True] or refused.code is not Code.PROOF_INVALID:
                 raise
             # A vendor that was started again may not know the key any more, or trusts no further.
             result = await exchange(lambda: present(""))

@@ -12,7 +12,7 @@ from typing import Final
 import orjson
 from mcp.shared.inbound import encode_header_value, mcp_param_headers, x_mcp_header_map
 
-from farthing.clients.posting import JsonObject, Poster, json_object
+from farthing.clients.posting import JsonObject, Poster, json_object, quoted
 from farthing.protocol.canonical import LooseJson
 from farthing.protocol.errors import Code, Refusal, Refused, Unreachable, refuse
 
@@ -147,7 +147,7 @@ class Endpoint(Poster):
         text = message if isinstance(message, str) else ""
         if isinstance(number, int) and number in _NOT_RUN:
             return Refused(refuse(_NOT_RUN[number], message=text))
-        return Unreachable(f"{self.url} failed: {text or number}")
+        return Unreachable(f"{self.url} failed: {quoted(text) if text else number}")
 
 
 def _reply(kind: str, data: bytes) -> JsonObject | None:

@@ -333,7 +333,7 @@ class Refusal:
             asset=text("asset"),
             next_action=actions.get(text("next_action"), NextAction.NONE),
             retry_after_s=retry_after if isinstance(retry_after, int) else 0,
-            reasons=tuple(codes[r] for r in reasons if r in codes)
+            reasons=tuple(codes[r] for r in reasons if isinstance(r, str) and r in codes)
             if isinstance(reasons, list)
             else (),
         )

@@ -11,6 +11,7 @@ from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 from farthing.protocol.canonical import LooseJson
+from farthing.protocol.documents import DIGEST, SLUG
 from farthing.protocol.errors import Code, Refusal, refuse
 from farthing.protocol.money import ASSETS, INT64_MAX
 from farthing.protocol.wire import EXTENSION
@@ -259,7 +260,11 @@ def read_used(value: object) -> Used | None:
     usage = extra.get("usage")
     if not isinstance(usage, Mapping) or not all(map(_is_count, usage.values())):
         return None
+    if not all(SLUG.fullmatch(str(meter)) for meter in usage):
+        return None
     if not (_is_count(value.get("amount")) and _is_count(extra.get("spent"))):
+        return None
+    if not DIGEST.fullmatch(result_sha256 := str(extra.get("result_sha256"))):
         return None
     return Used(
         session_id=str(extra.get("session_id")),
@@ -267,7 +272,7 @@ def read_used(value: object) -> Used | None:
         usage={str(meter): int(quantity) for meter, quantity in usage.items()},
         amount_units=int(str(value["amount"])),
         spent_units=int(str(extra["spent"])),
-        result_sha256=str(extra.get("result_sha256")),
+        result_sha256=result_sha256,
     )
 
 

@@ -59,7 +59,9 @@ def test_a_workload_names_its_meters() -> None:
     )
 
 
-@pytest.mark.parametrize("pair", ["page", "page=", "=3", "page=-1", "page=1.5", "page=²", "page=٣"])
+@pytest.mark.parametrize(
+    "pair", ["page", "page=", "=3", "page=-1", "page=1.5", "page=²", "page=٣", "page=" + "9" * 5000]
+)
 def test_what_is_no_workload_is_a_usage_error(pair: str) -> None:
     with pytest.raises(typer.BadParameter):
         workload_of([pair])

@@ -304,6 +304,8 @@ def test_a_key_is_never_replaced_and_never_printed(tmp_path: Path) -> None:
         ["no-such-command"],
         ["search", "x", "--url", "ftp://here"],
         ["search", "x", "--url", "http://[here"],
+        ["search", "x", "--url", "http://\u2764"],
+        ["search", "x", "--url", "http://here/\x01"],
         ["search", "x", "--url", "here:8321"],
         ["connect", "here"],
         ["keys", "new", "/dev/null/key.jwk"],

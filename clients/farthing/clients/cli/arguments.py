@@ -38,6 +38,7 @@ __all__ = [
 TIME_FORM = "as 2026-11-21 or 2026-11-21T09:30:00Z"
 
 _FILE_BYTES_MAX = 1024 * 1024
+_QUANTITY = re.compile(r"[0-9]{1,19}")
 _CALL = re.compile(r"([1-9][0-9]{0,15}):([a-z0-9][a-z0-9._-]{0,63})=([1-9][0-9]{0,15})")
 
 ChargeArgument = Annotated[
@@ -130,7 +131,7 @@ def workload_of(pairs: list[str] | None, name: str = "--workload") -> tuple[Usag
     usages = []
     for pair in pairs or ():
         meter, _, quantity = pair.partition("=")
-        if not meter or not quantity.isascii() or not quantity.isdigit():
+        if not meter or not _QUANTITY.fullmatch(quantity):
             raise typer.BadParameter(
                 f"{pair}: write the meter, =, and a whole number, as in page=30",
                 param_hint=name,

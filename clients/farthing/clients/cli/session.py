@@ -170,10 +170,13 @@ class Session:
 
     def checked_url(self, url: str) -> str:
         """A URL as given, where it is one."""
+        from httpx2 import URL, InvalidURL  # noqa: PLC0415 - loads the transport
+
         try:
+            URL(url)
             parts = urlsplit(url)
             fits = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
-        except ValueError:
+        except (ValueError, InvalidURL):
             fits = False
         if not fits:
             self.misuse(f"{url} is not the URL of a platform: http://HOST:PORT or https://HOST.")

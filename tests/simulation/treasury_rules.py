@@ -127,11 +127,7 @@ def _process_event(books: Auditor, record: Json) -> None:
     elif payout is not None and outcome == "paid" and payout["status"] in _SENT:
         _moved(record, "payout", payout)
     elif payout is not None and outcome == "paid" and payout["status"] == "failed":
-        name = f"{payout['organisation_id']}:{payout['kind']}:{payout['asset']}"
-        if int(payout["amount_units"]) <= books.available(name):
-            _moved(record, "payout", payout)
-        else:
-            need(not record.get("changed"), "somebody is overdrawn by what left after all")
+        _left_after_all(books, record, payout)
     elif outcome == "failed" and payment["status"] in {"pending", *_SENT}:
         _given_up(record, payment)
     else:
@@ -196,6 +192,32 @@ def _moved(record: Json, noun: str, before: Json) -> None:
     need(after["status"] == _DONE[noun], f"what has moved is {after['status']}")
     need(total(record, "post") == units, "another amount is posted than moved")
     need(total(record, "void") == (units if waited else 0), "what was pending stays so")
+
+
+def _left_after_all(books: Auditor, record: Json, payout: Json) -> None:
+    """What was asked for since gives way, the newest first, as far as it has to."""
+    account = [payout[each] for each in ("organisation_id", "kind", "asset")]
+    units, left = int(payout["amount_units"]), books.available(":".join(account))
+    expected: dict[str, str] = {payout["payout_id"]: "paid"}
+    waiting = [
+        each
+        for each in books.things["payout"].values()
+        if [each[name] for name in ("organisation_id", "kind", "asset")] == account
+        and each["status"] == "requested"
+    ]
+    waiting.sort(key=lambda each: int(each["seq"]))
+    while left < units and waiting:
+        last = waiting.pop()
+        left += int(last["amount_units"])
+        expected[last["payout_id"]] = "failed"
+    if left < units:
+        need(not record.get("changed"), "somebody is overdrawn by what left after all")
+        return
+    found = {each["id"]: each["after"]["status"] for each in record["changed"]}
+    need(found == expected, f"money left after all, and {found} came of it")
+    back = [int(books.things["payout"][each]["amount_units"]) for each in list(expected)[1:]]
+    need(total(record, "post") == units, "another amount is posted than moved")
+    need(total(record, "void") == sum(back), "another amount gives way")
 
 
 def _given_up(record: Json, payment: Json) -> None:

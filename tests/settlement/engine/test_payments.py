@@ -172,16 +172,58 @@ def test_a_payout_that_no_processor_was_asked_for_is_given_back_at_once() -> Non
         assert failed.refused is None
 
 
+def given_up_and_asked_for_again(treasury: Treasury, *shares: int) -> tuple[str, list[str]]:
+    """A payout of all that failed, and others of so many parts of four since."""
+    before = treasury.trade.balance(treasury.trade.vendor, "vendor_payable")
+    first = treasury.payout(before).changed[0].id
+    treasury.event(first, "failed", "evt_1")
+    return first, [treasury.payout(before * each // 4).changed[0].id for each in shares]
+
+
 def test_money_that_left_after_all_overdraws_nobody() -> None:
+    treasury = earned()
+    first, (second,) = given_up_and_asked_for_again(treasury, 4)
+    treasury.ask(treasury.treasurer, "send_payout", payout_id=second)
+    treasury.event(first, "paid", "evt_2")
+    assert treasury.room.state.payouts[first].status == "failed"
+    assert treasury.room.state.payouts[second].status == "sent"
+
+
+@pytest.mark.parametrize(
+    ("shares", "status"),
+    [((4,), ["failed"]), ((1, 1, 2), ["failed"] * 3), ((1,), ["failed"]), ((), [])],
+)
+def test_what_was_asked_for_since_gives_way_to_money_that_left_after_all(
+    shares: tuple[int, ...], status: list[str]
+) -> None:
+    treasury = earned()
+    first, later = given_up_and_asked_for_again(treasury, *shares)
+    treasury.event(first, "paid", "evt_2")
+    payouts = treasury.room.state.payouts
+    account = treasury.room.state.accounts[
+        f"{treasury.trade.vendor.principal_id}:vendor_payable:USD"
+    ]
+
+    assert payouts[first].status == "paid"
+    assert [payouts[each].status for each in later] == status
+    assert (account.available_units, account.debits_pending) == (0, 0)
+    assert not imbalances(treasury.room.state.accounts)
+    for each in later:
+        sent = treasury.ask(treasury.treasurer, "send_payout", payout_id=each)
+        assert sent.code is Code.PAYMENT_RESOLVED
+
+
+def test_no_more_gives_way_than_has_to() -> None:
     treasury = earned()
     vendor = treasury.trade.vendor
     before = treasury.trade.balance(vendor, "vendor_payable")
-    first = treasury.payout(before).changed[0].id
+    first = treasury.payout(before // 2).changed[0].id
     treasury.event(first, "failed", "evt_1")
-    second = treasury.payout(before).changed[0].id
+    older, newer = (treasury.payout(before // 2).changed[0].id for _ in range(2))
     treasury.event(first, "paid", "evt_2")
-    assert treasury.room.state.payouts[first].status == "failed"
-    assert treasury.room.state.payouts[second].status == "requested"
+
+    assert treasury.room.state.payouts[older].status == "requested"
+    assert treasury.room.state.payouts[newer].status == "failed"
 
 
 def test_an_event_of_something_unknown_changes_nothing() -> None:

@@ -258,8 +258,9 @@ def process_event(state: State, call: Call) -> Draft | Refusal:
     """What the processor says; the platform's own command, so it is never refused.
 
     An event of something that has been decided changes nothing, but for two: money that came or
-    left after its top-up or payout was given up has moved, and is posted where it can be; and
-    money that came again for a top-up is a top-up of its own, for the treasurer to decide.
+    left after its top-up or payout was given up has moved, and is posted where it can be, before
+    what was asked for since; and money that came again for a top-up is a top-up of its own, for the
+    treasurer to decide.
     """
     body = call.command.body
     assert isinstance(body, Processed)
@@ -271,9 +272,9 @@ def process_event(state: State, call: Call) -> Draft | Refusal:
     if top_up is not None:
         return _said_of_top_up(state, call, top_up, body)
     assert payout is not None
-    if body.outcome == "paid" and (payout.status in _SENT or _can_still_pay(state, payout)):
-        return _paid(payout, body.reference, body.event_id)
-    if payout.status not in _SENT or body.outcome == "paid":
+    if body.outcome == "paid":
+        return _left(state, payout, body)
+    if payout.status not in _SENT:
         return Draft()
     return _returned(
         replace(payout, status="failed", reference=body.reference, event_id=body.event_id)
@@ -387,11 +388,38 @@ def _paid(payout: Payout, reference: str, event_id: str) -> Draft:
     )
 
 
-def _can_still_pay(state: State, payout: Payout) -> bool:
-    """Whether a payout that was given up, and left all the same, can be taken from its account."""
+def _left(state: State, payout: Payout, said: Processed) -> Draft:
+    """The money of a payout has left, which may have been given up."""
+    paid = _paid(payout, said.reference, said.event_id)
+    if payout.status in _SENT:
+        return paid
+    given_up = _giving_way(state, payout)
+    if payout.status != "failed" or given_up is None:
+        return Draft()
+    returned = [_returned(replace(each, status="failed")) for each in given_up]
+    return Draft(
+        moved=(*(moved for each in returned for moved in each.moved), *paid.moved),
+        changed=(*paid.changed, *(changed for each in returned for changed in each.changed)),
+    )
+
+
+def _giving_way(state: State, payout: Payout) -> list[Payout] | None:
+    """What was asked for since and not sent, as far as its account has not enough without it.
+
+    The same money would leave twice. None where it has not enough with all of it either.
+    """
+    account = (payout.organisation_id, payout.kind, payout.asset)
     kind = AccountKind(payout.kind)
-    available = available_units(state, payout.organisation_id, kind, payout.asset)
-    return payout.status == "failed" and payout.amount_units <= available
+    left_units = available_units(state, payout.organisation_id, kind, payout.asset)
+    given_up: list[Payout] = []
+    for each in sorted(state.payouts.values(), key=lambda each: each.seq, reverse=True):
+        if payout.amount_units <= left_units:
+            break
+        is_same = (each.organisation_id, each.kind, each.asset) == account
+        if is_same and each.status == "requested":
+            given_up.append(each)
+            left_units += each.amount_units
+    return given_up if payout.amount_units <= left_units else None
 
 
 def _returned(after: Payout) -> Draft:

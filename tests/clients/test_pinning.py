@@ -15,18 +15,22 @@ from farthing.clients.home import Home, Profile
 from farthing.clients.keys import keep_key
 from farthing.clients.operators import Admin, Operator
 from farthing.clients.pins import Pinning
+from farthing.clients.services import ServiceFailed
 from farthing.clients.statements import AccountHolder
+from farthing.clients.transport import Reply
 from farthing.clients.treasurers import Treasurer
 from farthing.clients.vendors import Vendor
 from farthing.identity.keyring import Purpose, retire
 from farthing.protocol.canonical import Json, canonical_bytes
 from farthing.protocol.errors import Code, Unverified
 from farthing.protocol.messages.agreements import Quote
+from farthing.protocol.messages.holds import Hold
 from farthing.protocol.platform_keys import PlatformKeys
 from farthing.protocol.signatures import Typ, sign_detached
-from farthing.protocol.wire import Operation
+from farthing.protocol.wire import Money, Operation
 from tests.clients import settling
 from tests.clients.forging import answering, proven_by
+from tests.clients.trading import trading, usd
 from tests.papers import signing_key
 from tests.serving import Serving, Shop, serving
 
@@ -301,3 +305,33 @@ def home_of(role: type[Pinning], path: Path) -> Home:
         )
     )
     return home
+
+
+@pytest.mark.parametrize(
+    ("other", "says"),
+    [
+        ({"amount": usd("0.007")}, "above the max_total"),
+        ({"amount": Money(amount="1", asset="EUR")}, "not the hold"),
+        ({"agreement_id": "agr_00000000000000000000000000"}, "not the hold"),
+    ],
+)
+async def test_no_vendor_is_called_with_a_hold_that_was_not_to_be_placed(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    other: dict[str, Any],
+    says: str,
+) -> None:
+    hold = Buyer.hold
+
+    async def dearer(*args: Any, **named: Any) -> Reply[Hold]:
+        placed = await hold(*args, **named)
+        return replace(placed, answer=replace(placed.answer, **other))
+
+    monkeypatch.setattr(Buyer, "hold", dearer)
+    async with trading(tmp_path) as market:
+        with pytest.raises((ServiceFailed, Unverified), match=says):
+            await market.buyer.call_service(
+                market.listing_id, {"pdf": "one|two"}, {"page": 3}, max_total=usd("0.006")
+            )
+
+    assert market.desk.runs == 0

@@ -201,6 +201,32 @@ async def test_a_session_that_was_topped_up_is_opened_again_with_all_that_it_has
     await again.aclose()
 
 
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"cap": usd("0.2")},
+        {"per_call": usd("0.02")},
+        {"agreement_id": "agr_00000000000000000000000000"},
+        {"rate_card_sha256": "d" * 64},
+    ],
+)
+async def test_nothing_is_signed_for_a_session_that_was_not_asked_for(
+    buyer: StandInBuyer, monkeypatch: pytest.MonkeyPatch, other: dict[str, Any]
+) -> None:
+    opened = buyer.platform.opened
+    monkeypatch.setattr(buyer.platform, "opened", lambda ask: replace(opened(ask), **other))
+
+    with pytest.raises(Unverified, match="not the session that was asked for"):
+        await buyer.opened()
+
+
+async def test_another_session_is_not_gone_on_with(buyer: StandInBuyer) -> None:
+    await (await buyer.opened()).aclose()
+
+    with pytest.raises(Unverified, match="is not ses_00000000000000000000000000"):
+        await buyer.resume_session("ses_00000000000000000000000000")
+
+
 async def test_calls_of_which_there_is_no_book_here_are_not_gone_on_with(
     buyer: StandInBuyer, tmp_path: Path
 ) -> None:

@@ -23,6 +23,7 @@ from farthing.clients.home import Home
 from farthing.clients.publications import published
 from farthing.clients.purchases import (
     check_arguments,
+    check_hold,
     check_total,
     is_of_what_is_offered,
     newest_in_force,
@@ -262,7 +263,7 @@ class Buyer(Spender, Delegating, AccountHolder, Reconciling, Limiting):
             judge=judge if is_judged else None,
             key=key,
         )
-        return await self.buy(agreement, arguments, workload, key=key)
+        return await self.buy(agreement, arguments, workload, max_total=max_total, key=key)
 
     async def buy(
         self,
@@ -271,11 +272,13 @@ class Buyer(Spender, Delegating, AccountHolder, Reconciling, Limiting):
         workload: Quantities,
         *,
         expires_in_s: int = 0,
+        max_total: Money | None = None,
         key: str = "",
     ) -> Purchase:
         """Buy one call under an agreement; raises as `call_service`.
 
-        `expires_in_s` is how long the vendor has; by default, as long as the terms give it.
+        `expires_in_s` is how long the vendor has; by default, as long as the terms give it. A hold
+        above `max_total`, as where a period ended since the quote, is not called with.
         """
         listing = await self.listing(agreement.listing_sha256)
         check_arguments(listing, arguments)
@@ -286,6 +289,7 @@ class Buyer(Spender, Delegating, AccountHolder, Reconciling, Limiting):
             expires_in_s=expires_in_s,
             key=f"{key}-hold" if key else "",
         )
+        check_hold(held.answer, agreement.agreement_id, max_total)
         try:
             answered = await self.vendor_caller.call(listing, agreement, held.answer, arguments)
         except (ServiceFailed, Unreachable) as error:

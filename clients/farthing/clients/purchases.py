@@ -8,13 +8,21 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from farthing.clients.documents import arguments_sha256
-from farthing.protocol.errors import Code, NextAction, Refused, refuse
+from farthing.clients.services import ServiceFailed
+from farthing.protocol.errors import Code, NextAction, Refused, Unverified, refuse
 from farthing.protocol.listing import Listing
 from farthing.protocol.messages.agreements import Agreement, Quote
+from farthing.protocol.messages.holds import Hold
 from farthing.protocol.schemas import violation
 from farthing.protocol.wire import Money
 
-__all__ = ["check_arguments", "check_total", "is_of_what_is_offered", "newest_in_force"]
+__all__ = [
+    "check_arguments",
+    "check_hold",
+    "check_total",
+    "is_of_what_is_offered",
+    "newest_in_force",
+]
 
 
 def check_total(quote: Quote, max_total: Money | None) -> None:
@@ -37,6 +45,27 @@ def check_total(quote: Quote, max_total: Money | None) -> None:
             message="The price is above the max_total you gave; nothing was agreed or held.",
         )
         raise Refused(replace(refusal, next_action=NextAction.FIX_REQUEST))
+
+
+def check_hold(hold: Hold, agreement_id: str, max_total: Money | None) -> None:
+    """Call no vendor with a hold that is not the one that was to be placed, or takes too much.
+
+    Raises:
+        ServiceFailed: It is above `max_total`; its money is free again when it expires.
+        Unverified: It is of another agreement or asset.
+    """
+    if hold.agreement_id != agreement_id or (max_total and hold.amount.asset != max_total.asset):
+        raise Unverified(f"{hold.hold_id} is not the hold that was to be placed")
+    if max_total is not None and hold.amount.units > max_total.units:
+        refusal = refuse(
+            Code.LOCAL_LIMIT_EXCEEDED,
+            path="max_total",
+            required=hold.amount.amount,
+            remaining=max_total.amount,
+            asset=max_total.asset,
+            message="The hold is above the max_total you gave; the vendor was not called.",
+        )
+        raise ServiceFailed(replace(refusal, next_action=NextAction.QUOTE_AGAIN), hold.hold_id)
 
 
 def check_arguments(listing: Listing, arguments: Mapping[str, object]) -> None:

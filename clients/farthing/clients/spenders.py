@@ -92,6 +92,7 @@ class Spender(ABC):
         Raises:
             Refused: No authority, no balance, the agreement has ended, and so on.
             SessionInUse: Another process calls through it.
+            Unverified: The session is not what was asked for: its vouchers would sign for more.
         """
         agreement = await self.agreement(agreement_id)
         reply = await self.connection.send(
@@ -108,6 +109,10 @@ class Spender(ABC):
             ),
         )
         session = reply.answer
+        asked = (agreement_id, cap, per_call, agreement.rate_card_sha256)
+        given = (session.agreement_id, session.cap, session.per_call, session.rate_card_sha256)
+        if given != asked:
+            raise Unverified(f"{session.session_id} is not the session that was asked for")
         if reply.replayed:
             # The answer is that of the opening; it may have been topped up since, or closed.
             session = await self.session_status(session.session_id)
@@ -119,9 +124,11 @@ class Spender(ABC):
         Raises:
             Refused: `not_found`.
             SessionInUse: As `open_session`.
-            Unverified: Calls were made that no book here has.
+            Unverified: Calls were made that no book here has, or it is another session.
         """
         session = await self.session_status(session_id)
+        if session.session_id != session_id:
+            raise Unverified(f"{session.session_id} is not {session_id}")
         return await self._with_book(session, await self.agreement(session.agreement_id))
 
     @asynccontextmanager

@@ -199,7 +199,7 @@ async def test_terms_are_accepted_from_a_quote_that_was_shown_or_from_a_workload
 
         from_quote = await agent("accept_terms", quote_id=quote["quote_id"])
         at_once = await agent("accept_terms", listing_id=listing_id, workload=WORKLOAD)
-        unseen = await agent.refused("accept_terms", quote_id=quote["quote_id"][:-1] + "0")
+        unseen = await agent.refused("accept_terms", quote_id=f"quo_{'0' * 26}")
         nothing = await agent.refused("accept_terms")
 
         assert from_quote["agreement"]["quote_sha256"] == quote["document_sha256"]

@@ -245,6 +245,30 @@ async def test_a_name_that_nobody_answers_for_keeps_no_other_from_being_found() 
         assert await asyncio.gather(*waiting) == [[PUBLIC]] * 63
 
 
+async def test_the_names_of_all_that_one_organisation_calls_keep_no_other_from_being_found() -> (
+    None
+):
+    found, asked = Event(), list[str]()
+
+    def look_up(host: str, port: int) -> list[str]:
+        del port
+        asked.append(host)
+        if host != "vendor.example":
+            found.wait(PATIENCE_S)
+        return [PUBLIC]
+
+    resolver = Resolver(look_up)
+    # An eighth of the calls at once, and as many names that were given up and are still looked up.
+    waiting = [asyncio.create_task(resolver(f"{n}.slow.example", 443)) for n in range(64)]
+    await until(lambda: bool(asked))
+    try:
+        async with patiently():
+            assert await resolver("vendor.example", 443) == [PUBLIC]
+    finally:
+        found.set()
+    assert await asyncio.gather(*waiting) == [[PUBLIC]] * 64
+
+
 @pytest.mark.parametrize("host", ["2130706433", "0x7f.1", "0177.0.0.1", "127.1"])
 async def test_old_spellings_of_an_address_are_judged_as_what_they_resolve_to(host: str) -> None:
     network = Network(1)

@@ -29,7 +29,8 @@ Resolve = Callable[[str, int], Awaitable[list[str]]]
 
 _CONNECT_S: Final = 10
 _CONNECTIONS_MAX: Final = 256
-_LOOK_UPS_MAX: Final = 32
+# An organisation's calls are an eighth of 256, each to another name at worst.
+_LOOK_UPS_MAX: Final = 256
 _ADDRESSES_MAX: Final = 16
 # Parsing what is read at once holds everybody else up: a chunk may have one byte.
 _READ_BYTES: Final = 8 * 1024

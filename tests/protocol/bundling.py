@@ -68,7 +68,10 @@ def ungraced(records: Sequence[bytes]) -> list[bytes]:
             else each
             for each in record.changed
         )
-        written.append(chain.bytes_of(structs.replace(record, changed=changed)))
+        asked = record.asked
+        if record.operation == "set_grace":
+            asked = {**asked, "amount": {**asked["amount"], "amount": "0.000000001"}}
+        written.append(chain.bytes_of(structs.replace(record, asked=asked, changed=changed)))
         chain.add(written[-1])
     return written
 

@@ -14,7 +14,9 @@ from farthing.protocol.messages.allowances import (
     ApproveAllowance,
     ProposeAllowance,
 )
+from farthing.protocol.rating import line_document, parse_card, rate
 from farthing.protocol.records import Record, parse_record
+from farthing.protocol.replay.reading import quantities
 from farthing.protocol.times import format_time
 from farthing.protocol.wire import Usage
 from tests.construction import Trade
@@ -98,8 +100,18 @@ def by_its_own_side(record: Record) -> Record:
 
 
 def over(record: Record) -> Record:
-    """A hold of more than is left, written as if it were allowed."""
-    written = after("hold", workload={"page": "40"})(record)
+    """A hold of more than is left, priced and counted and set aside as if it were allowed."""
+    facts: Any = next(each.facts for each in RECORDS if each.operation == "publish_listing")
+    hold: Any = record.changed[0].after
+    rating = rate(parse_card(facts["rate_card"]), quantities(hold["position"]), {"page": 40})
+    units = rating.total_units
+    priced = structs.replace(
+        record,
+        counted=tuple(structs.replace(each, units=units) for each in record.counted),
+        decided={"lines": [line_document(line) for line in rating.lines]},
+        moved=tuple(structs.replace(each, units=units) for each in record.moved),
+    )
+    written = after("hold", workload={"page": "40"}, amount_units=str(units))(priced)
     return asked(workload=[{"meter": "page", "quantity": "40"}])(written)
 
 

@@ -98,7 +98,11 @@ def terminated(record: Record) -> Record:
         after={**agreement.after, "status": "terminated"},
     )
     return structs.replace(
-        record, operation="terminate_agreement", refused=None, changed=(ended,), asked={}
+        record,
+        operation="terminate_agreement",
+        refused=None,
+        changed=(ended,),
+        asked={"agreement_id": agreement.id},
     )
 
 

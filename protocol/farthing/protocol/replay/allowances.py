@@ -119,6 +119,9 @@ class Allowances:
     def _used(self, record: Record) -> dict[str, JsonObject]:
         """What holds and use make of allowances in force."""
         expected: dict[str, JsonObject] = {}
+        advances = any(change.noun == "position" for change in record.changed)
+        charges = record.operation in _CAPTURES and record.changed
+        _allowance(advances or not charges, "the position does not advance")
         for change in record.changed:
             match change.noun:
                 case "hold":

@@ -1,7 +1,8 @@
-"""What the records of a spend session must say: the session as opened, its charges, their money.
+"""What records must say: holds and sessions as they begin, their charges, their money.
 
-Boundary: makes what follows and compares nothing; `sessions` holds it against a whole journal,
-`billing` against the records of one charge. Source: spec/sessions.md.
+Boundary: makes what follows and compares nothing; `spending` and `sessions` hold it against a whole
+journal, `trade` and `billing` against the records of one charge. Source: spec/holds.md,
+spec/sessions.md.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,14 +15,90 @@ from farthing.protocol.money import parse_units, share_ppm
 from farthing.protocol.records import Record
 from farthing.protocol.replay.keys import PLATFORM
 from farthing.protocol.replay.reading import JsonObject, integer, member, units
-from farthing.protocol.replay.shares import payer_parts, tail_of
+from farthing.protocol.replay.shares import consumed, payer_parts, tail_of
 from farthing.protocol.shares import Part, spread
-from farthing.protocol.times import SECOND_US
+from farthing.protocol.times import SECOND_US, utc_day
 
-__all__ = ["amount_of", "asset_of", "billed", "charged", "end_us", "opened", "reserved"]
+__all__ = [
+    "amount_of",
+    "asset_of",
+    "billed",
+    "captured",
+    "charged",
+    "end_us",
+    "opened",
+    "placed",
+    "reserved",
+    "workload_of",
+]
 
 _LIFE_S: Final = 3600
 """The life of a session whose opener names none."""
+
+
+def placed(
+    record: Record, agreement: JsonObject, workload: Mapping[str, int], amount_units: int
+) -> JsonObject:
+    """What a hold must say as it begins, but for its position and the lots that it draws on."""
+    asked, buyer_id = record.asked, record.by.principal_id
+    asset = member(agreement, "asset")
+    longest_s = integer(agreement, "delivery_deadline_s")
+    asked_s = integer({"expires_in_s": 0, **asked}, "expires_in_s")
+    life_s = min(asked_s, longest_s) if asked_s > 0 else longest_s
+    key = record.request.key if record.request else ""
+    hold: JsonObject = {
+        "hold_id": derive_id("hld", buyer_id, record.operation, key),
+        "agreement_id": asked["agreement_id"],
+        "buyer_id": buyer_id,
+        **{name: agreement[name] for name in ("operator_id", "vendor_id", "asset")},
+        "amount_units": str(amount_units),
+        "status": "open",
+        "workload": {meter: str(quantity) for meter, quantity in workload.items()},
+        "args_sha256": member(asked, "args_sha256"),
+        "grant_id": derive_id("gnt", buyer_id, asset),
+        "day": utc_day(record.at_us),
+        "expires_at_us": record.at_us + life_s * SECOND_US,
+        "charge_id": "",
+        "seq": record.seq,
+    }
+    return {**hold, "on_answer": True} if record.operation == "call_service" else hold
+
+
+def workload_of(asked: Mapping[str, Json]) -> dict[str, int]:
+    """The most that may be used, as it was asked for; quantities of one meter add up."""
+    workload: dict[str, int] = {}
+    listed = asked["workload"]
+    if not isinstance(listed, list):
+        raise TypeError("a workload is a list")
+    for each in listed:
+        if not isinstance(each, dict):
+            raise TypeError("a quantity is an object")
+        meter = member(each, "meter")
+        workload[meter] = workload.get(meter, 0) + units(each, "quantity")
+    return workload
+
+
+def captured(
+    record: Record,
+    hold: JsonObject,
+    agreement: JsonObject,
+    *,
+    amount_units: int,
+    usage: Mapping[str, int],
+    result_sha256: str,
+) -> JsonObject:
+    """What the charge of a capture must say."""
+    held_units, used = units(hold, "amount_units"), consumed(hold, amount_units)
+    charge: JsonObject = {
+        **_charge(record, hold, agreement, amount_units),
+        "charge_id": derive_id("chg", member(hold, "hold_id")),
+        "hold_id": hold["hold_id"],
+        "position": hold["position"],
+        "released_units": str(held_units - amount_units),
+        "usage": {meter: str(quantity) for meter, quantity in usage.items()},
+        "result_sha256": result_sha256,
+    }
+    return {**charge, "drawn": used} if used else charge
 
 
 def opened(record: Record, agreement: JsonObject) -> JsonObject:
@@ -66,22 +143,32 @@ def charged(
     usage: Mapping[str, int],
 ) -> JsonObject:
     """What the charge of a report must say, but for the position that it is rated from."""
-    fee_units = share_ppm(amount_units, integer(agreement, "fee_ppm"))
-    window_us = integer(agreement, "dispute_window_s") * SECOND_US
-    charge: JsonObject = {
+    return {
+        **_charge(record, session, agreement, amount_units),
         "charge_id": derive_id("chg", member(session, "session_id"), str(record.seq)),
         "hold_id": "",
         "session_id": session["session_id"],
-        **{name: session[name] for name in ("agreement_id", "asset", "rate_card_sha256")},
-        **{name: session[name] for name in ("buyer_id", "operator_id", "vendor_id")},
+        "released_units": "0",
+        "usage": {meter: str(quantity) for meter, quantity in usage.items()},
+        "result_sha256": "",
+    }
+
+
+def _charge(
+    record: Record, paid_by: JsonObject, agreement: JsonObject, amount_units: int
+) -> JsonObject:
+    """What every charge says as it begins, whatever it was set aside by."""
+    fee_units = share_ppm(amount_units, integer(agreement, "fee_ppm"))
+    window_us = integer(agreement, "dispute_window_s") * SECOND_US
+    charge: JsonObject = {
+        **{name: paid_by[name] for name in ("agreement_id", "asset")},
+        **{name: paid_by[name] for name in ("buyer_id", "operator_id", "vendor_id")},
+        "rate_card_sha256": agreement["rate_card_sha256"],
         "amount_units": str(amount_units),
         "fee_units": str(fee_units),
-        "released_units": "0",
         "refunded_units": "0",
         "fee_returned_units": "0",
         "status": "pending",
-        "usage": {meter: str(quantity) for meter, quantity in usage.items()},
-        "result_sha256": "",
         "captured_at_us": record.at_us,
         "window_closes_at_us": record.at_us + window_us,
         "dispute_id": "",

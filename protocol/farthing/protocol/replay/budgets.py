@@ -12,7 +12,6 @@ from farthing.protocol.authority.grant import Grant
 from farthing.protocol.faults import FaultKind, RuleBroken
 from farthing.protocol.ids import derive_id
 from farthing.protocol.records import Record
-from farthing.protocol.replay.blocks import amount_of, asset_of
 from farthing.protocol.replay.reading import JsonObject, integer, member
 from farthing.protocol.times import utc_day
 
@@ -48,7 +47,6 @@ _CHANGED_BY: Final = {
 }
 
 
-_LIMITS: Final = ("per_call_max", "per_day_max")
 # How these change is judged where they are.
 _ELSEWHERE: Final = frozenset({"allowance", "charge", "hold", "key", "lot", "session"})
 
@@ -110,10 +108,10 @@ class Budgets:
                 tags=_texts(agreement, "tags"),
                 asset=asset,
                 units=units,
-                vendor_frozen=self._is_frozen(member(agreement, "vendor_id")),
+                vendor_frozen=self.is_frozen(member(agreement, "vendor_id")),
                 per_call_units=per_call_units,
             ),
-            frozen=self._is_frozen(buyer_id),
+            frozen=self.is_frozen(buyer_id),
             spent_units=self._counters[grant.grant_id, day] if grant else 0,
             now_us=record.at_us,
         )
@@ -150,6 +148,9 @@ class Budgets:
                 raise RuleBroken(FaultKind.RECORD, f"a thing of the noun {change.noun} is another")
             match change.noun:
                 case "platform":
+                    asked = {name: record.asked[name] for name in ("fee_ppm", "open_enrolment")}
+                    if change.after != asked:
+                        raise RuleBroken(FaultKind.AUTHORITY, "it begins with other figures")
                     self._fee_ppm = integer(change.after, "fee_ppm")
                 case "partner":
                     self._partners[change.id] = change.after
@@ -190,16 +191,12 @@ class Budgets:
         house = self._houses.get(grant.agent_id)
         if not grant.operator_id == house == record.by.organisation_id:
             raise RuleBroken(FaultKind.AUTHORITY, "a grant is set by another than its operator")
-        if record.operation == "set_authority":
-            asked = [(asset_of(record.asked, n), amount_of(record.asked, n)) for n in _LIMITS]
-            limits = grant.per_call_units_max, grant.per_day_units_max
-            if asked != [(grant.asset, limit) for limit in limits]:
-                raise RuleBroken(FaultKind.AUTHORITY, "another grant is set than was asked for")
         if grant.grant_id != derive_id("gnt", grant.agent_id, grant.asset):
             raise RuleBroken(FaultKind.AUTHORITY, "the grant has another id")
         self._grants[grant.agent_id, grant.asset] = grant
 
-    def _is_frozen(self, principal_id: str) -> bool:
+    def is_frozen(self, principal_id: str) -> bool:
+        """Whether a principal or its organisation is frozen."""
         return self.frozen_since_us(principal_id) is not None
 
 

@@ -13,11 +13,13 @@ from farthing.protocol.canonical import document_sha256
 from farthing.protocol.faults import FaultKind, RuleBroken
 from farthing.protocol.ledger import AccountKind, Movement, split_account
 from farthing.protocol.records import Record
+from farthing.protocol.refunds import Split, split_refund
+from farthing.protocol.replay.blocks import amount_of, asset_of
 from farthing.protocol.replay.budgets import Budgets
 from farthing.protocol.replay.keys import PLATFORM
-from farthing.protocol.replay.reading import JsonObject, member, units
+from farthing.protocol.replay.reading import JsonObject, integer, member, units
 
-__all__ = ["PAYERS", "Charges"]
+__all__ = ["Charges"]
 
 _BEGINS: Final = frozenset({"accept_answer", "capture_hold", "report_usage"})
 _CHANGES: Final = frozenset({
@@ -25,9 +27,19 @@ _CHANGES: Final = frozenset({
     "trail_seqs",
 })  # fmt: skip
 _STATUSES: Final = frozenset({"disputed", "payable", "pending"})
-PAYERS: Final = frozenset(
+_PAYERS: Final = frozenset(
     {AccountKind.PREPAID, AccountKind.DEFERRED_REVENUE, AccountKind.PROMOTIONAL_CREDIT}
 )
+# By operation, from where to where it takes a charge; what gives back leaves it where it is.
+_ANY: Final = {("pending", "pending"), ("payable", "payable")}
+_STEPS: Final = {
+    "close_evidence": {("disputed", "pending")},
+    "correct_usage": _ANY,
+    "initiate_dispute": {("pending", "disputed"), ("pending", "pending")},
+    "refund_charge": _ANY,
+    "settle_charge": {("pending", "payable")},
+    "submit_evidence": {("disputed", "disputed"), ("disputed", "pending")},
+}
 _ASIDE: Final = frozenset({Movement.PENDING, Movement.VOID})
 _Where = Mapping[tuple[str, str], int]
 
@@ -44,6 +56,7 @@ class _Charge(NamedTuple):
     fee_returned_units: int
     partner_returned_units: int
     changes: int
+    window_closes_at_us: int
     fixed: bytes
 
 
@@ -69,6 +82,8 @@ class Charges:
             return False
         _charge(len(changes) == 1, "more than one changes at once")
         (change,) = changes
+        named = record.asked.get("charge_id", change.id)
+        _charge(named == change.id, "another changes than was asked for")
         before, after = self._charges.get(change.id), self._read(change.after)
         if (before is None) != (record.operation in _BEGINS):
             raise RuleBroken(FaultKind.CHARGE, "a charge begins otherwise than by a delivery")
@@ -81,6 +96,8 @@ class Charges:
         _charge(after.refunded_units <= after.amount_units, "more is given back than was charged")
         fits = 0 <= after.fee_returned_units <= after.fee_units <= after.amount_units
         _charge(fits, "the fee is more than the charge")
+        if before is not None:
+            _becomes(record, before, after)
         aside = any(each.movement in _ASIDE for each in record.moved)
         _charge(before is None or not aside, "something is set aside for what was charged")
         expected = Counter(_lies(after))
@@ -112,6 +129,7 @@ class Charges:
             int(str(charge.get("fee_returned_units", 0))),
             returned_units,
             len(charge["trail_seqs"]) if isinstance(charge["trail_seqs"], list) else 0,
+            integer(charge, "window_closes_at_us"),
             _fixed(charge),
         )
 
@@ -124,6 +142,44 @@ def _continues(before: _Charge, after: _Charge) -> None:
         raise RuleBroken(FaultKind.CHARGE, "what was given back is taken again")
     if before.status == "payable" != after.status:
         raise RuleBroken(FaultKind.CHARGE, "what was payable is pending again")
+
+
+def _becomes(record: Record, before: _Charge, after: _Charge) -> None:
+    """What is given back divides as it must, and each operation does what is for it."""
+    step = (before.status, after.status)
+    _charge(step in _STEPS.get(record.operation, ()), f"{step[0]} becomes {step[1]} by it")
+    back_units = after.refunded_units - before.refunded_units
+    split = Split(0, 0)
+    if back_units:
+        split = split_refund(
+            amount_units=before.amount_units,
+            fee_units=before.fee_units,
+            refunded_units=before.refunded_units,
+            fee_returned_units=before.fee_returned_units,
+            back_units=back_units,
+            partner_units=before.partner_units,
+            partner_returned_units=before.partner_returned_units,
+        )
+    returned = (
+        after.fee_returned_units - before.fee_returned_units,
+        after.partner_returned_units - before.partner_returned_units,
+    )
+    _charge(returned == (split.fee_units, split.partner_units), "what is given back is not shared")
+    is_over = record.at_us >= before.window_closes_at_us
+    match record.operation:
+        case "settle_charge":
+            _charge(is_over, "it is settled while it can be disputed")
+            _charge(back_units == 0, "something is given back by it")
+        case "initiate_dispute":
+            _charge(not is_over, "it is disputed too late")
+        case "refund_charge":
+            vendor = record.by.principal_id == before.agreement["vendor_id"]
+            _charge(vendor, "another than its vendor gives back")
+            asked = asset_of(record.asked, "amount"), amount_of(record.asked, "amount")
+            same = asked == (before.agreement["asset"], back_units)
+            _charge(same, "other than was asked for is given back")
+        case _:
+            pass
 
 
 def _fixed(charge: JsonObject) -> bytes:
@@ -168,7 +224,7 @@ def _moved(record: Record, agreement: JsonObject) -> _Where:
 
 def _where(account: str) -> tuple[str, str]:
     owner, kind, _ = split_account(account)
-    return owner, "" if kind in PAYERS else kind
+    return owner, "" if kind in _PAYERS else kind
 
 
 def _charge(holds: bool, why: str) -> None:  # noqa: FBT001 - reads as a sentence

@@ -21,11 +21,14 @@ from farthing.protocol.faults import FaultKind, RuleBroken
 from farthing.protocol.keys import PublicKey
 from farthing.protocol.ledger import split_account
 from farthing.protocol.listing import parse_listing
+from farthing.protocol.rating import CompiledCard, compile_card, parse_card
 from farthing.protocol.records import Record
 from farthing.protocol.replay.allowances import Allowances
+from farthing.protocol.replay.amendments import Amendments
 from farthing.protocol.replay.budgets import Budgets
 from farthing.protocol.replay.charges import Charges
 from farthing.protocol.replay.keys import KEY_OPERATIONS, PLATFORM, KeyHistory
+from farthing.protocol.replay.lots import Lots
 from farthing.protocol.replay.reading import JsonObject, fact, member, text_fact
 from farthing.protocol.replay.sessions import Sessions
 from farthing.protocol.replay.spending import Spending
@@ -47,6 +50,8 @@ _QUOTED: Final = (
     "terms_sha256",
     "vendor_id",
 )
+# What of a listing its head repeats.
+_LISTED: Final = ("listing_id", "primary_tag", "rate_card_sha256", "terms_sha256", "version")
 
 
 class Rulebook:
@@ -62,11 +67,14 @@ class Rulebook:
         self._quote_keys = {key.thumbprint: key for key in quote_keys}
         self._keys = KeyHistory()
         self._budgets = Budgets()
-        self._spending = Spending(self._budgets)
+        self._cards: dict[str, CompiledCard] = {}
+        self._spending = Spending(self._budgets, self._cards)
         self._charges = Charges(self._budgets)
-        self._treasury = Treasury()
+        self._treasury = Treasury(self._budgets)
+        self._lots = Lots()
+        self._amendments = Amendments()
         self._allowances = Allowances(self._budgets)
-        self._sessions = Sessions(self._budgets, self._allowances, self._keys)
+        self._sessions = Sessions(self._budgets, self._allowances, self._keys, self._cards)
         # Sixteen bytes of a hash for each key: whoever wants two to meet must break SHA-256.
         self._asked: set[bytes] = set()
         self._burnt: set[tuple[str, str]] = set()
@@ -90,11 +98,14 @@ class Rulebook:
             self._sessions.follow(record)
             charges = self._charges.follow(record)
             self._treasury.follow(record, charges=charges)
+            self._lots.follow(record)
             self._allowances.follow(record)
+            self._amendments.follow(record)
             self._budgets.learn(record)
         except RuleBroken:
             raise
-        except (LookupError, TypeError, ValueError) as error:
+        except (ArithmeticError, AssertionError, LookupError, TypeError, ValueError) as error:
+            # What the platform signed need not be well-formed in every part.
             why = f"says what no {record.operation} says: {error!r}"
             raise RuleBroken(FaultKind.RECORD, why) from error
 
@@ -171,17 +182,27 @@ class Rulebook:
         given = tuple(document_sha256(fact(record, name)) for name in ("rate_card", "terms"))
         if named != given:
             raise _unsigned("the listing names another card or other terms")
-        (head,) = [change.after for change in record.changed if change.noun == "listing"]
-        if (head["listing_sha256"], head["vendor_id"]) != (
-            document_sha256(listing),
-            record.by.principal_id,
-        ):
-            raise _unsigned("another listing is published than was signed")
+        card = parse_card(fact(record, "rate_card"))
+        self._cards[card.card_sha256] = compile_card(card)
         terms, offered = parse_terms(fact(record, "terms")), parse_listing(listing)
         tags: list[Json] = [each for each in offered.tags if each != offered.primary_tag]
-        self._offers[offered.listing_sha256] = {
+        published: JsonObject = {
             "tags": [offered.primary_tag, *tags],
             "output_schema_sha256": document_sha256(dict(offered.output_schema)),
+        }
+        (head,) = [change.after for change in record.changed if change.noun == "listing"]
+        if head != {
+            **published,
+            **{name: listing[name] for name in _LISTED},
+            "asset": card.asset,
+            "listing_sha256": document_sha256(listing),
+            "seq": record.seq,
+            "state": "active",
+            "vendor_id": record.by.principal_id,
+        }:
+            raise _unsigned("another listing is published than was signed")
+        self._offers[offered.listing_sha256] = {
+            **published,
             "delivery_deadline_s": terms.delivery.deadline_s,
             "dispute_window_s": terms.dispute.window_s,
             "evidence_window_s": terms.dispute.evidence_window_s,

@@ -19,9 +19,7 @@ from farthing.protocol.ledger import Movement, Transfer
 from farthing.protocol.proofs import ProofError, Voucher, read_voucher
 from farthing.protocol.rating import (
     CompiledCard,
-    compile_card,
     line_document,
-    parse_card,
     rate,
 )
 from farthing.protocol.records import Record
@@ -41,7 +39,6 @@ from farthing.protocol.replay.keys import PLATFORM, KeyHistory
 from farthing.protocol.replay.metering import Bounds, Judged, judge
 from farthing.protocol.replay.reading import (
     JsonObject,
-    fact,
     integer,
     member,
     quantities,
@@ -62,21 +59,28 @@ SESSION_OPERATIONS: Final = frozenset(
 
 
 class Sessions:
-    """Sessions and cards, as the records so far leave them.
+    """Sessions, as the records so far leave them.
 
     Args:
         budgets: Who may spend what; caps count against it.
         allowances: What may be used, and was.
         keys: Who held which key when.
+        cards: The rate cards published so far.
     """
 
-    def __init__(self, budgets: Budgets, allowances: Allowances, keys: KeyHistory) -> None:
+    def __init__(
+        self,
+        budgets: Budgets,
+        allowances: Allowances,
+        keys: KeyHistory,
+        cards: Mapping[str, CompiledCard],
+    ) -> None:
         self._budgets = budgets
         self._allowances = allowances
         self._keys = keys
         self._live: dict[str, JsonObject] = {}
         self._payers: dict[str, PublicKey] = {}
-        self._cards: dict[str, CompiledCard] = {}
+        self._cards = cards
         self._corrections = Corrections(allowances, keys, self._cards)
 
     def follow(self, record: Record) -> None:
@@ -94,7 +98,6 @@ class Sessions:
                 found = any(change.noun == "session" for change in record.changed)
                 _session(not found, f"{record.operation} changes a session")
         self._corrections.follow(record)
-        self._learn(record)
 
     def _open(self, record: Record) -> None:
         buyer_id, asked = record.by.principal_id, record.asked
@@ -318,11 +321,6 @@ class Sessions:
 
     def _position(self, session: JsonObject) -> Mapping[str, int]:
         return self._allowances.position(member(session, "agreement_id"))
-
-    def _learn(self, record: Record) -> None:
-        if record.operation == "publish_listing":
-            card = parse_card(fact(record, "rate_card"))
-            self._cards[card.card_sha256] = compile_card(card)
 
 
 def _the(record: Record, noun: str, thing_id: str) -> JsonObject:

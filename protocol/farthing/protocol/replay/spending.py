@@ -8,15 +8,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from farthing.protocol.canonical import Json
+from farthing.protocol.canonical import Json, document_sha256
 from farthing.protocol.faults import FaultKind, RuleBroken
 from farthing.protocol.ids import derive_id
-from farthing.protocol.ledger import AccountKind, Movement, Transfer, split_account
+from farthing.protocol.ledger import Movement, Transfer
+from farthing.protocol.rating import CompiledCard, line_document, rate
 from farthing.protocol.records import Record
+from farthing.protocol.replay.blocks import captured, placed, reserved, workload_of
 from farthing.protocol.replay.budgets import Allowed, Budgets
-from farthing.protocol.replay.charges import PAYERS
-from farthing.protocol.replay.reading import JsonObject, integer, member, quantities, units
+from farthing.protocol.replay.reading import (
+    JsonObject,
+    integer,
+    member,
+    quantities,
+    units,
+)
 from farthing.protocol.replay.sessions import SESSION_OPERATIONS
+from farthing.protocol.replay.shares import drawn_of, payer_parts
 
 __all__ = ["HOLD_OPERATIONS", "Spending"]
 
@@ -35,6 +43,7 @@ HOLD_OPERATIONS: Final = frozenset(_PLACES | _ENDS.keys())
 # What the platform does to the holds of calls that it makes, and to no others.
 _OF_CALLS = {"abandon_hold", "accept_answer"}
 _CAPTURES = {"capture_hold", "accept_answer"}
+_OF_PAYEES = {"capture_hold", "release_hold"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +56,7 @@ class _Open:
     aside: tuple[Transfer, ...]
     placed_by: str
     agreement_id: str
+    fixed: bytes
 
 
 class Spending:
@@ -54,10 +64,12 @@ class Spending:
 
     Args:
         budgets: Who may spend what; holds count against it.
+        cards: The rate cards published so far.
     """
 
-    def __init__(self, budgets: Budgets) -> None:
+    def __init__(self, budgets: Budgets, cards: Mapping[str, CompiledCard]) -> None:
         self._budgets = budgets
+        self._cards = cards
         self._holds: dict[str, _Open] = {}
 
     def follow(self, record: Record) -> None:
@@ -78,11 +90,6 @@ class Spending:
         key = record.request.key if record.request else ""
         _hold(hold_id == derive_id("hld", buyer_id, record.operation, key), "it has another id")
         _hold(hold_id not in self._holds, "it was placed before")
-        asked = _workload(record.asked), record.asked.get("args_sha256")
-        found = quantities(hold["workload"]), hold["args_sha256"]
-        _hold(asked == found, "it is for something else than was asked for")
-        is_called = record.operation == "call_service"
-        _hold(hold.get("on_answer", False) is is_called, "it is captured otherwise than it says")
         amount_units = units(hold, "amount_units")
         agreement = self._budgets.agreement_of(
             buyer_id,
@@ -92,12 +99,17 @@ class Spending:
         )
         allowed = self._budgets.allow(record, agreement, amount_units)
         self._budgets.count(record, (allowed, amount_units))
-        _hold(all(each.movement is Movement.PENDING for each in record.moved), "it posts")
-        for each in record.moved:
-            _hold(_is_between(each, agreement), "it sets the money of others aside")
-        _hold(
-            sum(each.units for each in record.moved) == amount_units, "it sets another amount aside"
-        )
+        workload = workload_of(record.asked)
+        priced_units = self._priced(record, agreement, hold["position"], workload)
+        expected: JsonObject = {
+            **placed(record, agreement, workload, priced_units),
+            **{name: hold[name] for name in ("drawn", "position") if name in hold},
+        }
+        for name in sorted(hold.keys() | expected.keys()):
+            _hold(hold.get(name) == expected.get(name), f"its {name} does not follow")
+        parts = payer_parts(agreement, drawn_of(hold), amount_units)
+        aside = reserved(hold, parts, Movement.PENDING)
+        _hold(record.moved == tuple(aside), "it sets other money aside")
         self._holds[hold_id] = _Open(
             amount_units,
             allowed,
@@ -105,15 +117,30 @@ class Spending:
             record.moved,
             record.operation,
             member(agreement, "agreement_id"),
+            _fixed(hold),
         )
+
+    def _priced(
+        self, record: Record, agreement: JsonObject, position: Json, usage: Mapping[str, int]
+    ) -> int:
+        """What the card of an agreement gives, which the record must say line by line."""
+        card = self._cards[member(agreement, "rate_card_sha256")]
+        rating = rate(card, quantities(position), usage)
+        lines: list[Json] = [line_document(line) for line in rating.lines]
+        _hold(record.decided == {"lines": lines}, "the card gives other lines")
+        return rating.total_units
 
     def _end(self, record: Record) -> None:
         """A hold is voided whole, once, and no more than it is posted."""
         hold_id, hold = _the(record, "hold")
+        _hold(record.asked.get("hold_id") == hold_id, "another ends than was asked for")
         opened = self._holds.pop(hold_id, None)
         if opened is None:
             raise RuleBroken(FaultKind.HOLD, "it ended before, or was never placed")
         _hold(hold["status"] == _ENDS[record.operation], "its end has another name")
+        _hold(_fixed(hold) == opened.fixed, "it is another than was placed")
+        by_payee = record.by.principal_id == hold["vendor_id"]
+        _hold(by_payee or record.operation not in _OF_PAYEES, "another than its payee ends it")
         is_called = opened.placed_by == "call_service"
         if record.operation in _OF_CALLS:
             _hold(is_called, "the platform ends it for no call of its own")
@@ -138,8 +165,30 @@ class Spending:
             same = charge["agreement_id"] == opened.agreement_id
             _hold(same, "it is charged under another agreement")
             _hold(charged_units <= opened.amount_units, "more is charged than was held")
+            self._check_charge(record, hold, charge)
+        else:
+            _hold(hold["charge_id"] == "", "it names a charge that it has not")
         _hold(posts == 0 or charged_units > 0, "something is posted for nothing")
         self._budgets.count(record, (opened.allowed, charged_units - opened.amount_units))
+
+    def _check_charge(self, record: Record, hold: JsonObject, charge: JsonObject) -> None:
+        """What its vendor signed is priced from the hold's position, and shared as agreed."""
+        agreement = self._budgets.agreements[member(hold, "agreement_id")]
+        used, held = quantities(charge["usage"]), quantities(hold["workload"])
+        within = all(quantity <= held.get(meter, 0) for meter, quantity in used.items())
+        _hold(within, "more is charged than was held")
+        priced_units = self._priced(record, agreement, hold["position"], used)
+        expected = captured(
+            record,
+            hold,
+            agreement,
+            amount_units=priced_units,
+            usage=used,
+            result_sha256=member(charge, "result_sha256"),
+        )
+        for name in sorted(charge.keys() | expected.keys()):
+            follows = charge.get(name) == expected.get(name)
+            _hold(follows, f"the charge's {name} does not follow")
 
 
 def _came_too_late(record: Record) -> bool:
@@ -156,24 +205,10 @@ def _the(record: Record, noun: str) -> tuple[str, JsonObject]:
     return found[0].id, found[0].after
 
 
-def _workload(asked: Mapping[str, Json]) -> dict[str, int]:
-    """The quantities that were asked for; those of one meter add up."""
-    workload: dict[str, int] = {}
-    listed = asked["workload"]
-    for each in listed if isinstance(listed, list) else ():
-        if isinstance(each, dict):
-            meter = member(each, "meter")
-            workload[meter] = workload.get(meter, 0) + units(each, "quantity")
-    return workload
-
-
-def _is_between(transfer: Transfer, agreement: JsonObject) -> bool:
-    """Whether it goes from who pays under an agreement to whom it waits for."""
-    payer, payer_kind, _ = split_account(transfer.debit)
-    payee, payee_kind, _ = split_account(transfer.credit)
-    named = (agreement["operator_id"], agreement["vendor_id"])
-    is_waiting = payee_kind is AccountKind.VENDOR_PENDING
-    return payer_kind in PAYERS and is_waiting and (payer, payee) == named
+def _fixed(hold: JsonObject) -> bytes:
+    """Half a digest of what of a hold stays as it began."""
+    kept = {name: each for name, each in hold.items() if name not in {"charge_id", "status"}}
+    return bytes.fromhex(document_sha256(kept))[:16]
 
 
 def _voided(transfer: Transfer) -> Transfer:

@@ -26,6 +26,7 @@ from farthing.protocol.money import format_units, share_ppm
 from farthing.protocol.rating import Rating, line_document, parse_card, rate
 from farthing.protocol.records import Record
 from farthing.protocol.refunds import Split
+from farthing.protocol.replay.blocks import captured, placed, workload_of
 from farthing.protocol.replay.keys import PLATFORM
 from farthing.protocol.replay.reading import (
     JsonObject,
@@ -41,12 +42,11 @@ from farthing.protocol.replay.reading import (
     text_fact,
     units,
 )
-from farthing.protocol.replay.shares import consumed, partner_of, payees, payers, tail_of
+from farthing.protocol.replay.shares import partner_of, payees, payers, tail_of
 from farthing.protocol.replay.story import Offer, Story
 from farthing.protocol.shares import Part, spread
 from farthing.protocol.signatures import InvalidSignature, KeyOf, Typ, verify_detached
 from farthing.protocol.terms import parse_terms
-from farthing.protocol.times import SECOND_US, utc_day
 
 __all__ = ["follow_agreement", "follow_capture", "follow_hold", "follow_publication"]
 
@@ -163,34 +163,14 @@ def follow_hold(story: Story, record: Record) -> None:
     agreement = story.the_agreement()
     (change,) = changes(record, "hold")
     hold = only(change, "hold_id", record)
-    buyer_id = record.by.principal_id
-    workload = _workload(record)
+    workload = workload_of(record.asked)
     rating = _rated(story, record, hold, workload)
     asked = record.asked
     same(record, "asked", asked, agreement_id=agreement["agreement_id"])
-    same(
-        record,
-        "hold",
-        hold,
-        hold_id=derive_id("hld", buyer_id, record.operation, _key(record)),
-        agreement_id=agreement["agreement_id"],
-        buyer_id=agreement["buyer_id"],
-        operator_id=agreement["operator_id"],
-        vendor_id=agreement["vendor_id"],
-        asset=agreement["asset"],
-        amount_units=str(rating.total_units),
-        status="open",
-        workload={meter: str(quantity) for meter, quantity in workload.items()},
-        args_sha256=member(asked, "args_sha256"),
-        grant_id=derive_id("gnt", buyer_id, member(agreement, "asset")),
-        day=utc_day(record.at_us),
-        expires_at_us=_expires_at_us(record, agreement),
-        charge_id="",
-        seq=record.seq,
-    )
-    require(buyer_id == hold["buyer_id"], record, "another than the buyer holds")
+    same(record, "hold", hold, **placed(record, agreement, workload, rating.total_units))
     is_called = record.operation == "call_service"
     require(hold.get("on_answer", False) is is_called, record, "it is captured otherwise")
+    require(record.by.principal_id == agreement["buyer_id"], record, "another than the buyer holds")
     _moved(story, record, _aside(story, hold, Movement.PENDING))
     _counted(record, hold, rating.total_units)
     story.hold = hold
@@ -211,38 +191,24 @@ def follow_capture(story: Story, record: Record) -> None:
     require(charged_units <= held_units, record, "more is captured than was held")
     require(record.at_us < integer(hold, "expires_at_us"), record, "the hold had expired")
     fee_units = share_ppm(charged_units, integer(agreement, "fee_ppm"))
-    held, captured, advanced = changes(record, "hold", "charge", "position")
-    charge = only(captured, "charge_id", record)
+    held, made, advanced = changes(record, "hold", "charge", "position")
+    charge = only(made, "charge_id", record)
     require(advanced.id == agreement["agreement_id"], record, "another position advances")
     require(_advances(advanced.after, rating), record, "the position falls short of the usage")
-    expected: JsonObject = {**hold, "charge_id": captured.id, "status": "captured"}
+    expected: JsonObject = {**hold, "charge_id": made.id, "status": "captured"}
     require(held.after == expected, record, "more of the hold changes than its end")
-    same(
+    expected_charge = captured(
         record,
-        "charge",
-        charge,
-        charge_id=derive_id("chg", held.id),
-        **{name: hold[name] for name in ("hold_id", "agreement_id", "position", "asset")},
-        **{name: hold[name] for name in ("buyer_id", "operator_id", "vendor_id")},
-        rate_card_sha256=agreement["rate_card_sha256"],
-        amount_units=str(charged_units),
-        fee_units=str(fee_units),
-        released_units=str(held_units - charged_units),
-        refunded_units="0",
-        fee_returned_units="0",
-        status="pending",
-        usage={meter: str(quantity) for meter, quantity in delivery.usage.items()},
+        hold,
+        agreement,
+        amount_units=charged_units,
+        usage=delivery.usage,
         result_sha256=delivery.result_sha256,
-        captured_at_us=record.at_us,
-        window_closes_at_us=record.at_us + integer(agreement, "dispute_window_s") * SECOND_US,
-        dispute_id="",
-        seq=record.seq,
-        trail_seqs=[],
     )
+    for name in sorted(charge.keys() | expected_charge.keys()):
+        follows = charge.get(name) == expected_charge.get(name)
+        require(follows, record, f"charge.{name} does not follow")
     tail = tail_of(agreement, charged_units, fee_units)
-    require(charge.get("tail") == tail, record, "charge.tail does not follow")
-    used = consumed(hold, charged_units)
-    require(charge.get("drawn", []) == used, record, "charge.drawn does not follow")
     partner_units = units(tail, "amount_units") if tail else 0
     split = Split(charged_units - fee_units - partner_units, fee_units, partner_units)
     posted = spread(payers(story, charge), payees(story, charge, split), member(hold, "asset"))
@@ -253,7 +219,7 @@ def follow_capture(story: Story, record: Record) -> None:
         f"{vendor_id} signed the delivery record for {held.id}: result {delivery.result_sha256}"
     )
     story.proved.append(
-        f"charge {captured.id} of {_amount(charge, 'amount_units')} is what the card gives for "
+        f"charge {made.id} of {_amount(charge, 'amount_units')} is what the card gives for "
         f"the signed usage from the hold's position, {_amount(charge, 'fee_units')} of it the "
         "platform's fee; the rest of the hold was given back"
     )
@@ -318,26 +284,6 @@ def _delivery_fits(
 def _tags(listing: Listing) -> list[Json]:
     """The primary tag first, as the engine keeps them."""
     return [listing.primary_tag, *(tag for tag in listing.tags if tag != listing.primary_tag)]
-
-
-def _workload(record: Record) -> dict[str, int]:
-    """The most that may be used, as it was asked for; quantities of one meter add up."""
-    workload: dict[str, int] = {}
-    asked = record.asked["workload"]
-    if not isinstance(asked, list):
-        raise TypeError("a workload is a list")
-    for each in asked:
-        if not isinstance(each, dict):
-            raise TypeError("a quantity is an object")
-        meter = member(each, "meter")
-        workload[meter] = workload.get(meter, 0) + units(each, "quantity")
-    return workload
-
-
-def _expires_at_us(record: Record, agreement: JsonObject) -> int:
-    longest_s = integer(agreement, "delivery_deadline_s")
-    asked_s = integer({"expires_in_s": 0, **record.asked}, "expires_in_s")
-    return record.at_us + (min(asked_s, longest_s) if asked_s > 0 else longest_s) * SECOND_US
 
 
 def _rated(story: Story, record: Record, hold: JsonObject, usage: Mapping[str, int]) -> Rating:

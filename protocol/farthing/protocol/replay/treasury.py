@@ -8,11 +8,13 @@ from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 from farthing.protocol.faults import FaultKind, RuleBroken
+from farthing.protocol.ids import derive_id
 from farthing.protocol.ledger import AccountKind, Movement, Transfer, account_name
 from farthing.protocol.records import Change, Record
 from farthing.protocol.replay.blocks import amount_of, asset_of
+from farthing.protocol.replay.budgets import Budgets
 from farthing.protocol.replay.keys import PLATFORM
-from farthing.protocol.replay.reading import member, transfer, units
+from farthing.protocol.replay.reading import JsonObject, integer, member, transfer, units
 from farthing.protocol.replay.sessions import SESSION_OPERATIONS
 from farthing.protocol.replay.spending import HOLD_OPERATIONS
 
@@ -25,22 +27,44 @@ _ORIGINS: Final = {
 }
 # By noun, the state in which what is told is on its way, and the one in which it has moved.
 _WAITS: Final = {"top_up": {"pending"}, "payout": {"requested", "sent"}}
-_ANNOUNCES: Final = frozenset({"create_top_up", "request_payout"})
+_ANNOUNCES: Final = {"create_top_up": "top", "request_payout": "pay"}
 _DONE: Final = {"top_up": "posted", "payout": "paid"}
+# By operation, from where to where it takes a payment that was announced.
+_LOST: Final = {("expired", "posted"), ("failed", "posted")}
+_SENT: Final = {("requested", "paid"), ("sent", "paid")}
+_RETURNED: Final = {("requested", "failed"), ("sent", "failed")}
+_STEPS: Final = {
+    "confirm_payout": _SENT,
+    "confirm_top_up": {("pending", "posted"), *_LOST},
+    "expire_top_up": {("pending", "expired")},
+    "fail_payout": _RETURNED,
+    "fail_top_up": {("pending", "failed")},
+    "process_event": {
+        ("pending", "posted"), ("pending", "failed"), ("failed", "paid"), *_LOST, *_SENT,
+        *_RETURNED,
+    },
+    "send_payout": {("requested", "sent")},
+}  # fmt: skip
+# What changes of a payment once it was announced.
+_TOLD: Final = frozenset({"event_id", "reference", "sent_at_us", "status"})
 
 
 class _Payment(NamedTuple):
-    """Whose money a top-up or payout is, on which account, how much, to where, how it stands."""
+    """What of a top-up or payout stays as it was announced, and how it stands."""
 
-    what: tuple[str, AccountKind, str, int, str]
-    waits: bool
-    is_done: bool
+    what: JsonObject
+    status: str
 
 
 class Treasury:
-    """Top-ups, payouts and credit lots, as the records so far leave them."""
+    """Top-ups, payouts and credit lots, as the records so far leave them.
 
-    def __init__(self) -> None:
+    Args:
+        budgets: Who is frozen, and so is paid nothing out.
+    """
+
+    def __init__(self, budgets: Budgets) -> None:
+        self._budgets = budgets
         self._payments: dict[str, _Payment] = {}
         self._expired: dict[str, int] = {}
 
@@ -78,25 +102,64 @@ class Treasury:
         status, owner = member(payment, "status"), member(payment, "organisation_id")
         kind = AccountKind(str(payment.get("kind", AccountKind.PREPAID)))
         asset, amount_units = member(payment, "asset"), units(payment, "amount_units")
-        where = str(payment.get("destination", ""))
-        what = (owner, kind, asset, amount_units, where)
+        what = {name: each for name, each in payment.items() if name not in _TOLD}
         before = self._payments.get(change.id)
-        if before is None and record.operation in _ANNOUNCES:
-            found = record.by.organisation_id, *_asked(record), record.asked.get("destination", "")
-            same = found == (owner, asset, amount_units, where)
-            _moved(same, "another payment than was asked for")
-        _moved(before is None or before.what == what, "the payment is another than it was")
-        after = _Payment(what, status in _WAITS[noun], status == _DONE[noun])
-        self._payments[change.id] = after
-        waited, was_done = (before.waits, before.is_done) if before else (False, False)
-        steps = [Movement.PENDING] * (after.waits and not waited)
-        steps += [Movement.VOID] * (waited and not after.waits)
-        steps += [Movement.POST] * (after.is_done and not was_done)
+        if before is None:
+            self._announced(record, change)
+        else:
+            named = record.asked.get(f"{noun}_id", record.asked.get("payment_id"))
+            _moved(named == change.id, "another payment than was asked for")
+            _moved(before.what == what, "the payment is another than it was")
+            step = (before.status, status)
+            _moved(step in _STEPS.get(record.operation, ()), f"{step[0]} becomes {status} by it")
+            overdue = integer({"expires_at_us": 0, **payment}, "expires_at_us") <= record.at_us
+            _moved(record.operation != "expire_top_up" or overdue, "it expires before its time")
+        if record.operation == "process_event":
+            _said(record, payment, status)
+        if record.operation in _FROZEN and self._budgets.is_frozen(owner):
+            raise RuleBroken(FaultKind.AUTHORITY, "something is paid out to who is frozen")
+        self._payments[change.id] = _Payment(what, status)
+        waits, waited = status in _WAITS[noun], before is not None and before.status in _WAITS[noun]
+        steps = [Movement.PENDING] * (waits and not waited)
+        steps += [Movement.VOID] * (waited and not waits)
+        steps += [Movement.POST] * (status == _DONE[noun])
         debit, credit = _CLEARING, (owner, kind)
         if noun == "payout":
             debit, credit = credit, debit
         for movement in steps:
             yield from _between(movement, debit, credit, asset, amount_units)
+
+    def _announced(self, record: Record, change: Change) -> None:
+        """A payment begins by its house's asking, or where money came again for a top-up."""
+        payment, asked = change.after, record.asked
+        if record.operation == "process_event" and change.noun == "top_up":
+            first = self._payments[member(asked, "payment_id")]
+            again_id = derive_id(
+                "top", member(asked, "payment_id"), record.operation, member(asked, "reference")
+            )
+            same = all(payment[name] == first.what[name] for name in _SAME_AGAIN)
+            again = (change.id, first.status, payment["status"]) == (again_id, "posted", "pending")
+            _moved(same and again, "another payment than came before")
+            return
+        prefix = _ANNOUNCES.get(record.operation, "")
+        key = record.request.key if record.request else ""
+        own_id = derive_id(prefix, record.by.principal_id, record.operation, key) if prefix else ""
+        begins = payment["status"] in {"pending", "requested"} and change.id == own_id
+        _moved(begins, "a payment begins otherwise than by its asking")
+        found = record.by.organisation_id, *_asked(record), asked.get("destination", "")
+        _moved(
+            found
+            == (
+                payment["organisation_id"],
+                payment["asset"],
+                units(payment, "amount_units"),
+                payment.get("destination", ""),
+            ),
+            "another payment than was asked for",
+        )
+        if change.noun == "payout":
+            account = asked.get("account", AccountKind.VENDOR_PAYABLE)
+            _moved(payment["kind"] == account, "it is of another account than was asked for")
 
     def _lot(self, record: Record, change: Change) -> Iterable[Transfer]:
         """A lot is given whole; what is over of it at its end is breakage."""
@@ -117,6 +180,8 @@ class Treasury:
         )
 
 
+_SAME_AGAIN: Final = ("amount_units", "asset", "organisation_id")
+_FROZEN: Final = frozenset({"request_payout", "send_payout"})
 _CLEARING: Final = (PLATFORM, AccountKind.EXTERNAL_CLEARING)
 
 
@@ -130,6 +195,14 @@ def _between(
     return transfer(
         movement, account_name(*debit, asset), account_name(*credit, asset), asset, amount_units
     )
+
+
+def _said(record: Record, payment: JsonObject, status: str) -> None:
+    """What a processor says is done: of the very amount, and nothing else."""
+    asked = record.asked
+    same = (asked["asset"], asked["units"]) == (payment["asset"], payment["amount_units"])
+    failed = asked["outcome"] == "failed"
+    _moved(same and failed is (status == "failed"), "the processor said something else")
 
 
 def _asked(record: Record) -> tuple[str, int]:

@@ -1,0 +1,142 @@
+"""Credit lots of a whole journal: what is free of each, set aside, spent and ended, counted anew.
+
+Boundary: reads what holds, sessions and charges draw, and ends; that they are right, and what moves
+with a lot, is for the others. In which order lots are drawn is not judged. Source: spec/ledger.md.
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Final
+
+from farthing.protocol.faults import FaultKind, RuleBroken
+from farthing.protocol.ids import derive_id
+from farthing.protocol.ledger import AccountKind
+from farthing.protocol.records import Change, Record
+from farthing.protocol.replay.blocks import amount_of, asset_of
+from farthing.protocol.replay.reading import JsonObject, integer, member, units
+from farthing.protocol.replay.shares import drawn_of
+from farthing.protocol.shares import Part, back_of
+from farthing.protocol.times import parse_time
+
+__all__ = ["Lots"]
+
+_KINDS: Final = {
+    "bought": AccountKind.DEFERRED_REVENUE.value,
+    "promotional": AccountKind.PROMOTIONAL_CREDIT.value,
+}
+_LIVE: Final = frozenset({"closing", "open"})
+_Units = Mapping[str, int]
+
+
+class Lots:
+    """Lots, what is drawn of them, and what was spent of them, as the records so far leave them."""
+
+    def __init__(self) -> None:
+        self._lots: dict[str, JsonObject] = {}
+        self._drawn: dict[str, _Units] = {}
+        self._spent: dict[str, _Units] = {}
+
+    def follow(self, record: Record) -> None:
+        """Judge the next record, and learn from it. Raises `RuleBroken`."""
+        held, spent = Counter[str](), Counter[str]()
+        for change in record.changed:
+            match change.noun:
+                case "hold" | "session":
+                    held.update(self._draws(record, change))
+                case "charge":
+                    _replace(self._spent, change.id, _spent_of(change.after), spent)
+                case _:
+                    pass
+        expected = {
+            lot_id: self._moved(lot_id, held[lot_id], spent[lot_id])
+            for lot_id in held.keys() | spent.keys()
+            if held[lot_id] or spent[lot_id]
+        }
+        if record.operation == "grant_credit":
+            lot = _granted(record)
+            expected[member(lot, "lot_id")] = lot
+        elif record.operation == "expire_lot":
+            lot = self._expired(record)
+            expected[member(lot, "lot_id")] = lot
+        found = {each.id: each.after for each in record.changed if each.noun == "lot"}
+        _lot(found == expected, "it does not follow from what was drawn, spent and given back")
+        self._lots |= found
+
+    def _draws(self, record: Record, change: Change) -> Counter[str]:
+        """What more a hold or session sets aside; nothing of what is another's or has ended."""
+        thing = change.after
+        drawn = _sums(drawn_of(thing)) if thing["status"] in _LIVE else {}
+        more = Counter[str]()
+        _replace(self._drawn, change.id, drawn, more)
+        for each in drawn_of(thing) if drawn else ():
+            lot = self._lots.get(member(each, "lot_id"), {})
+            owned = (lot.get("operator_id"), lot.get("asset"), lot.get("kind"))
+            same = owned == (thing["operator_id"], thing["asset"], each["kind"])
+            _lot(same, "it is drawn on by a stranger")
+            ended = 0 < integer(lot, "expires_at_us") <= record.at_us
+            _lot(not ended or more[member(each, "lot_id")] <= 0, "it is drawn on past its end")
+        return more
+
+    def _moved(self, lot_id: str, held_units: int, spent_units: int) -> JsonObject:
+        lot = self._lots[lot_id]
+        free_units = units(lot, "free_units") - held_units - spent_units
+        held_units += units(lot, "held_units")
+        _lot(min(free_units, held_units) >= 0, "more is drawn on it than it has")
+        return {**lot, "free_units": str(free_units), "held_units": str(held_units)}
+
+    def _expired(self, record: Record) -> JsonObject:
+        lot = self._lots[member(record.asked, "lot_id")]
+        _lot(0 < integer(lot, "expires_at_us") <= record.at_us, "it ends before its time")
+        expired_units = units(lot, "expired_units") + units(lot, "free_units")
+        return {**lot, "expired_units": str(expired_units), "free_units": "0"}
+
+
+def _granted(record: Record) -> JsonObject:
+    asked, key = record.asked, record.request.key if record.request else ""
+    amount_units, expires_at = str(amount_of(asked, "amount")), asked.get("expires_at")
+    return {
+        "lot_id": derive_id("lot", record.by.principal_id, record.operation, key),
+        "operator_id": asked["organisation_id"],
+        "kind": _KINDS[member(asked, "kind")],
+        "asset": asset_of(asked, "amount"),
+        "amount_units": amount_units,
+        "free_units": amount_units,
+        "held_units": "0",
+        "expired_units": "0",
+        "priority": asked.get("priority", 100),
+        "expires_at_us": parse_time(str(expires_at)) if expires_at else 0,
+        "created_at_us": record.at_us,
+        "seq": record.seq,
+    }
+
+
+def _spent_of(charge: JsonObject) -> _Units:
+    """What of each lot a charge has consumed and not given back: money comes back first."""
+    drawn = [Part(member(e, "lot_id"), units(e, "amount_units")) for e in drawn_of(charge)]
+    if not drawn:
+        return {}
+    rest_units = units(charge, "amount_units") - sum(part.units for part in drawn)
+    back = back_of([*drawn, Part("", rest_units)], 0, units(charge, "refunded_units"))
+    spent = Counter(dict(drawn))
+    spent.subtract(dict(back[1:]))
+    return spent
+
+
+def _replace(known: dict[str, _Units], name: str, now: _Units, more: Counter[str]) -> None:
+    """Note what a thing takes now, and count by how much that is more."""
+    more.update(now)
+    more.subtract(known.pop(name, {}))
+    if any(now.values()):
+        known[name] = now
+
+
+def _sums(drawn: list[JsonObject]) -> _Units:
+    sums = Counter[str]()
+    for each in drawn:
+        sums[member(each, "lot_id")] += units(each, "amount_units")
+    return sums
+
+
+def _lot(holds: bool, why: str) -> None:  # noqa: FBT001 - reads as a sentence
+    if not holds:
+        raise RuleBroken(FaultKind.LEDGER, f"the credit lot: {why}")

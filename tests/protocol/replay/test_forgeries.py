@@ -9,8 +9,9 @@ from farthing.protocol.canonical import Json
 from farthing.protocol.faults import Fault, FaultKind
 from farthing.protocol.ids import derive_id
 from farthing.protocol.ledger import Movement, Transfer
-from farthing.protocol.records import Change, Record, Request, Signer
+from farthing.protocol.records import Change, Record, Request, Signer, parse_record
 from farthing.protocol.times import parse_time
+from tests.construction import Trade
 from tests.protocol.replay.forging import after, audited, rewritten
 from tests.protocol.replay.test_money import (
     CLEARING,
@@ -21,6 +22,7 @@ from tests.protocol.replay.test_money import (
     fault_of,
     last,
 )
+from tests.settlement.engine.treasurer import Treasury
 
 PLATFORM = Signer(principal_id="platform")
 END = RECORDS[-1]
@@ -298,3 +300,23 @@ def test_the_head_of_a_listing_is_of_the_listing_that_was_signed() -> None:
     fault = fault_of(published.seq, after("listing", rate_card_sha256="0" * 64))
 
     is_at(fault, published.seq, FaultKind.SIGNATURE)
+
+
+def test_only_payouts_of_the_same_account_give_way_to_one_that_left_after_all() -> None:
+    treasury = Treasury(Trade.opened())
+    treasury.refund(treasury.trade.captured(3), 10**6)
+    treasury.room.advance(10**6)
+    first = treasury.payout(10**6).changed[0].id
+    treasury.event(first, "failed", "evt_1")
+    available = treasury.trade.balance(treasury.trade.vendor, "vendor_payable")
+    treasury.payout(available)
+    said = treasury.event(first, "paid", "evt_2")
+    records = [parse_record(data)[0] for data in treasury.room.journal]
+
+    def forge(record: Record) -> Record:
+        left, way = record.changed
+        return structs.replace(record, changed=(structs.replace(left, after=way.after), way))
+
+    assert [each.after["status"] for each in said.changed] == ["paid", "failed"]
+    assert audited(rewritten(records, 0, forge)).fault is None
+    is_at(audited(rewritten(records, said.seq, forge)).fault, said.seq, FaultKind.LEDGER)

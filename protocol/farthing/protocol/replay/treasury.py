@@ -104,17 +104,19 @@ class Treasury:
         asset, amount_units = member(payment, "asset"), units(payment, "amount_units")
         what = {name: each for name, each in payment.items() if name not in _TOLD}
         before = self._payments.get(change.id)
+        named = record.asked.get(f"{noun}_id", record.asked.get("payment_id"))
         if before is None:
             self._announced(record, change)
         else:
-            named = record.asked.get(f"{noun}_id", record.asked.get("payment_id"))
-            _moved(named == change.id, "another payment than was asked for")
-            _moved(before.what == what, "the payment is another than it was")
             step = (before.status, status)
+            way = record.operation == "process_event" and step == _GIVEN_UP
+            given = way and _gives_way(record, change)
+            _moved(named == change.id or given, "another payment than was asked for")
+            _moved(before.what == what, "the payment is another than it was")
             _moved(step in _STEPS.get(record.operation, ()), f"{step[0]} becomes {status} by it")
             overdue = integer({"expires_at_us": 0, **payment}, "expires_at_us") <= record.at_us
             _moved(record.operation != "expire_top_up" or overdue, "it expires before its time")
-        if record.operation == "process_event":
+        if record.operation == "process_event" and not (before and named != change.id):
             _said(record, payment, status)
         if record.operation in _FROZEN and self._budgets.is_frozen(owner):
             raise RuleBroken(FaultKind.AUTHORITY, "something is paid out to who is frozen")
@@ -180,6 +182,8 @@ class Treasury:
         )
 
 
+_GIVEN_UP: Final = ("requested", "failed")
+_SAME_ACCOUNT: Final = ("asset", "kind", "organisation_id")
 _SAME_AGAIN: Final = ("amount_units", "asset", "organisation_id")
 _FROZEN: Final = frozenset({"request_payout", "send_payout"})
 _CLEARING: Final = (PLATFORM, AccountKind.EXTERNAL_CLEARING)
@@ -194,6 +198,15 @@ def _between(
 ) -> list[Transfer]:
     return transfer(
         movement, account_name(*debit, asset), account_name(*credit, asset), asset, amount_units
+    )
+
+
+def _gives_way(record: Record, change: Change) -> bool:
+    """Whether it is of the account of another payout that left after all, by the same record."""
+    left = [each.after for each in record.changed if each.id == record.asked["payment_id"]]
+    return any(
+        each["status"] == "paid" and all(each[n] == change.after[n] for n in _SAME_ACCOUNT)
+        for each in left
     )
 
 

@@ -3,6 +3,8 @@
 import json
 import re
 import stat
+import subprocess
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -417,3 +419,14 @@ def test_an_unknown_key_at_another_platform_of_the_same_url_is_explained(
     assert (elsewhere.code, here.code) == (1, 1)
     assert "name another directory with --home or FARTHING_HOME." in " ".join(elsewhere.err.split())
     assert json.loads(here.out)["code"] == "unknown_key"
+
+
+def test_an_answer_that_a_full_disk_does_not_take_is_no_refusal(tmp_path: Path) -> None:
+    words = (sys.executable, "-m", "farthing.clients.cli", "keys", "new", str(tmp_path / "key.jwk"))
+    with Path("/dev/full").open("wb") as full:
+        ran = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+
+    assert (ran.returncode, ran.stderr) == (
+        3,
+        "No room for the answer: No space left on device.\n",
+    )

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from enum import IntEnum
+from errno import ENOSPC
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Concatenate, Final, NoReturn, ParamSpec, TypeVar
 from urllib.parse import urlsplit
@@ -327,6 +328,11 @@ class Session:
         notice(screen(to_stderr=True), text, style="red")
         raise typer.Exit(Exit.USAGE)
 
+    def unwritten(self, error: OSError) -> NoReturn:
+        """End the command: its answer has no room, so that nobody knows what became of it."""
+        notice(screen(to_stderr=True), f"No room for the answer: {error.strerror}.", style="red")
+        raise typer.Exit(Exit.UNREACHABLE)
+
     def failed(self, error: FarthingError) -> NoReturn:
         """End the command with what went wrong, in the shape of spec/errors.md where it has one."""
         match error:
@@ -392,6 +398,8 @@ def command(
             except FarthingError as error:
                 session.failed(error)
             except (OSError, ValueError) as error:
+                if isinstance(error, OSError) and error.errno == ENOSPC and not error.filename:
+                    session.unwritten(error)
                 session.misuse(_local(error))
 
         _sign(invoke, work, shared)

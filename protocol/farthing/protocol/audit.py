@@ -145,7 +145,7 @@ def _read(
             return Fault(kind=FaultKind.RECORD, seq=seq, why=error.why)
         except RuleBroken as error:
             return _clear(error, chain, records)
-        except (Broken, ValueError) as error:
+        except (Broken, LookupError, TypeError, ValueError) as error:
             return Fault(kind=FaultKind.LEDGER, seq=chain.seq, why=str(error))
     return None
 

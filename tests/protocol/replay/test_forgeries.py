@@ -12,6 +12,7 @@ from farthing.protocol.ledger import Movement, Transfer
 from farthing.protocol.records import Change, Record, Request, Signer, parse_record
 from farthing.protocol.times import parse_time
 from tests.construction import Trade
+from tests.protocol.bundling import treasured
 from tests.protocol.replay.forging import after, audited, rewritten
 from tests.protocol.replay.test_money import (
     CLEARING,
@@ -320,3 +321,18 @@ def test_only_payouts_of_the_same_account_give_way_to_one_that_left_after_all() 
     assert [each.after["status"] for each in said.changed] == ["paid", "failed"]
     assert audited(rewritten(records, 0, forge)).fault is None
     is_at(audited(rewritten(records, said.seq, forge)).fault, said.seq, FaultKind.LEDGER)
+
+
+@pytest.mark.parametrize(
+    ("noun", "members", "kind"),
+    [("key", {"jwk": True}, FaultKind.KEY), ("grace", {"chosen_units": []}, FaultKind.LEDGER)],
+)
+def test_what_is_of_no_form_is_named_too(
+    noun: str, members: dict[str, Json], kind: FaultKind
+) -> None:
+    records = [parse_record(data)[0] for data in treasured()]
+    seq = next(r.seq for r in records for each in r.changed if each.noun == noun)
+
+    fault = audited(rewritten(records, seq, after(noun, **members))).fault
+
+    is_at(fault, seq, kind)

@@ -138,7 +138,7 @@ class Rulebook:
         """Who asked holds a key in force; whoever gets or loses one does so in a known way."""
         try:
             self._judge_keys(record)
-        except (Unverified, LookupError, TypeError, ValueError) as error:
+        except (Unverified, AttributeError, LookupError, TypeError, ValueError) as error:
             raise RuleBroken(FaultKind.KEY, str(error)) from error
 
     def _judge_keys(self, record: Record) -> None:

@@ -169,14 +169,15 @@ async def nothing_charged(stage: Stage, failed: ServiceFailed, what: str) -> str
     tell, agent = stage.narrator, stage.market.agent
     hold = await agent.hold_status(failed.hold_id)
     said = failed.refusal.message
-    tell.say(f"The vendor could not do {what}. Its words: {said}")
+    tell.say(f"The vendor could not do {what}. {said}")
     tell.facts(("hold", f"{hold.hold_id}, {hold.status}"))
     tell.promise(
         "the vendor gave the hold back at once, and nothing was charged",
         holds=hold.status == "released" and not hold.charge_id,
         seen=hold,
     )
-    first = said.partition(":")[0]
+    # Its words stand in quotes, the reason first.
+    first = said.partition('"')[2].rstrip('".').partition(":")[0]
     reason = first if first in set(Reason) else failed.code.value
     stage.refusals.append(
         {"step": what, "reason": reason, **failed.refusal.document(), "hold": document_of(hold)}

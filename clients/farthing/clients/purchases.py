@@ -5,11 +5,10 @@ Source: spec/payments-mcp.md.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 
 from farthing.clients.documents import arguments_sha256
 from farthing.clients.services import ServiceFailed
-from farthing.protocol.errors import Code, NextAction, Refused, Unverified, refuse
+from farthing.protocol.errors import Code, NextAction, Refusal, Refused, Unverified, refuse
 from farthing.protocol.listing import Listing
 from farthing.protocol.messages.agreements import Agreement, Quote
 from farthing.protocol.messages.holds import Hold
@@ -36,15 +35,8 @@ def check_total(quote: Quote, max_total: Money | None) -> None:
     if quote.total.asset != max_total.asset:
         raise Refused(refuse(Code.ASSET_MISMATCH, path="max_total", required=quote.total.asset))
     if quote.total.units > max_total.units:
-        refusal = refuse(
-            Code.LOCAL_LIMIT_EXCEEDED,
-            path="max_total",
-            required=quote.total.amount,
-            remaining=max_total.amount,
-            asset=max_total.asset,
-            message="The price is above the max_total you gave; nothing was agreed or held.",
-        )
-        raise Refused(replace(refusal, next_action=NextAction.FIX_REQUEST))
+        text = "The price is above the max_total you gave; nothing was agreed or held."
+        raise Refused(_above(quote.total, max_total, text, NextAction.FIX_REQUEST))
 
 
 def check_hold(hold: Hold, agreement_id: str, max_total: Money | None) -> None:
@@ -57,15 +49,9 @@ def check_hold(hold: Hold, agreement_id: str, max_total: Money | None) -> None:
     if hold.agreement_id != agreement_id or (max_total and hold.amount.asset != max_total.asset):
         raise Unverified(f"{hold.hold_id} is not the hold that was to be placed")
     if max_total is not None and hold.amount.units > max_total.units:
-        refusal = refuse(
-            Code.LOCAL_LIMIT_EXCEEDED,
-            path="max_total",
-            required=hold.amount.amount,
-            remaining=max_total.amount,
-            asset=max_total.asset,
-            message="The hold is above the max_total you gave; the vendor was not called.",
-        )
-        raise ServiceFailed(replace(refusal, next_action=NextAction.QUOTE_AGAIN), hold.hold_id)
+        text = "The hold is above the max_total you gave; the vendor was not called."
+        refusal = _above(hold.amount, max_total, text, NextAction.QUOTE_AGAIN)
+        raise ServiceFailed(refusal, hold.hold_id)
 
 
 def check_arguments(listing: Listing, arguments: Mapping[str, object]) -> None:
@@ -105,4 +91,16 @@ def is_of_what_is_offered(agreement: Agreement, quote: Quote) -> bool:
     return all(
         quote.document.get(name) == getattr(agreement, name)
         for name in ("listing_id", "listing_sha256", "rate_card_sha256", "terms_sha256")
+    )
+
+
+def _above(amount: Money, max_total: Money, text: str, next_action: NextAction) -> Refusal:
+    return refuse(
+        Code.LOCAL_LIMIT_EXCEEDED,
+        path="max_total",
+        required=amount.amount,
+        remaining=max_total.amount,
+        asset=max_total.asset,
+        message=text,
+        next_action=next_action,
     )

@@ -1,14 +1,17 @@
 """Who waits for the disk is told, whatever else ends; who goes away takes nobody along."""
 
 import asyncio
+import sqlite3
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import pytest
 
 from farthing.clients.commits import Commits
+from farthing.clients.sqlite_file import SqliteFile
 from farthing.protocol.errors import Code
 from tests.clients.settling import shop
 from tests.clients.test_session_desk import OTHER, PDF, events, failed, given
@@ -59,6 +62,29 @@ async def test_all_are_told_in_their_turn_what_came_of_it() -> None:
 
     assert told == [(1, first), (2, first), (3, None)]
     assert written == [1]
+
+
+@pytest.mark.parametrize("poison", ["\udc80", 2**70])
+async def test_what_no_file_takes_is_told_and_takes_nobody_elses_along(
+    tmp_path: Path, poison: object
+) -> None:
+    file = SqliteFile(tmp_path / "rows.sqlite", in_use=RuntimeError("in use"))
+    file.make("CREATE TABLE row (it TEXT NOT NULL) STRICT")
+
+    def write(rows: Sequence[object]) -> None:
+        file.write([("INSERT INTO row VALUES (?)", [(cast("str", each),) for each in rows])])
+
+    commits = Commits(write)
+    commits.note("one", poison, "two")
+    async with patiently():
+        told = await asyncio.gather(*(commits.kept() for _ in range(2)), return_exceptions=True)
+        commits.note("three")
+        await commits.kept()
+    kept = [row["it"] for row in file.do("SELECT it FROM row")]
+    file.close()
+
+    assert [type(each) for each in told] == [sqlite3.DataError] * 2
+    assert kept == ["one", "two", "three"]
 
 
 async def test_a_desk_that_closes_leaves_nobody_waiting(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ a flush costs as much for one as for many.
 """
 
 import asyncio
+import logging
 import sqlite3
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -20,7 +21,23 @@ V = TypeVar("V")
 Told: TypeAlias = Callable[[BaseException | None], None]
 """Told that it is on disk, or why it is not; `CancelledError` where nobody writes any more."""
 
+log = logging.getLogger(__name__)
+
 _EVERY_S: Final = 0.005
+# What is wrong with a value, not with the file: the same value will never be taken.
+_OF_A_VALUE: Final = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    TypeError,
+    ValueError,
+    sqlite3.DataError,
+    sqlite3.IntegrityError,
+    sqlite3.InterfaceError,
+    sqlite3.ProgrammingError,
+)
+_OF_THE_FILE: Final = (OSError, MemoryError, RuntimeError, sqlite3.Error)
 
 
 class Commits(Generic[T]):
@@ -46,7 +63,10 @@ class Commits(Generic[T]):
         self._drafts[make] = None
 
     def then(self, tell: Told) -> None:
-        """Have somebody told when everything noted so far is on disk; what is not stays noted."""
+        """Have somebody told when everything noted so far is on disk, or why it is not.
+
+        What is not stays noted, but for what no file takes: that is left out, and said to be.
+        """
         self._waiting.append(tell)
         if self._writer is None:
             self._writer = asyncio.create_task(self._commit())
@@ -55,7 +75,7 @@ class Commits(Generic[T]):
         """Wait until everything noted so far is on disk.
 
         Raises:
-            OSError, sqlite3.Error: It is not; it stays noted, for the next commit.
+            OSError, sqlite3.Error: It is not, as `then`.
         """
         # A future for each: a caller that goes away takes nobody's commit with it.
         waiting = asyncio.get_running_loop().create_future()
@@ -84,15 +104,31 @@ class Commits(Generic[T]):
                 tell(asyncio.CancelledError())
 
     async def _write_noted(self) -> Exception | None:
-        noted = [*self._noted, *(make() for make in self._drafts)]
-        self._noted, self._drafts = [], {}
+        drafts, self._drafts = self._drafts, {}
+        noted, self._noted = [*self._noted, *(make() for make in drafts)], []
         try:
             if noted:
                 await asyncio.to_thread(self._write, noted)
-        except (OSError, sqlite3.Error) as error:
+        except _OF_A_VALUE:
+            return await self._write_apart(noted)
+        except _OF_THE_FILE as error:
             self._noted = noted + self._noted
             return error
         return None
+
+    async def _write_apart(self, noted: Sequence[T]) -> Exception | None:
+        """Write each by itself: what can never be written takes nobody else's along."""
+        fault: Exception | None = None
+        for place, each in enumerate(noted):
+            try:
+                await asyncio.to_thread(self._write, [each])
+            except _OF_A_VALUE as error:
+                log.error("left out, for it cannot be written: %r", error)  # noqa: TRY400 - in full
+                fault = sqlite3.DataError(f"what cannot be written is left out: {error!r}")
+            except _OF_THE_FILE as error:
+                self._noted = [*noted[place:], *self._noted]
+                return error
+        return fault
 
 
 def settle(waiting: asyncio.Future[V], value: V, fault: BaseException | None) -> None:

@@ -24,6 +24,7 @@ from farthing.identity.keyring import Purpose, retire
 from farthing.protocol.canonical import Json, canonical_bytes
 from farthing.protocol.errors import Code, Unverified
 from farthing.protocol.messages.agreements import Quote
+from farthing.protocol.messages.charges import Explanation
 from farthing.protocol.messages.holds import Hold
 from farthing.protocol.platform_keys import PlatformKeys
 from farthing.protocol.signatures import Typ, sign_detached
@@ -335,3 +336,19 @@ async def test_no_vendor_is_called_with_a_hold_that_was_not_to_be_placed(
             )
 
     assert market.desk.runs == 0
+
+
+@pytest.mark.parametrize("other", [{"amount": usd("0.002")}, {"result_sha256": "f" * 64}])
+async def test_a_charge_that_is_shown_otherwise_than_its_record_proves_is_not_believed(
+    tmp_path: Path, other: dict[str, Any]
+) -> None:
+    def change(answer: Any) -> Any:
+        if isinstance(answer, Explanation):
+            return replace(answer, charge=replace(answer.charge, **other))
+        return answer
+
+    async with trading(tmp_path) as market:
+        connection = market.buyer.connection
+        vars(connection)["call"] = answering(connection.call, change)
+        with pytest.raises(Unverified, match=r"is not shown as record \d+ proves it"):
+            await market.buyer.call_service(market.listing_id, {"pdf": "one|two"}, {"page": 3})

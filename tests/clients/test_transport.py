@@ -239,13 +239,7 @@ async def test_a_log_that_names_every_request_is_told_no_voucher(
 
 
 async def test_a_lost_call_is_repeated_with_its_key_and_a_new_proof() -> None:
-    answer = {
-        "agreement_id": "a", "status": "s", "buyer_id": "b", "operator_id": "o", "vendor_id": "v",
-        "listing_id": "l", "listing_version": 1, "listing_sha256": "1", "rate_card_sha256": "2",
-        "terms_sha256": "3", "asset": "USD", "accepted_at": "t", "quote_sha256": "4",
-        "acceptance_sha256": "5",
-    }  # fmt: skip
-    again = result(answer, _meta={"org.farthing/replayed": True})
+    again = result(ended(TERMINATE.agreement_id), _meta={"org.farthing/replayed": True})
     platform = Platform(GONE, refused("unavailable"), again)
 
     reply = await platform.connection.send(TERMINATE_AGREEMENT, TERMINATE)
@@ -255,6 +249,22 @@ async def test_a_lost_call_is_repeated_with_its_key_and_a_new_proof() -> None:
     assert len({request.content for request in platform.requests}) == 1
     assert len({request.headers["authorization"] for request in platform.requests}) == 3
     assert platform.waits_s == sorted(platform.waits_s)
+
+
+async def test_an_answer_that_names_something_else_than_was_asked_for_is_not_believed() -> None:
+    platform = Platform(result(ended("agr_00000000000000000000000001")))
+
+    with pytest.raises(Unverified, match="terminate_agreement is of another agreement_id"):
+        await platform.connection.call(TERMINATE_AGREEMENT, TERMINATE)
+
+
+def ended(agreement_id: str) -> dict[str, Any]:
+    return {
+        "agreement_id": agreement_id, "status": "s", "buyer_id": "b", "operator_id": "o",
+        "vendor_id": "v", "listing_id": "l", "listing_version": 1, "listing_sha256": "1",
+        "rate_card_sha256": "2", "terms_sha256": "3", "asset": "USD", "accepted_at": "t",
+        "quote_sha256": "4", "acceptance_sha256": "5",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("answer", [GONE, refused("overloaded")])

@@ -23,6 +23,7 @@ from farthing.clients.home import Home
 from farthing.clients.publications import published
 from farthing.clients.purchases import (
     check_arguments,
+    check_charge,
     check_hold,
     check_total,
     is_of_what_is_offered,
@@ -443,12 +444,11 @@ class Buyer(Spender, Delegating, AccountHolder, Reconciling, Limiting):
 
     async def _purchase(self, agreement: Agreement, hold: Hold, answered: Answered) -> Purchase:
         charge_id = answered.settlement.charge_id
-        explanation, receipt = await asyncio.gather(
-            self.explain(charge_id), self.receipt(charge_id)
+        explanation, (receipt, record) = await asyncio.gather(
+            self.explain(charge_id), self.proven_receipt(charge_id)
         )
         charge = explanation.charge
-        if charge.hold_id != hold.hold_id:
-            raise Unverified(f"{charge_id} is not the charge of {hold.hold_id}")
+        check_charge(charge, hold.hold_id, record)
         return Purchase.of(
             answered, charge, receipt, agreement_id=agreement.agreement_id, hold_id=hold.hold_id
         )

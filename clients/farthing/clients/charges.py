@@ -50,8 +50,16 @@ class ChargeParty(Pinning):
         return await self.connection.call(LIST_CHARGES, ListCharges(limit=limit, cursor=cursor))
 
     async def explain(self, charge_id: str) -> Explanation:
-        """How a charge came about, line by line."""
-        return await self.connection.call(EXPLAIN_CHARGE, ExplainCharge(charge_id=charge_id))
+        """How a charge came about, line by line.
+
+        Raises:
+            Unverified: It is of another charge.
+        """
+        ask = ExplainCharge(charge_id=charge_id)
+        explanation = await self.connection.call(EXPLAIN_CHARGE, ask)
+        if explanation.charge.charge_id != charge_id:
+            raise Unverified(f"the explanation is not of {charge_id}")
+        return explanation
 
     async def receipt(self, charge_id: str) -> Receipt:
         """The receipt of a charge, verified with the journal's key.
@@ -59,9 +67,13 @@ class ChargeParty(Pinning):
         Raises:
             Unverified: It does not verify, or is not of this charge.
         """
-        receipt = await self.connection.call(GET_RECEIPT, GetReceipt(charge_id=charge_id))
-        await self.proven_charge(receipt, charge_id)
+        receipt, _ = await self.proven_receipt(charge_id)
         return receipt
+
+    async def proven_receipt(self, charge_id: str) -> tuple[Receipt, Record]:
+        """The receipt of a charge, and the record that it proves; raises as `receipt`."""
+        receipt = await self.connection.call(GET_RECEIPT, GetReceipt(charge_id=charge_id))
+        return receipt, await self.proven_charge(receipt, charge_id)
 
     async def proven_charge(self, receipt: Receipt, charge_id: str) -> Record:
         """The record that a receipt proves with the journal's key; raises as `receipt`."""

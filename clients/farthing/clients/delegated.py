@@ -10,6 +10,7 @@ from typing import Final
 
 from farthing.clients.charges import Charged
 from farthing.clients.documents import result_sha256, usage_of
+from farthing.clients.purchases import check_charge
 from farthing.clients.services import NotDelivered
 from farthing.clients.transport import Reply
 from farthing.protocol.errors import Code, Refused
@@ -47,7 +48,8 @@ class Delegating(Charged):
         Raises:
             Refused: `vendor_failed` where nothing is charged, `result_expired` where only the
                 digest is left; `unavailable` after `wait_s`.
-            NotDelivered: The answer is not what its receipt proves.
+            NotDelivered: The result is not the one that was charged for.
+            Unverified: The charge is not shown as its receipt proves it.
         """
         connection = self.connection
         ask = CallService(
@@ -72,11 +74,11 @@ class Delegating(Charged):
     async def _check(self, answer: ServiceResult) -> None:
         charge_id = answer.charge.charge_id
         record = await self.proven_charge(answer.receipt, charge_id)
-        after = next(each.after for each in record.changed if each.noun == "charge")
+        check_charge(answer.charge, answer.hold_id, record)
         digests = {
-            str(after["result_sha256"]),
+            answer.charge.result_sha256,
             answer.result_sha256,
             result_sha256(answer.untrusted_result),
         }
-        if len(digests) > 1 or after["hold_id"] != answer.hold_id:
+        if len(digests) > 1:
             raise NotDelivered("the result is not the one that was charged for", charge_id)

@@ -11,12 +11,14 @@ from farthing.clients.services import ServiceFailed
 from farthing.protocol.errors import Code, NextAction, Refusal, Refused, Unverified, refuse
 from farthing.protocol.listing import Listing
 from farthing.protocol.messages.agreements import Agreement, Quote
-from farthing.protocol.messages.holds import Hold
+from farthing.protocol.messages.holds import Charge, Hold
+from farthing.protocol.records import Record
 from farthing.protocol.schemas import violation
 from farthing.protocol.wire import Money
 
 __all__ = [
     "check_arguments",
+    "check_charge",
     "check_hold",
     "check_total",
     "is_of_what_is_offered",
@@ -52,6 +54,23 @@ def check_hold(hold: Hold, agreement_id: str, max_total: Money | None) -> None:
         text = "The hold is above the max_total you gave; the vendor was not called."
         refusal = _above(hold.amount, max_total, text, NextAction.QUOTE_AGAIN)
         raise ServiceFailed(refusal, hold.hold_id)
+
+
+def check_charge(charge: Charge, hold_id: str, record: Record) -> None:
+    """Believe a charge as the record of it is proven, and no otherwise.
+
+    Raises:
+        Unverified: The platform shows another, or the record is none of this hold's charge.
+    """
+    after = next(each.after for each in record.changed if each.id == charge.charge_id)
+    amounts = ("amount", "released", "fee")
+    shown = {
+        **{name: getattr(charge, name) for name in ("hold_id", "agreement_id", "result_sha256")},
+        **{f"{name}_units": str(getattr(charge, name).units) for name in amounts},
+        "asset": charge.amount.asset,
+    }
+    if shown != {name: after.get(name) for name in shown} or charge.hold_id != hold_id:
+        raise Unverified(f"{charge.charge_id} is not shown as record {record.seq} proves it")
 
 
 def check_arguments(listing: Listing, arguments: Mapping[str, object]) -> None:

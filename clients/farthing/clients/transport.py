@@ -7,7 +7,7 @@ proof is new.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cache
 from types import TracebackType
 from typing import Any, Final, Generic, Literal, Self, TypeVar, cast
@@ -106,7 +106,7 @@ class Connection:
         Raises:
             Refused: The platform said no; `code` says why.
             Unreachable: No answer after the last attempt; `get_outcome` tells what became of it.
-            Unverified: The answer does not have the documented form.
+            Unverified: The answer does not have the documented form, or is of something else.
         """
         return (await self.send(operation, ask)).answer
 
@@ -117,7 +117,9 @@ class Connection:
             document_of(ask),
             repeatable=operation.effect is Effect.READS or hasattr(ask, "idempotency_key"),
         )
-        return Reply(answer=_read(operation, result), replayed=result.meta.get(REPLAYED) is True)
+        answer = _read(operation, result)
+        _check_same(operation, ask, answer)
+        return Reply(answer=answer, replayed=result.meta.get(REPLAYED) is True)
 
     async def send_raw(
         self, name: str, arguments: Mapping[str, object], *, repeatable: bool
@@ -233,6 +235,14 @@ def _read(operation: Operation[Any, Answer], result: ToolResult) -> Answer:
         first = error.errors()[0]
         path = ".".join(str(part) for part in first["loc"])
         raise Unverified(f"the answer of {operation.name}: {path}: {first['type']}") from None
+
+
+def _check_same(operation: Operation[Any, Any], ask: object, answer: object) -> None:
+    """Whatever the ask names by its id and the answer too, is the same."""
+    for name in (each.name for each in fields(operation.ask) if each.name.endswith("_id")):
+        asked = getattr(ask, name)
+        if asked and getattr(answer, name, asked) != asked:
+            raise Unverified(f"the answer of {operation.name} is of another {name}")
 
 
 @cache

@@ -18,7 +18,6 @@ from farthing.clients.statements import AccountHolder
 from farthing.clients.transport import Reply
 from farthing.protocol.canonical import canonical_bytes
 from farthing.protocol.contracts import DeliveryRecord
-from farthing.protocol.errors import Unverified
 from farthing.protocol.keys import Signer
 from farthing.protocol.messages.agents import ADD_KEY, AddKey, KeyState
 from farthing.protocol.messages.agreements import (
@@ -213,7 +212,7 @@ class Vendor(AccountHolder, ChargeParty, Reconciling, Agreeing):
             Refused: `session_closed`, `signature_invalid`, and so on: none of it is billed.
             Unverified: What came back is another session's.
         """
-        report = await self.connection.call(
+        return await self.connection.call(
             REPORT_USAGE,
             ReportUsage(
                 session_id=session_id,
@@ -223,10 +222,6 @@ class Vendor(AccountHolder, ChargeParty, Reconciling, Agreeing):
                 idempotency_key=key,
             ),
         )
-        # It came with those of others.
-        if report.session_id != session_id:
-            raise Unverified(f"the report of {session_id} is that of {report.session_id}")
-        return report
 
     async def correct_usage(
         self, charge_id: str, taken_back: Mapping[int, Mapping[str, int]], *, key: str = ""

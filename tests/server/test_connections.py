@@ -193,6 +193,34 @@ async def test_what_asks_for_another_protocol_is_answered_as_it_is_and_alone(
     assert answers.count(b"HTTP/1.1 200") == answers.count(b"HTTP/1.1") == 1
 
 
+@pytest.mark.parametrize("is_chunked", [True, False])
+@pytest.mark.parametrize("is_cut", [True, False])
+async def test_what_asks_for_another_protocol_keeps_its_body(
+    server: Serving, *, is_chunked: bool, is_cut: bool
+) -> None:
+    """Java's client asks for HTTP/2 with every first call; its body was taken for that."""
+    body = b'{"query": "text"}'
+    port = server.service.issuer.rpartition(":")[2].encode()
+    call = b"POST /v1/search_catalog HTTP/1.1\r\nhost: 127.0.0.1:%b\r\n" % port
+    call += b"content-type: application/json\r\nconnection: upgrade\r\nupgrade: h2c\r\n"
+    if is_chunked:
+        call += b"transfer-encoding: chunked\r\n\r\n11\r\n%b\r\n0\r\n\r\n" % body
+    else:
+        call += b"content-length: 17\r\n\r\n%b" % body
+    async with connected(server) as (reader, writer):
+        if is_cut:
+            for byte in call:
+                writer.write(bytes([byte]))
+                await writer.drain()
+                await asyncio.sleep(0)
+        else:
+            writer.write(call + HEALTH)
+        answers = await reader.read()
+
+    assert answers.count(b"HTTP/1.1 200") == answers.count(b"HTTP/1.1") == 1
+    assert b'"results"' in answers
+
+
 async def test_what_comes_behind_what_is_no_request_is_not_judged_again(
     server: Serving, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -55,6 +55,8 @@ HEAD_S_MAX: Final = 20
 PIPELINED_MAX: Final = 16
 UNREAD_S_MAX: Final = 60
 HELD_BYTES_MAX: Final = 64 * 1024
+# What says where a body ends.
+_FRAMING: Final = (b"content-length", b"transfer-encoding")
 
 
 def end_unread(listener: socket.socket, *, unread_s_max: float = UNREAD_S_MAX) -> None:
@@ -150,6 +152,14 @@ class Silent:
         longest.transport.abort()
 
 
+class _BodyAlone:
+    """What a parser tells that is given a body behind a head that was read before."""
+
+    def __init__(self, connection: "BoundedConnection") -> None:
+        self.on_body = connection.on_body
+        self.on_message_complete = connection.end_behind_body
+
+
 class BoundedConnection(HttpToolsProtocol):
     """Ends where a head, or trailers, are too large, or a head does not come in time.
 
@@ -199,10 +209,10 @@ class BoundedConnection(HttpToolsProtocol):
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserError:
-            self.send_400_response("Invalid HTTP request received.")
-        except httptools.HttpParserUpgrade:
-            # To nothing that is spoken here: it is answered as it is, and none comes behind it.
-            self._end_with_answer()
+            if not self._is_over:
+                self.send_400_response("Invalid HTTP request received.")
+        except httptools.HttpParserUpgrade as asked:
+            self._read_body_alone(data[asked.args[0] :])
         if self._head_bytes > HEAD_BYTES_MAX and not self._is_over:
             self.send_400_response(f"A head has at most {HEAD_BYTES_MAX} bytes.")
 
@@ -254,6 +264,9 @@ class BoundedConnection(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         """A request is whole."""
         self._head_bytes = 0
+        if self.parser.should_upgrade():
+            # The parser believes that what comes now is of another protocol.
+            return
         self._is_in_body = False
         super().on_message_complete()
 
@@ -266,6 +279,23 @@ class BoundedConnection(HttpToolsProtocol):
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         self._running = cycle
         super()._start_asgi_task(cycle, app)
+
+    def _read_body_alone(self, data: bytes) -> None:
+        """Read the body of what asked for another protocol; none comes behind it.
+
+        Nothing else is spoken here, so that it is answered as it is (RFC 9110, 7.8).
+        """
+        framing = [b"%b: %b\r\n" % header for header in self.headers if header[0] in _FRAMING]
+        self.parser = httptools.HttpRequestParser(_BodyAlone(self))
+        self.parser.feed_data(b"POST / HTTP/1.1\r\n%b\r\n" % b"".join(framing))
+        if data:
+            self.data_received(data)
+
+    def end_behind_body(self) -> None:
+        """A body that was read alone is whole."""
+        if not self._is_over:
+            self.on_message_complete()
+            self._end_with_answer()
 
     def _end_with_answer(self) -> None:
         self._is_over = True

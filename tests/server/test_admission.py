@@ -280,9 +280,9 @@ async def test_what_nobody_signed_is_metered_by_its_size_before_it_is_parsed(
         stranger = await wire.send(whole, proof=wire.proof(signing_key("Stranger"), whole))
         signed = await wire.send(whole, proof=wire.proof(key, whole))
 
-        assert unsigned == [Code.MALFORMED, Code.RATE_LIMITED]
+        assert unsigned == [Code.PAYLOAD_TOO_LARGE, Code.RATE_LIMITED]
         assert stranger.json()["code"] == Code.RATE_LIMITED
-        assert signed.json()["code"] == Code.MALFORMED
+        assert signed.json()["code"] == Code.PAYLOAD_TOO_LARGE
 
 
 async def test_a_proof_is_checked_before_its_body_is_parsed(wire: Wire) -> None:

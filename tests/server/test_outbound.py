@@ -402,6 +402,28 @@ async def test_much_is_read_beside_the_loop_and_little_on_it() -> None:
     await outbound.aclose()
 
 
+async def test_an_answer_of_more_values_than_are_read_is_not_read() -> None:
+    """Four megabytes of lists kept a front end still for seconds, on whichever thread."""
+
+    async def read(body: bytes) -> int:
+        async with (
+            answering(OK) as port,
+            outbound.post(
+                f"http://127.0.0.1:{port}/mcp", b"{}", {}, timeout_s=PATIENCE_S, bytes_max=9
+            ) as answer,
+        ):
+            return await answer.read(len, body)
+
+    outbound = Outbound(local=True)
+    text = rb"\\,\",[{" * 100_000
+    assert await read(b'{"texts":["%s"]}' % text)
+    for values in (b",[]", b',""', b",0", b',{"a":"\\\\"}'):
+        assert await read(b'["%s"%s]' % (text, values * 40_000))
+        with pytest.raises(VendorFailed, match="values"):
+            await read(b'["%s"%s]' % (text, values * 110_000))
+    await outbound.aclose()
+
+
 async def test_who_drips_is_given_up() -> None:
     head = b"HTTP/1.1 200 OK\r\n\r\n"
     async with answering(head, forever=True) as port:

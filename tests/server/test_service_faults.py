@@ -7,6 +7,7 @@ import random
 import sqlite3
 from contextlib import closing
 from pathlib import Path
+from threading import get_ident
 from typing import Any, NoReturn
 
 import pytest
@@ -17,8 +18,10 @@ from farthing.protocol.canonical import Json
 from farthing.protocol.errors import Code, NextAction, Refused, refuse
 from farthing.protocol.ids import derive_id
 from farthing.protocol.keys import PrivateKey
+from farthing.protocol.schemas import Violation, violation
 from farthing.server.adapters.results import Results
 from farthing.server.flights import Flights, Landed
+from farthing.server.operations import calling, services
 from farthing.server.operations.endings import Ending
 from tests.patience import until
 from tests.server.calling import PDF, Selling, selling
@@ -77,6 +80,27 @@ async def test_an_answer_that_is_not_accepted_is_never_paid(
         # Whatever it does afterwards, nothing comes of it.
         assert await lies.capture(lies.signed[0]) is Code.HOLD_RESOLVED
         assert (await market.buyer.charges()).charges == ()
+
+
+async def test_what_a_schema_says_of_arguments_and_answer_is_judged_beside_the_loop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A vendor writes the schema: it decides how long judging takes, and nobody waits for it."""
+    threads: list[int] = []
+
+    def judged(schema: dict[str, Json], instance: object) -> Violation | None:
+        threads.append(get_ident())
+        return violation(schema, instance)
+
+    monkeypatch.setattr(calling, "violation", judged)
+    monkeypatch.setattr(services, "violation", judged)
+    async with selling(tmp_path) as market:
+        market.desk.instead = Lies(market, GOOD, SENT)
+
+        assert (await market.call()).answer.untrusted_result == GOOD
+
+    assert len(threads) == 2
+    assert get_ident() not in threads
 
 
 async def test_content_that_no_answer_holds_keeps_no_buyer_from_the_result(

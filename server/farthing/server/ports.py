@@ -5,7 +5,7 @@ Boundary: no implementation; those are in `adapters`. Source: spec/ledger.md, sp
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from farthing.protocol.canonical import LooseJson
 from farthing.protocol.errors import Refusal
@@ -26,6 +26,8 @@ __all__ = [
     "VendorLost",
     "VendorRefused",
 ]
+
+T = TypeVar("T")
 
 
 class ProcessorFailed(Exception):
@@ -145,6 +147,13 @@ class VendorCaller(Protocol):
 
         Raises:
             NotSent, VendorLost, VendorFailed, VendorRefused: as each says.
+        """
+        ...
+
+    async def beside(self, work: Callable[[], T]) -> T:
+        """Judge what goes to a vendor, or came from one, where it holds nobody else up.
+
+        How long it takes is the vendor's to say, who wrote the schema.
         """
         ...
 

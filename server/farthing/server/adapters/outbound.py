@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 import httpcore2
 import httpx2
 
+from farthing.server.crowds import VALUES_MAX, has_more_values
 from farthing.server.ports import NotSent, VendorFailed, VendorLost
 
 __all__ = ["AddressRefused", "Answering", "Outbound", "Resolve", "Resolver", "is_open"]
@@ -98,10 +99,15 @@ class Answering:
             yield chunk
 
     async def read(self, read: Callable[[bytes], T], data: bytes) -> T:
-        """What is read in bytes of it; of many of them beside the loop, one answer at a time."""
+        """What is read in bytes of it; of many of them beside the loop, one answer at a time.
+
+        Raises:
+            VendorFailed: there are more values in it than are read.
+        """
         if len(data) <= _AT_ONCE_BYTES:
             return read(data)
-        return await asyncio.get_running_loop().run_in_executor(self._reading, read, data)
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._reading, _read_of_many, read, data)
 
 
 class Outbound:
@@ -200,6 +206,10 @@ class Outbound:
             raise NotSent("The vendor's server is not there.") from error
         except (*_AFTER, TimeoutError) as error:
             raise VendorLost(f"The vendor did not answer: {type(error).__name__}.") from error
+
+    async def beside(self, work: Callable[[], T]) -> T:
+        """Do work beside the loop, one piece at a time, as large answers are read."""
+        return await asyncio.get_running_loop().run_in_executor(self._reading, work)
 
     async def aclose(self) -> None:
         """Close every connection."""
@@ -322,6 +332,13 @@ class _Stream(httpcore2.AsyncNetworkStream):
 
     def get_extra_info(self, info: str) -> object:
         return self._stream.get_extra_info(info)
+
+
+def _read_of_many(read: Callable[[bytes], T], data: bytes) -> T:
+    # The interpreter is one thread's at a time: what one call into C reads holds everybody up.
+    if has_more_values(data, VALUES_MAX):
+        raise VendorFailed(f"The answer has more than {VALUES_MAX} values.")
+    return read(data)
 
 
 def _addresses(host: str, port: int) -> list[str]:

@@ -3,6 +3,9 @@
 Boundary: chooses; `mcp_vendors` and `http_vendors` speak. Source: spec/services.md.
 """
 
+from collections.abc import Callable
+from typing import TypeVar
+
 from farthing.protocol.listing import InterfaceKind
 from farthing.server.adapters.http_vendors import call_route
 from farthing.server.adapters.mcp_vendors import call_tool
@@ -10,6 +13,8 @@ from farthing.server.adapters.outbound import Outbound
 from farthing.server.ports import Delivered, PaidCall, Progress
 
 __all__ = ["Vendors"]
+
+T = TypeVar("T")
 
 
 class Vendors:
@@ -35,6 +40,10 @@ class Vendors:
                 return await call_tool(self._outbound, call, progress, self._answer_bytes_max)
             case InterfaceKind.HTTP:
                 return await call_route(self._outbound, call, self._answer_bytes_max)
+
+    async def beside(self, work: Callable[[], T]) -> T:
+        """Do work beside the loop."""
+        return await self._outbound.beside(work)
 
     async def aclose(self) -> None:
         """Close every connection."""

@@ -31,6 +31,7 @@ from farthing.protocol.messages.http import (
 )
 from farthing.protocol.messages.operations import OPERATIONS
 from farthing.protocol.wire import Role
+from farthing.server.crowds import VALUES_MAX, has_more_values
 from farthing.server.doors.render import problem
 from farthing.server.velocity import Headers, Quota, Velocity, told
 
@@ -70,6 +71,8 @@ _REQUEST_ID: Final = "farthing.request_id"
 _LEFT: Final = "farthing.left"
 # Parsing this much unsigned JSON costs as much of an allowance as one call.
 _METERED_BYTES: Final = 64 * 1024
+# What a search or a registration has is below a hundred.
+_UNPROVEN_VALUES_MAX: Final = 4096
 _MINUTE_S: Final = 60
 _SIZE_DIGITS_MAX: Final = 12
 _PATH_LOGGED_MAX: Final = 200
@@ -320,6 +323,7 @@ class Admission:
         if len(proofs) > 1:
             raise Refused(refuse(Code.PROOF_INVALID, path="authorization"))
         authenticator = self._authenticator()
+        read = partial(_called, scope["path"], headers, body)
         caller = await authenticator.caller(
             Request(
                 authorization=proofs[0].decode("latin-1") if proofs else "",
@@ -330,13 +334,12 @@ class Admission:
             # A proof's age is what it is when the request is whole, however slowly that came.
             self._now_us(),
             on_stranger=lambda: self._meter(scope, 1 + len(body) // _METERED_BYTES),
-            named_key=lambda: (
-                _called(scope["path"], headers, body).newcomers_key if is_post else None
-            ),
+            named_key=lambda: read(_UNPROVEN_VALUES_MAX).newcomers_key if is_post else None,
         )
         if caller.principal_id:
             count_calls(scope, self._velocity, caller, self._now_us())
-        called = _called(scope["path"], headers, body) if is_post else _Called(name=_read_by(scope))
+        values_max = VALUES_MAX if caller.principal_id else _UNPROVEN_VALUES_MAX
+        called = read(values_max) if is_post else _Called(name=_read_by(scope))
         operation = OPERATIONS.get(called.name)
         if caller is ANYONE and operation is not None and not operation.public:
             raise Refused(refuse(Code.UNAUTHENTICATED))
@@ -429,7 +432,7 @@ def _read_by(scope: Scope) -> str:
     return name if name and query_members(name) is not None else ""
 
 
-def _called(path: str, headers: Headers, body: bytes) -> _Called:
+def _called(path: str, headers: Headers, body: bytes, values_max: int) -> _Called:
     """Read a body strictly, and say what it calls: by its path, or in MCP's envelope."""
     kind = _value(headers, b"content-type").partition(";")[0].strip().lower()
     if kind != (wanted := media_type_at(path)):
@@ -438,6 +441,9 @@ def _called(path: str, headers: Headers, body: bytes) -> _Called:
     name = named_by(path)
     if wanted != MEDIA_TYPE:
         return _Called(name=name)
+    if has_more_values(body, values_max):
+        text = f"The body has more than {values_max} values."
+        raise Refused(refuse(Code.PAYLOAD_TOO_LARGE, message=text))
     try:
         # Protocol envelopes may hold null and fractions; what is signed or stored may not.
         document = parse_json(body, allow_float=True, allow_null=True)

@@ -8,6 +8,7 @@ given back on the spot. Source: spec/services.md.
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Final, cast
 
 import orjson
@@ -21,6 +22,7 @@ from farthing.protocol.proofs import Voucher, voucher_jwt
 from farthing.protocol.schemas import violation
 from farthing.protocol.times import SECOND_US
 from farthing.protocol.x402 import Presented, Price, payment
+from farthing.server.crowds import VALUES_MAX, has_more_values
 from farthing.server.market import Market
 from farthing.server.operations.endings import (
     Ending,
@@ -136,7 +138,7 @@ async def _judged(market: Market, errand: Errand, delivered: Delivered) -> Endin
         return await _failed(market, errand, refusal=refusal)
     return Ending(
         result=delivered.result,
-        content=_beside(delivered),
+        content=await market.vendors.beside(partial(_beside, delivered)),
         delivery=delivered.delivery,
         signature=delivered.delivery_signature,
     )
@@ -147,7 +149,8 @@ async def _objection(market: Market, errand: Errand, delivered: Delivered) -> Re
     answer = await signed_answer(market, delivered.delivery, delivered.delivery_signature)
     if isinstance(answer, Refusal):
         return answer
-    if found := _fault(errand, answer.delivery.result_sha256, delivered.result):
+    judged = partial(_fault, errand, answer.delivery.result_sha256, delivered.result)
+    if found := await market.vendors.beside(judged):
         return refuse(Code.DELIVERY_INVALID, message=found)
     return await market.ask(ObjectionTo(answer=answer))
 
@@ -210,7 +213,7 @@ def _beside(delivered: Delivered) -> tuple[LooseJson, ...]:
 
 def _repeats(block: Mapping[str, LooseJson], result: LooseJson) -> bool:
     text = block.get("text")
-    if not isinstance(text, str):
+    if not isinstance(text, str) or has_more_values(text.encode(), VALUES_MAX):
         return False
     try:
         return bool(orjson.loads(text) == result)

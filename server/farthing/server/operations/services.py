@@ -39,7 +39,7 @@ async def call_service(market: Market, caller: Caller, ask: CallService) -> Repl
     """Hold, call the vendor, check what comes, and answer with it, its charge and its receipt."""
     agreement = await own(market, caller, Agreement, "agreement_id", ask.agreement_id)
     listing = parse_listing(await document_at(market, agreement.listing_sha256))
-    args_sha256 = _checked(market, listing, ask)
+    args_sha256 = await _checked(market, listing, ask)
     hold_id = derive_id("hld", caller.principal_id, CALL_SERVICE.name, ask.idempotency_key)
     async with market.flights.room(hold_id, caller.organisation_id) as is_known:
         place = PlaceHold(
@@ -83,7 +83,7 @@ async def call_service(market: Market, caller: Caller, ask: CallService) -> Repl
     )
 
 
-def _checked(market: Market, listing: Listing, ask: CallService) -> str:
+async def _checked(market: Market, listing: Listing, ask: CallService) -> str:
     """The digest of arguments that the tool takes; raises `Refused` before anything is held."""
     try:
         data = canonical_bytes(cast("Json", ask.arguments))
@@ -93,7 +93,8 @@ def _checked(market: Market, listing: Listing, ask: CallService) -> str:
     bytes_max = listing.limits.input_bytes_max
     if len(data) > bytes_max:
         raise Refused(refuse(Code.PAYLOAD_TOO_LARGE, path="arguments", required=str(bytes_max)))
-    if found := violation(listing.input_schema, ask.arguments):
+    judged = partial(violation, listing.input_schema, ask.arguments)
+    if found := await market.vendors.beside(judged):
         path = f"arguments.{found.path}" if found.path else "arguments"
         raise Refused(refuse(Code.INVALID_ARGUMENT, path=path, required=found.keyword))
     try:

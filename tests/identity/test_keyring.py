@@ -11,6 +11,7 @@ from farthing.identity.keyring import (
     Keyring,
     Purpose,
     UnusableKeys,
+    mark_used,
     open_keyring,
     open_secret,
     retire,
@@ -100,6 +101,19 @@ def test_a_staff_key_may_be_taken_elsewhere(tmp_path: Path, purpose: Purpose) ->
     assert not again.path(purpose).exists()
     with pytest.raises(UnusableKeys):
         again[purpose]
+
+
+def test_under_the_keys_of_a_journal_that_is_gone_no_other_begins(tmp_path: Path) -> None:
+    first = opened(tmp_path)
+    mark_used(tmp_path)
+    first.path(Purpose.PAYER).unlink()
+    before = files(tmp_path)
+
+    with pytest.raises(UnusableKeys, match=str(tmp_path)):
+        opened(tmp_path)
+
+    assert files(tmp_path) == before
+    assert opened(tmp_path, begun=True).origin == first.origin
 
 
 def test_keys_without_the_name_of_their_journal_are_refused(tmp_path: Path) -> None:

@@ -13,12 +13,14 @@ from urllib.parse import urlsplit
 
 import httpx2
 import orjson
+import pytest
 
 from farthing.identity.keyring import Purpose
 from farthing.server.app import build
 from farthing.server.settings import Settings
 from farthing.settlement.journal.remote import RemoteEngine
 from tests.patience import PATIENCE_S
+from tests.processes import ServerProcess, free_port
 from tests.server.listening import envelope, listening
 
 FARTHING = (sys.executable, "-m", "farthing.clients.cli")
@@ -55,6 +57,12 @@ async def failed(*words: str) -> str:
     assert (process.returncode, out) == (1, b""), err
     assert b"Traceback" not in err
     return err.decode().splitlines()[-1]
+
+
+async def done(*words: str) -> None:
+    """A command that must end with 0."""
+    process = await asyncio.create_subprocess_exec(*FARTHING, *words)
+    assert await process.wait() == 0
 
 
 def test_it_says_where_it_is_and_at_the_first_start_where_the_keys_are(tmp_path: Path) -> None:
@@ -149,6 +157,28 @@ async def test_what_it_cannot_start_with_is_one_line(tmp_path: Path) -> None:
     assert "journal.jwk: put back the keys of this journal" in lost
     assert "set public_url to an https URL" in reach
     assert not other.exists()
+
+
+@pytest.mark.parametrize("is_empty", [True, False])
+async def test_where_the_journal_is_gone_none_begins_under_its_keys(
+    tmp_path: Path, *, is_empty: bool
+) -> None:
+    server, copy = ServerProcess(tmp_path, free_port()), tmp_path / "copy"
+    data_dir = ("--data-dir", str(tmp_path))
+    await server.start()
+    await done("backup", str(copy), *data_dir)
+    server.stop()
+    for end in ("", "-wal", "-shm"):
+        (tmp_path / f"journal.sqlite{end}").unlink(missing_ok=True)
+    if is_empty:
+        (tmp_path / "journal.sqlite").touch()
+
+    gone = await failed("serve", *data_dir, "--port", "0")
+
+    assert f"the journal of the keys in {tmp_path / 'keys'} is not there" in gone
+    await done("restore", str(copy), *data_dir)
+    await server.start()
+    server.stop()
 
 
 def test_the_engines_process_loads_no_door() -> None:

@@ -22,13 +22,23 @@ from farthing.protocol.keys import InvalidKey, PrivateKey, PublicKey
 from farthing.protocol.platform_keys import PlatformPurpose, jwk_for
 from farthing.protocol.succession import SUCCESSIONS, sign_succession
 
-__all__ = ["Keyring", "Purpose", "UnusableKeys", "open_keyring", "open_secret", "retire"]
+__all__ = [
+    "Keyring",
+    "Purpose",
+    "UnusableKeys",
+    "check_unused",
+    "mark_used",
+    "open_keyring",
+    "open_secret",
+    "retire",
+]
 
 _SEED_BYTES: Final = 32
 _SECRET_BYTES: Final = 32
 _FILE_BYTES_MAX: Final = 4096
 _OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
 _ORIGIN: Final = "journal.origin"
+_BEGUN: Final = "journal.begun"
 _RETIRED: Final = "retired"
 _SUCCESSION: Final = ".succession.json"
 
@@ -136,9 +146,12 @@ def open_keyring(
         begun: whether there is a journal, which no new key could go on signing.
 
     Raises:
-        UnusableKeys: a key of a journal that has begun is missing, or a file is not usable.
+        UnusableKeys: a key of a journal that has begun is missing, a file is not usable, or the
+            journal of these keys is missing.
         OSError: the folder or a file cannot be read or written.
     """
+    if not begun:
+        check_unused(folder)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     missing = [purpose for purpose in Purpose if not _path(folder, purpose).exists()]
     for purpose in missing:
@@ -167,6 +180,23 @@ def open_keyring(
         successions=(*_successions(folder), *named),
         created=bool(missing) and not begun,
     )
+
+
+def check_unused(folder: Path) -> None:
+    """Refuse to begin a journal under keys that have signed another: nobody could tell them apart.
+
+    Raises:
+        UnusableKeys: one has begun.
+    """
+    if (folder / _BEGUN).exists():
+        text = f"the journal of the keys in {folder} is not there: put it back, or restore a backup"
+        raise UnusableKeys(f"{text}; another begins with keys of its own, in another folder")
+
+
+def mark_used(folder: Path) -> None:
+    """Remember that a journal has begun under the keys of a folder."""
+    if not (folder / _BEGUN).exists():
+        _write_new(folder / _BEGUN, b"")
 
 
 def open_secret(folder: Path, name: str, entropy: Callable[[int], bytes]) -> bytes:

@@ -19,7 +19,14 @@ from sqlalchemy import Table
 
 from farthing.catalog import projection
 from farthing.catalog.tables import TABLES
-from farthing.identity.keyring import Keyring, Purpose, UnusableKeys, open_keyring
+from farthing.identity.keyring import (
+    Keyring,
+    Purpose,
+    UnusableKeys,
+    check_unused,
+    mark_used,
+    open_keyring,
+)
 from farthing.protocol.errors import FarthingError, Unverified
 from farthing.protocol.keys import PublicKey, Signer
 from farthing.protocol.records import Record
@@ -171,9 +178,16 @@ def _opened(settings: Settings, keyring: Keyring) -> Stepper[State]:
         assert isinstance(figures, Figures)
         command = genesis_of(figures, keyring, settings)
         if command is not None:
+            # An empty file is no journal either.
+            check_unused(settings.keys_dir)
             (outcome,) = stepper.step([command])
             if isinstance(outcome, FarthingError):
                 raise outcome
+        try:
+            mark_used(settings.keys_dir)
+        except OSError as error:
+            # Keys may lie where nothing is written.
+            logger.warning("that a journal has begun is not noted beside its keys: %s", error)
         undo.pop_all()
     return stepper
 

@@ -88,11 +88,35 @@ async def test_nothing_that_callers_send_makes_a_series(tmp_path: Path) -> None:
             assert labels[1] in closed
 
 
-async def test_figures_are_not_told_by_way_of_a_proxy(tmp_path: Path) -> None:
-    async with serving(tmp_path) as server:
-        response = await get(server, "/metrics", x_forwarded_for="192.0.2.1")
+@pytest.mark.parametrize(
+    ("headers", "peer", "status"),
+    [
+        ({}, "10.0.0.9", 200),
+        ({"host": "10.0.0.5:8321"}, "127.0.0.1", 200),
+        ({"host": "[::1]"}, "::1", 200),
+        ({"host": "localhost:9000"}, "127.0.0.1", 200),
+        ({}, "93.184.216.34", 421),
+        ({"host": "market.example"}, "127.0.0.1", 404),
+        ({"host": "elsewhere.example"}, "127.0.0.1", 421),
+        ({"x_forwarded_for": "192.0.2.1", "host": "market.example"}, "127.0.0.1", 404),
+        ({"via": "1.1 proxy", "host": "127.0.0.1:8321"}, "127.0.0.1", 421),
+    ],
+)
+async def test_figures_are_for_those_who_reach_the_server_itself(
+    tmp_path: Path, headers: dict[str, str], peer: str, status: int
+) -> None:
+    public = "https://market.example"
+    async with serving(tmp_path, public_url=public, anonymous_per_minute=1) as server:
+        transport = httpx2.ASGITransport(app=server.service.app, client=(peer, 1))
+        async with httpx2.AsyncClient(transport=transport) as http:
+            named = {name.replace("_", "-"): value for name, value in headers.items()}
+            url = "http://127.0.0.1:8321/metrics"
+            response = await http.get(url, headers=named)
+            # However often they look.
+            again = await http.get(url, headers=named)
 
-        assert response.status_code == 404
+        assert response.status_code == status
+        assert status != 200 or again.status_code == 200
 
 
 async def test_ready_is_told_under_any_name_and_only_while_it_is_true(tmp_path: Path) -> None:

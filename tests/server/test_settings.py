@@ -194,7 +194,7 @@ def test_a_public_url_is_an_https_origin(url: str) -> None:
         pytest.param(
             Settings(public_url="https://market.example:8443"),
             "https://market.example:8443",
-            {"market.example:8443", "127.0.0.1:80", "localhost:80", "[::1]:80"},
+            {"market.example:8443"},
             id="loopback, behind https",
         ),
         pytest.param(

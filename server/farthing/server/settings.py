@@ -161,7 +161,8 @@ class Settings:
         if url.hostname and url.port in {None, _PORTS[url.scheme]}:
             name = _bracketed(url.hostname)
             hosts |= {name, f"{name}:{_PORTS[url.scheme]}"}
-        if self.host in _LOOPBACK:
+        # What a proxy passes on without its name would look like what comes from this machine.
+        if self.host in _LOOPBACK and self.is_local(port):
             hosts |= {f"{_bracketed(name)}:{port}" for name in _LOOPBACK}
         return frozenset(hosts)
 

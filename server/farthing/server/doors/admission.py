@@ -32,6 +32,7 @@ from farthing.protocol.messages.http import (
 from farthing.protocol.messages.operations import OPERATIONS
 from farthing.protocol.wire import Role
 from farthing.server.crowds import VALUES_MAX, has_more_values
+from farthing.server.doors.direct import METRICS, is_direct
 from farthing.server.doors.render import problem
 from farthing.server.velocity import Headers, Quota, Velocity, told
 
@@ -252,7 +253,8 @@ class Admission:
             )
 
     async def _admit(self, scope: Scope, receive: Receive, answer: Send) -> None:
-        if scope["path"] in {HEALTH, READY}:
+        path = scope["path"]
+        if path in {HEALTH, READY} or (path == METRICS and is_direct(scope)):
             await self._app(scope, receive, answer)
         elif self._calls >= self._calls_max and not self._make_room():
             await problem(_FULL, request_id_of(scope))(scope, receive, answer)

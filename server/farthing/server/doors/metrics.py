@@ -16,16 +16,14 @@ from starlette.routing import Route
 
 from farthing.protocol.errors import FarthingError
 from farthing.server.doors.admission import READY
+from farthing.server.doors.direct import METRICS, is_direct
 from farthing.server.market import Market
 from farthing.server.siblings import Siblings, on_one_page
 from farthing.settlement.engine.questions import FiguresNow
 
-__all__ = ["METRICS", "figures_of", "operator_routes"]
+__all__ = ["figures_of", "operator_routes"]
 
-METRICS: Final = "/metrics"
 _ANSWER_S_MAX: Final = 2
-# Whoever comes by way of a proxy is not the one who keeps the server.
-_BY_PROXY: Final = ("forwarded", "x-forwarded-for", "x-real-ip")
 
 
 async def figures_of(market: Market, is_healthy: Callable[[], bool]) -> bytes:
@@ -51,7 +49,8 @@ def operator_routes(
         return Response(told, 200 if is_ready else 503, media_type="application/json")
 
     async def figures(request: Request) -> Response:
-        if any(name in request.headers for name in _BY_PROXY):
+        # Whoever else asks is not the one who keeps the server.
+        if not is_direct(request.scope):
             raise HTTPException(404)
         own, others = await asyncio.gather(figures_of(market, is_healthy), siblings.pages())
         page = on_one_page((own, *others))

@@ -19,9 +19,11 @@ from farthing.clients.buyers import Buyer
 from farthing.clients.callbooks import CallBook
 from farthing.clients.home import Home, Profile
 from farthing.clients.services import VendorCaller
+from farthing.clients.spenders import book_path
 from farthing.clients.tools import ToolResult
 from farthing.protocol.canonical import LooseJson
 from farthing.protocol.errors import Code, Refused, refuse
+from farthing.protocol.ids import derive_id
 from farthing.protocol.platform_keys import PlatformKeys
 from farthing.protocol.wire import Role
 from farthing.server.doors.mcp import tools_for
@@ -473,14 +475,12 @@ async def test_what_is_wrong_on_this_machine_is_told_as_a_refusal(
     def full(*_: object) -> None:
         raise OSError(ENOSPC, "No space left on device")
 
+    key = "the-key-of-one-session"
     async with bridged(tmp_path) as agent:
-        await agent.ready()
-        bought = await agent.buy()
-        terms = {"cap": {"amount": "0.1", "asset": "USD"}, "per_call": MAXIMUM}
-        opened = await agent("open_session", agreement_id=bought["agreement_id"], **terms)
-        call = {"session_id": opened["session_id"], "arguments": {"pdf": "one"}}
-        elsewhere = CallBook(agent.home.books_path / f"{opened['session_id']}.sqlite")
-        in_use = await agent.refused("call_in_session", **call)
+        session_id = derive_id("ses", await agent.ready(), "open_session", key)
+        terms = {"agreement_id": (await agent.buy())["agreement_id"], "idempotency_key": key}
+        elsewhere = CallBook(book_path(agent.home.books_path, session_id))
+        in_use = await agent.refused("open_session", cap=MAXIMUM, per_call=MAXIMUM, **terms)
         elsewhere.close()
         monkeypatch.setattr(ceiling, "write_whole", full)
         no_space = await agent.refused("call_service", **agent.purchase())

@@ -1,13 +1,19 @@
 """Spend sessions through the bridge: counted once against the ceiling, called through, closed."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from farthing.clients import bridge_sessions
 from farthing.clients.sessions import SpendSession
+from farthing.clients.transport import Connection
+from farthing.protocol.messages.sessions import Session
 from tests.clients.test_bridge import WORKLOAD, Agent, bridged, left_today
+from tests.clients.trading import usd
 from tests.patience import patiently
 
 
@@ -148,3 +154,88 @@ async def test_a_session_that_does_not_close_keeps_no_other_from_it(
 
     assert sorted(closed) == sorted(sessions)
     assert f"session {closed[0]} is not closed as it should be: OSError('the disk" in caplog.text
+
+
+async def test_what_the_platform_says_of_a_session_does_not_lower_what_is_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = {"amount": {"amount": "0.2", "asset": "USD"}}
+    call = {"arguments": {"pdf": "one|two"}}
+
+    def less(answer: Any) -> Any:
+        return replace(answer, cap=usd("0.01")) if isinstance(answer, Session) else answer
+
+    async with bridged(tmp_path) as agent:
+        await agent.ready()
+        session_id = await in_session(agent)
+        await agent("call_in_session", session_id=session_id, **call)
+        with monkeypatch.context() as patched:
+            patched.setattr(Connection, "call", lying(Connection.call, less))
+            await agent("top_up_session", session_id=session_id, **asked)
+            topped = left_today(await agent("get_bridge_status"))
+            patched.setattr(Connection, "call", lying(Connection.call, still_open))
+            refused = await agent.refused("close_session", session_id=session_id)
+        after = left_today(await agent("get_bridge_status"))
+
+    assert (topped, after) == ("9.7", "9.7")
+    assert refused["code"] == "signature_invalid"
+    assert refused["message"].endswith("was to be closed and is not.")
+
+
+def still_open(answer: Any) -> Any:
+    return replace(answer, status="open") if isinstance(answer, Session) else answer
+
+
+def lying(method: Callable[..., Awaitable[Any]], change: Callable[[Any], Any]) -> Any:
+    """A method whose answers are changed on the way."""
+
+    async def answer(*asked: Any) -> Any:
+        return change(await method(*asked))
+
+    return answer
+
+
+async def test_a_platform_that_grants_more_than_was_asked_for_is_not_taken_at_its_word(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def more(reply: Any) -> Any:
+        if isinstance(reply.answer, Session):
+            return replace(reply, answer=replace(reply.answer, cap=usd("9")))
+        return reply
+
+    async with bridged(tmp_path) as agent:
+        await agent.ready()
+        with monkeypatch.context() as patched:
+            patched.setattr(Connection, "send", lying(Connection.send, more))
+            refused = await agent.refused("open_session", **await session_terms(agent))
+        left = left_today(await agent("get_bridge_status"))
+
+    assert "is not the session that was asked for" in refused["message"]
+    # It may have been set aside all the same.
+    assert left == "9.9"
+
+
+async def test_no_more_books_are_open_at_once_than_may_be_and_each_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bridge_sessions, "_BOOKS_MAX", 2)
+    closed: list[str] = []
+    aclose = SpendSession.aclose
+
+    async def noted(session: SpendSession) -> None:
+        closed.append(session.session_id)
+        await aclose(session)
+
+    monkeypatch.setattr(SpendSession, "aclose", noted)
+    async with bridged(tmp_path) as agent:
+        await agent.ready()
+        first, second, third = [await in_session(agent) for _ in range(3)]
+        one_each = [
+            (await agent("call_in_session", session_id=each, arguments={"pdf": "one"}))["seq"]
+            for each in (first, second, third, first)
+        ]
+        await agent("close_session", session_id=third)
+
+    assert one_each == [1, 1, 1, 2]
+    # Each for the next one, the third when it was closed, the rest in the end.
+    assert closed == [*[first, second, third] * 2, first]

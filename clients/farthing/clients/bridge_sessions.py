@@ -6,14 +6,20 @@ called through it counts no more. Source: spec/bridge.md.
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections import Counter, OrderedDict
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import fields
+from typing import Final
 
 from farthing.clients.bridge_tools import CalledInSession, CallInSession
 from farthing.clients.buyers import Buyer
+from farthing.clients.callbooks import SessionInUse
 from farthing.clients.ceiling import Ceiling
 from farthing.clients.clock import Clock
 from farthing.clients.documents import usage_of
 from farthing.clients.sessions import SpendSession
+from farthing.clients.spenders import book_path
 from farthing.protocol.errors import Refused
 from farthing.protocol.ids import derive_id
 from farthing.protocol.messages.sessions import (
@@ -31,6 +37,8 @@ __all__ = ["BridgeSessions"]
 
 log = logging.getLogger(__name__)
 
+_BOOKS_MAX: Final = 64
+
 
 class BridgeSessions:
     """The sessions of one bridge.
@@ -47,7 +55,9 @@ class BridgeSessions:
         self._buyer = buyer
         self._ceiling = ceiling
         self._clock = clock
-        self._open: dict[str, SpendSession] = {}
+        # Those whose book is open; the one that was used last is the last.
+        self._open: OrderedDict[str, SpendSession] = OrderedDict()
+        self._users: Counter[str] = Counter()
         self._opening = asyncio.Lock()
 
     async def open(self, ask: OpenSession) -> Session:
@@ -57,8 +67,15 @@ class BridgeSessions:
         principal, key = buyer.connection.principal, ask.idempotency_key
         counted = derive_id("ses", principal, OPEN_SESSION.name, key)
         before = self._ceiling.reserve(counted, ask.cap, self._clock())
+        members = {each.name: getattr(ask, each.name) for each in fields(ask)}
+        members["key"] = members.pop("idempotency_key")
         try:
-            return await buyer.connection.call(OPEN_SESSION, ask)
+            async with self._opening:
+                if counted in self._open:
+                    return await buyer.connection.call(OPEN_SESSION, ask)
+                opened = await buyer.open_session(**members)
+                await self._keep(opened)
+                return opened.session
         except Refused:
             self._settle(counted, before)
             raise
@@ -69,43 +86,44 @@ class BridgeSessions:
         topped_up = f"{TOP_UP_SESSION.name} {ask.idempotency_key}"
         before = self._ceiling.reserve(topped_up, ask.amount, self._clock())
         try:
-            opened = self._open.get(ask.session_id)
-            if opened is not None:
+            if not self._has_book(buyer, ask.session_id):
+                return await buyer.connection.call(TOP_UP_SESSION, ask)
+            async with self._used(ask.session_id) as opened:
                 session = await opened.top_up(ask.amount, key=ask.idempotency_key)
-            else:
-                session = await buyer.connection.call(TOP_UP_SESSION, ask)
         except Refused:
             self._settle(topped_up, before)
             raise
-        self._settle(ask.session_id, session.cap)
+        self._settle(ask.session_id, opened.asked)
         self._settle(topped_up, money(0, ask.amount.asset))
         return session
 
     async def close(self, ask: CloseSession) -> Session:
         """Close a session; from then on it counts with what it may have cost."""
         buyer = await self._buyer()
-        opened = self._open.get(ask.session_id)
-        if opened is None:
+        if not self._has_book(buyer, ask.session_id):
             return await buyer.connection.call(CLOSE_SESSION, ask)
-        session = await opened.close(key=ask.idempotency_key)
-        left = opened.left
-        owed_units = max(left.spent.units + left.reserved.units, session.spent.units)
+        try:
+            async with self._used(ask.session_id) as opened:
+                session = await opened.close(key=ask.idempotency_key)
+        except SessionInUse:
+            # What it came to is for the process to say that has its book.
+            return await buyer.connection.call(CLOSE_SESSION, ask)
+        async with self._opening:
+            if not self._users[ask.session_id]:
+                await self._let_go(ask.session_id)
+        owed_units = max(opened.asked.units, session.spent.units)
         self._settle(ask.session_id, money(owed_units, session.cap.asset))
         return session
 
     async def call(self, ask: CallInSession, signed: list[dict[str, object]]) -> CalledInSession:
-        """Call the vendor's tool through a session; its book is opened with the first call.
+        """Call the vendor's tool through a session.
 
         Args:
             ask: Which, and with what.
             signed: What was signed on the way, when it is over.
         """
-        async with self._opening:
-            opened = self._open.get(ask.session_id)
-            if opened is None:
-                buyer = await self._buyer()
-                opened = self._open[ask.session_id] = await buyer.resume_session(ask.session_id)
-        answer = await opened.call(ask.arguments, again=ask.again)
+        async with self._used(ask.session_id) as opened:
+            answer = await opened.call(ask.arguments, again=ask.again)
         left = opened.left
         return CalledInSession(
             untrusted_result=answer.result,
@@ -123,13 +141,39 @@ class BridgeSessions:
 
     async def aclose(self) -> None:
         """Keep every book and close its file, all at once: a dead vendor keeps no other waiting."""
-        ended = await asyncio.gather(
-            *(opened.aclose() for opened in self._open.values()), return_exceptions=True
-        )
-        for session_id, fault in zip(self._open, ended, strict=True):
+        await asyncio.gather(*map(self._let_go, [*self._open]))
+
+    @asynccontextmanager
+    async def _used(self, session_id: str) -> AsyncIterator[SpendSession]:
+        """A session whose book is open here, for as long as it is used."""
+        if session_id not in self._open:
+            async with self._opening:
+                if session_id not in self._open:
+                    await self._keep(await (await self._buyer()).resume_session(session_id))
+        self._open.move_to_end(session_id)
+        self._users[session_id] += 1
+        try:
+            yield self._open[session_id]
+        finally:
+            self._users -= Counter({session_id: 1})
+
+    async def _keep(self, opened: SpendSession) -> None:
+        """Have a book stay open, and others close where those are too many."""
+        above = len(self._open) + 1 - _BOOKS_MAX
+        idle = [each for each in self._open if not self._users[each]]
+        for session_id in idle[: max(above, 0)]:
+            await self._let_go(session_id)
+        self._open[opened.session_id] = opened
+
+    async def _let_go(self, session_id: str) -> None:
+        opened = self._open.pop(session_id, None)
+        if opened is not None:
+            (fault,) = await asyncio.gather(opened.aclose(), return_exceptions=True)
             if fault is not None:
                 log.error("session %s is not closed as it should be: %r", session_id, fault)
-        self._open.clear()
+
+    def _has_book(self, buyer: Buyer, session_id: str) -> bool:
+        return session_id in self._open or book_path(buyer.books, session_id).exists()
 
     def _settle(self, key: str, amount: Money) -> None:
         self._ceiling.settle(key, amount, self._clock())

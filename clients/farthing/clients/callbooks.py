@@ -13,7 +13,16 @@ from typing import Any, Final, cast
 from farthing.clients.sqlite_file import SqliteFile, Value, looked_into
 from farthing.protocol.canonical import Json, canonical_bytes, parse_json
 
-__all__ = ["CallBook", "CallState", "Called", "Document", "SessionInUse", "read_book"]
+__all__ = [
+    "CallBook",
+    "CallState",
+    "Called",
+    "Document",
+    "SessionInUse",
+    "asked_units",
+    "note_top_up",
+    "read_book",
+]
 
 Document = Mapping[str, Json]
 
@@ -138,6 +147,28 @@ def read_book(path: Path) -> tuple[Document, tuple[Called, ...]]:
     with looked_into(path) as db:
         book = _document(db.execute(_THE_BOOK).fetchall())
         return book or {}, _calls(db.execute(_ALL_CALLS).fetchall())
+
+
+def asked_units(book: Document) -> int:
+    """All that was asked to be set aside, as a book has it; one of before says what it was told."""
+    of_before = cast("Mapping[str, Json]", book["book"])["cap_units"]
+    return int(str(book.get("asked", of_before)))
+
+
+def note_top_up(path: Path, units: int, cap_units: int) -> None:
+    """Keep that more was asked for, by whom no call is made; of a cap that was answered.
+
+    Raises:
+        SessionInUse: As `CallBook`.
+    """
+    file = CallBook(path)
+    try:
+        book = file.document()
+        if book is not None:
+            asked = asked_units(book)
+            file.write([{**book, "asked": str(max(asked, min(asked + units, cap_units)))}])
+    finally:
+        file.close()
 
 
 def _document(rows: Sequence[Sequence[Any]]) -> Document | None:

@@ -1,4 +1,4 @@
-"""What comes back from a call of a session, and all that can be wrong with it.
+"""What comes back from a call of a session, where it then stands, and all that can be wrong.
 
 Boundary: shapes, and the checks that need no book. Source: spec/sessions.md, spec/payments-mcp.md.
 """
@@ -10,10 +10,20 @@ from enum import StrEnum
 from farthing.clients.documents import result_sha256
 from farthing.protocol.canonical import Json, LooseJson
 from farthing.protocol.errors import Refusal, Refused, Unreachable, Unverified
+from farthing.protocol.messages.sessions import Session
 from farthing.protocol.schemas import violation
 from farthing.protocol.wire import Money
 
-__all__ = ["Answer", "AnswerFault", "CallFailed", "CallLost", "WrongAnswer", "fault_of"]
+__all__ = [
+    "Answer",
+    "AnswerFault",
+    "CallFailed",
+    "CallLost",
+    "Left",
+    "WrongAnswer",
+    "fault_of",
+    "terms_of",
+]
 
 
 class AnswerFault(StrEnum):
@@ -47,6 +57,21 @@ class Answer:
     amount: Money
     spent: Money
     result_sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Left:
+    """Where a session stands by the buyer's own book.
+
+    `reserved` is what calls may still cost of which the end is not known; `low` says that what is
+    neither spent nor reserved is at or below the low-water mark.
+    """
+
+    spent: Money
+    reserved: Money
+    remaining: Money
+    low: bool
+    final_action: str
 
 
 class CallFailed(Refused):
@@ -100,3 +125,9 @@ def fault_of(
         text = f"the result does not fit the output schema at {where}: {found.keyword}"
         return AnswerFault.SCHEMA, text
     return None
+
+
+def terms_of(session: Session) -> tuple[object, ...]:
+    """What of a session never changes."""
+    asset = session.cap.asset
+    return session.agreement_id, session.per_call, session.rate_card_sha256, asset

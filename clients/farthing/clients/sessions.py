@@ -24,8 +24,10 @@ from farthing.clients.session_answers import (
     AnswerFault,
     CallFailed,
     CallLost,
+    Left,
     WrongAnswer,
     fault_of,
+    terms_of,
 )
 from farthing.clients.tools import ToolResult
 from farthing.clients.transport import Connection
@@ -35,6 +37,7 @@ from farthing.protocol.errors import (
     Refusal,
     Refused,
     Unreachable,
+    Unverified,
     refuse,
 )
 from farthing.protocol.listing import Listing
@@ -65,21 +68,6 @@ _WAY_ON: Final = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Left:
-    """Where a session stands by the buyer's own book.
-
-    `reserved` is what calls may still cost of which the end is not known; `low` says that what is
-    neither spent nor reserved is at or below the low-water mark.
-    """
-
-    spent: Money
-    reserved: Money
-    remaining: Money
-    low: bool
-    final_action: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Trade:
     """What a session's calls are made under: the agreement, and what it binds to."""
 
@@ -96,6 +84,7 @@ class SpendSession:
         trade: What its calls are made under.
         recount: The buyer's own count.
         book: The numbers and sums of the vouchers.
+        asked_units: All that was asked to be set aside: whatever is answered, no more is spent.
         file: Where all of that is kept; `aclose` closes it.
         caller: Calls the vendor's tool and signs.
         connection: The buyer's way to the platform.
@@ -110,6 +99,7 @@ class SpendSession:
         *,
         recount: Recount,
         book: SpendBook,
+        asked_units: int,
         file: CallBook,
         caller: VendorCaller,
         connection: Connection,
@@ -120,6 +110,8 @@ class SpendSession:
         self._trade = trade
         self._recount = recount
         self._book = book
+        self._asked_units = asked_units
+        self._topped_up: set[str] = set()
         self._file = file
         self._caller = caller
         self._connection = connection
@@ -139,6 +131,11 @@ class SpendSession:
     def session_id(self) -> str:
         """The session's id."""
         return self.session.session_id
+
+    @property
+    def asked(self) -> Money:
+        """All that was asked to be set aside; once it is closed, what may have been spent."""
+        return money(self._asked_units, self.session.cap.asset)
 
     @property
     def left(self) -> Left:
@@ -210,13 +207,31 @@ class SpendSession:
 
         Raises:
             Refused: As for opening.
+            Unverified: The answer is of other terms.
         """
         ask = TopUpSession(
             session_id=self.session_id,
             amount=amount,
             idempotency_key=key or self._connection.new_key(),
         )
-        return await self._take(await self._connection.call(TOP_UP_SESSION, ask))
+        if amount.asset != self.session.cap.asset:
+            raise Refused(refuse(Code.ASSET_MISMATCH, path="amount.asset"))
+        more_units = 0 if ask.idempotency_key in self._topped_up else amount.units
+        self._topped_up.add(ask.idempotency_key)
+        await self.ask(more_units)
+        try:
+            return await self._take(await self._connection.call(TOP_UP_SESSION, ask))
+        except Refused:
+            if more_units:
+                self._topped_up.discard(ask.idempotency_key)
+                await self.ask(-more_units)
+            raise
+
+    async def ask(self, more_units: int = 0) -> None:
+        """Have it on disk that so much more is asked for, before the platform hears of it."""
+        self._asked_units += more_units
+        self._commits.draft(self._document)
+        await self._commits.kept()
 
     async def refresh(self) -> Session:
         """The platform's view: what is billed so far, and by which voucher."""
@@ -227,12 +242,23 @@ class SpendSession:
         """Close the session: what the vendor did before it knew is billed, the rest given back.
 
         The vendor is first given a signature for what runs on MACs alone.
+
+        Raises:
+            Refused: It is not closed.
+            Unverified: It is open still, in the platform's words.
         """
         await self._sign_up()
         ask = CloseSession(
             session_id=self.session_id, idempotency_key=key or f"close-{self.session_id}"
         )
-        return await self._take(await self._connection.call(CLOSE_SESSION, ask))
+        session = await self._connection.call(CLOSE_SESSION, ask)
+        if session.status == "open":
+            raise Unverified(f"{self.session_id} was to be closed and is not")
+        session = await self._take(session)
+        # Whoever says later that it is open gets no more out of it.
+        self._book.cap_units = min(self._book.cap_units, self._book.owed_units)
+        await self.ask(self._book.cap_units - self._asked_units)
+        return session
 
     async def aclose(self) -> None:
         """Keep the book and close its file; the session itself stays as it is.
@@ -434,12 +460,14 @@ class SpendSession:
             await self._exchange(self._book.again(asked.seq, asked.args_sha256), arguments)
 
     async def _take(self, session: Session) -> Session:
+        if terms_of(session) != terms_of(self.session):
+            raise Unverified(f"{self.session_id} has other terms than it was opened with")
         if session.cap.units < self._book.cap_units:
             # An answer that a later one has overtaken: what is set aside never falls.
             return session
         self.session = session
         self._entitlement = session.entitlement or self._entitlement
-        self._book.cap_units = session.cap.units
+        self._book.cap_units = max(self._book.cap_units, min(session.cap.units, self._asked_units))
         self._wake()
         self._commits.draft(self._document)
         await self._commits.kept()
@@ -460,4 +488,6 @@ class SpendSession:
             "drift": str(self._recount.drift_units),
             "entitlement": self._entitlement,
             "asset": self.session.cap.asset,
+            "asked": str(self._asked_units),
+            "card_sha256": self.session.rate_card_sha256,
         }

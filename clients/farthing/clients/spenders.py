@@ -11,10 +11,11 @@ from contextlib import ExitStack, aclosing, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Final, Literal, cast
 
-from farthing.clients.callbooks import CallBook
+from farthing.clients.callbooks import CallBook, asked_units
 from farthing.clients.maclane import MacLane
 from farthing.clients.recounts import Recount
 from farthing.clients.services import VendorCaller
+from farthing.clients.session_answers import terms_of
 from farthing.clients.sessions import SpendSession, Trade
 from farthing.clients.transport import Connection
 from farthing.protocol.canonical import Json
@@ -109,17 +110,20 @@ class Spender(ABC):
             ),
         )
         session = reply.answer
-        asked = (agreement_id, cap, per_call, agreement.rate_card_sha256)
-        given = (session.agreement_id, session.cap, session.per_call, session.rate_card_sha256)
-        if given != asked:
-            raise Unverified(f"{session.session_id} is not the session that was asked for")
+        asked = (agreement_id, per_call, agreement.rate_card_sha256, cap.asset)
+        is_asked = session.cap == cap and terms_of(session) == asked
         if reply.replayed:
             # The answer is that of the opening; it may have been topped up since, or closed.
             session = await self.session_status(session.session_id)
-        return await self._with_book(session, agreement)
+        if not is_asked or terms_of(session) != asked:
+            raise Unverified(f"{session.session_id} is not the session that was asked for")
+        return await self._with_book(session, agreement, cap)
 
     async def resume_session(self, session_id: str) -> SpendSession:
         """Go on with a session, after a restart too.
+
+        No more of it is spent than was asked for, as its book has it; where there is none yet, than
+        the platform says is set aside.
 
         Raises:
             Refused: `not_found`.
@@ -129,7 +133,8 @@ class Spender(ABC):
         session = await self.session_status(session_id)
         if session.session_id != session_id:
             raise Unverified(f"{session.session_id} is not {session_id}")
-        return await self._with_book(session, await self.agreement(session.agreement_id))
+        agreement = await self.agreement(session.agreement_id)
+        return await self._with_book(session, agreement, session.cap)
 
     @asynccontextmanager
     async def session(
@@ -173,7 +178,7 @@ class Spender(ABC):
         """The buyer's sessions, newest first; `cursor` is where a page ended."""
         return await self.connection.call(LIST_SESSIONS, ListSessions(limit=limit, cursor=cursor))
 
-    async def _with_book(self, session: Session, agreement: Agreement) -> SpendSession:
+    async def _with_book(self, session: Session, agreement: Agreement, cap: Money) -> SpendSession:
         trade = Trade(
             agreement=agreement,
             listing=await self.listing(agreement.listing_sha256),
@@ -182,26 +187,36 @@ class Spender(ABC):
         file = await asyncio.to_thread(CallBook, book_path(self.books, session.session_id))
         with ExitStack() as unless_opened:
             unless_opened.callback(file.close)
-            opened = self._opened(session, trade, file, await asyncio.to_thread(file.document))
+            kept = await asyncio.to_thread(file.document)
+            opened = self._opened(session, trade, file, kept, cap.units)
+            if kept is None:
+                await opened.ask()
             unless_opened.pop_all()
         return opened
 
     def _opened(
-        self, session: Session, trade: Trade, file: CallBook, kept: Mapping[str, Json] | None
+        self,
+        session: Session,
+        trade: Trade,
+        file: CallBook,
+        kept: Mapping[str, Json] | None,
+        asked: int,
     ) -> SpendSession:
+        agreement_id = AgreementId(session.agreement_id)
         known_seq = max(session.voucher_seq, session.top_seq)
         if kept is None:
             if known_seq:
                 raise Unverified(f"calls were made through {session.session_id}, not from here")
             position = {each.meter: int(each.quantity) for each in trade.agreement.position}
             book = SpendBook(
-                agreement_id=AgreementId(session.agreement_id),
+                agreement_id=agreement_id,
                 session_id=SessionId(session.session_id),
                 cap_units=session.cap.units,
                 per_call_units=session.per_call.units,
             )
             kept = {"drift": "0", "entitlement": ""}
         else:
+            asked = asked_units(kept)
             quantities = cast("dict[str, str]", kept["position"])
             position = {meter: int(quantity) for meter, quantity in quantities.items()}
             book = SpendBook.from_document(kept["book"])
@@ -209,12 +224,16 @@ class Spender(ABC):
                 # It would give out numbers again that it has forgotten, and get their old answers.
                 text = f"later calls were made through {session.session_id} than the book here has"
                 raise Unverified(text)
-            book.cap_units = session.cap.units
+            card_sha256 = kept.get("card_sha256", session.rate_card_sha256)
+            if (book.agreement_id, card_sha256) != (agreement_id, session.rate_card_sha256):
+                raise Unverified(f"{session.session_id} is not under the terms of the book here")
+        book.cap_units = min(session.cap.units, asked)
         return SpendSession(
             session,
             trade,
             recount=Recount(trade.card, position, int(str(kept["drift"]))),
             book=book,
+            asked_units=asked,
             file=file,
             caller=self.vendor_caller,
             connection=self.connection,

@@ -14,8 +14,10 @@ from threading import Timer
 from typing import Any
 
 from farthing.clients.buyers import Buyer
+from farthing.clients.callbooks import asked_units, read_book
 from farthing.clients.demo.sample import numbered_pdf
 from farthing.clients.home import Home
+from farthing.clients.spenders import book_path
 from tests.clients.cli.running import answer, run, serving
 from tests.patience import PATIENCE_S
 from tests.processes import free_port
@@ -80,9 +82,14 @@ def test_the_example_offer_and_its_server_sell_a_call_as_printed(tmp_path: Path)
     assert {"in_force", "500"} <= set(allowance.split())
     assert (shown["calls"], shown["spent"]["amount"], shown["status"]) == (3, "0.012", "open")
     assert "entitlement" not in shown
-    assert topped["cap"]["amount"] == "0.05"
+    assert (topped["cap"]["amount"], asked_for(agent, session_id)) == ("0.05", 50_000_000)
     assert session_id in listed.out
     assert (closed["status"], closed["spent"]["amount"]) == ("closed", "0.012")
+
+
+def asked_for(agent: Home, session_id: str) -> int:
+    """What an agent's book says was asked to be set aside."""
+    return asked_units(read_book(book_path(agent.books_path, session_id))[0])
 
 
 def limited(agreement_id: str, buying: dict[str, str], selling: dict[str, str]) -> str:

@@ -129,13 +129,24 @@ def top_up(
     *,
     idempotency_key: IdempotencyOption = "",
 ) -> None:
-    """Set more money aside in an open session (agent)."""
+    """Set more money aside in an open session (agent); its book in this home is told."""
+    from farthing.clients.callbooks import SessionInUse, note_top_up  # noqa: PLC0415 - sqlite
+
     ask = TopUpSession(
         session_id=spending,
         amount=money_of(amount, asset),
         idempotency_key=idempotency_key or session.new_key(),
     )
-    session.show(session.call(TOP_UP_SESSION, ask))
+    answer = session.call(TOP_UP_SESSION, ask)
+    try:
+        if (path := book_in(session, spending)) is not None:
+            note_top_up(path, ask.amount.units, answer.cap.units)
+    except SessionInUse:
+        session.note(
+            "A running process has the session's book: it spends this once it asks for the same "
+            f"top-up itself, under the key {ask.idempotency_key}."
+        )
+    session.show(answer)
 
 
 @command(sessions, "close", example="farthing session close ses_…")

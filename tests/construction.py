@@ -371,7 +371,8 @@ class Trade:
         operator = market.organisation("operator", "Operator One")
         agent = market.agent(operator, "Agent One")
         vendor = market.organisation("vendor", "Vendor One")
-        market.fund(operator, funds)
+        if funds:
+            market.fund(operator, funds)
         market.grant(operator, agent, per_call, per_day)
         listing_id = market.publish(vendor)
         return cls(market, operator, agent, vendor, listing_id, market.agree(agent, listing_id))

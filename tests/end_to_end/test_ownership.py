@@ -18,7 +18,7 @@ from farthing.protocol import wire
 from farthing.protocol.contracts import DeliveryRecord
 from farthing.protocol.errors import Code, Refused
 from farthing.protocol.gateways import GATEWAY_SCHEMA
-from farthing.protocol.messages import allowances, treasury
+from farthing.protocol.messages import allowances, payments
 from farthing.protocol.messages.metering import LIST_REJECTED_USAGE, ListRejectedUsage
 from farthing.protocol.messages.operations import OPERATIONS, AnyOperation
 from farthing.protocol.messages.sessions import OPEN_SESSION, REPORT_USAGE, OpenSession
@@ -39,8 +39,8 @@ REFERENCES = {
     wire.DisputeRef: "dsp",
     wire.SessionRef: "ses",
     allowances.AllowanceRef: "alw",
-    treasury.TopUpRef: "top",
-    treasury.PayoutRef: "pay",
+    payments.TopUpRef: "top",
+    payments.PayoutRef: "pay",
 }
 ABSENT = "00000000000000000000000000"
 # Listings are public: everybody may see a foreign one, so only absence is tested there.

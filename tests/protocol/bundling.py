@@ -37,7 +37,7 @@ def traded() -> Told:
 
 
 def treasured() -> list[bytes]:
-    """A market with a partner, credit lots, a grace that is used, top-ups and a payout."""
+    """A market with a partner, credit lots, a grace that is used, top-ups, a payout, a debt."""
     trade = Trade.opened(funds=10**7)
     room, treasury = trade.room, Treasury(trade)
     treasury.partner(room.organisation("operator", "Partner One"), 100_000)
@@ -49,7 +49,9 @@ def treasured() -> list[bytes]:
     treasury.refund(charge_id, 10**6)
     hold_id = trade.held(1)
     assert room.capture(trade.vendor, hold_id, 1).refused is None
-    treasury.event(treasury.top_up(10**6), "paid", "evt_1")
+    top_up_id = treasury.top_up(10**6)
+    treasury.event(top_up_id, "paid", "evt_1")
+    treasury.event(top_up_id, "reversed", "evt_2", units=str(10**6))
     treasury.top_up(2 * 10**6)
     room.advance(10**6)
     assert treasury.payout(10**6).refused is None

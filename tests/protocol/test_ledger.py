@@ -217,7 +217,11 @@ def test_a_transfer_is_the_same_after_writing_and_reading() -> None:
     assert Transfer.from_document(transfer.document()) == transfer
 
 
-def test_only_what_mirrors_money_elsewhere_may_go_negative() -> None:
+def test_only_what_is_elsewhere_given_away_or_owed_may_go_negative() -> None:
     negative = {kind for kind in AccountKind if kind.may_go_negative}
 
-    assert negative == {AccountKind.EXTERNAL_CLEARING, AccountKind.PROMOTION}
+    assert negative == {
+        AccountKind.EXTERNAL_CLEARING,
+        AccountKind.PROMOTION,
+        AccountKind.RECEIVABLE,
+    }

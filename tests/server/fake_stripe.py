@@ -16,7 +16,17 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qsl
 
-__all__ = ["SECRET", "FakeStripe", "fake_stripe", "session_event", "signature", "transfer_event"]
+__all__ = [
+    "SECRET",
+    "FakeStripe",
+    "charge_of",
+    "dispute_event",
+    "fake_stripe",
+    "refund_event",
+    "session_event",
+    "signature",
+    "transfer_event",
+]
 
 SECRET = "whsec_test_secret"
 _API_VERSION = "2026-10-28.preview"
@@ -29,6 +39,7 @@ class FakeStripe:
     url: str = ""
     asked: list[tuple[str, dict[str, str], dict[str, str]]] = field(default_factory=list)
     made: dict[str, dict[str, Any]] = field(default_factory=dict)
+    charges: dict[str, dict[str, Any]] = field(default_factory=dict)
     broken: bool = False
 
 
@@ -50,6 +61,17 @@ def fake_stripe() -> Iterator[FakeStripe]:
             if key not in fake.made:
                 fake.made[key] = _object(self.path, form, len(fake.made))
             self._answer(200, fake.made[key])
+
+        def do_GET(self) -> None:
+            """Give a charge that there is."""
+            fake.asked.append((self.path, {}, {}))
+            charge = fake.charges.get(self.path.removeprefix("/v1/charges/"))
+            if fake.broken or charge is None:
+                code = "api_error" if fake.broken else "resource_missing"
+                error = {"type": "invalid_request_error", "message": "no", "code": code}
+                self._answer(400 if fake.broken else 404, {"error": error})
+                return
+            self._answer(200, charge)
 
         def _answer(self, status: int, document: dict[str, Any]) -> None:
             text = json.dumps(document).encode()
@@ -109,13 +131,53 @@ def session_event(
     return _event(kind, session)
 
 
-def transfer_event(payment_id: str, amount: int) -> bytes:
-    """The event of a transfer to a connected account."""
+def charge_of(payment_id: str, refunded: int = 0) -> dict[str, Any]:
+    """The charge of a top-up: it has the metadata of its payment intent."""
+    return {
+        "id": "ch_3Px",
+        "object": "charge",
+        "amount": 500,
+        "amount_captured": 500,
+        "amount_refunded": refunded,
+        "currency": "usd",
+        "disputed": False,
+        "livemode": False,
+        "metadata": {"payment_id": payment_id} if payment_id else {},
+        "payment_intent": "pi_3Px",
+        "refunded": refunded == 500,
+        "refunds": None,
+    }
+
+
+def refund_event(payment_id: str, refunded: int) -> bytes:
+    """The event of a refund: the charge, and how much of it has gone back in all."""
+    return _event("charge.refunded", charge_of(payment_id, refunded))
+
+
+def dispute_event(amount: int, **outside: Any) -> bytes:
+    """The event of a chargeback: it names the charge and nothing of ours."""
+    dispute = {
+        "id": "du_1Px",
+        "object": "dispute",
+        "amount": amount,
+        "charge": "ch_3Px",
+        "currency": "usd",
+        "livemode": False,
+        "metadata": {},
+        "payment_intent": "pi_3Px",
+        "reason": "fraudulent",
+        "status": "needs_response",
+    }
+    return _event("charge.dispute.funds_withdrawn", dispute, **outside)
+
+
+def transfer_event(payment_id: str, amount: int, back: int = 0) -> bytes:
+    """The event of a transfer to a connected account, or of its coming back in part."""
     transfer = {
         "id": "tr_1Px",
         "object": "transfer",
         "amount": amount,
-        "amount_reversed": 0,
+        "amount_reversed": back,
         "currency": "usd",
         "destination": "acct_1Vendor",
         "livemode": False,
@@ -123,10 +185,10 @@ def transfer_event(payment_id: str, amount: int) -> bytes:
         "reversed": False,
         "source_transaction": None,
     }
-    return _event("transfer.created", transfer)
+    return _event("transfer.reversed" if back else "transfer.created", transfer)
 
 
-def _event(kind: str, thing: dict[str, Any]) -> bytes:
+def _event(kind: str, thing: dict[str, Any], **outside: Any) -> bytes:
     event = {
         "id": f"evt_{hashlib.sha256(kind.encode()).hexdigest()[:12]}",
         "object": "event",
@@ -137,6 +199,7 @@ def _event(kind: str, thing: dict[str, Any]) -> bytes:
         "pending_webhooks": 1,
         "request": {"id": None, "idempotency_key": None},
         "type": kind,
+        **outside,
     }
     return json.dumps(event, indent=2).encode()
 

@@ -12,8 +12,9 @@ from farthing.protocol.messages.agreements import LIST_AGREEMENTS, Agreement, Li
 from farthing.protocol.messages.charges import LIST_CHARGES
 from farthing.protocol.messages.disputes import INITIATE_DISPUTE, LIST_DISPUTES, InitiateDispute
 from farthing.protocol.messages.holds import LIST_HOLDS
+from farthing.protocol.messages.payments import LIST_PAYOUTS, LIST_TOP_UPS
 from farthing.protocol.messages.sessions import LIST_SESSIONS, OPEN_SESSION, OpenSession
-from farthing.protocol.messages.treasury import LIST_CREDIT_LOTS, LIST_PAYOUTS, LIST_TOP_UPS
+from farthing.protocol.messages.treasury import LIST_CREDIT_LOTS
 from farthing.protocol.wire import Money, Operation
 from farthing.settlement.engine.questions import FiguresNow
 from farthing.settlement.reports.listed import fold_listed

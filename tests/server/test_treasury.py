@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from farthing.clients.operators import Operator
 from farthing.clients.transport import Connection
 from farthing.clients.treasurers import Treasurer
 from farthing.protocol.errors import Code, Refused, Unverified
-from farthing.protocol.messages import treasury
+from farthing.protocol.messages import payments, treasury
 from farthing.protocol.messages.accounts import GET_TRIAL_BALANCE, GetTrialBalance
 from farthing.protocol.money import parse_units
 from farthing.protocol.wire import Money, Operation, Role
@@ -22,10 +23,15 @@ from tests.serving import Serving, Shop, serving
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 FIVE = Money(amount="5", asset="USD")
-OPERATIONS = {each.name: each for each in vars(treasury).values() if isinstance(each, Operation)}
+OPERATIONS = {
+    each.name: each
+    for noun in (payments, treasury)
+    for each in vars(noun).values()
+    if isinstance(each, Operation)
+}
 WRITES = {
     "close_account", "confirm_payout", "confirm_top_up", "fail_payout", "fail_top_up",
-    "grant_credit", "send_payout",
+    "grant_credit", "reverse_payout", "reverse_top_up", "send_payout",
 }  # fmt: skip
 
 
@@ -59,6 +65,7 @@ def arguments(shop: Shop, operation: Operation[Any, Any]) -> dict[str, Any]:
         "ppm": 1,
         "subject_id": f"org_{'0' * 26}",
         "top_up_id": f"top_{'0' * 26}",
+        "total": FIVE,
     }
     names = operation.ask.__dataclass_fields__
     found = {name: value for name, value in given.items() if name in names}
@@ -104,11 +111,28 @@ async def test_money_by_hand_comes_and_goes_in_two_phases(shop: Shop) -> None:
     assert refused.value.code is Code.PAYMENT_RESOLVED
 
 
+async def test_money_by_hand_goes_back_as_far_as_it_is_said_in_all(shop: Shop) -> None:
+    treasurer, one = shop.serving.treasurer, Money(amount="1", asset="USD")
+    operator = Operator(await shop.serving.organisation("operator", "Operator Four"))
+    top_up = await operator.create_top_up(FIVE)
+    await treasurer.confirm_top_up(top_up.top_up_id)
+    part = await treasurer.reverse_top_up(top_up.top_up_id, one, "wire-44")
+    assert (part.status, part.reversed) == ("posted", one)
+    whole = await treasurer.reverse_top_up(top_up.top_up_id, FIVE, may_owe=True)
+    assert (await operator.top_ups()).top_ups == (whole,)
+    with pytest.raises(Refused, match="already") as refused:
+        await treasurer.reverse_top_up(top_up.top_up_id, FIVE)
+    assert refused.value.code is Code.PAYMENT_RESOLVED
+    with pytest.raises(Refused) as nothing:
+        await treasurer.reverse_payout(f"pay_{'0' * 26}", one)
+    assert nothing.value.code is Code.NOT_FOUND
+
+
 async def test_nobody_sees_anothers_payments(shop: Shop) -> None:
     stranger = await shop.serving.organisation("operator", "Operator Three")
-    ask = treasury.ListTopUps(organisation_id=shop.operator.connection.principal)
+    ask = payments.ListTopUps(organisation_id=shop.operator.connection.principal)
     with pytest.raises(Refused) as refused:
-        await stranger.call(treasury.LIST_TOP_UPS, ask)
+        await stranger.call(payments.LIST_TOP_UPS, ask)
     assert refused.value.code is Code.NOT_FOUND
 
 

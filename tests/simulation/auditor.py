@@ -33,7 +33,7 @@ PLATFORM: Final = "platform"
 # Whose idempotency keys are the signing key's own.
 NEWCOMERS: Final = frozenset({"enrol_organisation", "register_agent"})
 _WAITING: Final = frozenset({"open", "closing", "pending", "needs_evidence", "requested", "sent"})
-MAY_GO_NEGATIVE: Final = frozenset({"external_clearing", "promotion"})
+MAY_GO_NEGATIVE: Final = frozenset({"external_clearing", "promotion", "receivable"})
 
 
 class Finding(AssertionError):

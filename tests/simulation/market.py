@@ -346,6 +346,7 @@ _DRAW_WEIGHTS: Final[dict[Callable[[Market], Command | None], int]] = {
     Market.payout: 13,
     Market.word: 8,
     Market.event: 5,
+    Market.back: 5,
     Market.close: 1,
     Market.publish_any: 2,
     Market.freeze: 4,

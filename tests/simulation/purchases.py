@@ -55,8 +55,10 @@ def forbids(
 def _to_spend(books: Auditor, operator: str, asset: str, at_us: int) -> int:
     """Money and credit at hand."""
     units = books.available(f"{operator}:prepaid:{asset}")
+    units += books.posted(f"{operator}:receivable:{asset}")
     grace = books.things["grace"].get(f"{operator}:prepaid:{asset}", {})
     units += min(int(grace.get("granted_units", 0)), int(grace.get("chosen_units", 0)))
+    units = max(units, 0)
     for lot in books.things["lot"].values():
         if (lot["operator_id"], lot["asset"]) == (operator, asset):
             in_time = lot.get("expires_at_us", 0) == 0 or lot["expires_at_us"] > at_us

@@ -102,6 +102,9 @@ _NEXT: Final = {
     ("payout", "requested"): {"sent", "paid", "failed"},
     ("payout", "sent"): {"paid", "failed"},
     ("payout", "failed"): {"paid"},
+    # Some of it has gone back, or come back.
+    ("top_up", "posted"): {"posted"},
+    ("payout", "paid"): {"paid"},
 }
 _FIRST: Final = {
     "hold": {"open"},

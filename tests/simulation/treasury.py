@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from farthing.protocol.messages import accounts as money_in
-from farthing.protocol.messages import treasury
+from farthing.protocol.messages import payments, treasury
 from farthing.protocol.times import DAY_US, SECOND_US, format_time
 from farthing.protocol.wire import Operation, money
 from farthing.settlement.engine.commands import Command, platform_command
@@ -74,12 +74,12 @@ class Treasury(Crowd):
 
     def top_up(self) -> Command:
         """Money that an operator says is coming."""
-        ask = treasury.CreateTopUp(
+        ask = payments.CreateTopUp(
             amount=money(self.chance.choice((0, 1, 10**6, 10**9)), self._asset()),
             idempotency_key=self._id(),
         )
         operator = self.chance.choice(self.operators)
-        return self._ask(operator.caller(), treasury.CREATE_TOP_UP, ask)
+        return self._ask(operator.caller(), payments.CREATE_TOP_UP, ask)
 
     def payout(self) -> Command | None:
         """Money that a vendor or partner wants, of what it has or a little more."""
@@ -96,10 +96,10 @@ class Treasury(Crowd):
             asset, available = self._asset(), 1
         units = self.chance.choice((available, available, available // 2, 1, available + 1))
         account: Any = kind
-        ask = treasury.RequestPayout(
+        ask = payments.RequestPayout(
             amount=money(min(units, 2**62), asset), account=account, idempotency_key=self._id()
         )
-        return self._ask(party.caller(), treasury.REQUEST_PAYOUT, ask)
+        return self._ask(party.caller(), payments.REQUEST_PAYOUT, ask)
 
     def word(self) -> Command | None:
         """What the treasurer says became of a top-up or payout."""
@@ -110,15 +110,15 @@ class Treasury(Crowd):
         if payment is None:
             return None
         asks: tuple[tuple[Operation[Any, Any], Any], ...] = (
-            (treasury.CONFIRM_TOP_UP, treasury.ConfirmTopUp),
-            (treasury.FAIL_TOP_UP, treasury.FailTopUp),
+            (payments.CONFIRM_TOP_UP, payments.ConfirmTopUp),
+            (payments.FAIL_TOP_UP, payments.FailTopUp),
         )
         if noun == "payout":
             asks = (
-                (treasury.SEND_PAYOUT, treasury.SendPayout),
-                (treasury.SEND_PAYOUT, treasury.SendPayout),
-                (treasury.CONFIRM_PAYOUT, treasury.ConfirmPayout),
-                (treasury.FAIL_PAYOUT, treasury.FailPayout),
+                (payments.SEND_PAYOUT, payments.SendPayout),
+                (payments.SEND_PAYOUT, payments.SendPayout),
+                (payments.CONFIRM_PAYOUT, payments.ConfirmPayout),
+                (payments.FAIL_PAYOUT, payments.FailPayout),
             )
         operation, ask = self.chance.choice(asks)
         named = {f"{noun}_id": payment[f"{noun}_id"], "idempotency_key": self._id()}
@@ -141,6 +141,41 @@ class Treasury(Crowd):
             units=str(units),
         )
         return platform_command("process_event", body)
+
+    def back(self) -> Command | None:
+        """Money that goes back, or comes back: said by the treasurer or by the processor."""
+        noun = self.chance.choice(("top_up", "top_up", "payout"))
+        moved = [
+            each
+            for each in self.books.things[noun].values()
+            if each["status"] in {"paid", "posted"} or self.chance.random() < 0.05
+        ]
+        if not moved:
+            return None
+        payment = self.chance.choice(moved)
+        whole, before = int(payment["amount_units"]), int(payment.get("reversed_units", 0))
+        total = self.chance.choice((whole, (whole + before) // 2, before + 1, before, whole + 1))
+        if self.chance.random() < 0.4:
+            body = Processed(
+                payment_id=payment[f"{noun}_id"],
+                event_id=f"evt_{self._id()}",
+                reference=f"ref_{self._id()}",
+                outcome="reversed",
+                asset=payment["asset"],
+                units=str(total),
+            )
+            return platform_command("process_event", body)
+        named = {
+            f"{noun}_id": payment[f"{noun}_id"],
+            "total": money(total, payment["asset"]),
+            "idempotency_key": self._id(),
+        }
+        by = self.treasurer.caller()
+        if noun == "payout":
+            return self._ask(by, payments.REVERSE_PAYOUT, payments.ReversePayout(**named))
+        may_owe = self.chance.random() < 0.6
+        ask = payments.ReverseTopUp(**named, may_owe=may_owe)
+        return self._ask(by, payments.REVERSE_TOP_UP, ask)
 
     def close(self) -> Command | None:
         """An account closed, where it is empty."""

@@ -25,10 +25,10 @@ def open_for_business(books: Auditor, record: Json) -> None:
 
 
 def _fund(books: Auditor, record: Json) -> None:
-    del books
     if "refused" not in record:
-        units = _asked_units(record)
-        need(total(record, "post") == units, "another amount is funded than was paid in")
+        units, owner = _asked_units(record), record["asked"]["organisation_id"]
+        came = total(record, "post") - _repaid(books, record, owner, units)
+        need(came == units, "another amount is funded than was paid in")
 
 
 def _create_top_up(books: Auditor, record: Json) -> None:
@@ -44,7 +44,7 @@ def _confirm_top_up(books: Auditor, record: Json) -> None:
     top_up = _known(books, record, "top_up")
     if top_up is not None:
         answered(record, "payment_resolved" if top_up["status"] == "posted" else "")
-        _moved(record, "top_up", top_up)
+        _moved(books, record, "top_up", top_up)
 
 
 def _fail_top_up(books: Auditor, record: Json) -> None:
@@ -94,7 +94,7 @@ def _confirm_payout(books: Auditor, record: Json) -> None:
     payout = _known(books, record, "payout")
     if payout is not None:
         answered(record, "" if payout["status"] in _SENT else "payment_resolved")
-        _moved(record, "payout", payout)
+        _moved(books, record, "payout", payout)
 
 
 def _fail_payout(books: Auditor, record: Json) -> None:
@@ -104,6 +104,32 @@ def _fail_payout(books: Auditor, record: Json) -> None:
         _given_up(record, payout)
 
 
+def _reverse_top_up(books: Auditor, record: Json) -> None:
+    top_up = _known(books, record, "top_up")
+    if top_up is None:
+        return
+    total_units, back = _back(record, top_up)
+    has = max(books.available(f"{top_up['organisation_id']}:prepaid:{top_up['asset']}"), 0)
+    expected = ""
+    if back > has and not record["asked"].get("may_owe"):
+        expected = "insufficient_funds"
+    elif top_up["status"] != "posted" or back <= 0:
+        expected = "payment_resolved"
+    answered(record, expected)
+    if not expected:
+        _gone(books, record, top_up, total_units)
+
+
+def _reverse_payout(books: Auditor, record: Json) -> None:
+    payout = _known(books, record, "payout")
+    if payout is None:
+        return
+    total_units, back = _back(record, payout)
+    answered(record, "" if payout["status"] == "paid" and back > 0 else "payment_resolved")
+    if "refused" not in record:
+        _gone(books, record, payout, total_units)
+
+
 def _process_event(books: Auditor, record: Json) -> None:
     said = record["asked"]
     answered(record, "")
@@ -111,13 +137,15 @@ def _process_event(books: Auditor, record: Json) -> None:
     top_up = books.things["top_up"].get(payment_id)
     payout = books.things["payout"].get(payment_id)
     payment = top_up or payout
-    if payment is None or (payment["asset"], payment["amount_units"]) != (
+    if payment is not None and outcome == "reversed":
+        _reversed_by_event(books, record, payment)
+    elif payment is None or (payment["asset"], payment["amount_units"]) != (
         said["asset"],
         said["units"],
     ):
         need(not record.get("changed"), "an event of something else is taken for this")
     elif top_up is not None and outcome == "paid" and top_up["status"] != "posted":
-        _moved(record, "top_up", top_up)
+        _moved(books, record, "top_up", top_up)
     elif top_up is not None and outcome == "paid" and record.get("changed"):
         again = one_of(record, "top_up")
         need(again["reference"] == said["reference"] != top_up["reference"], "paid once, had twice")
@@ -125,7 +153,7 @@ def _process_event(books: Auditor, record: Json) -> None:
         need(total(record, "pending") == int(top_up["amount_units"]), "another amount")
         need(total(record, "post") == total(record, "void") == 0, "what is decided moves again")
     elif payout is not None and outcome == "paid" and payout["status"] in _SENT:
-        _moved(record, "payout", payout)
+        _moved(books, record, "payout", payout)
     elif payout is not None and outcome == "paid" and payout["status"] == "failed":
         _left_after_all(books, record, payout)
     elif outcome == "failed" and payment["status"] in {"pending", *_SENT}:
@@ -140,7 +168,7 @@ def _close_account(books: Auditor, record: Json) -> None:
     name = f"{owner}:{asked['account']}:{asset}"
     kinds = {asked["account"]}
     if asked["account"] == "prepaid":
-        kinds |= {"deferred_revenue", "promotional_credit"}
+        kinds |= {"deferred_revenue", "promotional_credit", "receivable"}
     if name not in books.accounts:
         expected = "account_unknown"
     else:
@@ -166,6 +194,8 @@ RULES: Final[dict[str, Callable[[Auditor, Json], None]]] = {
     "fund_account": _fund,
     "process_event": _process_event,
     "request_payout": _request_payout,
+    "reverse_payout": _reverse_payout,
+    "reverse_top_up": _reverse_top_up,
     "send_payout": _send_payout,
 }
 _BEGINNINGS: Final = frozenset({"create_top_up", "fund_account", "place_hold"})
@@ -183,15 +213,72 @@ def _frozen(books: Auditor, organisation_id: str) -> bool:
     return bool(books.things["principal"][organisation_id].get("frozen_by"))
 
 
-def _moved(record: Json, noun: str, before: Json) -> None:
-    """Money that has moved is posted whole, and no longer pending."""
+def _moved(books: Auditor, record: Json, noun: str, before: Json) -> None:
+    """Money that has moved is posted whole, and no longer pending; a debt is paid of it."""
     if "refused" in record:
         return
     after, units = one_of(record, noun), int(before["amount_units"])
     waited = before["status"] in {"pending", *_SENT}
     need(after["status"] == _DONE[noun], f"what has moved is {after['status']}")
-    need(total(record, "post") == units, "another amount is posted than moved")
+    repaid = _repaid(books, record, before["organisation_id"], units) if noun == "top_up" else 0
+    need(total(record, "post") - repaid == units, "another amount is posted than moved")
     need(total(record, "void") == (units if waited else 0), "what was pending stays so")
+
+
+def _repaid(books: Auditor, record: Json, owner: str, units: int) -> int:
+    """What is paid of a debt as so many units come: all of it, as far as there is money."""
+    came = next(each for each in record["moved"] if each["movement"] == "post")
+    prepaid, receivable = (f"{owner}:{kind}:{came['asset']}" for kind in ("prepaid", "receivable"))
+    need(came["credit"] == prepaid, "money comes to another account")
+    owed, has = -books.posted(receivable), books.available(prepaid) + units
+    found = _between(record, prepaid, receivable)
+    need(found == min(owed, max(has, 0)), f"{found} is paid of {owed} that are owed, with {has}")
+    return found
+
+
+def _reversed_by_event(books: Auditor, record: Json, payment: Json) -> None:
+    said = record["asked"]
+    units, before = int(said["units"]), int(payment.get("reversed_units", 0))
+    is_more = before < units <= int(payment["amount_units"]) and payment["asset"] == said["asset"]
+    if is_more and payment["status"] in {"paid", "posted"}:
+        _gone(books, record, payment, units)
+    else:
+        need(not record.get("changed"), "what went back before goes back again")
+
+
+def _back(record: Json, payment: Json) -> tuple[int, int]:
+    """How much is said to have gone back in all, and how much of that is new."""
+    asked = record["asked"]["total"]
+    total_units = int(units_of(asked["amount"], asked["asset"]))
+    need(asked["asset"] == payment["asset"], "another asset goes back than came")
+    need(total_units <= int(payment["amount_units"]), "more goes back than came")
+    return total_units, total_units - int(payment.get("reversed_units", 0))
+
+
+def _gone(books: Auditor, record: Json, payment: Json, total_units: int) -> None:
+    """Money goes back out of what its operator has, the rest is owed; what left comes back."""
+    owner, asset = payment["organisation_id"], payment["asset"]
+    clearing = f"platform:external_clearing:{asset}"
+    back = total_units - int(payment.get("reversed_units", 0))
+    need(total(record, "post") == back, "another amount goes back than is said")
+    (change,) = record["changed"]
+    need(int(change["after"]["reversed_units"]) == total_units, "another total is noted")
+    if "kind" in payment:
+        account = f"{owner}:{payment['kind']}:{asset}"
+        need(_between(record, clearing, account) == back, "it comes back to somebody else")
+        return
+    prepaid, receivable = (f"{owner}:{kind}:{asset}" for kind in ("prepaid", "receivable"))
+    paid = min(max(books.available(prepaid), 0), back)
+    need(_between(record, prepaid, clearing) == paid, "another part of it is paid back")
+    need(_between(record, receivable, clearing) == back - paid, "another part of it is owed")
+
+
+def _between(record: Json, debit: str, credit: str) -> int:
+    return sum(
+        int(each["units"])
+        for each in record.get("moved", ())
+        if (each["movement"], each["debit"], each["credit"]) == ("post", debit, credit)
+    )
 
 
 def _left_after_all(books: Auditor, record: Json, payout: Json) -> None:

@@ -54,24 +54,26 @@ from farthing.protocol.messages.authority import (
     RevokeAuthority,
     SetAuthority,
 )
+from farthing.protocol.messages.payments import (
+    CREATE_TOP_UP,
+    LIST_TOP_UPS,
+    CreateTopUp,
+    ListTopUps,
+    ProcessorName,
+    TopUps,
+    TopUpView,
+)
 from farthing.protocol.messages.trails import GET_OUTCOME, GetOutcome, OutcomeView
 from farthing.protocol.messages.treasury import (
-    CREATE_TOP_UP,
     LIST_CREDIT_LOTS,
-    LIST_TOP_UPS,
     SET_GRACE,
     SET_PARTNER,
-    CreateTopUp,
     CreditLots,
     GraceView,
     ListCreditLots,
-    ListTopUps,
     PartnerView,
-    ProcessorName,
     SetGrace,
     SetPartner,
-    TopUps,
-    TopUpView,
 )
 from farthing.protocol.signatures import Typ, sign_detached
 from farthing.protocol.wire import Money, Role

@@ -14,37 +14,43 @@ from farthing.protocol.messages.accounts import (
     Funding,
     TrialBalance,
 )
-from farthing.protocol.messages.treasury import (
-    CLOSE_ACCOUNT,
+from farthing.protocol.messages.payments import (
     CONFIRM_PAYOUT,
     CONFIRM_TOP_UP,
     FAIL_PAYOUT,
     FAIL_TOP_UP,
-    GRANT_CREDIT,
-    LIST_CREDIT_LOTS,
     LIST_PAYOUTS,
     LIST_TOP_UPS,
+    REVERSE_PAYOUT,
+    REVERSE_TOP_UP,
     SEND_PAYOUT,
-    SET_GRACE,
-    AccountState,
-    CloseAccount,
     ConfirmPayout,
     ConfirmTopUp,
-    CreditLot,
-    CreditLots,
     FailPayout,
     FailTopUp,
-    GraceView,
-    GrantCredit,
-    ListCreditLots,
     ListPayouts,
     ListTopUps,
     Payouts,
     PayoutView,
+    ReversePayout,
+    ReverseTopUp,
     SendPayout,
-    SetGrace,
     TopUps,
     TopUpView,
+)
+from farthing.protocol.messages.treasury import (
+    CLOSE_ACCOUNT,
+    GRANT_CREDIT,
+    LIST_CREDIT_LOTS,
+    SET_GRACE,
+    AccountState,
+    CloseAccount,
+    CreditLot,
+    CreditLots,
+    GraceView,
+    GrantCredit,
+    ListCreditLots,
+    SetGrace,
 )
 from farthing.protocol.wire import Money, Role
 
@@ -94,6 +100,39 @@ class Treasurer(Member, AccountHolder):
             ),
         )
 
+    async def reverse_top_up(
+        self,
+        top_up_id: str,
+        total: Money,
+        reference: str = "",
+        *,
+        may_owe: bool = False,
+        key: str = "",
+    ) -> TopUpView:
+        """Say that money of a top-up has gone back, or is about to.
+
+        Args:
+            top_up_id: The top-up.
+            total: How much of it in all, with what was said before.
+            reference: What that is booked under outside.
+            may_owe: Whether its operator owes what it has not any more: True for what has gone
+                whatever is there, as by a chargeback.
+            key: The idempotency key; a new one where it is left out.
+
+        Raises:
+            Refused: `insufficient_funds`: the operator has less, and is not to owe it.
+        """
+        return await self.connection.call(
+            REVERSE_TOP_UP,
+            ReverseTopUp(
+                top_up_id=top_up_id,
+                total=total,
+                may_owe=may_owe,
+                reference=reference,
+                idempotency_key=key or self.connection.new_key(),
+            ),
+        )
+
     async def top_ups(self, organisation_id: str = "", limit: int = 50, cursor: str = "") -> TopUps:
         """Top-ups of an organisation, or of all; newest first, from where a page ended."""
         ask = ListTopUps(organisation_id=organisation_id or None, limit=limit, cursor=cursor)
@@ -131,6 +170,20 @@ class Treasurer(Member, AccountHolder):
             FAIL_PAYOUT,
             FailPayout(
                 payout_id=payout_id,
+                reference=reference,
+                idempotency_key=key or self.connection.new_key(),
+            ),
+        )
+
+    async def reverse_payout(
+        self, payout_id: str, total: Money, reference: str = "", *, key: str = ""
+    ) -> PayoutView:
+        """Say that money of a payout has come back: `total` is how much of it in all."""
+        return await self.connection.call(
+            REVERSE_PAYOUT,
+            ReversePayout(
+                payout_id=payout_id,
+                total=total,
                 reference=reference,
                 idempotency_key=key or self.connection.new_key(),
             ),

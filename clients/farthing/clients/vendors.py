@@ -52,6 +52,15 @@ from farthing.protocol.messages.listings import (
     PublishListing,
     WithdrawListing,
 )
+from farthing.protocol.messages.payments import (
+    LIST_PAYOUTS,
+    REQUEST_PAYOUT,
+    ListPayouts,
+    Payouts,
+    PayoutView,
+    ProcessorName,
+    RequestPayout,
+)
 from farthing.protocol.messages.sessions import (
     CLOSE_SESSION,
     GET_SESSION,
@@ -64,15 +73,6 @@ from farthing.protocol.messages.sessions import (
     Session,
     Sessions,
     UsageReport,
-)
-from farthing.protocol.messages.treasury import (
-    LIST_PAYOUTS,
-    REQUEST_PAYOUT,
-    ListPayouts,
-    Payouts,
-    PayoutView,
-    ProcessorName,
-    RequestPayout,
 )
 from farthing.protocol.signatures import Typ, sign_detached
 from farthing.protocol.wire import KeyPurpose, Money, Role

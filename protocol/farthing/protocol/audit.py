@@ -6,17 +6,31 @@ can run it, with no server and no engine. Source: spec/audit.md.
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Final
 
 from farthing.protocol.chain import BadRecord, Chain
 from farthing.protocol.checkpoints import Checkpoint, CheckpointError, verify_checkpoint
 from farthing.protocol.errors import Broken, Unverified
 from farthing.protocol.faults import Fault, FaultKind, RuleBroken
 from farthing.protocol.keys import PublicKey
-from farthing.protocol.ledger import Account, apply, imbalances
+from farthing.protocol.ledger import (
+    Account,
+    AccountKind,
+    account_name,
+    apply,
+    imbalances,
+    split_account,
+)
 from farthing.protocol.merkle import Tree
 from farthing.protocol.records import Record, head_of, parse_record
 
 __all__ = ["AuditFindings", "take", "verify_head", "verify_journal"]
+
+# By these money comes for an operator, and goes back.
+_COMES_AND_GOES: Final = frozenset(
+    {"confirm_top_up", "fund_account", "process_event", "reverse_top_up"}
+)
+_OPERATORS: Final = frozenset({AccountKind.PREPAID, AccountKind.RECEIVABLE})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,15 +128,32 @@ def take(
 ) -> None:
     """Apply a record's transfers, and learn how far it lets an account be below zero.
 
+    Who owes for a top-up that went back has nothing left, when money came or went.
+
     Raises:
         Broken: as `ledger.apply`.
     """
     for transfer in record.moved:
         apply(accounts, transfer, grace)
+    if record.operation in _COMES_AND_GOES:
+        for name in {name for each in record.moved for name in (each.debit, each.credit)}:
+            _check_owed(accounts, name)
     for change in record.changed:
         if change.noun == "grace":
             policies = (change.after["granted_units"], change.after["chosen_units"])
             grace[change.id] = min(map(int, policies))
+
+
+def _check_owed(accounts: Mapping[str, Account], name: str) -> None:
+    owner, kind, asset = split_account(name)
+    receivable = accounts.get(account_name(owner, AccountKind.RECEIVABLE, asset))
+    if kind not in _OPERATORS or receivable is None:
+        return
+    prepaid = accounts.get(account_name(owner, AccountKind.PREPAID, asset), Account())
+    owed_units, has_units = -receivable.posted_units, prepaid.available_units
+    if owed_units < 0 or (owed_units and has_units > 0):
+        text = f"{owner} owes {owed_units} {asset}, and has {has_units}"
+        raise Broken(text)
 
 
 def _read(

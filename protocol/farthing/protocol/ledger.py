@@ -39,6 +39,7 @@ class AccountKind(StrEnum):
     """The chart of accounts. Every account belongs to one owner and one asset."""
 
     PREPAID = "prepaid"
+    RECEIVABLE = "receivable"
     DEFERRED_REVENUE = "deferred_revenue"
     PROMOTIONAL_CREDIT = "promotional_credit"
     VENDOR_PENDING = "vendor_pending"
@@ -53,8 +54,12 @@ class AccountKind(StrEnum):
 
     @property
     def may_go_negative(self) -> bool:
-        """Money that is elsewhere, and what the platform has given away: an expense."""
-        return self in {AccountKind.EXTERNAL_CLEARING, AccountKind.PROMOTION}
+        """Money that is elsewhere, what is owed, and what was given away: an expense."""
+        return self in {
+            AccountKind.EXTERNAL_CLEARING,
+            AccountKind.PROMOTION,
+            AccountKind.RECEIVABLE,
+        }
 
 
 class Movement(StrEnum):

@@ -69,11 +69,12 @@ class PaymentProcessor(Protocol):
         """
         ...
 
-    def event(self, body: bytes, signature: str) -> Processed | None:
+    async def event(self, body: bytes, signature: str) -> Processed | None:
         """What an event says of a top-up or payout; None for one that says nothing of either.
 
         Raises:
             InvalidEvent: it is not the processor's.
+            ProcessorFailed: what it is about could not be asked for.
         """
         ...
 

@@ -19,7 +19,7 @@ from farthing.clients.cli.render import (
 )
 from farthing.protocol.errors import Code, NextAction, Refusal, Refused, refuse
 from farthing.protocol.messages.accounts import Funding
-from farthing.protocol.messages.treasury import TopUps
+from farthing.protocol.messages.payments import TopUps
 from farthing.protocol.wire import Money
 
 

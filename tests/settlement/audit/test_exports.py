@@ -17,7 +17,7 @@ import pytest
 from farthing.protocol.canonical import sha256_hex
 from farthing.protocol.errors import Broken, Unverified
 from farthing.protocol.faults import FaultKind
-from farthing.protocol.ledger import fold
+from farthing.protocol.ledger import AccountKind, fold
 from farthing.protocol.money import ASSETS
 from farthing.protocol.records import Record, entries_in, line_of, parse_record
 from farthing.settlement.audit import exports
@@ -205,7 +205,8 @@ def test_hledger_shows_money_alone_when_asked(database: Path, tmp_path: Path) ->
     posted: dict[str, dict[str, Decimal]] = {}
     for name, account in ACCOUNTS.items():
         _, kind, asset = name.split(":")
-        above = "assets" if kind == "external_clearing" else "liabilities"
+        is_asset = AccountKind(kind).may_go_negative
+        above = "assets" if is_asset else "liabilities"
         sums = posted.setdefault(f"{above}:{kind}", {})
         debit = Decimal(amount_of(-account.posted_units, asset))
         sums[asset] = sums.get(asset, Decimal(0)) + debit

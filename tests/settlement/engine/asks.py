@@ -378,10 +378,23 @@ def _of_payment(operation: str) -> Callable[[], Call]:
         trade = _earned()
         treasury = Treasury(trade)
         if operation.endswith("top_up"):
-            named = {"top_up_id": treasury.top_up(PAGE)}
+            named: dict[str, Any] = {"top_up_id": treasury.top_up(PAGE)}
         else:
             named = {"payout_id": treasury.payout(PAGE).changed[0].id}
+        if operation.startswith("reverse"):
+            named["total"] = money(PAGE, "USD")
         return _call(trade, operation, treasury.treasurer, **named)
+
+    return make
+
+
+def _of_moved(operation: str) -> Callable[[], Call]:
+    def make() -> Call:
+        call = _of_payment(operation)()
+        noun = operation.removeprefix("reverse_")
+        status = "posted" if noun == "top_up" else "paid"
+        call.turn(f"{noun}s", getattr(call.ask, f"{noun}_id"), status=status)
+        return call
 
     return make
 
@@ -422,6 +435,8 @@ ASKS: Final[Mapping[str, Callable[[], Call]]] = {
     "release_hold": _release_hold,
     "report_usage": _report_usage,
     "request_payout": _request_payout,
+    "reverse_payout": _of_moved("reverse_payout"),
+    "reverse_top_up": _of_moved("reverse_top_up"),
     "revoke_authority": _of_agent("revoke_authority", asset="USD"),
     "revoke_key": _of_agent("revoke_key"),
     "rotate_key": _with_new_key("rotate_key"),

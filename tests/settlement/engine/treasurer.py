@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from farthing.identity.callers import Caller
 from farthing.protocol.canonical import Json
-from farthing.protocol.messages import treasury
+from farthing.protocol.messages import payments, treasury
 from farthing.protocol.messages.charges import REFUND_CHARGE, RefundCharge
 from farthing.protocol.records import Record
 from farthing.protocol.wire import Role, money
@@ -52,7 +52,7 @@ class Treasury:
 
     def ask(self, by: Caller, operation: str, **arguments: Any) -> Any:
         """Ask for anything of the treasury; gives whatever the engine decides."""
-        declared = vars(treasury)[operation.upper()]
+        declared = {**vars(payments), **vars(treasury)}[operation.upper()]
         ask = declared.ask(**arguments, idempotency_key=self.room.key())
         return self.room.submit(by, declared, ask)
 
@@ -118,7 +118,11 @@ class Treasury:
         )
 
     def event(
-        self, payment_id: str, outcome: Literal["paid", "failed"], event: str, units: str = ""
+        self,
+        payment_id: str,
+        outcome: Literal["paid", "failed", "reversed"],
+        event: str,
+        units: str = "",
     ) -> Record:
         """What the processor says, of the amount that was asked for or of another."""
         state = self.room.state

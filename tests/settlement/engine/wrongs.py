@@ -98,6 +98,10 @@ _ENDED: Final = given(
     Code.INVALID_ARGUMENT, "ended before it begins", expires_at="2020-01-01T00:00:00.000000Z"
 )
 _NOTHING: Final = amount(Code.INVALID_AMOUNT, "amount", amount="0")
+_TOTAL: Final = (
+    amount(Code.INVALID_AMOUNT, "total", amount="0"),
+    amount(Code.ASSET_MISMATCH, "total", asset="EUR"),
+)
 _NOT_AGENTS: Final = foreign("principals", "principal_id", "organisation_id")
 
 WRONGS: Final[Mapping[str, tuple[Wrong, ...]]] = {
@@ -266,6 +270,23 @@ WRONGS: Final[Mapping[str, tuple[Wrong, ...]]] = {
         Wrong(Code.INSUFFICIENT_FUNDS, "all of it pending", all_pending),
         poor("vendor", "vendor_payable"),
     ),
+    "reverse_payout": (
+        *_TOTAL,
+        absent("payout_id"),
+        turned(Code.INVALID_AMOUNT, "payouts", "payout_id", "of less", amount_units=1),
+        full("vendor", "vendor_payable"),
+        turned(Code.PAYMENT_RESOLVED, "payouts", "payout_id", "failed", status="failed"),
+        turned(Code.PAYMENT_RESOLVED, "payouts", "payout_id", "come back", reversed_units=2**62),
+    ),
+    "reverse_top_up": (
+        *_TOTAL,
+        absent("top_up_id"),
+        turned(Code.INVALID_AMOUNT, "top_ups", "top_up_id", "of less", amount_units=1),
+        full("operator", "receivable"),
+        poor("operator", "prepaid"),
+        turned(Code.PAYMENT_RESOLVED, "top_ups", "top_up_id", "failed", status="failed"),
+        turned(Code.PAYMENT_RESOLVED, "top_ups", "top_up_id", "gone back", reversed_units=2**62),
+    ),
     "revoke_authority": (
         absent("agent_id"),
         foreign("principals", "agent_id", "organisation_id"),
@@ -395,10 +416,13 @@ APART: Final = frozenset({
         for limit in ("over the call", "over the day", "operator's prepaid full")
     ),
     ("refund_charge", "in many parts", "given back before"),
+    ("reverse_payout", "vendor's vendor_payable full", "come back"),
+    ("reverse_top_up", "operator's prepaid empty", "gone back"),
+    ("reverse_top_up", "operator's receivable full", "gone back"),
     ("request_payout", "nothing earned yet", "all of it pending"),
     ("set_partner", "its own partner", "absent partner_id"),
     ("set_partner", "its own partner", "absent subject_id"),
 })  # fmt: skip
 
 # What is said of a thing, and so of the caller's own alone: it comes after `not_found`.
-OF_A_THING: Final = frozenset({"another's freeze", "in many parts", "own proposal"})
+OF_A_THING: Final = frozenset({"another's freeze", "in many parts", "of less", "own proposal"})

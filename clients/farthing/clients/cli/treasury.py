@@ -19,33 +19,39 @@ from farthing.clients.cli.arguments import (
     time_of,
 )
 from farthing.clients.cli.session import IdempotencyOption, Session, command
-from farthing.protocol.messages.treasury import (
-    CLOSE_ACCOUNT,
+from farthing.protocol.messages.payments import (
     CONFIRM_PAYOUT,
     CONFIRM_TOP_UP,
     CREATE_TOP_UP,
     FAIL_PAYOUT,
     FAIL_TOP_UP,
-    GRANT_CREDIT,
-    LIST_CREDIT_LOTS,
     LIST_PAYOUTS,
     LIST_TOP_UPS,
     REQUEST_PAYOUT,
+    REVERSE_PAYOUT,
+    REVERSE_TOP_UP,
     SEND_PAYOUT,
-    SET_GRACE,
-    SET_PARTNER,
-    CloseAccount,
     ConfirmPayout,
     ConfirmTopUp,
     CreateTopUp,
     FailPayout,
     FailTopUp,
-    GrantCredit,
-    ListCreditLots,
     ListPayouts,
     ListTopUps,
     RequestPayout,
+    ReversePayout,
+    ReverseTopUp,
     SendPayout,
+)
+from farthing.protocol.messages.treasury import (
+    CLOSE_ACCOUNT,
+    GRANT_CREDIT,
+    LIST_CREDIT_LOTS,
+    SET_GRACE,
+    SET_PARTNER,
+    CloseAccount,
+    GrantCredit,
+    ListCreditLots,
     SetGrace,
     SetPartner,
 )
@@ -76,6 +82,14 @@ TopUpArgument = Annotated[
 ]
 PayoutArgument = Annotated[
     str, typer.Argument(metavar="PAYOUT", help="The payout's id, pay_…", show_default=False)
+]
+TotalArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="TOTAL",
+        help="How much of it in all, with what was said before.",
+        show_default=False,
+    ),
 ]
 ReferenceOption = Annotated[
     str,
@@ -166,6 +180,37 @@ def fail_top_up(
     session.show(session.call(FAIL_TOP_UP, ask))
 
 
+@command(
+    treasury,
+    "reverse-top-up",
+    example=f"farthing treasury reverse-top-up top_… 5 USD --may-owe --reference dp-7 {_KEY}",
+)
+def reverse_top_up(
+    session: Session,
+    top_up: TopUpArgument,
+    total: TotalArgument,
+    asset: AssetArgument,
+    *,
+    may_owe: Annotated[
+        bool,
+        typer.Option(
+            "--may-owe", help="Its operator owes what it has not any more, as by a chargeback."
+        ),
+    ] = False,
+    reference: ReferenceOption = "",
+    idempotency_key: IdempotencyOption = "",
+) -> None:
+    """Say that money of a top-up has gone back, or is about to."""
+    ask = ReverseTopUp(
+        top_up_id=top_up,
+        total=money_of(total, asset),
+        may_owe=may_owe,
+        reference=reference,
+        idempotency_key=idempotency_key or session.new_key(),
+    )
+    session.show(session.call(REVERSE_TOP_UP, ask))
+
+
 @command(treasury, "request-payout", example="farthing treasury request-payout 12.5 USD")
 def request_payout(
     session: Session,
@@ -250,6 +295,30 @@ def fail_payout(
         idempotency_key=idempotency_key or session.new_key(),
     )
     session.show(session.call(FAIL_PAYOUT, ask))
+
+
+@command(
+    treasury,
+    "reverse-payout",
+    example=f"farthing treasury reverse-payout pay_… 5 USD --reference wire-44 {_KEY}",
+)
+def reverse_payout(
+    session: Session,
+    payout: PayoutArgument,
+    total: TotalArgument,
+    asset: AssetArgument,
+    *,
+    reference: ReferenceOption = "",
+    idempotency_key: IdempotencyOption = "",
+) -> None:
+    """Say that money of a payout has come back: it is the organisation's again."""
+    ask = ReversePayout(
+        payout_id=payout,
+        total=money_of(total, asset),
+        reference=reference,
+        idempotency_key=idempotency_key or session.new_key(),
+    )
+    session.show(session.call(REVERSE_PAYOUT, ask))
 
 
 @command(

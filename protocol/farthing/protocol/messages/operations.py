@@ -17,6 +17,7 @@ from farthing.protocol.messages import (
     holds,
     listings,
     metering,
+    payments,
     reconciliation,
     services,
     sessions,
@@ -36,7 +37,7 @@ OPERATIONS: Final[Mapping[str, AnyOperation]] = MappingProxyType({
     for noun in (
         catalog, listings, agreements, allowances, holds, services, sessions, metering,
         reconciliation, corrections, charges, disputes, accounts, statements, agents, authority,
-        treasury, trails,
+        payments, treasury, trails,
     )
     for name in sorted(vars(noun))
     if isinstance(operation := vars(noun)[name], Operation)

@@ -26,7 +26,14 @@ _CHANGED_BY: Final = {
     "grant": {"revoke_authority", "set_authority"},
     "listing": {"publish_listing", "withdraw_listing"},
     "partner": {"set_partner"},
-    "payout": {"confirm_payout", "fail_payout", "process_event", "request_payout", "send_payout"},
+    "payout": {
+        "confirm_payout",
+        "fail_payout",
+        "process_event",
+        "request_payout",
+        "reverse_payout",
+        "send_payout",
+    },
     "platform": {"genesis"},
     "position": {"accept_answer", "capture_hold", "correct_usage", "report_usage"},
     "principal": {
@@ -43,6 +50,7 @@ _CHANGED_BY: Final = {
         "expire_top_up",
         "fail_top_up",
         "process_event",
+        "reverse_top_up",
     },
 }
 

@@ -33,6 +33,7 @@ _DONE: Final = {"top_up": "posted", "payout": "paid"}
 _LOST: Final = {("expired", "posted"), ("failed", "posted")}
 _SENT: Final = {("requested", "paid"), ("sent", "paid")}
 _RETURNED: Final = {("requested", "failed"), ("sent", "failed")}
+_REVERSED: Final = {"reverse_payout": ("paid", "paid"), "reverse_top_up": ("posted", "posted")}
 _STEPS: Final = {
     "confirm_payout": _SENT,
     "confirm_top_up": {("pending", "posted"), *_LOST},
@@ -41,19 +42,21 @@ _STEPS: Final = {
     "fail_top_up": {("pending", "failed")},
     "process_event": {
         ("pending", "posted"), ("pending", "failed"), ("failed", "paid"), *_LOST, *_SENT,
-        *_RETURNED,
+        *_RETURNED, *_REVERSED.values(),
     },
     "send_payout": {("requested", "sent")},
+    **{operation: {step} for operation, step in _REVERSED.items()},
 }  # fmt: skip
 # What changes of a payment once it was announced.
-_TOLD: Final = frozenset({"event_id", "reference", "sent_at_us", "status"})
+_TOLD: Final = frozenset({"event_id", "reference", "reversed_units", "sent_at_us", "status"})
 
 
 class _Payment(NamedTuple):
-    """What of a top-up or payout stays as it was announced, and how it stands."""
+    """What of a top-up or payout stays as it was announced, how it stands, and what went back."""
 
     what: JsonObject
     status: str
+    reversed_units: int
 
 
 class Treasury:
@@ -86,6 +89,7 @@ class Treasury:
                 amount_of(record.asked, "amount"),
             )
             expected = _between(Movement.POST, _CLEARING, account, asset, amount_units)
+            expected += _repaid(record, account[0], asset)
         for change in record.changed:
             if change.noun in _WAITS:
                 expected += self._payment(record, change)
@@ -103,7 +107,12 @@ class Treasury:
         kind = AccountKind(str(payment.get("kind", AccountKind.PREPAID)))
         asset, amount_units = member(payment, "asset"), units(payment, "amount_units")
         what = {name: each for name, each in payment.items() if name not in _TOLD}
+        reversed_units = units({"reversed_units": "0", **payment}, "reversed_units")
         before = self._payments.get(change.id)
+        back_units = reversed_units - (before.reversed_units if before else 0)
+        is_back = before is not None and (before.status, status) in _REVERSED.values()
+        _moved(is_back is (back_units > 0), "money goes back that was not said to")
+        _moved(reversed_units <= amount_units, "more goes back than came")
         named = record.asked.get(f"{noun}_id", record.asked.get("payment_id"))
         if before is None:
             self._announced(record, change)
@@ -117,10 +126,18 @@ class Treasury:
             overdue = integer({"expires_at_us": 0, **payment}, "expires_at_us") <= record.at_us
             _moved(record.operation != "expire_top_up" or overdue, "it expires before its time")
         if record.operation == "process_event" and not (before and named != change.id):
-            _said(record, payment, status)
+            outcome = "failed" if status == "failed" else "paid"
+            said = ("reversed", reversed_units) if is_back else (outcome, amount_units)
+            _said(record, payment, *said)
+        elif is_back:
+            total = asset_of(record.asked, "total"), amount_of(record.asked, "total")
+            _moved(total == (asset, reversed_units), "another amount has gone back than was said")
         if record.operation in _FROZEN and self._budgets.is_frozen(owner):
             raise RuleBroken(FaultKind.AUTHORITY, "something is paid out to who is frozen")
-        self._payments[change.id] = _Payment(what, status)
+        self._payments[change.id] = _Payment(what, status, reversed_units)
+        if is_back:
+            yield from _back(record, noun, (owner, kind), asset, back_units)
+            return
         waits, waited = status in _WAITS[noun], before is not None and before.status in _WAITS[noun]
         steps = [Movement.PENDING] * (waits and not waited)
         steps += [Movement.VOID] * (waited and not waits)
@@ -130,6 +147,8 @@ class Treasury:
             debit, credit = credit, debit
         for movement in steps:
             yield from _between(movement, debit, credit, asset, amount_units)
+        if noun == "top_up" and status == _DONE[noun]:
+            yield from _repaid(record, owner, asset)
 
     def _announced(self, record: Record, change: Change) -> None:
         """A payment begins by its house's asking, or where money came again for a top-up."""
@@ -210,12 +229,42 @@ def _gives_way(record: Record, change: Change) -> bool:
     )
 
 
-def _said(record: Record, payment: JsonObject, status: str) -> None:
+def _back(
+    record: Record, noun: str, account: tuple[str, AccountKind], asset: str, back_units: int
+) -> Iterable[Transfer]:
+    """Out of what an operator has, the rest is owed: how much it has `audit.take` knows."""
+    if noun == "payout":
+        return _between(Movement.POST, _CLEARING, account, asset, back_units)
+    owed = account[0], AccountKind.RECEIVABLE
+    owed_units = min(_posted(record, owed, _CLEARING, asset), back_units)
+    return [
+        *_between(Movement.POST, account, _CLEARING, asset, back_units - owed_units),
+        *_between(Movement.POST, owed, _CLEARING, asset, owed_units),
+    ]
+
+
+def _repaid(record: Record, owner: str, asset: str) -> list[Transfer]:
+    """What is paid of what is owed, as money comes: how much it must be `audit.take` knows."""
+    sides = (owner, AccountKind.PREPAID), (owner, AccountKind.RECEIVABLE)
+    return _between(Movement.POST, *sides, asset, _posted(record, *sides, asset))
+
+
+def _posted(
+    record: Record, debit: tuple[str, AccountKind], credit: tuple[str, AccountKind], asset: str
+) -> int:
+    sides = account_name(*debit, asset), account_name(*credit, asset)
+    return sum(
+        each.units
+        for each in record.moved
+        if (each.movement, each.debit, each.credit) == (Movement.POST, *sides)
+    )
+
+
+def _said(record: Record, payment: JsonObject, outcome: str, amount_units: int) -> None:
     """What a processor says is done: of the very amount, and nothing else."""
-    asked = record.asked
-    same = (asked["asset"], asked["units"]) == (payment["asset"], payment["amount_units"])
-    failed = asked["outcome"] == "failed"
-    _moved(same and failed is (status == "failed"), "the processor said something else")
+    said = [record.asked[name] for name in ("outcome", "asset", "units")]
+    same = said == [outcome, payment["asset"], str(amount_units)]
+    _moved(same, "the processor said something else")
 
 
 def _asked(record: Record) -> tuple[str, int]:

@@ -33,7 +33,7 @@ class ManualProcessor:
         """Nothing to do: the treasurer sends the money."""
         del payout
 
-    def event(self, body: bytes, signature: str) -> Processed | None:
+    async def event(self, body: bytes, signature: str) -> Processed | None:
         """A person sends no events."""
         del body, signature
         raise InvalidEvent

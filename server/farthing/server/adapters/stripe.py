@@ -10,9 +10,10 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from threading import Semaphore
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
 import stripe
 import structlog
@@ -39,13 +40,21 @@ _SECRET_BYTES_MAX: Final = 4_096
 _PLACES: Final[Mapping[str, int]] = {"EUR": 2, "JPY": 0, "USD": 2}
 _MINOR_MAX: Final = 99_999_999
 _ACCOUNT: Final = re.compile(r"acct_[A-Za-z0-9]{1,64}")
-_TOP_UPS: Final[Mapping[str, str]] = {
+_TOP_UPS: Final[Mapping[str, Literal["failed", "paid"]]] = {
     "checkout.session.async_payment_failed": "failed",
     "checkout.session.async_payment_succeeded": "paid",
     "checkout.session.completed": "paid",
     "checkout.session.expired": "failed",
 }
 _SENT: Final = "transfer.created"
+_WITHDRAWN: Final = "charge.dispute.funds_withdrawn"
+# By which member they say how much has gone back in all.
+_REVERSED: Final[Mapping[str, str]] = {
+    "charge.refunded": "amount_refunded",
+    _WITHDRAWN: "amount_refunded",
+    "transfer.reversed": "amount_reversed",
+}
+_CHARGE: Final = re.compile(r"(ch|py)_[A-Za-z0-9_]{1,64}")
 
 # How Stripe's keys begin, `sk_live_` or `rk_test_`: what moves real money and what does not.
 _MODE: Final = re.compile(r"[a-z_]+_(live|test)_.*", re.ASCII)
@@ -57,7 +66,8 @@ class StripeProcessor:
     """The port to Stripe.
 
     Args:
-        key: the secret key, or a restricted one that may write Checkout sessions and transfers.
+        key: the secret key, or a restricted one that may write Checkout sessions and transfers,
+            and read charges.
         webhook_secret: what Stripe signs this endpoint's events with.
         return_url: where Checkout sends the payer afterwards.
         api_url: where the API is; a fake's in tests.
@@ -105,6 +115,8 @@ class StripeProcessor:
             "line_items": [{"price_data": price, "quantity": 1}],
             "metadata": {"payment_id": top_up.top_up_id},
             "mode": "payment",
+            # What is told of the charge later, a refund or a chargeback, names it by this.
+            "payment_intent_data": {"metadata": {"payment_id": top_up.top_up_id}},
             "success_url": self._return_url,
         }
         session = await self._ask(
@@ -126,10 +138,11 @@ class StripeProcessor:
             lambda: self._client.v1.transfers.create(params, {"idempotency_key": payout.payout_id})
         )
 
-    def event(self, body: bytes, signature: str) -> Processed | None:
+    async def event(self, body: bytes, signature: str) -> Processed | None:
         """What a signed event says; events of others' payments say nothing.
 
-        What names a payment of ours and is not taken is in the log: it is told nowhere else.
+        What names a payment of ours and is not taken is in the log: it is told nowhere else. A
+        chargeback names a charge alone, which Stripe is asked for.
         """
         if not signature.isascii():
             # The library compares ASCII alone.
@@ -143,11 +156,32 @@ class StripeProcessor:
             # No cause: the error holds what was sent.
             raise InvalidEvent(type(error).__name__) from None
         try:
+            if event["type"] == _WITHDRAWN and not _foreign(event, is_live=self._is_live):
+                await self._find_charge(event)
             return _said(event, is_live=self._is_live)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             why = f"{type(error).__name__}: {error}"
             log.warning("event_not_taken", processor=STRIPE, event_id=_id_of(event), why=why)
             return None
+
+    async def _find_charge(self, event: dict[str, Any]) -> None:
+        """Put the charge in the place of the chargeback of it, with all that has gone back."""
+        withdrawn = event["data"]["object"]
+        charge_id = withdrawn["charge"]
+        if not _CHARGE.fullmatch(charge_id):
+            raise ValueError("of no charge")
+        charge = await self._ask(partial(self._charge, charge_id))
+        gone = charge["amount_refunded"] + withdrawn["amount"]
+        charge["amount_refunded"] = min(gone, charge["amount"])
+        event["data"]["object"] = {**charge, "id": withdrawn["id"]}
+
+    def _charge(self, charge_id: str) -> dict[str, Any]:
+        try:
+            return self._client.v1.charges.retrieve(charge_id).to_dict()
+        except stripe.InvalidRequestError as error:
+            if error.code != "resource_missing":
+                raise
+            raise ValueError("of no charge") from None
 
     async def _ask(self, call: Callable[[], Made]) -> Made:
         if not self._turns.acquire(blocking=False):
@@ -180,11 +214,9 @@ def _said(event: dict[str, Any], *, is_live: bool | None) -> Processed | None:
     payment_id = (thing.get("metadata") or {}).get("payment_id")
     if payment_id is None:
         return None
-    # A connected account has events of its own, with whatever metadata it likes.
-    if event.get("account") is not None:
-        raise ValueError("of another account")
-    if is_live is not None and event["livemode"] is not is_live:
-        raise ValueError("of the other mode")
+    if foreign := _foreign(event, is_live=is_live):
+        raise ValueError(foreign)
+    outcome: Literal["failed", "paid", "reversed"]
     if kind in _TOP_UPS:
         # A session can be completed by a payment that takes days: it is paid when it says so.
         if kind == "checkout.session.completed" and thing["payment_status"] != "paid":
@@ -192,6 +224,8 @@ def _said(event: dict[str, Any], *, is_live: bool | None) -> Processed | None:
         amount, outcome = thing["amount_total"], _TOP_UPS[kind]
     elif kind == _SENT:
         amount, outcome = thing["amount"], "paid"
+    elif kind in _REVERSED:
+        amount, outcome = thing[_REVERSED[kind]], "reversed"
     else:
         raise ValueError("of another kind")
     asset = thing["currency"].upper()
@@ -201,16 +235,24 @@ def _said(event: dict[str, Any], *, is_live: bool | None) -> Processed | None:
     if not all(isinstance(text, str) and len(text) <= 255 for text in texts):
         raise ValueError("with other ids")
     # What left is no top-up, whatever id somebody wrote on it, and what came is no payout.
-    if not payment_id.startswith("pay_" if kind == _SENT else "top_"):
+    if not payment_id.startswith("pay_" if kind.startswith("transfer.") else "top_"):
         raise ValueError("of another direction")
     return Processed(
         payment_id=texts[0],
         event_id=texts[1],
         reference=texts[2],
-        outcome="paid" if outcome == "paid" else "failed",
+        outcome=outcome,
         asset=asset,
         units=str(amount * _minor_units(asset)),
     )
+
+
+def _foreign(event: dict[str, Any], *, is_live: bool | None) -> str:
+    """Whose an event is, where it is not of the key's own account and mode."""
+    # A connected account has events of its own, with whatever metadata it likes.
+    if event.get("account") is not None:
+        return "of another account"
+    return "of the other mode" if is_live is not None and event["livemode"] is not is_live else ""
 
 
 def _id_of(event: object) -> str:

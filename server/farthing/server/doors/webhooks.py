@@ -16,7 +16,7 @@ from farthing.protocol.errors import Code, Refused, refuse
 from farthing.server.doors.admission import WEBHOOKS, request_id_of
 from farthing.server.doors.render import problem
 from farthing.server.market import Market
-from farthing.server.ports import InvalidEvent, PaymentProcessor
+from farthing.server.ports import InvalidEvent, PaymentProcessor, ProcessorFailed
 from farthing.settlement.engine.commands import platform_command
 from farthing.settlement.engine.payments import Processed, paid_again_id
 from farthing.settlement.engine.questions import Lookup
@@ -47,10 +47,13 @@ async def _received(
 ) -> Response:
     signature = request.headers.get("stripe-signature", "")
     try:
-        said = processor.event(await request.body(), signature)
+        said = await processor.event(await request.body(), signature)
     except InvalidEvent as error:
         log.warning("event_invalid", processor=name, why=str(error))
         return problem(refuse(Code.PROOF_INVALID), request_id_of(request.scope), status=400)
+    except ProcessorFailed as error:
+        log.warning("processor_failed", processor=name, why=str(error))
+        return problem(refuse(Code.PROCESSOR_FAILED), request_id_of(request.scope))
     if said is None:
         return Response(status_code=204)
     log.info("event", processor=name, event_id=said.event_id, payment_id=said.payment_id)
@@ -76,6 +79,11 @@ async def _take(market: Market, name: str, said: Processed) -> None:
 
 async def _is_news(market: Market, known: TopUp | Payout, said: Processed) -> bool:
     """Whether it may change something: what is decided can still be paid for once more."""
+    if said.outcome == "reversed":
+        if known.status not in _DONE:
+            # It came before the event that says so, which the processor is still to send.
+            raise Refused(refuse(Code.UNAVAILABLE))
+        return int(said.units) > known.reversed_units
     if known.status not in _DONE:
         return True
     if said.outcome != "paid" or said.reference == known.reference:

@@ -9,9 +9,12 @@ from typing import Final, Generic, Protocol, TypeVar
 
 from farthing.identity.callers import Caller
 from farthing.protocol.canonical import INTEGER_MAX
+from farthing.protocol.errors import Code, Refused, refuse
+from farthing.protocol.wire import Role
 from farthing.server.market import Market
 from farthing.server.operations.replies import own
-from farthing.settlement.engine.questions import Things
+from farthing.settlement.engine.commands import PLATFORM
+from farthing.settlement.engine.questions import Lookup, Things
 from farthing.settlement.engine.things import (
     Agreement,
     Charge,
@@ -24,7 +27,7 @@ from farthing.settlement.engine.things import (
     TopUp,
 )
 
-__all__ = ["Page", "page_of", "page_under_agreement"]
+__all__ = ["Page", "page_of", "page_of_organisation", "page_under_agreement"]
 
 Kind = TypeVar("Kind", bound=Thing)
 
@@ -45,6 +48,11 @@ class _Ask(Protocol):
     def cursor(self) -> str: ...
     @property
     def limit(self) -> int: ...
+
+
+class _AskOf(_Ask, Protocol):
+    @property
+    def organisation_id(self) -> str | None: ...
 
 
 class _AskUnder(_Ask, Protocol):
@@ -88,6 +96,24 @@ async def page_of(
         as_of_seq=view.as_of_seq,
         cursor=str(shown[-1].seq) if len(listed) > ask.limit else "",
     )
+
+
+async def page_of_organisation(
+    market: Market, caller: Caller, kind: type[Kind], ask: _AskOf
+) -> Page[Kind]:
+    """A page of an organisation's things: the treasurer may name any, others have their own.
+
+    Raises:
+        Refused: `not_found` where it is not the caller's; as `page_of`.
+    """
+    organisation_id = ask.organisation_id or caller.organisation_id
+    if caller.role is not Role.TREASURER and organisation_id != caller.organisation_id:
+        raise Refused(refuse(Code.NOT_FOUND, path="organisation_id"))
+    if await market.ask(Lookup(noun="principal", id=organisation_id)) is None and (
+        organisation_id != PLATFORM
+    ):
+        raise Refused(refuse(Code.NOT_FOUND, path="organisation_id"))
+    return await page_of(market, kind, organisation_id, ask)
 
 
 async def page_under_agreement(

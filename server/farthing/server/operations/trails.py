@@ -68,6 +68,8 @@ _ANSWERS: Final[Mapping[str, Callable[[Record], object]]] = {
     "register_agent": registration_answer,
     "release_hold": release_answer,
     "request_payout": payout_answer,
+    "reverse_payout": payout_answer,
+    "reverse_top_up": top_up_answer,
     "revoke_authority": grant_answer,
     "revoke_key": key_answer,
     "rotate_key": key_answer,

@@ -21,14 +21,18 @@ from farthing.settlement.engine.things import Agreement
 
 __all__ = [
     "available_units",
+    "clearing",
     "fund",
     "fund_answer",
     "is_full",
     "no_operator",
     "not_covered",
     "of_nothing",
+    "owed_units",
     "post",
+    "repaid",
     "short_of",
+    "to_spend",
     "transfer",
     "unknown",
 ]
@@ -43,6 +47,26 @@ def available_units(state: State, owner: str, kind: AccountKind, asset: str) -> 
     return state.accounts.get(account_name(owner, kind, asset), _NOTHING).available_units
 
 
+def owed_units(state: State, owner: str, asset: str) -> int:
+    """What an operator owes of top-ups that have gone back."""
+    name = account_name(owner, AccountKind.RECEIVABLE, asset)
+    return -state.accounts.get(name, _NOTHING).posted_units
+
+
+def to_spend(state: State, owner: str, asset: str) -> int:
+    """What an operator's money and grace cover, less what it owes; credit lots come on top."""
+    name = account_name(owner, AccountKind.PREPAID, asset)
+    units = state.accounts.get(name, _NOTHING).available_units
+    if state.grace_units:
+        units += state.grace_units.get(name, 0)
+    return max(units - owed_units(state, owner, asset), 0)
+
+
+def clearing(asset: str) -> str:
+    """The account that mirrors the money of an asset that is elsewhere."""
+    return account_name(PLATFORM, AccountKind.EXTERNAL_CLEARING, asset)
+
+
 def transfer(movement: Movement, debit: str, credit: str, asset: str, units: int) -> list[Transfer]:
     """One transfer, or none where there is nothing to move."""
     if units == 0:
@@ -53,6 +77,18 @@ def transfer(movement: Movement, debit: str, credit: str, asset: str, units: int
 def post(debit: str, credit: str, asset: str, units: int) -> list[Transfer]:
     """A posted transfer, or none where there is nothing to move."""
     return transfer(Movement.POST, debit, credit, asset, units)
+
+
+def repaid(state: State, owner: str, asset: str, units: int) -> list[Transfer]:
+    """What an operator pays of what it owes, as so many units come for it."""
+    owed = owed_units(state, owner, asset)
+    if not owed:
+        return []
+    has = available_units(state, owner, AccountKind.PREPAID, asset) + units
+    prepaid, receivable = (
+        account_name(owner, kind, asset) for kind in (AccountKind.PREPAID, AccountKind.RECEIVABLE)
+    )
+    return post(prepaid, receivable, asset, min(owed, max(has, 0)))
 
 
 def fund(state: State, call: Call) -> Draft | Refusal:
@@ -66,12 +102,12 @@ def fund(state: State, call: Call) -> Draft | Refusal:
     if owner is None or owner.role != Role.OPERATOR:
         return no_operator("organisation_id")
     prepaid = account_name(owner.principal_id, AccountKind.PREPAID, asset)
-    clearing = account_name(PLATFORM, AccountKind.EXTERNAL_CLEARING, asset)
-    if is_full(state, prepaid, clearing, units):
+    if is_full(state, prepaid, clearing(asset), units):
         return refuse(Code.AMOUNT_OVERFLOW, path="amount.amount")
     if prepaid in state.closures:
         return refuse(Code.ACCOUNT_CLOSED, path="organisation_id")
-    return Draft(moved=tuple(post(clearing, prepaid, asset, units)))
+    came = post(clearing(asset), prepaid, asset, units)
+    return Draft(moved=(*came, *repaid(state, owner.principal_id, asset, units)))
 
 
 def fund_answer(record: Record) -> Funding:
@@ -141,19 +177,19 @@ def _short(state: State, agreement: Agreement, units: int) -> Refusal | None:
     """What the operator lacks: money and, where it has some, grace."""
     name = account_name(agreement.operator_id, AccountKind.PREPAID, agreement.asset)
     account = state.accounts.get(name, _NOTHING)
-    available = account.available_units
     if account.debits_posted > _NEARLY_FULL:
         return refuse(Code.AMOUNT_OVERFLOW, path="amount")
-    if units > available and state.grace_units:
-        available += state.grace_units.get(name, 0)
+    available = to_spend(state, agreement.operator_id, agreement.asset)
     if units <= available:
         return None
+    owed = owed_units(state, agreement.operator_id, agreement.asset)
     return refuse(
         Code.INSUFFICIENT_FUNDS,
         path="amount",
         required=format_units(units, agreement.asset),
         remaining=format_units(available, agreement.asset),
         asset=agreement.asset,
+        message=f"{format_units(owed, agreement.asset)} {agreement.asset} is owed." if owed else "",
     )
 
 

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from farthing.protocol.errors import Code, NextAction, Refusal, refuse
 from farthing.protocol.ids import derive_id
 from farthing.protocol.ledger import AccountKind, Movement, Transfer, account_name
-from farthing.protocol.messages.treasury import (
+from farthing.protocol.messages.payments import (
     ConfirmPayout,
     ConfirmTopUp,
     CreateTopUp,
@@ -29,15 +29,17 @@ from farthing.protocol.times import DAY_US, SECOND_US, format_time
 from farthing.protocol.wire import Money, money
 from farthing.settlement.engine.accounts import (
     available_units,
+    clearing,
     is_full,
     of_nothing,
+    repaid,
     short_of,
     transfer,
     unknown,
 )
-from farthing.settlement.engine.commands import PLATFORM
 from farthing.settlement.engine.drafts import Call, Draft, change
 from farthing.settlement.engine.principals import is_frozen
+from farthing.settlement.engine.reversals import reversed_by_event
 from farthing.settlement.engine.state import State
 from farthing.settlement.engine.things import Payout, TopUp
 
@@ -97,13 +99,14 @@ class Processed:
         event_id: the processor's own id of the event.
         reference: the processor's own id of the payment.
         outcome: what became of it.
-        asset, units: the amount that moved; another than was asked for is not taken for it.
+        asset, units: the amount that moved; another than was asked for is not taken for it. Of
+            what is `reversed` how much has gone back in all.
     """
 
     payment_id: str
     event_id: str
     reference: str
-    outcome: Literal["paid", "failed"]
+    outcome: Literal["paid", "failed", "reversed"]
     asset: str
     units: str
 
@@ -116,7 +119,7 @@ def create_top_up(state: State, call: Call) -> Draft | Refusal:
     if units <= 0:
         return of_nothing("amount.amount")
     prepaid = account_name(call.organisation_id, AccountKind.PREPAID, asset)
-    if is_full(state, prepaid, _clearing(asset), units):
+    if is_full(state, prepaid, clearing(asset), units):
         return refuse(Code.AMOUNT_OVERFLOW, path="amount.amount")
     if prepaid in state.closures:
         return refuse(Code.ACCOUNT_CLOSED, path="amount.asset")
@@ -147,7 +150,7 @@ def confirm_top_up(state: State, call: Call) -> Draft | Refusal:
         return refuse(Code.NOT_FOUND, path="top_up_id")
     if top_up.status == "posted":
         return refuse(Code.PAYMENT_RESOLVED, path="top_up_id")
-    return _posted(top_up, body.reference, "")
+    return _posted(state, top_up, body.reference, "")
 
 
 def fail_top_up(state: State, call: Call) -> Draft | Refusal:
@@ -267,7 +270,11 @@ def process_event(state: State, call: Call) -> Draft | Refusal:
     top_up = state.top_ups.get(body.payment_id)
     payout = state.payouts.get(body.payment_id) if top_up is None else None
     payment = top_up or payout
-    if payment is None or (payment.asset, str(payment.amount_units)) != (body.asset, body.units):
+    if payment is None or payment.asset != body.asset:
+        return Draft()
+    if body.outcome == "reversed":
+        return reversed_by_event(state, payment, int(body.units))
+    if str(payment.amount_units) != body.units:
         return Draft()
     if top_up is not None:
         return _said_of_top_up(state, call, top_up, body)
@@ -307,6 +314,7 @@ def top_up_view(top_up: TopUp) -> TopUpView:
         processor=top_up.processor,
         reference=top_up.reference,
         expires_at=format_time(top_up.expires_at_us),
+        reversed=money(top_up.reversed_units, top_up.asset),
     )
 
 
@@ -326,14 +334,19 @@ def payout_view(payout: Payout) -> PayoutView:
         processor=payout.processor,
         destination=payout.destination,
         reference=payout.reference,
+        reversed=money(payout.reversed_units, payout.asset),
     )
 
 
-def _posted(top_up: TopUp, reference: str, event_id: str) -> Draft:
+def _posted(state: State, top_up: TopUp, reference: str, event_id: str) -> Draft:
     voided = _inward(Movement.VOID, top_up) if top_up.status == "pending" else []
     after = replace(top_up, status="posted", reference=reference, event_id=event_id)
     return Draft(
-        moved=(*voided, *_inward(Movement.POST, top_up)),
+        moved=(
+            *voided,
+            *_inward(Movement.POST, top_up),
+            *repaid(state, top_up.organisation_id, top_up.asset, top_up.amount_units),
+        ),
         changed=(change("top_up", top_up.top_up_id, after),),
     )
 
@@ -344,7 +357,7 @@ def _said_of_top_up(state: State, call: Call, top_up: TopUp, said: Processed) ->
         return _voided(failed) if top_up.status == "pending" else Draft()
     if top_up.status == "posted":
         return _paid_again(state, call, top_up, said)
-    return _posted(top_up, said.reference, said.event_id)
+    return _posted(state, top_up, said.reference, said.event_id)
 
 
 def _paid_again(state: State, call: Call, top_up: TopUp, said: Processed) -> Draft:
@@ -354,7 +367,7 @@ def _paid_again(state: State, call: Call, top_up: TopUp, said: Processed) -> Dra
     if (
         said.reference == top_up.reference
         or state.top_ups.get(again_id) is not None
-        or is_full(state, prepaid, _clearing(top_up.asset), top_up.amount_units)
+        or is_full(state, prepaid, clearing(top_up.asset), top_up.amount_units)
     ):
         return Draft()
     again = replace(
@@ -363,6 +376,7 @@ def _paid_again(state: State, call: Call, top_up: TopUp, said: Processed) -> Dra
         status="pending",
         reference=said.reference,
         event_id=said.event_id,
+        reversed_units=0,
         expires_at_us=call.now_us + _PAID_AGAIN_LIFETIME_US,
         seq=call.seq,
     )
@@ -393,8 +407,8 @@ def _left(state: State, payout: Payout, said: Processed) -> Draft:
     paid = _paid(payout, said.reference, said.event_id)
     if payout.status in _SENT:
         return paid
-    given_up = _giving_way(state, payout)
-    if payout.status != "failed" or given_up is None:
+    given_up = _giving_way(state, payout) if payout.status == "failed" else None
+    if given_up is None:
         return Draft()
     returned = [_returned(replace(each, status="failed")) for each in given_up]
     return Draft(
@@ -453,13 +467,9 @@ def _not_payable(state: State, owner: str, kind: AccountKind, amount: Money) -> 
 
 def _inward(movement: Movement, top_up: TopUp) -> list[Transfer]:
     prepaid = account_name(top_up.organisation_id, AccountKind.PREPAID, top_up.asset)
-    return transfer(movement, _clearing(top_up.asset), prepaid, top_up.asset, top_up.amount_units)
+    return transfer(movement, clearing(top_up.asset), prepaid, top_up.asset, top_up.amount_units)
 
 
 def _outward(movement: Movement, payout: Payout) -> list[Transfer]:
     name = account_name(payout.organisation_id, AccountKind(payout.kind), payout.asset)
-    return transfer(movement, name, _clearing(payout.asset), payout.asset, payout.amount_units)
-
-
-def _clearing(asset: str) -> str:
-    return account_name(PLATFORM, AccountKind.EXTERNAL_CLEARING, asset)
+    return transfer(movement, name, clearing(payout.asset), payout.asset, payout.amount_units)

@@ -9,6 +9,7 @@ from farthing.protocol.ledger import Account, AccountKind, account_name
 from farthing.protocol.money import ASSETS
 from farthing.protocol.times import utc_day
 from farthing.protocol.wire import Role
+from farthing.settlement.engine.accounts import to_spend
 from farthing.settlement.engine.commands import Question
 from farthing.settlement.engine.disputes import preview
 from farthing.settlement.engine.principals import is_frozen
@@ -115,7 +116,7 @@ def _balances(
         else:
             account = _account(state, organisation_id, AccountKind.PREPAID, asset)
             if account is not None:
-                available[asset] = account.available_units
+                available[asset] = to_spend(state, organisation_id, asset)
                 pending[asset] = account.debits_pending
     if role != Role.VENDOR and (state.lots or state.grace_units):
         _count_credit(state, organisation_id, available, pending)
@@ -125,12 +126,10 @@ def _balances(
 def _count_credit(
     state: State, owner: str, available: dict[str, int], pending: dict[str, int]
 ) -> None:
-    """Add what holds draw on besides money: credit lots and grace."""
+    """Add what holds draw on besides money: credit lots, and the grace of who never had any."""
     for asset in ASSETS:
-        name = account_name(owner, AccountKind.PREPAID, asset)
-        units = state.grace_units.get(name, 0)
-        if units or asset in available:
-            available[asset] = available.get(asset, 0) + units
+        if state.grace_units.get(account_name(owner, AccountKind.PREPAID, asset)):
+            available[asset] = to_spend(state, owner, asset)
         for kind in (AccountKind.DEFERRED_REVENUE, AccountKind.PROMOTIONAL_CREDIT):
             account = _account(state, owner, kind, asset)
             if account is not None:

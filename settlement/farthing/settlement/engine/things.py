@@ -388,7 +388,10 @@ class Closure(Thing, frozen=True, kw_only=True):
 
 
 class TopUp(Thing, frozen=True, kw_only=True):
-    """Money on its way in: `pending` until the processor says `posted`, `failed` or `expired`."""
+    """Money on its way in: `pending` until the processor says `posted`, `failed` or `expired`.
+
+    `reversed_units` of what came have gone back.
+    """
 
     top_up_id: str
     organisation_id: str
@@ -399,11 +402,15 @@ class TopUp(Thing, frozen=True, kw_only=True):
     expires_at_us: int
     reference: str = ""
     event_id: str = ""
+    reversed_units: int = 0
     seq: int
 
 
 class Payout(Thing, frozen=True, kw_only=True):
-    """Money on its way out: `requested`, `sent`, then `paid` or `failed`."""
+    """Money on its way out: `requested`, `sent`, then `paid` or `failed`.
+
+    `reversed_units` of what left have come back.
+    """
 
     payout_id: str
     organisation_id: str
@@ -416,6 +423,7 @@ class Payout(Thing, frozen=True, kw_only=True):
     sent_at_us: int = 0
     reference: str = ""
     event_id: str = ""
+    reversed_units: int = 0
     seq: int
 
 
@@ -427,9 +435,10 @@ _SPARSE: Final[Mapping[str, tuple[str, ...]]] = {
     "Dispute": ("held_partner_units",),
     "Hold": ("drawn", "on_answer"),
     "Key": ("purpose",),
-    "Payout": ("sent_at_us",),
+    "Payout": ("reversed_units", "sent_at_us"),
     "Principal": ("frozen_at_us",),
     "Session": ("ended_at_us", "drawn"),
+    "TopUp": ("reversed_units",),
 }
 
 

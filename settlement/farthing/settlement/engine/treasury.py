@@ -31,8 +31,12 @@ __all__ = [
     "set_partner",
 ]
 
-# The lots of a prepaid account are closed with it, so they too must be empty.
-_WITH_PREPAID = (AccountKind.DEFERRED_REVENUE, AccountKind.PROMOTIONAL_CREDIT)
+# The lots of a prepaid account are closed with it, so they too must be empty, and nothing owed.
+_WITH_PREPAID = (
+    AccountKind.DEFERRED_REVENUE,
+    AccountKind.PROMOTIONAL_CREDIT,
+    AccountKind.RECEIVABLE,
+)
 _WAITED_ON = "Nothing stands on the account, but something waits on it."
 
 

@@ -1,0 +1,140 @@
+"""Money that had come and goes back, and money that had left and comes back.
+
+Boundary: how much of a payment is said in all, so that saying it twice, late or in another order
+does no harm. What has gone has gone: what an operator has not is owed. Source: spec/ledger.md.
+"""
+
+from msgspec.structs import replace
+
+from farthing.protocol.errors import Code, NextAction, Refusal, refuse
+from farthing.protocol.ledger import AccountKind, account_name
+from farthing.protocol.messages.payments import ReversePayout, ReverseTopUp
+from farthing.protocol.money import format_units
+from farthing.protocol.wire import Money
+from farthing.settlement.engine.accounts import (
+    available_units,
+    clearing,
+    is_full,
+    of_nothing,
+    post,
+)
+from farthing.settlement.engine.drafts import Call, Draft, change
+from farthing.settlement.engine.state import State
+from farthing.settlement.engine.things import Payout, TopUp
+
+__all__ = ["reverse_payout", "reverse_top_up", "reversed_by_event"]
+
+_MOVED = {"paid", "posted"}
+
+
+def reverse_top_up(state: State, call: Call) -> Draft | Refusal:
+    """Money of a top-up has gone back, or is about to, by the treasurer's word."""
+    body = call.command.body
+    assert isinstance(body, ReverseTopUp)
+    top_up = state.top_ups.get(body.top_up_id)
+    if refusal := _never(state, top_up, body.total, "top_up_id"):
+        return refusal
+    assert top_up is not None
+    units = body.total.units - top_up.reversed_units
+    owner, asset = top_up.organisation_id, top_up.asset
+    has_units = max(available_units(state, owner, AccountKind.PREPAID, asset), 0)
+    if units > has_units and not body.may_owe:
+        return refuse(
+            Code.INSUFFICIENT_FUNDS,
+            path="total.amount",
+            required=format_units(units, asset),
+            remaining=format_units(has_units, asset),
+            asset=asset,
+            message="Its operator has less than that: what has gone all the same is owed.",
+            next_action=NextAction.REDUCE,
+        )
+    return _resolved(top_up, body.total, "top_up_id") or _gone_back(state, top_up, body.total.units)
+
+
+def reverse_payout(state: State, call: Call) -> Draft | Refusal:
+    """Money of a payout has come back, by the treasurer's word."""
+    body = call.command.body
+    assert isinstance(body, ReversePayout)
+    payout = state.payouts.get(body.payout_id)
+    if refusal := _never(state, payout, body.total, "payout_id"):
+        return refusal
+    assert payout is not None
+    return _resolved(payout, body.total, "payout_id") or _come_back(payout, body.total.units)
+
+
+def reversed_by_event(state: State, payment: TopUp | Payout, total_units: int) -> Draft:
+    """What a processor says has gone back of a payment; less than is known says nothing."""
+    is_more = payment.reversed_units < total_units <= payment.amount_units
+    if not is_more or payment.status not in _MOVED or _is_full(state, payment, total_units):
+        return Draft()
+    if isinstance(payment, TopUp):
+        return _gone_back(state, payment, total_units)
+    return _come_back(payment, total_units)
+
+
+def _never(state: State, payment: TopUp | Payout | None, total: Money, path: str) -> Refusal | None:
+    """Why so much of a payment cannot go back, ever."""
+    if total.units <= 0:
+        return of_nothing("total.amount")
+    if payment is None:
+        return refuse(Code.NOT_FOUND, path=path)
+    if total.units > payment.amount_units:
+        return refuse(
+            Code.INVALID_AMOUNT,
+            path="total.amount",
+            required=format_units(payment.amount_units, payment.asset),
+            message="More than that would go back than came.",
+        )
+    if _is_full(state, payment, total.units):
+        return refuse(Code.AMOUNT_OVERFLOW, path="total.amount")
+    if total.asset != payment.asset:
+        return refuse(Code.ASSET_MISMATCH, path="total.asset", required=payment.asset)
+    return None
+
+
+def _resolved(payment: TopUp | Payout, total: Money, path: str) -> Refusal | None:
+    """Whether none of it has moved, or so much of it has gone back before."""
+    if payment.status not in _MOVED:
+        text = "None of its money has moved."
+        return refuse(Code.PAYMENT_RESOLVED, path=path, message=text)
+    if total.units <= payment.reversed_units:
+        text = "So much of it has gone back already: the total counts all of it."
+        return refuse(Code.PAYMENT_RESOLVED, path="total.amount", message=text)
+    return None
+
+
+def _gone_back(state: State, top_up: TopUp, total_units: int) -> Draft:
+    """Out of what its operator has; what it has not it owes."""
+    owner, asset, there = top_up.organisation_id, top_up.asset, clearing(top_up.asset)
+    units = total_units - top_up.reversed_units
+    paid_units = min(max(available_units(state, owner, AccountKind.PREPAID, asset), 0), units)
+    prepaid, receivable = (
+        account_name(owner, kind, asset) for kind in (AccountKind.PREPAID, AccountKind.RECEIVABLE)
+    )
+    after = replace(top_up, reversed_units=total_units)
+    return Draft(
+        moved=(
+            *post(prepaid, there, asset, paid_units),
+            *post(receivable, there, asset, units - paid_units),
+        ),
+        changed=(change("top_up", top_up.top_up_id, after),),
+    )
+
+
+def _come_back(payout: Payout, total_units: int) -> Draft:
+    name = account_name(payout.organisation_id, AccountKind(payout.kind), payout.asset)
+    units = total_units - payout.reversed_units
+    after = replace(payout, reversed_units=total_units)
+    return Draft(
+        moved=tuple(post(clearing(payout.asset), name, payout.asset, units)),
+        changed=(change("payout", payout.payout_id, after),),
+    )
+
+
+def _is_full(state: State, payment: TopUp | Payout, total_units: int) -> bool:
+    here, there = AccountKind.RECEIVABLE, clearing(payment.asset)
+    if isinstance(payment, Payout):
+        here = AccountKind(payment.kind)
+    name = account_name(payment.organisation_id, here, payment.asset)
+    debit, credit = (name, there) if isinstance(payment, TopUp) else (there, name)
+    return is_full(state, credit, debit, total_units - payment.reversed_units)

@@ -328,3 +328,24 @@ async def test_a_key_that_is_none_is_neither_enrolled_nor_rotated_to(desk: Desk,
         rotated = await desk.call(desk.buyer, "rotate_key", rotation)
         assert enrolled.code == "unknown_key"
         assert (rotated.code, rotated.path.split(".")[0]) == ("invalid_argument", "key")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Acme\u202eyap",
+        "Ac\u200bme",
+        "Acme\u00ad",
+        "Ac\U000e0041me",
+        " Acme",
+        "Acme ",
+        " ",
+        "\u3164",
+    ],
+)
+async def test_a_name_that_reads_as_another_or_as_none_is_nobodys(desk: Desk, name: str) -> None:
+    key = {"kty": "OKP", "crv": "Ed25519", "x": signing_key("Nobody").public.jwk()["x"]}
+    asked = {"kind": "vendor", "name": name, "key": key, "idempotency_key": KEY}
+    async with unchanged(desk):
+        answer = await desk.call(desk.as_role(Role.NEWCOMER), "enrol_organisation", asked)
+        assert (answer.code, answer.path) == ("invalid_argument", "name")

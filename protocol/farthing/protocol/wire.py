@@ -14,6 +14,7 @@ from typing import Annotated, Generic, TypeVar, cast, dataclass_transform
 from pydantic import AfterValidator, ConfigDict, Field
 
 from farthing.protocol.canonical import INTEGER_MAX, Json
+from farthing.protocol.documents import unseen
 from farthing.protocol.errors import Code
 from farthing.protocol.ids import id_pattern
 from farthing.protocol.money import format_units, parse_units
@@ -58,12 +59,22 @@ Answer = TypeVar("Answer")
 
 ROOT = "org.farthing"
 EXTENSION = f"{ROOT}/commerce"
+# Letters and symbols of which nothing is seen: fillers of Hangul, and an empty cell of Braille.
+_BLANKS = "\u115f\u1160\u2800\u3164\uffa0"
 
 
 def _existing_time(text: str) -> str:
     """Refuse what has the form of a time and is none here, such as 31 February or the year 1."""
     if not 0 < parse_time(text) <= INTEGER_MAX:
         message_text = "a time after 1970 and before 2255"
+        raise ValueError(message_text)
+    return text
+
+
+def _visible(text: str) -> str:
+    """Refuse a name that people would read as another, or as none."""
+    if unseen(text) or text != text.strip() or any(blank in text for blank in _BLANKS):
+        message_text = "one line of which every character can be seen"
         raise ValueError(message_text)
     return text
 
@@ -82,7 +93,11 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Quantity = Annotated[str, Field(pattern=r"^(0|[1-9][0-9]{0,15})$")]
 AssetCode = Annotated[str, Field(pattern=r"^[A-Z]{3,8}$")]
 Slug = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
-Name = Annotated[str, Field(min_length=1, max_length=80, pattern=r"^[^\x00-\x1f\x7f]+$")]
+Name = Annotated[
+    str,
+    Field(min_length=1, max_length=80, pattern=r"^[^\x00-\x1f\x7f]+$"),
+    AfterValidator(_visible),
+]
 Text = Annotated[str, Field(max_length=2000, pattern=r"^[^\x00-\x08\x0b-\x1f\x7f]*$")]
 Time = Annotated[
     str,

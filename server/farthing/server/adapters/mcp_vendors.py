@@ -15,12 +15,12 @@ from farthing.protocol.errors import Code, Refusal, refuse
 from farthing.protocol.x402 import PAYMENT, PAYMENT_RESPONSE, read_refusal, read_settlement
 from farthing.server.adapters.outbound import Answering, Outbound
 from farthing.server.adapters.said import (
-    SAID_CHARACTERS_MAX,
     JsonObject,
     bounded,
     check_stays,
     is_passing,
     plain,
+    quoted,
     read_object,
 )
 from farthing.server.ports import (
@@ -153,7 +153,7 @@ def _result(status: int, reply: JsonObject) -> JsonObject:
                 raise VendorRefused(bounded(refusal))
         number, said = error.get("code"), error.get("message")
         if isinstance(number, int) and (number in _NOT_RUN or not is_passing(status)):
-            text = plain(said if isinstance(said, str) else "", SAID_CHARACTERS_MAX)
+            text = quoted(said if isinstance(said, str) else "")
             raise VendorRefused(refuse(Code.VENDOR_FAILED, message=text))
     raise _none(status)
 
@@ -191,7 +191,7 @@ def _said(blocks: list[LooseJson]) -> Refusal:
         for block in blocks
         if isinstance(block, Mapping) and isinstance(text := block.get("text"), str)
     ]
-    return refuse(Code.VENDOR_FAILED, message=plain("\n".join(texts), SAID_CHARACTERS_MAX))
+    return refuse(Code.VENDOR_FAILED, message=quoted("\n".join(texts)))
 
 
 def _is_number(value: object) -> bool:

@@ -3,6 +3,7 @@
 Boundary: bounded and plain; nothing of it is believed. Source: spec/services.md.
 """
 
+import json
 from typing import Final, TypeAlias
 
 from farthing.protocol.canonical import InvalidJson, LooseJson, parse_json
@@ -10,19 +11,19 @@ from farthing.protocol.errors import Refusal, refuse
 from farthing.server.ports import VendorFailed
 
 __all__ = [
-    "SAID_CHARACTERS_MAX",
     "JsonObject",
     "bounded",
     "check_stays",
     "is_passing",
     "plain",
+    "quoted",
     "read_json",
     "read_object",
 ]
 
 JsonObject: TypeAlias = dict[str, LooseJson]
 
-SAID_CHARACTERS_MAX: Final = 500
+_SAID_CHARACTERS_MAX: Final = 500
 # Of the statuses of those who were asked wrongly, these say that it is only for now.
 _MOMENTARY: Final = frozenset({408, 425, 429})
 
@@ -43,11 +44,13 @@ def is_passing(status: int) -> bool:
 
 def bounded(refusal: Refusal) -> Refusal:
     """A vendor's refusal as far as it is passed on: its code, a few words, when to ask again."""
-    return refuse(
-        refusal.code,
-        message=plain(refusal.message, SAID_CHARACTERS_MAX),
-        retry_after_s=refusal.retry_after_s,
-    )
+    said = "" if refusal.message == refusal.code.says else refusal.message
+    return refuse(refusal.code, message=quoted(said), retry_after_s=refusal.retry_after_s)
+
+
+def quoted(text: str) -> str:
+    """A vendor's words in quotes that they cannot end: nobody takes them for the platform's."""
+    return f"The vendor says: {json.dumps(plain(text, _SAID_CHARACTERS_MAX))}." if text else ""
 
 
 def plain(text: str, characters_max: int) -> str:

@@ -13,7 +13,7 @@ from contextlib import suppress
 from typing import Final, TypeAlias
 
 from farthing.protocol.allowances import Enforcement, Guard
-from farthing.protocol.errors import Code, Refusal, Refused, Unreachable, refuse
+from farthing.protocol.errors import Code, Refusal, Refused, Unreachable, Unverified, refuse
 from farthing.protocol.messages.allowances import AllowanceUse
 from farthing.protocol.times import SECOND_US, parse_time, utc_day
 from farthing.protocol.wire import Usage
@@ -162,7 +162,7 @@ class AllowanceWatch:
         self._since = Counter()
         try:
             said = await self._ask()
-        except (Refused, Unreachable) as error:
+        except (Refused, Unreachable, Unverified) as error:
             log.warning("the allowance is as it was last known: %s", error)
             return
         self._said, self._day = said, utc_day(self._asked_at_us)

@@ -30,7 +30,7 @@ from farthing.clients.usage_spool import KeptCall, UsageSpool
 from farthing.clients.vendors import Vendor
 from farthing.clients.wares import Cap, Ware
 from farthing.protocol.canonical import Json, document_sha256, sha256_hex
-from farthing.protocol.errors import Code, Refusal, Refused, Unreachable, refuse
+from farthing.protocol.errors import Code, Refusal, Refused, Unreachable, Unverified, refuse
 from farthing.protocol.money import INT64_MAX
 from farthing.protocol.platform_keys import PlatformKeys
 from farthing.protocol.proofs import Entitlement
@@ -116,10 +116,12 @@ class Counter:
         self._pruning.look(self._clock())
 
     async def close(self) -> None:
-        """Stop; what is not captured or reported yet waits in the spool."""
+        """Stop, within seconds; what is not captured or reported yet waits in the spool."""
         await self._pruning.close()
-        await self.sessions.close()
-        await self.deliveries.close()
+        try:
+            await self.sessions.close()
+        finally:
+            await self.deliveries.close()
 
     async def sell(
         self, ware: Ware, sent: Mapping[str, object], payment: object, run: Run
@@ -260,7 +262,7 @@ class Counter:
     async def _desk(self, entitlement: Entitlement) -> SessionDesk:
         try:
             return await self.sessions.at(entitlement)
-        except Unreachable as error:
+        except (Unreachable, Unverified) as error:
             text = "What the session is rated by cannot be asked now."
             raise Refused(refuse(Code.UNAVAILABLE, message=text)) from error
 
@@ -280,7 +282,7 @@ class Counter:
         try:
             agreement = await self._vendor.agreement(agreement_id)
             document = await self._vendor.document(agreement.listing_sha256)
-        except Unreachable as error:
+        except (Unreachable, Unverified) as error:
             text = "Which version was agreed on cannot be asked now."
             raise Refused(refuse(Code.UNAVAILABLE, message=text)) from error
         shape = Shape(cast("dict[str, Json]", document["output_schema"]))

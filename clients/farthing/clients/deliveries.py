@@ -9,7 +9,7 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Final, NamedTuple, cast
+from typing import Any, Final, NamedTuple, cast
 
 from farthing.clients.documents import sign_delivery
 from farthing.clients.entitlements import Paid
@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 _BACKOFF_S: Final = 0.25
 _BACKOFF_S_MAX: Final = 5.0
 _SETTLED_AT_ONCE: Final = 16
+_CLOSING_S: Final = 5.0
 _CLOSED: Final = frozenset({Code.HOLD_RESOLVED, Code.HOLD_EXPIRED})
 
 
@@ -127,10 +128,13 @@ class Deliveries:
 
     async def close(self) -> None:
         """Stop; what is delivered and not captured waits in the spool."""
-        tasks = [*self._flights.values(), *self._later.values()]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        working: set[asyncio.Task[Any]] = {*self._flights.values(), *self._later.values()}
+        # What had begun is given back first; where the platform hangs, it expires by itself.
+        for _ in range(2):
+            for task in working:
+                task.cancel()
+            if working:
+                _, working = await asyncio.wait(working, timeout=_CLOSING_S)
         await asyncio.to_thread(self._spool.close)
 
     async def _obtain(self, work: Work) -> Entry | Refusal:
@@ -269,7 +273,7 @@ class Deliveries:
         if release:
             try:
                 await self._vendor.release(hold_id, refusal.code.value)
-            except (Refused, Unreachable) as error:
+            except (Refused, Unreachable, Unverified) as error:
                 # It expires by itself; the buyer waits a little longer for the money.
                 log.warning("hold %s is not released: %s", hold_id, error)
         return refusal

@@ -25,7 +25,7 @@ from farthing.clients.reporter import DEARER, Metered, Reporter, Signed, UsageQu
 from farthing.clients.usage_spool import KeptCall, KeptSession, Row, UsageSpool
 from farthing.clients.vendors import Vendor
 from farthing.protocol.canonical import Json, sha256_hex
-from farthing.protocol.errors import Code, Refusal, Refused, Unreachable, refuse
+from farthing.protocol.errors import Code, Refusal, Refused, Unreachable, Unverified, refuse
 from farthing.protocol.money import INT64_MAX, format_units
 from farthing.protocol.proofs import Entitlement
 from farthing.protocol.rating import RatingError
@@ -247,7 +247,7 @@ class SessionDesk:
             self._asking = asyncio.create_task(self._ask())
         try:
             await asyncio.shield(self._asking)
-        except (Refused, Unreachable) as error:
+        except (Refused, Unreachable, Unverified) as error:
             text = "Whether the session is open cannot be asked now."
             raise Refused(refuse(Code.UNAVAILABLE, message=text, retry_after_s=1)) from error
 

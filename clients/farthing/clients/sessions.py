@@ -60,6 +60,9 @@ from farthing.protocol.x402 import PAYMENT_RESPONSE, Presented, Used, read_used
 
 __all__ = ["Left", "SpendSession", "Trade"]
 
+# Who closes waits no longer, whoever hangs: for the vendor to take a signature, for the platform.
+_SIGNING_S: Final = 5.0
+_CLOSING_S: Final = 30.0
 _WAY_ON: Final = {
     "refuse": NextAction.REDUCE,
     "top_up": NextAction.TOP_UP,
@@ -209,21 +212,18 @@ class SpendSession:
             Refused: As for opening.
             Unverified: The answer is of other terms.
         """
-        ask = TopUpSession(
-            session_id=self.session_id,
-            amount=amount,
-            idempotency_key=key or self._connection.new_key(),
-        )
+        key = key or self._connection.new_key()
+        ask = TopUpSession(session_id=self.session_id, amount=amount, idempotency_key=key)
         if amount.asset != self.session.cap.asset:
             raise Refused(refuse(Code.ASSET_MISMATCH, path="amount.asset"))
-        more_units = 0 if ask.idempotency_key in self._topped_up else amount.units
-        self._topped_up.add(ask.idempotency_key)
+        more_units = 0 if key in self._topped_up else amount.units
+        self._topped_up.add(key)
         await self.ask(more_units)
         try:
             return await self._take(await self._connection.call(TOP_UP_SESSION, ask))
         except Refused:
             if more_units:
-                self._topped_up.discard(ask.idempotency_key)
+                self._topped_up.discard(key)
                 await self.ask(-more_units)
             raise
 
@@ -245,13 +245,17 @@ class SpendSession:
 
         Raises:
             Refused: It is not closed.
+            Unreachable: Whether it is closed is not known; it ends by itself.
             Unverified: It is open still, in the platform's words.
         """
         await self._sign_up()
-        ask = CloseSession(
-            session_id=self.session_id, idempotency_key=key or f"close-{self.session_id}"
-        )
-        session = await self._connection.call(CLOSE_SESSION, ask)
+        key = key or f"close-{self.session_id}"
+        ask = CloseSession(session_id=self.session_id, idempotency_key=key)
+        try:
+            async with asyncio.timeout(_CLOSING_S):
+                session = await self._connection.call(CLOSE_SESSION, ask)
+        except TimeoutError:
+            raise Unreachable(f"{self.session_id} is not known to be closed") from None
         if session.status == "open":
             raise Unverified(f"{self.session_id} was to be closed and is not")
         session = await self._take(session)
@@ -456,8 +460,9 @@ class SpendSession:
         if asked is None or arguments is None or not self._lane.is_ahead:
             return
         self._lane.lost()
-        with suppress(Refused, Unreachable):
-            await self._exchange(self._book.again(asked.seq, asked.args_sha256), arguments)
+        with suppress(Refused, Unreachable, TimeoutError):
+            async with asyncio.timeout(_SIGNING_S):
+                await self._exchange(self._book.again(asked.seq, asked.args_sha256), arguments)
 
     async def _take(self, session: Session) -> Session:
         if terms_of(session) != terms_of(self.session):

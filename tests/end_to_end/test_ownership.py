@@ -160,6 +160,7 @@ def arguments(target: Target, mine: Tenant, value: str) -> dict[str, Any]:
         "corrections": [{"call": "1", "usage": {"page": "1"}}],
         "signature": "e30..e30",
         "cap": {"amount": "0.002", "asset": "USD"},
+        "total": {"amount": "0.002", "asset": "USD"},
         "per_call": {"amount": "0.001", "asset": "USD"},
         "amount": {"amount": "0.001", "asset": "USD"},
         "per_call_max": {"amount": "0.1", "asset": "USD"},

@@ -430,3 +430,37 @@ def test_an_answer_that_a_full_disk_does_not_take_is_no_refusal(tmp_path: Path) 
         3,
         "No room for the answer: No space left on device.\n",
     )
+
+
+@pytest.mark.parametrize(
+    ("words", "path"),
+    [
+        (("search", "--bogus"), ""),
+        (("nonsense",), ""),
+        (("session", "open"), "agreement"),
+        (("search", "text", "--limit", "0"), "limit"),
+        (("session", "open", "agr_x", "--cap", "much", "--per-call", "1"), ""),
+        (("session", "calls", "ses_x"), ""),
+        (("call", "no_operation"), ""),
+    ],
+)
+def test_what_is_called_wrongly_by_a_program_is_told_in_the_one_shape(
+    words: tuple[str, ...], path: str
+) -> None:
+    for asked in (("--json", *words), (*words, "--json")):
+        ran = run(*asked)
+
+        assert (ran.code, ran.err) == (2, "")
+        told = json.loads(ran.out)
+        assert (told["code"], told.get("path", "")) == ("invalid_argument", path)
+        assert told["message"]
+    for person in (run(*words), run(*words, "--", "--json")):
+        assert (person.code, person.out) == (2, "")
+        assert person.err
+
+
+def test_what_a_program_asks_rightly_is_answered_as_ever() -> None:
+    helped = run("--help", "--json")
+
+    assert helped.code == 0
+    assert "Usage: " in helped.out

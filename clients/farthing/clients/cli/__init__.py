@@ -7,10 +7,12 @@ Boundary: puts the commands together, with those that other rooms add through th
 import sys
 from collections.abc import Iterable
 from importlib.metadata import EntryPoint, entry_points, version
+from itertools import takewhile
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, cast
 
 import typer
+from typer.core import TyperGroup
 
 from farthing.clients.cli import (
     audit,
@@ -25,7 +27,8 @@ from farthing.clients.cli import (
     trade,
     treasury,
 )
-from farthing.clients.cli.session import DEFAULT_URL, Session, paragraphs
+from farthing.clients.cli.render import as_json
+from farthing.clients.cli.session import DEFAULT_URL, Exit, Session, misused, paragraphs
 
 __all__ = ["application", "main"]
 
@@ -38,6 +41,27 @@ _EXITS = (
     '  farthing search "text of PDF pages" --workload page=30 --max-total 0.05\n\n'
     "  farthing verify charge.pack --trust THUMBPRINT"
 )
+
+
+# The root of what is wrong with the words of a command; typer gives it no name.
+_Misuse = cast("type[typer.BadParameter]", typer.BadParameter.mro()[2])
+
+
+class _Application(TyperGroup):
+    """The command, which tells a program in its own form what is wrong with its words."""
+
+    def main(self, *args: Any, **given: Any) -> Any:  # noqa: ANN401 - as typer has it
+        words = args[0] if args else given.get("args")
+        words = sys.argv[1:] if words is None else words
+        if "--json" not in takewhile(lambda word: word != "--", words):
+            return super().main(*args, **given)
+        try:
+            sys.exit(super().main(*args, **{**given, "standalone_mode": False}))
+        except _Misuse as error:
+            typer.echo(as_json(misused(error.format_message(), _named(error))))
+            sys.exit(Exit.USAGE)
+        except typer.Abort:
+            sys.exit(Exit.REFUSED)
 
 
 def main() -> None:
@@ -53,6 +77,7 @@ def application(added: Iterable[EntryPoint] = ()) -> typer.Typer:
     """The command with all of its own commands and those added by other rooms."""
     app = typer.Typer(
         name="farthing",
+        cls=_Application,
         no_args_is_help=True,
         add_completion=False,
         # A traceback with local variables could print a private key.
@@ -82,14 +107,20 @@ def application(added: Iterable[EntryPoint] = ()) -> typer.Typer:
     return app
 
 
+def _named(error: typer.BadParameter) -> str:
+    """The option or argument that is wrong, where it is one that there is."""
+    param = getattr(error, "param", None)
+    return (param.name or "") if param is not None else ""
+
+
 def _lacking(app: typer.Typer, name: str, module: str) -> None:
     """Say in the command's place what must be installed for it."""
 
-    def lacking() -> None:
-        typer.echo(
-            f"farthing {name}: {module} is not installed: pip install 'farthing[{name}]'", err=True
+    def lacking(ctx: typer.Context) -> None:
+        session: Session = ctx.obj
+        session.misuse(
+            f"farthing {name}: {module} is not installed: pip install 'farthing[{name}]'"
         )
-        raise typer.Exit(2)
 
     # No brackets: help would take them for markup.
     lacking.__doc__ = f"Not installed here: the extra {name} of farthing adds these commands."

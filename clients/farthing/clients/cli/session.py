@@ -31,7 +31,7 @@ from farthing.clients.cli.render import (
 from farthing.clients.clock import random_bytes
 from farthing.protocol import base64url
 from farthing.protocol.base64url import is_sha256
-from farthing.protocol.errors import Code, FarthingError, Refused, Unreachable, Unverified
+from farthing.protocol.errors import Code, FarthingError, Refused, Unreachable, Unverified, refuse
 from farthing.protocol.wire import Effect, Operation, Role, document_of
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ __all__ = [
     "TrustOption",
     "UrlOption",
     "command",
+    "misused",
     "paragraphs",
 ]
 
@@ -325,8 +326,7 @@ class Session:
 
     def misuse(self, text: str) -> NoReturn:
         """End the command: it cannot be carried out as it was called."""
-        notice(screen(to_stderr=True), text, style="red")
-        raise typer.Exit(Exit.USAGE)
+        self._end(Exit.USAGE, misused(text), text)
 
     def unwritten(self, error: OSError) -> NoReturn:
         """End the command: its answer has no room, so that nobody knows what became of it."""
@@ -363,6 +363,11 @@ class Session:
         else:
             notice(screen(to_stderr=True), text, style="red")
         raise typer.Exit(code)
+
+
+def misused(text: str, path: str = "") -> dict[str, object]:
+    """What is wrong with the words of a command, for a program."""
+    return refuse(Code.INVALID_ARGUMENT, path=path, message=text).document()
 
 
 def command(

@@ -107,6 +107,20 @@ class Charges:
         self._charges[change.id] = after
         return True
 
+    def as_it_was(self, after: JsonObject) -> JsonObject:
+        """A charge before a record, but for its trail, by what it is after it."""
+        before = self._charges[member(after, "charge_id")]
+        tail = after.get("tail")
+        was: JsonObject = {
+            **after,
+            "status": before.status,
+            "refunded_units": str(before.refunded_units),
+            "fee_returned_units": str(before.fee_returned_units),
+        }
+        if isinstance(tail, dict):
+            was["tail"] = {**tail, "returned_units": str(before.partner_returned_units)}
+        return was
+
     def _read(self, charge: JsonObject) -> _Charge:
         agreement = self._budgets.agreements[member(charge, "agreement_id")]
         for name in ("buyer_id", "operator_id", "vendor_id", "asset", "rate_card_sha256"):

@@ -27,6 +27,7 @@ from farthing.protocol.replay.allowances import Allowances
 from farthing.protocol.replay.amendments import Amendments
 from farthing.protocol.replay.budgets import Budgets
 from farthing.protocol.replay.charges import Charges
+from farthing.protocol.replay.disputes import Disputes
 from farthing.protocol.replay.keys import KEY_OPERATIONS, PLATFORM, KeyHistory
 from farthing.protocol.replay.lots import Lots
 from farthing.protocol.replay.reading import JsonObject, fact, member, text_fact
@@ -34,7 +35,7 @@ from farthing.protocol.replay.sessions import Sessions
 from farthing.protocol.replay.spending import Spending
 from farthing.protocol.replay.treasury import Treasury
 from farthing.protocol.signatures import InvalidSignature, Typ, verify_detached
-from farthing.protocol.terms import parse_terms
+from farthing.protocol.terms import Terms, parse_terms
 
 __all__ = ["Rulebook"]
 
@@ -69,7 +70,9 @@ class Rulebook:
         self._budgets = Budgets()
         self._cards: dict[str, CompiledCard] = {}
         self._spending = Spending(self._budgets, self._cards)
+        self._terms: dict[str, Terms] = {}
         self._charges = Charges(self._budgets)
+        self._disputes = Disputes(self._budgets, self._charges, self._cards, self._terms)
         self._treasury = Treasury(self._budgets)
         self._lots = Lots()
         self._amendments = Amendments()
@@ -96,6 +99,7 @@ class Rulebook:
             self._sign(record)
             self._spending.follow(record)
             self._sessions.follow(record)
+            self._disputes.follow(record)
             charges = self._charges.follow(record)
             self._treasury.follow(record, charges=charges)
             self._lots.follow(record)
@@ -185,6 +189,7 @@ class Rulebook:
         card = parse_card(fact(record, "rate_card"))
         self._cards[card.card_sha256] = compile_card(card)
         terms, offered = parse_terms(fact(record, "terms")), parse_listing(listing)
+        self._terms[member(listing, "terms_sha256")] = terms
         tags: list[Json] = [each for each in offered.tags if each != offered.primary_tag]
         published: JsonObject = {
             "tags": [offered.primary_tag, *tags],

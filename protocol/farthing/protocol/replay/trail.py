@@ -7,8 +7,7 @@ Source: spec/disputes.md, spec/ledger.md.
 
 from farthing.protocol.canonical import Json
 from farthing.protocol.disputes import rules
-from farthing.protocol.disputes.case import Case, Evidence, Outcome, Reason, Ruling
-from farthing.protocol.ids import derive_id
+from farthing.protocol.disputes.case import Evidence, Outcome, Reason, Ruling
 from farthing.protocol.ledger import AccountKind, Transfer
 from farthing.protocol.money import format_units
 from farthing.protocol.records import Record
@@ -21,16 +20,15 @@ from farthing.protocol.replay.reading import (
     member,
     only,
     post,
-    quantities,
     require,
     same,
     same_postings,
     units,
 )
+from farthing.protocol.replay.rulings import case_of, filed, left_units, produced, ruled
 from farthing.protocol.replay.shares import in_escrow, payees, payers, split_of, tail_after
 from farthing.protocol.replay.story import Story
 from farthing.protocol.shares import Part, back_of, spread
-from farthing.protocol.times import SECOND_US
 
 __all__ = [
     "follow_answer",
@@ -49,7 +47,7 @@ def follow_refund(story: Story, record: Record) -> None:
     require(isinstance(amount, dict), record, "no amount")
     decided = record.decided or {}
     back_units = units(decided, "units")
-    require(0 < back_units <= _left_units(charge), record, "more is given back than was charged")
+    require(0 < back_units <= left_units(charge), record, "more is given back than was charged")
     split = split_of(charge, back_units)
     shown = {"amount": format_units(back_units, _asset(charge)), "asset": _asset(charge)}
     require(amount == shown, record, "another amount was asked for")
@@ -68,8 +66,8 @@ def follow_refund(story: Story, record: Record) -> None:
 def follow_settlement(story: Story, record: Record) -> None:
     """The dispute window closed, and the vendor's share became payable."""
     charge = story.the_charge()
-    left_units = _left_units(charge)
-    kept = split_of(charge, left_units) if left_units else Split(0, 0)
+    rest_units = left_units(charge)
+    kept = split_of(charge, rest_units) if rest_units else Split(0, 0)
     require(record.by.principal_id == PLATFORM, record, "another than the platform settles")
     require(charge["status"] == "pending", record, "the charge is not pending")
     closed = integer(charge, "window_closes_at_us") <= record.at_us
@@ -95,28 +93,7 @@ def follow_dispute(story: Story, record: Record) -> None:
     in_time = record.at_us < integer(charge, "window_closes_at_us")
     require(charge["status"] == "pending" and in_time, record, "it was too late to dispute")
     same(record, "asked", record.asked, charge_id=charge["charge_id"])
-    reason = Reason(member(record.asked, "reason"))
-    held = split_of(charge, _left_units(charge))
-    window_us = integer(agreement, "evidence_window_s") * SECOND_US
-    filed: JsonObject = {
-        "dispute_id": derive_id("dsp", member(charge, "charge_id")),
-        **{name: charge[name] for name in ("charge_id", "operator_id", "buyer_id", "vendor_id")},
-        "filed_by": filer,
-        "reason": reason.value,
-        "status": "needs_evidence",
-        "asset": charge["asset"],
-        "held_net_units": str(held.net_units),
-        "held_fee_units": str(held.fee_units),
-        "evidence_due_at_us": record.at_us + window_us,
-        "outcome": "",
-        "rule_id": "",
-        "credit_units": "0",
-        "seq": record.seq,
-        "ruled_seq": 0,
-    }
-    if held.partner_units:
-        filed["held_partner_units"] = str(held.partner_units)
-    _rule(story, record, filed, evidence=None, overdue=False)
+    _rule(story, record, filed(record, charge, agreement), evidence=None, overdue=False)
 
 
 def follow_answer(story: Story, record: Record) -> None:
@@ -124,10 +101,8 @@ def follow_answer(story: Story, record: Record) -> None:
     dispute = story.the_dispute()
     require(record.by.principal_id == dispute["vendor_id"], record, "a stranger answers")
     same(record, "asked", record.asked, dispute_id=dispute["dispute_id"])
-    found = (record.decided or {}).get("case")
-    evidence = None if not isinstance(found, dict) else Case.from_document(found).evidence
-    produced = evidence is not None and evidence.body_sha256 == record.asked.get("body_sha256")
-    require(produced, record, "the case is of another body")
+    evidence = produced(record)
+    require(evidence is not None, record, "the case is of another body")
     _rule(story, record, dispute, evidence=evidence, overdue=False)
 
 
@@ -146,27 +121,16 @@ def _rule(
     """Decide again on the case as it must have been, and follow what the ruling leads to."""
     charge, agreement = story.the_charge(), story.the_agreement()
     require(dispute["status"] == "needs_evidence", record, "the dispute was decided before")
-    case = Case(
-        charge_id=member(charge, "charge_id"),
-        asset=_asset(charge),
-        charged_units=_left_units(charge),
-        card_sha256=member(agreement, "rate_card_sha256"),
-        posted_card_sha256=member(charge, "rate_card_sha256"),
-        position=quantities(charge["position"]),
-        usage=quantities(charge["usage"]),
-        result_sha256=member(charge, "result_sha256"),
-        evidence=evidence,
-        evidence_overdue=overdue,
-    )
+    case = case_of(charge, agreement, evidence, overdue=overdue)
     ruling = rules.decide(Reason(member(dispute, "reason")), case, story.the_offer().card)
     decided: JsonObject = {"case": case.document(), "ruling": ruling.document()}
     require(record.decided == decided, record, "the rule decides otherwise")
     _, dispute_change = changes(record, "charge", "dispute")
-    ruled = ruling.outcome is not Outcome.NEEDS_EVIDENCE
-    after = _decided(dispute, ruling, record.seq) if ruled else dispute
+    is_ruled = ruling.outcome is not Outcome.NEEDS_EVIDENCE
+    after = ruled(dispute, ruling, record.seq) if is_ruled else dispute
     require(dispute_change.after == after, record, "the dispute does not follow from the ruling")
     into = _into_escrow(story, dispute) if dispute["seq"] == record.seq else []
-    out = _out_of_escrow(story, dispute, ruling) if ruled else []
+    out = _out_of_escrow(story, dispute, ruling) if is_ruled else []
     same_postings(record, [*into, *out])
     story.moved += [*into, *out]
     split = split_of(charge, ruling.credit_units)
@@ -176,7 +140,7 @@ def _rule(
         record,
         ruling.credit_units,
         split,
-        status="pending" if ruled else "disputed",
+        status="pending" if is_ruled else "disputed",
         dispute_id=dispute_id,
     )
     story.dispute = dispute_change.after
@@ -186,17 +150,6 @@ def _rule(
         f"{ruling.rule_id} as the record says: {ruling.outcome.value}"
         + (f", {credit} returned" if ruling.credit_units else "")
     )
-
-
-def _decided(dispute: JsonObject, ruling: Ruling, seq: int) -> JsonObject:
-    return {
-        **dispute,
-        "status": "decided",
-        "outcome": ruling.outcome.value,
-        "rule_id": ruling.rule_id,
-        "credit_units": str(ruling.credit_units),
-        "ruled_seq": seq,
-    }
 
 
 def _into_escrow(story: Story, dispute: JsonObject) -> list[Transfer]:
@@ -243,10 +196,6 @@ def _postings(story: Story, record: Record, expected: list[Transfer]) -> None:
 def _taken_back(story: Story, charge: JsonObject, back_units: int) -> list[Part]:
     """Where what is given back goes: the reverse of the order of consumption."""
     return back_of(payers(story, charge), units(charge, "refunded_units"), back_units)
-
-
-def _left_units(charge: JsonObject) -> int:
-    return units(charge, "amount_units") - units(charge, "refunded_units")
 
 
 def _asset(charge: JsonObject) -> str:

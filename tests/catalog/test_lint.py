@@ -114,6 +114,20 @@ def test_a_report_is_bounded() -> None:
     assert not findings.publishable
 
 
+def test_an_example_may_not_take_more_than_it_is_worth() -> None:
+    """Anybody may have a listing linted, and its schema and its example are whatever they send."""
+    any_of = {"anyOf": [*[{"type": "integer"}] * 90, {"type": "string"}]}
+    schema = {"type": "object", "additionalProperties": {"type": "array", "items": any_of}}
+
+    def found(count: int) -> set[str]:
+        case = {"input_schema": schema, "example.input": {"words": ["one"] * count}}
+        changes = {f"listing.{path}": value for path, value in case.items()}
+        return {each.code for each in report(with_defect({"set": changes})).findings}
+
+    assert "example_input" not in found(30)
+    assert "example_input" in found(100)
+
+
 JUNK: st.SearchStrategy[Any] = st.recursive(
     st.one_of(st.text(max_size=8), st.integers(-9, 9), st.booleans()),
     lambda inner: st.one_of(

@@ -168,6 +168,62 @@ def test_a_schema_that_doubles_its_work_at_every_step_is_cut_short() -> None:
     assert violation(shallow, {}) == Violation(path="", keyword="steps")
 
 
+NAMES_OF_MANY = {f"p{n}": 1 for n in range(1_500)}
+
+
+@pytest.mark.parametrize(
+    ("rule", "instance"),
+    [
+        pytest.param({"items": True}, [1] * 2_000, id="what anything fits"),
+        pytest.param({"enum": [[1] * 1_000 + [2]]}, [1] * 1_000 + [3], id="long values"),
+        pytest.param({"uniqueItems": True}, ["é" * 100_000], id="long texts"),
+        pytest.param({"uniqueItems": True}, [{"é" * 100_000: 1}], id="long names"),
+        pytest.param(
+            {"properties": dict.fromkeys(NAMES_OF_MANY, True), "additionalProperties": False},
+            NAMES_OF_MANY,
+            id="many names",
+        ),
+        pytest.param(
+            {"properties": {name: {} for name in NAMES_OF_MANY}},
+            {f"q{n}": 1 for n in range(2_000)},
+            id="names of others",
+        ),
+    ],
+)
+def test_whatever_a_schema_looks_at_is_a_step(rule: dict[str, Json], instance: Json) -> None:
+    """Twelve kilobytes, which anybody may have linted, took fourteen seconds."""
+    one: Json = {"$ref": "#/$defs/one"}
+    some: Json = {"$ref": "#/$defs/some"}
+    schema: dict[str, Json] = {
+        "$defs": {
+            "one": {"allOf": [rule, {"type": "null"}]},
+            "some": {"anyOf": [one] * 100},
+        },
+        "anyOf": [some] * 100,
+    }
+    assert check_schema(schema) is None
+    assert violation(schema, instance) == Violation(path="", keyword="steps")
+
+
+def test_a_long_path_costs_what_copying_it_does() -> None:
+    schema: dict[str, Json] = {"additionalProperties": {"items": {"type": "integer"}}}
+    assert violation(schema, {"a": [1] * 50_000}) is None
+    found = violation(schema, {"a" * 100_000: [1] * 50_000})
+    assert found == Violation(path="", keyword="steps")
+
+
+@pytest.mark.parametrize("name", ["a", "a" * 9_000])
+@pytest.mark.parametrize("items", [60_000, 150_000])
+def test_a_shape_takes_as_many_steps_whatever_members_are_called(name: str, items: int) -> None:
+    names = [f"{name}{n}" for n in range(16)]
+    schema: dict[str, Json] = {
+        "type": "object",
+        "properties": {each: {"type": "array", "items": {"type": "null"}} for each in names},
+    }
+    instance = {each: [None] * (items // 16) for each in names}
+    assert Shape(schema).violation(instance) == violation(schema, instance)
+
+
 def test_a_regular_expression_never_runs() -> None:
     schema: dict[str, Json] = {"type": "string", "pattern": "^(a+)+$"}
     assert violation(schema, "a" * 5000 + "b") is None

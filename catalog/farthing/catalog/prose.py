@@ -44,6 +44,8 @@ _WORD_LENGTH_MIN: Final = 3
 _COMMON: Final = frozenset({"and", "any", "are", "for", "from", "per", "the", "with", "your"})
 _FRAGMENTS_MAX: Final = 12
 _FRAGMENT_WORDS_MAX: Final = 2
+# One character may stand for eighteen; a whole document has no more than this without.
+_PLAIN_MAX: Final = 65_536
 _SCRIPTS: Final = ("CYRILLIC", "GREEK", "LATIN")
 
 
@@ -103,4 +105,4 @@ def _words(text: str) -> list[str]:
 
 def _plain(text: str) -> str:
     # Full-width and other compatibility forms would otherwise walk past every pattern.
-    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+    return " ".join(unicodedata.normalize("NFKC", text)[:_PLAIN_MAX].casefold().split())

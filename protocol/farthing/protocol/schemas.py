@@ -23,8 +23,16 @@ __all__ = [
 ]
 
 STEPS_MAX: Final = 200_000
-"""How many keywords one evaluation may look at; beyond, the instance does not fit."""
+"""How many steps one evaluation may take; beyond, the instance does not fit.
+
+A step is a keyword, `true` or `false` in the place of a schema, or a value that is compared; where
+much is looked at for one of them it is more.
+"""
 DEPTH_MAX: Final = 64
+# What is looked at in one go, and costs as much as a step: names, characters of a text, of a path.
+NAMES_SHIFT: Final = 3
+PATH_SHIFT: Final = 13
+_TEXT_SHIFT: Final = 8
 
 ANNOTATIONS: Final = frozenset({
     "$comment", "$id", "$schema", "contentEncoding", "contentMediaType", "default", "deprecated",
@@ -62,10 +70,12 @@ def check_schema(schema: Json) -> Violation | None:
     return _check(schema, "", names, 0)
 
 
-def violation(schema: Mapping[str, Json], instance: object) -> Violation | None:
+def violation(
+    schema: Mapping[str, Json], instance: object, *, steps_max: int = STEPS_MAX
+) -> Violation | None:
     """The first place where an instance does not fit a schema that `check_schema` passes."""
     try:
-        return _Evaluation(schema).run(schema, cast("LooseJson", instance), "", 0)
+        return _Evaluation(schema, steps_max).run(schema, cast("LooseJson", instance), "", 0)
     except _Exhausted as limit:
         return Violation(path="", keyword=str(limit))
 
@@ -77,17 +87,21 @@ class _Exhausted(Exception):
 class _Evaluation:
     """One evaluation: the root for references, and the work done so far."""
 
-    __slots__ = ("definitions", "steps")
+    __slots__ = ("definitions", "steps", "steps_max")
 
-    def __init__(self, root: Mapping[str, Json]) -> None:
+    def __init__(self, root: Mapping[str, Json], steps_max: int) -> None:
         definitions = root.get("$defs")
         self.definitions = definitions if isinstance(definitions, dict) else {}
         self.steps = 0
+        self.steps_max = steps_max
 
     def run(
         self, schema: Schema | Mapping[str, Json], instance: LooseJson, path: str, depth: int
     ) -> Violation | None:
+        # Each step further down copies the path.
+        self.spend(len(path) >> PATH_SHIFT)
         if isinstance(schema, bool):
+            self.spend(1)
             return None if schema else Violation(path=path, keyword="false")
         assert isinstance(schema, Mapping)
         if depth > DEPTH_MAX:
@@ -109,16 +123,19 @@ class _Evaluation:
 
     def spend(self, steps: int) -> None:
         self.steps += steps
-        if self.steps > STEPS_MAX:
+        if self.steps > self.steps_max:
             raise _Exhausted("steps")
 
     def key(self, value: LooseJson) -> str:
         """Text that is equal exactly where JSON values are: no comparing of every pair."""
         self.spend(1)
         if isinstance(value, dict):
+            self.spend(sum(map(len, value)) >> _TEXT_SHIFT)
             return f"{{{','.join(f'{name!r}:{self.key(value[name])}' for name in sorted(value))}}}"
         if isinstance(value, list):
             return f"[{','.join(map(self.key, value))}]"
+        if isinstance(value, str):
+            self.spend(len(value) >> _TEXT_SHIFT)
         if _is_number(value) and value % 1 == 0:
             return repr(int(value))
         return repr(value)
@@ -215,20 +232,6 @@ def _type(value: Json, instance: LooseJson) -> bool:
     return any(_is_type(str(word), instance) for word in words)
 
 
-def _equal(one: Json | LooseJson, other: LooseJson) -> bool:
-    if isinstance(one, bool) or isinstance(other, bool):
-        return one is other
-    if isinstance(one, list) and isinstance(other, list):
-        return len(one) == len(other) and all(map(_equal, one, other))
-    if isinstance(one, dict) and isinstance(other, dict):
-        return one.keys() == other.keys() and all(_equal(one[name], other[name]) for name in one)
-    return one == other
-
-
-def _enum(value: Json, instance: LooseJson) -> bool:
-    return isinstance(value, list) and any(_equal(each, instance) for each in value)
-
-
 def _sized(kind: type, compare: Callable[[int, int], bool]) -> Callable[[Json, LooseJson], bool]:
     def holds(value: Json, instance: LooseJson) -> bool:
         assert isinstance(value, int)
@@ -249,8 +252,6 @@ def _numeric(compare: Callable[[Number, int], bool]) -> Callable[[Json, LooseJso
 
 
 _ASSERTIONS: Final[Mapping[str, Callable[[Json, LooseJson], bool]]] = {
-    "const": _equal,
-    "enum": _enum,
     "exclusiveMaximum": _numeric(lambda number, bound: number < bound),
     "exclusiveMinimum": _numeric(lambda number, bound: number > bound),
     "maximum": _numeric(lambda number, bound: number <= bound),
@@ -279,6 +280,43 @@ def _ref(
     return run.run(run.definitions[name], instance, path, depth)
 
 
+def _equal(run: _Evaluation, one: Json | LooseJson, other: LooseJson) -> bool:
+    if isinstance(one, bool) or isinstance(other, bool):
+        return one is other
+    if isinstance(one, list) and isinstance(other, list):
+        run.spend(1)
+        return len(one) == len(other) and all(
+            _equal_member(run, *each) for each in zip(one, other, strict=True)
+        )
+    if isinstance(one, dict) and isinstance(other, dict):
+        run.spend(1 + (min(len(one), len(other)) >> NAMES_SHIFT))
+        return one.keys() == other.keys() and all(
+            _equal_member(run, one[name], other[name]) for name in one
+        )
+    return one == other
+
+
+def _equal_member(run: _Evaluation, one: Json | LooseJson, other: LooseJson) -> bool:
+    run.spend(1)
+    return _equal(run, one, other)
+
+
+def _const(
+    run: _Evaluation, schema: Mapping[str, Json], instance: LooseJson, path: str, depth: int
+) -> Violation | None:
+    del depth
+    fits = _equal(run, schema["const"], instance)
+    return None if fits else Violation(path=path, keyword="const")
+
+
+def _enum(
+    run: _Evaluation, schema: Mapping[str, Json], instance: LooseJson, path: str, depth: int
+) -> Violation | None:
+    del depth
+    fits = any(_equal(run, each, instance) for each in _rules(schema, "enum"))
+    return None if fits else Violation(path=path, keyword="enum")
+
+
 def _required(
     run: _Evaluation, schema: Mapping[str, Json], instance: LooseJson, path: str, depth: int
 ) -> Violation | None:
@@ -296,6 +334,7 @@ def _properties(
 ) -> Violation | None:
     known = schema["properties"]
     if isinstance(instance, dict) and isinstance(known, dict):
+        run.spend(min(len(known), len(instance)) >> NAMES_SHIFT)
         for name in sorted(known.keys() & instance.keys()):
             found = run.run(known[name], instance[name], _join(path, name), depth)
             if found is not None:
@@ -308,6 +347,7 @@ def _additional(
 ) -> Violation | None:
     known = schema.get("properties", {})
     if isinstance(instance, dict) and isinstance(known, dict):
+        run.spend(len(instance) >> NAMES_SHIFT)
         for name in sorted(instance.keys() - known.keys()):
             rule = schema["additionalProperties"]
             if rule is False:
@@ -403,6 +443,8 @@ _APPLICATORS: Final[Mapping[str, _Applicator]] = {
     "additionalProperties": _additional,
     "allOf": _all_of,
     "anyOf": _any_of,
+    "const": _const,
+    "enum": _enum,
     "if": _if,
     "items": _items,
     "not": _not,

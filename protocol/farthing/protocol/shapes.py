@@ -8,13 +8,21 @@ from collections.abc import Callable, Mapping
 from typing import Final, TypeAlias, cast
 
 from farthing.protocol.canonical import Json
-from farthing.protocol.schemas import ANNOTATIONS, DEPTH_MAX, STEPS_MAX, Violation, violation
+from farthing.protocol.schemas import (
+    ANNOTATIONS,
+    DEPTH_MAX,
+    NAMES_SHIFT,
+    STEPS_MAX,
+    Violation,
+    violation,
+)
 
 __all__ = ["Shape"]
 
 _Steps: TypeAlias = Callable[[object], int]
-"""The keywords looked at where an instance fits, 0 where that is not known."""
+"""The steps taken where an instance fits, 0 where that is not known."""
 
+_NAME_MAX: Final = 64
 _KINDS: Final[Mapping[str, frozenset[type]]] = {
     "boolean": frozenset({bool}),
     "integer": frozenset({int}),
@@ -81,14 +89,15 @@ def _object(schema: Mapping[str, Json], own: int, depth: int) -> _Steps | None:
     required = frozenset(cast("list[str]", schema.get("required", [])))
     known: dict[str, _Steps] = {}
     for name, each in cast("dict[str, Json]", schema.get("properties", {})).items():
-        if (of_member := _steps(each, depth + 1)) is None:
+        # With longer names a path may cost steps of its own.
+        if len(name) > _NAME_MAX or (of_member := _steps(each, depth + 1)) is None:
             return None
         known[name] = of_member
 
     def steps(instance: object) -> int:
         if type(instance) is not dict or not required <= instance.keys():
             return 0
-        total = own
+        total = own + (min(len(known), len(instance)) >> NAMES_SHIFT)
         for name, of_member in known.items():
             if name in instance:
                 if not (found := of_member(instance[name])):

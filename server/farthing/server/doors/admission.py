@@ -70,8 +70,8 @@ _CALLER: Final = "farthing.caller"
 _WATCHED: Final = "farthing.watched"
 _REQUEST_ID: Final = "farthing.request_id"
 _LEFT: Final = "farthing.left"
-# Parsing this much unsigned JSON costs as much of an allowance as one call.
-_METERED_BYTES: Final = 64 * 1024
+# This much unsigned JSON costs as much of an allowance as one call: it may be one to lint.
+_METERED_BYTES: Final = 4 * 1024
 # What a search or a registration has is below a hundred.
 _UNPROVEN_VALUES_MAX: Final = 4096
 _MINUTE_S: Final = 60

@@ -2,6 +2,7 @@
 
 import base64
 from dataclasses import replace
+from functools import partial
 from typing import cast
 
 from sqlalchemy import select
@@ -86,7 +87,8 @@ async def submit_evidence(market: Market, caller: Caller, ask: SubmitEvidence) -
     dispute = await own(market, caller, Dispute, "dispute_id", ask.dispute_id)
     schema = await _output_schema(market, dispute)
     body_sha256 = sha256_hex(body)
-    examined = Examined(ask=ask, body_sha256=body_sha256, schema_valid=_fits(body, schema))
+    fits = await market.vendors.beside(partial(_fits, body, schema))
+    examined = Examined(ask=ask, body_sha256=body_sha256, schema_valid=fits)
     row: dict[str, str | int | bytes] = {
         "id": dispute.dispute_id,
         "expires_at_us": market.now_us() + _REDELIVERY_US,

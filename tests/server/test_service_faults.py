@@ -7,7 +7,7 @@ import random
 import sqlite3
 from contextlib import closing
 from pathlib import Path
-from threading import get_ident
+from threading import Event, get_ident
 from typing import Any, NoReturn
 
 import pytest
@@ -22,9 +22,9 @@ from farthing.protocol.keys import PrivateKey
 from farthing.protocol.schemas import Violation, violation
 from farthing.server.adapters.results import Results
 from farthing.server.flights import Flights, Landed
-from farthing.server.operations import calling, services
+from farthing.server.operations import calling
 from farthing.server.operations.endings import Ending
-from tests.patience import until
+from tests.patience import patiently, until
 from tests.server.calling import PDF, Selling, selling
 from tests.server.lies import Lies, answer
 
@@ -118,25 +118,46 @@ async def test_what_a_vendor_says_in_refusing_stands_in_quotes_and_sends_nobody_
     assert found.next_action is NextAction.USE_OTHER_VENDOR
 
 
-async def test_what_a_schema_says_of_arguments_and_answer_is_judged_beside_the_loop(
+async def test_what_takes_long_to_judge_is_judged_beside_the_loop(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A vendor writes the schema: it decides how long judging takes, and nobody waits for it."""
-    threads: list[int] = []
+    threads: list[bool] = []
 
-    def judged(schema: dict[str, Json], instance: object) -> Violation | None:
-        threads.append(get_ident())
-        return violation(schema, instance)
+    def judged(schema: dict[str, Json], instance: object, **bound: int) -> Violation | None:
+        threads.append(get_ident() == here)
+        return violation(schema, instance, **bound)
 
+    here = get_ident()
     monkeypatch.setattr(calling, "violation", judged)
-    monkeypatch.setattr(services, "violation", judged)
+    never: Json = {"type": "null"}
+    words: dict[str, Json] = {
+        "type": "array",
+        "items": {"anyOf": [*[never] * 99, {"type": "string"}]},
+    }
+    schema: dict[str, Json] = {"type": "object", "properties": {"pages": words}}
+    result = {"pages": ["one", "two"] * 50}
+    async with selling(tmp_path, listing={"output_schema": schema}) as market:
+        market.desk.instead = Lies(market, result, {"structuredContent": result})
+
+        assert (await market.call()).answer.untrusted_result == result
+
+    # The arguments, the answer, and the answer with all the steps that there are.
+    assert threads == [True, True, False]
+
+
+async def test_who_sends_little_does_not_wait_behind_what_takes_long(tmp_path: Path) -> None:
+    go = Event()
     async with selling(tmp_path) as market:
         market.desk.instead = Lies(market, GOOD, SENT)
-
-        assert (await market.call()).answer.untrusted_result == GOOD
-
-    assert len(threads) == 2
-    assert get_ident() not in threads
+        vendors = market.serving.service.market.vendors
+        long = asyncio.create_task(vendors.beside(go.wait))
+        try:
+            async with patiently():
+                assert (await market.call()).answer.untrusted_result == GOOD
+        finally:
+            go.set()
+            await long
 
 
 async def test_content_that_no_answer_holds_keeps_no_buyer_from_the_result(

@@ -6,10 +6,10 @@ given back on the spot. Source: spec/services.md.
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Final, cast
+from typing import Final, TypeVar, cast
 
 import orjson
 
@@ -19,7 +19,7 @@ from farthing.protocol.errors import Code, NextAction, Refusal, Refused, refuse
 from farthing.protocol.ids import AgreementId, HoldId
 from farthing.protocol.listing import Listing
 from farthing.protocol.proofs import Voucher, voucher_jwt
-from farthing.protocol.schemas import violation
+from farthing.protocol.schemas import Violation, violation
 from farthing.protocol.times import SECOND_US
 from farthing.protocol.x402 import Presented, Price, payment
 from farthing.server.crowds import VALUES_MAX, has_more_values
@@ -44,11 +44,16 @@ from farthing.server.ports import (
 from farthing.settlement.engine.questions import ObjectionTo
 from farthing.settlement.engine.things import Agreement, Hold
 
-__all__ = ["Errand", "make"]
+__all__ = ["Errand", "make", "misfit"]
+
+T = TypeVar("T")
 
 _VOUCHER_LIFETIME_S: Final = 300
 _JTI_BYTES: Final = 16
 _UNSENT_MAX: Final = 3
+# What takes some milliseconds at most; more is judged beside the loop, behind what came before it.
+_STEPS_AT_ONCE: Final = 4_000
+_BYTES_AT_ONCE: Final = 32 * 1024
 _BACKOFF_S: Final = 0.25
 _BACKOFF_S_MAX: Final = 5.0
 # How long after its end a hold may be open because the engine has not come to it.
@@ -138,7 +143,7 @@ async def _judged(market: Market, errand: Errand, delivered: Delivered) -> Endin
         return await _failed(market, errand, refusal=refusal)
     return Ending(
         result=delivered.result,
-        content=await market.vendors.beside(partial(_beside, delivered)),
+        content=await _judge(market, delivered, partial(_beside, delivered)),
         delivery=delivered.delivery,
         signature=delivered.delivery_signature,
     )
@@ -149,9 +154,14 @@ async def _objection(market: Market, errand: Errand, delivered: Delivered) -> Re
     answer = await signed_answer(market, delivered.delivery, delivered.delivery_signature)
     if isinstance(answer, Refusal):
         return answer
-    judged = partial(_fault, errand, answer.delivery.result_sha256, delivered.result)
-    if found := await market.vendors.beside(judged):
-        return refuse(Code.DELIVERY_INVALID, message=found)
+    result = delivered.result
+    if fault := await _judge(
+        market, delivered, partial(_fault, answer.delivery.result_sha256, result)
+    ):
+        return refuse(Code.DELIVERY_INVALID, message=fault)
+    if found := await misfit(market, errand.listing.output_schema, result):
+        text = f"The result does not fit the output schema at {found.path or '.'}: {found.keyword}."
+        return refuse(Code.DELIVERY_INVALID, message=text)
     return await market.ask(ObjectionTo(answer=answer))
 
 
@@ -191,7 +201,21 @@ def _is_over(market: Market, hold: Hold) -> bool:
     return hold.status != "open" or hold.expires_at_us <= market.now_us()
 
 
-def _fault(errand: Errand, signed_sha256: str, result: LooseJson) -> str:
+async def misfit(market: Market, schema: Mapping[str, Json], instance: object) -> Violation | None:
+    """The first place where an instance does not fit; much work waits behind others' alone."""
+    found = violation(schema, instance, steps_max=_STEPS_AT_ONCE)
+    if found is None or found.keyword != "steps":
+        return found
+    return await market.vendors.beside(partial(violation, schema, instance))
+
+
+async def _judge(market: Market, delivered: Delivered, work: Callable[[], T]) -> T:
+    """Do what an answer's size costs, of a large one beside the loop."""
+    size = len(orjson.dumps((delivered.result, delivered.content)))
+    return work() if size <= _BYTES_AT_ONCE else await market.vendors.beside(work)
+
+
+def _fault(signed_sha256: str, result: LooseJson) -> str:
     """What is wrong with a result beside what the vendor signed; empty when nothing is."""
     try:
         received_sha256 = sha256_hex(canonical_bytes(cast("Json", result)))
@@ -199,8 +223,6 @@ def _fault(errand: Errand, signed_sha256: str, result: LooseJson) -> str:
         return f"The result has no digest: {error.reason.value}."
     if received_sha256 != signed_sha256:
         return f"The result is {received_sha256} and not {signed_sha256}."
-    if found := violation(errand.listing.output_schema, result):
-        return f"The result does not fit the output schema at {found.path or '.'}: {found.keyword}."
     return ""
 
 

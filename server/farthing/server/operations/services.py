@@ -11,11 +11,10 @@ from farthing.protocol.listing import Listing, parse_listing
 from farthing.protocol.messages.holds import PlaceHold
 from farthing.protocol.messages.listings import Document
 from farthing.protocol.messages.services import CALL_SERVICE, CallService, ServiceResult
-from farthing.protocol.schemas import violation
 from farthing.protocol.times import format_time
 from farthing.server.adapters.results import Kept
 from farthing.server.market import Market
-from farthing.server.operations.calling import Errand, make
+from farthing.server.operations.calling import Errand, make, misfit
 from farthing.server.operations.endings import Ending, charge_of, gone, hold_now, pay
 from farthing.server.operations.holds import entitlement_of
 from farthing.server.operations.listings import document_at
@@ -93,8 +92,7 @@ async def _checked(market: Market, listing: Listing, ask: CallService) -> str:
     bytes_max = listing.limits.input_bytes_max
     if len(data) > bytes_max:
         raise Refused(refuse(Code.PAYLOAD_TOO_LARGE, path="arguments", required=str(bytes_max)))
-    judged = partial(violation, listing.input_schema, ask.arguments)
-    if found := await market.vendors.beside(judged):
+    if found := await misfit(market, listing.input_schema, ask.arguments):
         path = f"arguments.{found.path}" if found.path else "arguments"
         raise Refused(refuse(Code.INVALID_ARGUMENT, path=path, required=found.keyword))
     try:

@@ -30,6 +30,12 @@ __all__ = ["AuditFindings", "take", "verify_head", "verify_journal"]
 _COMES_AND_GOES: Final = frozenset(
     {"confirm_top_up", "fund_account", "process_event", "reverse_top_up"}
 )
+# What is closed with a prepaid account.
+_WITH_PREPAID: Final = (
+    AccountKind.DEFERRED_REVENUE,
+    AccountKind.PROMOTIONAL_CREDIT,
+    AccountKind.RECEIVABLE,
+)
 _OPERATORS: Final = frozenset({AccountKind.PREPAID, AccountKind.RECEIVABLE})
 
 
@@ -128,7 +134,8 @@ def take(
 ) -> None:
     """Apply a record's transfers, and learn how far it lets an account be below zero.
 
-    Who owes for a top-up that went back has nothing left, when money came or went.
+    Who owes for a top-up that went back has nothing left, when money came or went, and an account
+    that is closed is empty.
 
     Raises:
         Broken: as `ledger.apply`.
@@ -142,6 +149,18 @@ def take(
         if change.noun == "grace":
             policies = (change.after["granted_units"], change.after["chosen_units"])
             grace[change.id] = min(map(int, policies))
+        elif change.noun == "closure":
+            _check_empty(accounts, change.id)
+
+
+def _check_empty(accounts: Mapping[str, Account], name: str) -> None:
+    owner, kind, asset = split_account(name)
+    kinds = (kind, *_WITH_PREPAID) if kind is AccountKind.PREPAID else (kind,)
+    for each in kinds:
+        account = accounts.get(account_name(owner, each, asset), Account())
+        if account.posted_units or account.debits_pending or account.credits_pending:
+            text = f"{name} is closed, and something is left on it"
+            raise Broken(text)
 
 
 def _check_owed(accounts: Mapping[str, Account], name: str) -> None:

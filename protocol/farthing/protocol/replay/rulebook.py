@@ -27,6 +27,8 @@ from farthing.protocol.replay.allowances import Allowances
 from farthing.protocol.replay.amendments import Amendments
 from farthing.protocol.replay.budgets import Budgets
 from farthing.protocol.replay.charges import Charges
+from farthing.protocol.replay.closures import Closures
+from farthing.protocol.replay.deadlines import Deadlines
 from farthing.protocol.replay.disputes import Disputes
 from farthing.protocol.replay.keys import KEY_OPERATIONS, PLATFORM, KeyHistory
 from farthing.protocol.replay.lots import Lots
@@ -74,7 +76,9 @@ class Rulebook:
         self._charges = Charges(self._budgets)
         self._disputes = Disputes(self._budgets, self._charges, self._cards, self._terms)
         self._treasury = Treasury(self._budgets)
+        self._closures = Closures()
         self._lots = Lots()
+        self._deadlines = Deadlines()
         self._amendments = Amendments()
         self._allowances = Allowances(self._budgets)
         self._sessions = Sessions(self._budgets, self._allowances, self._keys, self._cards)
@@ -92,6 +96,7 @@ class Rulebook:
         try:
             self._ask_once(record)
             self._speak(record)
+            self._deadlines.check(record)
             if record.refused is not None:
                 _changes_nothing(record)
                 return
@@ -102,10 +107,12 @@ class Rulebook:
             self._disputes.follow(record)
             charges = self._charges.follow(record)
             self._treasury.follow(record, charges=charges)
+            self._closures.follow(record)
             self._lots.follow(record)
             self._allowances.follow(record)
             self._amendments.follow(record)
             self._budgets.learn(record)
+            self._deadlines.learn(record)
         except RuleBroken:
             raise
         except (ArithmeticError, AssertionError, LookupError, TypeError, ValueError) as error:

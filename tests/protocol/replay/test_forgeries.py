@@ -194,6 +194,30 @@ def test_a_lot_does_not_end_before_its_time() -> None:
     is_at(found_in(given, early), early.seq, FaultKind.LEDGER)
 
 
+def test_no_lot_is_drawn_on_before_the_one_whose_turn_it_is() -> None:
+    treasury = Treasury(Trade.opened())
+    first, second = treasury.grant_credit(10**7), treasury.grant_credit(10**7, priority=200)
+    treasury.trade.held(1)
+    records = [parse_record(data)[0] for data in treasury.room.journal]
+
+    def forge(record: Record) -> Record:
+        hold, lot = record.changed
+        drawn = hold.after["drawn"]
+        assert isinstance(drawn, list)
+        (part,) = drawn
+        assert isinstance(part, dict)
+        assert part["lot_id"] == lot.id == first
+        granted = next(c.after for r in records for c in r.changed if c.id == second)
+        moved = {name: lot.after[name] for name in ("free_units", "held_units")}
+        other = Change(noun="lot", id=second, after={**granted, **moved})
+        held = became(hold, drawn=[{**part, "lot_id": second}])
+        return structs.replace(record, changed=(held, other))
+
+    seq = records[-1].seq
+    assert audited(rewritten(records, 0, forge)).fault is None
+    is_at(audited(rewritten(records, seq, forge)).fault, seq, FaultKind.LEDGER)
+
+
 def test_a_lot_that_has_ended_is_not_spent() -> None:
     granted = last("grant_credit")
     ends_at = "2026-01-01T00:00:00.000000Z"

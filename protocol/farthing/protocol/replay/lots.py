@@ -1,10 +1,11 @@
 """Credit lots of a whole journal: what is free of each, set aside, spent and ended, counted anew.
 
-Boundary: reads what holds, sessions and charges draw, and ends; that they are right, and what moves
-with a lot, is for the others. In which order lots are drawn is not judged. Source: spec/ledger.md.
+Boundary: reads what holds, sessions and charges draw, in which order, and ends; that they are right
+otherwise, and what moves with a lot, is for the others. Source: spec/ledger.md.
 """
 
-from collections import Counter
+from bisect import bisect_left
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from typing import Final
 
@@ -26,6 +27,15 @@ _KINDS: Final = {
 }
 _LIVE: Final = frozenset({"closing", "open"})
 _Units = Mapping[str, int]
+_Turn = tuple[int, bool, int, int, str]
+_DRAWN_MAX: Final = 16
+# By which member what is set aside is told: of a hold its own, of a session what was asked for.
+_SETS_ASIDE: Final = {
+    "call_service": "amount_units",
+    "open_session": "cap",
+    "place_hold": "amount_units",
+    "top_up_session": "amount",
+}
 
 
 class Lots:
@@ -35,6 +45,8 @@ class Lots:
         self._lots: dict[str, JsonObject] = {}
         self._drawn: dict[str, _Units] = {}
         self._spent: dict[str, _Units] = {}
+        # Of each operator and asset, in the order in which they are spent.
+        self._free: dict[tuple[str, str], list[_Turn]] = defaultdict(list)
 
     def follow(self, record: Record) -> None:
         """Judge the next record, and learn from it. Raises `RuleBroken`."""
@@ -61,11 +73,18 @@ class Lots:
         found = {each.id: each.after for each in record.changed if each.noun == "lot"}
         _lot(found == expected, "it does not follow from what was drawn, spent and given back")
         self._lots |= found
+        for lot in found.values():
+            self._queue(lot)
 
     def _draws(self, record: Record, change: Change) -> Counter[str]:
         """What more a hold or session sets aside; nothing of what is another's or has ended."""
         thing = change.after
         drawn = _sums(drawn_of(thing)) if thing["status"] in _LIVE else {}
+        if record.operation in _SETS_ASIDE:
+            in_turn = self._in_turn(record, change)
+            _lot(
+                list(drawn.items()) == list(in_turn.items()), "another was to be drawn on before it"
+            )
         more = Counter[str]()
         _replace(self._drawn, change.id, drawn, more)
         for each in drawn_of(thing) if drawn else ():
@@ -76,6 +95,40 @@ class Lots:
             ended = 0 < integer(lot, "expires_at_us") <= record.at_us
             _lot(not ended or more[member(each, "lot_id")] <= 0, "it is drawn on past its end")
         return more
+
+    def _in_turn(self, record: Record, change: Change) -> _Units:
+        """What a thing has drawn of each lot once more is set aside for it, in the order of it."""
+        thing = change.after
+        named = _SETS_ASIDE[record.operation]
+        left_units = (
+            units(thing, named) if change.noun == "hold" else amount_of(record.asked, named)
+        )
+        drawn = dict(self._drawn.get(change.id, {}))
+        room = _DRAWN_MAX - len(drawn)
+        for turn in self._free[member(thing, "operator_id"), member(thing, "asset")]:
+            if not left_units or not room:
+                break
+            lot = self._lots[turn[-1]]
+            if 0 < integer(lot, "expires_at_us") <= record.at_us:
+                continue
+            part_units = min(units(lot, "free_units"), left_units)
+            left_units -= part_units
+            room -= 1
+            drawn[turn[-1]] = drawn.get(turn[-1], 0) + part_units
+        return drawn
+
+    def _queue(self, lot: JsonObject) -> None:
+        """Give a lot its turn while something of it is free."""
+        ends_us = integer(lot, "expires_at_us")
+        begun_us, lot_id = integer(lot, "created_at_us"), member(lot, "lot_id")
+        turn = (integer(lot, "priority"), not ends_us, ends_us, begun_us, lot_id)
+        turns = self._free[member(lot, "operator_id"), member(lot, "asset")]
+        place = bisect_left(turns, turn)
+        waits = turns[place : place + 1] == [turn]
+        if units(lot, "free_units") and not waits:
+            turns.insert(place, turn)
+        elif waits and not units(lot, "free_units"):
+            del turns[place]
 
     def _moved(self, lot_id: str, held_units: int, spent_units: int) -> JsonObject:
         lot = self._lots[lot_id]

@@ -267,7 +267,7 @@ async def test_who_has_many_addresses_has_one_allowance(one: str, other: str, st
 async def test_what_nobody_signed_is_metered_by_its_size_before_it_is_parsed(
     tmp_path: Path,
 ) -> None:
-    async with serving(tmp_path, anonymous_per_minute=300) as server:
+    async with serving(tmp_path, anonymous_per_minute=260) as server:
         wire = wire_of(server)
         await server.organisation("operator", "Operator One")
         key = signing_key("Operator One")

@@ -3,6 +3,7 @@
 import base64
 import json
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import pytest_asyncio
 
 from farthing.protocol.errors import Code
 from farthing.protocol.keys import PrivateKey
+from farthing.protocol.messages.http import BODY_BYTES_MAX
 from farthing.protocol.proofs import (
     Entitlement,
     Voucher,
@@ -274,3 +276,17 @@ async def test_a_proof_of_a_read_is_bound_to_its_url(wire: Wire) -> None:
         )
 
         assert response.status_code == status
+
+
+async def test_after_a_start_what_the_registered_sign_costs_little_of_an_allowance(
+    tmp_path: Path,
+) -> None:
+    async with serving(tmp_path) as server:
+        await server.organisation("operator", "Operator One")
+    async with serving(tmp_path, anonymous_per_minute=20) as server:
+        body = BODY + b" " * (BODY_BYTES_MAX - len(BODY))
+        wire = wire_of(server)
+
+        response = await wire.send(body, name="get_balance", proof=wire.proof(KEY, body))
+
+        assert response.status_code == 200

@@ -72,6 +72,8 @@ _REQUEST_ID: Final = "farthing.request_id"
 _LEFT: Final = "farthing.left"
 # This much unsigned JSON costs as much of an allowance as one call: it may be one to lint.
 _METERED_BYTES: Final = 4 * 1024
+# After a start every key is one that was not seen before; what it signed is read once it is known.
+_STRANGE_BYTES: Final = 64 * 1024
 # What a search or a registration has is below a hundred.
 _UNPROVEN_VALUES_MAX: Final = 4096
 _MINUTE_S: Final = 60
@@ -335,7 +337,7 @@ class Admission:
             ),
             # A proof's age is what it is when the request is whole, however slowly that came.
             self._now_us(),
-            on_stranger=lambda: self._meter(scope, 1 + len(body) // _METERED_BYTES),
+            on_stranger=lambda: self._meter(scope, 1 + len(body) // _STRANGE_BYTES),
             named_key=lambda: read(_UNPROVEN_VALUES_MAX).newcomers_key if is_post else None,
         )
         if caller.principal_id:

@@ -16,6 +16,7 @@ from farthing.protocol.keys import PublicKey
 from farthing.protocol.ledger import (
     Account,
     AccountKind,
+    Movement,
     account_name,
     apply,
     imbalances,
@@ -134,7 +135,8 @@ def take(
 ) -> None:
     """Apply a record's transfers, and learn how far it lets an account be below zero.
 
-    Who owes for a top-up that went back has nothing left, when money came or went, and an account
+    Who owes for a top-up that went back has nothing left, when money came or went, and sets
+    nothing aside but what it has beyond that; a debt is paid of money, not of grace. An account
     that is closed is empty.
 
     Raises:
@@ -142,9 +144,13 @@ def take(
     """
     for transfer in record.moved:
         apply(accounts, transfer, grace)
-    if record.operation in _COMES_AND_GOES:
-        for name in {name for each in record.moved for name in (each.debit, each.credit)}:
-            _check_owed(accounts, name)
+    comes_or_goes = record.operation in _COMES_AND_GOES
+    for transfer in record.moved:
+        if transfer.movement is Movement.PENDING:
+            _check_set_aside(accounts, transfer.debit, grace)
+        elif transfer.movement is Movement.POST and comes_or_goes:
+            _check_owed(accounts, transfer.debit, pays=True)
+            _check_owed(accounts, transfer.credit)
     for change in record.changed:
         if change.noun == "grace":
             policies = (change.after["granted_units"], change.after["chosen_units"])
@@ -163,15 +169,31 @@ def _check_empty(accounts: Mapping[str, Account], name: str) -> None:
             raise Broken(text)
 
 
-def _check_owed(accounts: Mapping[str, Account], name: str) -> None:
+def _check_set_aside(accounts: Mapping[str, Account], name: str, grace: Mapping[str, int]) -> None:
     owner, kind, asset = split_account(name)
     receivable = accounts.get(account_name(owner, AccountKind.RECEIVABLE, asset))
-    if kind not in _OPERATORS or receivable is None:
+    if kind is not AccountKind.PREPAID or receivable is None:
         return
-    prepaid = accounts.get(account_name(owner, AccountKind.PREPAID, asset), Account())
+    owed_units, has_units = -receivable.posted_units, accounts[name].available_units
+    if owed_units and has_units + grace.get(name, 0) < owed_units:
+        text = f"{owner} owes {owed_units} {asset}, and sets aside what it has"
+        raise Broken(text)
+
+
+def _check_owed(accounts: Mapping[str, Account], name: str, *, pays: bool = False) -> None:
+    owner, kind, asset = split_account(name)
+    if kind not in _OPERATORS:
+        return
+    prepaid, receivable = (
+        accounts.get(account_name(owner, each, asset), Account())
+        for each in (AccountKind.PREPAID, AccountKind.RECEIVABLE)
+    )
     owed_units, has_units = -receivable.posted_units, prepaid.available_units
     if owed_units < 0 or (owed_units and has_units > 0):
         text = f"{owner} owes {owed_units} {asset}, and has {has_units}"
+        raise Broken(text)
+    if pays and kind is AccountKind.PREPAID and has_units < 0:
+        text = f"{owner} pays {-has_units} {asset} of its grace"
         raise Broken(text)
 
 

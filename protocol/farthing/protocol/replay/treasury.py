@@ -29,6 +29,10 @@ _ORIGINS: Final = {
 _WAITS: Final = {"top_up": {"pending"}, "payout": {"requested", "sent"}}
 _ANNOUNCES: Final = {"create_top_up": "top", "request_payout": "pay"}
 _DONE: Final = {"top_up": "posted", "payout": "paid"}
+_STATES: Final = {
+    "top_up": {"expired", "failed", "pending", "posted"},
+    "payout": {"failed", "paid", "requested", "sent"},
+}
 # By operation, from where to where it takes a payment that was announced.
 _LOST: Final = {("expired", "posted"), ("failed", "posted")}
 _SENT: Final = {("requested", "paid"), ("sent", "paid")}
@@ -113,6 +117,7 @@ class Treasury:
         is_back = before is not None and (before.status, status) in _REVERSED.values()
         _moved(is_back is (back_units > 0), "money goes back that was not said to")
         _moved(reversed_units <= amount_units, "more goes back than came")
+        _moved(status in _STATES[noun], f"{status} is no state of a {noun}")
         named = record.asked.get(f"{noun}_id", record.asked.get("payment_id"))
         if before is None:
             self._announced(record, change)
@@ -237,6 +242,8 @@ def _back(
         return _between(Movement.POST, _CLEARING, account, asset, back_units)
     owed = account[0], AccountKind.RECEIVABLE
     owed_units = min(_posted(record, owed, _CLEARING, asset), back_units)
+    may_owe = record.operation == "process_event" or record.asked.get("may_owe") is True
+    _moved(may_owe or not owed_units, "it is owed though it was not to be")
     return [
         *_between(Movement.POST, account, _CLEARING, asset, back_units - owed_units),
         *_between(Movement.POST, owed, _CLEARING, asset, owed_units),

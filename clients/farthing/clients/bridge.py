@@ -9,6 +9,7 @@ import sqlite3
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
+from dataclasses import fields
 from importlib.metadata import version
 from typing import Any, Final, TypeVar, cast
 
@@ -56,7 +57,7 @@ from farthing.clients.operators import Member, Newcomer
 from farthing.clients.services import NotDelivered, ServiceFailed
 from farthing.clients.session_answers import CallFailed, CallLost, WrongAnswer
 from farthing.clients.tools import ToolResult
-from farthing.clients.transport import Connection, new_key
+from farthing.clients.transport import Connection, new_key, read_answer
 from farthing.protocol.errors import (
     Code,
     Refusal,
@@ -65,8 +66,9 @@ from farthing.protocol.errors import (
     Unverified,
     refuse,
 )
-from farthing.protocol.messages.agreements import GET_QUOTE, Quote
+from farthing.protocol.messages.agreements import Quote
 from farthing.protocol.messages.holds import PLACE_HOLD, PlaceHold
+from farthing.protocol.money import InvalidAmount, parse_units
 from farthing.protocol.wire import ROOT, Money, Usage, document_of
 
 __all__ = ["Bridge", "bridge_home", "serve"]
@@ -195,7 +197,7 @@ class Bridge:
             if reads(name):
                 text = f"{error}. Nothing happened: try again."
             return self._refused(refuse(Code.UNAVAILABLE, message=text), key=key)
-        except Unverified as error:
+        except (Unverified, InvalidAmount) as error:
             refusal = refuse(Code.SIGNATURE_INVALID, message=f"{error}.")
             return self._refused(refusal, key=key)
         except (SessionInUse, OSError, sqlite3.Error) as error:
@@ -218,10 +220,12 @@ class Bridge:
             raise Refused(refuse(Code.UNKNOWN_KEY))
         connection = self._connection(profile)
         if name == PLACE_HOLD.name:
-            return _passed(await self._place_hold(connection, arguments), meta)
-        result = await connection.send_raw(name, arguments, repeatable=True)
-        if name == GET_QUOTE.name:
-            self._keep(adapter(Quote).validate_json(orjson.dumps(result.structured)))
+            result = await self._place_hold(connection, arguments)
+        else:
+            result = await connection.send_raw(name, arguments, repeatable=True)
+        answer: object = read_answer(operation, arguments, result)
+        if isinstance(answer, Quote):
+            self._keep(answer)
         return _passed(result, meta)
 
     async def _register(self, ask: Register) -> Registered:
@@ -449,7 +453,17 @@ def _read(kind: type[T], arguments: Mapping[str, object]) -> T:
         path = ".".join(str(part) for part in first["loc"]) if first else ""
         text = f"{Code.INVALID_ARGUMENT.says} {first['msg'] if first else error}"
         raise Refused(refuse(Code.INVALID_ARGUMENT, path=path, message=text)) from None
+    for name in (each.name for each in fields(cast("Any", kind))):
+        if isinstance(amount := getattr(value, name), Money):
+            _check_amount(name, amount)
     return value
+
+
+def _check_amount(name: str, amount: Money) -> None:
+    try:
+        parse_units(amount.amount, amount.asset)
+    except InvalidAmount as error:
+        raise Refused(refuse(Code.INVALID_AMOUNT, path=name, message=f"{error}")) from None
 
 
 def _quantities(workload: tuple[Usage, ...]) -> dict[str, int]:

@@ -47,6 +47,7 @@ from farthing.protocol.canonical import Json, document_sha256
 from farthing.protocol.contracts import Acceptance, QuoteDocument, check_price, read_quote
 from farthing.protocol.documents import DocumentError
 from farthing.protocol.errors import Code, Refusal, Refused, Unreachable, Unverified, refuse
+from farthing.protocol.ids import derive_id
 from farthing.protocol.keys import Signer
 from farthing.protocol.listing import Listing, parse_listing
 from farthing.protocol.messages.agreements import (
@@ -205,17 +206,20 @@ class Buyer(Spender, Delegating, AccountHolder, Reconciling, Limiting):
         Raises:
             Refused: No authority, no balance, and so on; `invalid_argument` where the arguments
                 have no digest.
+            Unverified: It is not the hold that this key places.
         """
-        return await self.connection.send(
-            PLACE_HOLD,
-            PlaceHold(
-                agreement_id=agreement_id,
-                workload=usage_of(workload),
-                args_sha256=arguments_sha256(arguments),
-                expires_in_s=expires_in_s,
-                idempotency_key=key or self.connection.new_key(),
-            ),
+        ask = PlaceHold(
+            agreement_id=agreement_id,
+            workload=usage_of(workload),
+            args_sha256=arguments_sha256(arguments),
+            expires_in_s=expires_in_s,
+            idempotency_key=key or self.connection.new_key(),
         )
+        held = await self.connection.send(PLACE_HOLD, ask)
+        made_of = (self.connection.principal, PLACE_HOLD.name, ask.idempotency_key)
+        if held.answer.hold_id != derive_id("hld", *made_of):
+            raise Unverified("the answer of place_hold is of another hold_id")
+        return held
 
     async def call_service(
         self,

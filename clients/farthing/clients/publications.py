@@ -7,7 +7,7 @@ Source: spec/contracts.md.
 from typing import cast
 
 from farthing.clients.transport import Connection
-from farthing.protocol.canonical import Json, document_sha256
+from farthing.protocol.canonical import InvalidJson, Json, document_sha256
 from farthing.protocol.errors import Unverified
 from farthing.protocol.messages.listings import GET_DOCUMENT, GetDocument
 
@@ -23,6 +23,13 @@ async def published(connection: Connection, sha256: str) -> dict[str, Json]:
     """
     answer = await connection.call(GET_DOCUMENT, GetDocument(sha256=sha256))
     document = cast("dict[str, Json]", answer.document)
-    if document_sha256(document) != sha256:
+    if not _is_of(document, sha256):
         raise Unverified(f"the document given for {sha256} is another")
     return document
+
+
+def _is_of(document: dict[str, Json], sha256: str) -> bool:
+    try:
+        return document_sha256(document) == sha256
+    except InvalidJson:
+        return False

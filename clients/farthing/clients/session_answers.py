@@ -11,7 +11,9 @@ from farthing.clients.documents import result_sha256
 from farthing.protocol.canonical import Json, LooseJson
 from farthing.protocol.errors import Refusal, Refused, Unreachable, Unverified
 from farthing.protocol.messages.sessions import Session
+from farthing.protocol.money import parse_units
 from farthing.protocol.schemas import violation
+from farthing.protocol.times import parse_time
 from farthing.protocol.wire import Money
 
 __all__ = [
@@ -128,6 +130,16 @@ def fault_of(
 
 
 def terms_of(session: Session) -> tuple[object, ...]:
-    """What of a session never changes."""
-    asset = session.cap.asset
-    return session.agreement_id, session.per_call, session.rate_card_sha256, asset
+    """What of a session never changes.
+
+    Raises:
+        Unverified: Its amounts or its end are none.
+    """
+    try:
+        parse_time(session.expires_at)
+        for each in (session.cap, session.per_call, session.unsigned, session.low_water):
+            if each is not None:
+                parse_units(each.amount, each.asset)
+    except ValueError as error:
+        raise Unverified(f"{session.session_id} is no session: {error}") from None
+    return session.agreement_id, session.per_call, session.rate_card_sha256, session.cap.asset

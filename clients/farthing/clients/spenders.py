@@ -133,6 +133,7 @@ class Spender(ABC):
         session = await self.session_status(session_id)
         if session.session_id != session_id:
             raise Unverified(f"{session.session_id} is not {session_id}")
+        terms_of(session)
         agreement = await self.agreement(session.agreement_id)
         return await self._with_book(session, agreement, session.cap)
 

@@ -7,7 +7,7 @@ proof is new.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cache
 from types import TracebackType
 from typing import Any, Final, Generic, Literal, Self, TypeVar, cast
@@ -29,7 +29,7 @@ from farthing.protocol.messages.operations import OPERATIONS
 from farthing.protocol.platform_keys import PlatformKeys
 from farthing.protocol.wire import ROOT, Effect, Operation, document_of
 
-__all__ = ["REPLAYED", "Connection", "Reply", "new_key", "platform_url"]
+__all__ = ["REPLAYED", "Connection", "Reply", "new_key", "platform_url", "read_answer"]
 
 Transport = Literal["mcp", "http"]
 Ask = TypeVar("Ask")
@@ -112,13 +112,13 @@ class Connection:
 
     async def send(self, operation: Operation[Ask, Answer], ask: Ask) -> Reply[Answer]:
         """As `call`, with whether the answer was given before."""
+        asked = document_of(ask)
         result = await self.send_raw(
             operation.name,
-            document_of(ask),
+            asked,
             repeatable=operation.effect is Effect.READS or hasattr(ask, "idempotency_key"),
         )
-        answer = _read(operation, result)
-        _check_same(operation, ask, answer)
+        answer = read_answer(operation, asked, result)
         return Reply(answer=answer, replayed=result.meta.get(REPLAYED) is True)
 
     async def send_raw(
@@ -226,23 +226,26 @@ def _refused(result: ToolResult) -> Refused:
     return Refused(Refusal.from_document(shape), request_id if isinstance(request_id, str) else "")
 
 
-def _read(operation: Operation[Any, Answer], result: ToolResult) -> Answer:
+def read_answer(
+    operation: Operation[Any, Answer], asked: Mapping[str, object], result: ToolResult
+) -> Answer:
+    """The answer to what was asked.
+
+    Raises:
+        Unverified: It does not have the documented form, or is of something else.
+    """
     # An answer may grow members that this client does not know; what it knows has its exact form.
     adapter = cast("TypeAdapter[Answer]", _adapter(operation.name))
     try:
-        return adapter.validate_json(orjson.dumps(result.structured), extra="ignore")
+        answer = adapter.validate_json(orjson.dumps(result.structured), extra="ignore")
     except ValidationError as error:
         first = error.errors()[0]
         path = ".".join(str(part) for part in first["loc"])
         raise Unverified(f"the answer of {operation.name}: {path}: {first['type']}") from None
-
-
-def _check_same(operation: Operation[Any, Any], ask: object, answer: object) -> None:
-    """Whatever the ask names by its id and the answer too, is the same."""
-    for name in (each.name for each in fields(operation.ask) if each.name.endswith("_id")):
-        asked = getattr(ask, name)
-        if asked and getattr(answer, name, asked) != asked:
+    for name, each in asked.items():
+        if name.endswith("_id") and each and getattr(answer, name, each) != each:
             raise Unverified(f"the answer of {operation.name} is of another {name}")
+    return answer
 
 
 @cache

@@ -260,17 +260,21 @@ def _gone(books: Auditor, record: Json, payment: Json, total_units: int) -> None
     owner, asset = payment["organisation_id"], payment["asset"]
     clearing = f"platform:external_clearing:{asset}"
     back = total_units - int(payment.get("reversed_units", 0))
-    need(total(record, "post") == back, "another amount goes back than is said")
     (change,) = record["changed"]
     need(int(change["after"]["reversed_units"]) == total_units, "another total is noted")
     if "kind" in payment:
         account = f"{owner}:{payment['kind']}:{asset}"
         need(_between(record, clearing, account) == back, "it comes back to somebody else")
+        need(total(record, "post") == back, "more comes back than is said")
         return
     prepaid, receivable = (f"{owner}:{kind}:{asset}" for kind in ("prepaid", "receivable"))
     paid = min(max(books.available(prepaid), 0), back)
     need(_between(record, prepaid, clearing) == paid, "another part of it is paid back")
     need(_between(record, receivable, clearing) == back - paid, "another part of it is owed")
+    # What is left pays what was owed before.
+    repaid = min(-books.posted(receivable), max(books.available(prepaid) - paid, 0))
+    need(_between(record, prepaid, receivable) == repaid, "a debt is paid otherwise")
+    need(total(record, "post") == back + repaid, "more goes back than is said")
 
 
 def _between(record: Json, debit: str, credit: str) -> int:

@@ -114,6 +114,24 @@ def test_what_is_owed_is_taken_from_whatever_comes_as_far_as_it_goes() -> None:
     audited(treasury)
 
 
+def test_a_reversal_of_who_owes_and_has_pays_what_was_owed_before() -> None:
+    treasury = market()
+    first, second = posted(treasury, DOLLAR), posted(treasury, DOLLAR)
+    hold_id = treasury.trade.held(500)
+    held = 2 * DOLLAR - balance(treasury, "prepaid")
+    reverse(treasury, first, DOLLAR, may_owe=True)
+    reverse(treasury, second, DOLLAR // 2, may_owe=True)
+    owed = -balance(treasury, "receivable")
+    release = ReleaseHold(hold_id=hold_id, idempotency_key=treasury.room.key())
+    treasury.room.done(treasury.trade.vendor, RELEASE_HOLD, release)
+    assert owed > 0
+    assert reverse(treasury, second, DOLLAR // 2 + PAGE) is None
+    assert (balance(treasury, "prepaid"), balance(treasury, "receivable")) == (
+        held - PAGE - owed, 0,
+    )  # fmt: skip
+    audited(treasury)
+
+
 def test_a_captured_hold_still_pays_its_vendor_when_the_top_up_behind_it_went_back() -> None:
     treasury = market()
     top_up_id = posted(treasury, DOLLAR)

@@ -142,6 +142,8 @@ class Treasury:
         self._payments[change.id] = _Payment(what, status, reversed_units)
         if is_back:
             yield from _back(record, noun, (owner, kind), asset, back_units)
+            if noun == "top_up":
+                yield from _repaid(record, owner, asset)
             return
         waits, waited = status in _WAITS[noun], before is not None and before.status in _WAITS[noun]
         steps = [Movement.PENDING] * (waits and not waited)

@@ -80,7 +80,7 @@ def post(debit: str, credit: str, asset: str, units: int) -> list[Transfer]:
 
 
 def repaid(state: State, owner: str, asset: str, units: int) -> list[Transfer]:
-    """What an operator pays of what it owes, as so many units come for it."""
+    """What an operator pays of what it owes, as so many units come for it, or go."""
     owed = owed_units(state, owner, asset)
     if not owed:
         return []

@@ -17,6 +17,7 @@ from farthing.settlement.engine.accounts import (
     is_full,
     of_nothing,
     post,
+    repaid,
 )
 from farthing.settlement.engine.drafts import Call, Draft, change
 from farthing.settlement.engine.state import State
@@ -104,7 +105,7 @@ def _resolved(payment: TopUp | Payout, total: Money, path: str) -> Refusal | Non
 
 
 def _gone_back(state: State, top_up: TopUp, total_units: int) -> Draft:
-    """Out of what its operator has; what it has not it owes."""
+    """Out of what its operator has; what it has not it owes, and what is left pays what it owed."""
     owner, asset, there = top_up.organisation_id, top_up.asset, clearing(top_up.asset)
     units = total_units - top_up.reversed_units
     paid_units = min(max(available_units(state, owner, AccountKind.PREPAID, asset), 0), units)
@@ -116,6 +117,7 @@ def _gone_back(state: State, top_up: TopUp, total_units: int) -> Draft:
         moved=(
             *post(prepaid, there, asset, paid_units),
             *post(receivable, there, asset, units - paid_units),
+            *repaid(state, owner, asset, -paid_units),
         ),
         changed=(change("top_up", top_up.top_up_id, after),),
     )

@@ -21,6 +21,7 @@ __all__ = [
     "FakeStripe",
     "charge_of",
     "dispute_event",
+    "dispute_of",
     "fake_stripe",
     "refund_event",
     "session_event",
@@ -40,6 +41,9 @@ class FakeStripe:
     asked: list[tuple[str, dict[str, str], dict[str, str]]] = field(default_factory=list)
     made: dict[str, dict[str, Any]] = field(default_factory=dict)
     charges: dict[str, dict[str, Any]] = field(default_factory=dict)
+    disputes: list[dict[str, Any]] = field(default_factory=list)
+    # By payment intent, the Checkout session that it paid.
+    sessions: dict[str, str] = field(default_factory=lambda: {"pi_3Px": "cs_test_a1b2c3"})
     broken: bool = False
 
 
@@ -63,9 +67,20 @@ def fake_stripe() -> Iterator[FakeStripe]:
             self._answer(200, fake.made[key])
 
         def do_GET(self) -> None:
-            """Give a charge that there is."""
+            """Give a charge that there is, or a list of what belongs to one."""
             fake.asked.append((self.path, {}, {}))
-            charge = fake.charges.get(self.path.removeprefix("/v1/charges/"))
+            path, _, query = self.path.partition("?")
+            named = dict(parse_qsl(query))
+            charge = fake.charges.get(path.removeprefix("/v1/charges/"))
+            if path == "/v1/disputes" and not fake.broken:
+                found = [each for each in fake.disputes if each["charge"] == named["charge"]]
+                self._answer(200, _list(found))
+                return
+            if path == "/v1/checkout/sessions" and not fake.broken:
+                id_ = fake.sessions.get(named["payment_intent"])
+                kept = [{"id": id_, "object": "checkout.session"}] if id_ else []
+                self._answer(200, _list(kept))
+                return
             if fake.broken or charge is None:
                 code = "api_error" if fake.broken else "resource_missing"
                 error = {"type": "invalid_request_error", "message": "no", "code": code}
@@ -131,7 +146,7 @@ def session_event(
     return _event(kind, session)
 
 
-def charge_of(payment_id: str, refunded: int = 0) -> dict[str, Any]:
+def charge_of(payment_id: str, refunded: int = 0, **changed: Any) -> dict[str, Any]:
     """The charge of a top-up: it has the metadata of its payment intent."""
     return {
         "id": "ch_3Px",
@@ -146,20 +161,22 @@ def charge_of(payment_id: str, refunded: int = 0) -> dict[str, Any]:
         "payment_intent": "pi_3Px",
         "refunded": refunded == 500,
         "refunds": None,
+        **changed,
     }
 
 
-def refund_event(payment_id: str, refunded: int) -> bytes:
-    """The event of a refund: the charge, and how much of it has gone back in all."""
-    return _event("charge.refunded", charge_of(payment_id, refunded))
+def refund_event(payment_id: str, refunded: int, **changed: Any) -> bytes:
+    """The event of a refund: the charge, and how much of it was refunded in all."""
+    return _event("charge.refunded", charge_of(payment_id, refunded, **changed))
 
 
-def dispute_event(amount: int, **outside: Any) -> bytes:
-    """The event of a chargeback: it names the charge and nothing of ours."""
-    dispute = {
+def dispute_of(amount: int, **changed: Any) -> dict[str, Any]:
+    """A chargeback whose money is withdrawn: it names the charge and nothing of ours."""
+    return {
         "id": "du_1Px",
         "object": "dispute",
         "amount": amount,
+        "balance_transactions": [{"id": "txn_1Px", "amount": -amount}],
         "charge": "ch_3Px",
         "currency": "usd",
         "livemode": False,
@@ -167,11 +184,16 @@ def dispute_event(amount: int, **outside: Any) -> bytes:
         "payment_intent": "pi_3Px",
         "reason": "fraudulent",
         "status": "needs_response",
+        **changed,
     }
+
+
+def dispute_event(dispute: dict[str, Any], **outside: Any) -> bytes:
+    """The event of a chargeback."""
     return _event("charge.dispute.funds_withdrawn", dispute, **outside)
 
 
-def transfer_event(payment_id: str, amount: int, back: int = 0) -> bytes:
+def transfer_event(payment_id: str, amount: int, back: int = 0, **changed: Any) -> bytes:
     """The event of a transfer to a connected account, or of its coming back in part."""
     transfer = {
         "id": "tr_1Px",
@@ -184,6 +206,7 @@ def transfer_event(payment_id: str, amount: int, back: int = 0) -> bytes:
         "metadata": {"payment_id": payment_id},
         "reversed": False,
         "source_transaction": None,
+        **changed,
     }
     return _event("transfer.reversed" if back else "transfer.created", transfer)
 
@@ -202,6 +225,10 @@ def _event(kind: str, thing: dict[str, Any], **outside: Any) -> bytes:
         **outside,
     }
     return json.dumps(event, indent=2).encode()
+
+
+def _list(found: list[dict[str, Any]]) -> dict[str, Any]:
+    return {"object": "list", "data": found, "has_more": False, "url": "/"}
 
 
 def _object(path: str, form: dict[str, str], number: int) -> dict[str, Any]:

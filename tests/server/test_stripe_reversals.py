@@ -4,14 +4,18 @@ from collections.abc import AsyncIterator
 
 import pytest
 import pytest_asyncio
+from structlog.testing import capture_logs
 
+from farthing.protocol.ledger import AccountKind
 from farthing.protocol.wire import Money
 from tests.server.banking import Bank, opened
 from tests.server.fake_stripe import (
     charge_of,
     dispute_event,
+    dispute_of,
     refund_event,
     session_event,
+    transfer_event,
 )
 from tests.server.listening import held
 
@@ -51,13 +55,14 @@ async def test_a_chargeback_is_taken_with_what_was_refunded_before_it(bank: Bank
     top_up_id = await paid(bank)
     await bank.send(refund_event(top_up_id, 200))
     bank.fake.charges["ch_3Px"] = charge_of(top_up_id, refunded=200)
+    bank.fake.disputes = [dispute_of(300)]
     records = await bank.records()
     bank.fake.broken = True
-    assert await bank.send(dispute_event(300)) == 502
+    assert await bank.send(dispute_event(dispute_of(300))) == 502
     assert await bank.records() == records
     bank.fake.broken = False
-    assert await bank.send(dispute_event(300)) == 204
-    assert await bank.send(dispute_event(300)) == 204
+    assert await bank.send(dispute_event(dispute_of(300))) == 204
+    assert await bank.send(dispute_event(dispute_of(300))) == 204
     assert await bank.prepaid() == before
     assert await bank.records() == records + 1
 
@@ -65,12 +70,12 @@ async def test_a_chargeback_is_taken_with_what_was_refunded_before_it(bank: Bank
 async def test_a_chargeback_of_somebody_elses_charge_says_nothing(bank: Bank) -> None:
     records = await bank.records()
     bank.fake.charges["ch_3Px"] = charge_of("")
-    assert await bank.send(dispute_event(300)) == 204
+    assert await bank.send(dispute_event(dispute_of(300))) == 204
     del bank.fake.charges["ch_3Px"]
-    assert await bank.send(dispute_event(300)) == 204
+    assert await bank.send(dispute_event(dispute_of(300))) == 204
     asked = len(bank.fake.asked)
-    assert await bank.send(dispute_event(300, account="acct_1Vendor")) == 204
-    assert await bank.send(dispute_event(300, livemode=True)) == 204
+    assert await bank.send(dispute_event(dispute_of(300), account="acct_1Vendor")) == 204
+    assert await bank.send(dispute_event(dispute_of(300), livemode=True)) == 204
     assert len(bank.fake.asked) == asked
     assert await bank.records() == records
 
@@ -84,3 +89,79 @@ async def test_money_that_goes_back_before_it_is_said_to_have_come_is_told_again
     assert await bank.send(session_event(top_up.top_up_id)) == 204
     assert await bank.send(refund_event(top_up.top_up_id, 500)) == 204
     assert await bank.prepaid() == before
+
+
+async def test_a_charge_that_goes_back_in_parts_counts_every_part(bank: Bank) -> None:
+    before = await bank.prepaid()
+    top_up_id = await paid(bank)
+    first, second = dispute_of(200), dispute_of(100, id="du_2Px", balance_transactions=[])
+    inquiry = dispute_of(500, id="du_3Px", balance_transactions=[])
+    bank.fake.charges["ch_3Px"] = charge_of(top_up_id, disputed=True)
+    bank.fake.disputes = [inquiry, first]
+    assert await bank.send(dispute_event(first)) == 204
+    assert await bank.prepaid() == before + 3 * DOLLAR
+    bank.fake.disputes = [inquiry, second, first]
+    assert await bank.send(dispute_event(second)) == 204
+    assert await bank.prepaid() == before + 2 * DOLLAR
+    second["balance_transactions"] = [{"id": "txn_2Px", "amount": -100}]
+    assert await bank.send(refund_event(top_up_id, 100, disputed=True)) == 204
+    assert await bank.prepaid() == before + DOLLAR
+    first["currency"] = "eur"
+    assert await bank.send(refund_event(top_up_id, 200, disputed=True)) == 204
+    assert await bank.prepaid() == before + DOLLAR
+
+
+async def paid_again(bank: Bank, top_up_id: str) -> str:
+    """The top-up that another payment of one makes."""
+    bank.fake.sessions["pi_again"] = "cs_again"
+    assert await bank.send(session_event(top_up_id, id="cs_again")) == 204
+    (again, *_) = (await bank.shop.operator.top_ups()).top_ups
+    assert again.reference == "cs_again"
+    return again.top_up_id
+
+
+async def test_of_what_was_paid_twice_the_payment_goes_back_that_did(bank: Bank) -> None:
+    top_up_id = await paid(bank)
+    refund = refund_event(top_up_id, 500, id="ch_again", payment_intent="pi_again")
+    bank.fake.sessions["pi_again"] = "cs_again"
+    assert await bank.send(refund) == 503
+    again_id = await paid_again(bank, top_up_id)
+    before = await bank.prepaid()
+    assert await bank.send(refund) == 503
+    await bank.server.treasurer.confirm_top_up(again_id, "cs_again")
+    assert await bank.prepaid() == before + 5 * DOLLAR
+    assert await bank.send(refund) == 204
+    assert await bank.prepaid() == before
+    (again, first, *_) = (await bank.shop.operator.top_ups()).top_ups
+    assert (again.reversed, first.reversed.amount) == (FIVE, "0")
+
+
+async def test_what_the_treasurer_gave_up_and_refunds_costs_its_operator_nothing(
+    bank: Bank,
+) -> None:
+    top_up_id = await paid(bank)
+    await bank.server.treasurer.fail_top_up(await paid_again(bank, top_up_id), "refunded")
+    records, before = await bank.records(), await bank.prepaid()
+    with capture_logs() as lines:
+        refund = refund_event(top_up_id, 500, id="ch_again", payment_intent="pi_again")
+        assert await bank.send(refund) == 204
+    assert "event_without_effect" in {line["event"] for line in lines}
+    assert (await bank.records(), await bank.prepaid()) == (records, before)
+
+
+async def test_a_transfer_that_left_twice_and_comes_back_once_is_not_the_vendors(
+    bank: Bank,
+) -> None:
+    await bank.earned()
+    vendor = bank.shop.vendor
+    payout = await vendor.request_payout(
+        Money(amount="0.01", asset="USD"), processor="stripe", destination="acct_1Vendor"
+    )
+    await bank.server.treasurer.send_payout(payout.payout_id)
+    for transfer_id in ("tr_1Px", "tr_2Px"):
+        assert await bank.send(transfer_event(payout.payout_id, 1, id=transfer_id)) == 204
+    before = await bank.units(vendor.vendor_id, AccountKind.VENDOR_PAYABLE)
+    assert await bank.send(transfer_event(payout.payout_id, 1, back=1, id="tr_2Px")) == 204
+    assert await bank.units(vendor.vendor_id, AccountKind.VENDOR_PAYABLE) == before
+    assert await bank.send(transfer_event(payout.payout_id, 1, back=1)) == 204
+    assert await bank.units(vendor.vendor_id, AccountKind.VENDOR_PAYABLE) == before + 10**7

@@ -47,14 +47,17 @@ _TOP_UPS: Final[Mapping[str, Literal["failed", "paid"]]] = {
     "checkout.session.expired": "failed",
 }
 _SENT: Final = "transfer.created"
+_REFUNDED: Final = "charge.refunded"
 _WITHDRAWN: Final = "charge.dispute.funds_withdrawn"
 # By which member they say how much has gone back in all.
 _REVERSED: Final[Mapping[str, str]] = {
-    "charge.refunded": "amount_refunded",
+    _REFUNDED: "amount_refunded",
     _WITHDRAWN: "amount_refunded",
     "transfer.reversed": "amount_reversed",
 }
 _CHARGE: Final = re.compile(r"(ch|py)_[A-Za-z0-9_]{1,64}")
+# As many as Stripe gives at once.
+_DISPUTES_MAX: Final = 100
 
 # How Stripe's keys begin, `sk_live_` or `rk_test_`: what moves real money and what does not.
 _MODE: Final = re.compile(r"[a-z_]+_(live|test)_.*", re.ASCII)
@@ -67,7 +70,7 @@ class StripeProcessor:
 
     Args:
         key: the secret key, or a restricted one that may write Checkout sessions and transfers,
-            and read charges.
+            and read charges and disputes.
         webhook_secret: what Stripe signs this endpoint's events with.
         return_url: where Checkout sends the payer afterwards.
         api_url: where the API is; a fake's in tests.
@@ -142,7 +145,8 @@ class StripeProcessor:
         """What a signed event says; events of others' payments say nothing.
 
         What names a payment of ours and is not taken is in the log: it is told nowhere else. A
-        chargeback names a charge alone, which Stripe is asked for.
+        chargeback names a charge alone, and neither it nor a refund says all that has gone back
+        of which payment: Stripe is asked for that.
         """
         if not signature.isascii():
             # The library compares ASCII alone.
@@ -156,24 +160,38 @@ class StripeProcessor:
             # No cause: the error holds what was sent.
             raise InvalidEvent(type(error).__name__) from None
         try:
-            if event["type"] == _WITHDRAWN and not _foreign(event, is_live=self._is_live):
-                await self._find_charge(event)
+            goes_back = event["type"] in {_REFUNDED, _WITHDRAWN}
+            if goes_back and not _foreign(event, is_live=self._is_live):
+                event["data"]["object"] = await self._gone_back(event)
             return _said(event, is_live=self._is_live)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             why = f"{type(error).__name__}: {error}"
             log.warning("event_not_taken", processor=STRIPE, event_id=_id_of(event), why=why)
             return None
 
-    async def _find_charge(self, event: dict[str, Any]) -> None:
-        """Put the charge in the place of the chargeback of it, with all that has gone back."""
-        withdrawn = event["data"]["object"]
-        charge_id = withdrawn["charge"]
-        if not _CHARGE.fullmatch(charge_id):
-            raise ValueError("of no charge")
-        charge = await self._ask(partial(self._charge, charge_id))
-        gone = charge["amount_refunded"] + withdrawn["amount"]
-        charge["amount_refunded"] = min(gone, charge["amount"])
-        event["data"]["object"] = {**charge, "id": withdrawn["id"]}
+    async def _gone_back(self, event: dict[str, Any]) -> dict[str, Any]:
+        """The charge, with all that has gone back of it, under the id that it was paid by."""
+        told = event["data"]["object"]
+        charge: dict[str, Any] = told
+        withdrawn_id = ""
+        if event["type"] == _WITHDRAWN:
+            if not _CHARGE.fullmatch(told["charge"]):
+                raise ValueError("of no charge")
+            withdrawn_id = told["id"]
+            charge = await self._ask(partial(self._charge, told["charge"]))
+        if "payment_id" not in (charge.get("metadata") or {}):
+            return charge
+        gone = charge["amount_refunded"]
+        if withdrawn_id or charge["disputed"]:
+            # One charge can be charged back in parts, and be refunded besides. What was won back
+            # had gone; an inquiry takes nothing.
+            for each in await self._ask(partial(self._disputes, charge["id"])):
+                if each["currency"] != charge["currency"]:
+                    raise ValueError("of another currency")
+                if each["id"] == withdrawn_id or each["balance_transactions"]:
+                    gone += each["amount"]
+        session_id = await self._ask(partial(self._session_of, charge["payment_intent"]))
+        return {**charge, "amount_refunded": min(gone, charge["amount"]), "id": session_id}
 
     def _charge(self, charge_id: str) -> dict[str, Any]:
         try:
@@ -182,6 +200,17 @@ class StripeProcessor:
             if error.code != "resource_missing":
                 raise
             raise ValueError("of no charge") from None
+
+    def _disputes(self, charge_id: str) -> list[dict[str, Any]]:
+        found = self._client.v1.disputes.list({"charge": charge_id, "limit": _DISPUTES_MAX})
+        return [each.to_dict() for each in found.data]
+
+    def _session_of(self, payment_intent: str) -> str:
+        """By which Checkout session it was paid: a top-up can be paid by two."""
+        found = self._client.v1.checkout.sessions.list({"payment_intent": payment_intent})
+        if not found.data:
+            raise ValueError("of no Checkout session")
+        return found.data[0].id
 
     async def _ask(self, call: Callable[[], Made]) -> Made:
         if not self._turns.acquire(blocking=False):

@@ -5,6 +5,7 @@ is read. What is understood is a command of the platform; what is not is acknowl
 Source: spec/ledger.md.
 """
 
+from dataclasses import replace
 from typing import Final
 
 import structlog
@@ -27,6 +28,7 @@ __all__ = ["webhook_routes"]
 log = structlog.get_logger(__name__)
 
 _DONE: Final = frozenset({"paid", "posted"})
+_GIVEN_UP: Final = frozenset({"expired", "failed"})
 _NOUNS: Final = {"pay": "payout", "top": "top_up"}
 
 
@@ -70,11 +72,39 @@ async def _take(market: Market, name: str, said: Processed) -> None:
     if known is None or known.processor != name:
         log.warning("event_of_nothing", processor=name, event_id=said.event_id)
         return
+    if said.outcome == "reversed":
+        which = await _of_which(market, known, said)
+        if which is None:
+            log.warning("event_without_effect", event_id=said.event_id, payment_id=said.payment_id)
+            return
+        if isinstance(which, TopUp):
+            known, said = which, replace(said, payment_id=which.top_up_id)
     if not await _is_news(market, known, said):
         return
     outcome = await market.engine.submit(platform_command("process_event", said))
     if not outcome.record.changed:
         log.warning("event_without_effect", event_id=said.event_id, payment_id=said.payment_id)
+
+
+async def _of_which(
+    market: Market, known: TopUp | Payout, said: Processed
+) -> TopUp | Payout | None:
+    """Which payment money has gone back of: what was paid twice the processor's own id tells.
+
+    None where that one was not taken: of it nothing stands here.
+    """
+    if known.status not in _DONE or said.reference == known.reference:
+        return known
+    again = await _known(market, paid_again_id(said.payment_id, said.reference))
+    if isinstance(known, TopUp) and again is not None:
+        return None if again.status in _GIVEN_UP else again
+    # What was decided by hand has a reference of its own.
+    if not known.event_id:
+        return known
+    if isinstance(known, TopUp):
+        # It came before the event that says so, as below.
+        raise Refused(refuse(Code.UNAVAILABLE))
+    return None
 
 
 async def _is_news(market: Market, known: TopUp | Payout, said: Processed) -> bool:

@@ -53,6 +53,24 @@ def test_a_top_up_is_announced_by_the_operator_and_confirmed_by_the_treasurer(
     assert (listed["top_up_id"], listed["reference"]) == (announced["top_up_id"], "wire-42")
 
 
+def test_what_goes_back_is_said_in_all_and_seen_by_the_operator(market: Market) -> None:
+    announced = market.answer("create-top-up", "7", "EUR", *market.own)
+    market.answer("confirm-top-up", announced["top_up_id"], *market.treasurer)
+    back = ("reverse-top-up", announced["top_up_id"], "3", "EUR", "--reference", "wire-45")
+    reversed_ = market.answer(*back, *market.treasurer)
+    again = market.run(*back, "--may-owe", *market.treasurer)
+    more = market.run("reverse-top-up", announced["top_up_id"], "8", "EUR", *market.treasurer)
+    nobodys = market.run("reverse-payout", f"pay_{'0' * 26}", "1", "EUR", *market.treasurer)
+    listed = market.answer("top-ups", *market.own)["top_ups"][0]
+
+    assert (reversed_["status"], reversed_["reversed"]["amount"]) == ("posted", "3")
+    assert listed == reversed_
+    assert [each.code for each in (again, more, nobodys)] == [1, 1, 1]
+    assert "payment_resolved" in again.err
+    assert "invalid_amount" in more.err
+    assert "not_found" in nobodys.err
+
+
 def test_a_list_with_nothing_in_it_says_so(market: Market) -> None:
     assert market.run("payouts", *market.treasurer).out == "No payouts.\n"
 

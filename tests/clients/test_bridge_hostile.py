@@ -3,7 +3,7 @@
 import copy
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,9 @@ import httpx2
 import orjson
 import pytest
 
+from farthing.clients import services
 from farthing.clients.bridge_tools import takes_key
+from farthing.protocol.x402 import Settlement, read_settlement
 from tests.clients.test_bridge import MAXIMUM, WORKLOAD, Agent, bridged
 from tests.clients.trading import Trading
 
@@ -128,3 +130,19 @@ async def test_what_a_model_gives_for_an_amount_is_refused_with_its_place(
 
     assert {each["code"] for each in refused} == {"invalid_amount"}
     assert [each["path"] for each in refused] == ["max_total", "cap", "amount"]
+
+
+async def test_a_vendor_that_names_another_charge_keeps_nobody_from_what_was_paid_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def misnamed(value: object) -> Settlement | None:
+        settled = read_settlement(value)
+        return settled and replace(settled, charge_id=f"chg_{'0' * 26}")
+
+    async with bridged(tmp_path) as agent:
+        await agent.ready()
+        monkeypatch.setattr(services, "read_settlement", misnamed)
+        bought = await agent.buy()
+
+    assert bought["untrusted_result"] == {"pages": ["one", "two"]}
+    assert bought["charge"]["hold_id"] == bought["hold_id"]

@@ -447,7 +447,8 @@ class Buyer(Spender, Delegating, AccountHolder, Reconciling, Limiting):
         return document
 
     async def _purchase(self, agreement: Agreement, hold: Hold, answered: Answered) -> Purchase:
-        charge_id = answered.settlement.charge_id
+        # A hold has one charge, whatever the vendor calls it.
+        charge_id = derive_id("chg", hold.hold_id)
         explanation, (receipt, record) = await asyncio.gather(
             self.explain(charge_id), self.proven_receipt(charge_id)
         )

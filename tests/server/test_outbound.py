@@ -361,6 +361,13 @@ async def test_an_answer_is_bounded_and_whole(
             await posted(Outbound(local=True), f"http://127.0.0.1:{port}/mcp")
 
 
+@pytest.mark.parametrize("coding", [b"", b"identity", b"Identity"])
+async def test_an_answer_that_says_that_it_is_not_packed_is_read(coding: bytes) -> None:
+    head = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\ncontent-encoding: " + coding
+    async with answering(head + b"\r\n\r\nok") as port:
+        assert await posted(Outbound(local=True), f"http://127.0.0.1:{port}/mcp") == b"ok"
+
+
 @pytest.mark.parametrize(
     ("head", "around"),
     [

@@ -87,7 +87,7 @@ class Answering:
             VendorFailed: there are more than the bound, they are packed, or there is too much
                 around them.
         """
-        if self.headers.get("content-encoding", "identity") != "identity":
+        if self.headers.get("content-encoding", "").strip().lower() not in {"", "identity"}:
             # Nobody asked for it, and a bound on what comes would be none on what is in it.
             raise VendorFailed("The answer is compressed.")
         size = 0

@@ -53,7 +53,8 @@ class Market(Calling):
         approvals += [self._approve(self.admin, party) for party in houses]
         approvals += [self._approve(self._operator_of(each), each) for each in self.buyers]
         for party in self.operators:
-            rest += [self.fund(party, asset, self.chance.randint(10**6, 10**9)) for asset in ASSETS]
+            for asset in ASSETS:
+                rest += self.paid_in(party, asset, self.chance.randint(10**6, 10**9))
         for party in self.buyers:
             for asset in ("USD", "JPY", "XTS"):
                 rest.append(self.grant(party, asset, 10**9, 10**9))
@@ -342,11 +343,11 @@ _DRAW_WEIGHTS: Final[dict[Callable[[Market], Command | None], int]] = {
     Market.credit: 3,
     Market.grace: 2,
     Market.partner: 3,
-    Market.top_up: 3,
+    Market.top_up: 5,
     Market.payout: 13,
     Market.word: 8,
     Market.event: 5,
-    Market.back: 5,
+    Market.back: 7,
     Market.close: 1,
     Market.publish_any: 2,
     Market.freeze: 4,

@@ -7,12 +7,14 @@ for others to say.
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
+from farthing.protocol.ids import derive_id
 from farthing.protocol.messages import accounts as money_in
 from farthing.protocol.messages import payments, treasury
 from farthing.protocol.times import DAY_US, SECOND_US, format_time
 from farthing.protocol.wire import Operation, money
 from farthing.settlement.engine.commands import Command, platform_command
 from farthing.settlement.engine.payments import Processed
+from tests.simulation.auditor import Json
 from tests.simulation.parties import Crowd, Party
 
 __all__ = ["Treasury"]
@@ -36,6 +38,18 @@ class Treasury(Crowd):
             idempotency_key=self._id(),
         )
         return self._ask(self.treasurer.caller(), money_in.FUND_ACCOUNT, ask)
+
+    def paid_in(self, operator: Party, asset: str, units: int) -> list[Command]:
+        """Money that comes at once: some of it by a top-up, which may go back."""
+        if self.chance.random() < 0.3:
+            return [self.fund(operator, asset, units)]
+        ask = payments.CreateTopUp(amount=money(units, asset), idempotency_key=self._id())
+        named = ("top", operator.principal_id, "create_top_up", ask.idempotency_key)
+        came = payments.ConfirmTopUp(top_up_id=derive_id(*named), idempotency_key=self._id())
+        return [
+            self._ask(operator.caller(), payments.CREATE_TOP_UP, ask),
+            self._ask(self.treasurer.caller(), payments.CONFIRM_TOP_UP, came),
+        ]
 
     def credit(self) -> Command:
         """A credit lot, spent before money."""
@@ -144,15 +158,17 @@ class Treasury(Crowd):
 
     def back(self) -> Command | None:
         """Money that goes back, or comes back: said by the treasurer or by the processor."""
-        noun = self.chance.choice(("top_up", "top_up", "payout"))
         moved = [
-            each
+            (noun, each)
+            for noun in ("payout", "top_up")
             for each in self.books.things[noun].values()
-            if each["status"] in {"paid", "posted"} or self.chance.random() < 0.05
+            if each["status"] in {"paid", "posted"} or self.chance.random() < 0.1
         ]
         if not moved:
             return None
-        payment = self.chance.choice(moved)
+        # Payouts get as far as that more seldom than top-ups, and few are spent.
+        rare = [each for each in moved if each[0] == "payout" or self._is_spent(each[1])]
+        noun, payment = self.chance.choice(rare or moved)
         whole, before = int(payment["amount_units"]), int(payment.get("reversed_units", 0))
         total = self.chance.choice((whole, (whole + before) // 2, before + 1, before, whole + 1))
         if self.chance.random() < 0.4:
@@ -173,9 +189,14 @@ class Treasury(Crowd):
         by = self.treasurer.caller()
         if noun == "payout":
             return self._ask(by, payments.REVERSE_PAYOUT, payments.ReversePayout(**named))
-        may_owe = self.chance.random() < 0.6
+        may_owe = self.chance.random() < 0.5
         ask = payments.ReverseTopUp(**named, may_owe=may_owe)
         return self._ask(by, payments.REVERSE_TOP_UP, ask)
+
+    def _is_spent(self, top_up: Json) -> bool:
+        account = f"{top_up['organisation_id']}:prepaid:{top_up['asset']}"
+        left = int(top_up["amount_units"]) - int(top_up.get("reversed_units", 0))
+        return left > self.books.available(account)
 
     def close(self) -> Command | None:
         """An account closed, where it is empty."""

@@ -16,12 +16,16 @@ _DONE: Final = {"payout": "paid", "top_up": "posted"}
 
 
 def open_for_business(books: Auditor, record: Json) -> None:
-    """Nothing begins on an account that was closed, neither money in nor what is to be paid."""
+    """Nothing begins on a closed account, neither money in, but for a debt, nor what is paid."""
     if "refused" in record or record["operation"] not in _BEGINNINGS:
         return
     for moved in record.get("moved", ()):
         for side in ("debit", "credit"):
-            need(moved[side] not in books.things["closure"], f"{moved[side]} was closed")
+            is_paid = record["operation"] != "place_hold" and books.posted(
+                moved[side].replace(":prepaid:", ":receivable:")
+            )
+            is_closed = moved[side] in books.things["closure"] and not is_paid
+            need(not is_closed, f"{moved[side]} was closed")
 
 
 def _fund(books: Auditor, record: Json) -> None:
@@ -111,10 +115,10 @@ def _reverse_top_up(books: Auditor, record: Json) -> None:
     total_units, back = _back(record, top_up)
     has = max(books.available(f"{top_up['organisation_id']}:prepaid:{top_up['asset']}"), 0)
     expected = ""
-    if back > has and not record["asked"].get("may_owe"):
-        expected = "insufficient_funds"
-    elif top_up["status"] != "posted" or back <= 0:
+    if top_up["status"] != "posted" or back <= 0:
         expected = "payment_resolved"
+    elif back > has and not record["asked"].get("may_owe"):
+        expected = "insufficient_funds"
     answered(record, expected)
     if not expected:
         _gone(books, record, top_up, total_units)

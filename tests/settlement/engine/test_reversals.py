@@ -201,6 +201,32 @@ def test_an_account_is_not_closed_while_its_owner_owes() -> None:
     assert (refused.code, refused.remaining) == (Code.ACCOUNT_IN_USE, "-0.02")
 
 
+def test_what_a_closed_account_owes_can_still_be_paid() -> None:
+    treasury = market()
+    room, operator = treasury.room, treasury.trade.operator
+    top_up_id = posted(treasury, DOLLAR)
+    treasury.trade.captured(10)
+    room.advance(86_400)
+    reverse(treasury, top_up_id, balance(treasury, "prepaid"))
+    assert treasury.close(operator, "prepaid").refused is None
+    refused = treasury.ask(operator, "create_top_up", amount=money(1, "USD"))
+    assert refused.code is Code.ACCOUNT_CLOSED
+    reverse(treasury, top_up_id, DOLLAR, may_owe=True)
+    assert balance(treasury, "receivable") == -10 * PAGE
+    posted(treasury, 6 * PAGE)
+    room.fund(operator, 5 * PAGE)
+    assert (balance(treasury, "prepaid"), balance(treasury, "receivable")) == (PAGE, 0)
+    assert treasury.ask(operator, "create_top_up", amount=money(1, "USD")).code is refused.code
+    audited(treasury)
+
+
+def test_a_top_up_whose_money_never_came_goes_not_back() -> None:
+    treasury = market()
+    refused = reverse(treasury, treasury.top_up(DOLLAR), DOLLAR)
+    assert refused is not None
+    assert (refused.code, refused.path) == (Code.PAYMENT_RESOLVED, "top_up_id")
+
+
 @pytest.mark.parametrize("units", ["0", "6000000000"])
 def test_an_event_of_nothing_or_of_more_than_came_says_nothing(units: str) -> None:
     treasury = market()

@@ -417,6 +417,7 @@ APART: Final = frozenset({
     ),
     ("refund_charge", "in many parts", "given back before"),
     ("reverse_payout", "vendor's vendor_payable full", "come back"),
+    ("reverse_top_up", "operator's prepaid empty", "failed"),
     ("reverse_top_up", "operator's prepaid empty", "gone back"),
     ("reverse_top_up", "operator's receivable full", "gone back"),
     ("request_payout", "nothing earned yet", "all of it pending"),

@@ -1,8 +1,9 @@
-"""Closed accounts of a whole journal: nothing new begins on one.
+"""Closed accounts of a whole journal: nothing new begins on one, but money for what is owed.
 
 Boundary: that it was empty when it was closed `audit.take` knows. Source: spec/ledger.md.
 """
 
+from collections import Counter
 from typing import Final
 
 from farthing.protocol.faults import FaultKind, RuleBroken
@@ -16,6 +17,11 @@ _BEGINNINGS: Final = frozenset({
     "call_service", "create_top_up", "fund_account", "grant_credit", "open_session", "place_hold",
     "set_grace", "top_up_session",
 })  # fmt: skip
+# What still comes to a closed account whose owner owes.
+_PAYS: Final = frozenset({"create_top_up", "fund_account"})
+_COMES_AND_GOES: Final = frozenset(
+    {"confirm_top_up", "fund_account", "process_event", "reverse_top_up"}
+)
 # Which account is closed where nothing lies on one of these any more.
 _WITH: Final = {
     AccountKind.DEFERRED_REVENUE: AccountKind.PREPAID,
@@ -29,6 +35,7 @@ class Closures:
 
     def __init__(self) -> None:
         self._closed: set[str] = set()
+        self._owed = Counter[str]()
 
     def follow(self, record: Record) -> None:
         """Judge the next record, and learn from it. Raises `RuleBroken`."""
@@ -37,9 +44,15 @@ class Closures:
             for moved in record.moved:
                 if moved.movement is not Movement.VOID:
                     named |= {_account_of(moved.debit), _account_of(moved.credit)}
+            if record.operation in _PAYS:
+                named = {name for name in named if not self._owed[name]}
             if found := named & self._closed:
                 why = f"{record.operation} begins something on {min(found)}, which is closed"
                 raise RuleBroken(FaultKind.LEDGER, why)
+        for moved in record.moved if record.operation in _COMES_AND_GOES else ():
+            if moved.movement is Movement.POST:
+                self._owe(moved.debit, moved.units)
+                self._owe(moved.credit, -moved.units)
         for change in record.changed:
             if change.noun == "closure":
                 asked = [
@@ -51,6 +64,11 @@ class Closures:
                         FaultKind.LEDGER, "another account is closed than was asked for"
                     )
                 self._closed.add(name)
+
+    def _owe(self, name: str, amount_units: int) -> None:
+        owner, kind, asset = split_account(name)
+        if kind is AccountKind.RECEIVABLE:
+            self._owed[account_name(owner, AccountKind.PREPAID, asset)] += amount_units
 
 
 def _account_of(name: str) -> str:

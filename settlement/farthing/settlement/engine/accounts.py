@@ -104,7 +104,7 @@ def fund(state: State, call: Call) -> Draft | Refusal:
     prepaid = account_name(owner.principal_id, AccountKind.PREPAID, asset)
     if is_full(state, prepaid, clearing(asset), units):
         return refuse(Code.AMOUNT_OVERFLOW, path="amount.amount")
-    if prepaid in state.closures:
+    if prepaid in state.closures and not owed_units(state, owner.principal_id, asset):
         return refuse(Code.ACCOUNT_CLOSED, path="organisation_id")
     came = post(clearing(asset), prepaid, asset, units)
     return Draft(moved=(*came, *repaid(state, owner.principal_id, asset, units)))

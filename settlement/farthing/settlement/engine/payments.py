@@ -32,6 +32,7 @@ from farthing.settlement.engine.accounts import (
     clearing,
     is_full,
     of_nothing,
+    owed_units,
     repaid,
     short_of,
     transfer,
@@ -121,7 +122,7 @@ def create_top_up(state: State, call: Call) -> Draft | Refusal:
     prepaid = account_name(call.organisation_id, AccountKind.PREPAID, asset)
     if is_full(state, prepaid, clearing(asset), units):
         return refuse(Code.AMOUNT_OVERFLOW, path="amount.amount")
-    if prepaid in state.closures:
+    if prepaid in state.closures and not owed_units(state, call.organisation_id, asset):
         return refuse(Code.ACCOUNT_CLOSED, path="amount.asset")
     top_up = TopUp(
         top_up_id=derive_id(

@@ -36,6 +36,8 @@ def reverse_top_up(state: State, call: Call) -> Draft | Refusal:
     if refusal := _never(state, top_up, body.total, "top_up_id"):
         return refusal
     assert top_up is not None
+    if refusal := _resolved(top_up, body.total, "top_up_id"):
+        return refusal
     units = body.total.units - top_up.reversed_units
     owner, asset = top_up.organisation_id, top_up.asset
     has_units = max(available_units(state, owner, AccountKind.PREPAID, asset), 0)
@@ -49,7 +51,7 @@ def reverse_top_up(state: State, call: Call) -> Draft | Refusal:
             message="Its operator has less than that: what has gone all the same is owed.",
             next_action=NextAction.REDUCE,
         )
-    return _resolved(top_up, body.total, "top_up_id") or _gone_back(state, top_up, body.total.units)
+    return _gone_back(state, top_up, body.total.units)
 
 
 def reverse_payout(state: State, call: Call) -> Draft | Refusal:

@@ -184,6 +184,15 @@ def test_a_batch_has_a_bound_in_events_and_in_bytes() -> None:
     assert refusal(b" " * (BATCH_BYTES_MAX + 1)) == ("batch", Fault.OUT_OF_RANGE)
 
 
+def test_what_has_more_brackets_than_a_batch_is_not_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def parse_json(data: bytes) -> None:
+        pytest.fail(f"{len(data)} bytes are parsed")
+
+    monkeypatch.setattr(usage, "parse_json", parse_json)
+    nested = b"[%b]" % b",".join([b"[]"] * 100_000)
+    assert refusal(nested) == ("batch", Fault.WRONG_COUNT)
+
+
 def test_a_batch_names_no_more_meters_than_a_card_has() -> None:
     event = UsageEvent(seq=1, at_us=1, usage={}, outcome=UsageOutcome.TIMED_OUT, args_sha256=DIGEST)
     listed = [replace(event, usage={f"m{place}": 1}) for place in range(BATCH_METERS_MAX)]

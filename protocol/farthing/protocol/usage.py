@@ -45,6 +45,8 @@ __all__ = [
 ]
 
 BATCH_EVENTS_MAX: Final = 1000
+# An event has three pairs.
+_BRACKETS_MAX: Final = 4 * BATCH_EVENTS_MAX
 BATCH_BYTES_MAX: Final = 600_000
 METERS_MAX: Final = 20
 BATCH_METERS_MAX: Final = DIMENSIONS_MAX
@@ -209,6 +211,9 @@ def read_batch(data: bytes, session_id: SessionId) -> Columns:
     """
     if len(data) > BATCH_BYTES_MAX:
         raise DocumentError("batch", Fault.OUT_OF_RANGE)
+    # Told before it is parsed: a byte of brackets costs more than a hundred of an event.
+    if data.count(b"[") + data.count(b"{") > _BRACKETS_MAX:
+        raise DocumentError("batch", Fault.WRONG_COUNT)
     columns = _read_quickly(data, _source(session_id))
     return _read(data, _source(session_id)) if columns is None else columns
 

@@ -47,10 +47,16 @@ def add_key(room: Room, vendor: Caller, name: str) -> Any:
 def rotate(room: Room, by: Caller, name: str, replaces: str = "") -> Any:
     """Put the key of a name in the place of the caller's, or of one that it names."""
     new = signing_key(name)
+    shown = {
+        "new": new.thumbprint,
+        "old": replaces or by.key_thumbprint,
+        "principal": by.principal_id,
+    }
+    possession = sign_detached(new, Typ.ROTATION, canonical_bytes(dict(shown)))
     ask = RotateKey(
-        key=public_jwk(new), possession="shown", replaces=replaces, idempotency_key=room.key()
+        key=public_jwk(new), possession=possession, replaces=replaces, idempotency_key=room.key()
     )
-    facts: dict[str, Json] = {"new_thumbprint": new.thumbprint, "possession": "shown"}
+    facts: dict[str, Json] = {"new_thumbprint": new.thumbprint, "possession": possession}
     return room.submit(by, ROTATE_KEY, ask, facts=facts)
 
 

@@ -9,7 +9,6 @@ from farthing.protocol.canonical import Json
 from farthing.protocol.checkpoints import Checkpoint, sign_checkpoint
 from farthing.protocol.keys import PrivateKey
 from farthing.protocol.merkle import Tree, leaf_hash
-from farthing.protocol.messages.agents import ROTATE_KEY, RotateKey
 from farthing.protocol.messages.charges import REFUND_CHARGE, Evidence, Receipt, RefundCharge
 from farthing.protocol.messages.disputes import (
     INITIATE_DISPUTE,
@@ -22,7 +21,8 @@ from farthing.protocol.records import line_of
 from farthing.protocol.wire import money
 from farthing.settlement.engine.disputes import Examined
 from tests.construction import Trade
-from tests.papers import public_jwk, signing_key
+from tests.keyholding import rotate
+from tests.papers import signing_key
 
 __all__ = ["JOURNAL_KEY", "ORIGIN", "QUOTE_KEY", "Sealed", "Told"]
 
@@ -136,8 +136,6 @@ class Told:
 
 def _rotate(trade: Trade) -> None:
     """Give the vendor its next key."""
+    assert rotate(trade.room, trade.vendor, "Vendor Two").refusal is None
     key = signing_key("Vendor Two")
-    ask = RotateKey(key=public_jwk(key), possession="", idempotency_key=trade.room.key())
-    facts: dict[str, Json] = {"new_thumbprint": key.thumbprint}
-    trade.room.done(trade.vendor, ROTATE_KEY, ask, facts=facts)
     trade.vendor = replace(trade.vendor, key_thumbprint=key.thumbprint)

@@ -50,13 +50,19 @@ class Manning(Correcting):
     def _replaced(self, vendor: Party, old: str) -> Command:
         new = self._new_key()
         vendor.machines.append(new)
+        shown: dict[str, Json] = {
+            "new": new.thumbprint,
+            "old": old,
+            "principal": vendor.principal_id,
+        }
+        possession = signed(new, Typ.ROTATION, shown)
         ask = agents.RotateKey(
             key=public_jwk(new),
-            possession="possession",
+            possession=possession,
             replaces=old,
             idempotency_key=self._id(),
         )
-        facts: dict[str, Json] = {"new_thumbprint": new.thumbprint, "possession": "possession"}
+        facts: dict[str, Json] = {"new_thumbprint": new.thumbprint, "possession": possession}
         return self._ask(vendor.caller(), agents.ROTATE_KEY, ask, facts=facts)
 
     def _revoked(self, vendor: Party, old: str) -> Command:

@@ -5,13 +5,16 @@ from collections.abc import Sequence
 import pytest
 from msgspec import structs
 
-from farthing.protocol.canonical import Json
+from farthing.protocol.canonical import Json, canonical_bytes
 from farthing.protocol.faults import Fault, FaultKind
 from farthing.protocol.ids import derive_id
 from farthing.protocol.ledger import Movement, Transfer
 from farthing.protocol.records import Change, Record, Request, Signer, parse_record
+from farthing.protocol.signatures import Typ, sign_detached
 from farthing.protocol.times import parse_time
 from tests.construction import Trade
+from tests.keyholding import rotate
+from tests.papers import signing_key
 from tests.protocol.bundling import treasured
 from tests.protocol.replay.forging import after, audited, rewritten
 from tests.protocol.replay.test_money import (
@@ -345,6 +348,25 @@ def test_only_payouts_of_the_same_account_give_way_to_one_that_left_after_all() 
     assert [each.after["status"] for each in said.changed] == ["paid", "failed"]
     assert audited(rewritten(records, 0, forge)).fault is None
     is_at(audited(rewritten(records, said.seq, forge)).fault, said.seq, FaultKind.LEDGER)
+
+
+def test_no_key_takes_anothers_place_whose_holder_has_not_shown_it() -> None:
+    trade = Trade.opened()
+    assert rotate(trade.room, trade.vendor, "Vendor Two").refusal is None
+    records = [parse_record(data)[0] for data in trade.room.journal]
+    shown = {
+        "new": signing_key("Vendor Two").thumbprint,
+        "old": trade.vendor.key_thumbprint,
+        "principal": trade.vendor.principal_id,
+    }
+    stolen = sign_detached(signing_key("Another"), Typ.ROTATION, canonical_bytes(dict(shown)))
+
+    def forge(record: Record) -> Record:
+        return structs.replace(record, facts={**(record.facts or {}), "possession": stolen})
+
+    seq = records[-1].seq
+    assert audited(rewritten(records, 0, forge)).fault is None
+    is_at(audited(rewritten(records, seq, forge)).fault, seq, FaultKind.KEY)
 
 
 @pytest.mark.parametrize(

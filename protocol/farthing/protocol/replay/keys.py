@@ -5,6 +5,7 @@ counts only where its key is in force at that place of the journal, and for what
 Source: spec/evidence.md.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, cast
 
@@ -157,6 +158,8 @@ class KeyHistory:
         require(held is not None, record, "the key that is replaced is not the caller's")
         self._end(record, old, "retired")
         self._begin(record, new, record.by.principal_id, self._held[old.id].purpose)
+        shown = {"new": new.id, "old": old.id, "principal": record.by.principal_id}
+        self._check_possession(record, Typ.ROTATION, shown)
 
     def _add(self, record: Record) -> None:
         (new,) = changes(record, "key")
@@ -165,10 +168,14 @@ class KeyHistory:
         require(purpose in {*KeyPurpose}, record, "a key of no known purpose")
         self._begin(record, new, principal_id, purpose)
         shown = {"new": new.id, "principal": principal_id, "purpose": purpose}
-        keys = {new.id: self._held[new.id].key}
+        self._check_possession(record, Typ.NEW_KEY, shown)
+
+    def _check_possession(self, record: Record, typ: Typ, shown: Mapping[str, str]) -> None:
+        """Require the holder of a new key to have signed what was shown."""
+        keys = {shown["new"]: self._held[shown["new"]].key}
         try:
             signature = text_fact(record, "possession")
-            verify_detached(signature, Typ.NEW_KEY, canonical_bytes(dict(shown)), keys.get)
+            verify_detached(signature, typ, canonical_bytes(dict(shown)), keys.get)
         except InvalidSignature as error:
             text = f"record {record.seq} ({record.operation}): possession of the key: {error}"
             raise Unverified(text) from error

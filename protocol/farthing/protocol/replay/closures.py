@@ -19,9 +19,7 @@ _BEGINNINGS: Final = frozenset({
 })  # fmt: skip
 # What still comes to a closed account whose owner owes.
 _PAYS: Final = frozenset({"create_top_up", "fund_account"})
-_COMES_AND_GOES: Final = frozenset(
-    {"confirm_top_up", "fund_account", "process_event", "reverse_top_up"}
-)
+_OWED: Final = f":{AccountKind.RECEIVABLE}:"
 # Which account is closed where nothing lies on one of these any more.
 _WITH: Final = {
     AccountKind.DEFERRED_REVENUE: AccountKind.PREPAID,
@@ -49,7 +47,7 @@ class Closures:
             if found := named & self._closed:
                 why = f"{record.operation} begins something on {min(found)}, which is closed"
                 raise RuleBroken(FaultKind.LEDGER, why)
-        for moved in record.moved if record.operation in _COMES_AND_GOES else ():
+        for moved in record.moved:
             if moved.movement is Movement.POST:
                 self._owe(moved.debit, moved.units)
                 self._owe(moved.credit, -moved.units)
@@ -66,8 +64,8 @@ class Closures:
                 self._closed.add(name)
 
     def _owe(self, name: str, amount_units: int) -> None:
-        owner, kind, asset = split_account(name)
-        if kind is AccountKind.RECEIVABLE:
+        if _OWED in name:
+            owner, _, asset = split_account(name)
             self._owed[account_name(owner, AccountKind.PREPAID, asset)] += amount_units
 
 

@@ -1,5 +1,6 @@
 """Refunds, chargebacks and transfers that come back, as Stripe tells of them."""
 
+import json
 from collections.abc import AsyncIterator
 
 import pytest
@@ -109,6 +110,41 @@ async def test_a_charge_that_goes_back_in_parts_counts_every_part(bank: Bank) ->
     first["currency"] = "eur"
     assert await bank.send(refund_event(top_up_id, 200, disputed=True)) == 204
     assert await bank.prepaid() == before + DOLLAR
+
+
+async def test_a_chargeback_that_is_not_listed_yet_counts(bank: Bank) -> None:
+    before = await bank.prepaid()
+    top_up_id = await paid(bank)
+    bank.fake.charges["ch_3Px"] = charge_of(top_up_id)
+    bank.fake.disputes = []
+    assert await bank.send(dispute_event(dispute_of(300))) == 204
+    assert await bank.prepaid() == before + 2 * DOLLAR
+
+
+async def test_what_goes_back_once_more_than_it_came_is_told_in_the_log(bank: Bank) -> None:
+    top_up_id = await paid(bank)
+    won = dispute_of(500)
+    bank.fake.charges["ch_3Px"] = charge_of(top_up_id, disputed=True)
+    bank.fake.disputes = [won]
+    assert await bank.send(dispute_event(won)) == 204
+    before = await bank.prepaid()
+    with capture_logs() as lines:
+        assert await bank.send(refund_event(top_up_id, 500, disputed=True)) == 204
+    assert await bank.prepaid() == before
+    assert "gone_back_twice" in {line["event"] for line in lines}
+
+
+@pytest.mark.parametrize("kind", ["charge.dispute.funds_reinstated", "refund.failed"])
+async def test_money_that_is_back_is_told_in_the_log_for_the_treasurer(
+    bank: Bank, kind: str
+) -> None:
+    event = json.loads(dispute_event(dispute_of(500)))
+    ours, others = ({**event, "type": kind, **more} for more in ({}, {"account": "acct_1Vendor"}))
+    with capture_logs() as lines:
+        assert await bank.send(json.dumps(ours).encode()) == 204
+        assert await bank.send(json.dumps(others).encode()) == 204
+    (told,) = [line for line in lines if line["event"] == "event_not_taken"]
+    assert "money that is back" in told["why"]
 
 
 async def paid_again(bank: Bank, top_up_id: str) -> str:

@@ -350,6 +350,34 @@ def test_only_payouts_of_the_same_account_give_way_to_one_that_left_after_all() 
     is_at(audited(rewritten(records, said.seq, forge)).fault, said.seq, FaultKind.LEDGER)
 
 
+@pytest.mark.parametrize("operation", ["refund_charge", "settle_charge"])
+@pytest.mark.parametrize("members", [{"dispute_id": "dsp_x"}, {"corrected": [["1", {}]]}])
+def test_no_charge_is_disputed_or_corrected_by_the_way(
+    operation: str, members: dict[str, Json]
+) -> None:
+    record = last(operation)
+    is_at(fault_of(record.seq, after("charge", **members)), record.seq, FaultKind.CHARGE)
+
+
+@pytest.mark.parametrize("member", ["event_id", "reference"])
+@pytest.mark.parametrize("said", ["confirm_top_up", "paid", "reversed"])
+def test_a_payment_has_the_processors_own_id_of_it(member: str, said: str) -> None:
+    treasury = Treasury(Trade.opened())
+    top_up_id = treasury.top_up(10**6)
+    if said == "confirm_top_up":
+        treasury.ask(treasury.treasurer, said, top_up_id=top_up_id, reference="wire-1")
+    else:
+        treasury.event(top_up_id, "paid", "evt_1")
+    if said == "reversed":
+        treasury.event(top_up_id, "reversed", "evt_2", units="1")
+    records = [parse_record(data)[0] for data in treasury.room.journal]
+    seq = records[-1].seq
+
+    assert audited(rewritten(records, 0, after("top_up"))).fault is None
+    fault = audited(rewritten(records, seq, after("top_up", **{member: "another"}))).fault
+    is_at(fault, seq, FaultKind.LEDGER)
+
+
 def test_no_key_takes_anothers_place_whose_holder_has_not_shown_it() -> None:
     trade = Trade.opened()
     assert rotate(trade.room, trade.vendor, "Vendor Two").refusal is None

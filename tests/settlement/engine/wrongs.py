@@ -398,8 +398,8 @@ ELSEWHERE: Final[Mapping[str, frozenset[Code]]] = {
     "submit_evidence": frozenset({Code.INVALID_ARGUMENT}),
 }
 
-# What cannot be wrong at once: an amount in another asset is held against no limit of this one,
-# and an argument is one thing at a time.
+# What cannot be wrong at once: an amount in another asset is held against no limit of this one, an
+# argument is one thing at a time, and nothing is lacking of what never moved or has gone back.
 APART: Final = frozenset({
     *(
         ("open_session", limit, f"{argument} {{'asset': 'EUR'}}")

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
-from farthing.protocol.canonical import document_sha256
+from farthing.protocol.canonical import Json, document_sha256
 from farthing.protocol.faults import FaultKind, RuleBroken
 from farthing.protocol.ledger import AccountKind, Movement, split_account
 from farthing.protocol.records import Record
@@ -58,6 +58,8 @@ class _Charge(NamedTuple):
     changes: int
     window_closes_at_us: int
     fixed: bytes
+    dispute_id: str
+    corrected: Json | None
 
 
 class Charges:
@@ -145,6 +147,8 @@ class Charges:
             len(charge["trail_seqs"]) if isinstance(charge["trail_seqs"], list) else 0,
             integer(charge, "window_closes_at_us"),
             _fixed(charge),
+            member(charge, "dispute_id"),
+            charge.get("corrected"),
         )
 
 
@@ -174,6 +178,10 @@ def _becomes(record: Record, before: _Charge, after: _Charge) -> None:
             partner_units=before.partner_units,
             partner_returned_units=before.partner_returned_units,
         )
+    disputes = record.operation == "initiate_dispute"
+    _charge(disputes or before.dispute_id == after.dispute_id, "it is disputed by the way")
+    corrects = record.operation == "correct_usage"
+    _charge(corrects or before.corrected == after.corrected, "it is corrected by the way")
     returned = (
         after.fee_returned_units - before.fee_returned_units,
         after.partner_returned_units - before.partner_returned_units,

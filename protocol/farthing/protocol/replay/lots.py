@@ -97,7 +97,7 @@ class Lots:
         return more
 
     def _in_turn(self, record: Record, change: Change) -> _Units:
-        """What a thing has drawn of each lot once more is set aside for it, in the order of it."""
+        """What a thing has drawn of each lot after more is set aside for it, as they are spent."""
         thing = change.after
         named = _SETS_ASIDE[record.operation]
         left_units = (

@@ -1,7 +1,8 @@
 """Money in and out of a whole journal: what each record moves is what it says that it did.
 
-Boundary: funding, top-ups, payouts, credit lots. That money came or left is the treasurer's word;
-that no other record moves any, is here. Source: spec/ledger.md, spec/audit.md.
+Boundary: funding, top-ups, payouts, credit lots. That money came, left or went back is the word of
+treasurer and processor; that no other record moves any, is here. Source: spec/ledger.md,
+spec/audit.md.
 """
 
 from collections.abc import Iterable
@@ -33,11 +34,11 @@ _STATES: Final = {
     "top_up": {"expired", "failed", "pending", "posted"},
     "payout": {"failed", "paid", "requested", "sent"},
 }
-# By operation, from where to where it takes a payment that was announced.
 _LOST: Final = {("expired", "posted"), ("failed", "posted")}
 _SENT: Final = {("requested", "paid"), ("sent", "paid")}
 _RETURNED: Final = {("requested", "failed"), ("sent", "failed")}
 _REVERSED: Final = {"reverse_payout": ("paid", "paid"), "reverse_top_up": ("posted", "posted")}
+# By operation, from where to where it takes a payment that was announced.
 _STEPS: Final = {
     "confirm_payout": _SENT,
     "confirm_top_up": {("pending", "posted"), *_LOST},
@@ -56,11 +57,15 @@ _TOLD: Final = frozenset({"event_id", "reference", "reversed_units", "sent_at_us
 
 
 class _Payment(NamedTuple):
-    """What of a top-up or payout stays as it was announced, how it stands, and what went back."""
+    """What of a top-up or payout stays as it was announced, how it stands, and what went back.
+
+    `named` is the processor's own id of it, and of the event that said so.
+    """
 
     what: JsonObject
     status: str
     reversed_units: int
+    named: tuple[str, str]
 
 
 class Treasury:
@@ -106,56 +111,54 @@ class Treasury:
 
     def _payment(self, record: Record, change: Change) -> Iterable[Transfer]:
         """Money that was announced is pending, and voided when it has moved or never will."""
-        payment, noun = change.after, change.noun
-        status, owner = member(payment, "status"), member(payment, "organisation_id")
-        kind = AccountKind(str(payment.get("kind", AccountKind.PREPAID)))
-        asset, amount_units = member(payment, "asset"), units(payment, "amount_units")
-        what = {name: each for name, each in payment.items() if name not in _TOLD}
-        reversed_units = units({"reversed_units": "0", **payment}, "reversed_units")
         before = self._payments.get(change.id)
-        back_units = reversed_units - (before.reversed_units if before else 0)
-        is_back = before is not None and (before.status, status) in _REVERSED.values()
+        after = self._judged(record, change, before)
+        self._payments[change.id] = after
+        return _moves(record, change, before, after)
+
+    def _judged(self, record: Record, change: Change, before: _Payment | None) -> _Payment:
+        """A payment after a record, which must say of it what it did."""
+        payment, noun = change.after, change.noun
+        asset, amount_units = member(payment, "asset"), units(payment, "amount_units")
+        after = _Payment(
+            {name: each for name, each in payment.items() if name not in _TOLD},
+            member(payment, "status"),
+            units({"reversed_units": "0", **payment}, "reversed_units"),
+            (member(payment, "reference"), member(payment, "event_id")),
+        )
+        is_back, back_units = _goes_back(before, after)
         _moved(is_back is (back_units > 0), "money goes back that was not said to")
-        _moved(reversed_units <= amount_units, "more goes back than came")
-        _moved(status in _STATES[noun], f"{status} is no state of a {noun}")
+        _moved(after.reversed_units <= amount_units, "more goes back than came")
+        _moved(after.status in _STATES[noun], f"{after.status} is no state of a {noun}")
         named = record.asked.get(f"{noun}_id", record.asked.get("payment_id"))
+        gives_way = before is not None and named != change.id
         if before is None:
             self._announced(record, change)
         else:
-            step = (before.status, status)
+            step = (before.status, after.status)
             way = record.operation == "process_event" and step == _GIVEN_UP
             given = way and _gives_way(record, change)
             _moved(named == change.id or given, "another payment than was asked for")
-            _moved(before.what == what, "the payment is another than it was")
-            _moved(step in _STEPS.get(record.operation, ()), f"{step[0]} becomes {status} by it")
+            _moved(before.what == after.what, "the payment is another than it was")
+            becomes = f"{step[0]} becomes {step[1]} by it"
+            _moved(step in _STEPS.get(record.operation, ()), becomes)
             overdue = integer({"expires_at_us": 0, **payment}, "expires_at_us") <= record.at_us
             _moved(record.operation != "expire_top_up" or overdue, "it expires before its time")
-        if record.operation == "process_event" and not (before and named != change.id):
-            outcome = "failed" if status == "failed" else "paid"
-            said = ("reversed", reversed_units) if is_back else (outcome, amount_units)
+        if record.operation == "process_event" and not gives_way:
+            outcome = "failed" if after.status == "failed" else "paid"
+            said = ("reversed", after.reversed_units) if is_back else (outcome, amount_units)
             _said(record, payment, *said)
         elif is_back:
             total = asset_of(record.asked, "total"), amount_of(record.asked, "total")
-            _moved(total == (asset, reversed_units), "another amount has gone back than was said")
+            same = total == (asset, after.reversed_units)
+            _moved(same, "another amount has gone back than was said")
+        was = before.named if before else ("", "")
+        expected = was if is_back or gives_way else _named(record, was)
+        _moved(after.named == expected, "it has another id than was told")
+        owner = member(payment, "organisation_id")
         if record.operation in _FROZEN and self._budgets.is_frozen(owner):
             raise RuleBroken(FaultKind.AUTHORITY, "something is paid out to who is frozen")
-        self._payments[change.id] = _Payment(what, status, reversed_units)
-        if is_back:
-            yield from _back(record, noun, (owner, kind), asset, back_units)
-            if noun == "top_up":
-                yield from _repaid(record, owner, asset)
-            return
-        waits, waited = status in _WAITS[noun], before is not None and before.status in _WAITS[noun]
-        steps = [Movement.PENDING] * (waits and not waited)
-        steps += [Movement.VOID] * (waited and not waits)
-        steps += [Movement.POST] * (status == _DONE[noun])
-        debit, credit = _CLEARING, (owner, kind)
-        if noun == "payout":
-            debit, credit = credit, debit
-        for movement in steps:
-            yield from _between(movement, debit, credit, asset, amount_units)
-        if noun == "top_up" and status == _DONE[noun]:
-            yield from _repaid(record, owner, asset)
+        return after
 
     def _announced(self, record: Record, change: Change) -> None:
         """A payment begins by its house's asking, or where money came again for a top-up."""
@@ -236,6 +239,35 @@ def _gives_way(record: Record, change: Change) -> bool:
     )
 
 
+def _goes_back(before: _Payment | None, after: _Payment) -> tuple[bool, int]:
+    """Whether what had moved stays so, and how much more of it has gone back."""
+    back_units = after.reversed_units - (before.reversed_units if before else 0)
+    is_back = before is not None and (before.status, after.status) in _REVERSED.values()
+    return is_back, back_units
+
+
+def _moves(
+    record: Record, change: Change, before: _Payment | None, after: _Payment
+) -> Iterable[Transfer]:
+    """What a payment moves from where it stood to where it stands."""
+    payment, noun = change.after, change.noun
+    owner, asset = member(payment, "organisation_id"), member(payment, "asset")
+    account = owner, AccountKind(str(payment.get("kind", AccountKind.PREPAID)))
+    is_back, back_units = _goes_back(before, after)
+    waits = after.status in _WAITS[noun]
+    waited = before is not None and before.status in _WAITS[noun]
+    steps = [Movement.PENDING] * (waits and not waited)
+    steps += [Movement.VOID] * (waited and not waits)
+    steps += [Movement.POST] * (after.status == _DONE[noun] and not is_back)
+    debit, credit = (_CLEARING, account) if noun == "top_up" else (account, _CLEARING)
+    for movement in steps:
+        yield from _between(movement, debit, credit, asset, units(payment, "amount_units"))
+    if is_back:
+        yield from _back(record, noun, account, asset, back_units)
+    if noun == "top_up" and after.status == _DONE[noun]:
+        yield from _repaid(record, owner, asset)
+
+
 def _back(
     record: Record, noun: str, account: tuple[str, AccountKind], asset: str, back_units: int
 ) -> Iterable[Transfer]:
@@ -274,6 +306,20 @@ def _said(record: Record, payment: JsonObject, outcome: str, amount_units: int) 
     said = [record.asked[name] for name in ("outcome", "asset", "units")]
     same = said == [outcome, payment["asset"], str(amount_units)]
     _moved(same, "the processor said something else")
+
+
+def _named(record: Record, was: tuple[str, str]) -> tuple[str, str]:
+    """The processor's ids of a payment after a record of it, by which what goes back is found."""
+    told = str(record.asked.get("reference", ""))
+    match record.operation:
+        case "process_event":
+            return told, member(record.asked, "event_id")
+        case "confirm_payout" | "confirm_top_up":
+            return told, ""
+        case "fail_payout" | "fail_top_up":
+            return told, was[1]
+        case _:
+            return was
 
 
 def _asked(record: Record) -> tuple[str, int]:

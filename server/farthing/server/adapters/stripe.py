@@ -55,6 +55,8 @@ _REVERSED: Final[Mapping[str, str]] = {
     _WITHDRAWN: "amount_refunded",
     "transfer.reversed": "amount_reversed",
 }
+# Money that is back: the treasurer's to book.
+_WON_BACK: Final = frozenset({"charge.dispute.funds_reinstated", "refund.failed"})
 _CHARGE: Final = re.compile(r"(ch|py)_[A-Za-z0-9_]{1,64}")
 # As many as Stripe gives at once.
 _DISPUTES_MAX: Final = 100
@@ -185,11 +187,17 @@ class StripeProcessor:
         if withdrawn_id or charge["disputed"]:
             # One charge can be charged back in parts, and be refunded besides. What was won back
             # had gone; an inquiry takes nothing.
-            for each in await self._ask(partial(self._disputes, charge["id"])):
+            found = await self._ask(partial(self._disputes, charge["id"]))
+            # The one that is told of counts, whether it is listed yet or not.
+            known = {each["id"]: each for each in ([*found, told] if withdrawn_id else found)}
+            for each in known.values():
                 if each["currency"] != charge["currency"]:
                     raise ValueError("of another currency")
                 if each["id"] == withdrawn_id or each["balance_transactions"]:
                     gone += each["amount"]
+        if gone > charge["amount"]:
+            # As of what was won back and given back again: more than once is not booked.
+            log.warning("gone_back_twice", processor=STRIPE, event_id=_id_of(event))
         session_id = await self._ask(partial(self._session_of, charge["payment_intent"]))
         return {**charge, "amount_refunded": min(gone, charge["amount"]), "id": session_id}
 
@@ -241,9 +249,12 @@ def read_secret(path: Path) -> str:
 def _said(event: dict[str, Any], *, is_live: bool | None) -> Processed | None:
     thing, kind = event["data"]["object"], event["type"]
     payment_id = (thing.get("metadata") or {}).get("payment_id")
+    foreign = _foreign(event, is_live=is_live)
     if payment_id is None:
+        if kind in _WON_BACK and not foreign:
+            raise ValueError("money that is back")
         return None
-    if foreign := _foreign(event, is_live=is_live):
+    if foreign:
         raise ValueError(foreign)
     outcome: Literal["failed", "paid", "reversed"]
     if kind in _TOP_UPS:

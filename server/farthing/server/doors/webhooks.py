@@ -1,7 +1,8 @@
 """Where processors say what became of a payment: signed events, at a URL of their own.
 
 Boundary: the signature is the processor's own and is checked over the exact bytes, before anything
-is read. What is understood is a command of the platform; what is not is acknowledged and forgotten.
+is read. What is understood is a command of the platform; what is not is acknowledged and forgotten,
+and what came too early, or cannot be looked up now, is to be sent again.
 Source: spec/ledger.md.
 """
 

@@ -137,27 +137,29 @@ async def _judged(market: Market, errand: Errand, delivered: Delivered) -> Endin
     """What an answer is worth: accepted, or nothing."""
     if delivered.hold_id != errand.hold.hold_id:
         return await _failed(market, errand, "The vendor answered for another hold.")
-    if refusal := await _objection(market, errand, delivered):
+    is_large = len(orjson.dumps((delivered.result, delivered.content))) > _BYTES_AT_ONCE
+    if refusal := await _objection(market, errand, delivered, is_large=is_large):
         if refusal.code is Code.HOLD_EXPIRED:
             return await _unanswered(market, errand)
         return await _failed(market, errand, refusal=refusal)
     return Ending(
         result=delivered.result,
-        content=await _judge(market, delivered, partial(_beside, delivered)),
+        content=await _judge(market, partial(_beside, delivered), is_large=is_large),
         delivery=delivered.delivery,
         signature=delivered.delivery_signature,
     )
 
 
-async def _objection(market: Market, errand: Errand, delivered: Delivered) -> Refusal | None:
+async def _objection(
+    market: Market, errand: Errand, delivered: Delivered, *, is_large: bool
+) -> Refusal | None:
     """Why an answer is not paid for, None where it is good."""
     answer = await signed_answer(market, delivered.delivery, delivered.delivery_signature)
     if isinstance(answer, Refusal):
         return answer
     result = delivered.result
-    if fault := await _judge(
-        market, delivered, partial(_fault, answer.delivery.result_sha256, result)
-    ):
+    same = partial(_fault, answer.delivery.result_sha256, result)
+    if fault := await _judge(market, same, is_large=is_large):
         return refuse(Code.DELIVERY_INVALID, message=fault)
     if found := await misfit(market, errand.listing.output_schema, result):
         text = f"The result does not fit the output schema at {found.path or '.'}: {found.keyword}."
@@ -209,10 +211,9 @@ async def misfit(market: Market, schema: Mapping[str, Json], instance: object) -
     return await market.vendors.beside(partial(violation, schema, instance))
 
 
-async def _judge(market: Market, delivered: Delivered, work: Callable[[], T]) -> T:
+async def _judge(market: Market, work: Callable[[], T], *, is_large: bool) -> T:
     """Do what an answer's size costs, of a large one beside the loop."""
-    size = len(orjson.dumps((delivered.result, delivered.content)))
-    return work() if size <= _BYTES_AT_ONCE else await market.vendors.beside(work)
+    return await market.vendors.beside(work) if is_large else work()
 
 
 def _fault(signed_sha256: str, result: LooseJson) -> str:

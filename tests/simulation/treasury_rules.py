@@ -75,7 +75,8 @@ def _request_payout(books: Auditor, record: Json) -> None:
     elif name not in books.accounts and not books.posted(waiting):
         expected = "account_unknown"
     else:
-        expected = "insufficient_funds" if units > books.available(name) else ""
+        owed = -books.posted(f"{owner}:receivable:{asset}")
+        expected = "insufficient_funds" if units > books.available(name) - owed else ""
     answered(record, expected)
     if not expected:
         payout = one_of(record, "payout")

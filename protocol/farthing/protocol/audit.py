@@ -31,12 +31,8 @@ __all__ = ["AuditFindings", "take", "verify_head", "verify_journal"]
 _COMES_AND_GOES: Final = frozenset(
     {"confirm_top_up", "fund_account", "process_event", "reverse_top_up"}
 )
-# What is closed with a prepaid account.
-_WITH_PREPAID: Final = (
-    AccountKind.DEFERRED_REVENUE,
-    AccountKind.PROMOTIONAL_CREDIT,
-    AccountKind.RECEIVABLE,
-)
+# From these an operator sets aside no more than what is over its debt.
+_SPENT: Final = frozenset({AccountKind.PREPAID, AccountKind.PARTNER_PAYABLE})
 _OPERATORS: Final = frozenset({AccountKind.PREPAID, AccountKind.RECEIVABLE})
 
 
@@ -161,8 +157,7 @@ def take(
 
 def _check_empty(accounts: Mapping[str, Account], name: str) -> None:
     owner, kind, asset = split_account(name)
-    kinds = (kind, *_WITH_PREPAID) if kind is AccountKind.PREPAID else (kind,)
-    for each in kinds:
+    for each in kind.closed_together:
         account = accounts.get(account_name(owner, each, asset), Account())
         if account.posted_units or account.debits_pending or account.credits_pending:
             text = f"{name} is closed, and something is left on it"
@@ -172,7 +167,7 @@ def _check_empty(accounts: Mapping[str, Account], name: str) -> None:
 def _check_set_aside(accounts: Mapping[str, Account], name: str, grace: Mapping[str, int]) -> None:
     owner, kind, asset = split_account(name)
     receivable = accounts.get(account_name(owner, AccountKind.RECEIVABLE, asset))
-    if kind is not AccountKind.PREPAID or receivable is None:
+    if kind not in _SPENT or receivable is None:
         return
     owed_units, has_units = -receivable.posted_units, accounts[name].available_units
     if owed_units and has_units + grace.get(name, 0) < owed_units:

@@ -61,6 +61,14 @@ class AccountKind(StrEnum):
             AccountKind.RECEIVABLE,
         }
 
+    @property
+    def closed_together(self) -> "tuple[AccountKind, ...]":
+        """What is closed by closing it: with a prepaid account its credit lots and its debt."""
+        if self is not AccountKind.PREPAID:
+            return (self,)
+        lots = AccountKind.DEFERRED_REVENUE, AccountKind.PROMOTIONAL_CREDIT
+        return (self, *lots, AccountKind.RECEIVABLE)
+
 
 class Movement(StrEnum):
     """What a transfer does to the counters."""

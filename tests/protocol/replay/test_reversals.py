@@ -12,7 +12,7 @@ from farthing.protocol.ledger import Movement, Transfer
 from farthing.protocol.messages.holds import RELEASE_HOLD, ReleaseHold
 from farthing.protocol.records import Record, parse_record
 from farthing.protocol.wire import money
-from farthing.settlement.engine import accounts
+from farthing.settlement.engine import accounts, payments
 from tests.construction import Trade
 from tests.protocol.replay.forging import Forge, after, audited, rewritten
 from tests.settlement.engine.treasurer import DOLLAR, Treasury
@@ -203,6 +203,25 @@ def test_a_platform_that_lets_an_operator_spend_what_it_owes_is_found(
     treasury, _ = owing_with_money()
     monkeypatch.setattr(accounts, "owed_units", lambda *_: 0)
     treasury.trade.held(1)
+    fault = audited(treasury.room.journal).fault
+    assert fault is not None
+    assert "sets aside what it has" in fault.why
+
+
+def test_a_platform_that_pays_a_partner_what_it_owes_is_found(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    treasury = Treasury(Trade.opened(funds=0))
+    trade = treasury.trade
+    treasury.partner(trade.operator, 500_000)
+    trade.agreement_id = trade.room.agree(trade.agent, trade.listing_id)
+    top_up_id = posted(treasury, DOLLAR)
+    trade.captured(10)
+    trade.room.advance(86_400)
+    treasury.event(top_up_id, "reversed", "evt_back", units=str(DOLLAR))
+    monkeypatch.setattr(payments, "owed_units", lambda *_: 0)
+    earned = trade.balance(trade.operator, "partner_payable")
+    assert treasury.payout(earned, trade.operator, account="partner_payable").refused is None
     fault = audited(treasury.room.journal).fault
     assert fault is not None
     assert "sets aside what it has" in fault.why

@@ -220,6 +220,26 @@ def test_what_a_closed_account_owes_can_still_be_paid() -> None:
     audited(treasury)
 
 
+def test_of_what_a_partner_earned_no_more_is_paid_out_than_is_over_its_debt() -> None:
+    treasury = market()
+    trade = treasury.trade
+    treasury.partner(trade.operator, 500_000)
+    trade.agreement_id = trade.room.agree(trade.agent, trade.listing_id)
+    top_up_id = posted(treasury, DOLLAR)
+    trade.captured(10)
+    trade.room.advance(86_400)
+    reverse(treasury, top_up_id, DOLLAR - 6 * PAGE, may_owe=True)
+    assert (balance(treasury, "partner_payable"), balance(treasury, "receivable")) == (
+        5 * PAGE, -4 * PAGE,
+    )  # fmt: skip
+    owing = treasury.payout(PAGE + 1, trade.operator, account="partner_payable").refusal
+    assert (owing.code, owing.remaining) == (Code.INSUFFICIENT_FUNDS, "0.002")
+    assert "0.008 USD is owed" in owing.message
+    paid = treasury.payout(PAGE, trade.operator, account="partner_payable")
+    assert paid.refused is None
+    audited(treasury)
+
+
 def test_a_top_up_whose_money_never_came_goes_not_back() -> None:
     treasury = market()
     refused = reverse(treasury, treasury.top_up(DOLLAR), DOLLAR)

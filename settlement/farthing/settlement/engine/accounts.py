@@ -1,4 +1,4 @@
-"""Money coming in from outside, what can be set aside, and the transfers that other nouns build."""
+"""Funding, what an operator can spend and owes, and the transfers that other nouns build."""
 
 from farthing.protocol.errors import Code, NextAction, Refusal, refuse
 from farthing.protocol.ids import derive_id
@@ -32,6 +32,7 @@ __all__ = [
     "post",
     "repaid",
     "short_of",
+    "spent_and_owed",
     "to_spend",
     "transfer",
     "unknown",
@@ -62,6 +63,13 @@ def to_spend(state: State, owner: str, asset: str) -> int:
     return max(units - owed_units(state, owner, asset), 0)
 
 
+def spent_and_owed(owner: str, asset: str) -> tuple[str, str]:
+    """The account that an operator spends from, and the one of what it owes."""
+    kinds = AccountKind.PREPAID, AccountKind.RECEIVABLE
+    prepaid, receivable = (account_name(owner, kind, asset) for kind in kinds)
+    return prepaid, receivable
+
+
 def clearing(asset: str) -> str:
     """The account that mirrors the money of an asset that is elsewhere."""
     return account_name(PLATFORM, AccountKind.EXTERNAL_CLEARING, asset)
@@ -85,9 +93,7 @@ def repaid(state: State, owner: str, asset: str, units: int) -> list[Transfer]:
     if not owed:
         return []
     has = available_units(state, owner, AccountKind.PREPAID, asset) + units
-    prepaid, receivable = (
-        account_name(owner, kind, asset) for kind in (AccountKind.PREPAID, AccountKind.RECEIVABLE)
-    )
+    prepaid, receivable = spent_and_owed(owner, asset)
     return post(prepaid, receivable, asset, min(owed, max(has, 0)))
 
 

@@ -261,10 +261,10 @@ def fail_payout(state: State, call: Call) -> Draft | Refusal:
 def process_event(state: State, call: Call) -> Draft | Refusal:
     """What the processor says; the platform's own command, so it is never refused.
 
-    An event of something that has been decided changes nothing, but for two: money that came or
+    An event of something that has been decided changes nothing, but for three: money that came or
     left after its top-up or payout was given up has moved, and is posted where it can be, before
-    what was asked for since; and money that came again for a top-up is a top-up of its own, for the
-    treasurer to decide.
+    what was asked for since; money that came again for a top-up is a top-up of its own, for the
+    treasurer to decide; and what had moved may go back.
     """
     body = call.command.body
     assert isinstance(body, Processed)
@@ -453,11 +453,14 @@ def _not_payable(state: State, owner: str, kind: AccountKind, amount: Money) -> 
         text = "Nothing has been earned on this account."
         kinds = (kind, _EARNED_ON[kind])
         return unknown(state, owner, *kinds, asset=asset, path="amount.asset", message=text)
-    available = available_units(state, owner, kind, asset)
+    owed = owed_units(state, owner, asset)
+    available = max(available_units(state, owner, kind, asset) - owed, 0)
     if units <= available:
         return None
     text = "Less than that is payable."
-    if pending_units:
+    if owed:
+        text = f"Less than that is payable: {format_units(owed, asset)} {asset} is owed."
+    elif pending_units:
         pending = f"{format_units(pending_units, asset)} {asset}"
         text = f"Less than that is payable yet: {pending} waits for its dispute windows to close."
         # A partner sees its shares, and not the charges of the vendors that it brought.

@@ -18,6 +18,7 @@ from farthing.settlement.engine.accounts import (
     of_nothing,
     post,
     repaid,
+    spent_and_owed,
 )
 from farthing.settlement.engine.drafts import Call, Draft, change
 from farthing.settlement.engine.state import State
@@ -86,7 +87,7 @@ def _never(state: State, payment: TopUp | Payout | None, total: Money, path: str
             Code.INVALID_AMOUNT,
             path="total.amount",
             required=format_units(payment.amount_units, payment.asset),
-            message="More than that would go back than came.",
+            message="The payment was of no more than that.",
         )
     if _is_full(state, payment, total.units):
         return refuse(Code.AMOUNT_OVERFLOW, path="total.amount")
@@ -111,9 +112,7 @@ def _gone_back(state: State, top_up: TopUp, total_units: int) -> Draft:
     owner, asset, there = top_up.organisation_id, top_up.asset, clearing(top_up.asset)
     units = total_units - top_up.reversed_units
     paid_units = min(max(available_units(state, owner, AccountKind.PREPAID, asset), 0), units)
-    prepaid, receivable = (
-        account_name(owner, kind, asset) for kind in (AccountKind.PREPAID, AccountKind.RECEIVABLE)
-    )
+    prepaid, receivable = spent_and_owed(owner, asset)
     after = replace(top_up, reversed_units=total_units)
     return Draft(
         moved=(

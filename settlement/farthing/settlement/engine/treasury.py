@@ -31,12 +31,6 @@ __all__ = [
     "set_partner",
 ]
 
-# The lots of a prepaid account are closed with it, so they too must be empty, and nothing owed.
-_WITH_PREPAID = (
-    AccountKind.DEFERRED_REVENUE,
-    AccountKind.PROMOTIONAL_CREDIT,
-    AccountKind.RECEIVABLE,
-)
 _WAITED_ON = "Nothing stands on the account, but something waits on it."
 
 
@@ -51,8 +45,7 @@ def close(state: State, call: Call) -> Draft | Refusal:
     account = state.accounts.get(name)
     if account is None:
         return unknown(state, body.organisation_id, kind, asset=asset, path="asset")
-    kinds = (kind, *_WITH_PREPAID) if kind is AccountKind.PREPAID else (kind,)
-    for each in kinds:
+    for each in kind.closed_together:
         found = state.accounts.get(account_name(body.organisation_id, each, asset))
         if found is not None and (
             found.posted_units or found.debits_pending or found.credits_pending

@@ -26,6 +26,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 MIB = 1024 * 1024
 HEALTH = b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n"
 POST = b"POST /v1/search_catalog HTTP/1.1\r\nhost: %b\r\ntransfer-encoding: chunked\r\n"
+CODED = b"POST / HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: %b\r\n\r\n0\r\n\r\n"
 
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
@@ -90,6 +91,8 @@ NO_REQUESTS = [
     pytest.param(b"GET /\xff HTTP/1.1\r\nhost: secret\r\n\r\n", id="a URL that is none"),
     pytest.param(HEALTH[:-2] + b"secret\r\n\r\n", id="a header that is none"),
     pytest.param(POST % b"localhost" + b"content-length: 6\r\n\r\nsecret", id="two lengths"),
+    pytest.param(CODED % b"gzip, chunked", id="packed chunks"),
+    pytest.param(CODED % b"gzip\r\ntransfer-encoding: chunked", id="packed chunks in two lines"),
     pytest.param(b"GET /secret".ljust(connections.HEAD_BYTES_MAX + 1, b"t"), id="a large URL"),
     pytest.param(
         (HEALTH[:-2] + b"x: secret").ljust(connections.HEAD_BYTES_MAX + 1, b"t"),
@@ -204,7 +207,7 @@ async def test_what_asks_for_another_protocol_keeps_its_body(
     call = b"POST /v1/search_catalog HTTP/1.1\r\nhost: 127.0.0.1:%b\r\n" % port
     call += b"content-type: application/json\r\nconnection: upgrade\r\nupgrade: h2c\r\n"
     if is_chunked:
-        call += b"transfer-encoding: chunked\r\n\r\n11\r\n%b\r\n0\r\n\r\n" % body
+        call += b"transfer-encoding: Chunked\r\n\r\n11\r\n%b\r\n0\r\n\r\n" % body
     else:
         call += b"content-length: 17\r\n\r\n%b" % body
     async with connected(server) as (reader, writer):

@@ -56,7 +56,8 @@ PIPELINED_MAX: Final = 16
 UNREAD_S_MAX: Final = 60
 HELD_BYTES_MAX: Final = 64 * 1024
 # What says where a body ends.
-_FRAMING: Final = (b"content-length", b"transfer-encoding")
+_CODED: Final = b"transfer-encoding"
+_FRAMING: Final = (b"content-length", _CODED)
 
 
 def end_unread(listener: socket.socket, *, unread_s_max: float = UNREAD_S_MAX) -> None:
@@ -250,6 +251,10 @@ class BoundedConnection(HttpToolsProtocol):
         self._stop_waiting()
         if len(self.pipeline) >= PIPELINED_MAX:
             raise ValueError("too many requests wait for their turn")
+        # The parser unpacks nothing, and takes for the body what is packed (RFC 9112, 6.1).
+        codings = (value for name, value in self.headers if name == _CODED)
+        if any(each.strip().lower() != b"chunked" for each in codings):
+            raise ValueError("the body is coded in another way than in chunks")
         super().on_headers_complete()
         self._is_in_body = True
         if len(self.connections) >= CONNECTIONS_MAX:

@@ -87,6 +87,26 @@ async def test_what_no_file_takes_is_told_and_takes_nobody_elses_along(
     assert kept == ["one", "two", "three"]
 
 
+async def test_what_comes_to_a_closed_file_is_not_left_out(tmp_path: Path) -> None:
+    def opened() -> SqliteFile:
+        return SqliteFile(tmp_path / "rows.sqlite", in_use=RuntimeError("in use"))
+
+    file = opened()
+    file.make("CREATE TABLE row (it TEXT NOT NULL) STRICT")
+    commits = Commits[str](lambda rows: file.write([("INSERT INTO row VALUES (?)", [rows])]))
+    commits.note("one")
+    file.close()
+    async with patiently():
+        with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+            await commits.kept()
+        file = opened()
+        await commits.kept()
+    kept = [row["it"] for row in file.do("SELECT it FROM row")]
+    file.close()
+
+    assert kept == ["one"]
+
+
 async def test_a_desk_that_closes_leaves_nobody_waiting(tmp_path: Path) -> None:
     async with shop(tmp_path) as market:
         market.desk.go = asyncio.Event()

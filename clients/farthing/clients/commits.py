@@ -35,7 +35,6 @@ _OF_A_VALUE: Final = (
     sqlite3.DataError,
     sqlite3.IntegrityError,
     sqlite3.InterfaceError,
-    sqlite3.ProgrammingError,
 )
 _OF_THE_FILE: Final = (OSError, MemoryError, RuntimeError, sqlite3.Error)
 

@@ -341,6 +341,10 @@ async def test_a_key_that_is_none_is_neither_enrolled_nor_rotated_to(desk: Desk,
         "Acme ",
         " ",
         "\u3164",
+        "Acme\ufe0f",
+        "Acme\u034f",
+        "Cafe\u0301",
+        "\u212bngstrom",
     ],
 )
 async def test_a_name_that_reads_as_another_or_as_none_is_nobodys(desk: Desk, name: str) -> None:

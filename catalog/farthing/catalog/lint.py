@@ -25,7 +25,7 @@ from farthing.catalog.prose import (
 )
 from farthing.catalog.vocabulary import Via, Vocabulary
 from farthing.protocol.canonical import InvalidJson, Json, canonical_bytes
-from farthing.protocol.documents import DocumentError, unseen
+from farthing.protocol.documents import DocumentError, misread, unseen
 from farthing.protocol.listing import Listing, parse_listing
 from farthing.protocol.messages.listings import Finding, LintReport
 from farthing.protocol.rating import CardError, CardFault, RateCard, parse_card
@@ -65,6 +65,7 @@ class LintCode(StrEnum):
     TERMS_HASH = "terms_hash"
     TEXT_UNSEEN = "text_unseen"
     TEXT_MIXED_SCRIPT = "text_mixed_script"
+    NAME_MISREAD = "name_misread"
     TEXT_INSTRUCTION = "text_instruction"
     TEXT_URL = "text_url"
     TEXT_STUFFED = "text_stuffed"
@@ -289,6 +290,11 @@ def _is_prose(path: str) -> bool:
 # Checks across the documents.
 
 
+def _name(trio: _Trio) -> Iterator[Finding]:
+    if wanted := misread(trio.listing.name):
+        yield _finding(LintCode.NAME_MISREAD, "listing.name", f"A name is {wanted}.")
+
+
 def _hashes(trio: _Trio) -> Iterator[Finding]:
     if trio.listing.rate_card_sha256 != trio.card.card_sha256:
         says = f"The rate card sent along has {trio.card.card_sha256}."
@@ -441,6 +447,7 @@ def _kept(trio: _Trio) -> Iterator[Finding]:
 
 
 _CHECKS: Final[tuple[Check, ...]] = (
+    _name,
     _hashes,
     _tags,
     _meters,

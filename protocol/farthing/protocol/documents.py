@@ -13,13 +13,28 @@ from typing import Final, TypeVar
 
 from farthing.protocol.canonical import Json
 
-__all__ = ["DIGEST", "SLUG", "DocumentError", "Fault", "Fields", "read_document", "unseen"]
+__all__ = [
+    "DIGEST",
+    "SLUG",
+    "DocumentError",
+    "Fault",
+    "Fields",
+    "misread",
+    "read_document",
+    "unseen",
+]
 
 SLUG: Final = re.compile(r"[a-z0-9]+(?:[-._][a-z0-9]+)*")
 DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 # Control, format (bidirectional, zero-width, tag), surrogate, private use, unassigned, and the
 # line and paragraph separators: none has a place in one line of plain text.
 _UNSEEN: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+# Letters, marks and symbols of which nothing is seen either: those of Unicode's
+# Default_Ignorable_Code_Point in other categories, and an empty cell of Braille.
+_BLANK: Final = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0"
+    "\U000e0100-\U000e01ef]"
+)
 
 E = TypeVar("E", bound=StrEnum)
 
@@ -171,6 +186,18 @@ def unseen(text: str) -> str:
     if text.isascii() and text.isprintable():
         return ""
     return next((each for each in text if unicodedata.category(each) in _UNSEEN), "")
+
+
+def misread(name: str) -> str:
+    """What a name must be, and is not, for nobody to read it as another or as none; `""` if it is.
+
+    Source: UAX #31 (no ignorable characters, one normalisation form), UAX #15.
+    """
+    if unseen(name) or name != name.strip() or _BLANK.search(name):
+        return "one line of which every character can be seen"
+    if not unicodedata.is_normalized("NFC", name):
+        return "in Unicode's composed form (NFC)"
+    return ""
 
 
 def _text(value: Json, path: str, length_max: int, form: re.Pattern[str] | None) -> str:

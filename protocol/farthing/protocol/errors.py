@@ -273,8 +273,9 @@ _NEXT: dict[Code, NextAction] = {
 class Refusal:
     """A no, as data.
 
-    `path` names the offending field in dotted form. `needed`, `remaining` are canonical amounts or
-    texts that would let a program repair the call. `reasons` holds every other code that applied.
+    `path` names the offending field in dotted form. `required`, `remaining` are canonical amounts
+    or texts that would let a program repair the call. `reasons` holds every code that applied,
+    where more than one did.
     """
 
     code: Code

@@ -53,8 +53,6 @@ _CHANGED_BY: Final = {
         "reverse_top_up",
     },
 }
-
-
 # How these change is judged where they are.
 _ELSEWHERE: Final = frozenset({"allowance", "charge", "hold", "key", "lot", "session"})
 

@@ -1,6 +1,6 @@
 """Reading what a record says, and saying which part of it is not what follows from the rest.
 
-Boundary: access and comparison only; what is expected is known to `trade`, `trail` and `keys`.
+Boundary: access and comparison only; what is expected is for who reads to know.
 """
 
 from collections.abc import Mapping, Sequence

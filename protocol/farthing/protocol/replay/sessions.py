@@ -1,7 +1,7 @@
 """Spend sessions of a whole journal: set aside, billed from the signed batches, given back.
 
 Boundary: what each record makes of a session, its money and its charge; who may spend is `budgets`,
-what a batch comes to `metering`, and what becomes of a charge later `spending`.
+what a batch comes to `metering`, and what becomes of a charge later `charges`.
 Source: spec/sessions.md, spec/metering.md, spec/audit.md.
 """
 

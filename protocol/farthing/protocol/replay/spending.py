@@ -36,10 +36,7 @@ _ENDS = {
     "expire_hold": "expired",
     "release_hold": "released",
 }
-
-
 HOLD_OPERATIONS: Final = frozenset(_PLACES | _ENDS.keys())
-
 # What the platform does to the holds of calls that it makes, and to no others.
 _OF_CALLS = {"abandon_hold", "accept_answer"}
 _CAPTURES = {"capture_hold", "accept_answer"}

@@ -1,6 +1,6 @@
 """What has been proven of a charge so far, while its records are replayed one after another.
 
-Boundary: a value that `trade` and `trail` fill in; no checks of its own but that a thing is there.
+Boundary: a value that others fill in; no checks of its own but that a thing is there.
 """
 
 from dataclasses import dataclass, field

@@ -16,7 +16,7 @@ from farthing.protocol.canonical import canonical_bytes
 from farthing.protocol.errors import Code, Refusal, Refused, refuse
 from farthing.protocol.messages.catalog import Result, SearchAnswer
 from farthing.protocol.money import parse_units
-from farthing.protocol.rating import parse_card, price_of
+from farthing.protocol.rating import parse_card, rate
 from farthing.protocol.records import Record
 from farthing.protocol.wire import Money, Usage, document_of
 from tests.catalog.asking import ask_of
@@ -198,7 +198,7 @@ async def test_the_total_is_what_the_rating_engine_says(market: Path) -> None:
     for result in answer.results:
         card = parse_card(publication(BY_KEY[KEYS[result.listing_id]]).rate_card)
         assert result.total is not None
-        assert result.total.units == price_of(card, {}, {"page": 30})
+        assert result.total.units == rate(card, {}, {"page": 30}).total_units
         assert sum(line.amount.units for line in result.lines) == result.total.units
         assert result.rate_card_sha256 == card.card_sha256
 

@@ -17,7 +17,7 @@ from farthing.clients.metering import Meter, Meters, least_units
 from farthing.protocol.errors import Code, Refused, refuse
 from farthing.protocol.listing import parse_listing
 from farthing.protocol.money import format_units
-from farthing.protocol.rating import START, parse_card, price_of
+from farthing.protocol.rating import START, parse_card, rate
 from farthing.protocol.shapes import Shape
 from farthing.protocol.terms import parse_terms
 from farthing.protocol.x402 import Price
@@ -87,7 +87,7 @@ class Ware:
             rate_card_sha256=self.listing.rate_card_sha256,
             terms_sha256=self.listing.terms_sha256,
             asset=self.card.asset,
-            amount_units=price_of(self.card, START, usage),
+            amount_units=rate(self.card, START, usage).total_units,
             exact=fixed is not None,
             deadline_s=self.terms.delivery.deadline_s,
             url=url,

@@ -31,7 +31,6 @@ __all__ = [
 
 # Lifetime gross counters are 128-bit (spec/ledger.md): an amount fits int64, their sum may not.
 COUNTER_MAX: Final = 2**127 - 1
-PLATFORM: Final = "platform"
 _NO_GRACE: Final[Mapping[str, int]] = MappingProxyType({})
 
 

@@ -13,6 +13,7 @@ from typing import Any, Final
 from farthing.protocol.canonical import Json, document_sha256
 from farthing.protocol.documents import DIGEST, SLUG, Fields, read_document
 from farthing.protocol.ids import id_pattern
+from farthing.protocol.money import PPM
 
 __all__ = [
     "LISTING_SCHEMA",
@@ -32,7 +33,6 @@ __all__ = [
 LISTING_SCHEMA: Final = "farthing-listing/1"
 _VERSION_MAX: Final = 2**31 - 1
 _LATENCY_MS_MAX: Final = 86_400_000
-_PPM: Final = 1_000_000
 _TAG: Final = re.compile(r"[a-z][a-z0-9_]*(?:\.[a-z][a-z0-9_]*){0,4}")
 _LANGUAGE: Final = re.compile(r"[a-z]{2,3}(?:-[A-Za-z0-9]{2,8}){0,3}")
 _REGION: Final = re.compile(r"[a-z]{2}")
@@ -224,7 +224,7 @@ def _sla(fields: Fields) -> ServiceLevel:
     sla = ServiceLevel(
         latency_ms_p50=fields.integer("latency_ms_p50", at_least=1, at_most=_LATENCY_MS_MAX),
         latency_ms_p95=fields.integer("latency_ms_p95", at_least=1, at_most=_LATENCY_MS_MAX),
-        availability_ppm=fields.integer("availability_ppm", at_least=0, at_most=_PPM),
+        availability_ppm=fields.integer("availability_ppm", at_least=0, at_most=PPM),
         claim_kind=fields.member("claim_kind", ClaimKind),
     )
     fields.end()

@@ -41,8 +41,8 @@ class Asset:
 
 
 # CRD counts credits that the platform sells or gives: a credit is bought in lots and spent by the
-# call, and a millionth of one is finer than any
-# price; an amount can still be nine million million credits.
+# call, and a millionth of one is finer than any price; an amount can still be nine million million
+# credits.
 # XTS is the code ISO 4217 reserves for testing: the sandbox's money can never be taken for real.
 ASSETS: Final[Mapping[str, Asset]] = MappingProxyType(
     {

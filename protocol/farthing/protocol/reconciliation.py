@@ -19,6 +19,7 @@ from farthing.protocol import base64url
 from farthing.protocol.calls import ReportedCall
 from farthing.protocol.canonical import Json, parse_json
 from farthing.protocol.corrections import correction_of
+from farthing.protocol.money import PPM
 from farthing.protocol.records import Record
 from farthing.protocol.usage import BILLED
 from farthing.protocol.vouchers import ack_after
@@ -40,7 +41,6 @@ __all__ = [
     "together",
 ]
 
-_PPM: Final = 1_000_000
 _TAKEN_BACK: Final = "taken_back"
 
 
@@ -143,7 +143,7 @@ class Compared:
     def is_near(self, tolerance_ppm: int) -> bool:
         """Whether neither way is further than so many millionths of the larger sum."""
         larger = max(self.one, self.other)
-        return max(self.over, self.under) * _PPM <= larger * tolerance_ppm
+        return max(self.over, self.under) * PPM <= larger * tolerance_ppm
 
 
 @dataclass(frozen=True, slots=True)

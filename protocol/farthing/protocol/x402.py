@@ -14,6 +14,7 @@ from farthing.protocol.canonical import LooseJson
 from farthing.protocol.documents import DIGEST, SLUG
 from farthing.protocol.errors import Code, Refusal, refuse
 from farthing.protocol.money import ASSETS, INT64_MAX
+from farthing.protocol.signatures import TOKEN_CHARACTERS_MAX
 from farthing.protocol.wire import EXTENSION
 
 __all__ = [
@@ -55,7 +56,6 @@ _SCHEME: Final = "upto"
 # What a payment may be drawn on: one call's hold, or a spend session.
 _TAKES: Final = ("hold", "session")
 _REFERENCE_CHARACTERS: Final = 32
-_TOKEN_CHARACTERS_MAX: Final = 8192
 _COUNT_CHARACTERS_MAX: Final = 20
 
 Object = dict[str, object]
@@ -309,7 +309,7 @@ def _requirements(price: Price) -> Object:
 
 
 def _is_token(value: object) -> bool:
-    return isinstance(value, str) and 0 < len(value) <= _TOKEN_CHARACTERS_MAX
+    return isinstance(value, str) and 0 < len(value) <= TOKEN_CHARACTERS_MAX
 
 
 def _is_count(value: object) -> bool:

@@ -23,7 +23,6 @@ from farthing.protocol.rating import (
     line_document,
     parse_card,
     parse_line,
-    price_of,
     rate,
 )
 from farthing.protocol.rating.card import QUANTITY_MAX
@@ -106,9 +105,9 @@ def test_a_hold_for_the_most_covers_every_capture_from_the_same_position(
     meter = data.draw(st.sampled_from(meters_of(document)))
     used, most = sorted((one, two))
 
-    held_units = price_of(card, position, {meter: most})
+    held_units = rate(card, position, {meter: most}).total_units
 
-    assert 0 <= price_of(card, position, {meter: used}) <= held_units
+    assert 0 <= rate(card, position, {meter: used}).total_units <= held_units
 
 
 @given(card_documents(), POSITIONS, st.data())

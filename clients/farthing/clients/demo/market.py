@@ -31,7 +31,7 @@ from farthing.protocol.keys import Signer
 from farthing.protocol.messages.authority import GrantView
 from farthing.protocol.messages.listings import LintReport
 from farthing.protocol.platform_keys import PlatformKeys
-from farthing.protocol.rating import START, parse_card, price_of
+from farthing.protocol.rating import START, parse_card, rate
 from farthing.protocol.wire import Money, money
 
 __all__ = ["Market", "Shop", "opened"]
@@ -136,7 +136,7 @@ class Market:
         offers = self.selling(listing_id).offers.values()
         (sold,) = (each for each in offers if each.listing["listing_id"] == listing_id)
         card = parse_card(dict(sold.rate_card))
-        return money(price_of(card, START, usage), card.asset)
+        return money(rate(card, START, usage).total_units, card.asset)
 
     async def close(self) -> None:
         """End every process and every connection; a second time does nothing."""

@@ -6,6 +6,7 @@ from pydantic import Field
 
 from farthing.protocol.errors import Code
 from farthing.protocol.messages.agreements import Line
+from farthing.protocol.money import PPM
 from farthing.protocol.wire import (
     AssetCode,
     Effect,
@@ -41,7 +42,7 @@ RESULTS_MAX: Final = 20
 
 TagPath = Annotated[str, Field(max_length=80, pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]*$")]
 Region = Annotated[str, Field(pattern=r"^[a-z]{2}$")]
-Ppm = Annotated[int, Field(ge=0, le=1_000_000)]
+Ppm = Annotated[int, Field(ge=0, le=PPM)]
 
 
 @message

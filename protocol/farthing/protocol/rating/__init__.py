@@ -10,7 +10,6 @@ from farthing.protocol.rating.card import (
     compile_card,
     parse_card,
 )
-from farthing.protocol.rating.pricing import price_of
 from farthing.protocol.rating.rate import (
     START,
     InvalidLine,
@@ -46,6 +45,5 @@ __all__ = [
     "line_document",
     "parse_card",
     "parse_line",
-    "price_of",
     "rate",
 ]

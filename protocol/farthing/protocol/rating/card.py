@@ -13,6 +13,7 @@ from functools import lru_cache
 from typing import Final, TypeVar
 
 from farthing.protocol.canonical import Json, document_sha256
+from farthing.protocol.documents import SLUG
 from farthing.protocol.money import ASSETS, InvalidAmount, Rounding, format_units, parse_units
 
 __all__ = [
@@ -42,7 +43,6 @@ DIMENSIONS_MAX: Final = 64
 TIERS_MAX: Final = 64
 _VERSION_MAX: Final = 2**53 - 1
 _TEXT_LENGTH_MAX: Final = 64
-_SLUG: Final = re.compile(r"[a-z0-9]+(?:[-._][a-z0-9]+)*")
 _INTEGER: Final = re.compile(r"0|[1-9][0-9]{0,15}")
 _Word = TypeVar("_Word", bound=StrEnum)
 
@@ -359,7 +359,7 @@ def _text(value: Json, path: str) -> str:
 
 def _slug(value: Json, path: str) -> str:
     text = _text(value, path)
-    if len(text) > _TEXT_LENGTH_MAX or not _SLUG.fullmatch(text):
+    if len(text) > _TEXT_LENGTH_MAX or not SLUG.fullmatch(text):
         raise CardError(path, CardFault.INVALID_SLUG)
     return text
 

@@ -21,7 +21,9 @@ from farthing.protocol.money import format_units, parse_units
 from farthing.protocol.times import parse_time
 
 __all__ = [
+    "EVERY_PRINCIPAL",
     "EXTENSION",
+    "PARTIES",
     "ROOT",
     "AgentRef",
     "AgreementRef",
@@ -37,6 +39,8 @@ __all__ = [
     "Name",
     "Operation",
     "OrganisationRef",
+    "PageCursor",
+    "PageLimit",
     "PrincipalRef",
     "Quantity",
     "RawMember",
@@ -46,6 +50,7 @@ __all__ = [
     "Slug",
     "Text",
     "Time",
+    "Token",
     "Usage",
     "Workload",
     "document_of",
@@ -91,6 +96,7 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Quantity = Annotated[str, Field(pattern=r"^(0|[1-9][0-9]{0,15})$")]
 AssetCode = Annotated[str, Field(pattern=r"^[A-Z]{3,8}$")]
 Slug = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
+Token = Annotated[str, Field(max_length=4096)]
 Name = Annotated[
     str,
     Field(min_length=1, max_length=80, pattern=r"^[^\x00-\x1f\x7f]+$"),
@@ -150,6 +156,11 @@ class Role(StrEnum):
     VENDOR = "vendor"
     TREASURER = "treasurer"
     ADMIN = "admin"
+
+
+PARTIES = frozenset({Role.BUYER, Role.OPERATOR, Role.VENDOR})
+"""Whoever can be a party to a trade."""
+EVERY_PRINCIPAL = PARTIES | {Role.TREASURER, Role.ADMIN}
 
 
 class KeyPurpose(StrEnum):

@@ -7,6 +7,7 @@ from pydantic import Field
 from farthing.protocol.canonical import INTEGER_MAX
 from farthing.protocol.errors import Code
 from farthing.protocol.wire import (
+    PARTIES,
     Effect,
     IdempotencyKey,
     Money,
@@ -182,7 +183,7 @@ GET_BALANCE = Operation(
     ask=GetBalance,
     answer=Balances,
     effect=Effect.READS,
-    roles=frozenset({Role.BUYER, Role.OPERATOR, Role.VENDOR}),
+    roles=PARTIES,
     codes=(Code.UNAVAILABLE, Code.INVALID_ARGUMENT),
 )
 GET_TRIAL_BALANCE = Operation(

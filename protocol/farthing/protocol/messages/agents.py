@@ -6,6 +6,7 @@ from pydantic import Field
 
 from farthing.protocol.errors import Code
 from farthing.protocol.wire import (
+    EVERY_PRINCIPAL,
     AgentRef,
     Effect,
     IdempotencyKey,
@@ -52,8 +53,6 @@ __all__ = [
     "RotateKey",
     "Unfreeze",
 ]
-
-EVERY_PRINCIPAL = frozenset({Role.BUYER, Role.OPERATOR, Role.VENDOR, Role.TREASURER, Role.ADMIN})
 
 
 @message

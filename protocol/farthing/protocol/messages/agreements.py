@@ -3,6 +3,7 @@
 from farthing.protocol.errors import Code
 from farthing.protocol.messages.listings import Document
 from farthing.protocol.wire import (
+    PARTIES,
     AgreementRef,
     Effect,
     IdempotencyKey,
@@ -211,7 +212,7 @@ GET_AGREEMENT = Operation(
     ask=GetAgreement,
     answer=Agreement,
     effect=Effect.READS,
-    roles=frozenset({Role.BUYER, Role.OPERATOR, Role.VENDOR}),
+    roles=PARTIES,
     codes=(Code.NOT_FOUND,),
     purposes=frozenset({KeyPurpose.METERING}),
 )
@@ -222,7 +223,7 @@ LIST_AGREEMENTS = Operation(
     ask=ListAgreements,
     answer=Agreements,
     effect=Effect.READS,
-    roles=frozenset({Role.BUYER, Role.OPERATOR, Role.VENDOR}),
+    roles=PARTIES,
     codes=(Code.NOT_FOUND,),
 )
 TERMINATE_AGREEMENT = Operation(
@@ -232,7 +233,7 @@ TERMINATE_AGREEMENT = Operation(
     ask=TerminateAgreement,
     answer=Agreement,
     effect=Effect.WRITES,
-    roles=frozenset({Role.BUYER, Role.OPERATOR, Role.VENDOR}),
+    roles=PARTIES,
     codes=(Code.NOT_FOUND, Code.AGREEMENT_ENDED),
 )
 GET_LEGAL_CONTEXT = Operation(

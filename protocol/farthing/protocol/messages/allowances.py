@@ -7,6 +7,7 @@ from pydantic import Field
 from farthing.protocol.errors import Code
 from farthing.protocol.ids import id_pattern
 from farthing.protocol.wire import (
+    PARTIES,
     AgreementRef,
     Effect,
     IdempotencyKey,
@@ -126,7 +127,7 @@ PROPOSE_ALLOWANCE = Operation(
     ask=ProposeAllowance,
     answer=Allowance,
     effect=Effect.WRITES,
-    roles=frozenset({Role.BUYER, Role.OPERATOR, Role.VENDOR}),
+    roles=PARTIES,
     codes=(Code.INVALID_ARGUMENT, Code.NOT_FOUND, Code.AGREEMENT_ENDED, Code.USAGE_INVALID),
 )
 APPROVE_ALLOWANCE = Operation(
@@ -146,7 +147,7 @@ GET_ALLOWANCE = Operation(
     ask=GetAllowance,
     answer=AllowanceUse,
     effect=Effect.READS,
-    roles=frozenset({Role.BUYER, Role.OPERATOR, Role.VENDOR}),
+    roles=PARTIES,
     codes=(Code.NOT_FOUND,),
     purposes=frozenset({KeyPurpose.METERING}),
 )

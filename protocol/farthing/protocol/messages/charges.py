@@ -11,6 +11,7 @@ from farthing.protocol.messages.holds import Charge
 from farthing.protocol.messages.listings import Document
 from farthing.protocol.usage import BATCH_EVENTS_MAX
 from farthing.protocol.wire import (
+    PARTIES,
     AgreementRef,
     ChargeRef,
     Effect,
@@ -47,8 +48,6 @@ __all__ = [
 ]
 
 CALLS_MAX: Final = BATCH_EVENTS_MAX
-
-_PARTIES = frozenset({Role.BUYER, Role.OPERATOR, Role.VENDOR})
 
 
 @message
@@ -211,7 +210,7 @@ EXPLAIN_CHARGE = Operation(
     ask=ExplainCharge,
     answer=Explanation,
     effect=Effect.READS,
-    roles=_PARTIES,
+    roles=PARTIES,
     codes=(Code.NOT_FOUND,),
 )
 LIST_CHARGES = Operation(
@@ -221,7 +220,7 @@ LIST_CHARGES = Operation(
     ask=ListCharges,
     answer=Charges,
     effect=Effect.READS,
-    roles=_PARTIES,
+    roles=PARTIES,
     codes=(Code.NOT_FOUND,),
 )
 GET_RECEIPT = Operation(
@@ -231,7 +230,7 @@ GET_RECEIPT = Operation(
     ask=GetReceipt,
     answer=Receipt,
     effect=Effect.READS,
-    roles=_PARTIES,
+    roles=PARTIES,
     codes=(Code.NOT_FOUND,),
 )
 GET_EVIDENCE = Operation(
@@ -241,6 +240,6 @@ GET_EVIDENCE = Operation(
     ask=GetEvidence,
     answer=Evidence,
     effect=Effect.READS,
-    roles=_PARTIES,
+    roles=PARTIES,
     codes=(Code.NOT_FOUND,),
 )

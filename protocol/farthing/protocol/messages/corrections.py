@@ -17,6 +17,7 @@ from farthing.protocol.wire import (
     Operation,
     Role,
     Slug,
+    Token,
     Usage,
     message,
 )
@@ -25,7 +26,6 @@ __all__ = ["CORRECT_USAGE", "CallCorrection", "CorrectUsage", "UsageCorrection"]
 
 _CallText = Annotated[str, Field(pattern=r"^[1-9][0-9]{0,15}$")]
 _TakenBack = Annotated[str, Field(pattern=r"^[1-9][0-9]{0,15}$")]
-_TOKEN_CHARACTERS_MAX = 4096
 
 
 @message
@@ -52,7 +52,7 @@ class CorrectUsage:
     corrections: Annotated[
         tuple[CallCorrection, ...], Field(min_length=1, max_length=BATCH_EVENTS_MAX)
     ]
-    signature: Annotated[str, Field(max_length=_TOKEN_CHARACTERS_MAX)]
+    signature: Token
     idempotency_key: IdempotencyKey
 
 

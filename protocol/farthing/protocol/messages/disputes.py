@@ -5,6 +5,7 @@ from typing import Literal
 from farthing.protocol.errors import Code
 from farthing.protocol.messages.listings import Document
 from farthing.protocol.wire import (
+    PARTIES,
     ChargeRef,
     DisputeRef,
     Effect,
@@ -161,7 +162,7 @@ GET_DISPUTE_STATUS = Operation(
     ask=GetDisputeStatus,
     answer=Dispute,
     effect=Effect.READS,
-    roles=frozenset({Role.BUYER, Role.OPERATOR, Role.VENDOR}),
+    roles=PARTIES,
     codes=(Code.NOT_FOUND,),
 )
 LIST_DISPUTES = Operation(
@@ -171,6 +172,6 @@ LIST_DISPUTES = Operation(
     ask=ListDisputes,
     answer=Disputes,
     effect=Effect.READS,
-    roles=frozenset({Role.BUYER, Role.OPERATOR, Role.VENDOR}),
+    roles=PARTIES,
     codes=(Code.NOT_FOUND,),
 )

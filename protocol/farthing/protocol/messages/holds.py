@@ -9,6 +9,7 @@ from farthing.protocol.messages.accounts import StandingNow
 from farthing.protocol.messages.agreements import Line
 from farthing.protocol.messages.listings import Document
 from farthing.protocol.wire import (
+    PARTIES,
     AgreementRef,
     Effect,
     HoldRef,
@@ -227,7 +228,7 @@ GET_HOLD = Operation(
     ask=GetHold,
     answer=HoldView,
     effect=Effect.READS,
-    roles=frozenset({Role.BUYER, Role.OPERATOR, Role.VENDOR}),
+    roles=PARTIES,
     codes=(Code.NOT_FOUND,),
     purposes=frozenset({KeyPurpose.METERING}),
 )
@@ -238,6 +239,6 @@ LIST_HOLDS = Operation(
     ask=ListHolds,
     answer=Holds,
     effect=Effect.READS,
-    roles=frozenset({Role.BUYER, Role.OPERATOR, Role.VENDOR}),
+    roles=PARTIES,
     codes=(Code.NOT_FOUND,),
 )

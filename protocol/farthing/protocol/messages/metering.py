@@ -8,9 +8,9 @@ from farthing.protocol.canonical import INTEGER_MAX
 from farthing.protocol.errors import Code
 from farthing.protocol.messages.charges import CallCost, Receipt
 from farthing.protocol.wire import (
+    PARTIES,
     Effect,
     Operation,
-    Role,
     SessionRef,
     Slug,
     message,
@@ -30,7 +30,6 @@ __all__ = [
 
 REJECTED_MAX = 200
 
-_PARTIES = frozenset({Role.BUYER, Role.OPERATOR, Role.VENDOR})
 _CallNumber = Annotated[int, Field(ge=1, le=INTEGER_MAX)]
 
 
@@ -112,7 +111,7 @@ GET_CALL_RECEIPT = Operation(
     ask=GetCallReceipt,
     answer=CallReceipt,
     effect=Effect.READS,
-    roles=_PARTIES,
+    roles=PARTIES,
     codes=(Code.UNAVAILABLE, Code.NOT_FOUND),
 )
 LIST_REJECTED_USAGE = Operation(
@@ -122,6 +121,6 @@ LIST_REJECTED_USAGE = Operation(
     ask=ListRejectedUsage,
     answer=RejectedUsages,
     effect=Effect.READS,
-    roles=_PARTIES,
+    roles=PARTIES,
     codes=(Code.UNAVAILABLE, Code.INVALID_ARGUMENT),
 )

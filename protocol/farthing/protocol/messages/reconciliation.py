@@ -8,13 +8,14 @@ from farthing.protocol.canonical import INTEGER_MAX
 from farthing.protocol.errors import Code
 from farthing.protocol.messages.listings import Document
 from farthing.protocol.wire import (
+    PARTIES,
     Effect,
     Money,
     Operation,
-    Role,
     SessionRef,
     Sha256,
     Time,
+    Token,
     Workload,
     message,
 )
@@ -73,7 +74,7 @@ class AcknowledgedSession:
 
     session_id: SessionRef
     calls: Annotated[tuple[AcknowledgedCall, ...], Field(max_length=ACKNOWLEDGED_MAX)] = ()
-    voucher: Annotated[str, Field(max_length=4096)] = ""
+    voucher: Token = ""
 
 
 @message
@@ -100,7 +101,7 @@ class ReconcileUsage:
     until: Time = ""
     acknowledged: Annotated[tuple[AcknowledgedSession, ...], Field(max_length=SESSIONS_MAX)] = ()
     gateway: Document | None = None
-    gateway_signature: Annotated[str, Field(max_length=4096)] = ""
+    gateway_signature: Token = ""
     through: _Session = ""
     cursor: Annotated[str, Field(pattern=r"^([0-9]{1,16}-[a-z]{3}_[0-9a-z]{26})?$")] = ""
 
@@ -253,6 +254,6 @@ RECONCILE_USAGE = Operation(
     ask=ReconcileUsage,
     answer=UsageReconciliation,
     effect=Effect.READS,
-    roles=frozenset({Role.BUYER, Role.OPERATOR, Role.VENDOR}),
+    roles=PARTIES,
     codes=(Code.UNAVAILABLE, Code.INVALID_ARGUMENT, Code.NOT_FOUND, Code.SIGNATURE_INVALID),
 )

@@ -9,6 +9,7 @@ from farthing.protocol.messages.accounts import StandingNow
 from farthing.protocol.messages.holds import AUTHORITY_CODES
 from farthing.protocol.usage import BATCH_BYTES_MAX
 from farthing.protocol.wire import (
+    PARTIES,
     AgreementRef,
     Effect,
     IdempotencyKey,
@@ -20,6 +21,7 @@ from farthing.protocol.wire import (
     RawMember,
     Role,
     SessionRef,
+    Token,
     message,
 )
 
@@ -48,10 +50,8 @@ __all__ = [
 LIFETIME_S_MAX: Final = 86_400
 # Of one request: enough to share its cost, few enough that others at the front end do not wait.
 REPORTS_MAX: Final = 16
-_TOKEN_CHARACTERS_MAX: Final = 4096
 
 FinalAction = Literal["refuse", "top_up", "request_approval"]
-_Token = Annotated[str, Field(max_length=_TOKEN_CHARACTERS_MAX)]
 
 
 @message
@@ -157,8 +157,8 @@ class ReportUsage:
 
     session_id: SessionRef
     batch: Annotated[str, Field(max_length=BATCH_BYTES_MAX)]
-    batch_signature: _Token
-    voucher: _Token
+    batch_signature: Token
+    voucher: Token
     idempotency_key: IdempotencyKey
 
 
@@ -238,7 +238,7 @@ CLOSE_SESSION = Operation(
     ask=CloseSession,
     answer=Session,
     effect=Effect.MOVES_MONEY,
-    roles=frozenset({Role.BUYER, Role.OPERATOR, Role.VENDOR}),
+    roles=PARTIES,
     codes=(Code.NOT_FOUND, Code.SESSION_CLOSED),
 )
 REPORT_USAGE = Operation(
@@ -262,7 +262,7 @@ GET_SESSION = Operation(
     ask=GetSession,
     answer=Session,
     effect=Effect.READS,
-    roles=frozenset({Role.BUYER, Role.OPERATOR, Role.VENDOR}),
+    roles=PARTIES,
     codes=(Code.NOT_FOUND,),
     purposes=frozenset({KeyPurpose.METERING}),
 )
@@ -273,6 +273,6 @@ LIST_SESSIONS = Operation(
     ask=ListSessions,
     answer=Sessions,
     effect=Effect.READS,
-    roles=frozenset({Role.BUYER, Role.OPERATOR, Role.VENDOR}),
+    roles=PARTIES,
     codes=(Code.NOT_FOUND,),
 )

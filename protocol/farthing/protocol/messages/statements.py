@@ -10,7 +10,16 @@ from farthing.protocol.errors import Code
 from farthing.protocol.messages.accounts import AccountBalance
 from farthing.protocol.messages.charges import Receipt
 from farthing.protocol.messages.listings import Document
-from farthing.protocol.wire import AssetCode, Effect, Money, Operation, Role, Slug, Time, message
+from farthing.protocol.wire import (
+    EVERY_PRINCIPAL,
+    AssetCode,
+    Effect,
+    Money,
+    Operation,
+    Slug,
+    Time,
+    message,
+)
 
 __all__ = [
     "GET_RECORD",
@@ -28,8 +37,6 @@ __all__ = [
 LINES_MAX = 200
 
 Seq = Annotated[int, Field(ge=1, le=INTEGER_MAX)]
-
-_HOLDERS = frozenset({Role.BUYER, Role.OPERATOR, Role.VENDOR, Role.TREASURER, Role.ADMIN})
 
 
 @message
@@ -150,7 +157,7 @@ GET_STATEMENT = Operation(
     ask=GetStatement,
     answer=Statement,
     effect=Effect.READS,
-    roles=_HOLDERS,
+    roles=EVERY_PRINCIPAL,
     codes=(Code.UNAVAILABLE, Code.INVALID_ARGUMENT),
 )
 GET_RECORD = Operation(
@@ -160,6 +167,6 @@ GET_RECORD = Operation(
     ask=GetRecord,
     answer=RecordView,
     effect=Effect.READS,
-    roles=_HOLDERS,
+    roles=EVERY_PRINCIPAL,
     codes=(Code.NOT_FOUND,),
 )

@@ -7,7 +7,16 @@ from pydantic import Field
 from farthing.protocol.canonical import INTEGER_MAX
 from farthing.protocol.errors import Code
 from farthing.protocol.messages.listings import Document
-from farthing.protocol.wire import Effect, IdempotencyKey, Operation, Role, Sha256, Slug, message
+from farthing.protocol.wire import (
+    EVERY_PRINCIPAL,
+    Effect,
+    IdempotencyKey,
+    Operation,
+    Role,
+    Sha256,
+    Slug,
+    message,
+)
 
 __all__ = [
     "GET_CONSISTENCY_PROOF",
@@ -50,7 +59,7 @@ class GetTreeHead:
 
 @message
 class TreeHead:
-    """A signed note over the journal's size and root (spec/receipts.md)."""
+    """A signed note over the journal's size and root (spec/merkle.md)."""
 
     origin: str
     size: int
@@ -100,7 +109,7 @@ GET_OUTCOME = Operation(
     ask=GetOutcome,
     answer=OutcomeView,
     effect=Effect.READS,
-    roles=frozenset({Role.BUYER, Role.OPERATOR, Role.VENDOR, Role.TREASURER, Role.ADMIN}),
+    roles=EVERY_PRINCIPAL,
     codes=(Code.KEY_EXPIRED,),
 )
 GET_TREE_HEAD = Operation(

@@ -25,6 +25,7 @@ __all__ = [
     "Rejection",
     "Report",
     "Usage",
+    "batch_reason",
     "fold_usage",
 ]
 

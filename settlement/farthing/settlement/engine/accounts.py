@@ -1,7 +1,6 @@
 """Funding, what an operator can spend and owes, and the transfers that other nouns build."""
 
 from farthing.protocol.errors import Code, NextAction, Refusal, refuse
-from farthing.protocol.ids import derive_id
 from farthing.protocol.ledger import (
     COUNTER_MAX,
     Account,
@@ -15,7 +14,7 @@ from farthing.protocol.money import ASSETS, INT64_MAX, format_units
 from farthing.protocol.records import Record
 from farthing.protocol.wire import Role, money
 from farthing.settlement.engine.commands import PLATFORM
-from farthing.settlement.engine.drafts import Call, Draft
+from farthing.settlement.engine.drafts import Call, Draft, new_id
 from farthing.settlement.engine.state import State
 from farthing.settlement.engine.things import Agreement
 
@@ -119,10 +118,8 @@ def fund(state: State, call: Call) -> Draft | Refusal:
 def fund_answer(record: Record) -> Funding:
     """The answer, from the record alone."""
     moved = record.moved[0]
-    request = record.request
-    assert request is not None
     return Funding(
-        funding_id=derive_id("fnd", record.by.principal_id, record.operation, request.key),
+        funding_id=new_id("fnd", record),
         organisation_id=str(record.asked["organisation_id"]),
         amount=money(moved.units, moved.asset),
         reference=str(record.asked.get("reference", "")),

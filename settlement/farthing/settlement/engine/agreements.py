@@ -14,7 +14,6 @@ from farthing.protocol.authority.decide import Purchase, first_of
 from farthing.protocol.canonical import Json
 from farthing.protocol.contracts import QuoteDocument
 from farthing.protocol.errors import Code, Refusal, refuse
-from farthing.protocol.ids import derive_id
 from farthing.protocol.messages.agreements import AcceptTerms, TerminateAgreement
 from farthing.protocol.messages.agreements import Agreement as AgreementView
 from farthing.protocol.records import Record
@@ -80,9 +79,7 @@ def accept(state: State, call: Call) -> Draft | Refusal:
         return first_of(reasons, _ARGUMENTS)
     terms = state.terms[listing.terms_sha256]
     agreement = Agreement(
-        agreement_id=derive_id(
-            "agr", call.principal_id, "accept_terms", call.command.idempotency_key
-        ),
+        agreement_id=call.new_id("agr"),
         status="in_force",
         buyer_id=call.principal_id,
         operator_id=call.organisation_id,
@@ -113,8 +110,7 @@ def terminate(state: State, call: Call) -> Draft | Refusal:
     body = call.command.body
     assert isinstance(body, TerminateAgreement)
     agreement = state.agreements.get(body.agreement_id)
-    parties = (agreement.buyer_id, agreement.operator_id, agreement.vendor_id) if agreement else ()
-    if agreement is None or call.principal_id not in parties:
+    if agreement is None or call.principal_id not in agreement.parties:
         return refuse(Code.NOT_FOUND, path="agreement_id")
     if agreement.status != "in_force":
         return refuse(Code.AGREEMENT_ENDED, path="agreement_id")

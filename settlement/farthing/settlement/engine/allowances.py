@@ -11,7 +11,6 @@ from msgspec.structs import replace
 
 from farthing.protocol.allowances import Enforcement, Guard, without
 from farthing.protocol.errors import Code, NextAction, Refusal, refuse
-from farthing.protocol.ids import derive_id
 from farthing.protocol.messages.allowances import Allowance as AllowanceAnswer
 from farthing.protocol.messages.allowances import (
     AllowanceLimits,
@@ -64,9 +63,7 @@ def propose(state: State, call: Call) -> Draft | Refusal:
                 continue
             return refuse(Code.USAGE_INVALID, path=f"{name}.{place}.meter", message=text)
     proposed = Limits(
-        allowance_id=derive_id(
-            "alw", call.principal_id, call.command.operation, call.command.idempotency_key
-        ),
+        allowance_id=call.new_id("alw"),
         per_day=_quantities(body.per_day),
         in_all=_quantities(body.in_all),
         enforcement=body.enforcement,
@@ -236,8 +233,7 @@ def allowance_use(
 
 def _partys_agreement(state: State, call: Call, agreement_id: str) -> Agreement | None:
     agreement = state.agreements.get(agreement_id)
-    parties = (agreement.buyer_id, agreement.operator_id, agreement.vendor_id) if agreement else ()
-    return agreement if call.principal_id in parties else None
+    return agreement if agreement and call.principal_id in agreement.parties else None
 
 
 def _counted(

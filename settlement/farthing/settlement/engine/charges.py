@@ -6,7 +6,6 @@ from typing import Final
 from msgspec.structs import replace
 
 from farthing.protocol.errors import Code, NextAction, Refusal, refuse
-from farthing.protocol.ids import derive_id
 from farthing.protocol.ledger import AccountKind, Transfer, account_name
 from farthing.protocol.messages.charges import Refund, RefundCharge
 from farthing.protocol.money import format_units
@@ -15,8 +14,7 @@ from farthing.protocol.refunds import Split, split_refund
 from farthing.protocol.wire import money
 from farthing.settlement.engine import lots, shares
 from farthing.settlement.engine.accounts import available_units, of_nothing, post, short_of
-from farthing.settlement.engine.commands import PLATFORM
-from farthing.settlement.engine.drafts import Call, Draft, change
+from farthing.settlement.engine.drafts import Call, Draft, change, new_id
 from farthing.settlement.engine.state import State
 from farthing.settlement.engine.things import Charge
 
@@ -32,7 +30,7 @@ __all__ = [
 
 
 # Each change of a charge names all before it, and its evidence has every one.
-_CHANGES_MAX: Final = 128
+_TRAIL_MAX: Final = 128
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +50,7 @@ def refund(state: State, call: Call) -> Draft | Refusal:
     if charge is None or charge.vendor_id != call.principal_id:
         return refuse(Code.NOT_FOUND, path="charge_id")
     rest = money(charge.amount_units - charge.refunded_units, charge.asset)
-    if len(charge.trail_seqs) >= _CHANGES_MAX and rest.units and body.amount != rest:
+    if len(charge.trail_seqs) >= _TRAIL_MAX and rest.units and body.amount != rest:
         return refuse(
             Code.INVALID_AMOUNT,
             path="amount.amount",
@@ -90,26 +88,6 @@ def give_back(
     if split.net_units > available:
         text = "The vendor's share of it has been paid out, or is about to be."
         return short_of(split.net_units, available, asset, path=path, message=text)
-    if charge.tail is not None or charge.drawn:
-        return _give_back_shared(state, call, charge, split, path)
-    prepaid = account_name(charge.operator_id, AccountKind.PREPAID, asset)
-    vendor = account_name(charge.vendor_id, kind, asset)
-    fees = account_name(PLATFORM, AccountKind.PLATFORM_FEE, asset)
-    after = given_back(charge, split, call.seq)
-    return Draft(
-        moved=(
-            *post(vendor, prepaid, asset, split.net_units),
-            *post(fees, prepaid, asset, split.fee_units),
-        ),
-        changed=(change("charge", charge.charge_id, after),),
-        decided={"fee_units": str(split.fee_units), "units": str(units)},
-    )
-
-
-def _give_back_shared(
-    state: State, call: Call, charge: Charge, split: Split, path: str
-) -> Draft | Refusal:
-    asset, units = charge.asset, sum(split)
     if charge.tail is not None and split.partner_units:
         payable = charge.status == "payable"
         kind = AccountKind.PARTNER_PAYABLE if payable else AccountKind.PARTNER_PENDING
@@ -194,11 +172,10 @@ def _vendors_account(charge: Charge) -> AccountKind:
 def refund_answer(record: Record) -> Refund:
     """The answer, from the record alone."""
     charge = Charge.from_document(record.changed[0].after)
-    decided, request = record.decided, record.request
+    decided = record.decided
     assert decided is not None
-    assert request is not None
     return Refund(
-        refund_id=derive_id("rfd", record.by.principal_id, record.operation, request.key),
+        refund_id=new_id("rfd", record),
         charge_id=charge.charge_id,
         amount=money(int(str(decided["units"])), charge.asset),
         fee_returned=money(int(str(decided["fee_units"])), charge.asset),

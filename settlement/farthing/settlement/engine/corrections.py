@@ -14,7 +14,6 @@ from msgspec.structs import replace
 from farthing.protocol.canonical import Json
 from farthing.protocol.corrections import CHANGES_MAX, Correction, misfit, worth
 from farthing.protocol.errors import Code, Refusal, refuse
-from farthing.protocol.ids import derive_id
 from farthing.protocol.messages.corrections import UsageCorrection
 from farthing.protocol.rating import line_document, parse_line
 from farthing.protocol.records import Record
@@ -22,7 +21,7 @@ from farthing.protocol.signatures import Typ
 from farthing.protocol.wire import Usage, money
 from farthing.settlement.engine import allowances
 from farthing.settlement.engine.charges import give_back
-from farthing.settlement.engine.drafts import Call, Draft, advanced, change
+from farthing.settlement.engine.drafts import Call, Draft, advanced, change, new_id
 from farthing.settlement.engine.holds import lines_view
 from farthing.settlement.engine.principals import signs
 from farthing.settlement.engine.state import State
@@ -97,12 +96,11 @@ def correct(state: State, call: Call) -> Draft | Refusal:
 def correction_answer(record: Record) -> UsageCorrection:
     """The answer, from the record alone."""
     charge = Charge.from_document(record.changed[0].after)
-    decided, request = record.decided, record.request
+    decided = record.decided
     assert decided is not None
-    assert request is not None
     lines = [parse_line(each) for each in cast("list[Json]", decided["lines"])]
     return UsageCorrection(
-        correction_id=derive_id("cor", record.by.principal_id, record.operation, request.key),
+        correction_id=new_id("cor", record),
         charge_id=charge.charge_id,
         session_id=charge.session_id,
         calls=cast("int", record.asked["calls"]),

@@ -4,15 +4,17 @@ from collections.abc import Mapping
 
 import msgspec
 
+from farthing.protocol.authority.grant import Grant
 from farthing.protocol.canonical import Json
 from farthing.protocol.errors import Code, Refusal, refuse
+from farthing.protocol.ids import derive_id
 from farthing.protocol.ledger import Transfer
-from farthing.protocol.records import Change, Count
+from farthing.protocol.records import Change, Count, Record
 from farthing.protocol.times import parse_time
 from farthing.settlement.engine.commands import Command
 from farthing.settlement.engine.things import Thing
 
-__all__ = ["Call", "Draft", "advanced", "change", "ends_at"]
+__all__ = ["Call", "Draft", "advanced", "change", "ends_at", "new_id"]
 
 JsonObject = dict[str, Json]
 
@@ -34,6 +36,11 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
         """The organisation that whoever asks acts for."""
         return self.command.by.organisation_id
 
+    def new_id(self, prefix: str) -> str:
+        """The id of what the call makes: asked for once more it is the same."""
+        command = self.command
+        return derive_id(prefix, self.principal_id, command.operation, command.idempotency_key)
+
 
 class Draft(msgspec.Struct, frozen=True, kw_only=True):
     """Effects, all of them or none."""
@@ -44,7 +51,15 @@ class Draft(msgspec.Struct, frozen=True, kw_only=True):
     decided: JsonObject | None = None
 
 
-def change(noun: str, thing_id: str, after: Thing, before: Thing | None = None) -> Change:
+def new_id(prefix: str, record: Record) -> str:
+    """The id of what a record tells of, as `Call.new_id`."""
+    assert record.request is not None
+    return derive_id(prefix, record.by.principal_id, record.operation, record.request.key)
+
+
+def change(
+    noun: str, thing_id: str, after: Thing | Grant, before: Thing | Grant | None = None
+) -> Change:
     """The change of one thing; `before` where the trail must show what it was."""
     return Change(
         noun=noun,

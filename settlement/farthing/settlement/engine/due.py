@@ -1,4 +1,4 @@
-"""What time alone brings about: expiring holds, closing windows, overdue evidence.
+"""What time alone brings about: what expires, windows that close, overdue evidence.
 
 Boundary: names the next platform command that is due; the writer submits it like any other.
 """

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from farthing.protocol.errors import Broken, Refusal
 from farthing.protocol.ids import derive_id
+from farthing.protocol.money import PPM
 from farthing.protocol.records import Change
 from farthing.protocol.wire import Role, message
 from farthing.settlement.engine.commands import PLATFORM
@@ -44,14 +45,14 @@ def genesis(state: State, call: Call) -> Draft | Refusal:
     """Register the staff; only an empty journal can begin."""
     body = call.command.body
     assert isinstance(body, Genesis)
-    if state.seq or not 0 <= body.fee_ppm <= 1_000_000:
+    if state.seq or not 0 <= body.fee_ppm <= PPM:
         text = "genesis of a journal that has begun, or with a fee above the whole"
         raise Broken(text)
     members = [_member(staff, call) for staff in body.staff]
     figures = {"fee_ppm": body.fee_ppm, "open_enrolment": body.open_enrolment}
     return Draft(
         changed=(
-            Change(noun="platform", id=PLATFORM, after=dict(figures)),
+            Change(noun="platform", id=PLATFORM, after=figures),
             *(change("principal", m.principal.principal_id, m.principal) for m in members),
             *(change("key", m.key.thumbprint, m.key) for m in members),
         )

@@ -8,10 +8,10 @@ from farthing.protocol.errors import Code, Refusal, refuse
 from farthing.protocol.ids import derive_id
 from farthing.protocol.messages.authority import GrantView, RevokeAuthority, SetAuthority
 from farthing.protocol.money import ASSETS
-from farthing.protocol.records import Change, Record
+from farthing.protocol.records import Record
 from farthing.protocol.times import format_time, utc_day
 from farthing.protocol.wire import money
-from farthing.settlement.engine.drafts import Call, Draft, ends_at
+from farthing.settlement.engine.drafts import Call, Draft, change, ends_at
 from farthing.settlement.engine.principals import is_frozen
 from farthing.settlement.engine.state import State
 
@@ -104,14 +104,7 @@ def _amend(state: State, call: Call, grant: Grant) -> Draft:
     before = state.grants.get((grant.agent_id, grant.asset))
     spent_units = state.counters.get((grant.grant_id, utc_day(call.now_us)), 0)
     return Draft(
-        changed=(
-            Change(
-                noun="grant",
-                id=grant.grant_id,
-                after=grant.document(),
-                before=None if before is None else before.document(),
-            ),
-        ),
+        changed=(change("grant", grant.grant_id, grant, before),),
         decided={"spent_units": str(spent_units)},
     )
 

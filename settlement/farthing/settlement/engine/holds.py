@@ -124,9 +124,7 @@ def place(state: State, call: Call) -> Draft | Refusal:
         return first_of(reasons, _ARGUMENTS)
     grant = state.grants[call.principal_id, agreement.asset]
     hold = Hold(
-        hold_id=derive_id(
-            "hld", call.principal_id, call.command.operation, call.command.idempotency_key
-        ),
+        hold_id=call.new_id("hld"),
         agreement_id=agreement.agreement_id,
         buyer_id=agreement.buyer_id,
         operator_id=agreement.operator_id,

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from msgspec.structs import replace
 
 from farthing.protocol.errors import Code, Refusal, refuse
-from farthing.protocol.ids import derive_id
 from farthing.protocol.ledger import AccountKind, account_name
 from farthing.protocol.messages.treasury import CreditLot, GrantCredit
 from farthing.protocol.records import Change, Record
@@ -76,7 +75,7 @@ def grant(state: State, call: Call) -> Draft | Refusal:
     if account_name(owner.principal_id, AccountKind.PREPAID, asset) in state.closures:
         return refuse(Code.ACCOUNT_CLOSED, path="organisation_id")
     lot = Lot(
-        lot_id=derive_id("lot", call.principal_id, "grant_credit", call.command.idempotency_key),
+        lot_id=call.new_id("lot"),
         operator_id=owner.principal_id,
         kind=kind.value,
         asset=asset,

@@ -125,9 +125,7 @@ def create_top_up(state: State, call: Call) -> Draft | Refusal:
     if prepaid in state.closures and not owed_units(state, call.organisation_id, asset):
         return refuse(Code.ACCOUNT_CLOSED, path="amount.asset")
     top_up = TopUp(
-        top_up_id=derive_id(
-            "top", call.principal_id, "create_top_up", call.command.idempotency_key
-        ),
+        top_up_id=call.new_id("top"),
         organisation_id=call.organisation_id,
         asset=asset,
         amount_units=units,
@@ -189,9 +187,7 @@ def request_payout(state: State, call: Call) -> Draft | Refusal:
     if refusal := _not_payable(state, call.organisation_id, kind, body.amount):
         return refusal
     payout = Payout(
-        payout_id=derive_id(
-            "pay", call.principal_id, "request_payout", call.command.idempotency_key
-        ),
+        payout_id=call.new_id("pay"),
         organisation_id=call.organisation_id,
         kind=kind.value,
         asset=asset,

@@ -106,7 +106,7 @@ class AllAccounts(Question[Books]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lookup(Question[object | None]):
-    """One thing of state by noun and id (agent, organisation, listing, agreement, hold, ...)."""
+    """One thing of state by noun and id (principal, listing, agreement, hold, ...)."""
 
     noun: str
     id: str

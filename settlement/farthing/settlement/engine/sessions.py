@@ -83,9 +83,7 @@ def open_(state: State, call: Call) -> Draft | Refusal:
     if isinstance(found, Refusal):
         return found
     session = Session(
-        session_id=derive_id(
-            "ses", call.principal_id, call.command.operation, call.command.idempotency_key
-        ),
+        session_id=call.new_id("ses"),
         agreement_id=agreement.agreement_id,
         buyer_id=agreement.buyer_id,
         operator_id=agreement.operator_id,
@@ -144,8 +142,7 @@ def close(state: State, call: Call) -> Draft | Refusal:
     body = call.command.body
     assert isinstance(body, CloseSession)
     session = state.sessions.get(body.session_id)
-    parties = (session.buyer_id, session.operator_id, session.vendor_id) if session else ()
-    if session is None or call.principal_id not in parties:
+    if session is None or call.principal_id not in session.parties:
         return refuse(Code.NOT_FOUND, path="session_id")
     if session.vendor_id == call.principal_id and session.is_live:
         return _give_back(state, call, session, "closed")

@@ -195,8 +195,7 @@ def _put(state: State, change: Change, seq: int) -> None:
             known = change.id in state.agreements
             agreement = state.agreements[change.id] = Agreement.from_document(after)
             if not known:
-                parties = (agreement.buyer_id, agreement.operator_id, agreement.vendor_id)
-                _party(state, "agreement", change.id, *parties)
+                _party(state, "agreement", change.id, *agreement.parties)
         case "allowance":
             state.allowances[change.id] = Allowance.from_document(after)
         case "position":

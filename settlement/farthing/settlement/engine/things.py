@@ -174,6 +174,11 @@ class Agreement(Thing, frozen=True, kw_only=True):
     seq: int
     partner: Partner | None = None
 
+    @property
+    def parties(self) -> tuple[str, str, str]:
+        """Whose it is: the buyer, its operator, the vendor."""
+        return self.buyer_id, self.operator_id, self.vendor_id
+
 
 class Limits(Thing, frozen=True, kw_only=True):
     """The most of each meter that may be used, and who wants it so. `expires_at_us` 0 is never."""
@@ -269,6 +274,11 @@ class Session(Thing, frozen=True, kw_only=True):
     ended_at_us: int = 0
     seq: int
     drawn: tuple[Drawn, ...] = ()
+
+    @property
+    def parties(self) -> tuple[str, str, str]:
+        """Whose it is: the buyer, its operator, the vendor."""
+        return self.buyer_id, self.operator_id, self.vendor_id
 
     @property
     def left_units(self) -> int:

@@ -5,6 +5,7 @@ each says which `PROTOCOL` it speaks before anything else. Source: spec/design/0
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from types import MappingProxyType
 from typing import Any, Final, Optional, TypeVar, cast, get_args
 
@@ -305,7 +306,7 @@ def write_answer(id_: int, answer: object) -> bytes:
 
 def read_answer(message: Answer, question: Question[Any]) -> object:
     """What was answered to a question; raises ValueError where it is no answer to it."""
-    kind = _answer_to(question)
+    kind = _kind(type(question).__name__, getattr(question, "noun", ""))
     answer = kind.wide.decode(message.wide) if message.wide else kind.narrow.decode(message.answer)
     match answer:
         case _Ruled(ruling=ruling):
@@ -408,15 +409,6 @@ def _read(decoder: "msgspec.msgpack.Decoder[T]", frame: bytes) -> T:
         raise BadFrame(str(error)) from error
 
 
-def _answer_to(question: Question[Any]) -> "_Kind":
-    name = type(question).__name__
-    noun = getattr(question, "noun", "")
-    kind = _KINDS.get((name, noun))
-    if kind is None:
-        kind = _KINDS[name, noun] = _Kind(name, noun)
-    return kind
-
-
 def answer_type(kind: type[Question[Any]]) -> Any:  # noqa: ANN401  # a type, of whatever form
     """The parameter of `Question`: what a kind of question is answered with."""
     return get_args(kind.__orig_bases__[0])[0]  # type: ignore[attr-defined]
@@ -440,4 +432,4 @@ class _Kind:
 
 
 # Bounded by the kinds of questions and of nouns.
-_KINDS: Final[dict[tuple[str, str], _Kind]] = {}
+_kind: Final = cache(_Kind)

@@ -41,7 +41,7 @@ class PageReader:
     def fetch(self, whom: Any, after_seq: int) -> None:  # noqa: ANN401  # given back, never read
         """Read the page after a position for somebody."""
         if self._thread is None:
-            self._thread = Thread(target=self._run, name="farthing-shelf", daemon=True)
+            self._thread = Thread(target=self._run, name="farthing-pages", daemon=True)
             self._thread.start()
         self._wanted.put((whom, after_seq))
 

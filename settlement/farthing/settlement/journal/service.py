@@ -43,7 +43,7 @@ from farthing.settlement.journal.frames import (
 from farthing.settlement.journal.pages import PageReader
 from farthing.settlement.journal.stepper import Limits, Stepper, unavailable
 
-__all__ = ["EngineServer", "no_background"]
+__all__ = ["EngineServer"]
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +70,7 @@ _BACKGROUND_RECORDS: Final = 50_000
 _FLUSH_S: Final = 2
 
 
-def no_background() -> None:
+def _no_background() -> None:
     """Nothing to do in the background."""
 
 
@@ -109,7 +109,7 @@ class EngineServer(Generic[State]):
         *,
         limits: Limits | None = None,
         uid: int | None = None,
-        background: Callable[[], None] = no_background,
+        background: Callable[[], None] = _no_background,
     ) -> None:
         self._stepper = stepper
         self._limits = Limits() if limits is None else limits

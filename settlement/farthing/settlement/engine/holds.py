@@ -90,8 +90,11 @@ class ExpireHold:
     hold_id: str
 
 
-def place(state: State, call: Call) -> Draft | Refusal:
-    """Set aside the price of the workload at the agreement's position."""
+def place(state: State, call: Call, *, on_answer: bool = False) -> Draft | Refusal:
+    """Set aside the price of the workload at the agreement's position.
+
+    Where it is `on_answer`, the platform says when it is captured.
+    """
     body = call.command.body
     assert isinstance(body, PlaceHold)
     agreement = state.agreements.get(body.agreement_id)
@@ -140,6 +143,7 @@ def place(state: State, call: Call) -> Draft | Refusal:
         expires_at_us=call.now_us + _lifetime_s(body, agreement) * SECOND_US,
         seq=call.seq,
         drawn=drawn,
+        on_answer=on_answer,
     )
     return Draft(
         moved=tuple(_aside(Movement.PENDING, hold)),

@@ -13,7 +13,6 @@ from farthing.protocol.canonical import Json
 from farthing.protocol.contracts import DeliveryRecord
 from farthing.protocol.errors import Code, Refusal, refuse
 from farthing.protocol.messages.holds import PlaceHold
-from farthing.protocol.records import Change
 from farthing.protocol.signatures import Typ
 from farthing.protocol.wire import document_of
 from farthing.settlement.engine import holds
@@ -76,12 +75,7 @@ def call(state: State, asked: Call) -> Draft | Refusal:
     body = asked.command.body
     assert isinstance(body, ServiceCall)
     place = replace(asked, command=replace(asked.command, body=body.place))
-    draft = holds.place(state, place)
-    if isinstance(draft, Refusal):
-        return draft
-    held, *others = draft.changed
-    marked = Change(noun=held.noun, id=held.id, after={**held.after, "on_answer": True})
-    return replace(draft, changed=(marked, *others))
+    return holds.place(state, place, on_answer=True)
 
 
 def accept(state: State, asked: Call) -> Draft | Refusal:

@@ -29,7 +29,7 @@ from farthing.protocol.replay.reading import (
     text_fact,
     units,
 )
-from farthing.protocol.replay.shares import drawn_of, payer_parts
+from farthing.protocol.replay.shares import drawn_of, payer_parts, payers
 from farthing.protocol.replay.story import Story
 from farthing.protocol.signatures import InvalidSignature, Typ
 from farthing.protocol.times import utc_day
@@ -86,10 +86,10 @@ def follow_report(story: Story, record: Record) -> None:
         if name not in {"position", "drawn"}:
             same = charge.get(name) == expected.get(name)
             require(same, record, f"charge.{name} does not follow")
-    same_postings(record, billed(charge, drawn_of(charge)))
+    same_postings(record, billed(charge))
     require(not record.counted, record, "the authority grant is charged otherwise")
     # Of the session, this much was set aside for the charge, and all of it was billed.
-    aside = reserved(charge, payer_parts(charge, drawn_of(charge), amount_units), Movement.PENDING)
+    aside = reserved(charge, payers(charge), Movement.PENDING)
     story.moved += [*aside, *record.moved]
     story.hold, story.charge, story.report = charge, charge, record
     asset = member(charge, "asset")

@@ -5,7 +5,7 @@ journal, `trade` and `billing` against the records of one charge. Source: spec/h
 spec/sessions.md.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from farthing.protocol.canonical import Json
@@ -13,9 +13,9 @@ from farthing.protocol.ids import derive_id
 from farthing.protocol.ledger import AccountKind, Movement, Transfer, account_name
 from farthing.protocol.money import parse_units, share_ppm
 from farthing.protocol.records import Record
-from farthing.protocol.replay.keys import PLATFORM
+from farthing.protocol.refunds import Split
 from farthing.protocol.replay.reading import JsonObject, integer, member, units
-from farthing.protocol.replay.shares import consumed, payer_parts, tail_of
+from farthing.protocol.replay.shares import consumed, payees, payers, tail_of
 from farthing.protocol.shares import Part, spread
 from farthing.protocol.times import SECOND_US, utc_day
 
@@ -28,6 +28,7 @@ __all__ = [
     "end_us",
     "opened",
     "placed",
+    "posted",
     "reserved",
     "workload_of",
 ]
@@ -179,35 +180,27 @@ def _charge(
     return charge if tail is None else {**charge, "tail": tail}
 
 
-def billed(charge: JsonObject, used: Sequence[JsonObject]) -> list[Transfer]:
-    """The transfers of a charge: out of what was set aside, to whom it is due.
+def billed(charge: JsonObject) -> list[Transfer]:
+    """The transfers of a session's charge: out of what was set aside, to whom it is due."""
+    return [*reserved(charge, payers(charge), Movement.VOID), *posted(charge)]
 
-    Args:
-        charge: The charge as it was made.
-        used: What it consumes of the lots that its session drew on.
-    """
-    amount_units, fee_units = units(charge, "amount_units"), units(charge, "fee_units")
-    parts = payer_parts(charge, used, amount_units)
-    tail = charge.get("tail")
-    partner: list[Part] = []
-    if isinstance(tail, dict):
-        account = _account(member(tail, "partner_id"), AccountKind.PARTNER_PENDING, charge)
-        partner.append(Part(account, units(tail, "amount_units")))
-    net_units = amount_units - fee_units - sum(part.units for part in partner)
-    takers = [
-        Part(_vendor_pending(charge), net_units),
-        Part(_account(PLATFORM, AccountKind.PLATFORM_FEE, charge), fee_units),
-        *partner,
-    ]
-    posted = spread(parts, takers, member(charge, "asset"))
-    return [*reserved(charge, parts, Movement.VOID), *posted]
+
+def posted(charge: JsonObject) -> list[Transfer]:
+    """The posts of a charge as it begins: from who pays, to whom it is due."""
+    fee_units, tail = units(charge, "fee_units"), charge.get("tail")
+    partner_units = units(tail, "amount_units") if isinstance(tail, dict) else 0
+    net_units = units(charge, "amount_units") - fee_units - partner_units
+    split = Split(net_units, fee_units, partner_units)
+    return spread(payers(charge), payees(charge, split), member(charge, "asset"))
 
 
 def reserved(thing: JsonObject, parts: Iterable[Part], movement: Movement) -> list[Transfer]:
     """The transfers that set parts aside for a thing's vendor, or give them back."""
     parts = list(parts)
-    taken = Part(_vendor_pending(thing), sum(part.units for part in parts))
-    return spread(parts, [taken], member(thing, "asset"), movement)
+    vendor_id, asset = member(thing, "vendor_id"), member(thing, "asset")
+    pending = account_name(vendor_id, AccountKind.VENDOR_PENDING, asset)
+    taken = Part(pending, sum(part.units for part in parts))
+    return spread(parts, [taken], asset, movement)
 
 
 def end_us(session: JsonObject) -> int:
@@ -231,11 +224,3 @@ def asset_of(asked: Mapping[str, Json], name: str) -> str:
     if not isinstance(money, dict):
         raise TypeError(f"{name} is no amount")
     return member(money, "asset")
-
-
-def _account(owner: str, kind: AccountKind, thing: JsonObject) -> str:
-    return account_name(owner, kind, member(thing, "asset"))
-
-
-def _vendor_pending(thing: JsonObject) -> str:
-    return _account(member(thing, "vendor_id"), AccountKind.VENDOR_PENDING, thing)

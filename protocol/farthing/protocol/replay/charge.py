@@ -124,7 +124,7 @@ def _check_sum(story: Story) -> None:
     asset, held_units = member(charge, "asset"), units(hold, "amount_units")
     clearing = f"{PLATFORM}:{AccountKind.EXTERNAL_CLEARING}:{asset}"
     # The buyer's side had at least this much, or the hold would have been refused.
-    paying = [part for part in merged(payers(story, hold)) if part.units]
+    paying = [part for part in merged(payers(hold)) if part.units]
     had = [
         Transfer(movement=Movement.POST, debit=clearing, credit=account, asset=asset, units=n)
         for account, n in paying

@@ -23,17 +23,15 @@ from farthing.protocol.corrections import (
 from farthing.protocol.documents import DocumentError
 from farthing.protocol.errors import Unverified
 from farthing.protocol.faults import FaultKind, RuleBroken
-from farthing.protocol.ledger import AccountKind, Transfer, account_name
 from farthing.protocol.money import format_units
 from farthing.protocol.rating import CompiledCard, RateCard, line_document
 from farthing.protocol.records import Change, Record
 from farthing.protocol.refunds import Split
 from farthing.protocol.replay.allowances import Allowances
-from farthing.protocol.replay.keys import PLATFORM, KeyHistory
+from farthing.protocol.replay.keys import KeyHistory
 from farthing.protocol.replay.reading import JsonObject, member, quantities, text_fact, units
-from farthing.protocol.replay.shares import drawn_of, payer_parts, split_of, tail_after
+from farthing.protocol.replay.shares import refunded, split_of, tail_after
 from farthing.protocol.replay.story import Story
-from farthing.protocol.shares import Part, back_of, spread
 from farthing.protocol.signatures import InvalidSignature, Typ, verify_detached
 
 __all__ = ["Corrections", "follow_correction"]
@@ -158,7 +156,7 @@ def _check(
     _correction(quantities(moved.after) == back.position, "the position does not follow")
     others = {each.noun for each in record.changed} - {"charge", "position", "allowance", "lot"}
     _correction(not others, "it changes something else")
-    _correction(record.moved == tuple(_moved(charge, split)), "its postings do not follow")
+    _correction(record.moved == tuple(refunded(charge, split)), "its postings do not follow")
     return _Followed(after, back.units, len(correction.calls))
 
 
@@ -197,24 +195,6 @@ def _billed(record: Record) -> tuple[CallBack, ...]:
         return read_calls((record.facts or {})["billed"])
     except DocumentError as error:
         raise RuleBroken(FaultKind.CHARGE, f"the correction: {error}") from error
-
-
-def _moved(charge: JsonObject, split: Split) -> list[Transfer]:
-    """Each share gives where it lies now; who paid last takes first."""
-    asset, payable = member(charge, "asset"), charge["status"] == "payable"
-    vendor = AccountKind.VENDOR_PAYABLE if payable else AccountKind.VENDOR_PENDING
-    partner = AccountKind.PARTNER_PAYABLE if payable else AccountKind.PARTNER_PENDING
-    givers = [
-        Part(account_name(member(charge, "vendor_id"), vendor, asset), split.net_units),
-        Part(account_name(PLATFORM, AccountKind.PLATFORM_FEE, asset), split.fee_units),
-    ]
-    tail = charge.get("tail")
-    if isinstance(tail, dict):
-        account = account_name(member(tail, "partner_id"), partner, asset)
-        givers.append(Part(account, split.partner_units))
-    payers = payer_parts(charge, drawn_of(charge), units(charge, "amount_units"))
-    takers = back_of(payers, units(charge, "refunded_units"), sum(split))
-    return spread(givers, takers, asset)
 
 
 def _corrected(charge: JsonObject) -> list[int]:

@@ -266,7 +266,7 @@ class Sessions:
         before = self._position(session)
         _session(quantities(charge["position"]) == before, "the charge's position does not follow")
         _session(charge.get("drawn", []) == used, "the charge's drawn does not follow")
-        _moves(record, billed(charge, used))
+        _moves(record, billed(charge))
         self._corrections.begin(member(charge, "charge_id"), judged.billed)
 
     def _end(self, record: Record) -> None:

@@ -7,12 +7,12 @@ Source: spec/ledger.md.
 from collections.abc import Iterable, Mapping
 
 from farthing.protocol.canonical import Json
-from farthing.protocol.ledger import AccountKind, account_name
+from farthing.protocol.ledger import AccountKind, Transfer, account_name
 from farthing.protocol.money import PPM
 from farthing.protocol.refunds import Split, split_refund
+from farthing.protocol.replay.keys import PLATFORM
 from farthing.protocol.replay.reading import JsonObject, integer, member, units
-from farthing.protocol.replay.story import Story
-from farthing.protocol.shares import Part, partner_share
+from farthing.protocol.shares import Part, back_of, partner_share, spread
 
 __all__ = [
     "consumed",
@@ -22,9 +22,11 @@ __all__ = [
     "payees",
     "payer_parts",
     "payers",
+    "refunded",
     "split_of",
     "tail_after",
     "tail_of",
+    "taken_back",
 ]
 
 _LOTS = {AccountKind.DEFERRED_REVENUE.value, AccountKind.PROMOTIONAL_CREDIT.value}
@@ -76,9 +78,9 @@ def consumed(hold: JsonObject, amount_units: int) -> list[Json]:
     return used
 
 
-def payers(story: Story, thing: JsonObject) -> list[Part]:
+def payers(thing: JsonObject) -> list[Part]:
     """Who pays a hold or paid a charge, in the order of consumption: lots, then money."""
-    return payer_parts(story.the_agreement(), drawn_of(thing), units(thing, "amount_units"))
+    return payer_parts(thing, drawn_of(thing), units(thing, "amount_units"))
 
 
 def payer_parts(house: JsonObject, drawn: Iterable[JsonObject], amount_units: int) -> list[Part]:
@@ -103,18 +105,31 @@ def payer_parts(house: JsonObject, drawn: Iterable[JsonObject], amount_units: in
     return [*parts, Part(account_name(operator_id, AccountKind.PREPAID, asset), rest_units)]
 
 
-def payees(story: Story, charge: JsonObject, split: Split) -> list[Part]:
+def payees(charge: JsonObject, split: Split) -> list[Part]:
     """Who is paid of a charge, where their shares lie now."""
-    payable = charge["status"] == "payable"
+    asset, payable = member(charge, "asset"), charge["status"] == "payable"
     vendor = AccountKind.VENDOR_PAYABLE if payable else AccountKind.VENDOR_PENDING
     partner = AccountKind.PARTNER_PAYABLE if payable else AccountKind.PARTNER_PENDING
     parts = [
-        Part(story.account(vendor), split.net_units),
-        Part(story.account(AccountKind.PLATFORM_FEE), split.fee_units),
+        Part(account_name(member(charge, "vendor_id"), vendor, asset), split.net_units),
+        Part(account_name(PLATFORM, AccountKind.PLATFORM_FEE, asset), split.fee_units),
     ]
-    if "tail" in charge:
-        parts.append(Part(story.account(partner), split.partner_units))
+    tail = charge.get("tail")
+    if isinstance(tail, dict):
+        account = account_name(member(tail, "partner_id"), partner, asset)
+        parts.append(Part(account, split.partner_units))
     return parts
+
+
+def taken_back(charge: JsonObject, back_units: int) -> list[Part]:
+    """Who takes what is given back of a charge: the last consumed comes first."""
+    return back_of(payers(charge), units(charge, "refunded_units"), back_units)
+
+
+def refunded(charge: JsonObject, split: Split) -> list[Transfer]:
+    """The transfers that give part of a charge back, from each share to who paid."""
+    takers = taken_back(charge, sum(split))
+    return spread(payees(charge, split), takers, member(charge, "asset"))
 
 
 def split_of(charge: JsonObject, back_units: int) -> Split:

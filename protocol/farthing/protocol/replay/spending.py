@@ -24,7 +24,7 @@ from farthing.protocol.replay.reading import (
     units,
 )
 from farthing.protocol.replay.sessions import SESSION_OPERATIONS
-from farthing.protocol.replay.shares import drawn_of, payer_parts
+from farthing.protocol.replay.shares import payers
 
 __all__ = ["HOLD_OPERATIONS", "Spending"]
 
@@ -104,8 +104,7 @@ class Spending:
         }
         for name in sorted(hold.keys() | expected.keys()):
             _hold(hold.get(name) == expected.get(name), f"its {name} does not follow")
-        parts = payer_parts(agreement, drawn_of(hold), amount_units)
-        aside = reserved(hold, parts, Movement.PENDING)
+        aside = reserved(hold, payers(hold), Movement.PENDING)
         _hold(record.moved == tuple(aside), "it sets other money aside")
         self._holds[hold_id] = _Open(
             amount_units,

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from farthing.protocol.contracts import QuoteDocument
 from farthing.protocol.errors import Unverified
 from farthing.protocol.keys import PublicKey
-from farthing.protocol.ledger import AccountKind, Transfer, account_name
+from farthing.protocol.ledger import Transfer
 from farthing.protocol.listing import Listing
 from farthing.protocol.rating import RateCard
 from farthing.protocol.records import Record
-from farthing.protocol.replay.keys import PLATFORM, KeyHistory
-from farthing.protocol.replay.reading import JsonObject, member
+from farthing.protocol.replay.keys import KeyHistory
+from farthing.protocol.replay.reading import JsonObject
 from farthing.protocol.terms import Terms
 
 __all__ = ["Offer", "Story"]
@@ -78,24 +78,6 @@ class Story:
     def the_dispute(self) -> JsonObject:
         """The dispute, which must have come before."""
         return _there(self.dispute, "dispute")
-
-    def account(self, kind: AccountKind) -> str:
-        """The account of this kind that the money of the charge goes through."""
-        agreement = self.the_agreement()
-        match kind:
-            case (
-                AccountKind.PREPAID | AccountKind.DEFERRED_REVENUE | AccountKind.PROMOTIONAL_CREDIT
-            ):
-                owner = member(agreement, "operator_id")
-            case AccountKind.VENDOR_PENDING | AccountKind.VENDOR_PAYABLE:
-                owner = member(agreement, "vendor_id")
-            case AccountKind.PARTNER_PENDING | AccountKind.PARTNER_PAYABLE:
-                partner = agreement["partner"]
-                assert isinstance(partner, dict), "checked with the agreement"
-                owner = member(partner, "partner_id")
-            case _:
-                owner = PLATFORM
-        return account_name(owner, kind, member(agreement, "asset"))
 
 
 def _there(thing: JsonObject | None, what: str) -> JsonObject:

@@ -20,13 +20,12 @@ from farthing.protocol.contracts import (
 from farthing.protocol.errors import Refusal, Unverified
 from farthing.protocol.ids import derive_id
 from farthing.protocol.keys import PublicKey
-from farthing.protocol.ledger import AccountKind, Movement, Transfer
+from farthing.protocol.ledger import Movement, Transfer
 from farthing.protocol.listing import Listing, parse_listing
-from farthing.protocol.money import format_units, share_ppm
+from farthing.protocol.money import format_units
 from farthing.protocol.rating import Rating, line_document, parse_card, rate
 from farthing.protocol.records import Record
-from farthing.protocol.refunds import Split
-from farthing.protocol.replay.blocks import captured, placed, workload_of
+from farthing.protocol.replay.blocks import captured, placed, posted, reserved, workload_of
 from farthing.protocol.replay.keys import PLATFORM
 from farthing.protocol.replay.reading import (
     JsonObject,
@@ -42,9 +41,8 @@ from farthing.protocol.replay.reading import (
     text_fact,
     units,
 )
-from farthing.protocol.replay.shares import partner_of, payees, payers, tail_of
+from farthing.protocol.replay.shares import partner_of, payers
 from farthing.protocol.replay.story import Offer, Story
-from farthing.protocol.shares import Part, spread
 from farthing.protocol.signatures import InvalidSignature, KeyOf, Typ, verify_detached
 from farthing.protocol.terms import parse_terms
 
@@ -171,7 +169,7 @@ def follow_hold(story: Story, record: Record) -> None:
     is_called = record.operation == "call_service"
     require(hold.get("on_answer", False) is is_called, record, "it is captured otherwise")
     require(record.by.principal_id == agreement["buyer_id"], record, "another than the buyer holds")
-    _moved(story, record, _aside(story, hold, Movement.PENDING))
+    _moved(story, record, reserved(hold, payers(hold), Movement.PENDING))
     _counted(record, hold, rating.total_units)
     story.hold = hold
     story.proved.append(
@@ -190,7 +188,6 @@ def follow_capture(story: Story, record: Record) -> None:
     charged_units, held_units = rating.total_units, units(hold, "amount_units")
     require(charged_units <= held_units, record, "more is captured than was held")
     require(record.at_us < integer(hold, "expires_at_us"), record, "the hold had expired")
-    fee_units = share_ppm(charged_units, integer(agreement, "fee_ppm"))
     held, made, advanced = changes(record, "hold", "charge", "position")
     charge = only(made, "charge_id", record)
     require(advanced.id == agreement["agreement_id"], record, "another position advances")
@@ -208,11 +205,8 @@ def follow_capture(story: Story, record: Record) -> None:
     for name in sorted(charge.keys() | expected_charge.keys()):
         follows = charge.get(name) == expected_charge.get(name)
         require(follows, record, f"charge.{name} does not follow")
-    tail = tail_of(agreement, charged_units, fee_units)
-    partner_units = units(tail, "amount_units") if tail else 0
-    split = Split(charged_units - fee_units - partner_units, fee_units, partner_units)
-    posted = spread(payers(story, charge), payees(story, charge, split), member(hold, "asset"))
-    _moved(story, record, [*_aside(story, hold, Movement.VOID), *posted])
+    voided = reserved(hold, payers(hold), Movement.VOID)
+    _moved(story, record, [*voided, *posted(charge)])
     _counted(record, hold, charged_units - held_units)
     story.charge = charge
     story.proved.append(
@@ -297,12 +291,6 @@ def _advances(position: JsonObject, rating: Rating) -> bool:
     """Whether a position is at least the capture's: others may have come between."""
     reached = quantities(position)
     return all(reached.get(m, 0) >= quantity for m, quantity in rating.position_after.items())
-
-
-def _aside(story: Story, hold: JsonObject, movement: Movement) -> list[Transfer]:
-    """The transfers that set a hold aside or give it back, from each account that pays it."""
-    pending = Part(story.account(AccountKind.VENDOR_PENDING), units(hold, "amount_units"))
-    return spread(payers(story, hold), [pending], member(hold, "asset"), movement)
 
 
 def _moved(story: Story, record: Record, expected: list[Transfer]) -> None:

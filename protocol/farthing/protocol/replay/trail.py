@@ -8,7 +8,7 @@ Source: spec/disputes.md, spec/ledger.md.
 from farthing.protocol.canonical import Json
 from farthing.protocol.disputes import rules
 from farthing.protocol.disputes.case import Evidence, Outcome, Reason, Ruling
-from farthing.protocol.ledger import AccountKind, Transfer
+from farthing.protocol.ledger import AccountKind, Transfer, account_name
 from farthing.protocol.money import format_units
 from farthing.protocol.records import Record
 from farthing.protocol.refunds import Split
@@ -26,9 +26,16 @@ from farthing.protocol.replay.reading import (
     units,
 )
 from farthing.protocol.replay.rulings import case_of, filed, left_units, produced, ruled
-from farthing.protocol.replay.shares import in_escrow, payees, payers, split_of, tail_after
+from farthing.protocol.replay.shares import (
+    in_escrow,
+    payees,
+    refunded,
+    split_of,
+    tail_after,
+    taken_back,
+)
 from farthing.protocol.replay.story import Story
-from farthing.protocol.shares import Part, back_of, spread
+from farthing.protocol.shares import Part, spread
 
 __all__ = [
     "follow_answer",
@@ -53,8 +60,7 @@ def follow_refund(story: Story, record: Record) -> None:
     require(amount == shown, record, "another amount was asked for")
     same(record, "decided", decided, fee_units=str(split.fee_units))
     require(charge["status"] != "disputed", record, "a disputed charge is given back")
-    takers = _taken_back(story, charge, back_units)
-    _postings(story, record, spread(payees(story, charge, split), takers, _asset(charge)))
+    _postings(story, record, refunded(charge, split))
     changes(record, "charge")
     _carry(story, record, back_units, split, status=charge["status"])
     story.proved.append(
@@ -73,8 +79,8 @@ def follow_settlement(story: Story, record: Record) -> None:
     closed = integer(charge, "window_closes_at_us") <= record.at_us
     require(closed, record, "the dispute window is open")
     # All that is left, given back, would be every share that is kept: who gives it moves it on.
-    waiting = payees(story, charge, kept._replace(fee_units=0))
-    earned = payees(story, {**charge, "status": "payable"}, kept._replace(fee_units=0))
+    waiting = payees(charge, kept._replace(fee_units=0))
+    earned = payees({**charge, "status": "payable"}, kept._replace(fee_units=0))
     expected: list[Transfer] = []
     for pending, payable in zip(waiting, earned, strict=True):
         expected += post(pending.account, payable.account, _asset(charge), pending.units)
@@ -154,8 +160,7 @@ def _rule(
 
 def _into_escrow(story: Story, dispute: JsonObject) -> list[Transfer]:
     charge, held = story.the_charge(), in_escrow(dispute)
-    escrow = Part(story.account(AccountKind.DISPUTE_ESCROW), sum(held))
-    return spread(payees(story, charge, held), [escrow], _asset(charge))
+    return spread(payees(charge, held), [_escrow(charge, held)], _asset(charge))
 
 
 def _out_of_escrow(story: Story, dispute: JsonObject, ruling: Ruling) -> list[Transfer]:
@@ -163,10 +168,14 @@ def _out_of_escrow(story: Story, dispute: JsonObject, ruling: Ruling) -> list[Tr
     charge, held = story.the_charge(), in_escrow(dispute)
     credit = split_of(charge, ruling.credit_units)
     kept = Split(*(one - other for one, other in zip(held, credit, strict=True)))
-    takers = _taken_back(story, charge, ruling.credit_units)
-    takers += payees(story, {**charge, "status": "pending"}, kept)
-    escrow = Part(story.account(AccountKind.DISPUTE_ESCROW), sum(held))
-    return spread([escrow], takers, _asset(charge))
+    takers = taken_back(charge, ruling.credit_units)
+    takers += payees({**charge, "status": "pending"}, kept)
+    return spread([_escrow(charge, held)], takers, _asset(charge))
+
+
+def _escrow(charge: JsonObject, held: Split) -> Part:
+    account = account_name(PLATFORM, AccountKind.DISPUTE_ESCROW, _asset(charge))
+    return Part(account, sum(held))
 
 
 def _carry(story: Story, record: Record, back_units: int, split: Split, **also: Json) -> None:
@@ -191,11 +200,6 @@ def _carry(story: Story, record: Record, back_units: int, split: Split, **also: 
 def _postings(story: Story, record: Record, expected: list[Transfer]) -> None:
     same_postings(record, expected)
     story.moved += expected
-
-
-def _taken_back(story: Story, charge: JsonObject, back_units: int) -> list[Part]:
-    """Where what is given back goes: the reverse of the order of consumption."""
-    return back_of(payers(story, charge), units(charge, "refunded_units"), back_units)
 
 
 def _asset(charge: JsonObject) -> str:

@@ -1,14 +1,15 @@
 """What can be wrong with a journal, as an auditor names it.
 
-Boundary: values only. Source: spec/audit.md.
+Boundary: values, and how a rule is said. Source: spec/audit.md.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
 from farthing.protocol.errors import Unverified
 
-__all__ = ["Fault", "FaultKind", "RuleBroken"]
+__all__ = ["Fault", "FaultKind", "RuleBroken", "rule"]
 
 
 class FaultKind(StrEnum):
@@ -53,3 +54,21 @@ class RuleBroken(Unverified):
         super().__init__(why)
         self.kind = kind
         self.why = why
+
+
+def rule(kind: FaultKind, of: str = "") -> Callable[[bool, str], None]:
+    """How a rule of the kind is said: `_lot(units >= 0, "more is drawn on it than it has")`.
+
+    Args:
+        kind: what of a journal is wrong where it does not hold.
+        of: what it is a rule of, said before why.
+
+    Returns:
+        A function that raises `RuleBroken` unless what it is given holds.
+    """
+
+    def require(holds: bool, why: str) -> None:  # noqa: FBT001 - reads as a sentence
+        if not holds:
+            raise RuleBroken(kind, f"{of}: {why}" if of else why)
+
+    return require

@@ -15,6 +15,7 @@ import orjson
 
 from farthing.protocol.canonical import InvalidJson, Json, JsonFault, parse_json, sha256_hex
 from farthing.protocol.errors import Code, Refusal, Unverified
+from farthing.protocol.ids import derive_id
 from farthing.protocol.ledger import Transfer
 
 __all__ = [
@@ -130,6 +131,11 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
         """The refusal's code, where the record is one."""
         refusal = self.refusal
         return None if refusal is None else refusal.code
+
+    def new_id(self, prefix: str) -> str:
+        """The id of what the command makes: it follows from who asked, for what, by which key."""
+        key = self.request.key if self.request else ""
+        return derive_id(prefix, self.by.principal_id, self.operation, key)
 
 
 class _Written(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):

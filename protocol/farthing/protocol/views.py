@@ -9,7 +9,6 @@ from itertools import count
 from typing import Final
 
 from farthing.protocol.errors import Unverified
-from farthing.protocol.ids import derive_id
 from farthing.protocol.messages.statements import RecordView
 from farthing.protocol.records import Record
 from farthing.protocol.times import format_time, parse_time
@@ -92,7 +91,7 @@ def ids_of(record: Record) -> dict[str, str]:
                 ids.setdefault(noun, str(thing_id))
     if (derived := _DERIVED.get(record.operation)) and record.request is not None:
         noun, prefix = derived
-        ids[noun] = derive_id(prefix, record.by.principal_id, record.operation, record.request.key)
+        ids[noun] = record.new_id(prefix)
     return dict(sorted(ids.items()))
 
 

@@ -9,17 +9,19 @@ from collections.abc import Mapping
 from farthing.protocol.allowances import Enforcement, Guard, without
 from farthing.protocol.canonical import Json
 from farthing.protocol.corrections import CORRECT_USAGE
-from farthing.protocol.faults import FaultKind, RuleBroken
-from farthing.protocol.ids import derive_id
+from farthing.protocol.faults import FaultKind, RuleBroken, rule
 from farthing.protocol.records import Change, Record
+from farthing.protocol.replay.blocks import ends_us
 from farthing.protocol.replay.budgets import Budgets
 from farthing.protocol.replay.reading import JsonObject, integer, member, quantities
-from farthing.protocol.times import parse_time, utc_day
+from farthing.protocol.times import utc_day
 
 __all__ = ["Allowances"]
 
 _CAPTURES = frozenset({"accept_answer", "capture_hold"})
 _PARTIES = ("buyer_id", "operator_id", "vendor_id")
+_OF = "the allowance"
+_allowance = rule(FaultKind.AUTHORITY, _OF)
 
 
 class Allowances:
@@ -71,13 +73,12 @@ class Allowances:
 
     def _proposed(self, record: Record) -> dict[str, JsonObject]:
         agreement = self._agreement(record)
-        asked, key = record.asked, record.request.key if record.request else ""
-        expires_at = asked.get("expires_at")
+        asked = record.asked
         proposed: JsonObject = {
-            "allowance_id": derive_id("alw", record.by.principal_id, record.operation, key),
+            "allowance_id": record.new_id("alw"),
             **{name: _limits(asked.get(name)) for name in ("per_day", "in_all")},
             "enforcement": asked.get("enforcement", Enforcement.REFUSE.value),
-            "expires_at_us": parse_time(str(expires_at)) if expires_at else 0,
+            "expires_at_us": ends_us(asked),
             "proposed_by": record.by.principal_id,
             "proposed_at_us": record.at_us,
             "approved_by": "",
@@ -100,7 +101,7 @@ class Allowances:
         before = dict(self._allowances.get(agreement_id, {}))
         proposed = before.pop("proposed", None)
         if not isinstance(proposed, dict):
-            raise _broken("nothing was proposed")
+            raise RuleBroken(FaultKind.AUTHORITY, f"{_OF}: nothing was proposed")
         _allowance(
             proposed["allowance_id"] == record.asked["allowance_id"],
             "another is approved than was proposed",
@@ -139,8 +140,8 @@ class Allowances:
             here = quantities(change.after["position"]) == self.position(agreement_id)
             _allowance(here, "a hold is rated from elsewhere than the position")
             guard = self.guard(agreement_id, record.at_us)
-            if guard is not None and guard.forbids(workload, record.at_us):
-                raise _broken("a hold is beyond it")
+            within = guard is None or not guard.forbids(workload, record.at_us)
+            _allowance(within, "a hold is beyond it")
             self._holds[change.id] = (agreement_id, workload)
             sign = 1
         else:
@@ -181,7 +182,7 @@ class Allowances:
     def _agreement(self, record: Record) -> JsonObject:
         agreement = self._budgets.agreements.get(member(record.asked, "agreement_id"))
         if agreement is None or record.by.principal_id not in [agreement[n] for n in _PARTIES]:
-            raise _broken("it is of no agreement of who asked")
+            raise RuleBroken(FaultKind.AUTHORITY, f"{_OF}: it is of no agreement of who asked")
         _allowance(agreement["status"] == "in_force", "the agreement has ended")
         return agreement
 
@@ -216,12 +217,3 @@ def _sum(totals: Mapping[str, int], more: Mapping[str, int], sign: int = 1) -> d
 
 def _texts(sums: Mapping[str, int]) -> JsonObject:
     return {meter: str(quantity) for meter, quantity in sums.items()}
-
-
-def _broken(why: str) -> RuleBroken:
-    return RuleBroken(FaultKind.AUTHORITY, f"the allowance: {why}")
-
-
-def _allowance(holds: bool, why: str) -> None:  # noqa: FBT001 - reads as a sentence
-    if not holds:
-        raise _broken(why)

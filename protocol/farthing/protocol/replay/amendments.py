@@ -7,21 +7,21 @@ record that changes them; what they let anybody do is `budgets`. Source: spec/au
 from typing import Final
 
 from farthing.protocol.authority.grant import Grant
-from farthing.protocol.canonical import Json, document_sha256
-from farthing.protocol.faults import FaultKind, RuleBroken
+from farthing.protocol.canonical import Json
+from farthing.protocol.faults import FaultKind, rule
 from farthing.protocol.ids import derive_id
 from farthing.protocol.ledger import AccountKind, account_name
 from farthing.protocol.money import INT64_MAX
 from farthing.protocol.records import Change, Record
-from farthing.protocol.replay.blocks import amount_of, asset_of
-from farthing.protocol.replay.reading import JsonObject, integer, member
-from farthing.protocol.times import parse_time
+from farthing.protocol.replay.blocks import amount_of, asset_of, ends_us
+from farthing.protocol.replay.reading import JsonObject, half_digest, integer, member, texts
 from farthing.protocol.wire import Role
 
 __all__ = ["Amendments"]
 
 _NOUNS: Final = frozenset({"agreement", "grace", "grant", "listing", "partner", "principal"})
 _LISTS: Final = ("vendors_allow", "vendors_deny", "capabilities_allow", "capabilities_deny")
+_amends = rule(FaultKind.AUTHORITY)
 
 
 class Amendments:
@@ -36,11 +36,11 @@ class Amendments:
             if change.noun not in _NOUNS:
                 continue
             named = (change.noun, change.id)
-            before = _digest(change.before) if change.before is not None else None
+            before = half_digest(change.before) if change.before is not None else None
             _amends(self._known.get(named) == before, f"the {change.noun} was another before")
             expected = _expected(record, change)
             _amends(change.after == expected, f"the {change.noun} does not follow")
-            self._known[named] = _digest(change.after)
+            self._known[named] = half_digest(change.after)
 
 
 def _expected(record: Record, change: Change) -> JsonObject:
@@ -90,7 +90,7 @@ def _newcomer(record: Record, change: Change, role: str) -> JsonObject:
 
 def _frozen(record: Record, change: Change, before: JsonObject) -> JsonObject:
     """Whoever froze somebody keeps it frozen, until it lifts its own."""
-    house, setters = record.by.organisation_id, set(_texts(before, "frozen_by"))
+    house, setters = record.by.organisation_id, set(texts(before, "frozen_by"))
     _amends(change.id == record.asked["principal_id"], "another is frozen than was asked for")
     answers = record.by.role == Role.ADMIN or before["organisation_id"] == house
     _amends(answers, "a stranger freezes it")
@@ -108,9 +108,8 @@ def _frozen(record: Record, change: Change, before: JsonObject) -> JsonObject:
 def _grant(record: Record) -> JsonObject:
     asked, asset = record.asked, asset_of(record.asked, "per_call_max")
     _amends(asset_of(asked, "per_day_max") == asset, "its limits are of two assets")
-    expires_at = asked.get("expires_at")
     agent_id = member(asked, "agent_id")
-    lists = {name: tuple(_texts(asked, name)) for name in _LISTS}
+    lists = {name: tuple(texts(asked, name)) for name in _LISTS}
     return Grant(
         grant_id=derive_id("gnt", agent_id, asset),
         agent_id=agent_id,
@@ -122,7 +121,7 @@ def _grant(record: Record) -> JsonObject:
         vendors_deny=lists["vendors_deny"],
         capabilities_allow=lists["capabilities_allow"],
         capabilities_deny=lists["capabilities_deny"],
-        expires_at_us=parse_time(str(expires_at)) if expires_at else 0,
+        expires_at_us=ends_us(asked),
     ).document()
 
 
@@ -141,19 +140,3 @@ def _grace(record: Record, change: Change, before: JsonObject) -> JsonObject:
         "granted_units": before.get("granted_units", "0") if own else amount_units,
         "chosen_units": amount_units if own else before.get("chosen_units", str(INT64_MAX)),
     }
-
-
-def _texts(document: JsonObject, name: str) -> list[str]:
-    value = document.get(name, [])
-    if not isinstance(value, list):
-        raise TypeError(f"{name} is not a list")
-    return [str(each) for each in value]
-
-
-def _digest(document: JsonObject) -> bytes:
-    return bytes.fromhex(document_sha256(document))[:16]
-
-
-def _amends(holds: bool, why: str) -> None:  # noqa: FBT001 - reads as a sentence
-    if not holds:
-        raise RuleBroken(FaultKind.AUTHORITY, why)

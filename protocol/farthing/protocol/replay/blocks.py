@@ -17,7 +17,7 @@ from farthing.protocol.refunds import Split
 from farthing.protocol.replay.reading import JsonObject, integer, member, units
 from farthing.protocol.replay.shares import consumed, payees, payers, tail_of
 from farthing.protocol.shares import Part, spread
-from farthing.protocol.times import SECOND_US, utc_day
+from farthing.protocol.times import SECOND_US, parse_time, utc_day
 
 __all__ = [
     "amount_of",
@@ -26,6 +26,7 @@ __all__ = [
     "captured",
     "charged",
     "end_us",
+    "ends_us",
     "opened",
     "placed",
     "posted",
@@ -46,9 +47,8 @@ def placed(
     longest_s = integer(agreement, "delivery_deadline_s")
     asked_s = integer({"expires_in_s": 0, **asked}, "expires_in_s")
     life_s = min(asked_s, longest_s) if asked_s > 0 else longest_s
-    key = record.request.key if record.request else ""
     hold: JsonObject = {
-        "hold_id": derive_id("hld", buyer_id, record.operation, key),
+        "hold_id": record.new_id("hld"),
         "agreement_id": asked["agreement_id"],
         "buyer_id": buyer_id,
         **{name: agreement[name] for name in ("operator_id", "vendor_id", "asset")},
@@ -107,9 +107,8 @@ def opened(record: Record, agreement: JsonObject) -> JsonObject:
     asked, buyer_id = record.asked, record.by.principal_id
     asset = member(agreement, "asset")
     life_s = integer({"expires_in_s": _LIFE_S, **asked}, "expires_in_s")
-    key = record.request.key if record.request else ""
     return {
-        "session_id": derive_id("ses", buyer_id, record.operation, key),
+        "session_id": record.new_id("ses"),
         "agreement_id": agreement["agreement_id"],
         **{name: agreement[name] for name in ("buyer_id", "operator_id", "vendor_id")},
         "asset": asset,
@@ -206,6 +205,12 @@ def reserved(thing: JsonObject, parts: Iterable[Part], movement: Movement) -> li
 def end_us(session: JsonObject) -> int:
     """When it was closed, or else expires; reports are taken for a while longer."""
     return integer({"ended_at_us": session["expires_at_us"], **session}, "ended_at_us")
+
+
+def ends_us(asked: Mapping[str, Json]) -> int:
+    """The end that was asked for; 0 where none was."""
+    expires_at = asked.get("expires_at")
+    return parse_time(str(expires_at)) if expires_at else 0
 
 
 def amount_of(asked: Mapping[str, Json], name: str) -> int:

@@ -12,7 +12,7 @@ from farthing.protocol.authority.grant import Grant
 from farthing.protocol.faults import FaultKind, RuleBroken
 from farthing.protocol.ids import derive_id
 from farthing.protocol.records import Record
-from farthing.protocol.replay.reading import JsonObject, integer, member
+from farthing.protocol.replay.reading import JsonObject, integer, member, texts
 from farthing.protocol.times import utc_day
 
 __all__ = ["Allowed", "Budgets"]
@@ -111,7 +111,7 @@ class Budgets:
             grant,
             Purchase(
                 vendor_id=member(agreement, "vendor_id"),
-                tags=_texts(agreement, "tags"),
+                tags=tuple(texts(agreement, "tags")),
                 asset=asset,
                 units=units,
                 vendor_frozen=self.is_frozen(member(agreement, "vendor_id")),
@@ -204,10 +204,3 @@ class Budgets:
     def is_frozen(self, principal_id: str) -> bool:
         """Whether a principal or its organisation is frozen."""
         return self.frozen_since_us(principal_id) is not None
-
-
-def _texts(document: JsonObject, name: str) -> tuple[str, ...]:
-    value = document[name]
-    if not isinstance(value, list):
-        raise TypeError(f"{name} is not a list")
-    return tuple(str(each) for each in value)

@@ -9,15 +9,15 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
-from farthing.protocol.canonical import Json, document_sha256
-from farthing.protocol.faults import FaultKind, RuleBroken
+from farthing.protocol.canonical import Json
+from farthing.protocol.faults import FaultKind, RuleBroken, rule
 from farthing.protocol.ledger import AccountKind, Movement, split_account
 from farthing.protocol.records import Record
 from farthing.protocol.refunds import Split, split_refund
 from farthing.protocol.replay.blocks import amount_of, asset_of
 from farthing.protocol.replay.budgets import Budgets
 from farthing.protocol.replay.keys import PLATFORM
-from farthing.protocol.replay.reading import JsonObject, integer, member, units
+from farthing.protocol.replay.reading import JsonObject, half_digest, integer, member, units
 
 __all__ = ["Charges"]
 
@@ -42,6 +42,7 @@ _STEPS: Final = {
 }
 _ASIDE: Final = frozenset({Movement.PENDING, Movement.VOID})
 _Where = Mapping[tuple[str, str], int]
+_charge = rule(FaultKind.CHARGE, "the charge")
 
 
 class _Charge(NamedTuple):
@@ -207,7 +208,7 @@ def _becomes(record: Record, before: _Charge, after: _Charge) -> None:
 def _fixed(charge: JsonObject) -> bytes:
     """Half a digest of what of a charge stays as it began."""
     kept: JsonObject = {name: each for name, each in charge.items() if name not in _CHANGES}
-    return bytes.fromhex(document_sha256(kept))[:16]
+    return half_digest(kept)
 
 
 def _lies(charge: _Charge) -> _Where:
@@ -247,8 +248,3 @@ def _moved(record: Record, agreement: JsonObject) -> _Where:
 def _where(account: str) -> tuple[str, str]:
     owner, kind, _ = split_account(account)
     return owner, "" if kind in _PAYERS else kind
-
-
-def _charge(holds: bool, why: str) -> None:  # noqa: FBT001 - reads as a sentence
-    if not holds:
-        raise RuleBroken(FaultKind.CHARGE, f"the charge: {why}")

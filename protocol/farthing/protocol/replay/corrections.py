@@ -7,7 +7,7 @@ of which it keeps two digests for each charge of a session. Source: spec/meterin
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from farthing.protocol.canonical import Json, canonical_bytes, document_sha256, sha256_hex
+from farthing.protocol.canonical import Json, canonical_bytes, sha256_hex
 from farthing.protocol.corrections import (
     CORRECT_USAGE,
     CallBack,
@@ -22,19 +22,28 @@ from farthing.protocol.corrections import (
 )
 from farthing.protocol.documents import DocumentError
 from farthing.protocol.errors import Unverified
-from farthing.protocol.faults import FaultKind, RuleBroken
+from farthing.protocol.faults import FaultKind, RuleBroken, rule
 from farthing.protocol.money import format_units
 from farthing.protocol.rating import CompiledCard, RateCard, line_document
 from farthing.protocol.records import Change, Record
 from farthing.protocol.refunds import Split
 from farthing.protocol.replay.allowances import Allowances
 from farthing.protocol.replay.keys import KeyHistory
-from farthing.protocol.replay.reading import JsonObject, member, quantities, text_fact, units
+from farthing.protocol.replay.reading import (
+    JsonObject,
+    half_digest,
+    member,
+    quantities,
+    text_fact,
+    units,
+)
 from farthing.protocol.replay.shares import refunded, split_of, tail_after
 from farthing.protocol.replay.story import Story
 from farthing.protocol.signatures import InvalidSignature, Typ, verify_detached
 
 __all__ = ["Corrections", "follow_correction"]
+
+_correction = rule(FaultKind.CHARGE, "the correction")
 
 
 class Corrections:
@@ -65,7 +74,7 @@ class Corrections:
             change = _the(record, "charge")
             before = change.before or {}
             known = self._charges.get(change.id)
-            _correction(known == _digest(before), "its charge was another before")
+            _correction(known == half_digest(before), "its charge was another before")
             billed = _billed(record)
             same_calls = self._calls.get(change.id) == calls_sha256(billed)
             _correction(same_calls, "the charge's calls had used something else")
@@ -74,7 +83,7 @@ class Corrections:
             _check(record, before, billed, position=position, card=card, keys=self._keys)
         for change in record.changed:
             if change.noun == "charge" and change.id in self._calls:
-                self._charges[change.id] = _digest(change.after)
+                self._charges[change.id] = half_digest(change.after)
 
 
 def follow_correction(story: Story, record: Record) -> None:
@@ -212,12 +221,3 @@ def _the(record: Record, noun: str) -> Change:
     found = [change for change in record.changed if change.noun == noun]
     _correction(len(found) == 1, f"it changes {len(found)} of the noun {noun}")
     return found[0]
-
-
-def _digest(document: JsonObject) -> bytes:
-    return bytes.fromhex(document_sha256(document))
-
-
-def _correction(holds: bool, why: str) -> None:  # noqa: FBT001 - reads as a sentence
-    if not holds:
-        raise RuleBroken(FaultKind.CHARGE, f"the correction: {why}")

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from farthing.protocol.disputes import rules
 from farthing.protocol.disputes.case import Evidence, Outcome, Reason
-from farthing.protocol.faults import FaultKind, RuleBroken
+from farthing.protocol.faults import FaultKind, RuleBroken, rule
 from farthing.protocol.rating import CompiledCard
 from farthing.protocol.records import Change, Record
 from farthing.protocol.replay.budgets import Budgets
@@ -20,6 +20,8 @@ from farthing.protocol.replay.rulings import case_of, filed, left_units, produce
 from farthing.protocol.terms import Terms
 
 __all__ = ["Disputes"]
+
+_dispute = rule(FaultKind.CHARGE, "the dispute")
 
 
 class Disputes:
@@ -103,7 +105,8 @@ class Disputes:
         """The dispute that a vendor answers in time, or the platform closes after it."""
         dispute = self._open.get(change.id)
         if dispute is None or record.asked["dispute_id"] != change.id:
-            raise _broken("another is ruled on than was asked for, or once more")
+            why = "the dispute: another is ruled on than was asked for, or once more"
+            raise RuleBroken(FaultKind.CHARGE, why)
         is_over = integer(dispute, "evidence_due_at_us") <= record.at_us
         if record.operation == "close_evidence":
             _dispute(record.by.principal_id == PLATFORM and is_over, "its vendor still had time")
@@ -111,12 +114,3 @@ class Disputes:
             vendor = record.by.principal_id == dispute["vendor_id"]
             _dispute(vendor and not is_over, "a stranger answers, or too late")
         return dispute
-
-
-def _dispute(holds: bool, why: str) -> None:  # noqa: FBT001 - reads as a sentence
-    if not holds:
-        raise _broken(why)
-
-
-def _broken(why: str) -> RuleBroken:
-    return RuleBroken(FaultKind.CHARGE, f"the dispute: {why}")

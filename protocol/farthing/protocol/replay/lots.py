@@ -9,15 +9,13 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping
 from typing import Final
 
-from farthing.protocol.faults import FaultKind, RuleBroken
-from farthing.protocol.ids import derive_id
+from farthing.protocol.faults import FaultKind, rule
 from farthing.protocol.ledger import AccountKind
 from farthing.protocol.records import Change, Record
-from farthing.protocol.replay.blocks import amount_of, asset_of
+from farthing.protocol.replay.blocks import amount_of, asset_of, ends_us
 from farthing.protocol.replay.reading import JsonObject, integer, member, units
 from farthing.protocol.replay.shares import drawn_of
 from farthing.protocol.shares import Part, back_of
-from farthing.protocol.times import parse_time
 
 __all__ = ["Lots"]
 
@@ -36,6 +34,7 @@ _SETS_ASIDE: Final = {
     "place_hold": "amount_units",
     "top_up_session": "amount",
 }
+_lot = rule(FaultKind.LEDGER, "the credit lot")
 
 
 class Lots:
@@ -145,10 +144,9 @@ class Lots:
 
 
 def _granted(record: Record) -> JsonObject:
-    asked, key = record.asked, record.request.key if record.request else ""
-    amount_units, expires_at = str(amount_of(asked, "amount")), asked.get("expires_at")
+    asked, amount_units = record.asked, str(amount_of(record.asked, "amount"))
     return {
-        "lot_id": derive_id("lot", record.by.principal_id, record.operation, key),
+        "lot_id": record.new_id("lot"),
         "operator_id": asked["organisation_id"],
         "kind": _KINDS[member(asked, "kind")],
         "asset": asset_of(asked, "amount"),
@@ -157,7 +155,7 @@ def _granted(record: Record) -> JsonObject:
         "held_units": "0",
         "expired_units": "0",
         "priority": asked.get("priority", 100),
-        "expires_at_us": parse_time(str(expires_at)) if expires_at else 0,
+        "expires_at_us": ends_us(asked),
         "created_at_us": record.at_us,
         "seq": record.seq,
     }
@@ -188,8 +186,3 @@ def _sums(drawn: list[JsonObject]) -> _Units:
     for each in drawn:
         sums[member(each, "lot_id")] += units(each, "amount_units")
     return sums
-
-
-def _lot(holds: bool, why: str) -> None:  # noqa: FBT001 - reads as a sentence
-    if not holds:
-        raise RuleBroken(FaultKind.LEDGER, f"the credit lot: {why}")

@@ -5,7 +5,7 @@ Boundary: access and comparison only; what is expected is for who reads to know.
 
 from collections.abc import Mapping, Sequence
 
-from farthing.protocol.canonical import Json
+from farthing.protocol.canonical import Json, document_sha256
 from farthing.protocol.errors import Unverified
 from farthing.protocol.ledger import Movement, Transfer
 from farthing.protocol.records import Change, Record
@@ -14,6 +14,7 @@ __all__ = [
     "JsonObject",
     "changes",
     "fact",
+    "half_digest",
     "integer",
     "member",
     "only",
@@ -23,6 +24,7 @@ __all__ = [
     "same",
     "same_postings",
     "text_fact",
+    "texts",
     "transfer",
     "units",
 ]
@@ -120,3 +122,16 @@ def quantities(value: Json) -> dict[str, int]:
     if not isinstance(value, dict):
         raise TypeError("quantities are an object")
     return {meter: int(member(value, meter)) for meter in value}
+
+
+def texts(document: Mapping[str, Json], name: str) -> list[str]:
+    """A list of texts, empty where it is left out."""
+    value = document.get(name, [])
+    if not isinstance(value, list):
+        raise TypeError(f"{name} is not a list")
+    return [str(each) for each in value]
+
+
+def half_digest(document: Mapping[str, Json]) -> bytes:
+    """What stands for a document in an auditor's memory."""
+    return bytes.fromhex(document_sha256(document))[:16]

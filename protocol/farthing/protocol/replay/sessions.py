@@ -12,7 +12,7 @@ from typing import Final
 from farthing.protocol.batches import verify_batch
 from farthing.protocol.canonical import Json
 from farthing.protocol.documents import DocumentError
-from farthing.protocol.faults import FaultKind, RuleBroken
+from farthing.protocol.faults import FaultKind, RuleBroken, rule
 from farthing.protocol.ids import SessionId
 from farthing.protocol.keys import PublicKey
 from farthing.protocol.ledger import Movement, Transfer
@@ -56,6 +56,7 @@ __all__ = ["SESSION_OPERATIONS", "Sessions"]
 SESSION_OPERATIONS: Final = frozenset(
     {"open_session", "top_up_session", "report_usage", "close_session", "expire_session"}
 )
+_session = rule(FaultKind.SESSION, "the session")
 
 
 class Sessions:
@@ -373,8 +374,3 @@ def _with_drawn(session: JsonObject, drawn: list[JsonObject]) -> JsonObject:
 
 def _unsigned(why: str) -> RuleBroken:
     return RuleBroken(FaultKind.SIGNATURE, why)
-
-
-def _session(holds: bool, why: str) -> None:  # noqa: FBT001 - reads as a sentence
-    if not holds:
-        raise RuleBroken(FaultKind.SESSION, f"the session: {why}")

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from farthing.protocol.canonical import Json, document_sha256
-from farthing.protocol.faults import FaultKind, RuleBroken
+from farthing.protocol.canonical import Json
+from farthing.protocol.faults import FaultKind, RuleBroken, rule
 from farthing.protocol.ids import derive_id
 from farthing.protocol.ledger import Movement, Transfer
 from farthing.protocol.rating import CompiledCard, line_document, rate
@@ -18,6 +18,7 @@ from farthing.protocol.replay.blocks import captured, placed, reserved, workload
 from farthing.protocol.replay.budgets import Allowed, Budgets
 from farthing.protocol.replay.reading import (
     JsonObject,
+    half_digest,
     integer,
     member,
     quantities,
@@ -41,6 +42,7 @@ HOLD_OPERATIONS: Final = frozenset(_PLACES | _ENDS.keys())
 _OF_CALLS = {"abandon_hold", "accept_answer"}
 _CAPTURES = {"capture_hold", "accept_answer"}
 _OF_PAYEES = {"capture_hold", "release_hold"}
+_hold = rule(FaultKind.HOLD, "the hold")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +86,7 @@ class Spending:
     def _place(self, record: Record) -> None:
         buyer_id = record.by.principal_id
         hold_id, hold = _the(record, "hold")
-        key = record.request.key if record.request else ""
-        _hold(hold_id == derive_id("hld", buyer_id, record.operation, key), "it has another id")
+        _hold(hold_id == record.new_id("hld"), "it has another id")
         _hold(hold_id not in self._holds, "it was placed before")
         amount_units = units(hold, "amount_units")
         agreement = self._budgets.agreement_of(
@@ -204,7 +205,7 @@ def _the(record: Record, noun: str) -> tuple[str, JsonObject]:
 def _fixed(hold: JsonObject) -> bytes:
     """Half a digest of what of a hold stays as it began."""
     kept = {name: each for name, each in hold.items() if name not in {"charge_id", "status"}}
-    return bytes.fromhex(document_sha256(kept))[:16]
+    return half_digest(kept)
 
 
 def _voided(transfer: Transfer) -> Transfer:
@@ -215,8 +216,3 @@ def _voided(transfer: Transfer) -> Transfer:
         asset=transfer.asset,
         units=transfer.units,
     )
-
-
-def _hold(holds: bool, why: str) -> None:  # noqa: FBT001 - reads as a sentence
-    if not holds:
-        raise RuleBroken(FaultKind.HOLD, f"the hold: {why}")

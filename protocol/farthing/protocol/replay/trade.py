@@ -18,7 +18,6 @@ from farthing.protocol.contracts import (
     read_quote,
 )
 from farthing.protocol.errors import Refusal, Unverified
-from farthing.protocol.ids import derive_id
 from farthing.protocol.keys import PublicKey
 from farthing.protocol.ledger import Movement, Transfer
 from farthing.protocol.listing import Listing, parse_listing
@@ -121,7 +120,7 @@ def follow_agreement(story: Story, record: Record) -> None:
         record,
         "agreement",
         agreement,
-        agreement_id=derive_id("agr", buyer_id, record.operation, _key(record)),
+        agreement_id=record.new_id("agr"),
         status="in_force",
         buyer_id=buyer_id,
         operator_id=quote.operator_id,
@@ -312,12 +311,6 @@ def _amount(document: JsonObject, name: str) -> str:
 
 def _only_key(key: PublicKey) -> KeyOf:
     return lambda thumbprint: key if key.thumbprint == thumbprint else None
-
-
-def _key(record: Record) -> str:
-    if record.request is None:
-        raise Unverified(f"record {record.seq} ({record.operation}): no idempotency key")
-    return record.request.key
 
 
 def _given(record: Record, read: T | Refusal) -> T:

@@ -8,7 +8,7 @@ spec/audit.md.
 from collections.abc import Iterable
 from typing import Final, NamedTuple
 
-from farthing.protocol.faults import FaultKind, RuleBroken
+from farthing.protocol.faults import FaultKind, RuleBroken, rule
 from farthing.protocol.ids import derive_id
 from farthing.protocol.ledger import AccountKind, Movement, Transfer, account_name
 from farthing.protocol.records import Change, Record
@@ -52,6 +52,7 @@ _STEPS: Final = {
     "send_payout": {("requested", "sent")},
     **{operation: {step} for operation, step in _REVERSED.items()},
 }  # fmt: skip
+_moved = rule(FaultKind.LEDGER)
 # What changes of a payment once it was announced.
 _TOLD: Final = frozenset({"event_id", "reference", "reversed_units", "sent_at_us", "status"})
 
@@ -173,8 +174,7 @@ class Treasury:
             _moved(same and again, "another payment than came before")
             return
         prefix = _ANNOUNCES.get(record.operation, "")
-        key = record.request.key if record.request else ""
-        own_id = derive_id(prefix, record.by.principal_id, record.operation, key) if prefix else ""
+        own_id = record.new_id(prefix) if prefix else ""
         begins = payment["status"] in {"pending", "requested"} and change.id == own_id
         _moved(begins, "a payment begins otherwise than by its asking")
         found = record.by.organisation_id, *_asked(record), asked.get("destination", "")
@@ -324,11 +324,6 @@ def _named(record: Record, was: tuple[str, str]) -> tuple[str, str]:
 
 def _asked(record: Record) -> tuple[str, int]:
     return asset_of(record.asked, "amount"), amount_of(record.asked, "amount")
-
-
-def _moved(holds: bool, why: str) -> None:  # noqa: FBT001 - reads as a sentence
-    if not holds:
-        raise RuleBroken(FaultKind.LEDGER, why)
 
 
 def _sorted(transfers: Iterable[Transfer]) -> list[str]:

@@ -175,7 +175,7 @@ def build(file: Path, records: Iterable[Record]) -> None:
     with engine.begin() as conn:
         METADATA.create_all(conn)
         for record in records:
-            write(conn, rows(record.seq, record))
+            write(conn, rows(record))
     engine.dispose()
 
 

@@ -44,11 +44,11 @@ def indexed(file: Path, word: str) -> list[int]:
 def test_a_row_is_a_function_of_the_record_as_it_is_stored() -> None:
     record = version(7, 1)
     stored, _ = parse_record(record_bytes(record, "0" * 64))
-    assert list(rows(7, stored)) == list(rows(7, record))
+    assert list(rows(stored)) == list(rows(record))
 
 
 def test_every_table_that_records_write_is_in_the_one_list() -> None:
-    written = {table for table, _ in rows(7, version(7, 1))}
+    written = {table for table, _ in rows(version(7, 1))}
 
     assert written <= set(TABLES)
     assert set(TABLES) == set(METADATA.tables.values())
@@ -59,11 +59,11 @@ def test_a_record_of_something_else_makes_no_rows() -> None:
     other = Record(
         seq=1, at_us=1, operation="place_hold", by=record.by, asked={}, facts=record.facts
     )
-    assert list(rows(1, other)) == []
+    assert list(rows(other)) == []
 
 
 def test_each_tag_is_found_from_every_branch_above_it() -> None:
-    tagged = list(rows(3, version(3, 1, tags=["images.background.remove", "documents.ocr"])))
+    tagged = list(rows(version(3, 1, tags=["images.background.remove", "documents.ocr"])))
     paths = {values["path"] for table, values in tagged if table is LISTING_TAG}
     assert paths == {
         "images", "images.background", "images.background.remove",
@@ -110,7 +110,7 @@ def test_a_head_can_be_deleted_when_tables_are_rebuilt(tmp_path: Path) -> None:
     assert indexed(file, "pagewell") == []
     engine = create_engine(f"sqlite:///{file}")
     with engine.begin() as conn:
-        write(conn, rows(1, version(1, 1)))
+        write(conn, rows(version(1, 1)))
     engine.dispose()
     assert indexed(file, "pagewell") == [1]
 

@@ -27,7 +27,7 @@ Value: TypeAlias = str | int | bytes
 Row: TypeAlias = tuple[Table, dict[str, Value]]
 
 
-def rows(seq: int, record: Record) -> Iterator[Row]:
+def rows(record: Record) -> Iterator[Row]:
     """The rows of a record, each whole, to be inserted or to replace the row of the same key.
 
     A publication carries its documents and signature in `facts` and the new head in `changed`.
@@ -36,21 +36,15 @@ def rows(seq: int, record: Record) -> Iterator[Row]:
         if change.noun != "listing":
             continue
         if record.facts is not None and "listing" in record.facts:
-            yield from _version(seq, record.facts)
+            yield from _version(record.seq, record.facts)
         yield (
             LISTING_HEAD,
             {
                 "listing_id": change.id,
-                "row_id": _row_id(change.after),
+                "row_id": int(change.after["seq"]),
                 "state": str(change.after["state"]),
             },
         )
-
-
-def _row_id(head: Mapping[str, Json]) -> int:
-    seq = head["seq"]
-    assert isinstance(seq, int)
-    return seq
 
 
 def _version(seq: int, facts: Mapping[str, Json]) -> Iterator[Row]:

@@ -93,7 +93,7 @@ def keyring_of(
 
 def projected(record: Record) -> Iterable[tuple[Table, Mapping[str, str | int | bytes]]]:
     """The rows that a record makes in the tables of the rooms."""
-    return projection.rows(record.seq, record)
+    return projection.rows(record)
 
 
 def writer_of(settings: Settings, keyring: Keyring, clock: Callable[[], int]) -> Writer[State]:

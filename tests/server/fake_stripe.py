@@ -45,6 +45,9 @@ class FakeStripe:
     # By payment intent, the Checkout session that it paid.
     sessions: dict[str, str] = field(default_factory=lambda: {"pi_3Px": "cs_test_a1b2c3"})
     broken: bool = False
+    has_more: bool = False
+    # By method, whether it is answered now or once that is set.
+    answering: dict[str, threading.Event] = field(default_factory=dict)
 
 
 @contextmanager
@@ -58,6 +61,7 @@ def fake_stripe() -> Iterator[FakeStripe]:
             body = self.rfile.read(int(self.headers["content-length"])).decode()
             form = dict(parse_qsl(body))
             fake.asked.append((self.path, form, {k.lower(): v for k, v in self.headers.items()}))
+            self._wait()
             if fake.broken:
                 self._answer(400, {"error": {"type": "invalid_request_error", "message": "no"}})
                 return
@@ -69,12 +73,13 @@ def fake_stripe() -> Iterator[FakeStripe]:
         def do_GET(self) -> None:
             """Give a charge that there is, or a list of what belongs to one."""
             fake.asked.append((self.path, {}, {}))
+            self._wait()
             path, _, query = self.path.partition("?")
             named = dict(parse_qsl(query))
             charge = fake.charges.get(path.removeprefix("/v1/charges/"))
             if path == "/v1/disputes" and not fake.broken:
                 found = [each for each in fake.disputes if each["charge"] == named["charge"]]
-                self._answer(200, _list(found))
+                self._answer(200, {**_list(found), "has_more": fake.has_more})
                 return
             if path == "/v1/checkout/sessions" and not fake.broken:
                 id_ = fake.sessions.get(named["payment_intent"])
@@ -87,6 +92,10 @@ def fake_stripe() -> Iterator[FakeStripe]:
                 self._answer(400 if fake.broken else 404, {"error": error})
                 return
             self._answer(200, charge)
+
+        def _wait(self) -> None:
+            if self.command in fake.answering:
+                fake.answering[self.command].wait()
 
         def _answer(self, status: int, document: dict[str, Any]) -> None:
             text = json.dumps(document).encode()

@@ -1,7 +1,10 @@
 """Refunds, chargebacks and transfers that come back, as Stripe tells of them."""
 
+import asyncio
 import json
+import threading
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -9,6 +12,7 @@ from structlog.testing import capture_logs
 
 from farthing.protocol.ledger import AccountKind
 from farthing.protocol.wire import Money
+from tests.patience import patiently, until
 from tests.server.banking import Bank, opened
 from tests.server.fake_stripe import (
     charge_of,
@@ -110,6 +114,79 @@ async def test_a_charge_that_goes_back_in_parts_counts_every_part(bank: Bank) ->
     first["currency"] = "eur"
     assert await bank.send(refund_event(top_up_id, 200, disputed=True)) == 204
     assert await bank.prepaid() == before + DOLLAR
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"charge": {}},
+        {"charge": charge_of("", id="ch_other")},
+        {"charge": charge_of("top_1", -1)},
+        {"dispute": {}},
+        {"dispute": {**dispute_of(100, id="du_2Px"), "amount": -100}},
+        {"dispute": {**dispute_of(100, id="du_2Px"), "amount": "100"}},
+        {"dispute": dispute_of(100, id="du_2Px"), "has_more": True},
+    ],
+)
+async def test_a_chargeback_of_which_stripe_answers_something_odd_is_told_again(
+    bank: Bank, odd: dict[str, Any]
+) -> None:
+    before = await bank.prepaid()
+    top_up_id = await paid(bank)
+    told = dispute_event(dispute_of(300))
+    bank.fake.charges["ch_3Px"] = odd.get("charge", charge_of(top_up_id))
+    bank.fake.disputes = [{"charge": "ch_3Px", **odd["dispute"]}] if "dispute" in odd else []
+    bank.fake.has_more = "has_more" in odd
+    assert await bank.send(told) == 502
+    bank.fake.charges["ch_3Px"], bank.fake.disputes = charge_of(top_up_id), []
+    bank.fake.has_more = False
+    assert await bank.send(told) == 204
+    assert await bank.prepaid() == before + 2 * DOLLAR
+
+
+async def test_a_charge_of_no_payment_is_taken_for_nobody_elses(bank: Bank) -> None:
+    top_up_id = await paid(bank)
+    asked = len(bank.fake.asked)
+    with capture_logs() as lines:
+        assert await bank.send(refund_event(top_up_id, 100, payment_intent=None)) == 204
+    assert "event_not_taken" in {line["event"] for line in lines}
+    assert len(bank.fake.asked) == asked
+
+
+async def test_top_ups_that_wait_for_stripe_keep_no_refund_out(bank: Bank) -> None:
+    top_up_id = await paid(bank)
+    before = await bank.prepaid()
+    bank.fake.answering["POST"] = threading.Event()
+    try:
+        # More than may wait: one is refused.
+        asked = [
+            asyncio.create_task(bank.shop.operator.create_top_up(FIVE, processor="stripe"))
+            for _ in range(60)
+        ]
+        await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED)
+        assert await bank.send(refund_event(top_up_id, 500)) == 204
+    finally:
+        bank.fake.answering.pop("POST").set()
+        await asyncio.gather(*asked, return_exceptions=True)
+    assert await bank.prepaid() == before - 5 * DOLLAR
+
+
+async def test_refunds_that_wait_for_stripe_keep_no_top_up_out(bank: Bank) -> None:
+    top_up_id = await paid(bank)
+    asked = len(bank.fake.asked)
+    bank.fake.answering["GET"] = threading.Event()
+    try:
+        told = [
+            asyncio.create_task(bank.send(refund_event(top_up_id, refunded)))
+            for refunded in range(1, 61)
+        ]
+        await until(lambda: len(bank.fake.asked) - asked == 8)
+        async with patiently():
+            await bank.shop.operator.create_top_up(FIVE, processor="stripe")
+    finally:
+        bank.fake.answering.pop("GET").set()
+        answered = await asyncio.gather(*told)
+    assert set(answered) == {204}
 
 
 async def test_a_chargeback_that_is_not_listed_yet_counts(bank: Bank) -> None:

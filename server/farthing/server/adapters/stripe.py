@@ -34,6 +34,8 @@ _TIMEOUT_S: Final = 20
 # last of them is through after five minutes: a payout is not failed by hand before ten.
 _ASKING_MAX: Final = 8
 _WAITING_MAX: Final = 32
+# As many may be refunded in one go: what finds no place is told again only hours later.
+_EVENTS_WAITING_MAX: Final = 256
 _TOLERANCE_S: Final = 300
 _SECRET_BYTES_MAX: Final = 4_096
 # Stripe's minor units: two places for most currencies, none for the yen.
@@ -91,10 +93,9 @@ class StripeProcessor:
             max_network_retries=2,
             http_client=stripe.new_default_http_client(timeout=_TIMEOUT_S),
         )
-        # Threads of its own: those of the loop keep results and write statement lines, which would
-        # all stand still while Stripe does not answer.
-        self._threads = ThreadPoolExecutor(_ASKING_MAX, thread_name_prefix=STRIPE)
-        self._turns = Semaphore(_ASKING_MAX + _WAITING_MAX)
+        # Apart: who tops up again and again would keep out what tells of its chargeback, and many
+        # refunds would keep out top-ups.
+        self._payments, self._events = _Asking(_WAITING_MAX), _Asking(_EVENTS_WAITING_MAX)
 
     def accepts(self, asset: str, units: int) -> bool:
         """Whether the amount is a whole number of the currency's minor units, within bounds."""
@@ -124,7 +125,7 @@ class StripeProcessor:
             "payment_intent_data": {"metadata": {"payment_id": top_up.top_up_id}},
             "success_url": self._return_url,
         }
-        session = await self._ask(
+        session = await self._payments.ask(
             lambda: self._client.v1.checkout.sessions.create(
                 params, {"idempotency_key": top_up.top_up_id}
             )
@@ -139,7 +140,7 @@ class StripeProcessor:
             "destination": payout.destination,
             "metadata": {"payment_id": payout.payout_id},
         }
-        await self._ask(
+        await self._payments.ask(
             lambda: self._client.v1.transfers.create(params, {"idempotency_key": payout.payout_id})
         )
 
@@ -173,6 +174,14 @@ class StripeProcessor:
 
     async def _gone_back(self, event: dict[str, Any]) -> dict[str, Any]:
         """The charge, with all that has gone back of it, under the id that it was paid by."""
+        try:
+            return await self._counted(event)
+        except (AttributeError, KeyError, TypeError) as error:
+            # What Stripe answered is no charge or no list; told again, it may answer with one.
+            why = f"no such answer: {type(error).__name__}: {error}"
+            raise ProcessorFailed(why) from None
+
+    async def _counted(self, event: dict[str, Any]) -> dict[str, Any]:
         told = event["data"]["object"]
         charge: dict[str, Any] = told
         withdrawn_id = ""
@@ -180,47 +189,68 @@ class StripeProcessor:
             if not _CHARGE.fullmatch(told["charge"]):
                 raise ValueError("of no charge")
             withdrawn_id = told["id"]
-            charge = await self._ask(partial(self._charge, told["charge"]))
+            charge = await self._events.ask(partial(self._charge, told["charge"]))
         if "payment_id" not in (charge.get("metadata") or {}):
             return charge
-        gone = charge["amount_refunded"]
+        whole, gone = _counts(charge["amount"]), _counts(charge["amount_refunded"])
         if withdrawn_id or charge["disputed"]:
             # One charge can be charged back in parts, and be refunded besides. What was won back
             # had gone; an inquiry takes nothing.
-            found = await self._ask(partial(self._disputes, charge["id"]))
+            found = await self._events.ask(partial(self._disputes, charge["id"]))
             # The one that is told of counts, whether it is listed yet or not.
             known = {each["id"]: each for each in ([*found, told] if withdrawn_id else found)}
             for each in known.values():
                 if each["currency"] != charge["currency"]:
                     raise ValueError("of another currency")
                 if each["id"] == withdrawn_id or each["balance_transactions"]:
-                    gone += each["amount"]
-        if gone > charge["amount"]:
+                    gone += _counts(each["amount"])
+        if gone > whole:
             # As of what was won back and given back again: more than once is not booked.
             log.warning("gone_back_twice", processor=STRIPE, event_id=_id_of(event))
-        session_id = await self._ask(partial(self._session_of, charge["payment_intent"]))
-        return {**charge, "amount_refunded": min(gone, charge["amount"]), "id": session_id}
+        session_id = await self._events.ask(partial(self._session_of, charge["payment_intent"]))
+        return {**charge, "amount_refunded": min(gone, whole), "id": session_id}
 
     def _charge(self, charge_id: str) -> dict[str, Any]:
         try:
-            return self._client.v1.charges.retrieve(charge_id).to_dict()
+            charge = self._client.v1.charges.retrieve(charge_id).to_dict()
         except stripe.InvalidRequestError as error:
             if error.code != "resource_missing":
                 raise
             raise ValueError("of no charge") from None
+        if charge["id"] != charge_id:
+            raise TypeError("another charge")
+        return charge
 
     def _disputes(self, charge_id: str) -> list[dict[str, Any]]:
         found = self._client.v1.disputes.list({"charge": charge_id, "limit": _DISPUTES_MAX})
+        if found.has_more:
+            raise TypeError("not all disputes")
         return [each.to_dict() for each in found.data]
 
     def _session_of(self, payment_intent: str) -> str:
         """By which Checkout session it was paid: a top-up can be paid by two."""
+        # Of none it would list everybody's.
+        if not payment_intent:
+            raise ValueError("of no Checkout session")
         found = self._client.v1.checkout.sessions.list({"payment_intent": payment_intent})
         if not found.data:
             raise ValueError("of no Checkout session")
         return found.data[0].id
 
-    async def _ask(self, call: Callable[[], Made]) -> Made:
+
+class _Asking:
+    """Who asks Stripe, and how many may wait.
+
+    Threads of its own: those of the loop keep results and write statement lines, which would all
+    stand still while Stripe does not answer.
+    """
+
+    def __init__(self, waiting_max: int) -> None:
+        self._threads = ThreadPoolExecutor(_ASKING_MAX, thread_name_prefix=STRIPE)
+        self._turns = Semaphore(_ASKING_MAX + waiting_max)
+
+    async def ask(self, call: Callable[[], Made]) -> Made:
+        """What Stripe answers; raises `ProcessorFailed`."""
         if not self._turns.acquire(blocking=False):
             raise ProcessorFailed("too many wait for it")
         asked = self._threads.submit(call)
@@ -293,6 +323,13 @@ def _foreign(event: dict[str, Any], *, is_live: bool | None) -> str:
     if event.get("account") is not None:
         return "of another account"
     return "of the other mode" if is_live is not None and event["livemode"] is not is_live else ""
+
+
+def _counts(amount: object) -> int:
+    """An amount that is one: a count of minor units."""
+    if not isinstance(amount, int) or amount < 0:
+        raise TypeError("no amount")
+    return amount
 
 
 def _id_of(event: object) -> str:

@@ -90,7 +90,10 @@ class GetBalance:
 
 @message
 class AccountBalance:
-    """One account: `posted` is settled, `held` is set aside, `available` can be spent."""
+    """One account: `posted` is settled, `held` is set aside, `available` is the rest.
+
+    What is owed (`receivable`, below zero) cannot be spent of `prepaid`; a grace can, besides.
+    """
 
     account: str
     posted: Money

@@ -4,7 +4,7 @@ import asyncio
 import json
 import sqlite3
 from collections.abc import AsyncGenerator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from farthing.protocol.errors import Code, Refused, refuse
 from farthing.server.followers.history import follow_history, following_history
 from farthing.settlement.engine.commands import Committed
 from farthing.settlement.engine.questions import RecordAt
+from tests.patience import until
 from tests.settlement.reports.trades import committed, traded
 
 STEPS = [("deliver", 3), ("hold", 2), ("fund", 4), ("dispute", 0), ("wait", 40)] * 3
@@ -114,6 +115,22 @@ async def test_it_makes_a_damaged_file_anew(tmp_path: Path, damaged_from: int) -
     await follow_history(Journal(records), path, sleep=at_once)  # type: ignore[arg-type]
 
     assert reached(path) == (len(records), sides_of(records))
+
+
+async def test_a_file_that_is_gone_is_made_anew_though_nothing_happens(tmp_path: Path) -> None:
+    records = committed(traded(STEPS))
+    path = tmp_path / "reports.sqlite"
+    whole = (len(records), sides_of(records))
+
+    def is_whole() -> bool:
+        with suppress(sqlite3.OperationalError, TypeError):  # not yet with its tables and cursor
+            return path.exists() and reached(path) == whole
+        return False
+
+    async with following_history(Journal(records, ends=False), path):  # type: ignore[arg-type]
+        await until(is_whole)
+        path.unlink()
+        await until(is_whole)
 
 
 async def test_it_can_be_stopped_with_its_hands_full(tmp_path: Path) -> None:

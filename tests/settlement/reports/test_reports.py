@@ -14,7 +14,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from farthing.protocol.errors import Code, Refused
 from farthing.protocol.ledger import Account
 from farthing.settlement.engine.commands import Committed
 from farthing.settlement.engine.questions import Figures, FiguresNow, RecordAt
@@ -423,22 +422,3 @@ def test_a_correction_is_named_behind_its_lines() -> None:
         ("credit", "vendor_pending"),
         ("credit", "platform_fee"),
     }
-
-
-async def test_a_damaged_file_is_unavailable_to_read_until_it_is_made_anew() -> None:
-    records = committed(traded([("deliver", 3), ("hold", 2)]))
-    with followed(records) as path:
-        path.write_bytes(b"\xa5" * len(path.read_bytes()))
-        reports = Reports(path, Journal(records))  # type: ignore[arg-type]
-
-        with pytest.raises(Refused) as refused:
-            async with reports.view():
-                pass
-        with pytest.raises(Unreadable, match="was damaged, and is made anew"):
-            extend(path, records, 7)
-        extend(path, records, 7)
-
-        assert refused.value.code is Code.UNAVAILABLE
-        async with reports.view() as view:
-            assert view.as_of_seq == len(records)
-        await reports.dispose()

@@ -85,7 +85,7 @@ async def _follow(engine: Engine, followed: Followed, batch_max: int, sleep: Sle
         queue: Queue = asyncio.Queue(batch_max)
         pumping = asyncio.create_task(_pump(engine, seq, queue))
         try:
-            while batch := await _next_batch(queue, batch_max):
+            while batch := await _next_batch(followed, queue, batch_max):
                 began_ns = time.perf_counter_ns()
                 await asyncio.to_thread(followed.extend, batch)
                 took_s = (time.perf_counter_ns() - began_ns) / 1_000_000_000
@@ -121,13 +121,18 @@ async def _pump(engine: Engine, seq: int, queue: Queue) -> None:
             await queue.put(None)
 
 
-async def _next_batch(queue: Queue, batch_max: int) -> list[Committed]:
-    """What is there, waiting while there is nothing; empty at the end."""
+async def _next_batch(followed: Followed, queue: Queue, batch_max: int) -> list[Committed]:
+    """What is there, waiting while there is nothing and the file stays; empty at the end."""
     batch: list[Committed] = []
     while len(batch) < batch_max:
         if batch and queue.empty():
             break
-        committed = await queue.get()
+        try:
+            async with asyncio.timeout(_PAUSE_S):
+                committed = await queue.get()
+        except TimeoutError:
+            followed.check()
+            continue
         if committed is None:
             # Left for the next call, which then finds the end at once.
             if batch:

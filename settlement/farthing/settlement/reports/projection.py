@@ -23,12 +23,14 @@ from sqlalchemy import (
     delete,
     func,
     insert,
+    inspect,
     select,
     update,
 )
 from sqlalchemy.exc import SQLAlchemyError
 
 from farthing.protocol.canonical import canonical_bytes
+from farthing.protocol.errors import FarthingError
 from farthing.protocol.ledger import Account, split_account
 from farthing.protocol.records import Record, head_of
 from farthing.settlement.engine.commands import Committed
@@ -52,23 +54,43 @@ from farthing.settlement.reports.tables import (
 )
 from farthing.settlement.reports.usage import fold_usage
 
-__all__ = ["BATCH_MAX", "Followed", "account_of", "counters_of", "is_damage"]
+__all__ = [
+    "BATCH_MAX",
+    "DamagedRow",
+    "FileId",
+    "Followed",
+    "account_of",
+    "counters_of",
+    "file_at",
+    "is_damage",
+]
 
 # Records of one transaction: enough to share its cost, few enough that the thread that folds them
 # gives the interpreter back soon (measured: 500 kept others waiting for 50 ms, 100 for 10).
 BATCH_MAX: Final = 100
+
+FileId = tuple[int, int]
+"""Which file it is, whatever its name: no other is it as long as somebody has it open."""
+
+
+_DAMAGE: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+
+
+class DamagedRow(FarthingError):
+    """A row holds what no journal gives."""
 
 
 class Followed:
     """The read model in one SQLite file.
 
     Args:
-        path: the file; made when it is opened. It can be deleted at any time that it is not open.
+        path: the file; made when it is opened. It can be deleted at any time.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._engine: Engine | None = None
+        self._file: FileId | None = None
         self._upserts = Upserts()
         # A follower that is stopped closes the file while its thread may still be writing.
         self._lock = Lock()
@@ -94,7 +116,9 @@ class Followed:
                 connect_args={"check_same_thread": False},
             )
             try:
-                return _opened(self._engine)
+                found = _opened(self._engine)
+                self._file = file_at(self.path)
+                return found
             except SQLAlchemyError as error:
                 raise self._unreadable(error) from error
 
@@ -103,6 +127,15 @@ class Followed:
         with self._writing() as connection:
             _clear(connection)
 
+    def check(self) -> None:
+        """See that what is written is what others read.
+
+        Raises:
+            Unreadable: the file that was opened is there no more: somebody found it damaged.
+        """
+        if file_at(self.path) != self._file:
+            raise Unreadable(f"{self.path} is gone, and is made anew")
+
     def extend(self, committed: Sequence[Committed]) -> None:
         """Take in the next records, with the cursor, whole or not at all.
 
@@ -110,6 +143,7 @@ class Followed:
             Unreadable: they do not follow what is there, because somebody else writes it too, or
                 the file cannot be written; where it is damaged, it is gone now.
         """
+        self.check()
         records = [each.record for each in committed]
         try:
             with self._writing() as connection:
@@ -130,7 +164,7 @@ class Followed:
                 self._put(connection, _usage_rows(records))
                 listed = fold_listed(records)
                 self._put(connection, [(LISTED, structs.asdict(each)) for each in listed])
-        except SQLAlchemyError as error:
+        except (SQLAlchemyError, DamagedRow) as error:
             raise self._unreadable(error) from error
 
     def close(self) -> None:
@@ -141,7 +175,7 @@ class Followed:
                 self._engine.dispose()
                 self._engine = None
 
-    def _unreadable(self, error: SQLAlchemyError) -> Unreadable:
+    def _unreadable(self, error: SQLAlchemyError | DamagedRow) -> Unreadable:
         """What is to be raised; a damaged file is removed, for it can be made anew."""
         if is_damage(error):
             for ending in ("", "-wal", "-shm"):
@@ -162,20 +196,38 @@ class Followed:
                 yield connection
 
 
-def is_damage(error: SQLAlchemyError) -> bool:
+def is_damage(error: SQLAlchemyError | DamagedRow) -> bool:
     """Whether a file of SQLite's is damaged, or is none."""
-    code = getattr(getattr(error, "orig", None), "sqlite_errorcode", 0) & 0xFF
-    return code in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+    if isinstance(error, DamagedRow):
+        return True
+    found = getattr(error, "orig", None)
+    # Without a code of SQLite's: a text that is no UTF-8.
+    code = getattr(found, "sqlite_errorcode", None)
+    if code is None:
+        return isinstance(found, sqlite3.OperationalError)
+    return code == sqlite3.SQLITE_IOERR_SHORT_READ or code & 0xFF in _DAMAGE
+
+
+def file_at(path: Path) -> FileId | None:
+    """Which file a name leads to now; None where to none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def account_of(row: sqlalchemy.Row[Any]) -> Account:
-    """The counters that stand in a row."""
-    return Account(
-        debits_pending=int(row.debits_pending),
-        debits_posted=int(row.debits_posted),
-        credits_pending=int(row.credits_pending),
-        credits_posted=int(row.credits_posted),
-    )
+    """The counters that stand in a row. Raises `DamagedRow`."""
+    try:
+        return Account(
+            debits_pending=int(row.debits_pending),
+            debits_posted=int(row.debits_posted),
+            credits_pending=int(row.credits_pending),
+            credits_posted=int(row.credits_posted),
+        )
+    except ValueError as error:
+        raise DamagedRow(str(error)) from error
 
 
 def counters_of(account: Account) -> dict[str, str]:
@@ -192,11 +244,11 @@ def _opened(engine: Engine) -> tuple[int, str]:
     with engine.connect() as connection:
         for pragma in PRAGMAS:
             connection.exec_driver_sql(pragma)
-    METADATA.create_all(engine)
     with engine.begin() as connection:
-        row = connection.execute(select(CURSOR)).one_or_none()
-        if row is not None and row.version == VERSION:
-            return row.seq, row.record_sha256
+        if METADATA.tables.keys() <= set(inspect(connection).get_table_names()):
+            row = connection.execute(select(CURSOR)).one_or_none()
+            if row is not None and row.version == VERSION:
+                return row.seq, row.record_sha256
         METADATA.drop_all(connection)
         METADATA.create_all(connection)
         _clear(connection)

@@ -32,7 +32,13 @@ from farthing.settlement.reports.lines import (
     needs_of,
 )
 from farthing.settlement.reports.listed import Listed, fold_listed
-from farthing.settlement.reports.projection import account_of, is_damage
+from farthing.settlement.reports.projection import (
+    DamagedRow,
+    FileId,
+    account_of,
+    file_at,
+    is_damage,
+)
 from farthing.settlement.reports.tables import ACCOUNT, CURSOR, ENTRY, LINE, LISTED, VERSION
 from farthing.settlement.reports.usage import Usage, fold_usage
 
@@ -68,6 +74,8 @@ class Reports:
     """
 
     def __init__(self, path: Path, engine: Engine, *, tail_max: int = TAIL_MAX) -> None:
+        self._path = path
+        self._file: FileId | None = None
         query = {"mode": "ro", "uri": "true"}
         url = URL.create("sqlite+aiosqlite", database=path.absolute().as_uri(), query=query)
         self._reading = create_async_engine(
@@ -85,9 +93,10 @@ class Reports:
 
         Raises:
             Refused: `overloaded` where too many read at once; `unavailable` where the file is
-                damaged, until the follower has made it anew.
+                damaged. It is gone then, and the follower makes it anew.
         """
         until_seq = (await self._engine.ask(FiguresNow())).seq
+        file = await self._file_now()
         try:
             connection = await self._reading.connect()
         except PoolTimeout:
@@ -101,20 +110,34 @@ class Reports:
             stored_seq = await self._ours(*await _cursor(connection))
             known = connection if stored_seq else None
             yield await self._viewed(known, stored_seq, until_seq)
-        except DatabaseError as error:
+        except (DatabaseError, DamagedRow) as error:
             if not is_damage(error):
                 raise
-            # What was opened before would stay open, also when the file is another.
-            await connection.invalidate()
-            await self._reading.dispose()
+            self._remove(file)
             text = "What statements are read from is damaged, and is made anew."
             raise Refused(refuse(Code.UNAVAILABLE, message=text, retry_after_s=1)) from error
         finally:
+            # Kept open, it would be read for ever, also when the file is another.
+            if file != await self._file_now():
+                await connection.invalidate()
             await connection.close()
 
     async def dispose(self) -> None:
         """Close the connections."""
         await self._reading.dispose()
+
+    async def _file_now(self) -> FileId | None:
+        """Which file it is; of another one than before nothing stays open."""
+        file = file_at(self._path)
+        if file != self._file:
+            self._file = file
+            await self._reading.dispose()
+        return file
+
+    def _remove(self, file: FileId | None) -> None:
+        """Take a damaged file away: whoever follows into it sees that, and may never see why."""
+        if file == file_at(self._path):
+            self._path.unlink(missing_ok=True)
 
     async def _ours(self, seq: int, record_sha256: str) -> int:
         """How far the file goes; 0 where it is of another journal, until the follower has seen."""
@@ -357,19 +380,23 @@ def _lines() -> Select[Any]:
 
 
 def _line(row: Row[Any], account: str) -> Line:
+    try:
+        movement, ids = Movement(row.movement), parse_json(row.ids.encode())
+    except ValueError as error:
+        raise DamagedRow(str(error)) from error
     return Line(
         entry=Entry(
             seq=row.seq,
             at_us=row.at_us,
             effective_at_us=row.effective_at_us,
             operation=row.operation,
-            ids=cast("dict[str, str]", parse_json(row.ids.encode())),
+            ids=cast("dict[str, str]", ids),
             buyer_id=row.buyer_id,
         ),
         line=row.line,
         account=account,
         side=cast("Side", row.side),
-        movement=Movement(row.movement),
+        movement=movement,
         units=row.units,
         counterpart=row.counterpart,
         after=account_of(row),

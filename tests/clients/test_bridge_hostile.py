@@ -14,7 +14,7 @@ import pytest
 from farthing.clients import services
 from farthing.clients.bridge_tools import takes_key
 from farthing.protocol.x402 import Settlement, read_settlement
-from tests.clients.test_bridge import MAXIMUM, WORKLOAD, Agent, bridged
+from tests.clients.test_bridge import MAXIMUM, WORKLOAD, Agent, bridged, left_today
 from tests.clients.trading import Trading
 
 TOO_MUCH = {"amount": "9999999999999999999", "asset": "USD"}
@@ -130,6 +130,32 @@ async def test_what_a_model_gives_for_an_amount_is_refused_with_its_place(
 
     assert {each["code"] for each in refused} == {"invalid_amount"}
     assert [each["path"] for each in refused] == ["max_total", "cap", "amount"]
+
+
+@pytest.mark.parametrize(
+    ("tool", "amount", "code", "left"),
+    [
+        ("call_service", "0.5", "proof_invalid", "9.496"),
+        ("call_service", "5", "local_limit_exceeded", "9.99"),
+        ("place_hold", "5", None, "4.996"),
+    ],
+)
+async def test_a_hold_that_is_dearer_than_its_quote_counts_with_all_of_it(
+    tmp_path: Path, tool: str, amount: str, code: str | None, left: str
+) -> None:
+    """As where a period ended in between; here the entitlement is of less, and nobody takes it."""
+    async with bridged(tmp_path) as agent:
+        await agent.ready()
+        bought = await agent.buy()
+        hold = {"agreement_id": bought["agreement_id"], "args_sha256": "a" * 64}
+        ask = agent.purchase() if tool == "call_service" else {**hold, "workload": WORKLOAD}
+        dearer = {"amount": amount, "asset": "USD"}
+        async with lying(agent.market, "place_hold", ("amount",), dearer):
+            told = (await agent.client.call_tool(tool, ask)).structured_content
+        assert told is not None
+        counted = left_today(await agent("get_bridge_status"))
+
+    assert (told.get("code"), counted) == (code, left)
 
 
 async def test_a_vendor_that_names_another_charge_keeps_nobody_from_what_was_paid_for(

@@ -280,8 +280,8 @@ class Bridge:
         counted = f"call_service {key}"
         before: list[Money] = []
 
-        async def count(quote: Quote) -> None:
-            before.append(self._ceiling.reserve(counted, quote.total, self._clock()))
+        async def count(amount: Money) -> None:
+            before.append(self._ceiling.reserve(counted, amount, self._clock()))
 
         try:
             purchase = await buyer.call_service(
@@ -331,10 +331,15 @@ class Bridge:
         counted = f"{PLACE_HOLD.name} {ask.idempotency_key}"
         before = self._ceiling.reserve(counted, quote.total, self._clock())
         try:
-            return await connection.send_raw(PLACE_HOLD.name, arguments, repeatable=True)
+            result = await connection.send_raw(PLACE_HOLD.name, arguments, repeatable=True)
         except Refused:
             self._ceiling.settle(counted, before, self._clock())
             raise
+        held = read_answer(PLACE_HOLD, arguments, result).amount
+        if held.units > quote.total.units:
+            # It is there, dearer than it was quoted.
+            self._ceiling.settle(counted, held, self._clock())
+        return result
 
     async def _met(self) -> Profile:
         async with self._meeting:

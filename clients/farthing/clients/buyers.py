@@ -85,6 +85,7 @@ _DOCUMENTS_KEPT: Final = 256
 
 Quantities = Mapping[str, int]
 OnSign = Callable[[str, Mapping[str, object]], None]
+Approve = Callable[[Money], Awaitable[None]]
 
 
 def _nobody_told(kind: str, document: Mapping[str, object]) -> None:
@@ -229,7 +230,7 @@ class Buyer(Spender, Delegating, AccountHolder, Reconciling, Limiting):
         *,
         agreement_id: str = "",
         max_total: Money | None = None,
-        approve: Callable[[Quote], Awaitable[None]] | None = None,
+        approve: Approve | None = None,
         key: str = "",
     ) -> Purchase:
         """Buy one call: agree if need be, hold, call the vendor, check, keep proof.
@@ -241,7 +242,8 @@ class Buyer(Spender, Delegating, AccountHolder, Reconciling, Limiting):
             agreement_id: Buy under this agreement; without one the newest in force is taken that
                 binds to what is offered now, and where there is none a new one is made.
             max_total: Refuse before anything is agreed if the quote is above it.
-            approve: Shown the quote before anything is agreed; whatever it raises ends the call.
+            approve: Told what the call may cost: the quote's total before anything is agreed, and
+                the hold's amount before the vendor is called. Whatever it raises ends the call.
             key: Names the purchase. Called again with the same key after a lost reply, what was
                 done is not done again.
 
@@ -257,7 +259,7 @@ class Buyer(Spender, Delegating, AccountHolder, Reconciling, Limiting):
         async def judge(quote: Quote) -> None:
             check_total(quote, max_total)
             if approve is not None:
-                await approve(quote)
+                await approve(quote.total)
 
         is_judged = max_total is not None or approve is not None
         agreement = await self._agreement(
@@ -268,7 +270,9 @@ class Buyer(Spender, Delegating, AccountHolder, Reconciling, Limiting):
             judge=judge if is_judged else None,
             key=key,
         )
-        return await self.buy(agreement, arguments, workload, max_total=max_total, key=key)
+        return await self.buy(
+            agreement, arguments, workload, max_total=max_total, approve=approve, key=key
+        )
 
     async def buy(
         self,
@@ -278,12 +282,14 @@ class Buyer(Spender, Delegating, AccountHolder, Reconciling, Limiting):
         *,
         expires_in_s: int = 0,
         max_total: Money | None = None,
+        approve: Approve | None = None,
         key: str = "",
     ) -> Purchase:
         """Buy one call under an agreement; raises as `call_service`.
 
         `expires_in_s` is how long the vendor has; by default, as long as the terms give it. A hold
-        above `max_total`, as where a period ended since the quote, is not called with.
+        above `max_total`, as where a period ended since the quote, or one that `approve` refuses,
+        is not called with.
         """
         listing = await self.listing(agreement.listing_sha256)
         check_arguments(listing, arguments)
@@ -295,6 +301,11 @@ class Buyer(Spender, Delegating, AccountHolder, Reconciling, Limiting):
             key=f"{key}-hold" if key else "",
         )
         check_hold(held.answer, agreement.agreement_id, max_total)
+        if approve is not None:
+            try:
+                await approve(held.answer.amount)
+            except Refused as refused:
+                raise ServiceFailed(refused.refusal, held.answer.hold_id) from refused
         try:
             answered = await self.vendor_caller.call(listing, agreement, held.answer, arguments)
         except (ServiceFailed, Unreachable) as error:

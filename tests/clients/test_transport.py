@@ -10,7 +10,7 @@ import orjson
 import pytest
 
 from farthing.clients.tools import ToolResult
-from farthing.clients.transport import REPLAYED, Connection, platform_url
+from farthing.clients.transport import Connection, platform_url
 from farthing.clients.vendors import Vendor
 from farthing.protocol.errors import Code, Refused, Unreachable, Unverified
 from farthing.protocol.keys import PrivateKey
@@ -19,6 +19,7 @@ from farthing.protocol.messages.agreements import TERMINATE_AGREEMENT, Terminate
 from farthing.protocol.messages.sessions import UsageReport
 from farthing.protocol.messages.trails import GET_TREE_HEAD, GetTreeHead
 from farthing.protocol.platform_keys import PlatformKeys, PlatformPurpose, jwk_for
+from farthing.protocol.wire import REPLAYED
 
 PLATFORM = "http://127.0.0.1:8321"
 KEY = PrivateKey.from_seed(bytes(range(32)))

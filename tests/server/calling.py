@@ -31,13 +31,13 @@ from farthing.clients.middleware import PaymentMiddleware, Priced
 from farthing.clients.operators import Operator
 from farthing.clients.paid import Seller
 from farthing.clients.tools import Endpoint
-from farthing.clients.transport import REPLAYED, Reply
+from farthing.clients.transport import Reply
 from farthing.clients.vendors import Vendor
 from farthing.protocol.canonical import Json
 from farthing.protocol.errors import Refusal, Refused
 from farthing.protocol.messages.agreements import Agreement
 from farthing.protocol.messages.services import CALL_SERVICE, ServiceResult
-from farthing.protocol.wire import Money
+from farthing.protocol.wire import REPLAYED, Money
 from tests.papers import card_document, listing_document, terms_document
 from tests.patience import patiently, until
 from tests.serving import Serving, serving

@@ -8,7 +8,6 @@ from typing import Any, cast
 import httpx2
 import orjson
 
-from farthing.clients.documents import usage_of
 from farthing.clients.signing import RequestSigner
 from farthing.clients.transport import Connection
 from farthing.identity.callers import Caller
@@ -16,7 +15,7 @@ from farthing.protocol.canonical import sha256_hex
 from farthing.protocol.errors import Code
 from farthing.protocol.keys import PrivateKey
 from farthing.protocol.messages.holds import PlaceHold
-from farthing.protocol.wire import Money, Role, document_of
+from farthing.protocol.wire import Money, Role, document_of, usage_of
 from farthing.server.velocity import Quota, Velocity
 from farthing.settlement.engine.questions import FiguresNow
 from tests.server.listening import Wire, envelope, wire_of

@@ -305,7 +305,7 @@ class Market(Calling):
         }
         facts["possession"] = signed(new, Typ.ROTATION, claims)
         command = self._ask(party.caller(), agents.ROTATE_KEY, ask, facts=facts)
-        # The party takes the new key at once; if the rotation failed, `_heal` goes back to the old.
+        # The party takes the new key at once; if the rotation failed, `heal` goes back to the old.
         party.keys.append(new)
         return command
 

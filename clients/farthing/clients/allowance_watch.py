@@ -16,7 +16,7 @@ from farthing.protocol.allowances import Enforcement, Guard
 from farthing.protocol.errors import Code, Refusal, Refused, Unreachable, Unverified, refuse
 from farthing.protocol.messages.allowances import AllowanceUse
 from farthing.protocol.times import SECOND_US, parse_time, utc_day
-from farthing.protocol.wire import Usage
+from farthing.protocol.wire import quantities_of
 
 __all__ = ["AllowanceWatch", "Judge"]
 
@@ -178,8 +178,8 @@ class AllowanceWatch:
         of_day = [each for each in said.meters if each.period == "day"]
         guard = Guard(
             # On another day what was used of the last one is of no account, and of this unknown.
-            per_day=_quantities(limits.per_day) if is_same_day else {},
-            in_all=_quantities(limits.in_all),
+            per_day=quantities_of(limits.per_day) if is_same_day else {},
+            in_all=quantities_of(limits.in_all),
             refuses=True,
             expires_at_us=parse_time(limits.expires_at) if limits.expires_at else 0,
             used_today={each.meter: int(each.used) for each in of_day},
@@ -189,10 +189,6 @@ class AllowanceWatch:
         for usage in (self._counted, *self._running.values()):
             guard.take(usage)
         return guard
-
-
-def _quantities(limits: tuple[Usage, ...]) -> dict[str, int]:
-    return {each.meter: int(each.quantity) for each in limits}
 
 
 def _refused(meter: str) -> Refusal:

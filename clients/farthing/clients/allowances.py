@@ -18,7 +18,7 @@ from farthing.protocol.messages.allowances import (
     GetAllowance,
     ProposeAllowance,
 )
-from farthing.protocol.wire import Usage
+from farthing.protocol.wire import usage_of
 
 __all__ = ["Agreeing", "Limiting"]
 
@@ -45,8 +45,8 @@ class Limiting:
         """Propose limits by meter to the other side; without any, that there be none."""
         ask = ProposeAllowance(
             agreement_id=agreement_id,
-            per_day=_workload(per_day),
-            in_all=_workload(in_all),
+            per_day=usage_of(per_day or {}),
+            in_all=usage_of(in_all or {}),
             enforcement=enforcement,
             expires_at=expires_at,
             idempotency_key=key or self.connection.new_key(),
@@ -67,9 +67,3 @@ class Agreeing(Limiting):
             idempotency_key=key or self.connection.new_key(),
         )
         return await self.connection.call(APPROVE_ALLOWANCE, ask)
-
-
-def _workload(limits: Mapping[str, int] | None) -> tuple[Usage, ...]:
-    return tuple(
-        Usage(meter=meter, quantity=str(quantity)) for meter, quantity in (limits or {}).items()
-    )

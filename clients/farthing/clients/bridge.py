@@ -69,7 +69,7 @@ from farthing.protocol.errors import (
 from farthing.protocol.messages.agreements import Quote
 from farthing.protocol.messages.holds import PLACE_HOLD, PlaceHold
 from farthing.protocol.money import InvalidAmount, parse_units
-from farthing.protocol.wire import ROOT, Money, Usage, document_of
+from farthing.protocol.wire import ROOT, Money, document_of, quantities_of
 
 __all__ = ["Bridge", "bridge_home", "serve"]
 
@@ -268,7 +268,7 @@ class Bridge:
                 text = "No quote of this id was shown here; ask for one with get_quote."
                 raise Refused(refuse(Code.NOT_FOUND, path="quote_id", message=text))
         elif ask.listing_id is not None:
-            quote = await buyer.quote(ask.listing_id, _quantities(ask.workload))
+            quote = await buyer.quote(ask.listing_id, quantities_of(ask.workload))
         else:
             raise Refused(refuse(Code.INVALID_ARGUMENT, path="quote_id"))
         agreement = await buyer.accept(quote, key=ask.idempotency_key or "")
@@ -287,7 +287,7 @@ class Bridge:
             purchase = await buyer.call_service(
                 ask.listing_id,
                 ask.arguments,
-                _quantities(ask.workload),
+                quantities_of(ask.workload),
                 agreement_id=ask.agreement_id or "",
                 max_total=ask.max_total,
                 approve=count,
@@ -326,7 +326,7 @@ class Bridge:
         buyer = await self._buyer()
         agreement = await buyer.agreement(ask.agreement_id)
         quote = await buyer.quote(
-            agreement.listing_id, _quantities(ask.workload), agreement_id=ask.agreement_id
+            agreement.listing_id, quantities_of(ask.workload), agreement_id=ask.agreement_id
         )
         counted = f"{PLACE_HOLD.name} {ask.idempotency_key}"
         before = self._ceiling.reserve(counted, quote.total, self._clock())
@@ -469,10 +469,6 @@ def _check_amount(name: str, amount: Money) -> None:
         parse_units(amount.amount, amount.asset)
     except InvalidAmount as error:
         raise Refused(refuse(Code.INVALID_AMOUNT, path=name, message=f"{error}")) from None
-
-
-def _quantities(workload: tuple[Usage, ...]) -> dict[str, int]:
-    return {each.meter: int(each.quantity) for each in workload}
 
 
 def _result(title: str, answer: object, meta: Mapping[str, object]) -> CallToolResult:

@@ -17,7 +17,6 @@ from farthing.clients.buyers import Buyer
 from farthing.clients.callbooks import SessionInUse
 from farthing.clients.ceiling import Ceiling
 from farthing.clients.clock import Clock
-from farthing.clients.documents import usage_of
 from farthing.clients.sessions import SpendSession
 from farthing.clients.spenders import book_path
 from farthing.protocol.errors import Refused
@@ -31,7 +30,7 @@ from farthing.protocol.messages.sessions import (
     Session,
     TopUpSession,
 )
-from farthing.protocol.wire import Money, money
+from farthing.protocol.wire import Money, money, usage_of
 
 __all__ = ["BridgeSessions"]
 

@@ -18,7 +18,7 @@ from typing import Any, Final
 from farthing.clients.allowances import Limiting
 from farthing.clients.countings import booked
 from farthing.clients.delegated import Delegating
-from farthing.clients.documents import arguments_sha256, sign_acceptance, usage_of
+from farthing.clients.documents import arguments_sha256, sign_acceptance
 from farthing.clients.home import Home
 from farthing.clients.publications import published
 from farthing.clients.purchases import (
@@ -76,7 +76,7 @@ from farthing.protocol.messages.reconciliation import AcknowledgedSession
 from farthing.protocol.messages.trails import GET_OUTCOME, GetOutcome, OutcomeView
 from farthing.protocol.platform_keys import PlatformKeys
 from farthing.protocol.rating import CardError, RateCard, parse_card
-from farthing.protocol.wire import Money, Operation, Role, money
+from farthing.protocol.wire import Money, Operation, Role, money, usage_of
 
 __all__ = ["Buyer"]
 

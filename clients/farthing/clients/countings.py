@@ -12,7 +12,7 @@ from typing import cast
 from farthing.clients.callbooks import Called, read_book
 from farthing.clients.spooled import read_delivered
 from farthing.protocol.messages.reconciliation import AcknowledgedCall, AcknowledgedSession
-from farthing.protocol.wire import Usage, Workload
+from farthing.protocol.wire import usage_of
 
 __all__ = ["acknowledged_of", "booked", "listed_in", "spooled"]
 
@@ -24,7 +24,7 @@ def acknowledged_of(calls: Iterable[Called]) -> tuple[AcknowledgedCall, ...]:
             call=each.seq,
             units=str(each.units),
             result_sha256=each.result_sha256,
-            usage=_workload(each.usage),
+            usage=usage_of(each.usage),
         )
         for each in sorted(calls, key=lambda each: each.place)
         if each.place
@@ -68,7 +68,7 @@ def spooled(path: Path) -> tuple[AcknowledgedSession, ...]:
                     call=each.seq,
                     units=str(each.units),
                     result_sha256=each.result_sha256,
-                    usage=_workload(each.usage),
+                    usage=usage_of(each.usage),
                 )
                 for each in calls
             ),
@@ -79,7 +79,3 @@ def spooled(path: Path) -> tuple[AcknowledgedSession, ...]:
 
 def _listed(path: Path, calls: Iterable[Called]) -> AcknowledgedSession:
     return AcknowledgedSession(session_id=path.stem, calls=acknowledged_of(calls))
-
-
-def _workload(usage: Mapping[str, int]) -> Workload:
-    return tuple(Usage(meter=meter, quantity=str(usage[meter])) for meter in sorted(usage))

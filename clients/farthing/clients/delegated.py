@@ -9,13 +9,14 @@ from collections.abc import Mapping
 from typing import Final
 
 from farthing.clients.charges import Charged
-from farthing.clients.documents import result_sha256, usage_of
+from farthing.clients.documents import result_sha256
 from farthing.clients.purchases import check_charge
 from farthing.clients.services import NotDelivered
 from farthing.clients.transport import Reply
 from farthing.protocol.errors import Code, Refused
 from farthing.protocol.messages.services import CALL_SERVICE, CallService, ServiceResult
 from farthing.protocol.times import SECOND_US
+from farthing.protocol.wire import usage_of
 
 __all__ = ["Delegating"]
 

@@ -22,7 +22,6 @@ from farthing.protocol.errors import Code, Refused, refuse
 from farthing.protocol.keys import Signer
 from farthing.protocol.messages.corrections import CallCorrection, CorrectUsage
 from farthing.protocol.signatures import Typ, sign_detached
-from farthing.protocol.wire import Usage
 
 __all__ = [
     "Offer",
@@ -35,7 +34,6 @@ __all__ = [
     "sign_correction",
     "sign_delivery",
     "sign_listing",
-    "usage_of",
 ]
 
 Document = dict[str, object]
@@ -107,13 +105,6 @@ def result_sha256(structured: object) -> str:
         Refused: As `result_bytes`.
     """
     return sha256_hex(result_bytes(structured))
-
-
-def usage_of(quantities: Mapping[str, int]) -> tuple[Usage, ...]:
-    """Quantities by meter in the form of the wire, ordered by the meter's name."""
-    return tuple(
-        Usage(meter=meter, quantity=str(quantities[meter])) for meter in sorted(quantities)
-    )
 
 
 def sign_listing(signer: Signer, listing: Mapping[str, Json]) -> str:

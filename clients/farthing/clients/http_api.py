@@ -26,11 +26,10 @@ from farthing.protocol.messages.http import (
     raw_of,
 )
 from farthing.protocol.messages.operations import OPERATIONS
-from farthing.protocol.wire import ROOT
+from farthing.protocol.wire import REPLAYED
 
 __all__ = ["HttpEndpoint", "Sendable"]
 
-_REPLAYED: Final = f"{ROOT}/replayed"
 # The others are made by whoever sends it.
 _SHOWN: Final = frozenset({"accept", "authorization", "content-type"})
 _ACCEPT: Final = "application/json, application/problem+json"
@@ -104,7 +103,7 @@ class HttpEndpoint(Poster):
             if isinstance(shape := each.get("answer"), dict):
                 replayed = each.get("replayed") is True
                 return ToolResult(
-                    structured=shape, text="", is_error=False, meta={_REPLAYED: replayed}
+                    structured=shape, text="", is_error=False, meta={REPLAYED: replayed}
                 )
             if isinstance(problem := each.get("problem"), dict) and isinstance(
                 problem.get("code"), str
@@ -118,7 +117,7 @@ class HttpEndpoint(Poster):
         if shape is None or (is_error and not isinstance(shape.get("code"), str)):
             raise self._of_another_form(answered)
         replayed = answered.headers.get("idempotent-replayed") == "true"
-        return ToolResult(structured=shape, text="", is_error=is_error, meta={_REPLAYED: replayed})
+        return ToolResult(structured=shape, text="", is_error=is_error, meta={REPLAYED: replayed})
 
     def _of_another_form(self, answered: Answered) -> Unreachable:
         return Unreachable(f"{self.url} answered HTTP {answered.status} in another form")

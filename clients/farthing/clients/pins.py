@@ -23,6 +23,7 @@ from farthing.protocol.receipts import verify_receipt
 from farthing.protocol.records import Record
 from farthing.protocol.signatures import InvalidSignature, read_header
 from farthing.protocol.succession import followed, successions_in
+from farthing.protocol.times import SECOND_US
 from farthing.protocol.wire import Role
 
 __all__ = ["Pinning", "Pins"]
@@ -30,7 +31,7 @@ __all__ = ["Pinning", "Pins"]
 T = TypeVar("T")
 
 # Anybody can name a key that is none: the platform is not asked again for each.
-_AGAIN_US: Final = 10 * 1_000_000
+_AGAIN_US: Final = 10 * SECOND_US
 
 
 class Pins:

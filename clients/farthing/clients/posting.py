@@ -12,11 +12,11 @@ from typing import Final
 import httpx2
 
 from farthing.protocol.canonical import InvalidJson, LooseJson, parse_json
-from farthing.protocol.errors import Unreachable
+from farthing.protocol.errors import Refusal, Refused, Unreachable
 
-__all__ = ["RESULT_BYTES_MAX", "Answered", "JsonObject", "Poster", "json_object", "quoted"]
+__all__ = ["Answered", "JsonObject", "Poster", "json_object", "quoted", "read_json", "refused_by"]
 
-RESULT_BYTES_MAX: Final = 64 * 1024 * 1024
+_RESULT_BYTES_MAX: Final = 64 * 1024 * 1024
 _DEPTH_MAX: Final = 64
 _SAID_CHARACTERS_MAX: Final = 500
 
@@ -83,20 +83,33 @@ class Poster:
         try:
             async for chunk in response.aiter_bytes():
                 data += chunk
-                if len(data) > RESULT_BYTES_MAX:
-                    raise Unreachable(f"{self.url} answers with more than {RESULT_BYTES_MAX} bytes")
+                if len(data) > _RESULT_BYTES_MAX:
+                    raise Unreachable(
+                        f"{self.url} answers with more than {_RESULT_BYTES_MAX} bytes"
+                    )
         finally:
             await response.aclose()
         return Answered(status=response.status_code, headers=response.headers, data=bytes(data))
 
 
+def read_json(raw: bytes) -> LooseJson:
+    """Any JSON of a bounded depth; raises `InvalidJson`."""
+    return parse_json(raw, allow_float=True, allow_null=True, depth_max=_DEPTH_MAX)
+
+
 def json_object(raw: bytes) -> JsonObject | None:
     """The object that bytes are as JSON; None where they are none."""
     try:
-        value = parse_json(raw, allow_float=True, allow_null=True, depth_max=_DEPTH_MAX)
+        value = read_json(raw)
     except InvalidJson:
         return None
     return value if isinstance(value, dict) else None
+
+
+def refused_by(shape: JsonObject) -> Refused:
+    """A refusal as it came, with the id of the request."""
+    request_id = shape.get("request_id")
+    return Refused(Refusal.from_document(shape), request_id if isinstance(request_id, str) else "")
 
 
 def quoted(text: str) -> str:

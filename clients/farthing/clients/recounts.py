@@ -25,11 +25,8 @@ class Recount:
     def __init__(self, card: RateCard, position: Position, drift_units: int = 0) -> None:
         self._running = Running(card, position)
         self._drift_units = drift_units
-        # One whole price for every unit: then the order of calls changes no amount.
-        self._is_flat = all(
-            len(each.tiers) == 1 and each.denominator == 1
-            for each in compile_card(card).by_meter.values()
-        )
+        # Then the order of calls changes no amount.
+        self._is_flat = compile_card(card).is_flat
 
     @property
     def position(self) -> Position:

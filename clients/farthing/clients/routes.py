@@ -9,9 +9,9 @@ from typing import Final
 
 import orjson
 
-from farthing.clients.posting import Poster, json_object
+from farthing.clients.posting import Poster, json_object, read_json
 from farthing.clients.tools import ToolResult
-from farthing.protocol.canonical import InvalidJson, LooseJson, parse_json
+from farthing.protocol.canonical import InvalidJson, LooseJson
 from farthing.protocol.errors import Unreachable
 from farthing.protocol.x402 import PAYMENT_RESPONSE as PAYMENT_RESPONSE_MEMBER
 from farthing.protocol.x402_http import (
@@ -25,7 +25,6 @@ __all__ = ["Route"]
 
 _FAILED: Final = 400
 _SERVER_FAILED: Final = 500
-_DEPTH_MAX: Final = 64
 
 
 class Route(Poster):
@@ -59,7 +58,7 @@ class Route(Poster):
 
     def _result(self, data: bytes) -> LooseJson:
         try:
-            return parse_json(data, allow_float=True, allow_null=True, depth_max=_DEPTH_MAX)
+            return read_json(data)
         except InvalidJson as error:
             raise Unreachable(f"{self.url} answered with no JSON") from error
 

@@ -32,6 +32,7 @@ from farthing.protocol.rating.running import Running
 from farthing.protocol.sequences import WINDOW, Window
 from farthing.protocol.times import SECOND_US
 from farthing.protocol.vouchers import VoucherDesk
+from farthing.protocol.wire import quantities_of
 
 __all__ = ["DESKS_MAX", "UNSIGNED_CALLS_MAX", "SessionDesks"]
 
@@ -279,14 +280,11 @@ class SessionDesks:
         return desk
 
     async def _position(self, entitlement: Entitlement, card: RateCard) -> Position:
-        # Where every unit has one whole price, what came before changes no amount.
-        if all(
-            len(each.tiers) == 1 and each.denominator == 1
-            for each in compile_card(card).by_meter.values()
-        ):
+        # What came before changes no amount.
+        if compile_card(card).is_flat:
             return START
         agreement = await self._tools.vendor.agreement(entitlement.agreement_id)
-        return {each.meter: int(each.quantity) for each in agreement.position}
+        return quantities_of(agreement.position)
 
 
 def _is_over(desk: SessionDesk, now_us: int) -> bool:

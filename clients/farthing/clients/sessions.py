@@ -58,7 +58,7 @@ from farthing.protocol.vouchers import SpendBook
 from farthing.protocol.wire import Money, money
 from farthing.protocol.x402 import PAYMENT_RESPONSE, Presented, Used, read_used
 
-__all__ = ["Left", "SpendSession", "Trade"]
+__all__ = ["SpendSession", "Trade"]
 
 # Who closes waits no longer, whoever hangs: for the vendor to take a signature, for the platform.
 _SIGNING_S: Final = 5.0

@@ -35,7 +35,7 @@ from farthing.protocol.messages.sessions import (
 )
 from farthing.protocol.rating import RateCard
 from farthing.protocol.vouchers import MAC_KEY_BYTES, SpendBook
-from farthing.protocol.wire import Money
+from farthing.protocol.wire import Money, quantities_of
 
 __all__ = ["FinalAction", "Spender", "book_path"]
 
@@ -208,7 +208,7 @@ class Spender(ABC):
         if kept is None:
             if known_seq:
                 raise Unverified(f"calls were made through {session.session_id}, not from here")
-            position = {each.meter: int(each.quantity) for each in trade.agreement.position}
+            position = quantities_of(trade.agreement.position)
             book = SpendBook(
                 agreement_id=agreement_id,
                 session_id=SessionId(session.session_id),

@@ -10,11 +10,11 @@ from dataclasses import replace
 from typing import Final, Literal
 
 import httpx2
-import orjson
 from pydantic import TypeAdapter, ValidationError
 
 from farthing.clients.pins import Pinning
-from farthing.protocol.errors import Code, Refusal, Refused, Unreachable, Unverified, refuse
+from farthing.clients.posting import json_object, refused_by
+from farthing.protocol.errors import Code, Refused, Unreachable, Unverified, refuse
 from farthing.protocol.messages.accounts import GET_BALANCE, Balances, GetBalance
 from farthing.protocol.messages.statements import (
     GET_RECORD,
@@ -148,7 +148,5 @@ async def _data(response: httpx2.Response) -> AsyncGenerator[str, None]:
 
 
 def _refused(body: bytes) -> Refused:
-    try:
-        return Refused(Refusal.from_document(orjson.loads(body)))
-    except (orjson.JSONDecodeError, KeyError, TypeError, ValueError):
-        return Refused(refuse(Code.INTERNAL_ERROR))
+    shape = json_object(body)
+    return Refused(refuse(Code.INTERNAL_ERROR)) if shape is None else refused_by(shape)

@@ -12,9 +12,9 @@ from typing import Final
 import orjson
 from mcp.shared.inbound import encode_header_value, mcp_param_headers, x_mcp_header_map
 
-from farthing.clients.posting import JsonObject, Poster, json_object, quoted
+from farthing.clients.posting import JsonObject, Poster, json_object, quoted, refused_by
 from farthing.protocol.canonical import LooseJson
-from farthing.protocol.errors import Code, Refusal, Refused, Unreachable, refuse
+from farthing.protocol.errors import Code, Refused, Unreachable, refuse
 
 __all__ = ["PROTOCOL_VERSION", "Endpoint", "ToolResult"]
 
@@ -139,10 +139,7 @@ class Endpoint(Poster):
         data = error.get("data")
         for shape in (data, error):
             if isinstance(shape, dict) and isinstance(shape.get("code"), str):
-                request_id = shape.get("request_id")
-                return Refused(
-                    Refusal.from_document(shape), request_id if isinstance(request_id, str) else ""
-                )
+                return refused_by(shape)
         number, message = error.get("code"), error.get("message")
         text = message if isinstance(message, str) else ""
         if isinstance(number, int) and number in _NOT_RUN:

@@ -18,24 +18,23 @@ from pydantic import TypeAdapter, ValidationError
 
 from farthing.clients.clock import Clock, Entropy, now_us, random_bytes
 from farthing.clients.http_api import HttpEndpoint, Sendable
-from farthing.clients.posting import JsonObject
+from farthing.clients.posting import JsonObject, refused_by
 from farthing.clients.signing import RequestSigner
 from farthing.clients.tools import Endpoint, ToolResult
 from farthing.protocol import base64url
-from farthing.protocol.errors import Code, Refusal, Refused, Unreachable, Unverified, refuse
+from farthing.protocol.errors import Code, Refused, Unreachable, Unverified, refuse
 from farthing.protocol.keys import Signer
 from farthing.protocol.messages.http import raw_of
 from farthing.protocol.messages.operations import OPERATIONS
 from farthing.protocol.platform_keys import PlatformKeys
-from farthing.protocol.wire import ROOT, Effect, Operation, document_of
+from farthing.protocol.wire import REPLAYED, Effect, Operation, document_of
 
-__all__ = ["REPLAYED", "Connection", "Reply", "new_key", "platform_url", "read_answer"]
+__all__ = ["Connection", "Reply", "new_key", "platform_url", "read_answer"]
 
 Transport = Literal["mcp", "http"]
 Ask = TypeVar("Ask")
 Answer = TypeVar("Answer")
 
-REPLAYED: Final = f"{ROOT}/replayed"
 _ATTEMPTS: Final = 4
 _BACKOFF_S: Final = 0.1
 _BACKOFF_S_MAX: Final = 5.0
@@ -222,8 +221,7 @@ def _refused(result: ToolResult) -> Refused:
     shape = result.structured
     if not isinstance(shape, dict) or "code" not in shape:
         return Refused(refuse(Code.INTERNAL_ERROR, message=result.text))
-    request_id = shape.get("request_id")
-    return Refused(Refusal.from_document(shape), request_id if isinstance(request_id, str) else "")
+    return refused_by(shape)
 
 
 def read_answer(

@@ -77,7 +77,7 @@ from farthing.protocol.messages.sessions import (
 from farthing.protocol.signatures import Typ, sign_detached
 from farthing.protocol.wire import KeyPurpose, Money, Role
 
-__all__ = ["Offer", "Vendor", "capture_key", "release_key"]
+__all__ = ["Offer", "Vendor", "capture_key"]
 
 
 class Vendor(AccountHolder, ChargeParty, Reconciling, Agreeing):
@@ -188,7 +188,7 @@ class Vendor(AccountHolder, ChargeParty, Reconciling, Agreeing):
         return await self.connection.send(
             RELEASE_HOLD,
             ReleaseHold(
-                hold_id=hold_id, reason=reason, idempotency_key=key or release_key(hold_id)
+                hold_id=hold_id, reason=reason, idempotency_key=key or f"release-{hold_id}"
             ),
         )
 
@@ -332,8 +332,3 @@ class Vendor(AccountHolder, ChargeParty, Reconciling, Agreeing):
 def capture_key(hold_id: str) -> str:
     """The idempotency key of a hold's one capture."""
     return f"capture-{hold_id}"
-
-
-def release_key(hold_id: str) -> str:
-    """The idempotency key of a hold's one release."""
-    return f"release-{hold_id}"

@@ -13,7 +13,7 @@ from farthing.protocol.messages.reconciliation import (
     UsageReconciliation,
 )
 from farthing.protocol.reconciliation import Compared, Counted, Reconciliation, together
-from farthing.protocol.wire import Money, Usage, money
+from farthing.protocol.wire import Money, money, usage_of
 
 __all__ = ["counted_of", "merged", "meters_of", "tally_of"]
 
@@ -107,7 +107,7 @@ def _passed(all_passed: Sequence[PassedCalls]) -> PassedCalls:
         expired=sum(each.expired for each in all_passed),
         open=sum(each.open for each in all_passed),
         charged=_sum([each.charged for each in all_passed]),
-        usage=tuple(Usage(meter=meter, quantity=str(usage[meter])) for meter in sorted(usage)),
+        usage=usage_of(usage),
     )
 
 

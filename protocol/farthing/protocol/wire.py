@@ -5,7 +5,7 @@ schemas, the bridge's tools and the ownership tests are made from the declaratio
 Source: spec/messages.md.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from enum import StrEnum
 from functools import cache
@@ -24,6 +24,7 @@ __all__ = [
     "EVERY_PRINCIPAL",
     "EXTENSION",
     "PARTIES",
+    "REPLAYED",
     "ROOT",
     "AgentRef",
     "AgreementRef",
@@ -56,6 +57,8 @@ __all__ = [
     "document_of",
     "message",
     "money",
+    "quantities_of",
+    "usage_of",
 ]
 
 T = TypeVar("T")
@@ -64,6 +67,8 @@ Answer = TypeVar("Answer")
 
 ROOT = "org.farthing"
 EXTENSION = f"{ROOT}/commerce"
+REPLAYED = f"{ROOT}/replayed"
+"""In `_meta`: whether an answer was given before under the same idempotency key."""
 _PLAIN = frozenset({str, int, bool})
 
 
@@ -139,6 +144,18 @@ class Usage:
 
     meter: Slug
     quantity: Quantity
+
+
+def usage_of(quantities: Mapping[str, int]) -> tuple[Usage, ...]:
+    """Quantities by meter in the form of the wire, ordered by the meter's name."""
+    return tuple(
+        Usage(meter=meter, quantity=str(quantities[meter])) for meter in sorted(quantities)
+    )
+
+
+def quantities_of(usage: Iterable[Usage]) -> dict[str, int]:
+    """Usage as quantities by meter."""
+    return {each.meter: int(each.quantity) for each in usage}
 
 
 PageLimit = Annotated[int, Field(ge=1, le=100)]

@@ -13,10 +13,11 @@ import typer
 from farthing.protocol.base64url import is_sha256
 from farthing.protocol.canonical import InvalidJson, Json, parse_json
 from farthing.protocol.money import InvalidAmount, parse_units
-from farthing.protocol.wire import Money, Usage
+from farthing.protocol.wire import Money, Usage, quantities_of
 
 __all__ = [
     "TIME_FORM",
+    "AgreementArgument",
     "AgreementOption",
     "AmountArgument",
     "AssetArgument",
@@ -30,6 +31,7 @@ __all__ = [
     "calls_of",
     "money_of",
     "object_of",
+    "stated_workload_of",
     "thumbprint_of",
     "time_of",
     "workload_of",
@@ -50,6 +52,9 @@ AmountArgument = Annotated[
 ]
 AssetArgument = Annotated[
     str, typer.Argument(metavar="ASSET", help="USD, EUR, JPY, XTS or CRD.", show_default=False)
+]
+AgreementArgument = Annotated[
+    str, typer.Argument(metavar="AGREEMENT", help="The agreement's id, agr_…", show_default=False)
 ]
 ListingArgument = Annotated[
     str, typer.Argument(metavar="LISTING", help="The listing's id, lst_…", show_default=False)
@@ -138,6 +143,16 @@ def workload_of(pairs: list[str] | None, name: str = "--workload") -> tuple[Usag
             )
         usages.append(Usage(meter=meter, quantity=str(int(quantity))))
     return tuple(usages)
+
+
+def stated_workload_of(pairs: list[str] | None) -> dict[str, int]:
+    """A workload that cannot be left out, by meter; raises as `workload_of`."""
+    usages = workload_of(pairs)
+    if not usages:
+        raise typer.BadParameter(
+            "say how much of each meter, as in --workload page=30", param_hint="--workload"
+        )
+    return quantities_of(usages)
 
 
 def calls_of(texts: list[str]) -> dict[int, dict[str, int]]:

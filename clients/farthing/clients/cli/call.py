@@ -8,7 +8,12 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from farthing.clients.cli.arguments import WorkloadOption, object_of, workload_of
+from farthing.clients.cli.arguments import (
+    AgreementArgument,
+    WorkloadOption,
+    object_of,
+    stated_workload_of,
+)
 from farthing.clients.cli.render import UNTRUSTED, amount, as_json, heading, notice
 from farthing.clients.cli.session import IdempotencyOption, Session, command
 from farthing.protocol.messages.services import CALL_SERVICE, ServiceResult
@@ -28,10 +33,7 @@ commands = typer.Typer()
 )
 def call_service(
     session: Session,
-    agreement: Annotated[
-        str,
-        typer.Argument(metavar="AGREEMENT", help="The agreement's id, agr_…", show_default=False),
-    ],
+    agreement: AgreementArgument,
     arguments: Annotated[
         str,
         typer.Argument(
@@ -53,13 +55,8 @@ def call_service(
     """
     from farthing.clients.buyers import Buyer  # noqa: PLC0415 - loads the transport
 
-    usages = workload_of(workload)
-    if not usages:
-        raise typer.BadParameter(
-            "say how much of each meter, as in --workload page=30", param_hint="--workload"
-        )
+    quantities = stated_workload_of(workload)
     given = object_of(arguments, "ARGUMENTS")
-    quantities = {each.meter: int(each.quantity) for each in usages}
     keys, key = session.pinned_keys(), idempotency_key or session.new_key()
     with session.naming(CALL_SERVICE, key):
         reply = session.run(

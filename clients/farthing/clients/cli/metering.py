@@ -8,7 +8,13 @@ from typing import Annotated, Literal
 import typer
 from rich.console import Console
 
-from farthing.clients.cli.arguments import TIME_FORM, CursorOption, time_of, workload_of
+from farthing.clients.cli.arguments import (
+    TIME_FORM,
+    AgreementArgument,
+    CursorOption,
+    time_of,
+    workload_of,
+)
 from farthing.clients.cli.audit import OutOption
 from farthing.clients.cli.render import amount, heading, rows, table
 from farthing.clients.cli.session import IdempotencyOption, Session, command
@@ -40,10 +46,7 @@ commands = typer.Typer()
 allowances = typer.Typer(no_args_is_help=True, help="Agree on what may be used under an agreement.")
 commands.add_typer(allowances, name="allowance", rich_help_panel=PANEL)
 
-AgreementArgument = Annotated[
-    str, typer.Argument(metavar="AGREEMENT", help="The agreement's id, agr_…", show_default=False)
-]
-LimitOption = Annotated[
+LimitsOption = Annotated[
     list[str] | None,
     typer.Option(
         metavar="METER=QUANTITY", help="The most of one meter; repeat it.", show_default=False
@@ -102,8 +105,8 @@ def propose(
     session: Session,
     agreement: AgreementArgument,
     *,
-    per_day: LimitOption = None,
-    in_all: LimitOption = None,
+    per_day: LimitsOption = None,
+    in_all: LimitsOption = None,
     enforcement: Annotated[
         Literal["refuse", "report"], typer.Option(help="What becomes of use beyond it.")
     ] = "refuse",

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from farthing.clients.cli.arguments import TIME_FORM, object_of, time_of
+from farthing.clients.cli.arguments import TIME_FORM, AgreementArgument, object_of, time_of
 from farthing.clients.cli.render import amount, heading, percent, rows, table
 from farthing.clients.cli.session import Exit, Session, command
 from farthing.clients.cli.spending import SessionArgument, book_folders, book_in, sessions
@@ -61,10 +61,7 @@ def session_(session: Session, spending: SessionArgument, *, gateway: GatewayOpt
 @command(commands, "reconcile", panel=PANEL, example="farthing reconcile agr_… --since 2026-11-01")
 def agreement_(
     session: Session,
-    agreement: Annotated[
-        str,
-        typer.Argument(metavar="AGREEMENT", help="The agreement's id, agr_…", show_default=False),
-    ],
+    agreement: AgreementArgument,
     *,
     since: Annotated[
         str,

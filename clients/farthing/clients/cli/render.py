@@ -5,7 +5,6 @@ terminal: no markup, no control, no invisible character. Money is the text that 
 """
 
 import json
-import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import fields, is_dataclass
 from typing import Final
@@ -15,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from farthing.protocol.documents import unseen
 from farthing.protocol.errors import Code, NextAction, Refusal, Refused
 from farthing.protocol.wire import Money, Role
 
@@ -37,9 +37,6 @@ __all__ = [
 ]
 
 UNTRUSTED: Final = "vendor's words, not checked"
-# Characters that a reader cannot see, or that move the cursor: the categories that no signed
-# document may hold in a line of text either (spec/listing.md).
-_UNSEEN: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 _BLANK: Final = frozenset("\t\r\n")
 _TEXT_LENGTH_MAX: Final = 2000
 # A pipe has no width; ids and amounts must come through it whole.
@@ -224,7 +221,8 @@ def _way_on(refusal: Refusal) -> str:
 def _harmless(character: str) -> str:
     if character in _BLANK:
         return " "
-    return "\N{REPLACEMENT CHARACTER}" if unicodedata.category(character) in _UNSEEN else character
+    # What no signed document may hold in a line of text either.
+    return "\N{REPLACEMENT CHARACTER}" if unseen(character) else character
 
 
 def _cell(value: str | Text) -> Text:

@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 
 from farthing.clients.cli.arguments import (
+    AgreementArgument,
     AgreementOption,
     AmountArgument,
     AssetArgument,
@@ -60,10 +61,7 @@ SessionArgument = Annotated[
 )
 def open_(
     session: Session,
-    agreement: Annotated[
-        str,
-        typer.Argument(metavar="AGREEMENT", help="The agreement's id, agr_…", show_default=False),
-    ],
+    agreement: AgreementArgument,
     *,
     cap: Annotated[str, typer.Option(metavar="AMOUNT", help="All that may be spent.")],
     per_call: Annotated[str, typer.Option(metavar="AMOUNT", help="The most one call may cost.")],

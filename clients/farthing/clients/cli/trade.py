@@ -22,6 +22,7 @@ from farthing.clients.cli.arguments import (
     ListingArgument,
     WorkloadOption,
     money_of,
+    stated_workload_of,
     workload_of,
 )
 from farthing.clients.cli.render import (
@@ -175,12 +176,7 @@ def quote(
     """Get an exact, signed price for a workload (agent); it is checked and computed again here."""
     from farthing.clients.buyers import Buyer  # noqa: PLC0415 - loads the transport
 
-    usages = workload_of(workload)
-    if not usages:
-        raise typer.BadParameter(
-            "say how much of each meter, as in --workload page=30", param_hint="--workload"
-        )
-    quantities = {each.meter: int(each.quantity) for each in usages}
+    quantities = stated_workload_of(workload)
     keys = session.pinned_keys()
     answer = session.run(
         lambda connection: Buyer(connection, platform_keys=keys).quote(

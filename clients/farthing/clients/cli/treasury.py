@@ -38,6 +38,7 @@ from farthing.protocol.messages.payments import (
     FailTopUp,
     ListPayouts,
     ListTopUps,
+    ProcessorName,
     RequestPayout,
     ReversePayout,
     ReverseTopUp,
@@ -98,7 +99,7 @@ ReferenceOption = Annotated[
     ),
 ]
 ProcessorOption = Annotated[
-    Literal["manual", "stripe"], typer.Option(help="Who moves the money: the treasurer, or Stripe.")
+    ProcessorName, typer.Option(help="Who moves the money: the treasurer, or Stripe.")
 ]
 
 command(

@@ -13,7 +13,7 @@ from farthing.clients.demo.stage import Bought, Stage
 from farthing.clients.demo.work_text import SHORT_CHARACTERS_MAX
 from farthing.clients.session_answers import Answer
 from farthing.protocol.messages.holds import Charge
-from farthing.protocol.messages.sessions import CLOSE_SESSION, CloseSession, Session
+from farthing.protocol.messages.sessions import Session
 from farthing.protocol.wire import Money, document_of, money
 
 __all__ = ["LABEL", "call_many"]
@@ -108,8 +108,7 @@ async def _settled(stage: Stage, session_id: str, listing_id: str) -> Session:
     while session.calls < _CALLS and time.monotonic() < deadline:
         await asyncio.sleep(_POLL_S)
         session = await stage.market.agent.session_status(session_id)
-    ask = CloseSession(session_id=session_id, idempotency_key=vendor.connection.new_key())
-    return await vendor.connection.call(CLOSE_SESSION, ask)
+    return await vendor.close_session(session_id)
 
 
 async def _charges(stage: Stage, agreement_id: str) -> list[Charge]:

@@ -14,13 +14,10 @@ from rich.text import Text
 from farthing.clients.cli.render import clean, rows, table
 from farthing.protocol.wire import Money, money
 
-__all__ = ["Narrator", "cents", "counted", "short", "shown"]
+__all__ = ["Narrator", "cents", "counted", "shown"]
 
 _WIDTH_MAX: Final = 110
 _PIPE_WIDTH: Final = 160
-_ID_HEAD: Final = 8
-_ID_TAIL: Final = 4
-_DIGEST_HEAD: Final = 12
 _CENTS: Final = 100
 
 
@@ -86,14 +83,6 @@ class Narrator:
         failure = f"{text} (seen: {seen})"
         self.failures.append(failure)
         self._console.print(Text(f"    ✗ NOT SO: {clean(failure)}", style="bold red"))
-
-
-def short(text: str) -> str:
-    """An id or a digest as it stands in a sentence: enough of it to know it again."""
-    prefix, _, rest = text.rpartition("_")
-    if not prefix:
-        return text if len(text) <= _DIGEST_HEAD else f"{text[:_DIGEST_HEAD]}…"
-    return f"{prefix}_{rest[:_ID_HEAD]}…{rest[-_ID_TAIL:]}"
 
 
 def shown(amount: Money) -> str:

@@ -162,6 +162,13 @@ class CompiledCard:
     card: RateCard
     by_meter: Mapping[str, CompiledDimension]
 
+    @property
+    def is_flat(self) -> bool:
+        """Whether every unit has one whole price, wherever it comes."""
+        return all(
+            len(each.tiers) == 1 and each.denominator == 1 for each in self.by_meter.values()
+        )
+
 
 def parse_card(document: Json) -> RateCard:
     """Read a rate card strictly: `card_document` gives back exactly what was read.

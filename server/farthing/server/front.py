@@ -31,12 +31,12 @@ from farthing.server.siblings import Siblings
 from farthing.settlement.engine.questions import FiguresNow
 from farthing.settlement.journal.remote import RemoteEngine
 
-__all__ = ["GRACE_S", "run_front"]
+__all__ = ["run_front"]
 
 logger = logging.getLogger(__name__)
 
 # How long calls in flight may take to end once the server was told to stop.
-GRACE_S: Final = 10
+_GRACE_S: Final = 10
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 # How often the engine is asked whether it answers, and how long it may take to.
 _ASK_EVERY_S: Final = 1
@@ -79,7 +79,7 @@ def run_front(
         log_config=None,
         access_log=False,
         server_header=False,
-        timeout_graceful_shutdown=GRACE_S,
+        timeout_graceful_shutdown=_GRACE_S,
     )
     server = _Server(config, service, share, ready)
     with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:

@@ -8,13 +8,13 @@ from typing import Final
 
 from farthing.identity.callers import Caller
 from farthing.protocol.errors import Code, Refusal, refuse
+from farthing.protocol.times import SECOND_US
 from farthing.protocol.wire import Role
 
 __all__ = ["Headers", "Quota", "Velocity", "told"]
 
 Headers = list[tuple[bytes, bytes]]
 
-_SECOND_US: Final = 1_000_000
 _NAMES_MAX: Final = 10_000
 # So many seconds' worth may come at once.
 _CALLS_S: Final = 2
@@ -37,7 +37,7 @@ class Quota:
     def __init__(self, label: bytes, most: int, window_s: int) -> None:
         self._label = label
         self._most = most
-        self._step_us = max(window_s * _SECOND_US // most, 1)
+        self._step_us = max(window_s * SECOND_US // most, 1)
         self._whole_us = most * self._step_us
         # When each name's is whole again: those met last, and those met before them.
         self._until_us: dict[str, int] = {}
@@ -75,7 +75,7 @@ class Quota:
 
     def left(self, count: int) -> bytes:
         """What is left, as an item of `RateLimit` (draft-ietf-httpapi-ratelimit-headers)."""
-        refill_s = -((count - self._most) * self._step_us // _SECOND_US)
+        refill_s = -((count - self._most) * self._step_us // SECOND_US)
         return b'"%s";r=%d;t=%d' % (self._label, count, refill_s)
 
     def _used_us(self, name: str, now_us: int) -> int:
@@ -151,7 +151,7 @@ class Velocity:
         if not wait_us:
             return None
         text = "Too many calls were refused for good; wait before the next write."
-        wait_s = -(-wait_us // _SECOND_US)
+        wait_s = -(-wait_us // SECOND_US)
         return refuse(Code.RATE_LIMITED, message=text, retry_after_s=wait_s)
 
     def refused(self, caller: Caller, code: Code, now_us: int) -> None:

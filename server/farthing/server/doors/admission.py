@@ -40,7 +40,6 @@ __all__ = [
     "BROKEN",
     "CALLS_MAX",
     "HEALTH",
-    "METADATA",
     "READY",
     "WEBHOOKS",
     "Admission",
@@ -63,7 +62,6 @@ READY: Final = "/readyz"
 # Behind it stand those who sign with a secret of their own; their bytes are theirs to judge.
 WEBHOOKS: Final = "/webhooks/"
 WEBHOOK_BYTES_MAX: Final = 256 * 1024
-METADATA: Final = "/.well-known/oauth-protected-resource"
 # In a scope's state: why what came of a body is none.
 BROKEN: Final = "farthing.broken"
 _CALLER: Final = "farthing.caller"
@@ -285,8 +283,8 @@ class Admission:
             try:
                 body = await self._proven(scope, headers, receive)
             except Refused as error:
-                metadata = f"{self._authenticator().audience}{METADATA}"
-                refused = problem(error.refusal, request_id_of(scope), resource_metadata=metadata)
+                issuer = self._authenticator().audience
+                refused = problem(error.refusal, request_id_of(scope), issuer=issuer)
         if refused is None:
             await self._app(scope, _again(body, receive), answer)
         else:

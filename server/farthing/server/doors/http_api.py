@@ -27,7 +27,6 @@ from farthing.protocol.messages.operations import OPERATIONS, AnyOperation
 from farthing.protocol.wire import RawMember, document_of
 from farthing.server.dispatch import dispatch
 from farthing.server.doors.admission import (
-    METADATA,
     caller_of,
     count_calls,
     not_json,
@@ -37,9 +36,8 @@ from farthing.server.doors.render import problem, problem_document
 from farthing.server.market import Market
 from farthing.server.operations import Reply
 
-__all__ = ["OPENAPI", "api_routes"]
+__all__ = ["api_routes"]
 
-OPENAPI: Final = "/openapi.json"
 _INTEGER: Final = re.compile(r"-?(0|[1-9][0-9]{0,15})", re.ASCII)
 _QUERY_MEMBERS_MAX: Final = 32
 # A tag may be weak or strong in the question: for a GET both mean the same (RFC 9110, 13.1.2).
@@ -76,7 +74,7 @@ def api_routes(market: Market) -> list[BaseRoute]:
         return Response(document, media_type=_JSON)
 
     return [
-        Route(OPENAPI, described),
+        Route("/openapi.json", described),
         _ByPath([
             *(_route(market, operation) for operation in OPERATIONS.values()),
             *(_lines_route(market, each) for each in OPERATIONS.values() if each.raw_path),
@@ -154,9 +152,8 @@ def _endpoint(market: Market, answered: Endpoint) -> Endpoint:
             _answerable(request)
             return await answered(request)
         except Refused as refused:
-            metadata = f"{market.issuer}{METADATA}"
             request_id = request_id_of(request.scope)
-            return problem(refused.refusal, request_id, resource_metadata=metadata)
+            return problem(refused.refusal, request_id, issuer=market.issuer)
 
     return endpoint
 

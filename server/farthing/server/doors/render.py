@@ -12,12 +12,12 @@ from starlette.responses import Response
 from farthing.protocol.canonical import Json
 from farthing.protocol.errors import Code, Refusal
 from farthing.protocol.messages.http import status_of
-from farthing.protocol.wire import ROOT, Operation, document_of
+from farthing.protocol.wire import REPLAYED, ROOT, Operation, document_of
 from farthing.server.operations import Reply
 
-__all__ = ["problem", "problem_document", "refused_result", "result"]
+__all__ = ["METADATA", "problem", "problem_document", "refused_result", "result"]
 
-REPLAYED: Final = f"{ROOT}/replayed"
+METADATA: Final = "/.well-known/oauth-protected-resource"
 SEQ: Final = f"{ROOT}/seq"
 
 
@@ -55,16 +55,14 @@ def problem_document(refusal: Refusal, request_id: str, status: int) -> dict[str
     }
 
 
-def problem(
-    refusal: Refusal, request_id: str, *, status: int = 0, resource_metadata: str = ""
-) -> Response:
+def problem(refusal: Refusal, request_id: str, *, status: int = 0, issuer: str = "") -> Response:
     """A refusal at the door, as RFC 9457; a 401 says where to learn how to sign (RFC 9728).
 
     Args:
         refusal: what is refused.
         request_id: the request's id.
         status: the HTTP status, where it is not the refusal's own.
-        resource_metadata: the URL of the metadata that a 401 points to.
+        issuer: the public URL, whose metadata a 401 points to.
     """
     status = status or status_of(refusal.code, refusal.path)
     shape = problem_document(refusal, request_id, status)
@@ -72,7 +70,7 @@ def problem(
     if status == 401:
         # RFC 6750 section 3.1: who showed no credential is told of no error.
         error = "" if refusal.code is Code.UNAUTHENTICATED else ', error="invalid_token"'
-        headers["www-authenticate"] = f'Bearer resource_metadata="{resource_metadata}"{error}'
+        headers["www-authenticate"] = f'Bearer resource_metadata="{issuer}{METADATA}"{error}'
     if refusal.retry_after_s:
         headers["retry-after"] = str(refusal.retry_after_s)
     return Response(

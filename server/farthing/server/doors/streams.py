@@ -102,7 +102,8 @@ def event_route(market: Market, feed: Feed) -> Route:
                     return
                 await _stream(_events(market, watcher, after_seq), receive, send)
         except Refused as refused:
-            await _refusal(market, refused, request)(scope, receive, send)
+            response = problem(refused.refusal, request_id_of(scope), issuer=market.issuer)
+            await response(scope, receive, send)
 
     return Route(EVENTS, endpoint=Patient(events), methods=["GET"])
 
@@ -134,11 +135,6 @@ def _check_place(after_seq: int, figures: Figures) -> None:
     """Refuse to go on from what has not been: it was another journal."""
     if after_seq > figures.seq:
         raise Refused(refuse(Code.INVALID_ARGUMENT, path="last-event-id"))
-
-
-def _refusal(market: Market, refused: Refused, request: Request) -> Response:
-    metadata = f"{market.issuer}/.well-known/oauth-protected-resource"
-    return problem(refused.refusal, request_id_of(request.scope), resource_metadata=metadata)
 
 
 def _last_event_id(request: Request) -> int:

@@ -23,8 +23,8 @@ from farthing.protocol.signatures import Typ
 from farthing.protocol.terms import standard_terms
 from farthing.protocol.wire import EXTENSION
 from farthing.server.dispatch import dispatch
-from farthing.server.doors.admission import HEALTH, METADATA, caller_of, request_id_of
-from farthing.server.doors.render import problem
+from farthing.server.doors.admission import HEALTH, caller_of, request_id_of
+from farthing.server.doors.render import METADATA, problem
 from farthing.server.doors.tiles import tile_routes
 from farthing.server.market import Market
 

@@ -21,13 +21,13 @@ from farthing.settlement.engine.commands import Committed
 from farthing.settlement.engine.questions import FiguresNow, KeyOf
 from farthing.settlement.port import Engine
 
-__all__ = ["AGAIN_S", "PER_CALLER_MAX", "PER_OWNER_MAX", "STREAMS_MAX", "Feed", "Watcher"]
+__all__ = ["AGAIN_S", "Feed", "Watcher"]
 
 log = structlog.get_logger(__name__)
 
-STREAMS_MAX: Final = 1000
-PER_CALLER_MAX: Final = 8
-PER_OWNER_MAX: Final = 64
+_STREAMS_MAX: Final = 1000
+_PER_CALLER_MAX: Final = 8
+_PER_OWNER_MAX: Final = 64
 # How long before a feed that lost the engine, or a stream that could not catch up, tries again.
 AGAIN_S: Final = 1.0
 # A stream reads again no sooner than this after it has read: what happens meanwhile is one reading.
@@ -87,9 +87,9 @@ class Feed:
         self,
         engine: Engine,
         *,
-        streams_max: int = STREAMS_MAX,
-        per_caller_max: int = PER_CALLER_MAX,
-        per_owner_max: int = PER_OWNER_MAX,
+        streams_max: int = _STREAMS_MAX,
+        per_caller_max: int = _PER_CALLER_MAX,
+        per_owner_max: int = _PER_OWNER_MAX,
         again_s: float = AGAIN_S,
     ) -> None:
         self._engine = engine

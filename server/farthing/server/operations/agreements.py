@@ -46,7 +46,7 @@ from farthing.protocol.wire import money
 from farthing.server.market import Market
 from farthing.server.operations.listings import listing_head, public_key, purchase_of
 from farthing.server.operations.pages import page_of
-from farthing.server.operations.replies import Reply, checked, own, reply
+from farthing.server.operations.replies import Reply, checked, known, own, reply
 from farthing.settlement.engine.agreements import Acceptance, agreement_answer, agreement_view
 from farthing.settlement.engine.holds import quantities
 from farthing.settlement.engine.questions import Lookup, StandingOf
@@ -158,8 +158,7 @@ async def get_legal_context(market: Market, caller: Caller, ask: GetLegalContext
     """Where a listing's terms are and how they are accepted."""
     del caller
     listing = await listing_head(market, ask.listing_id)
-    terms = await market.ask(Lookup(noun="terms", id=listing.terms_sha256))
-    assert isinstance(terms, Terms)
+    terms = await known(market, Terms, listing.terms_sha256)
     return Reply(
         answer=LegalContext(
             terms=f"{market.issuer}/v1/documents/{listing.terms_sha256}",

@@ -28,10 +28,10 @@ from farthing.server.operations.endings import (
     Ending,
     give_back,
     gone,
-    hold_now,
     nothing_charged,
     signed_answer,
 )
+from farthing.server.operations.replies import known
 from farthing.server.ports import (
     Delivered,
     NotSent,
@@ -101,7 +101,7 @@ async def make(market: Market, errand: Errand, flights: int, progress: Progress)
     """
     was_sent, unsent, wait_s = flights > 0, 0, _BACKOFF_S
     may_call = not was_sent or errand.repeatable
-    while may_call and not _is_over(market, await hold_now(market, errand.hold.hold_id)):
+    while may_call and not _is_over(market, await known(market, Hold, errand.hold.hold_id)):
         try:
             delivered = await market.vendors.call(_paid_call(market, errand), progress)
         except NotSent as error:
@@ -188,7 +188,7 @@ async def _unanswered(market: Market, errand: Errand) -> Ending:
     """The end of a call that is not made again: nothing, unless another front end ended it."""
     wait_s = _BACKOFF_S
     while True:
-        hold = await hold_now(market, errand.hold.hold_id)
+        hold = await known(market, Hold, errand.hold.hold_id)
         if not _is_over(market, hold):
             return await _failed(market, errand, "The answer was lost, and is not asked for again.")
         if hold.status != "open":

@@ -1,6 +1,5 @@
 """Charges: explained, listed, refunded, proven."""
 
-from collections.abc import Mapping
 from typing import cast
 
 from farthing.identity.callers import Caller
@@ -24,16 +23,16 @@ from farthing.protocol.messages.holds import Charge as ChargeView
 from farthing.protocol.messages.listings import Document
 from farthing.protocol.signatures import read_header
 from farthing.protocol.times import format_time
-from farthing.protocol.wire import Usage, money
+from farthing.protocol.wire import Usage, money, usage_of
 from farthing.server.market import Market
 from farthing.server.operations.pages import page_under_agreement
 from farthing.server.operations.replies import (
     Reply,
+    known,
+    money_reply,
     own,
     receipt_at,
     record_at,
-    reply,
-    with_standing,
 )
 from farthing.settlement.engine.charges import refund_answer
 from farthing.settlement.engine.corrections import correction_answer
@@ -53,8 +52,7 @@ __all__ = [
 
 async def refund_charge(market: Market, caller: Caller, ask: RefundCharge) -> Reply:
     """Give a charge back, whole or in part."""
-    outcome = await market.submit(caller, REFUND_CHARGE, ask)
-    return with_standing(outcome, reply(outcome, refund_answer), ask.amount.asset)
+    return money_reply(await market.submit(caller, REFUND_CHARGE, ask), refund_answer)
 
 
 async def explain_charge(market: Market, caller: Caller, ask: ExplainCharge) -> Reply:
@@ -96,12 +94,12 @@ async def get_receipt(market: Market, caller: Caller, ask: GetReceipt) -> Reply:
 async def get_evidence(market: Market, caller: Caller, ask: GetEvidence) -> Reply:
     """Receipts of every record that a charge rests on, and the platform's keys."""
     charge = await own(market, caller, Charge, "charge_id", ask.charge_id)
-    agreement = await market.ask(Lookup(noun="agreement", id=charge.agreement_id))
-    in_session = ("session", charge.session_id)
-    noun, source_id = in_session if charge.session_id else ("hold", charge.hold_id)
-    source = await market.ask(Lookup(noun=noun, id=source_id))
-    assert isinstance(agreement, Agreement)
-    assert isinstance(source, Hold | Session)
+    agreement = await known(market, Agreement, charge.agreement_id)
+    source: Hold | Session
+    if charge.session_id:
+        source = await known(market, Session, charge.session_id)
+    else:
+        source = await known(market, Hold, charge.hold_id)
     publication = await market.ask(Lookup(noun="document_seq", id=agreement.listing_sha256))
     assert isinstance(publication, int)
     keys = await _begun_at(market, charge)
@@ -146,7 +144,7 @@ def call_cost(call: ReportedCall, asset: str, taken_back: tuple[Usage, ...] = ()
         call=call.seq,
         at=format_time(call.at_us),
         outcome=call.outcome.value,
-        usage=_usage(call.usage),
+        usage=usage_of(call.usage),
         amount=money(call.amount_units, asset),
         args_sha256=call.args_sha256,
         result_sha256=call.result_sha256,
@@ -166,12 +164,8 @@ async def _corrections(
         record = await record_at(market, seq)
         if record.operation == CORRECT_USAGE:
             corrections.append(correction_answer(record))
-            taken_back |= {each.seq: _usage(each.usage) for each in correction_of(record).calls}
+            taken_back |= {each.seq: usage_of(each.usage) for each in correction_of(record).calls}
     return tuple(corrections), taken_back
-
-
-def _usage(usage: Mapping[str, int]) -> tuple[Usage, ...]:
-    return tuple(Usage(meter=meter, quantity=str(quantity)) for meter, quantity in usage.items())
 
 
 async def _view(market: Market, charge: Charge) -> ChargeView:

@@ -16,7 +16,7 @@ from farthing.protocol.messages.corrections import CORRECT_USAGE, CorrectUsage
 from farthing.protocol.signatures import InvalidSignature, Typ, read_header, verify_detached
 from farthing.protocol.wire import document_of
 from farthing.server.market import Market
-from farthing.server.operations.replies import Reply, record_at, reply, with_standing
+from farthing.server.operations.replies import Reply, money_reply, record_at, unverified
 from farthing.settlement.engine.corrections import Corrected, correction_answer
 from farthing.settlement.engine.questions import Lookup
 from farthing.settlement.engine.things import Charge
@@ -35,8 +35,7 @@ async def correct_usage(market: Market, caller: Caller, ask: CorrectUsage) -> Re
             "correction_signature": ask.signature,
         }
     outcome = await market.submit(caller, CORRECT_USAGE, ask, body=body, facts=facts)
-    asset = str(outcome.record.changed[0].after["asset"])
-    return with_standing(outcome, reply(outcome, correction_answer), asset)
+    return money_reply(outcome, correction_answer)
 
 
 async def _read(
@@ -77,7 +76,5 @@ async def _signed(market: Market, caller: Caller, ask: CorrectUsage, data: bytes
         key = holder.key if holder and holder.principal_id == caller.principal_id else None
         verify_detached(ask.signature, Typ.CORRECTION, data, {kid: key}.get)
     except InvalidSignature as error:
-        text = f"It does not verify: {error}."
-        fault = refuse(Code.SIGNATURE_INVALID, path="signature", message=text)
-        return replace(found, fault=fault)
+        return replace(found, fault=unverified("signature", error))
     return replace(found, key_thumbprint=kid)

@@ -29,10 +29,10 @@ from farthing.protocol.wire import money
 from farthing.server.market import Market
 from farthing.server.operations.listings import document_at
 from farthing.server.operations.pages import page_of
-from farthing.server.operations.replies import Reply, checked, own, record_at, reply
+from farthing.server.operations.replies import Reply, checked, known, own, record_at, reply
 from farthing.settlement.engine.commands import Kept
 from farthing.settlement.engine.disputes import Examined, dispute_answer, dispute_view
-from farthing.settlement.engine.questions import Lookup, PreviewOf
+from farthing.settlement.engine.questions import PreviewOf
 from farthing.settlement.engine.things import Agreement, Charge, Dispute
 from farthing.settlement.tables import KEPT_BODY
 
@@ -125,10 +125,8 @@ async def get_dispute_status(market: Market, caller: Caller, ask: GetDisputeStat
 
 
 async def _output_schema(market: Market, dispute: Dispute) -> Json:
-    charge = await market.ask(Lookup(noun="charge", id=dispute.charge_id))
-    assert isinstance(charge, Charge)
-    agreement = await market.ask(Lookup(noun="agreement", id=charge.agreement_id))
-    assert isinstance(agreement, Agreement)
+    charge = await known(market, Charge, dispute.charge_id)
+    agreement = await known(market, Agreement, charge.agreement_id)
     return (await document_at(market, agreement.listing_sha256))["output_schema"]
 
 

@@ -17,7 +17,7 @@ from farthing.protocol.contracts import DeliveryRecord, read_delivery
 from farthing.protocol.errors import Code, Refusal, Refused, refuse
 from farthing.protocol.signatures import InvalidSignature, read_header
 from farthing.server.market import Market
-from farthing.server.operations.replies import Reply, record_at
+from farthing.server.operations.replies import Reply, known, record_at
 from farthing.settlement.engine.commands import platform_command
 from farthing.settlement.engine.holds import charge_view, lines_view
 from farthing.settlement.engine.questions import KeyOf, Lookup
@@ -26,10 +26,8 @@ from farthing.settlement.engine.things import Charge, Hold
 
 __all__ = [
     "Ending",
-    "charge_of",
     "give_back",
     "gone",
-    "hold_now",
     "nothing_charged",
     "paid_by_platform",
     "pay",
@@ -81,7 +79,7 @@ async def pay(market: Market, hold_id: str, kept: bytes) -> Hold:
     Returns:
         The hold as it is then: captured, or given back where nothing can be paid for.
     """
-    hold = await hold_now(market, hold_id)
+    hold = await known(market, Hold, hold_id)
     if hold.status != "open":
         return hold
     ending = Ending.from_bytes(kept) if kept else Ending()
@@ -115,7 +113,7 @@ async def paid_by_platform(
         raise Refused(refuse(Code.ANSWER_AWAITED, path="hold_id", retry_after_s=1))
     if not hold.charge_id:
         return None
-    charge = await charge_of(market, hold)
+    charge = await known(market, Charge, hold.charge_id)
     if (delivery.hold_id, delivery.result_sha256) != (hold_id, charge.result_sha256):
         return None
     view = charge_view(charge, lines_view(await record_at(market, charge.seq)))
@@ -124,12 +122,12 @@ async def paid_by_platform(
 
 async def give_back(market: Market, hold_id: str, code: Code = Code.VENDOR_FAILED) -> Hold:
     """Give a hold back where it is open; gives the hold as it is then."""
-    hold = await hold_now(market, hold_id)
+    hold = await known(market, Hold, hold_id)
     if hold.status != "open":
         return hold
     body = AbandonHold(hold_id=hold_id, reason=code.value)
     await market.engine.submit(platform_command("abandon_hold", body))
-    return await hold_now(market, hold_id)
+    return await known(market, Hold, hold_id)
 
 
 async def signed_answer(
@@ -151,25 +149,11 @@ async def signed_answer(
     return AcceptAnswer(delivery=read, signature=signature, signed_by=thumbprint)
 
 
-async def hold_now(market: Market, hold_id: str) -> Hold:
-    """A hold as it is."""
-    hold = await market.ask(Lookup(noun="hold", id=hold_id))
-    assert isinstance(hold, Hold)
-    return hold
-
-
-async def charge_of(market: Market, hold: Hold) -> Charge:
-    """The charge of a hold that was captured."""
-    charge = await market.ask(Lookup(noun="charge", id=hold.charge_id))
-    assert isinstance(charge, Charge)
-    return charge
-
-
 async def gone(market: Market, hold: Hold) -> Refusal:
     """What is left to say of a call whose result is not here: the journal's word on its hold."""
     if not hold.charge_id:
         return nothing_charged()
-    charge = await charge_of(market, hold)
+    charge = await known(market, Charge, hold.charge_id)
     return refuse(
         Code.RESULT_EXPIRED,
         path=hold.charge_id,

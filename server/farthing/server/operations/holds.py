@@ -28,7 +28,7 @@ from farthing.server.market import Market
 from farthing.server.operations.endings import paid_by_platform
 from farthing.server.operations.listings import public_key
 from farthing.server.operations.pages import page_under_agreement
-from farthing.server.operations.replies import Reply, own, reply, with_standing
+from farthing.server.operations.replies import Reply, known, money_reply, own
 from farthing.settlement.engine.holds import (
     Capture,
     capture_answer,
@@ -36,7 +36,7 @@ from farthing.settlement.engine.holds import (
     place_answer,
     release_answer,
 )
-from farthing.settlement.engine.questions import KeyOf, Lookup
+from farthing.settlement.engine.questions import KeyOf
 from farthing.settlement.engine.things import Agreement, Hold
 
 __all__ = ["capture_hold", "entitlement_of", "get_hold", "list_holds", "place_hold", "release_hold"]
@@ -46,15 +46,14 @@ async def place_hold(market: Market, caller: Caller, ask: PlaceHold) -> Reply:
     """Set money aside, and say so to the vendor in a signed entitlement."""
     outcome = await market.submit(caller, PLACE_HOLD, ask)
     hold = Hold.from_document(outcome.record.changed[0].after)
-    agreement = await market.ask(Lookup(noun="agreement", id=hold.agreement_id))
-    assert isinstance(agreement, Agreement)
+    agreement = await known(market, Agreement, hold.agreement_id)
     payer = await public_key(market, outcome.record.by.key_thumbprint)
     entitlement = entitlement_of(market, agreement, hold, payer, outcome.record.at_us)
 
     def with_entitlement(record: Record) -> HoldAnswer:
         return replace(place_answer(record), entitlement=entitlement)
 
-    return with_standing(outcome, reply(outcome, with_entitlement), hold.asset)
+    return money_reply(outcome, with_entitlement)
 
 
 async def capture_hold(market: Market, caller: Caller, ask: CaptureHold) -> Reply:
@@ -80,8 +79,7 @@ async def capture_hold(market: Market, caller: Caller, ask: CaptureHold) -> Repl
         body=Capture(ask=ask, delivery=delivery, key_thumbprint=key.thumbprint),
         facts=facts,
     )
-    asset = str(outcome.record.changed[0].after["asset"])
-    return with_standing(outcome, reply(outcome, capture_answer), asset)
+    return money_reply(outcome, capture_answer)
 
 
 async def _signing_key(market: Market, caller: Caller, signature: str) -> PublicKey:
@@ -96,9 +94,7 @@ async def _signing_key(market: Market, caller: Caller, signature: str) -> Public
 
 async def release_hold(market: Market, caller: Caller, ask: ReleaseHold) -> Reply:
     """Give a hold back whole."""
-    outcome = await market.submit(caller, RELEASE_HOLD, ask)
-    asset = str(outcome.record.changed[0].after["asset"])
-    return with_standing(outcome, reply(outcome, release_answer), asset)
+    return money_reply(await market.submit(caller, RELEASE_HOLD, ask), release_answer)
 
 
 async def get_hold(market: Market, caller: Caller, ask: GetHold) -> Reply:

@@ -36,7 +36,7 @@ from farthing.protocol.terms import Terms
 from farthing.protocol.times import parse_time
 from farthing.server.market import Market
 from farthing.server.operations.listings import public_key
-from farthing.server.operations.replies import Reply, not_yet, own, record_at
+from farthing.server.operations.replies import Reply, known, not_yet, own, record_at, unverified
 from farthing.server.operations.tallies import Passed, Tallied, reconciliation_view
 from farthing.settlement.engine.questions import Lookup
 from farthing.settlement.engine.things import Agreement, Charge, Hold, Key, Session
@@ -90,16 +90,14 @@ async def reconcile_usage(market: Market, caller: Caller, ask: ReconcileUsage) -
         if each.noun == "hold":
             passed.add(*await _passed(market, each.id))
             continue
-        one = listed.get(each.id) or _Listed(session=await _session(market, each.id))
+        one = listed.get(each.id) or _Listed(session=await known(market, Session, each.id))
         seen = gateway.get(each.id)
         if each.id in page.too_long:
             tallied.append(Tallied(session=one.session))
         else:
             tallied.append(await _compared(market, one, page, seen))
-    terms = await market.ask(Lookup(noun="terms", id=agreement.terms_sha256))
-    answer = reconciliation_view(
-        agreement, cast("Terms", terms), tallied, passed, as_of_seq=page.as_of_seq
-    )
+    terms = await known(market, Terms, agreement.terms_sha256)
+    answer = reconciliation_view(agreement, terms, tallied, passed, as_of_seq=page.as_of_seq)
     return Reply(answer=replace(answer, session_id=ask.session_id, cursor=page.cursor))
 
 
@@ -212,19 +210,8 @@ async def _compared(
 
 
 async def _passed(market: Market, hold_id: str) -> tuple[Hold, Charge | None]:
-    hold = await market.ask(Lookup(noun="hold", id=hold_id))
-    assert isinstance(hold, Hold)
-    if not hold.charge_id:
-        return hold, None
-    charge = await market.ask(Lookup(noun="charge", id=hold.charge_id))
-    assert isinstance(charge, Charge)
-    return hold, charge
-
-
-async def _session(market: Market, session_id: str) -> Session:
-    session = await market.ask(Lookup(noun="session", id=session_id))
-    assert isinstance(session, Session)
-    return session
+    hold = await known(market, Hold, hold_id)
+    return hold, await known(market, Charge, hold.charge_id) if hold.charge_id else None
 
 
 async def _lists(
@@ -285,8 +272,7 @@ async def _acks(market: Market, session: Session, token: str, path: str) -> froz
     try:
         voucher = read_voucher(token, payer, session.agreement_id)
     except ProofError as error:
-        text = f"It does not verify: {error}."
-        raise Refused(refuse(Code.SIGNATURE_INVALID, path=path, message=text)) from error
+        raise Refused(unverified(path, error)) from error
     if voucher.session_id != session.session_id:
         raise Refused(refuse(Code.SIGNATURE_INVALID, path=path, required=session.session_id))
     return frozenset({voucher.ack})
@@ -317,8 +303,5 @@ async def _gateway(
             key = PublicKey.from_jwk(held.jwk) if may_sign(held.purpose, Typ.GATEWAY) else None
         verify_detached(ask.gateway_signature, Typ.GATEWAY, data, {kid: key}.get)
     except InvalidSignature as error:
-        text = f"It does not verify: {error}."
-        raise Refused(
-            refuse(Code.SIGNATURE_INVALID, path="gateway_signature", message=text)
-        ) from error
+        raise Refused(unverified("gateway_signature", error)) from error
     return report.sessions

@@ -1,4 +1,4 @@
-"""What an operation gives back, and the two things nearly every operation does.
+"""What an operation gives back, and what nearly every operation does.
 
 Boundary: no money logic; a write's answer is a function of its record alone.
 """
@@ -27,13 +27,15 @@ __all__ = [
     "Reply",
     "balance_of",
     "checked",
+    "known",
+    "money_reply",
     "not_yet",
     "own",
     "receipt_at",
     "record_at",
     "reply",
     "standing_now",
-    "with_standing",
+    "unverified",
 ]
 
 _RETRY_AFTER_S: Final = 1
@@ -64,10 +66,12 @@ def reply(outcome: Outcome, answer_of: Callable[[Record], object]) -> Reply:
     return Reply(answer=answer_of(outcome.record), replayed=outcome.replayed, seq=outcome.seq)
 
 
-def with_standing(outcome: Outcome, given: Reply, asset: str) -> Reply:
-    """A money reply with what its caller has left now."""
+def money_reply(outcome: Outcome, answer_of: Callable[[Record], object]) -> Reply:
+    """The reply of a write that moves money, with what its caller has left now."""
+    given = reply(outcome, answer_of)
     if outcome.standing is None:
         return given
+    asset = str(outcome.record.changed[0].after["asset"])
     answer = replace(cast("Any", given.answer), standing=standing_now(outcome.standing, asset))
     return replace(given, answer=answer)
 
@@ -129,6 +133,18 @@ def checked(read: T | Refusal) -> T:
     if isinstance(read, Refusal):
         raise Refused(read)
     return read
+
+
+def unverified(path: str, error: Exception) -> Refusal:
+    """That a signature is not what it should be, and why."""
+    return refuse(Code.SIGNATURE_INVALID, path=path, message=f"It does not verify: {error}.")
+
+
+async def known(market: Market, kind: type[T], thing_id: str) -> T:
+    """A thing that must be there, since another names it."""
+    thing = await market.ask(Lookup(noun=kind.__name__.lower(), id=thing_id))
+    assert isinstance(thing, kind)
+    return thing
 
 
 async def own(

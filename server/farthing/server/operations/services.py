@@ -15,11 +15,12 @@ from farthing.protocol.times import format_time
 from farthing.server.adapters.results import Kept
 from farthing.server.market import Market
 from farthing.server.operations.calling import Errand, make, misfit
-from farthing.server.operations.endings import Ending, charge_of, gone, hold_now, pay
+from farthing.server.operations.endings import Ending, gone, pay
 from farthing.server.operations.holds import entitlement_of
 from farthing.server.operations.listings import document_at
 from farthing.server.operations.replies import (
     Reply,
+    known,
     own,
     receipt_at,
     record_at,
@@ -29,7 +30,7 @@ from farthing.server.ports import NotSent
 from farthing.settlement.engine.holds import charge_view, lines_view
 from farthing.settlement.engine.questions import StandingOf
 from farthing.settlement.engine.services import ServiceCall
-from farthing.settlement.engine.things import Agreement, Hold
+from farthing.settlement.engine.things import Agreement, Charge, Hold
 
 __all__ = ["call_service"]
 
@@ -53,7 +54,7 @@ async def call_service(market: Market, caller: Caller, ask: CallService) -> Repl
         assert placed.hold_id == hold_id
         if outcome.replayed and not is_known:
             # Either nobody has set out yet, or what it came to is forgotten.
-            hold = await hold_now(market, hold_id)
+            hold = await known(market, Hold, hold_id)
             if hold.status != "open":
                 raise Refused(await gone(market, hold))
         errand = Errand(
@@ -107,7 +108,7 @@ async def _answer(
     market: Market, caller: Caller, agreement: Agreement, hold_id: str, kept: Kept
 ) -> ServiceResult:
     """What a call came to: the kept result, and the journal's word on it as it is now."""
-    hold = await hold_now(market, hold_id)
+    hold = await known(market, Hold, hold_id)
     ending = (
         Ending.from_bytes(kept.ending) if kept.ending else Ending(refusal=await gone(market, hold))
     )
@@ -116,7 +117,7 @@ async def _answer(
     if not hold.charge_id:
         # It was accepted, and its hold ended before it could be paid.
         raise Refused(await gone(market, hold))
-    charge = await charge_of(market, hold)
+    charge = await known(market, Charge, hold.charge_id)
     record = await record_at(market, charge.seq)
     facts = cast("dict[str, Json]", record.facts)
     standing = await market.ask(StandingOf(principal_id=caller.principal_id))

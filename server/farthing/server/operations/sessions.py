@@ -38,7 +38,7 @@ from farthing.server.market import Market
 from farthing.server.operations.listings import public_key
 from farthing.server.operations.metering import count_refused, count_reported
 from farthing.server.operations.pages import page_under_agreement
-from farthing.server.operations.replies import Reply, own, reply, with_standing
+from farthing.server.operations.replies import Reply, known, money_reply, own, unverified
 from farthing.settlement.engine.commands import Outcome
 from farthing.settlement.engine.questions import Lookup
 from farthing.settlement.engine.sessions import session_answer, session_view
@@ -67,8 +67,7 @@ async def top_up_session(market: Market, caller: Caller, ask: TopUpSession) -> R
 
 async def close_session(market: Market, caller: Caller, ask: CloseSession) -> Reply:
     """End a session."""
-    outcome = await market.submit(caller, CLOSE_SESSION, ask)
-    return with_standing(outcome, reply(outcome, session_answer), _asset(outcome))
+    return money_reply(await market.submit(caller, CLOSE_SESSION, ask), session_answer)
 
 
 async def get_session(market: Market, caller: Caller, ask: GetSession) -> Reply:
@@ -105,10 +104,10 @@ async def report_usage(market: Market, caller: Caller, ask: ReportUsage) -> Repl
     except Refused as refused:
         count_refused(market.metrics, refused.refusal, max(body.events, 1))
         raise
-    given = reply(outcome, report_answer)
+    given = money_reply(outcome, report_answer)
     if not outcome.replayed:
         count_reported(market.metrics, cast("UsageReport", given.answer))
-    return with_standing(outcome, given, _asset(outcome))
+    return given
 
 
 async def _read(market: Market, caller: Caller, ask: ReportUsage) -> Reported:
@@ -154,19 +153,15 @@ async def _signed(
         key = holder.key if holder and holder.principal_id == caller.principal_id else None
         _, root = verify_batch(ask.batch_signature, session.session_id, data, {kid: key}.get)
     except InvalidSignature as error:
-        return _unsigned("batch_signature", error)
+        return unverified("batch_signature", error)
     payer = await public_key(market, session.payer_thumbprint)
     try:
         voucher = read_voucher(ask.voucher, payer, session.agreement_id)
     except ProofError as error:
-        return _unsigned("voucher", error)
+        return unverified("voucher", error)
     if voucher.session_id != session.session_id:
         return refuse(Code.SIGNATURE_INVALID, path="voucher", required=session.session_id)
     return _Signed(kid, root, voucher)
-
-
-def _unsigned(path: str, error: InvalidSignature | ProofError) -> Refusal:
-    return refuse(Code.SIGNATURE_INVALID, path=path, message=f"It does not verify: {error}.")
 
 
 async def _entitled(market: Market, outcome: Outcome) -> Reply:
@@ -178,12 +173,11 @@ async def _entitled(market: Market, outcome: Outcome) -> Reply:
     def with_entitlement(record: Record) -> SessionView:
         return replace(session_answer(record), entitlement=entitlement)
 
-    return with_standing(outcome, reply(outcome, with_entitlement), session.asset)
+    return money_reply(outcome, with_entitlement)
 
 
 async def _entitlement(market: Market, session: Session, at_us: int) -> str:
-    agreement = await market.ask(Lookup(noun="agreement", id=session.agreement_id))
-    assert isinstance(agreement, Agreement)
+    agreement = await known(market, Agreement, session.agreement_id)
     payer = await public_key(market, session.payer_thumbprint)
     entitlement = Entitlement(
         session_id=SessionId(session.session_id),
@@ -201,7 +195,3 @@ async def _entitlement(market: Market, session: Session, at_us: int) -> str:
         issuer=market.issuer,
     )
     return entitlement_jwt(market.signer, entitlement, at_us)
-
-
-def _asset(outcome: Outcome) -> str:
-    return str(outcome.record.changed[0].after["asset"])

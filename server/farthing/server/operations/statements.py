@@ -42,7 +42,6 @@ __all__ = [
     "get_record",
     "get_statement",
     "ids_shown",
-    "line_view",
 ]
 
 _KINDS: Final = frozenset(kind.value for kind in AccountKind)
@@ -82,7 +81,7 @@ async def get_statement(market: Market, caller: Caller, ask: GetStatement) -> Re
             )
             for name in page.opening
         ),
-        lines=tuple(line_view(caller, line) for line in page.lines),
+        lines=tuple(_line_view(caller, line) for line in page.lines),
         as_of_seq=page.as_of_seq,
         cursor="" if page.more is None else _cursor(page.more, question),
     )
@@ -129,7 +128,7 @@ async def get_record(market: Market, caller: Caller, ask: GetRecord) -> Reply:
     )
 
 
-def line_view(caller: Caller, line: Line) -> StatementLine:
+def _line_view(caller: Caller, line: Line) -> StatementLine:
     """A line as its account's owner sees it."""
     _, kind, asset = split_account(line.account)
     return StatementLine(

@@ -22,7 +22,7 @@ from farthing.protocol.reconciliation import (
 from farthing.protocol.tallies import meters_of, tally_of
 from farthing.protocol.terms import Terms
 from farthing.protocol.times import format_time
-from farthing.protocol.wire import Usage, money
+from farthing.protocol.wire import money, usage_of
 from farthing.settlement.engine.things import Agreement, Charge, Hold, Session
 
 __all__ = ["Passed", "Tallied", "reconciliation_view"]
@@ -131,8 +131,5 @@ def _passed(passed: Passed, asset: str) -> PassedCalls:
         expired=counts.get("expired", 0),
         open=counts.get("open", 0),
         charged=money(passed.charged_units, asset),
-        usage=tuple(
-            Usage(meter=meter, quantity=str(quantity))
-            for meter, quantity in sorted(passed.usage.items())
-        ),
+        usage=usage_of(passed.usage),
     )

@@ -46,7 +46,7 @@ class FakeStripe:
     sessions: dict[str, str] = field(default_factory=lambda: {"pi_3Px": "cs_test_a1b2c3"})
     broken: bool = False
     has_more: bool = False
-    # By method, whether it is answered now or once that is set.
+    # By method and path, whether it is answered now or once that is set.
     answering: dict[str, threading.Event] = field(default_factory=dict)
 
 
@@ -94,8 +94,9 @@ def fake_stripe() -> Iterator[FakeStripe]:
             self._answer(200, charge)
 
         def _wait(self) -> None:
-            if self.command in fake.answering:
-                fake.answering[self.command].wait()
+            asked = f"{self.command} {self.path.partition('?')[0]}"
+            if asked in fake.answering:
+                fake.answering[asked].wait()
 
         def _answer(self, status: int, document: dict[str, Any]) -> None:
             text = json.dumps(document).encode()

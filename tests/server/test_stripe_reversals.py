@@ -25,7 +25,9 @@ from tests.server.fake_stripe import (
 from tests.server.listening import held
 
 FIVE = Money(amount="5", asset="USD")
+CENT = Money(amount="0.01", asset="USD")
 DOLLAR = 10**9
+TOP_UP, LOOKUP = (f"{method} /v1/checkout/sessions" for method in ("POST", "GET"))
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -153,10 +155,14 @@ async def test_a_charge_of_no_payment_is_taken_for_nobody_elses(bank: Bank) -> N
     assert len(bank.fake.asked) == asked
 
 
-async def test_top_ups_that_wait_for_stripe_keep_no_refund_out(bank: Bank) -> None:
+async def test_top_ups_that_wait_for_stripe_keep_no_refund_or_payout_out(bank: Bank) -> None:
+    await bank.earned()
+    payout = await bank.shop.vendor.request_payout(
+        CENT, processor="stripe", destination="acct_1Vendor"
+    )
     top_up_id = await paid(bank)
     before = await bank.prepaid()
-    bank.fake.answering["POST"] = threading.Event()
+    bank.fake.answering[TOP_UP] = threading.Event()
     try:
         # More than may wait: one is refused.
         asked = [
@@ -165,8 +171,10 @@ async def test_top_ups_that_wait_for_stripe_keep_no_refund_out(bank: Bank) -> No
         ]
         await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED)
         assert await bank.send(refund_event(top_up_id, 500)) == 204
+        async with patiently():
+            await bank.server.treasurer.send_payout(payout.payout_id)
     finally:
-        bank.fake.answering.pop("POST").set()
+        bank.fake.answering.pop(TOP_UP).set()
         await asyncio.gather(*asked, return_exceptions=True)
     assert await bank.prepaid() == before - 5 * DOLLAR
 
@@ -174,7 +182,7 @@ async def test_top_ups_that_wait_for_stripe_keep_no_refund_out(bank: Bank) -> No
 async def test_refunds_that_wait_for_stripe_keep_no_top_up_out(bank: Bank) -> None:
     top_up_id = await paid(bank)
     asked = len(bank.fake.asked)
-    bank.fake.answering["GET"] = threading.Event()
+    bank.fake.answering[LOOKUP] = threading.Event()
     try:
         told = [
             asyncio.create_task(bank.send(refund_event(top_up_id, refunded)))
@@ -184,7 +192,7 @@ async def test_refunds_that_wait_for_stripe_keep_no_top_up_out(bank: Bank) -> No
         async with patiently():
             await bank.shop.operator.create_top_up(FIVE, processor="stripe")
     finally:
-        bank.fake.answering.pop("GET").set()
+        bank.fake.answering.pop(LOOKUP).set()
         answered = await asyncio.gather(*told)
     assert set(answered) == {204}
 
@@ -267,9 +275,7 @@ async def test_a_transfer_that_left_twice_and_comes_back_once_is_not_the_vendors
 ) -> None:
     await bank.earned()
     vendor = bank.shop.vendor
-    payout = await vendor.request_payout(
-        Money(amount="0.01", asset="USD"), processor="stripe", destination="acct_1Vendor"
-    )
+    payout = await vendor.request_payout(CENT, processor="stripe", destination="acct_1Vendor")
     await bank.server.treasurer.send_payout(payout.payout_id)
     for transfer_id in ("tr_1Px", "tr_2Px"):
         assert await bank.send(transfer_event(payout.payout_id, 1, id=transfer_id)) == 204

@@ -93,9 +93,10 @@ class StripeProcessor:
             max_network_retries=2,
             http_client=stripe.new_default_http_client(timeout=_TIMEOUT_S),
         )
-        # Apart: who tops up again and again would keep out what tells of its chargeback, and many
-        # refunds would keep out top-ups.
-        self._payments, self._events = _Asking(_WAITING_MAX), _Asking(_EVENTS_WAITING_MAX)
+        # Apart: who tops up again and again would keep out payouts and what tells of its
+        # chargeback, and many refunds would keep out both.
+        self._top_ups, self._payouts = _Asking(_WAITING_MAX), _Asking(_WAITING_MAX)
+        self._events = _Asking(_EVENTS_WAITING_MAX)
 
     def accepts(self, asset: str, units: int) -> bool:
         """Whether the amount is a whole number of the currency's minor units, within bounds."""
@@ -125,7 +126,7 @@ class StripeProcessor:
             "payment_intent_data": {"metadata": {"payment_id": top_up.top_up_id}},
             "success_url": self._return_url,
         }
-        session = await self._payments.ask(
+        session = await self._top_ups.ask(
             lambda: self._client.v1.checkout.sessions.create(
                 params, {"idempotency_key": top_up.top_up_id}
             )
@@ -140,7 +141,7 @@ class StripeProcessor:
             "destination": payout.destination,
             "metadata": {"payment_id": payout.payout_id},
         }
-        await self._payments.ask(
+        await self._payouts.ask(
             lambda: self._client.v1.transfers.create(params, {"idempotency_key": payout.payout_id})
         )
 

@@ -10,11 +10,14 @@ import pytest
 from farthing.clients.buyers import Buyer
 from farthing.clients.documents import Offer
 from farthing.clients.services import NotDelivered, ServiceFailed, VendorCaller, fault
+from farthing.clients.transport import Connection
 from farthing.protocol.canonical import Json, document_sha256
-from farthing.protocol.errors import Code, Refused
+from farthing.protocol.errors import Code, Refused, refuse
 from farthing.protocol.keys import PrivateKey
 from farthing.protocol.listing import parse_listing
+from farthing.protocol.times import SECOND_US
 from tests.clients.trading import trading, usd
+from tests.papers import signing_key
 
 PDF = {"pdf": "one|two"}
 
@@ -45,6 +48,26 @@ async def test_a_vendor_that_answers_without_capturing_has_not_delivered(tmp_pat
             await market.buyer.call_service(market.listing_id, PDF, {"page": 3})
 
         assert failed.value.code is Code.VENDOR_FAILED
+
+
+async def test_who_has_a_call_made_waits_no_longer_than_was_said(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    slept: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+
+    async def on_its_way(*_: object) -> None:
+        raise Refused(refuse(Code.UNAVAILABLE, retry_after_s=1_000_000))
+
+    monkeypatch.setattr(Connection, "send", on_its_way)
+    key, clock = signing_key("Agent One"), lambda: int(sum(slept) * SECOND_US)
+    async with Connection("http://127.0.0.1:1", signer=key, clock=clock, sleep=sleep) as connection:
+        with pytest.raises(Refused):
+            await Buyer(connection).have_called("agr_x", {}, {"page": 1}, wait_s=30)
+
+    assert slept == [30]
 
 
 async def test_every_difference_between_result_record_and_charge_is_a_fault(

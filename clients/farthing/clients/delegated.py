@@ -65,9 +65,10 @@ class Delegating(Charged):
             try:
                 reply = await connection.send(CALL_SERVICE, ask)
             except Refused as refused:
-                if refused.code is not Code.UNAVAILABLE or connection.clock() >= until_us:
+                left_s = (until_us - connection.clock()) / SECOND_US
+                if refused.code is not Code.UNAVAILABLE or left_s <= 0:
                     raise
-                await connection.sleep(max(refused.refusal.retry_after_s, 1))
+                await connection.sleep(min(max(refused.refusal.retry_after_s, 1), left_s))
             else:
                 await self._check(reply.answer)
                 return reply

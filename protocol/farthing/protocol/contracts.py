@@ -18,7 +18,13 @@ from farthing.protocol.canonical import (
     canonical_bytes,
     document_sha256,
 )
-from farthing.protocol.documents import DIGEST, SLUG, DocumentError, Fault, Fields, read_document
+from farthing.protocol.documents import (
+    DocumentError,
+    Fault,
+    Fields,
+    quantities_document,
+    read_document,
+)
 from farthing.protocol.errors import Code, Refusal, refuse
 from farthing.protocol.ids import (
     AgreementId,
@@ -27,7 +33,6 @@ from farthing.protocol.ids import (
     OrganisationId,
     PrincipalId,
     QuoteId,
-    id_pattern,
 )
 from farthing.protocol.money import ASSETS, INT64_MAX
 from farthing.protocol.rating import (
@@ -39,6 +44,7 @@ from farthing.protocol.rating import (
     parse_line,
     rate,
 )
+from farthing.protocol.rating.card import DIMENSIONS_MAX
 from farthing.protocol.signatures import InvalidSignature, KeyOf, Typ, verify_detached
 
 __all__ = [
@@ -60,15 +66,11 @@ QUOTE_SCHEMA: Final = "farthing-quote/1"
 ACCEPTANCE_SCHEMA: Final = "farthing-acceptance/1"
 DELIVERY_SCHEMA: Final = "farthing-delivery/1"
 
-_METERS_MAX: Final = 64
-_ID_LENGTH_MAX: Final = 40
 _VERSION_MAX: Final = 2**31 - 1
-_QUANTITY: Final = re.compile(r"0|[1-9][0-9]{0,15}")
 _UNITS: Final = re.compile(r"0|[1-9][0-9]{0,18}")
 _ISSUER: Final = re.compile(r"[\x21-\x7e]+")
 _NONCE: Final = re.compile(r"[A-Za-z0-9_-]{16,128}")
 _PRINCIPAL: Final = re.compile(r"(?:agt|org)_[0-7][0-9a-hjkmnp-tv-z]{25}")
-_IDS: Final = {name: re.compile(id_pattern(name)) for name in ("org", "lst", "qte", "agr", "hld")}
 
 T = TypeVar("T")
 
@@ -127,8 +129,8 @@ class QuoteDocument:
             "rate_card_sha256": self.rate_card_sha256,
             "terms_sha256": self.terms_sha256,
             "asset": self.asset,
-            "workload": _quantities_document(self.workload),
-            "position": _quantities_document(self.position),
+            "workload": quantities_document(self.workload),
+            "position": quantities_document(self.position),
             "total_units": str(self.total_units),
             "lines": [line_document(line) for line in self.lines],
             "issued_at_us": self.issued_at_us,
@@ -147,24 +149,24 @@ class QuoteDocument:
         """
         fields = read_document(document, QUOTE_SCHEMA)
         quote = cls(
-            quote_id=QuoteId(_id(fields, "quote_id", "qte")),
+            quote_id=QuoteId(fields.typeid("quote_id", "qte")),
             platform=fields.text("platform", length_max=2048, form=_ISSUER),
             buyer_id=_principal(fields, "buyer_id"),
             operator_id=_organisation(fields, "operator_id"),
             vendor_id=_organisation(fields, "vendor_id"),
-            listing_id=ListingId(_id(fields, "listing_id", "lst")),
+            listing_id=ListingId(fields.typeid("listing_id", "lst")),
             listing_version=fields.integer("listing_version", at_least=1, at_most=_VERSION_MAX),
-            listing_sha256=_digest(fields, "listing_sha256"),
-            rate_card_sha256=_digest(fields, "rate_card_sha256"),
-            terms_sha256=_digest(fields, "terms_sha256"),
+            listing_sha256=fields.digest("listing_sha256"),
+            rate_card_sha256=fields.digest("rate_card_sha256"),
+            terms_sha256=fields.digest("terms_sha256"),
             asset=_asset(fields),
-            workload=_quantities(fields, "workload", count_min=1),
-            position=_quantities(fields, "position", count_min=0),
+            workload=fields.quantities("workload", count_min=1, count_max=DIMENSIONS_MAX),
+            position=fields.quantities("position", count_min=0, count_max=DIMENSIONS_MAX),
             total_units=_units(fields, "total_units"),
             lines=_lines(fields),
             issued_at_us=_instant_us(fields, "issued_at_us"),
             expires_at_us=_instant_us(fields, "expires_at_us"),
-            agreement_id=AgreementId(_id(fields, "agreement_id", "agr"))
+            agreement_id=AgreementId(fields.typeid("agreement_id", "agr"))
             if fields.has("agreement_id")
             else None,
         )
@@ -223,10 +225,10 @@ class Acceptance:
         """
         fields = read_document(document, ACCEPTANCE_SCHEMA)
         acceptance = cls(
-            quote_sha256=_digest(fields, "quote_sha256"),
-            listing_sha256=_digest(fields, "listing_sha256"),
-            rate_card_sha256=_digest(fields, "rate_card_sha256"),
-            terms_sha256=_digest(fields, "terms_sha256"),
+            quote_sha256=fields.digest("quote_sha256"),
+            listing_sha256=fields.digest("listing_sha256"),
+            rate_card_sha256=fields.digest("rate_card_sha256"),
+            terms_sha256=fields.digest("terms_sha256"),
             buyer_id=_principal(fields, "buyer_id"),
             operator_id=_organisation(fields, "operator_id"),
             vendor_id=_organisation(fields, "vendor_id"),
@@ -282,7 +284,7 @@ class DeliveryRecord:
             "args_sha256": self.args_sha256,
             "result_sha256": self.result_sha256,
             "output_schema_sha256": self.output_schema_sha256,
-            "usage": _quantities_document(self.usage),
+            "usage": quantities_document(self.usage),
             "outcome": self.outcome.value,
             "delivered_at_us": self.delivered_at_us,
         }
@@ -296,14 +298,14 @@ class DeliveryRecord:
         """
         fields = read_document(document, DELIVERY_SCHEMA)
         record = cls(
-            hold_id=HoldId(_id(fields, "hold_id", "hld")),
-            agreement_id=AgreementId(_id(fields, "agreement_id", "agr")),
+            hold_id=HoldId(fields.typeid("hold_id", "hld")),
+            agreement_id=AgreementId(fields.typeid("agreement_id", "agr")),
             vendor_id=_organisation(fields, "vendor_id"),
-            listing_id=ListingId(_id(fields, "listing_id", "lst")),
-            args_sha256=_digest(fields, "args_sha256"),
-            result_sha256=_digest(fields, "result_sha256"),
-            output_schema_sha256=_digest(fields, "output_schema_sha256"),
-            usage=_quantities(fields, "usage", count_min=1),
+            listing_id=ListingId(fields.typeid("listing_id", "lst")),
+            args_sha256=fields.digest("args_sha256"),
+            result_sha256=fields.digest("result_sha256"),
+            output_schema_sha256=fields.digest("output_schema_sha256"),
+            usage=fields.quantities("usage", count_min=1, count_max=DIMENSIONS_MAX),
             outcome=fields.member("outcome", DeliveryOutcome),
             delivered_at_us=_instant_us(fields, "delivered_at_us"),
         )
@@ -418,31 +420,11 @@ def _read(
     return value
 
 
-def _quantities_document(quantities: Mapping[str, int]) -> list[Json]:
-    return [{"meter": meter, "quantity": str(quantities[meter])} for meter in sorted(quantities)]
-
-
-def _quantities(fields: Fields, name: str, *, count_min: int) -> Mapping[str, int]:
-    quantities: dict[str, int] = {}
-    last = ""
-    for each in fields.each(name, count_min=count_min, count_max=_METERS_MAX):
-        meter = each.text("meter", length_max=64, form=SLUG)
-        if meter in quantities:
-            raise DocumentError(each.at("meter"), Fault.DUPLICATE)
-        # One set of quantities, one document: the meters stand in the order of their names.
-        if meter < last:
-            raise DocumentError(each.at("meter"), Fault.INVALID_FORM)
-        quantities[meter] = int(each.text("quantity", length_max=16, form=_QUANTITY))
-        each.end()
-        last = meter
-    return quantities
-
-
 def _lines(fields: Fields) -> tuple[Line, ...]:
     value = fields.value("lines")
     if not isinstance(value, list):
         raise DocumentError("lines", Fault.WRONG_TYPE)
-    if not 1 <= len(value) <= _METERS_MAX:
+    if not 1 <= len(value) <= DIMENSIONS_MAX:
         raise DocumentError("lines", Fault.WRONG_COUNT)
     lines: list[Line] = []
     for index, each in enumerate(value):
@@ -453,20 +435,12 @@ def _lines(fields: Fields) -> tuple[Line, ...]:
     return tuple(lines)
 
 
-def _id(fields: Fields, name: str, prefix: str) -> str:
-    return fields.text(name, length_max=_ID_LENGTH_MAX, form=_IDS[prefix])
-
-
 def _organisation(fields: Fields, name: str) -> OrganisationId:
-    return OrganisationId(PrincipalId(_id(fields, name, "org")))
+    return OrganisationId(PrincipalId(fields.typeid(name, "org")))
 
 
 def _principal(fields: Fields, name: str) -> PrincipalId:
-    return PrincipalId(fields.text(name, length_max=_ID_LENGTH_MAX, form=_PRINCIPAL))
-
-
-def _digest(fields: Fields, name: str) -> str:
-    return fields.text(name, length_max=64, form=DIGEST)
+    return PrincipalId(fields.text(name, length_max=40, form=_PRINCIPAL))
 
 
 def _asset(fields: Fields) -> str:

@@ -7,11 +7,12 @@ can see are refused here.
 
 import re
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from enum import StrEnum
 from typing import Final, TypeVar
 
 from farthing.protocol.canonical import Json
+from farthing.protocol.ids import id_pattern
 
 __all__ = [
     "DIGEST",
@@ -20,12 +21,14 @@ __all__ = [
     "Fault",
     "Fields",
     "misread",
+    "quantities_document",
     "read_document",
     "unseen",
 ]
 
 SLUG: Final = re.compile(r"[a-z0-9]+(?:[-._][a-z0-9]+)*")
 DIGEST: Final = re.compile(r"[0-9a-f]{64}")
+_QUANTITY: Final = re.compile(r"0|[1-9][0-9]{0,15}")
 # Control, format (bidirectional, zero-width, tag), surrogate, private use, unassigned, and the
 # line and paragraph separators: none has a place in one line of plain text.
 _UNSEEN: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
@@ -93,6 +96,35 @@ class Fields:
     def text(self, name: str, *, length_max: int, form: re.Pattern[str] | None = None) -> str:
         """One line of visible text, of the given form if there is one."""
         return _text(self.value(name), self.at(name), length_max, form)
+
+    def digest(self, name: str) -> str:
+        """A SHA-256, in hex."""
+        return self.text(name, length_max=64, form=DIGEST)
+
+    def typeid(self, name: str, prefix: str) -> str:
+        """An id of the kind that the prefix says."""
+        return self.text(name, length_max=40, form=re.compile(id_pattern(prefix)))
+
+    def quantity(self, name: str) -> int:
+        """A quantity, from an integer text."""
+        return int(self.text(name, length_max=16, form=_QUANTITY))
+
+    def quantities(self, name: str, *, count_min: int, count_max: int) -> Mapping[str, int]:
+        """Quantities by meter, as `quantities_document` writes them."""
+        quantities: dict[str, int] = {}
+        for each in self.each(name, count_min=count_min, count_max=count_max):
+            meter = each.text("meter", length_max=64, form=SLUG)
+            each.check_order("meter", meter, quantities)
+            quantities[meter] = each.quantity("quantity")
+            each.end()
+        return quantities
+
+    def check_order(self, name: str, value: str, before: Collection[str]) -> None:
+        """Refuse what does not stand in the order of its names: one meaning, one document."""
+        if value in before:
+            raise DocumentError(self.at(name), Fault.DUPLICATE)
+        if value < max(before, default=""):
+            raise DocumentError(self.at(name), Fault.INVALID_FORM)
 
     def integer(self, name: str, *, at_least: int, at_most: int) -> int:
         """An integer within bounds, both included."""
@@ -179,6 +211,11 @@ def read_document(value: Json, schema: str) -> Fields:
     if fields.value("schema") != schema:
         raise DocumentError("schema", Fault.UNKNOWN_VALUE)
     return fields
+
+
+def quantities_document(quantities: Mapping[str, int]) -> list[Json]:
+    """Quantities by meter, in the order of their names."""
+    return [{"meter": meter, "quantity": str(quantities[meter])} for meter in sorted(quantities)]
 
 
 def unseen(text: str) -> str:

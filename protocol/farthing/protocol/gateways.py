@@ -4,26 +4,19 @@ Boundary: reads and writes the document. Whose key may sign it is judged where k
 Source: spec/metering.md#a-gateway.
 """
 
-import re
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
 from farthing.protocol.canonical import Json, canonical_bytes
-from farthing.protocol.documents import SLUG, DocumentError, Fault, Fields, read_document
-from farthing.protocol.ids import id_pattern
+from farthing.protocol.documents import quantities_document, read_document
+from farthing.protocol.rating.card import DIMENSIONS_MAX
 from farthing.protocol.reconciliation import GatewayCount
 
 __all__ = ["GATEWAY_SCHEMA", "GATEWAY_SESSIONS_MAX", "GatewayReport"]
 
 GATEWAY_SCHEMA: Final = "farthing-gateway/1"
 GATEWAY_SESSIONS_MAX: Final = 200
-
-_METERS_MAX: Final = 64
-_ID_LENGTH_MAX: Final = 40
-_AGREEMENT: Final = re.compile(id_pattern("agr"))
-_SESSION: Final = re.compile(id_pattern("ses"))
-_QUANTITY: Final = re.compile(r"0|[1-9][0-9]{0,15}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,10 +35,7 @@ class GatewayReport:
                 {
                     "session_id": session_id,
                     "calls": str(count.calls),
-                    "usage": [
-                        {"meter": meter, "quantity": str(count.usage[meter])}
-                        for meter in sorted(count.usage)
-                    ],
+                    "usage": quantities_document(count.usage),
                 }
                 for session_id, count in sorted(self.sessions.items())
             ],
@@ -63,34 +53,13 @@ class GatewayReport:
             DocumentError: The first fault, with its path.
         """
         fields = read_document(document, GATEWAY_SCHEMA)
-        agreement_id = fields.text("agreement_id", length_max=_ID_LENGTH_MAX, form=_AGREEMENT)
+        agreement_id = fields.typeid("agreement_id", "agr")
         sessions: dict[str, GatewayCount] = {}
         for each in fields.each("sessions", count_min=1, count_max=GATEWAY_SESSIONS_MAX):
-            session_id = each.text("session_id", length_max=_ID_LENGTH_MAX, form=_SESSION)
-            _in_order(each, "session_id", session_id, sessions)
-            sessions[session_id] = GatewayCount(calls=_quantity(each, "calls"), usage=_usage(each))
+            session_id = each.typeid("session_id", "ses")
+            each.check_order("session_id", session_id, sessions)
+            usage = each.quantities("usage", count_min=0, count_max=DIMENSIONS_MAX)
+            sessions[session_id] = GatewayCount(calls=each.quantity("calls"), usage=usage)
             each.end()
         fields.end()
         return cls(agreement_id=agreement_id, sessions=sessions)
-
-
-def _usage(fields: Fields) -> dict[str, int]:
-    usage: dict[str, int] = {}
-    for each in fields.each("usage", count_min=0, count_max=_METERS_MAX):
-        meter = each.text("meter", length_max=64, form=SLUG)
-        _in_order(each, "meter", meter, usage)
-        usage[meter] = _quantity(each, "quantity")
-        each.end()
-    return usage
-
-
-def _in_order(fields: Fields, name: str, value: str, before: Collection[str]) -> None:
-    """One count, one document."""
-    if value in before:
-        raise DocumentError(fields.at(name), Fault.DUPLICATE)
-    if value < max(before, default=""):
-        raise DocumentError(fields.at(name), Fault.INVALID_FORM)
-
-
-def _quantity(fields: Fields, name: str) -> int:
-    return int(fields.text(name, length_max=16, form=_QUANTITY))

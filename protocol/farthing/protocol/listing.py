@@ -11,8 +11,7 @@ from enum import StrEnum
 from typing import Any, Final
 
 from farthing.protocol.canonical import Json, document_sha256
-from farthing.protocol.documents import DIGEST, SLUG, Fields, read_document
-from farthing.protocol.ids import id_pattern
+from farthing.protocol.documents import SLUG, Fields, read_document
 from farthing.protocol.money import PPM
 
 __all__ = [
@@ -39,8 +38,6 @@ _REGION: Final = re.compile(r"[a-z]{2}")
 _TOOL: Final = re.compile(r"[A-Za-z0-9_./-]{1,128}")
 # No user, no fragment, no blank: what is signed is what is called.
 _URL: Final = re.compile(r"https?://[A-Za-z0-9.\-\[\]:]+(?:[/?][!-\"$-?A-~]*)?")
-_LISTING_ID: Final = re.compile(id_pattern("lst"))
-_VENDOR_ID: Final = re.compile(id_pattern("org"))
 
 
 class InterfaceKind(StrEnum):
@@ -154,8 +151,8 @@ def parse_listing(document: Json) -> Listing:
     """
     fields = read_document(document, LISTING_SCHEMA)
     listing = Listing(
-        listing_id=fields.text("listing_id", length_max=40, form=_LISTING_ID),
-        vendor_id=fields.text("vendor_id", length_max=40, form=_VENDOR_ID),
+        listing_id=fields.typeid("listing_id", "lst"),
+        vendor_id=fields.typeid("vendor_id", "org"),
         version=fields.integer("version", at_least=1, at_most=_VERSION_MAX),
         name=fields.text("name", length_max=80),
         summary=fields.text("summary", length_max=280),
@@ -174,8 +171,8 @@ def parse_listing(document: Json) -> Listing:
         output_schema=fields.mapping("output_schema"),
         example=_example(fields.fields("example")),
         meters=tuple(_meter(each) for each in fields.each("meters", count_min=1, count_max=10)),
-        rate_card_sha256=fields.text("rate_card_sha256", length_max=64, form=DIGEST),
-        terms_sha256=fields.text("terms_sha256", length_max=64, form=DIGEST),
+        rate_card_sha256=fields.digest("rate_card_sha256"),
+        terms_sha256=fields.digest("terms_sha256"),
         sla=_sla(fields.fields("sla")),
         limits=_limits(fields.fields("limits")),
         data_handling=_data_handling(fields.fields("data_handling")),

@@ -21,7 +21,7 @@ from farthing.protocol.canonical import (
     canonical_bytes,
     parse_json,
 )
-from farthing.protocol.documents import DIGEST, SLUG, DocumentError, Fault, Fields
+from farthing.protocol.documents import SLUG, DocumentError, Fault, Fields
 from farthing.protocol.ids import SessionId
 from farthing.protocol.rating.card import DIMENSIONS_MAX, QUANTITY_MAX
 from farthing.protocol.times import SECOND_US, format_time, parse_time
@@ -61,7 +61,6 @@ _TYPE: Final = f"{ROOT}.usage.v1"
 _METER_CHARACTERS_MAX: Final = 64
 _ID: Final = re.compile(r"[1-9][0-9]{0,15}")
 _QUANTITY: Final = re.compile(r"0|[1-9][0-9]{0,15}")
-_DIGEST_CHARACTERS: Final = 64
 _TO_SECOND: Final = len("2026-11-21T11:22:33.")
 _MICROSECONDS: Final = re.compile(r"[0-9]{6}Z")
 
@@ -305,10 +304,10 @@ def _read(data: bytes, source: str) -> Columns:
 
 
 def _details(details: Fields) -> UsageOutcome:
-    details.text("args_sha256", length_max=_DIGEST_CHARACTERS, form=DIGEST)
+    details.digest("args_sha256")
     outcome = details.member("outcome", UsageOutcome)
     if outcome is UsageOutcome.SUCCEEDED:
-        details.text("result_sha256", length_max=_DIGEST_CHARACTERS, form=DIGEST)
+        details.digest("result_sha256")
     return outcome
 
 

@@ -13,7 +13,7 @@ from typing import Final
 from farthing.protocol import base64url
 from farthing.protocol.canonical import Json, sha256_hex
 from farthing.protocol.claims import ProofError, ProofFault
-from farthing.protocol.documents import DIGEST, DocumentError, Fault, Fields
+from farthing.protocol.documents import DocumentError, Fault, Fields
 from farthing.protocol.errors import Code, NextAction, Refusal, refuse
 from farthing.protocol.ids import AgreementId, SessionId
 from farthing.protocol.money import INT64_MAX
@@ -186,7 +186,7 @@ class SpendBook:
         book.spent_units = _units(fields, "spent_units")
         book.max_cum_units = _units(fields, "max_cum_units")
         has_ack = fields.value("ack") != ""
-        book.ack = fields.text("ack", length_max=64, form=DIGEST) if has_ack else ""
+        book.ack = fields.digest("ack") if has_ack else ""
         book._in_flight = _numbers(fields, "in_flight")
         fields.end()
         return book

@@ -128,7 +128,19 @@ class _Verdicts:
 
     def call(self, place: int, event: Mapping[str, Json]) -> ReportedCall:
         """The call of an event, with its verdict."""
-        return _call(place, event, int(self._amounts[place]), self._faults.get(place, ""))
+        details = cast("Mapping[str, Json]", event["data"])
+        usage = cast("Mapping[str, str]", details["usage"])
+        return ReportedCall(
+            seq=int(cast("str", event["id"])),
+            place=place,
+            at_us=parse_time(cast("str", event["time"])),
+            outcome=UsageOutcome(cast("str", details["outcome"])),
+            usage={meter: int(quantity) for meter, quantity in usage.items()},
+            args_sha256=cast("str", details["args_sha256"]),
+            result_sha256=cast("str", details.get("result_sha256", "")),
+            amount_units=int(self._amounts[place]),
+            fault=self._faults.get(place, ""),
+        )
 
 
 def _batch(record: Record) -> bytes:
@@ -142,19 +154,3 @@ def _events(record: Record) -> Iterator[Json]:
     batch = parse_json(_batch(record))
     assert isinstance(batch, list), "an accepted batch is an array"
     yield from batch
-
-
-def _call(place: int, event: Mapping[str, Json], units: int, fault: str) -> ReportedCall:
-    details = cast("Mapping[str, Json]", event["data"])
-    usage = cast("Mapping[str, str]", details["usage"])
-    return ReportedCall(
-        seq=int(cast("str", event["id"])),
-        place=place,
-        at_us=parse_time(cast("str", event["time"])),
-        outcome=UsageOutcome(cast("str", details["outcome"])),
-        usage={meter: int(quantity) for meter, quantity in usage.items()},
-        args_sha256=cast("str", details["args_sha256"]),
-        result_sha256=cast("str", details.get("result_sha256", "")),
-        amount_units=units,
-        fault=fault,
-    )

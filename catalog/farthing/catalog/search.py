@@ -234,7 +234,7 @@ def _result(
         retention_days=row.retention_days,
         training_use=bool(row.training_use),
         total=None if rating is None else money(rating.total_units, row.asset),
-        lines=_lines(rating, row.asset),
+        lines=tuple(Line.of(line, row.asset) for line in rating.lines) if rating else (),
         unused_meters=tuple(sorted(need.workload.keys() - set(offered.meters))),
         purchasable=_purchasable(asking, offered, vendor_frozen=row.vendor_id in frozen),
         score_ppm=ranked.score_ppm,
@@ -270,20 +270,6 @@ def _offer(row: Row[Any], total_units: int | None) -> Offered:
         regions=tuple(row.regions.split()),
         terms_sha256=row.terms_sha256,
         total_units=total_units,
-    )
-
-
-def _lines(rating: Rating | None, asset: str) -> tuple[Line, ...]:
-    if rating is None:
-        return ()
-    return tuple(
-        Line(
-            rule_id=line.rule_id,
-            meter=line.meter,
-            quantity=str(line.quantity),
-            amount=money(line.amount_units, asset),
-        )
-        for line in rating.lines
     )
 
 

@@ -1,5 +1,6 @@
 """Quotes and agreements: an exact price signed by the platform, terms accepted by signature."""
 
+from farthing.protocol import rating
 from farthing.protocol.errors import Code
 from farthing.protocol.messages.listings import Document
 from farthing.protocol.wire import (
@@ -18,6 +19,7 @@ from farthing.protocol.wire import (
     Usage,
     Workload,
     message,
+    money,
 )
 
 __all__ = [
@@ -49,6 +51,16 @@ class Line:
     meter: str
     quantity: str
     amount: Money
+
+    @classmethod
+    def of(cls, line: rating.Line, asset: str) -> "Line":
+        """A rated line, as it is shown."""
+        return cls(
+            rule_id=line.rule_id,
+            meter=line.meter,
+            quantity=str(line.quantity),
+            amount=money(line.amount_units, asset),
+        )
 
 
 @message

@@ -183,15 +183,7 @@ async def _quote(
         quote_id=quote.quote_id,
         listing_id=quote.listing_id,
         total=money(quote.total_units, quote.asset),
-        lines=tuple(
-            Line(
-                rule_id=line.rule_id,
-                meter=line.meter,
-                quantity=str(line.to_quantity - line.from_quantity),
-                amount=money(line.amount_units, quote.asset),
-            )
-            for line in quote.lines
-        ),
+        lines=tuple(Line.of(line, quote.asset) for line in quote.lines),
         expires_at=format_time(quote.expires_at_us),
         document=cast("Document", document),
         document_sha256=quote.sha256,

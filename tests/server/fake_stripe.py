@@ -46,6 +46,8 @@ class FakeStripe:
     sessions: dict[str, str] = field(default_factory=lambda: {"pi_3Px": "cs_test_a1b2c3"})
     broken: bool = False
     has_more: bool = False
+    # Whether it answers with an empty object.
+    odd: bool = False
     # By method and path, whether it is answered now or once that is set.
     answering: dict[str, threading.Event] = field(default_factory=dict)
 
@@ -68,7 +70,7 @@ def fake_stripe() -> Iterator[FakeStripe]:
             key = self.headers["idempotency-key"]
             if key not in fake.made:
                 fake.made[key] = _object(self.path, form, len(fake.made))
-            self._answer(200, fake.made[key])
+            self._answer(200, {} if fake.odd else fake.made[key])
 
         def do_GET(self) -> None:
             """Give a charge that there is, or a list of what belongs to one."""

@@ -100,6 +100,18 @@ async def test_the_same_ask_again_opens_the_same_session(bank: Bank) -> None:
     assert first == second
 
 
+async def test_a_session_of_which_nothing_is_said_is_not_begun(bank: Bank) -> None:
+    key = bank.shop.operator.connection.new_key()
+    bank.fake.odd = True
+    with pytest.raises(Refused) as refused:
+        await bank.shop.operator.create_top_up(FIVE, processor="stripe", key=key)
+    bank.fake.odd = False
+    again = await bank.shop.operator.create_top_up(FIVE, processor="stripe", key=key)
+
+    assert refused.value.code is Code.PROCESSOR_FAILED
+    assert again.url.startswith("https://checkout.stripe.com/")
+
+
 @pytest.mark.parametrize(
     ("kind", "changed", "paid"),
     [

@@ -8,8 +8,9 @@ from files and are in no log. Source: spec/ledger.md, spec/configuration.md.
 import asyncio
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from threading import Semaphore
@@ -126,12 +127,13 @@ class StripeProcessor:
             "payment_intent_data": {"metadata": {"payment_id": top_up.top_up_id}},
             "success_url": self._return_url,
         }
-        session = await self._top_ups.ask(
-            lambda: self._client.v1.checkout.sessions.create(
-                params, {"idempotency_key": top_up.top_up_id}
+        with _answering():
+            session = await self._top_ups.ask(
+                lambda: self._client.v1.checkout.sessions.create(
+                    params, {"idempotency_key": top_up.top_up_id}
+                )
             )
-        )
-        return str(session.url or "")
+            return str(session.url or "")
 
     async def pay(self, payout: Payout) -> None:
         """Transfer to the connected account; asking again pays nothing more."""
@@ -141,9 +143,12 @@ class StripeProcessor:
             "destination": payout.destination,
             "metadata": {"payment_id": payout.payout_id},
         }
-        await self._payouts.ask(
-            lambda: self._client.v1.transfers.create(params, {"idempotency_key": payout.payout_id})
-        )
+        with _answering():
+            await self._payouts.ask(
+                lambda: self._client.v1.transfers.create(
+                    params, {"idempotency_key": payout.payout_id}
+                )
+            )
 
     async def event(self, body: bytes, signature: str) -> Processed | None:
         """What a signed event says; events of others' payments say nothing.
@@ -166,7 +171,8 @@ class StripeProcessor:
         try:
             goes_back = event["type"] in {_REFUNDED, _WITHDRAWN}
             if goes_back and not _foreign(event, is_live=self._is_live):
-                event["data"]["object"] = await self._gone_back(event)
+                with _answering():
+                    event["data"]["object"] = await self._gone_back(event)
             return _said(event, is_live=self._is_live)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             why = f"{type(error).__name__}: {error}"
@@ -175,14 +181,6 @@ class StripeProcessor:
 
     async def _gone_back(self, event: dict[str, Any]) -> dict[str, Any]:
         """The charge, with all that has gone back of it, under the id that it was paid by."""
-        try:
-            return await self._counted(event)
-        except (AttributeError, KeyError, TypeError) as error:
-            # What Stripe answered is no charge or no list; told again, it may answer with one.
-            why = f"no such answer: {type(error).__name__}: {error}"
-            raise ProcessorFailed(why) from None
-
-    async def _counted(self, event: dict[str, Any]) -> dict[str, Any]:
         told = event["data"]["object"]
         charge: dict[str, Any] = told
         withdrawn_id = ""
@@ -261,6 +259,15 @@ class _Asking:
         except stripe.StripeError as error:
             # No cause: its text may hold parts of what was sent.
             raise ProcessorFailed(f"{type(error).__name__} {error.code or ''}".rstrip()) from None
+
+
+@contextmanager
+def _answering() -> Iterator[None]:
+    """Where Stripe answers something odd, it has not answered: asked again, it may."""
+    try:
+        yield
+    except (AttributeError, KeyError, TypeError) as error:
+        raise ProcessorFailed(f"no such answer: {type(error).__name__}: {error}") from None
 
 
 def read_secret(path: Path) -> str:

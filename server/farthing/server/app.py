@@ -6,10 +6,11 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TypedDict
+from typing import Final, TypedDict
 
 from sqlalchemy import URL
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute
@@ -20,6 +21,7 @@ from farthing.catalog.vocabulary import load
 from farthing.identity.authentication import Authenticator
 from farthing.identity.directory import Directory, Found
 from farthing.identity.keyring import Keyring, Purpose, open_secret
+from farthing.protocol.errors import Code, Refused, refuse
 from farthing.protocol.keys import Signer
 from farthing.server.adapters.manual import processors_of
 from farthing.server.adapters.outbound import Outbound
@@ -50,6 +52,10 @@ from farthing.settlement.port import Engine
 from farthing.settlement.reports.reads import Reports
 
 __all__ = ["Service", "build"]
+
+# How many read tables at once, and how long the next may wait for its turn.
+_READERS_MAX: Final = 8
+_READER_WAIT_S: Final = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,7 +106,7 @@ def build(
         entropy=entropy,
         issuer=issuer,
         directory=Directory(_finder(engine)),
-        reads=reading.connect,
+        reads=_reads(reading),
         reports=reports,
         cards=CardShelf(),
         vocabulary=load(),
@@ -299,7 +305,27 @@ def _reading(settings: Settings) -> AsyncEngine:
     """Connections that cannot write: the file is opened read-only."""
     file = settings.database_path.absolute().as_uri()
     query = {"mode": "ro", "uri": "true"}
-    return create_async_engine(URL.create("sqlite+aiosqlite", database=file, query=query))
+    url = URL.create("sqlite+aiosqlite", database=file, query=query)
+    return create_async_engine(
+        url, pool_size=_READERS_MAX, max_overflow=0, pool_timeout=_READER_WAIT_S
+    )
+
+
+def _reads(reading: AsyncEngine) -> Callable[[], AbstractAsyncContextManager[AsyncConnection]]:
+    """A turn at reading. Raises `Refused`: `overloaded` where none comes in time."""
+
+    @asynccontextmanager
+    async def turn() -> AsyncIterator[AsyncConnection]:
+        try:
+            connection = await reading.connect()
+        except PoolTimeout:
+            raise Refused(refuse(Code.OVERLOADED, retry_after_s=1)) from None
+        try:
+            yield connection
+        finally:
+            await connection.close()
+
+    return turn
 
 
 def _finder(engine: Engine) -> Callable[[str], Awaitable[Found | None]]:

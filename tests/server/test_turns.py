@@ -1,0 +1,44 @@
+"""As many read at once as may, and who waits too long for a turn is told so."""
+
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from farthing.protocol.errors import Code, Refused
+from farthing.server import app
+from farthing.server.market import Market
+from farthing.settlement.reports import reads
+from tests.patience import patiently, until
+from tests.serving import serving
+
+Turn = Callable[[Market], AbstractAsyncContextManager[Any]]
+READERS = 8
+
+
+@pytest.mark.parametrize(
+    ("room", "turn", "asked"),
+    [
+        (app, lambda market: market.reads(), "search_catalog"),
+        (reads, lambda market: market.reports.view(), "get_statement"),
+    ],
+    ids=["tables", "lines"],
+)
+async def test_who_waits_too_long_for_a_turn_to_read_is_told_that_it_is_overloaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: ModuleType, turn: Turn, asked: str
+) -> None:
+    monkeypatch.setattr(room, "_READER_WAIT_S", 0.1)
+    async with serving(tmp_path) as server:
+        operator = await server.organisation("operator", "Operator One")
+        await until((tmp_path / "reports.sqlite").exists)
+        async with AsyncExitStack() as stack, patiently():
+            for _ in range(READERS):
+                await stack.enter_async_context(turn(server.service.market))
+            with pytest.raises(Refused) as refused:
+                await operator.send_raw(asked, {}, repeatable=False)
+        await operator.send_raw(asked, {}, repeatable=False)
+
+    assert refused.value.code is Code.OVERLOADED

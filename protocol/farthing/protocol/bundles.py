@@ -340,20 +340,8 @@ def _header(
 
 def _end(size: int, head_sha256: str, root: bytes, accounts: Mapping[str, Account]) -> JsonObject:
     return {
-        "accounts": _counters(accounts),
+        "accounts": {name: {**account.counters()} for name, account in accounts.items()},
         "end": {"head_sha256": head_sha256, "records": size, "root_sha256": root.hex()},
-    }
-
-
-def _counters(accounts: Mapping[str, Account]) -> JsonObject:
-    return {
-        name: {
-            "credits_pending": str(account.credits_pending),
-            "credits_posted": str(account.credits_posted),
-            "debits_pending": str(account.debits_pending),
-            "debits_posted": str(account.debits_posted),
-        }
-        for name, account in accounts.items()
     }
 
 

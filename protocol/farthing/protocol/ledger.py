@@ -96,6 +96,15 @@ class Account:
         """What can be debited now: pending debits reserve, pending credits do not count."""
         return self.credits_posted - self.debits_posted - self.debits_pending
 
+    def counters(self) -> dict[str, str]:
+        """The counters as they stand in a bundle and in a row."""
+        return {
+            "credits_pending": str(self.credits_pending),
+            "credits_posted": str(self.credits_posted),
+            "debits_pending": str(self.debits_pending),
+            "debits_posted": str(self.debits_posted),
+        }
+
 
 class Transfer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`units` from the debit account to the credit account, pending, voided or posted."""

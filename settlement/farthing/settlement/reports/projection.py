@@ -60,7 +60,6 @@ __all__ = [
     "FileId",
     "Followed",
     "account_of",
-    "counters_of",
     "file_at",
     "is_damage",
 ]
@@ -230,16 +229,6 @@ def account_of(row: sqlalchemy.Row[Any]) -> Account:
         raise DamagedRow(str(error)) from error
 
 
-def counters_of(account: Account) -> dict[str, str]:
-    """Counters as they stand in a row."""
-    return {
-        "debits_pending": str(account.debits_pending),
-        "debits_posted": str(account.debits_posted),
-        "credits_pending": str(account.credits_pending),
-        "credits_posted": str(account.credits_posted),
-    }
-
-
 def _opened(engine: Engine) -> tuple[int, str]:
     with engine.connect() as connection:
         for pragma in PRAGMAS:
@@ -314,7 +303,7 @@ def _line_rows(
             "owner": split_account(name)[0],
             "lag_us_max": lags[name],
         }
-        rows.append((ACCOUNT, account | counters_of(accounts[name])))
+        rows.append((ACCOUNT, account | accounts[name].counters()))
     return rows
 
 
@@ -340,5 +329,5 @@ def _line_row(line: Line, number: int) -> dict[str, Value]:
         "movement": line.movement.value,
         "units": line.units,
         "counterpart": line.counterpart,
-        **counters_of(line.after),
+        **line.after.counters(),
     }

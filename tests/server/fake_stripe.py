@@ -17,7 +17,9 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 __all__ = [
+    "LOOKUP",
     "SECRET",
+    "TOP_UP",
     "FakeStripe",
     "charge_of",
     "dispute_event",
@@ -30,6 +32,8 @@ __all__ = [
 ]
 
 SECRET = "whsec_test_secret"
+# What can be kept waiting.
+TOP_UP, LOOKUP = (f"{method} /v1/checkout/sessions" for method in ("POST", "GET"))
 _API_VERSION = "2026-10-28.preview"
 
 

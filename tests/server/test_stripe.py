@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 import socket
+import threading
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -21,10 +22,11 @@ from farthing.protocol.wire import Money
 from farthing.server.adapters.stripe import StripeProcessor
 from farthing.server.app import build
 from farthing.server.settings import InvalidSetting, Settings
-from tests.patience import patiently
+from tests.patience import patiently, until
 from tests.server.banking import KEY, Bank, opened, settings_of
 from tests.server.fake_stripe import (
     SECRET,
+    TOP_UP,
     session_event,
     signature,
     transfer_event,
@@ -353,6 +355,26 @@ async def test_a_stripe_that_does_not_answer_holds_up_nobody_else(tmp_path: Path
     refused = [each for each in ended if isinstance(each, Refused)]
     assert first
     assert {each.code for each in refused} == {Code.PROCESSOR_FAILED}
+
+
+async def test_an_operator_that_tops_up_without_end_leaves_places_to_others(bank: Bank) -> None:
+    other = Operator(await bank.server.organisation("operator", "Operator Two"))
+    bank.fake.answering[TOP_UP] = threading.Event()
+    try:
+        many = [
+            asyncio.create_task(bank.shop.operator.create_top_up(FIVE, processor="stripe"))
+            for _ in range(60)
+        ]
+        # However many may wait, there is no place left.
+        await until(lambda: sum(each.done() for each in many) >= 20)
+        one = asyncio.create_task(other.create_top_up(FIVE, processor="stripe"))
+        while not (one.done() or (await other.top_ups()).top_ups):
+            pass
+    finally:
+        bank.fake.answering.pop(TOP_UP).set()
+        await asyncio.gather(*many, return_exceptions=True)
+
+    assert (await one).url.startswith("https://checkout.stripe.com/")
 
 
 async def test_without_stripe_nobody_is_sent_there(tmp_path: Path) -> None:

@@ -15,6 +15,8 @@ from farthing.protocol.wire import Money
 from tests.patience import patiently, until
 from tests.server.banking import Bank, opened
 from tests.server.fake_stripe import (
+    LOOKUP,
+    TOP_UP,
     charge_of,
     dispute_event,
     dispute_of,
@@ -27,7 +29,6 @@ from tests.server.listening import held
 FIVE = Money(amount="5", asset="USD")
 CENT = Money(amount="0.01", asset="USD")
 DOLLAR = 10**9
-TOP_UP, LOOKUP = (f"{method} /v1/checkout/sessions" for method in ("POST", "GET"))
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

@@ -8,6 +8,7 @@ from files and are in no log. Source: spec/ledger.md, spec/configuration.md.
 import asyncio
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -98,6 +99,7 @@ class StripeProcessor:
         # chargeback, and many refunds would keep out both.
         self._top_ups, self._payouts = _Asking(_WAITING_MAX), _Asking(_WAITING_MAX)
         self._events = _Asking(_EVENTS_WAITING_MAX)
+        self._topping_up: Counter[str] = Counter()
 
     def accepts(self, asset: str, units: int) -> bool:
         """Whether the amount is a whole number of the currency's minor units, within bounds."""
@@ -127,13 +129,24 @@ class StripeProcessor:
             "payment_intent_data": {"metadata": {"payment_id": top_up.top_up_id}},
             "success_url": self._return_url,
         }
-        with _answering():
+        with _answering(), self._one_of_few(top_up.organisation_id):
             session = await self._top_ups.ask(
                 lambda: self._client.v1.checkout.sessions.create(
                     params, {"idempotency_key": top_up.top_up_id}
                 )
             )
             return str(session.url or "")
+
+    @contextmanager
+    def _one_of_few(self, organisation_id: str) -> Iterator[None]:
+        """Leave places to others: one operator has no more than are asked for at once."""
+        if self._topping_up[organisation_id] >= _ASKING_MAX:
+            raise ProcessorFailed("too many of one operator's wait for it")
+        self._topping_up[organisation_id] += 1
+        try:
+            yield
+        finally:
+            self._topping_up[organisation_id] -= 1
 
     async def pay(self, payout: Payout) -> None:
         """Transfer to the connected account; asking again pays nothing more."""

@@ -20,13 +20,7 @@ from farthing.clients.demo.market import Market, opened
 from farthing.clients.demo.narration import Narrator
 from farthing.clients.demo.processes import DidNotStart
 from farthing.clients.demo.proof import balance_books
-from farthing.clients.demo.sample import (
-    broken_pdf,
-    encrypted_pdf,
-    numbered_pdf,
-    sample_pdf,
-    scanned_pdf,
-)
+from farthing.clients.demo.sample import sample_pdf
 from farthing.clients.demo.stage import Stage
 from farthing.clients.demo.story import BUDGET, Telling, tell
 from farthing.clients.demo.trade import open_market, read_pages
@@ -36,6 +30,7 @@ from farthing.protocol.canonical import sha256_hex
 from farthing.protocol.money import parse_units
 from farthing.protocol.wire import Money
 from tests.patience import patiently
+from tests.pdfs import broken_pdf, encrypted_pdf, numbered_pdf, scanned_pdf
 
 DEMO = (sys.executable, "-m", "farthing.clients.demo")
 

@@ -15,11 +15,11 @@ from typing import Any
 
 from farthing.clients.buyers import Buyer
 from farthing.clients.callbooks import asked_units, read_book
-from farthing.clients.demo.sample import numbered_pdf
 from farthing.clients.home import Home
 from farthing.clients.spenders import book_path
 from tests.clients.cli.running import answer, run, serving
 from tests.patience import PATIENCE_S
+from tests.pdfs import numbered_pdf
 from tests.processes import free_port
 
 TOLERANT = {"usage_tolerance_ppm": 1000}

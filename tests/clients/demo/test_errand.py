@@ -6,8 +6,9 @@ import pytest
 
 from farthing.clients.demo.errand import PAGES_GUESSED, NoSuchFile, measure, write_sample
 from farthing.clients.demo.outcomes import Reason
-from farthing.clients.demo.sample import encrypted_pdf, sample_pdf
+from farthing.clients.demo.sample import sample_pdf
 from farthing.protocol.canonical import sha256_hex
+from tests.pdfs import encrypted_pdf
 
 
 async def test_the_workload_is_the_number_of_pages_in_the_file(tmp_path: Path) -> None:

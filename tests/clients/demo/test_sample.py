@@ -21,10 +21,10 @@ def test_the_sample_is_the_same_file_every_time() -> None:
     assert sample.sample_pdf() == sample.sample_pdf()
 
 
-def test_a_strict_reader_takes_the_written_pdfs_without_complaint() -> None:
-    for pdf in (sample.sample_pdf(), sample.scanned_pdf(), sample.numbered_pdf(2)):
-        reader = PdfReader(BytesIO(pdf), strict=True)
-        assert all(page.mediabox.height == 842 for page in reader.pages)
+def test_a_strict_reader_takes_the_written_pdf_without_complaint() -> None:
+    reader = PdfReader(BytesIO(sample.sample_pdf()), strict=True)
+
+    assert all(page.mediabox.height == 842 for page in reader.pages)
 
 
 def test_no_line_of_the_sample_leaves_its_page() -> None:
@@ -40,15 +40,6 @@ def test_text_with_brackets_and_slashes_comes_out_as_it_went_in() -> None:
     line = "a (b) \\ (c \u00a31 \u2013 \u201cd\u201d)"
 
     assert PdfReader(BytesIO(sample.text_pdf([[line]]))).pages[0].extract_text().strip() == line
-
-
-def test_the_scanned_pdf_holds_a_real_picture_on_each_page() -> None:
-    reader = PdfReader(BytesIO(sample.scanned_pdf(2)))
-
-    assert [page.images[0].image.size for page in reader.pages if page.images[0].image] == [
-        (64, 64),
-        (64, 64),
-    ]
 
 
 def test_the_picture_has_the_size_asked_for() -> None:

@@ -11,7 +11,7 @@ from PIL import Image
 
 from farthing.clients.demo import sample
 from farthing.clients.demo.outcomes import Reason, Unworkable
-from farthing.clients.demo.work_images import ImageFormat, pixel_count, resize
+from farthing.clients.demo.work_images import BYTES_MAX, ImageFormat, pixel_count, resize
 
 
 def refusal(work: Callable[[], object]) -> Reason:
@@ -192,9 +192,11 @@ def test_an_image_that_unpacks_to_too_many_pixels_is_refused_by_its_header(side:
 
 def test_too_many_bytes_are_not_looked_at() -> None:
     image = sample.sample_png(8, 8)
+    room = bytes(BYTES_MAX - len(image))
 
-    assert refusal(lambda: resize(image, 4, 4, "png", bytes_max=9)) is Reason.TOO_LARGE
-    assert refusal(lambda: pixel_count(image, bytes_max=9)) is Reason.TOO_LARGE
+    assert pixel_count(image + room) == 64
+    assert refusal(lambda: resize(image + room + b"!", 4, 4, "png")) is Reason.TOO_LARGE
+    assert refusal(lambda: pixel_count(image + room + b"!")) is Reason.TOO_LARGE
 
 
 def test_whatever_is_done_to_an_image_it_ends_in_an_image_or_in_a_reason() -> None:

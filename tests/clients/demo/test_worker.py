@@ -10,9 +10,10 @@ import orjson
 import pytest
 
 from farthing.clients.demo.outcomes import Reason, Unworkable
-from farthing.clients.demo.sample import encrypted_pdf, numbered_pdf, sample_jpeg
+from farthing.clients.demo.sample import sample_jpeg
 from farthing.clients.demo.worker import Members, Worker
 from tests.patience import PATIENCE_S
+from tests.pdfs import encrypted_pdf, numbered_pdf
 
 
 def pdf(content: bytes) -> Members:

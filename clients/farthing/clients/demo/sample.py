@@ -1,12 +1,10 @@
-"""Sample files made from nothing: a readable PDF of thirty pages, its difficult relatives, a PNG.
+"""Sample files made from nothing: a readable PDF of thirty pages, a PNG, a JPEG.
 
-Boundary: bytes only, the same on every machine except for the encrypted PDF, whose key is random.
-`sample_pdf` needs neither pypdf nor the original of any file: PDF is written here by hand, after
-ISO 32000-1 chapters 7 and 9, in the smallest form that every reader takes.
+Boundary: bytes only. PDF is written here by hand, after ISO 32000-1 chapters 7 and 9, in the
+smallest form that every reader takes.
 """
 
 import textwrap
-import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -15,18 +13,13 @@ from io import BytesIO
 from typing import Final
 
 from PIL import Image
-from pypdf import PdfReader, PdfWriter
 
 __all__ = [
     "SamplePage",
-    "broken_pdf",
-    "encrypted_pdf",
-    "numbered_pdf",
     "sample_jpeg",
     "sample_pages",
     "sample_pdf",
     "sample_png",
-    "scanned_pdf",
     "text_pdf",
 ]
 
@@ -59,42 +52,9 @@ def sample_pdf() -> bytes:
     return text_pdf([_lines(page, number) for number, page in enumerate(sample_pages(), start=1)])
 
 
-def numbered_pdf(count: int) -> bytes:
-    """A PDF of `count` pages, each with one line that says its number."""
-    return text_pdf([[f"Page {number} of {count}."] for number in range(1, count + 1)])
-
-
 def text_pdf(pages: Iterable[Sequence[str]]) -> bytes:
     """A PDF with the given lines on each page; they must fit the page and Windows-1252."""
-    return _pdf([_text_page(lines) for lines in pages], b"<</Font<</F 3 0 R>>>>", _FONT)
-
-
-def scanned_pdf(count: int = 3) -> bytes:
-    """A PDF as a scanner makes it: one picture on each page and not a letter of text."""
-    side = 64
-    rows = (bytes((x * 4 ^ y * 4) & 0xFF for x in range(side)) for y in range(side))
-    picture = zlib.compress(b"".join(rows))
-    image = _stream(
-        picture,
-        b"/Type/XObject/Subtype/Image/Width %d/Height %d/ColorSpace/DeviceGray"
-        b"/BitsPerComponent 8/Filter/FlateDecode" % (side, side),
-    )
-    return _pdf([b"q 595 0 0 842 0 0 cm /I Do Q"] * count, b"<</XObject<</I 3 0 R>>>>", image)
-
-
-def encrypted_pdf(password: str, count: int = 3) -> bytes:
-    """A PDF that opens with `password`; with the empty password every reader opens it unasked."""
-    writer = PdfWriter(clone_from=PdfReader(BytesIO(numbered_pdf(count))))
-    writer.encrypt(user_password=password, algorithm="AES-256")
-    out = BytesIO()
-    writer.write(out)
-    return out.getvalue()
-
-
-def broken_pdf() -> bytes:
-    """The first third of a PDF: an upload that stopped. No reader can find its pages."""
-    whole = sample_pdf()
-    return whole[: len(whole) // 3]
+    return _pdf([_text_page(lines) for lines in pages])
 
 
 def sample_png(width: int = 1200, height: int = 900) -> bytes:
@@ -134,19 +94,19 @@ def _text_page(lines: Sequence[str]) -> bytes:
     return b"BT /F 12 Tf 16 TL 72 760 Td\n" + b"\n".join(shown) + b"\nET"
 
 
-def _pdf(contents: Sequence[bytes], resources: bytes, resource: bytes) -> bytes:
-    """A PDF whose pages share one resource, which is object 3."""
+def _pdf(contents: Sequence[bytes]) -> bytes:
+    """A PDF whose pages share one font, which is object 3."""
     first = 4  # then, for each page, the page and its content
     kids = b" ".join(b"%d 0 R" % (first + 2 * index) for index in range(len(contents)))
     objects = [
         b"<</Type/Catalog/Pages 2 0 R>>",
-        b"<</Type/Pages/Count %d/Kids[%s]/MediaBox%s/Resources%s>>"
-        % (len(contents), kids, _PAGE_SIZE, resources),
-        resource,
+        b"<</Type/Pages/Count %d/Kids[%s]/MediaBox%s/Resources<</Font<</F 3 0 R>>>>>>"
+        % (len(contents), kids, _PAGE_SIZE),
+        _FONT,
     ]
     for index, content in enumerate(contents):
         objects.append(b"<</Type/Page/Parent 2 0 R/Contents %d 0 R>>" % (first + 2 * index + 1))
-        objects.append(_stream(content, b""))
+        objects.append(b"<</Length %d>>\nstream\n%s\nendstream" % (len(content), content))
     out = bytearray(b"%PDF-1.4\n%\xe2\xe3\xcf\xd3\n")
     offsets = []
     for number, each in enumerate(objects, start=1):
@@ -157,7 +117,3 @@ def _pdf(contents: Sequence[bytes], resources: bytes, resource: bytes) -> bytes:
     out += b"".join(b"%010d 00000 n \n" % offset for offset in offsets)
     out += b"trailer\n<</Size %d/Root 1 0 R>>\nstartxref\n%d\n%%%%EOF\n" % (len(offsets) + 1, start)
     return bytes(out)
-
-
-def _stream(content: bytes, entries: bytes) -> bytes:
-    return b"<<%s/Length %d>>\nstream\n%s\nendstream" % (entries, len(content), content)

@@ -16,10 +16,10 @@ from PIL import Image, ImageOps
 
 from farthing.clients.demo.outcomes import Reason, Unworkable
 
-__all__ = ["BYTES_MAX", "PIXELS_MAX", "SIDE_MAX", "ImageFormat", "pixel_count", "resize"]
+__all__ = ["BYTES_MAX", "SIDE_MAX", "ImageFormat", "pixel_count", "resize"]
 
 BYTES_MAX: Final = 32 * 1024 * 1024
-PIXELS_MAX: Final = 50_000_000
+_PIXELS_MAX: Final = 50_000_000
 SIDE_MAX: Final = 8192
 
 _READABLE: Final = ("PNG", "JPEG", "WEBP", "GIF")
@@ -47,13 +47,13 @@ class ImageFormat(StrEnum):
     WEBP = "webp"
 
 
-def pixel_count(image: bytes, *, bytes_max: int = BYTES_MAX, pixels_max: int = PIXELS_MAX) -> int:
+def pixel_count(image: bytes) -> int:
     """The pixels of an image, as its header states them: what `resize` is charged by.
 
     Raises:
         Unworkable: `too_large` or `broken`.
     """
-    picture = _open(image, bytes_max, pixels_max)
+    picture = _open(image)
     return picture.width * picture.height
 
 
@@ -62,9 +62,6 @@ def resize(
     width: int,
     height: int,
     format: str,  # noqa: A002 - the word every image library and every caller uses
-    *,
-    bytes_max: int = BYTES_MAX,
-    pixels_max: int = PIXELS_MAX,
 ) -> bytes:
     """Resize an image to exactly `width` by `height` pixels and write it as `format`.
 
@@ -74,19 +71,17 @@ def resize(
     Args:
         image: PNG, JPEG, WebP or GIF.
         width: 1 to `SIDE_MAX`.
-        height: 1 to `SIDE_MAX`; together at most `pixels_max` pixels.
+        height: 1 to `SIDE_MAX`; together no more pixels than an input may have.
         format: `png`, `jpeg` or `webp`.
-        bytes_max: How large the file may be.
-        pixels_max: How many pixels it, and the result, may have.
 
     Raises:
         Unworkable: `invalid_format`, `invalid_size`, `too_large` or `broken`.
     """
     if format not in set(ImageFormat):
         raise Unworkable(Reason.INVALID_FORMAT, f"one of {', '.join(ImageFormat)}")
-    if not (1 <= width <= SIDE_MAX and 1 <= height <= SIDE_MAX and width * height <= pixels_max):
+    if not (1 <= width <= SIDE_MAX and 1 <= height <= SIDE_MAX and width * height <= _PIXELS_MAX):
         raise Unworkable(Reason.INVALID_SIZE, f"sides of 1 to {SIDE_MAX} pixels")
-    picture = _open(image, bytes_max, pixels_max)
+    picture = _open(image)
 
     def work() -> bytes:
         upright = ImageOps.exif_transpose(picture)
@@ -101,12 +96,12 @@ def resize(
     return _guarded(work)
 
 
-def _open(image: bytes, bytes_max: int, pixels_max: int) -> Image.Image:
-    if len(image) > bytes_max:
-        raise Unworkable(Reason.TOO_LARGE, f"{len(image)} of at most {bytes_max} bytes")
+def _open(image: bytes) -> Image.Image:
+    if len(image) > BYTES_MAX:
+        raise Unworkable(Reason.TOO_LARGE, f"{len(image)} of at most {BYTES_MAX} bytes")
     picture = _guarded(lambda: Image.open(BytesIO(image), formats=_READABLE))
-    if picture.width * picture.height > pixels_max:
-        raise Unworkable(Reason.TOO_LARGE, f"more than {pixels_max} pixels")
+    if picture.width * picture.height > _PIXELS_MAX:
+        raise Unworkable(Reason.TOO_LARGE, f"more than {_PIXELS_MAX} pixels")
     return picture
 
 

@@ -22,9 +22,9 @@ from pypdf.errors import (
 
 from farthing.clients.demo.outcomes import Reason, Unworkable
 
-__all__ = ["BYTES_MAX", "CHARACTERS_MAX", "PAGES_MAX", "PageTexts", "extract_text", "page_count"]
+__all__ = ["BYTES_MAX", "CHARACTERS_MAX", "PageTexts", "extract_text", "page_count"]
 
-PAGES_MAX: Final = 500
+_PAGES_MAX: Final = 500
 BYTES_MAX: Final = 32 * 1024 * 1024
 CHARACTERS_MAX: Final = 10_000_000
 
@@ -59,45 +59,34 @@ class PageTexts:
     pages: tuple[str, ...]
 
 
-def page_count(pdf: bytes, *, bytes_max: int = BYTES_MAX) -> int:
-    """How many pages the PDF has.
+def page_count(pdf: bytes) -> int:
+    """How many pages the PDF has, however large it is.
 
     Raises:
         Unworkable: `too_large`, `broken` or `encrypted`.
     """
-    return _open(pdf, bytes_max)[1]
+    return _open(pdf)[1]
 
 
-def extract_text(
-    pdf: bytes,
-    pages: range | None = None,
-    *,
-    pages_max: int = PAGES_MAX,
-    bytes_max: int = BYTES_MAX,
-    characters_max: int = CHARACTERS_MAX,
-) -> PageTexts:
+def extract_text(pdf: bytes, *, characters_max: int = CHARACTERS_MAX) -> PageTexts:
     """Read the text of a PDF's pages.
 
     Args:
         pdf: The file.
-        pages: Zero-based numbers of the pages wanted; None for all.
-        pages_max: How many pages one call may want.
-        bytes_max: How large the file may be.
         characters_max: How much text may come out.
 
     Raises:
-        Unworkable: `too_large`, `broken`, `encrypted`, `page_out_of_range`, `too_many_pages`, or
-            `no_text` when not one of the pages has any.
+        Unworkable: `too_large`, `broken`, `encrypted`, `too_many_pages`, or `no_text` when not one
+            of the pages has any.
     """
-    reader, count = _open(pdf, bytes_max)
-    wanted = range(count) if pages is None else pages
-    if wanted and not (0 <= min(wanted[0], wanted[-1]) <= max(wanted[0], wanted[-1]) < count):
-        raise Unworkable(Reason.PAGE_OUT_OF_RANGE, f"the PDF has {count} pages")
-    if len(wanted) > pages_max:
-        raise Unworkable(Reason.TOO_MANY_PAGES, f"{len(wanted)} of at most {pages_max} pages")
+    if len(pdf) > BYTES_MAX:
+        raise Unworkable(Reason.TOO_LARGE, f"{len(pdf)} of at most {BYTES_MAX} bytes")
+    reader, count = _open(pdf)
+    if count > _PAGES_MAX:
+        raise Unworkable(Reason.TOO_MANY_PAGES, f"{count} of at most {_PAGES_MAX} pages")
     texts: list[str] = []
     room = characters_max
-    for number in wanted:
+    for number in range(count):
         texts.append(_page_text(reader, number))
         room -= len(texts[-1])
         if room < 0:
@@ -107,9 +96,7 @@ def extract_text(
     return PageTexts(pages=tuple(texts))
 
 
-def _open(pdf: bytes, bytes_max: int) -> tuple[PdfReader, int]:
-    if len(pdf) > bytes_max:
-        raise Unworkable(Reason.TOO_LARGE, f"{len(pdf)} of at most {bytes_max} bytes")
+def _open(pdf: bytes) -> tuple[PdfReader, int]:
     try:
         reader = PdfReader(BytesIO(pdf))
         # Many PDFs are encrypted with the empty password, only to forbid printing.

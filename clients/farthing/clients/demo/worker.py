@@ -106,8 +106,7 @@ def _read(answer: bytes) -> Members:
 def _count_pages(members: Members) -> Members:
     from farthing.clients.demo import work_pdf  # noqa: PLC0415 - each job loads what it needs
 
-    pdf = Path(members["path"]).read_bytes()
-    return {"pages": work_pdf.page_count(pdf, bytes_max=len(pdf))}
+    return {"pages": work_pdf.page_count(Path(members["path"]).read_bytes())}
 
 
 def _extract_text(members: Members) -> Members:

@@ -50,6 +50,7 @@ from farthing.settlement.journal.remote import RemoteEngine
 from farthing.settlement.journal.writer import Writer
 from farthing.settlement.port import Engine
 from farthing.settlement.reports.reads import Reports
+from farthing.settlement.reports.trial_balance import Totals
 
 __all__ = ["Service", "build"]
 
@@ -111,6 +112,7 @@ def build(
         cards=CardShelf(),
         vocabulary=load(),
         processors=_processors(settings, issuer),
+        totals=Totals(),
         **_counts(settings, siblings),
         **_vendors(settings, port, outbound, _flights(settings, clock, entropy)),
         **_keys(keyring),

@@ -5,7 +5,7 @@ Boundary: `submit` is the one place where an ask becomes a command.
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final, TypeVar, cast
 
 from sqlalchemy import select
@@ -19,7 +19,6 @@ from farthing.protocol.canonical import InvalidJson, Json, canonical_bytes, sha2
 from farthing.protocol.errors import Code, Refused, refuse
 from farthing.protocol.keys import Signer
 from farthing.protocol.wire import Operation, document_of
-from farthing.server.adapters.manual import processors_of
 from farthing.server.flights import Flights
 from farthing.server.metrics import Metrics
 from farthing.server.ports import PaymentProcessor, VendorCaller
@@ -83,10 +82,10 @@ class Market:
     vendors: VendorCaller
     vendor_timeout_s: int
     payer: Signer
-    processors: Mapping[str, PaymentProcessor] = field(default_factory=processors_of)
-    metrics: Metrics = field(default_factory=Metrics)
-    velocity: Velocity = field(default_factory=Velocity)
-    totals: Totals = field(default_factory=Totals)
+    processors: Mapping[str, PaymentProcessor]
+    metrics: Metrics
+    velocity: Velocity
+    totals: Totals
 
     async def ask(self, question: Question[Answer]) -> Answer:
         """Answer a question from durable state."""

@@ -214,6 +214,19 @@ def test_any_byte_of_any_record_counts(database: Path, place: int, at: int, flip
     assert findings.faults[0].seq in {seq, seq + 1}
 
 
+def test_no_table_is_said_to_agree_where_a_broken_journal_kept_it_from_being_compared(
+    database: Path,
+) -> None:
+    with opened(database) as connection:
+        (records,) = connection.execute("SELECT records FROM journal_batch").fetchone()
+
+    with changed(database, "journal_batch", "records", 0, flipped(records, 9, 1)):
+        findings = audited(database)
+
+    assert not findings.ok
+    assert findings.tables == 0
+
+
 @pytest.mark.parametrize("seed", range(16))
 def test_a_byte_of_the_file_is_found_or_changes_nothing(
     database: Path, tmp_path: Path, seed: int

@@ -47,7 +47,7 @@ from farthing.settlement.tables import KEPT_BODY, PERSONAL
 
 __all__ = ["DatabaseFindings", "audit_database"]
 
-FAULTS_MAX: Final = 20
+_FAULTS_MAX: Final = 20
 _COLUMNS: Final = ("first_seq", "last_seq", "epoch", "records", "head", "root", "note")
 _TYPES: Final = (int, int, int, bytes, str, str, str)
 
@@ -188,9 +188,10 @@ def audit_database(
             faults = [*one.faults, *_beside(database, scratch, one), *_snapshot(path, keys, one)]
             faults += _log(path)
             # What the journal does not give cannot be compared where the journal is broken.
+            compared = tables if journal.fault is None else ()
+            for table in compared:
+                faults += _compared(database, scratch, table)
             if journal.fault is None:
-                for table in tables:
-                    faults += _compared(database, scratch, table)
                 faults += _words(database, scratch)
                 if followed is not None:
                     faults += _read_model(database, followed, Path(folder) / "reports.sqlite")
@@ -200,8 +201,8 @@ def audit_database(
     return DatabaseFindings(
         journal=journal,
         batches=one.batches,
-        tables=len(tables),
-        faults=tuple(islice(faults, FAULTS_MAX)),
+        tables=len(compared),
+        faults=tuple(islice(faults, _FAULTS_MAX)),
     )
 
 

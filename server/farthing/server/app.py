@@ -112,7 +112,6 @@ def build(
         cards=CardShelf(),
         vocabulary=load(),
         processors=_processors(settings, issuer),
-        totals=Totals(),
         **_counts(settings, siblings),
         **_vendors(settings, port, outbound, _flights(settings, clock, entropy)),
         **_keys(keyring),
@@ -266,13 +265,15 @@ def _vendors(
 class _Counts(TypedDict):
     metrics: Metrics
     velocity: Velocity
+    totals: Totals
 
 
 def _counts(settings: Settings, siblings: Siblings) -> _Counts:
-    """What this process counts: what it does, and how fast each caller calls."""
+    """What this process counts: what it does, how fast each caller calls, what the ledger holds."""
     return {
         "metrics": Metrics(siblings.number),
         "velocity": Velocity(settings.calls_per_second, settings.refusals_per_second),
+        "totals": Totals(),
     }
 
 

@@ -14,9 +14,9 @@ from farthing.catalog.tables import RATE_CARD
 from farthing.protocol.canonical import parse_json
 from farthing.protocol.rating import CompiledCard, compile_card, parse_card
 
-__all__ = ["SHELF_MAX", "CardShelf"]
+__all__ = ["CardShelf"]
 
-SHELF_MAX: Final = 8192
+_SHELF_MAX: Final = 8192
 
 
 class CardShelf:
@@ -45,7 +45,7 @@ class CardShelf:
                 self._cards[card_sha256] = compile_card(parse_card(parse_json(body)))
             for card_sha256 in missing:
                 _ = self._cards[card_sha256]
-        if len(self._cards) > SHELF_MAX:
-            for card_sha256 in list(self._cards)[: len(self._cards) - SHELF_MAX]:
+        if len(self._cards) > _SHELF_MAX:
+            for card_sha256 in list(self._cards)[: len(self._cards) - _SHELF_MAX]:
                 if card_sha256 not in wanted:
                     del self._cards[card_sha256]

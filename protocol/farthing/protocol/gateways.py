@@ -13,10 +13,10 @@ from farthing.protocol.documents import quantities_document, read_document
 from farthing.protocol.rating.card import DIMENSIONS_MAX
 from farthing.protocol.reconciliation import GatewayCount
 
-__all__ = ["GATEWAY_SCHEMA", "GATEWAY_SESSIONS_MAX", "GatewayReport"]
+__all__ = ["GATEWAY_SCHEMA", "GatewayReport"]
 
 GATEWAY_SCHEMA: Final = "farthing-gateway/1"
-GATEWAY_SESSIONS_MAX: Final = 200
+_SESSIONS_MAX: Final = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +55,7 @@ class GatewayReport:
         fields = read_document(document, GATEWAY_SCHEMA)
         agreement_id = fields.typeid("agreement_id", "agr")
         sessions: dict[str, GatewayCount] = {}
-        for each in fields.each("sessions", count_min=1, count_max=GATEWAY_SESSIONS_MAX):
+        for each in fields.each("sessions", count_min=1, count_max=_SESSIONS_MAX):
             session_id = each.typeid("session_id", "ses")
             each.check_order("session_id", session_id, sessions)
             usage = each.quantities("usage", count_min=0, count_max=DIMENSIONS_MAX)

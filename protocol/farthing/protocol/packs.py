@@ -13,10 +13,10 @@ from typing import Final
 
 from farthing.protocol.errors import Unverified
 
-__all__ = ["FILES_MAX", "PACK_BYTES_MAX", "read_pack", "write_pack"]
+__all__ = ["PACK_BYTES_MAX", "read_pack", "write_pack"]
 
 PACK_BYTES_MAX: Final = 16 * 1024 * 1024
-FILES_MAX: Final = 4096
+_FILES_MAX: Final = 4096
 
 # Names that any file system takes, that stay inside their folder, and that nobody reads wrongly.
 _NAME: Final = re.compile(r"[a-z0-9]+(?:[._/-][a-z0-9]+)*")
@@ -41,7 +41,7 @@ def write_pack(files: Mapping[str, bytes]) -> bytes:
     Raises:
         ValueError: Not the name of a file in a pack, or more than a pack may hold.
     """
-    if len(files) > FILES_MAX:
+    if len(files) > _FILES_MAX:
         raise ValueError("more than a pack may hold")
     body, directory = bytearray(), bytearray()
     for name in sorted(files):

@@ -12,13 +12,13 @@ from farthing.protocol.keys import JWK_MEMBERS, InvalidKey, PublicKey, Signer
 from farthing.protocol.platform_keys import PlatformKeys, PlatformPurpose
 from farthing.protocol.signatures import InvalidSignature, Typ, sign_detached, verify_detached
 
-__all__ = ["SUCCESSIONS", "SUCCESSIONS_MAX", "followed", "sign_succession", "successions_in"]
+__all__ = ["SUCCESSIONS", "followed", "sign_succession", "successions_in"]
 
 SUCCESSIONS: Final = "org.farthing/successions"
 """The member of the platform's key set that lists them."""
 
 # At one a month, eighty years.
-SUCCESSIONS_MAX: Final = 1_000
+_SUCCESSIONS_MAX: Final = 1_000
 _SCHEMA: Final = "farthing-succession/1"
 
 
@@ -63,7 +63,7 @@ def followed(pinned: PlatformKeys, successions: Iterable[object], origin: str = 
     """
     platform, journal = dict(pinned.platform), dict(pinned.journal)
     known = {PlatformPurpose.PLATFORM: platform, PlatformPurpose.JOURNAL: journal}
-    for each, _ in zip(successions, range(SUCCESSIONS_MAX), strict=False):
+    for each, _ in zip(successions, range(_SUCCESSIONS_MAX), strict=False):
         _follow(each, known, origin)
     return PlatformKeys(platform=platform, journal=journal)
 

@@ -10,12 +10,12 @@ from typing import Final
 
 from farthing.protocol.merkle import Tree
 
-__all__ = ["LEVEL_MAX", "TILE_HEIGHT", "TILE_WIDTH", "Tile", "parse_tile", "tile_of", "tile_path"]
+__all__ = ["TILE_WIDTH", "Tile", "parse_tile", "tile_of", "tile_path"]
 
-TILE_HEIGHT: Final = 8
-TILE_WIDTH: Final = 2**TILE_HEIGHT
+_TILE_HEIGHT: Final = 8
+TILE_WIDTH: Final = 2**_TILE_HEIGHT
 # Eight levels of tiles cover 2^64 leaves; sizes end at 2^63.
-LEVEL_MAX: Final = 7
+_LEVEL_MAX: Final = 7
 
 _PATH: Final = re.compile(
     r"(?P<level>0|[1-9][0-9]?)/(?P<index>(?:x[0-9]{3}/){0,6}[0-9]{3})"
@@ -55,15 +55,15 @@ def parse_tile(path: str) -> Tile | None:
         index=int(re.sub(r"[x/]", "", match["index"])),
         width=int(match["width"] or TILE_WIDTH),
     )
-    well_formed = tile.level <= LEVEL_MAX and tile.width <= TILE_WIDTH
+    well_formed = tile.level <= _LEVEL_MAX and tile.width <= TILE_WIDTH
     return tile if well_formed and tile_path(tile) == path else None
 
 
 def tile_of(tree: Tree, level: int, index: int, width: int) -> bytes | None:
     """The hashes of a tile, one after another; None where the tree does not reach that far."""
-    if not (0 <= level <= LEVEL_MAX and index >= 0 and 0 < width <= TILE_WIDTH):
+    if not (0 <= level <= _LEVEL_MAX and index >= 0 and 0 < width <= TILE_WIDTH):
         return None
-    shift, first = level * TILE_HEIGHT, index * TILE_WIDTH
+    shift, first = level * _TILE_HEIGHT, index * TILE_WIDTH
     if (first + width) << shift > tree.size:
         return None
     return b"".join(tree.node(shift, first + place) for place in range(width))

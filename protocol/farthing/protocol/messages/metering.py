@@ -19,7 +19,6 @@ from farthing.protocol.wire import (
 __all__ = [
     "GET_CALL_RECEIPT",
     "LIST_REJECTED_USAGE",
-    "REJECTED_MAX",
     "CallReceipt",
     "GetCallReceipt",
     "ListRejectedUsage",
@@ -28,7 +27,7 @@ __all__ = [
     "RejectedUsages",
 ]
 
-REJECTED_MAX = 200
+_REJECTED_MAX = 200
 
 _CallNumber = Annotated[int, Field(ge=1, le=INTEGER_MAX)]
 
@@ -66,7 +65,7 @@ class ListRejectedUsage:
     agreement_id: Annotated[str, Field(pattern=r"^(agr_[0-7][0-9a-hjkmnp-tv-z]{25})?$")] = ""
     reason: Slug = ""
     cursor: Annotated[str, Field(pattern=r"^([0-9]{1,16}-[0-9]{1,4}-[0-9]{1,16})?$")] = ""
-    limit: Annotated[int, Field(ge=1, le=REJECTED_MAX)] = 50
+    limit: Annotated[int, Field(ge=1, le=_REJECTED_MAX)] = 50
 
 
 @message

@@ -28,7 +28,6 @@ from farthing.protocol.wire import (
 __all__ = [
     "CLOSE_SESSION",
     "GET_SESSION",
-    "LIFETIME_S_MAX",
     "LIST_SESSIONS",
     "OPEN_SESSION",
     "REPORTS_MAX",
@@ -47,7 +46,7 @@ __all__ = [
     "UsageReport",
 ]
 
-LIFETIME_S_MAX: Final = 86_400
+_LIFETIME_S_MAX: Final = 86_400
 # Of one request: enough to share its cost, few enough that others at the front end do not wait.
 REPORTS_MAX: Final = 16
 
@@ -66,7 +65,7 @@ class OpenSession:
     agreement_id: AgreementRef
     cap: Money
     per_call: Money
-    expires_in_s: Annotated[int, Field(ge=1, le=LIFETIME_S_MAX)] = 3600
+    expires_in_s: Annotated[int, Field(ge=1, le=_LIFETIME_S_MAX)] = 3600
     low_water: Money | None = None
     final_action: FinalAction = "refuse"
     unsigned: Money | None = None

@@ -42,14 +42,14 @@ from farthing.settlement.reports.projection import (
 from farthing.settlement.reports.tables import ACCOUNT, CURSOR, ENTRY, LINE, LISTED, VERSION
 from farthing.settlement.reports.usage import Usage, fold_usage
 
-__all__ = ["TAIL_MAX", "Kept", "Reports", "View"]
+__all__ = ["Kept", "Reports", "View"]
 
 # How many read at once, each on a thread of its own, and how long the next may wait for its turn.
 _READERS_MAX: Final = 8
 _READER_WAIT_S: Final = 10
 
 # The most records that one reading takes from the journal itself.
-TAIL_MAX: Final = 1000
+_TAIL_MAX: Final = 1000
 
 # An account as the tables know it; number 0 where only the tail does.
 _UNKNOWN: Final = 0
@@ -73,7 +73,7 @@ class Reports:
         tail_max: the most records that a reading takes from the journal.
     """
 
-    def __init__(self, path: Path, engine: Engine, *, tail_max: int = TAIL_MAX) -> None:
+    def __init__(self, path: Path, engine: Engine, *, tail_max: int = _TAIL_MAX) -> None:
         self._path = path
         self._file: FileId | None = None
         query = {"mode": "ro", "uri": "true"}

@@ -1,7 +1,8 @@
 """The treasury over the real server: who may, money by hand, the books at any record."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from farthing.clients.transport import Connection
 from farthing.clients.treasurers import Treasurer
 from farthing.protocol.errors import Code, Refused, Unverified
 from farthing.protocol.messages import payments, treasury
-from farthing.protocol.messages.accounts import GET_TRIAL_BALANCE, GetTrialBalance
+from farthing.protocol.messages.accounts import GET_TRIAL_BALANCE, GetTrialBalance, TrialBalance
 from farthing.protocol.money import parse_units
 from farthing.protocol.wire import Money, Operation, Role
 from farthing.settlement.engine.questions import AllAccounts, FiguresNow
@@ -226,14 +227,13 @@ async def test_a_cursor_of_another_record_or_of_one_to_come_is_refused(shop: Sho
 
 
 class Paged(Connection):
-    """A connection to a platform whose pages are short, and which may leave a row out."""
+    """A connection to a platform whose pages are short, and which may tell of them otherwise."""
 
-    leaves_out = ""
+    tells: Callable[[TrialBalance], TrialBalance] | None = None
 
     async def call(self, operation: Any, ask: Any) -> Any:
         page = await super().call(operation, replace(ask, limit=3))
-        rows = tuple(each for each in page.rows if each.account != self.leaves_out)
-        return replace(page, rows=rows)
+        return self.tells(page) if self.tells else page
 
 
 async def test_a_trial_balance_of_many_pages_is_one_and_each_row_of_it_counts(shop: Shop) -> None:
@@ -245,9 +245,35 @@ async def test_a_trial_balance_of_many_pages_is_one_and_each_row_of_it_counts(sh
     assert len(whole.rows) > 3
     assert await treasurer.trial_balance() == whole
     assert await treasurer.trial_balance(whole.as_of_seq) == whole
-    short.leaves_out = whole.rows[-1].account
-    with pytest.raises(Unverified):
-        await treasurer.trial_balance()
+
+
+def with_each(page: TrialBalance, **members: str) -> TrialBalance:
+    return replace(
+        page,
+        rows=tuple(replace(each, **members) for each in page.rows),
+        totals=tuple(replace(each, **members) for each in page.totals),
+    )
+
+
+@pytest.mark.parametrize(
+    ("tells", "found"),
+    [
+        (lambda page: replace(page, rows=page.rows[1:]), "do not add up"),
+        (lambda page: replace(page, balanced=False), "not as balanced"),
+        (partial(with_each, debits_pending="1"), "do not add up"),
+        (partial(with_each, asset="ZZZ"), "not all amounts"),
+        (partial(with_each, credits_posted="many"), "not all amounts"),
+    ],
+)
+async def test_a_trial_balance_that_is_told_otherwise_does_not_verify(
+    shop: Shop, tells: Callable[[TrialBalance], TrialBalance], found: str
+) -> None:
+    staff = shop.serving.treasurer.connection
+    lying = Paged(staff.url, signer=staff.signer, http=shop.serving.http)
+    lying.tells = tells
+
+    with pytest.raises(Unverified, match=found):
+        await Treasurer(lying).trial_balance()
 
 
 async def test_a_treasury_that_starts_again_knows_what_was_pending(tmp_path: Path) -> None:

@@ -33,24 +33,36 @@ async def whole_trial_balance(connection: Connection, at_seq: int = 0) -> TrialB
         at_seq: after this record of the journal; now without it.
 
     Raises:
-        Unverified: its rows do not add up to its totals.
+        Unverified: its rows do not add up to its totals, or these are not as balanced as it says.
         Refused: as `get_trial_balance`.
     """
     ask = GetTrialBalance(at_seq=at_seq)
     rows: list[TrialRow] = []
-    sums: dict[str, list[int]] = {}
     while True:
         page = await connection.call(GET_TRIAL_BALANCE, ask)
         rows += page.rows
-        for row in page.rows:
-            before = sums.get(row.asset, [0, 0, 0, 0])
-            sums[row.asset] = [a + b for a, b in zip(before, _units(row), strict=True)]
         if not page.cursor:
             break
         ask = replace(ask, cursor=page.cursor)
-    if sums != {each.asset: _units(each) for each in page.totals}:
-        raise Unverified(f"the accounts do not add up to the totals of record {page.as_of_seq}")
-    return replace(page, rows=tuple(rows))
+    whole = replace(page, rows=tuple(rows))
+    _check(whole)
+    return whole
+
+
+def _check(trial: TrialBalance) -> None:
+    of_record = f"of record {trial.as_of_seq}"
+    sums: dict[str, list[int]] = {}
+    try:
+        totals = {each.asset: _units(each) for each in trial.totals}
+        for row in trial.rows:
+            before = sums.get(row.asset, [0, 0, 0, 0])
+            sums[row.asset] = [a + b for a, b in zip(before, _units(row), strict=True)]
+    except (KeyError, ValueError):
+        raise Unverified(f"the counters {of_record} are not all amounts of an asset") from None
+    if sums != totals:
+        raise Unverified(f"the accounts do not add up to the totals {of_record}")
+    if trial.balanced != all(each[0::2] == each[1::2] for each in totals.values()):
+        raise Unverified(f"the totals {of_record} are not as balanced as is said")
 
 
 def _units(counted: TrialRow | TrialTotal) -> list[int]:

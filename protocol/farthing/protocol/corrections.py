@@ -14,11 +14,11 @@ import msgspec
 
 from farthing.protocol.calls import reported_calls
 from farthing.protocol.canonical import INTEGER_MAX, Json, canonical_bytes
-from farthing.protocol.documents import SLUG, DocumentError, Fault, Fields
+from farthing.protocol.documents import DocumentError, Fault, Fields
 from farthing.protocol.rating import CompiledCard, Line, Position, RateCard, rate
 from farthing.protocol.rating.card import QUANTITY_MAX
 from farthing.protocol.records import Record
-from farthing.protocol.usage import BATCH_EVENTS_MAX, BILLED, METERS_MAX
+from farthing.protocol.usage import BATCH_EVENTS_MAX, BILLED, METERS_MAX, is_meter
 
 __all__ = [
     "CHANGES_MAX",
@@ -43,7 +43,6 @@ CHANGES_MAX: Final = 32
 
 _ID_CHARACTERS_MAX: Final = 64
 _NUMBER: Final = re.compile(r"[1-9][0-9]{0,15}")
-_METER_CHARACTERS_MAX: Final = 64
 _ENCODER: Final = msgspec.json.Encoder(order="sorted")
 
 
@@ -196,7 +195,7 @@ def _calls(fields: Fields, name: str, least: int = 1) -> tuple[CallBack, ...]:
             raise DocumentError(meters.path, Fault.WRONG_COUNT)
         usage: dict[str, int] = {}
         for meter in names:
-            if len(meter) > _METER_CHARACTERS_MAX or SLUG.fullmatch(meter) is None:
+            if not is_meter(meter):
                 raise DocumentError(meters.path, Fault.INVALID_FORM)
             usage[meter] = _number(meters, meter, QUANTITY_MAX)
         each.end()

@@ -41,6 +41,7 @@ __all__ = [
     "UsageOutcome",
     "batch_bytes",
     "event_document",
+    "is_meter",
     "read_batch",
 ]
 
@@ -192,7 +193,7 @@ def _event_bytes(session_id: str, event: UsageEvent) -> bytes:
         f'"specversion":"{_SPECVERSION}","time":"{_second_text(event.at_us // SECOND_US)}'
         f'{event.at_us % SECOND_US:06d}Z","type":"{_TYPE}"}}'
     ).encode(errors="surrogatepass")
-    if _EVENT.fullmatch(data) is not None and all(map(_is_meter, usage)):
+    if _EVENT.fullmatch(data) is not None and all(map(is_meter, usage)):
         return data
     return canonical_bytes(event_document(session_id, event))
 
@@ -262,7 +263,7 @@ def _columns_of(usages: Sequence[bytes]) -> dict[str, list[int]] | None:
             return None
         by_text[text] = read
     meters = {meter for read in by_text.values() for meter in read}
-    if len(meters) > BATCH_METERS_MAX or not all(map(_is_meter, meters)):
+    if len(meters) > BATCH_METERS_MAX or not all(map(is_meter, meters)):
         return None
     columns: dict[str, list[int]] = {}
     for meter in meters:
@@ -316,7 +317,7 @@ def _add_usage(details: Fields, place: int, count: int, usage: dict[str, list[in
     if len(names) > METERS_MAX:
         raise DocumentError(meters.path, Fault.WRONG_COUNT)
     for meter in names:
-        if not _is_meter(meter):
+        if not is_meter(meter):
             raise DocumentError(meters.path, Fault.INVALID_FORM)
         quantity = _integer(meters, meter, _QUANTITY, QUANTITY_MAX)
         if meter not in usage and len(usage) == BATCH_METERS_MAX:
@@ -355,7 +356,8 @@ def _source(session_id: str) -> str:
 
 # A batch has few meters and few seconds: each is looked at once.
 @lru_cache(maxsize=1024)
-def _is_meter(name: str) -> bool:
+def is_meter(name: str) -> bool:
+    """Whether a text has the form of a meter's name."""
     return len(name) <= _METER_CHARACTERS_MAX and SLUG.fullmatch(name) is not None
 
 

@@ -385,7 +385,7 @@ def main() -> int:
         says = judge(asked.bundle, asked.keys, asked.receipt, set(asked.trust))
     except OSError as error:
         parser.error(str(error))
-    except (Bad, LookupError, TypeError, ValueError, AttributeError) as error:
+    except (Bad, LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
         sys.stdout.write(f"REJECTED: {str(error).encode('unicode_escape').decode()}\n")
         return 1
     grade, hidden = ("pinned", 1) if asked.trust else ("integrity only", 0)

@@ -221,7 +221,7 @@ def damaged() -> dict[str, bytes]:
     return {
         "another amount": whole.replace(record, record.replace(b'"units":"', b'"units":"1', 1)),
         "a record less": whole.replace(record + b"\n", b""),
-        "nests of lists": whole.replace(b'"v":1}', b'"v":1,"w":' + b"[" * 900 + b"]" * 900 + b"}", 1),
+        "nested too deep": whole.replace(b'"v":1}', b'"v":1,"w":' + b"[" * 900 + b"]" * 900 + b"}"),
         "a space more": whole.replace(b'{"asked":', b'{ "asked":', 1),
         "another head": whole.replace(heads[0][:60], heads[1][:60]),
         "another signature": whole.replace(heads[-1][-150:-140], b"A" * 10),

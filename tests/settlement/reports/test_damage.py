@@ -1,9 +1,11 @@
 """A read model that is damaged or gone: nobody is answered of it, and it is made anew."""
 
 import sqlite3
+import sys
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from subprocess import PIPE, Popen
 from typing import Final
 
 import pytest
@@ -120,5 +122,33 @@ def test_a_file_that_has_lost_a_table_is_made_anew(tmp_path: Path) -> None:
         connection.execute("DROP TABLE statement_line")
 
     extend(path, records, 7)
+
+    assert dump(path) == whole
+
+
+READER = """
+import sqlite3, sys
+connection = sqlite3.connect(f"file:{sys.argv[1]}?mode=ro", uri=True)
+connection.execute("SELECT count(*) FROM statement_line").fetchone()
+print("reads", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_the_log_of_a_file_that_another_process_still_reads_is_not_that_of_the_next(
+    tmp_path: Path,
+) -> None:
+    records, path = committed(traded([("deliver", 3)])), tmp_path / "reports.sqlite"
+    with closing(Followed(path)) as gone:
+        gone.open()
+        gone.extend(records)
+        whole = dump(path)
+        command = [sys.executable, "-c", READER, str(path)]
+        with Popen(command, stdin=PIPE, stdout=PIPE) as other:
+            assert other.stdout is not None
+            assert other.stdout.readline() == b"reads\n"
+            path.unlink()
+            extend(path, records, 7)
+            other.communicate()
 
     assert dump(path) == whole

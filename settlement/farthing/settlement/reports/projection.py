@@ -107,6 +107,9 @@ class Followed:
             assert self._engine is None, "a read model is opened once"
             if self._closed:
                 raise Unreadable(f"{self.path} was closed before it was opened")
+            if file_at(self.path) is None:
+                # The log of a file that is gone would be taken for that of the new one.
+                self._remove()
             # One connection that stays, used by one thread at a time: SQLite folds its log, with
             # an fsync, whenever the last one closes.
             self._engine = create_engine(
@@ -177,10 +180,13 @@ class Followed:
     def _unreadable(self, error: SQLAlchemyError | DamagedRow) -> Unreadable:
         """What is to be raised; a damaged file is removed, for it can be made anew."""
         if is_damage(error):
-            for ending in ("", "-wal", "-shm"):
-                self.path.with_name(f"{self.path.name}{ending}").unlink(missing_ok=True)
+            self._remove()
             return Unreadable(f"{self.path} was damaged, and is made anew")
         return Unreadable(f"{self.path}: {error}")
+
+    def _remove(self) -> None:
+        for ending in ("", "-wal", "-shm"):
+            self.path.with_name(f"{self.path.name}{ending}").unlink(missing_ok=True)
 
     def _put(self, connection: Connection, rows: Iterable[Row]) -> None:
         for sql, some in self._upserts.statements(rows):

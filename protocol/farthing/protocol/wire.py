@@ -29,6 +29,7 @@ __all__ = [
     "AgentRef",
     "AgreementRef",
     "AssetCode",
+    "CallNumber",
     "ChargeRef",
     "DisputeRef",
     "Effect",
@@ -39,6 +40,8 @@ __all__ = [
     "Money",
     "Name",
     "Operation",
+    "OptionalAgreementRef",
+    "OptionalSessionRef",
     "OrganisationRef",
     "PageCursor",
     "PageLimit",
@@ -96,6 +99,10 @@ HoldRef = Annotated[str, Field(pattern=id_pattern("hld"))]
 SessionRef = Annotated[str, Field(pattern=id_pattern("ses"))]
 ChargeRef = Annotated[str, Field(pattern=id_pattern("chg"))]
 DisputeRef = Annotated[str, Field(pattern=id_pattern("dsp"))]
+# Empty where none is named.
+OptionalAgreementRef = Annotated[str, Field(pattern=r"^(agr_[0-7][0-9a-hjkmnp-tv-z]{25})?$")]
+OptionalSessionRef = Annotated[str, Field(pattern=r"^(ses_[0-7][0-9a-hjkmnp-tv-z]{25})?$")]
+CallNumber = Annotated[int, Field(ge=1, le=INTEGER_MAX)]
 IdempotencyKey = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{16,128}$")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Quantity = Annotated[str, Field(pattern=r"^(0|[1-9][0-9]{0,15})$")]

@@ -4,13 +4,15 @@ from typing import Annotated
 
 from pydantic import Field
 
-from farthing.protocol.canonical import INTEGER_MAX
 from farthing.protocol.errors import Code
 from farthing.protocol.messages.charges import CallCost, Receipt
 from farthing.protocol.wire import (
     PARTIES,
+    CallNumber,
     Effect,
     Operation,
+    OptionalAgreementRef,
+    OptionalSessionRef,
     SessionRef,
     Slug,
     message,
@@ -29,15 +31,13 @@ __all__ = [
 
 _REJECTED_MAX = 200
 
-_CallNumber = Annotated[int, Field(ge=1, le=INTEGER_MAX)]
-
 
 @message
 class GetCallReceipt:
     """Ask for the receipt of one call of a session, by its number."""
 
     session_id: SessionRef
-    call: _CallNumber
+    call: CallNumber
 
 
 @message
@@ -61,8 +61,8 @@ class CallReceipt:
 class ListRejectedUsage:
     """Ask for usage that was reported and not taken, newest first; `cursor` pages on."""
 
-    session_id: Annotated[str, Field(pattern=r"^(ses_[0-7][0-9a-hjkmnp-tv-z]{25})?$")] = ""
-    agreement_id: Annotated[str, Field(pattern=r"^(agr_[0-7][0-9a-hjkmnp-tv-z]{25})?$")] = ""
+    session_id: OptionalSessionRef = ""
+    agreement_id: OptionalAgreementRef = ""
     reason: Slug = ""
     cursor: Annotated[str, Field(pattern=r"^([0-9]{1,16}-[0-9]{1,4}-[0-9]{1,16})?$")] = ""
     limit: Annotated[int, Field(ge=1, le=_REJECTED_MAX)] = 50

@@ -4,14 +4,16 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
-from farthing.protocol.canonical import INTEGER_MAX
 from farthing.protocol.errors import Code
 from farthing.protocol.messages.listings import Document
 from farthing.protocol.wire import (
     PARTIES,
+    CallNumber,
     Effect,
     Money,
     Operation,
+    OptionalAgreementRef,
+    OptionalSessionRef,
     SessionRef,
     Sha256,
     Time,
@@ -47,9 +49,6 @@ BEGUN_MAX: Final = 500
 """The most sessions and calls by the platform of one answer."""
 
 _Units = Annotated[str, Field(pattern=r"^(0|[1-9][0-9]{0,18})$")]
-_CallNumber = Annotated[int, Field(ge=1, le=INTEGER_MAX)]
-_Session = Annotated[str, Field(pattern=r"^(ses_[0-7][0-9a-hjkmnp-tv-z]{25})?$")]
-_Agreement = Annotated[str, Field(pattern=r"^(agr_[0-7][0-9a-hjkmnp-tv-z]{25})?$")]
 
 
 @message
@@ -59,7 +58,7 @@ class AcknowledgedCall:
     `usage` is what the answer said; left out, it is not compared.
     """
 
-    call: _CallNumber
+    call: CallNumber
     units: _Units
     result_sha256: Sha256
     usage: Workload | None = None
@@ -95,14 +94,14 @@ class ReconcileUsage:
         cursor: where an answer left off. Agreement and period stay as they were.
     """
 
-    session_id: _Session = ""
-    agreement_id: _Agreement = ""
+    session_id: OptionalSessionRef = ""
+    agreement_id: OptionalAgreementRef = ""
     since: Time = ""
     until: Time = ""
     acknowledged: Annotated[tuple[AcknowledgedSession, ...], Field(max_length=SESSIONS_MAX)] = ()
     gateway: Document | None = None
     gateway_signature: Token = ""
-    through: _Session = ""
+    through: OptionalSessionRef = ""
     cursor: Annotated[str, Field(pattern=r"^([0-9]{1,16}-[a-z]{3}_[0-9a-z]{26})?$")] = ""
 
 

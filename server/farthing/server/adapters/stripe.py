@@ -146,7 +146,8 @@ class StripeProcessor:
         try:
             yield
         finally:
-            self._topping_up[organisation_id] -= 1
+            # So that who waits for nothing is forgotten.
+            self._topping_up -= Counter((organisation_id,))
 
     async def pay(self, payout: Payout) -> None:
         """Transfer to the connected account; asking again pays nothing more."""

@@ -30,6 +30,11 @@ async def next_of(events: Any) -> Any:
         return await anext(events)
 
 
+@asynccontextmanager
+async def unfollowed(*_: object) -> AsyncIterator[None]:
+    yield
+
+
 def told(event: BalanceEvent) -> dict[str, str]:
     return {each.account: each.available.amount for each in event.accounts}
 
@@ -76,6 +81,19 @@ async def test_what_was_missed_is_told_at_once_however_much_it_is(
             missed = [await next_of(events) for _ in range(9)]
 
     assert [told(each)["prepaid"] for each in missed] == [str(n) for n in range(1, 10)]
+
+
+async def test_a_stream_is_not_silent_while_what_it_reads_is_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("farthing.server.app.following_history", unfollowed)
+    monkeypatch.setattr("farthing.server.doors.streams.HEARTBEAT_S", 0.1)
+    monkeypatch.setattr("farthing.server.doors.streams.AGAIN_S", 0.01)
+    async with listening(tmp_path) as server:
+        monkeypatch.setattr(server.service.market.reports, "_tail_max", 1)
+        operator = await server.organisation("operator", "Operator One")
+        async with opened(operator, {"last-event-id": "3"}) as response, patiently():
+            assert await anext(response.aiter_lines()) == ": still here"
 
 
 async def test_an_agent_is_told_the_ids_of_its_own_trades_alone(tmp_path: Path) -> None:

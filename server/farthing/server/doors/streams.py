@@ -175,7 +175,8 @@ async def _stream(chunks: AsyncGenerator[bytes, None], receive: Receive, send: S
 
 async def _events(market: Market, watcher: Watcher, after_seq: int) -> AsyncGenerator[bytes, None]:
     """The events of a stream, each with the record that it is of as its id."""
-    seq = after_seq
+    seq, now_s = after_seq, asyncio.get_running_loop().time
+    told_s = now_s()
     while not watcher.closed:
         try:
             async with market.reports.view() as view:
@@ -187,10 +188,13 @@ async def _events(market: Market, watcher: Watcher, after_seq: int) -> AsyncGene
             if watcher.closed:  # while a slow reader took what is before it
                 return
             yield chunk
+            told_s = now_s()
         # What was cut off, or not followed yet, nothing that happens may ever wake it for.
         wait_s = HEARTBEAT_S if not behind else 0 if chunks else AGAIN_S
-        if not await watcher.wait(wait_s) and not behind:
+        await watcher.wait(wait_s)
+        if now_s() - told_s >= HEARTBEAT_S:
             yield b": still here\n\n"
+            told_s = now_s()
 
 
 async def _news(view: View, caller: Caller, seq: int) -> tuple[list[bytes], int]:

@@ -12,7 +12,6 @@ from tests.clients.test_processes import (
     World,
     asked,
     called,
-    free_port,
     heard,
     running,
     told,
@@ -20,6 +19,7 @@ from tests.clients.test_processes import (
 )
 from tests.clients.trading import usd
 from tests.patience import until
+from tests.processes import free_port
 
 
 @asynccontextmanager

@@ -9,14 +9,10 @@ from hypothesis import strategies as st
 
 from farthing.clients.metering import Meters, least_units
 from farthing.protocol.rating import parse_card, rate
+from tests.protocol.rating.cards import PAGES
 
 CARD = parse_card({
-    "schema": "farthing-rate-card/1",
-    "card_id": "work",
-    "version": 1,
-    "asset": "USD",
-    "rounding": "half_even",
-    "period": "agreement",
+    **PAGES,
     "dimensions": [
         {
             "rule_id": "pages",

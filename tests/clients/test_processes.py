@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import socket
 import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -26,6 +25,7 @@ from farthing.protocol.messages.agents import Registration
 from tests.clients.trading import usd
 from tests.papers import card_document, listing_document, terms_document
 from tests.patience import patiently, until
+from tests.processes import free_port
 
 S = TypeVar("S", Admin, Treasurer)
 
@@ -133,12 +133,6 @@ async def world(folder: Path) -> AsyncIterator[World]:
 
 async def no_wait(_: float) -> None:
     await asyncio.sleep(0)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 async def test_a_vendor_killed_anywhere_is_paid_once_for_work_that_is_handed_over(

@@ -13,11 +13,11 @@ from farthing.clients.session_answers import Answer, CallLost
 from farthing.clients.sessions import SpendSession
 from farthing.clients.transport import Connection
 from farthing.clients.vendors import Vendor
-from tests.clients.test_processes import SHOP, free_port, heard, running, world
+from tests.clients.test_processes import SHOP, heard, running, world
 from tests.clients.trading import PageTexts, Routes, usd
 from tests.papers import card_document, listing_document, terms_document
 from tests.patience import patiently
-from tests.processes import ServerProcess
+from tests.processes import ServerProcess, free_port
 from tests.remote import opened
 
 PDF = {"pdf": "one|two"}

@@ -6,8 +6,9 @@ from pathlib import Path
 from farthing.clients.buyers import Buyer
 from farthing.clients.callbooks import CallState
 from farthing.clients.home import Home
-from tests.clients.test_processes import SHOP, free_port, heard, running, world
+from tests.clients.test_processes import SHOP, heard, running, world
 from tests.clients.trading import usd
+from tests.processes import free_port
 
 READER = Path(__file__).with_name("reader.py")
 PDF = {"pdf": "one|two"}

@@ -120,11 +120,13 @@ class Told:
         state = self.trade.room.state
         charge = state.charges[self.charge_id]
         agreement = state.agreements[charge.agreement_id]
+        hold = state.holds.get(charge.hold_id)
+        promised = hold or state.sessions[charge.session_id]
         parties = (charge.buyer_id, charge.operator_id, charge.vendor_id)
         return {
             state.document_seqs[agreement.listing_sha256],
             agreement.seq,
-            state.holds[charge.hold_id].seq,
+            promised.seq,
             charge.seq,
             *charge.trail_seqs,
             *(key.seq for key in state.keys.values() if key.principal_id in parties),

@@ -33,6 +33,7 @@ from farthing.protocol.ids import (
 from farthing.protocol.keys import PrivateKey, PublicKey
 from farthing.protocol.rating import parse_card, rate
 from farthing.protocol.signatures import Typ, sign_detached
+from tests.protocol.rating.cards import PAGES
 from tests.protocol.vectors import cases, vectors
 
 KEY = PrivateKey.from_seed(bytes(range(32)))
@@ -40,12 +41,7 @@ OTHER = PrivateKey.from_seed(bytes(32))
 ISSUED_AT_US = 1_790_000_000_000_000
 CARD = parse_card(
     {
-        "schema": "farthing-rate-card/1",
-        "card_id": "pdf-text",
-        "version": 1,
-        "asset": "USD",
-        "rounding": "half_even",
-        "period": "agreement",
+        **PAGES,
         "dimensions": [
             {
                 "rule_id": "pages",

@@ -8,7 +8,8 @@ import pytest
 
 from farthing.clients.home import Home
 from tests.clients.cli.running import Ran, run
-from tests.clients.test_processes import SHOP, free_port, heard, running, world
+from tests.clients.test_processes import SHOP, heard, running, world
+from tests.processes import free_port
 
 
 async def typed(home: Home, url: str, *words: str, stdin: str = "") -> Ran:

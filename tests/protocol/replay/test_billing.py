@@ -18,25 +18,7 @@ from tests.protocol.replay.test_sessions import with_credit
 VENDOR_KEY = signing_key("Vendor One")
 
 
-class Billed(Told):
-    """A charge of a session."""
-
-    def seqs(self) -> set[int]:
-        state = self.trade.room.state
-        charge = state.charges[self.charge_id]
-        agreement = state.agreements[charge.agreement_id]
-        parties = (charge.buyer_id, charge.operator_id, charge.vendor_id)
-        return {
-            state.document_seqs[agreement.listing_sha256],
-            agreement.seq,
-            state.sessions[charge.session_id].seq,
-            charge.seq,
-            *charge.trail_seqs,
-            *(key.seq for key in state.keys.values() if key.principal_id in parties),
-        }
-
-
-def billed(trade: Trade) -> Billed:
+def billed(trade: Trade) -> Told:
     """The second report of a session: some calls billed, some not, some rejected."""
     session = Metered.opened(trade)
     at_us = trade.room.now_us
@@ -53,17 +35,17 @@ def billed(trade: Trade) -> Billed:
         max_cum=20 * PAGE_UNITS,
     )
     (charge,) = (change.id for change in record.changed if change.noun == "charge")
-    return Billed(trade, charge)
+    return Told(trade, charge)
 
 
-def refunded() -> Billed:
+def refunded() -> Told:
     told = billed(Trade.opened())
     told.refund(1_000_001)
     told.trade.room.advance(10**5)
     return told
 
 
-def disputed() -> Billed:
+def disputed() -> Told:
     told = billed(with_credit())
     told.dispute("calculation_error")
     told.trade.room.advance(10**5)

@@ -9,12 +9,12 @@ from farthing.protocol.corrections import CallBack, Correction, calls_document
 from farthing.protocol.evidence import gather, verify
 from farthing.protocol.signatures import Typ
 from tests.construction import Trade
-from tests.protocol.evidence_market import JOURNAL_KEY
+from tests.protocol.evidence_market import JOURNAL_KEY, Told
 from tests.protocol.forger import Forger, place
 from tests.protocol.replay.correcting import charge_of, corrected
 from tests.protocol.replay.forging import audited
 from tests.protocol.replay.metered import Metered, events
-from tests.protocol.replay.test_billing import VENDOR_KEY, Billed, other
+from tests.protocol.replay.test_billing import VENDOR_KEY, other
 from tests.protocol.replay.test_sessions import with_credit
 from tests.settlement.engine.test_allowances import approved, proposed
 
@@ -22,14 +22,14 @@ DAY_S = 86_400
 CORRECT = "correct_usage"
 
 
-def told(trade: Trade) -> Billed:
+def told(trade: Trade) -> Told:
     """A charge that is corrected before and after its vendor's share is payable."""
     session = Metered.opened(trade, cap=20 * 2_000_000, expires_in_s=600)
     at_us = trade.room.now_us
     charge_id = charge_of(session.report(events(1, 3, 2, 0, 4, 1, at_us=at_us)))
     session.report(events(6, 1, 5, at_us=at_us))
     corrected(trade, charge_id, {1: 1})
-    found = Billed(trade, charge_id)
+    found = Told(trade, charge_id)
     found.refund(1_000_001)
     corrected(trade, charge_id, {4: 1, 5: 1})
     trade.room.advance(10**5)
@@ -37,7 +37,7 @@ def told(trade: Trade) -> Billed:
     return found
 
 
-def allowed() -> Billed:
+def allowed() -> Told:
     """The same under an allowance that counts days, of which two go by."""
     trade = with_credit()
     proposed(trade, trade.agent, per_day=40, in_all=60)
@@ -143,7 +143,7 @@ def test_a_correction_that_another_signed_is_found() -> None:
 
 
 @pytest.mark.parametrize("found", [WHOLE, allowed()], ids=["with credit", "with an allowance"])
-def test_a_pack_proves_what_was_taken_back(found: Billed) -> None:
+def test_a_pack_proves_what_was_taken_back(found: Told) -> None:
     findings = verify(gather(found.evidence()), frozenset({JOURNAL_KEY.thumbprint}))
     assert findings.bad == ""
     said = " ".join(findings.proved)

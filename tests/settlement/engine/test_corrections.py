@@ -21,6 +21,7 @@ from farthing.settlement.engine.commands import Seen
 from farthing.settlement.engine.corrections import correction_answer
 from farthing.settlement.engine.things import Charge
 from tests.construction import Trade
+from tests.papers import card_document
 from tests.protocol.replay.correcting import charge_of, correct, corrected
 from tests.protocol.replay.metered import PAGE_UNITS as PAGE
 from tests.protocol.replay.metered import Metered, events
@@ -338,26 +339,10 @@ def test_more_than_the_charge_is_not_given_back_where_later_usage_costs_more() -
 def rising() -> Metered:
     """A session under a card whose pages from the eleventh cost ten times as much."""
     trade = Trade.opened(funds=10**12, per_call=10**12, per_day=10**12)
-    card: dict[str, Any] = {
-        "schema": "farthing-rate-card/1",
-        "card_id": "rising",
-        "version": 1,
-        "asset": "USD",
-        "rounding": "half_even",
-        "period": "agreement",
-        "dimensions": [
-            {
-                "rule_id": "page",
-                "meter": "page",
-                "unit": "page",
-                "model": "graduated",
-                "tiers": [
-                    {"up_to": "10", "amount": "0.001", "per_quantity": "1"},
-                    {"amount": "0.01", "per_quantity": "1"},
-                ],
-            }
-        ],
-    }
+    card = card_document((
+        {"up_to": "10", "amount": "0.001", "per_quantity": "1"},
+        {"amount": "0.01", "per_quantity": "1"},
+    ))  # fmt: skip
     listing_id = trade.room.publish(trade.vendor, card=card, name="Rising pages")
     trade.agreement_id = trade.room.agree(trade.agent, listing_id)
     return Metered.opened(trade, cap=10**10, per_call=10**9)

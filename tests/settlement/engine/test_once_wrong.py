@@ -30,6 +30,7 @@ from farthing.settlement.engine.disputes import Examined
 from farthing.settlement.engine.due import due
 from tests.construction import Trade
 from tests.papers import signing_key, terms_document
+from tests.settlement.engine.treasurer import card_of
 
 
 def test_a_ground_that_the_terms_do_not_list_is_not_disputable() -> None:
@@ -118,25 +119,7 @@ def test_admin_can_stop_a_treasurers_key() -> None:
 
 def test_more_than_the_workload_is_not_captured_whatever_it_costs() -> None:
     trade = Trade.opened()
-    free = {"amount": "0", "per_quantity": "1"}
-    card = {
-        "schema": "farthing-rate-card/1",
-        "card_id": "free",
-        "version": 1,
-        "asset": "USD",
-        "rounding": "half_even",
-        "period": "agreement",
-        "dimensions": [
-            {
-                "rule_id": "page",
-                "meter": "page",
-                "unit": "page",
-                "model": "per_unit",
-                "tiers": [free],
-            }
-        ],
-    }
-    listing_id = trade.room.publish(trade.vendor, card=card, name="Free pages")  # type: ignore[arg-type]
+    listing_id = trade.room.publish(trade.vendor, card=card_of("0"), name="Free pages")
     trade.agreement_id = trade.room.agree(trade.agent, listing_id)
     record = trade.room.capture(trade.vendor, trade.held(1), 2)
     assert record.code is Code.CAPTURE_EXCEEDS_HOLD

@@ -11,6 +11,7 @@ from farthing.protocol.wire import Role, money
 from farthing.settlement.engine.commands import platform_command
 from farthing.settlement.engine.payments import Processed
 from tests.construction import Room, Trade
+from tests.papers import card_document
 
 __all__ = ["DOLLAR", "Treasury", "card_of"]
 
@@ -19,23 +20,7 @@ DOLLAR = 10**9
 
 def card_of(amount: str, asset: str = "USD", per: str = "1") -> dict[str, Json]:
     """A card that asks so much for each page."""
-    return {
-        "schema": "farthing-rate-card/1",
-        "card_id": "pages",
-        "version": 1,
-        "asset": asset,
-        "rounding": "half_even",
-        "period": "agreement",
-        "dimensions": [
-            {
-                "rule_id": "page",
-                "meter": "page",
-                "unit": "page",
-                "model": "per_unit",
-                "tiers": [{"amount": amount, "per_quantity": per}],
-            }
-        ],
-    }
+    return card_document(({"amount": amount, "per_quantity": per},), asset=asset)
 
 
 class Treasury:

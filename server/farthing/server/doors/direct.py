@@ -17,8 +17,8 @@ _BY_PROXY: Final = (b"forwarded", b"via", b"x-forwarded-", b"x-real-ip")
 def is_direct(scope: Mapping[str, Any]) -> bool:
     """Whether a request came from this machine or network, to an address or to `localhost`.
 
-    A page that a name of its own leads here has that name in `Host`, and so has what a proxy
-    passes on.
+    A page that a name of its own leads here has that name in `Host`. What a proxy passes on has
+    its headers, and mostly a name; one that adds none cannot be told from who asks here.
     """
     headers: list[tuple[bytes, bytes]] = scope["headers"]
     if any(name.startswith(_BY_PROXY) for name, _ in headers):

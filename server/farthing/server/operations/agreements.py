@@ -44,9 +44,9 @@ from farthing.protocol.terms import Terms
 from farthing.protocol.times import SECOND_US, format_time
 from farthing.protocol.wire import money
 from farthing.server.market import Market
-from farthing.server.operations.listings import listing_head, public_key, purchase_of
+from farthing.server.operations.listings import listing_head, purchase_of
 from farthing.server.operations.pages import page_of
-from farthing.server.operations.replies import Reply, checked, known, own, reply
+from farthing.server.operations.replies import Reply, checked, known, own, public_key, reply
 from farthing.settlement.engine.agreements import Acceptance, agreement_answer, agreement_view
 from farthing.settlement.engine.holds import quantities
 from farthing.settlement.engine.questions import Lookup, StandingOf

@@ -11,8 +11,7 @@ from farthing.protocol.errors import Code, Refusal, refuse
 from farthing.protocol.messages.catalog import SearchCatalog
 from farthing.protocol.messages.holds import PLACE_HOLD
 from farthing.server.market import Market
-from farthing.server.operations.listings import is_frozen
-from farthing.server.operations.replies import Reply
+from farthing.server.operations.replies import Reply, is_frozen
 from farthing.settlement.engine.questions import StandingOf
 
 __all__ = ["search_catalog"]

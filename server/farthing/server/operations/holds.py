@@ -26,9 +26,8 @@ from farthing.protocol.records import Record
 from farthing.protocol.signatures import InvalidSignature, read_header
 from farthing.server.market import Market
 from farthing.server.operations.endings import paid_by_platform
-from farthing.server.operations.listings import public_key
 from farthing.server.operations.pages import page_under_agreement
-from farthing.server.operations.replies import Reply, known, money_reply, own
+from farthing.server.operations.replies import Reply, known, money_reply, own, public_key
 from farthing.settlement.engine.holds import (
     Capture,
     capture_answer,

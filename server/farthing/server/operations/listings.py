@@ -7,7 +7,6 @@ from farthing.identity.callers import Caller
 from farthing.protocol.authority.decide import Purchase
 from farthing.protocol.canonical import Json, canonical_bytes, document_sha256
 from farthing.protocol.errors import Code, Refused, refuse
-from farthing.protocol.keys import PublicKey
 from farthing.protocol.listing import parse_listing
 from farthing.protocol.messages.listings import (
     PUBLISH_LISTING,
@@ -26,19 +25,17 @@ from farthing.protocol.messages.operations import OPERATIONS
 from farthing.protocol.rating import parse_card
 from farthing.protocol.signatures import InvalidSignature, Typ, verify_detached
 from farthing.server.market import Market
-from farthing.server.operations.replies import Reply, record_at, reply
+from farthing.server.operations.replies import Reply, is_frozen, public_key, record_at, reply
 from farthing.settlement.engine.listings import Publishing, publication_answer
 from farthing.settlement.engine.questions import Lookup
-from farthing.settlement.engine.things import Listing, Principal
+from farthing.settlement.engine.things import Listing
 
 __all__ = [
     "document_at",
     "get_document",
     "get_listing",
-    "is_frozen",
     "lint_listing",
     "listing_head",
-    "public_key",
     "publish_listing",
     "purchase_of",
     "withdraw_listing",
@@ -138,12 +135,6 @@ async def purchase_of(market: Market, listing: Listing, asset: str, units: int) 
     )
 
 
-async def is_frozen(market: Market, principal_id: str) -> bool:
-    """Whether a principal is frozen now."""
-    principal = await market.ask(Lookup(noun="principal", id=principal_id))
-    return isinstance(principal, Principal) and bool(principal.frozen_by)
-
-
 async def document_at(market: Market, sha256: str) -> JsonObject:
     """A published document by its hash, or `not_found`."""
     seq = await market.ask(Lookup(noun="document_seq", id=sha256))
@@ -153,14 +144,6 @@ async def document_at(market: Market, sha256: str) -> JsonObject:
     documents = (facts[name] for name in ("listing", "rate_card", "terms"))
     found = next(document for document in documents if document_sha256(document) == sha256)
     return cast("JsonObject", found)
-
-
-async def public_key(market: Market, thumbprint: str) -> PublicKey:
-    """The registered public key of a thumbprint."""
-    holder = await market.directory.holder(thumbprint)
-    if holder is None:
-        raise Refused(refuse(Code.UNKNOWN_KEY))
-    return holder.key
 
 
 def _report(market: Market, ask: LintListing | PublishListing) -> LintReport:

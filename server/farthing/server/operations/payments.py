@@ -34,9 +34,8 @@ from farthing.protocol.messages.payments import (
 )
 from farthing.protocol.records import Record
 from farthing.server.market import Market
-from farthing.server.operations.listings import is_frozen
 from farthing.server.operations.pages import page_of_organisation
-from farthing.server.operations.replies import Reply, reply
+from farthing.server.operations.replies import Reply, is_frozen, reply
 from farthing.server.ports import PaymentProcessor, ProcessorFailed
 from farthing.settlement.engine.payments import (
     ASKED_AGAIN_US,

@@ -35,8 +35,15 @@ from farthing.protocol.signatures import InvalidSignature, Typ, read_header, ver
 from farthing.protocol.terms import Terms
 from farthing.protocol.times import parse_time
 from farthing.server.market import Market
-from farthing.server.operations.listings import public_key
-from farthing.server.operations.replies import Reply, known, not_yet, own, record_at, unverified
+from farthing.server.operations.replies import (
+    Reply,
+    known,
+    not_yet,
+    own,
+    public_key,
+    record_at,
+    unverified,
+)
 from farthing.server.operations.tallies import Passed, Tallied, reconciliation_view
 from farthing.settlement.engine.questions import Lookup
 from farthing.settlement.engine.things import Agreement, Charge, Hold, Key, Session

@@ -10,6 +10,7 @@ from typing import Any, Final, TypeVar, cast
 from farthing.identity.callers import Caller
 from farthing.protocol.authority.standing import Standing
 from farthing.protocol.errors import Code, Refusal, Refused, refuse
+from farthing.protocol.keys import PublicKey
 from farthing.protocol.ledger import Account, split_account
 from farthing.protocol.messages.accounts import AccountBalance, StandingNow
 from farthing.protocol.messages.charges import Receipt
@@ -19,7 +20,7 @@ from farthing.protocol.wire import Operation, money
 from farthing.server.market import Market
 from farthing.settlement.engine.commands import Outcome
 from farthing.settlement.engine.questions import Lookup, ProofOf, RecordAt
-from farthing.settlement.engine.things import Agreement, Charge, Dispute, Hold, Session
+from farthing.settlement.engine.things import Agreement, Charge, Dispute, Hold, Principal, Session
 from farthing.settlement.reports.reads import View
 
 __all__ = [
@@ -27,10 +28,12 @@ __all__ = [
     "Reply",
     "balance_of",
     "checked",
+    "is_frozen",
     "known",
     "money_reply",
     "not_yet",
     "own",
+    "public_key",
     "receipt_at",
     "record_at",
     "reply",
@@ -158,6 +161,20 @@ async def own(
         if caller.principal_id in parties:
             return thing
     raise Refused(refuse(Code.NOT_FOUND, path=path))
+
+
+async def is_frozen(market: Market, principal_id: str) -> bool:
+    """Whether a principal is frozen now."""
+    principal = await market.ask(Lookup(noun="principal", id=principal_id))
+    return isinstance(principal, Principal) and bool(principal.frozen_by)
+
+
+async def public_key(market: Market, thumbprint: str) -> PublicKey:
+    """The registered public key of a thumbprint."""
+    holder = await market.directory.holder(thumbprint)
+    if holder is None:
+        raise Refused(refuse(Code.UNKNOWN_KEY))
+    return holder.key
 
 
 def not_yet(view: View, seq: int = 0, path: str = "") -> Refused:

@@ -35,10 +35,16 @@ from farthing.protocol.records import Record
 from farthing.protocol.signatures import InvalidSignature, read_header
 from farthing.protocol.usage import read_batch
 from farthing.server.market import Market
-from farthing.server.operations.listings import public_key
 from farthing.server.operations.metering import count_refused, count_reported
 from farthing.server.operations.pages import page_under_agreement
-from farthing.server.operations.replies import Reply, known, money_reply, own, unverified
+from farthing.server.operations.replies import (
+    Reply,
+    known,
+    money_reply,
+    own,
+    public_key,
+    unverified,
+)
 from farthing.settlement.engine.commands import Outcome
 from farthing.settlement.engine.questions import Lookup
 from farthing.settlement.engine.sessions import session_answer, session_view

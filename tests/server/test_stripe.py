@@ -200,8 +200,8 @@ async def test_a_live_key_takes_no_test_money() -> None:
     body = session_event(f"top_{'0' * 26}")
     live = body.replace(b'"livemode": false', b'"livemode": true')
 
-    assert await processor.event(body, signature(body)) is None
-    assert await processor.event(live, signature(live)) is not None
+    assert await processor.event(body, {"stripe-signature": signature(body)}) is None
+    assert await processor.event(live, {"stripe-signature": signature(live)}) is not None
 
 
 async def test_an_event_that_comes_while_the_engine_is_away_is_to_be_sent_again(

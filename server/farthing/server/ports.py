@@ -69,7 +69,7 @@ class PaymentProcessor(Protocol):
         """
         ...
 
-    async def event(self, body: bytes, signature: str) -> Processed | None:
+    async def event(self, body: bytes, headers: Mapping[str, str]) -> Processed | None:
         """What an event says of a top-up or payout; None for one that says nothing of either.
 
         Raises:

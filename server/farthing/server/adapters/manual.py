@@ -33,9 +33,9 @@ class ManualProcessor:
         """Nothing to do: the treasurer sends the money."""
         del payout
 
-    async def event(self, body: bytes, signature: str) -> Processed | None:
+    async def event(self, body: bytes, headers: Mapping[str, str]) -> Processed | None:
         """A person sends no events."""
-        del body, signature
+        del body, headers
         raise InvalidEvent
 
 

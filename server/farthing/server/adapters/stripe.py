@@ -164,13 +164,14 @@ class StripeProcessor:
                 )
             )
 
-    async def event(self, body: bytes, signature: str) -> Processed | None:
+    async def event(self, body: bytes, headers: Mapping[str, str]) -> Processed | None:
         """What a signed event says; events of others' payments say nothing.
 
         What names a payment of ours and is not taken is in the log: it is told nowhere else. A
         chargeback names a charge alone, and neither it nor a refund says all that has gone back
         of which payment: Stripe is asked for that.
         """
+        signature = headers.get("stripe-signature", "")
         if not signature.isascii():
             # The library compares ASCII alone.
             raise InvalidEvent("not ASCII")

@@ -48,9 +48,8 @@ def webhook_routes(market: Market) -> list[Route]:
 async def _received(
     market: Market, name: str, processor: PaymentProcessor, request: Request
 ) -> Response:
-    signature = request.headers.get("stripe-signature", "")
     try:
-        said = await processor.event(await request.body(), signature)
+        said = await processor.event(await request.body(), request.headers)
     except InvalidEvent as error:
         log.warning("event_invalid", processor=name, why=str(error))
         return problem(refuse(Code.PROOF_INVALID), request_id_of(request.scope), status=400)

@@ -1,6 +1,7 @@
 """Statements of a whole trade, opened down to the proof; and streams of a real server process."""
 
 import asyncio
+import json
 import os
 import signal
 from contextlib import aclosing
@@ -20,6 +21,8 @@ from farthing.clients.statements import AccountHolder
 from farthing.clients.transport import Connection
 from farthing.clients.treasurers import Treasurer
 from farthing.identity.keyring import Purpose
+from farthing.protocol import base64url
+from farthing.protocol.canonical import canonical_bytes
 from farthing.protocol.errors import Code, Refused, Unverified
 from farthing.protocol.ids import derive_id
 from farthing.protocol.messages.statements import StatementLine
@@ -253,6 +256,21 @@ async def test_a_cursor_answers_only_the_question_it_is_of(tmp_path: Path) -> No
             shop.vendor.statement(cursor=cursor),
         ):
             assert await refused(other) == (Code.INVALID_ARGUMENT, "cursor")
+
+
+@pytest.mark.parametrize(
+    "change", [{"as_of": True}, {"key": [True, 0, 0]}, {"key": [-1, 0, 0]}, {"key": [0, 0]}]
+)
+async def test_a_cursor_that_was_made_up_is_no_place(
+    tmp_path: Path, change: dict[str, Any]
+) -> None:
+    async with serving(tmp_path) as server:
+        shop = await traded(server)
+        cursor = (await shop.operator.statement(limit=1)).cursor
+        made_up = canonical_bytes({**json.loads(base64url.decode(cursor)), **change})
+        asked = shop.operator.statement(limit=1, cursor=base64url.encode(made_up))
+
+        assert await refused(asked) == (Code.INVALID_ARGUMENT, "cursor")
 
 
 async def test_a_moment_that_has_not_been_is_refused(tmp_path: Path) -> None:

@@ -190,7 +190,9 @@ def _place(cursor: str, question: str) -> Place:
         raise invalid from None
     match document:
         case {"as_of": int(seq), "key": [int(at), int(of), int(line)], "of": str(asked)}:
-            if asked == question[:16] and min(seq, at, of, line) >= 0:
+            # A boolean is an integer to Python, and none to a database.
+            are_places = all(type(each) is int and each >= 0 for each in (seq, at, of, line))
+            if asked == question[:16] and are_places:
                 return Place(as_of_seq=seq, key=(at, of, line))
         case _:
             pass

@@ -136,7 +136,7 @@ async def test_what_a_model_gives_for_an_amount_is_refused_with_its_place(
     ("tool", "amount", "code", "left"),
     [
         ("call_service", "0.5", "proof_invalid", "9.496"),
-        ("call_service", "5", "local_limit_exceeded", "9.99"),
+        ("call_service", "5", "local_limit_exceeded", "4.996"),
         ("place_hold", "5", None, "4.996"),
     ],
 )

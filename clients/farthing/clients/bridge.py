@@ -279,8 +279,10 @@ class Bridge:
         key = ask.idempotency_key or buyer.connection.new_key()
         counted = f"call_service {key}"
         before: list[Money] = []
+        told: list[Money] = []
 
         async def count(amount: Money) -> None:
+            told.append(amount)
             before.append(self._ceiling.reserve(counted, amount, self._clock()))
 
         try:
@@ -294,10 +296,13 @@ class Bridge:
                 key=key,
             )
         except ServiceFailed as failed:
-            # The hold says whether the money is free again; until it is, it counts.
+            # The hold says whether the money is free again; until it is, it counts with all of it,
+            # be it above the ceiling: a vendor can capture it without a voucher.
+            held = told[-1]
+            self._ceiling.settle(counted, held, self._clock())
             view = await buyer.hold_status(failed.hold_id)
             if view.status in {"released", "expired"}:
-                nothing = Money(amount="0", asset=view.amount.asset)
+                nothing = Money(amount="0", asset=held.asset)
                 self._ceiling.settle(counted, nothing, self._clock())
             raise
         except Refused:

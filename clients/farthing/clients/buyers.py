@@ -300,12 +300,12 @@ class Buyer(Spender, Delegating, AccountHolder, Reconciling, Limiting):
             expires_in_s=expires_in_s,
             key=f"{key}-hold" if key else "",
         )
-        check_hold(held.answer, agreement.agreement_id, max_total)
         if approve is not None:
             try:
                 await approve(held.answer.amount)
             except Refused as refused:
                 raise ServiceFailed(refused.refusal, held.answer.hold_id) from refused
+        check_hold(held.answer, agreement.agreement_id, max_total)
         try:
             answered = await self.vendor_caller.call(listing, agreement, held.answer, arguments)
         except (ServiceFailed, Unreachable) as error:

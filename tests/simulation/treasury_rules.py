@@ -114,7 +114,9 @@ def _reverse_top_up(books: Auditor, record: Json) -> None:
     if top_up is None:
         return
     total_units, back = _back(record, top_up)
-    has = max(books.available(f"{top_up['organisation_id']}:prepaid:{top_up['asset']}"), 0)
+    owner, asset = top_up["organisation_id"], top_up["asset"]
+    owed = -books.posted(f"{owner}:receivable:{asset}")
+    has = max(books.available(f"{owner}:prepaid:{asset}") - owed, 0)
     expected = ""
     if top_up["status"] != "posted" or back <= 0:
         expected = "payment_resolved"

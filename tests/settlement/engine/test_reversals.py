@@ -264,3 +264,23 @@ def test_a_payment_that_came_twice_goes_back_by_itself() -> None:
     assert confirmed.refused is None
     assert balance(treasury, "prepaid") == 9 * DOLLAR
     audited(treasury)
+
+
+def test_who_owes_is_not_paid_back_what_it_owes() -> None:
+    treasury = market()
+    first, second = posted(treasury, DOLLAR), posted(treasury, DOLLAR)
+    hold_id, _ = treasury.trade.held(250), treasury.trade.held(250)
+    treasury.event(first, "reversed", "evt_1", units=str(DOLLAR))
+    treasury.event(second, "reversed", "evt_2", units=str(DOLLAR // 2))
+    release = ReleaseHold(hold_id=hold_id, idempotency_key=treasury.room.key())
+    treasury.room.done(treasury.trade.vendor, RELEASE_HOLD, release)
+    assert (balance(treasury, "prepaid"), balance(treasury, "receivable")) == (
+        380 * 10**6,
+        -260 * 10**6,
+    )
+    short = reverse(treasury, second, DOLLAR // 2 + 121 * 10**6)
+    assert short is not None
+    assert (short.code, short.remaining) == (Code.INSUFFICIENT_FUNDS, "0.12")
+    assert reverse(treasury, second, DOLLAR // 2 + 120 * 10**6) is None
+    assert (balance(treasury, "prepaid"), balance(treasury, "receivable")) == (0, 0)
+    audited(treasury)

@@ -14,7 +14,7 @@ from farthing.protocol.money import ASSETS, INT64_MAX, format_units
 from farthing.protocol.records import Record
 from farthing.protocol.wire import Role, money
 from farthing.settlement.engine.commands import PLATFORM
-from farthing.settlement.engine.drafts import Call, Draft, new_id
+from farthing.settlement.engine.drafts import Call, Draft
 from farthing.settlement.engine.state import State
 from farthing.settlement.engine.things import Agreement
 
@@ -119,7 +119,7 @@ def fund_answer(record: Record) -> Funding:
     """The answer, from the record alone."""
     moved = record.moved[0]
     return Funding(
-        funding_id=new_id("fnd", record),
+        funding_id=record.new_id("fnd"),
         organisation_id=str(record.asked["organisation_id"]),
         amount=money(moved.units, moved.asset),
         reference=str(record.asked.get("reference", "")),

@@ -21,7 +21,7 @@ from farthing.protocol.messages.allowances import (
 )
 from farthing.protocol.records import Change, Record
 from farthing.protocol.times import format_time, utc_day
-from farthing.protocol.wire import Usage
+from farthing.protocol.wire import Usage, quantities_of
 from farthing.settlement.engine.drafts import Call, Draft, change, ends_at
 from farthing.settlement.engine.state import State
 from farthing.settlement.engine.things import Agreement, Allowance, Charge, Hold, Limits
@@ -64,8 +64,8 @@ def propose(state: State, call: Call) -> Draft | Refusal:
             return refuse(Code.USAGE_INVALID, path=f"{name}.{place}.meter", message=text)
     proposed = Limits(
         allowance_id=call.new_id("alw"),
-        per_day=_quantities(body.per_day),
-        in_all=_quantities(body.in_all),
+        per_day=quantities_of(body.per_day),
+        in_all=quantities_of(body.in_all),
         enforcement=body.enforcement,
         expires_at_us=expires_at_us,
         proposed_by=call.principal_id,
@@ -278,10 +278,6 @@ def _sum(totals: Mapping[str, int], more: Mapping[str, int], sign: int = 1) -> d
 
 def _changed(allowance: Allowance) -> Draft:
     return Draft(changed=(change("allowance", allowance.agreement_id, allowance),))
-
-
-def _quantities(limits: tuple[Usage, ...]) -> dict[str, int]:
-    return {each.meter: int(each.quantity) for each in limits}
 
 
 def _limits(limits: Limits | None) -> AllowanceLimits | None:

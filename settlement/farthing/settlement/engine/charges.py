@@ -14,7 +14,7 @@ from farthing.protocol.refunds import Split, split_refund
 from farthing.protocol.wire import money
 from farthing.settlement.engine import lots, shares
 from farthing.settlement.engine.accounts import available_units, of_nothing, post, short_of
-from farthing.settlement.engine.drafts import Call, Draft, change, new_id
+from farthing.settlement.engine.drafts import Call, Draft, change
 from farthing.settlement.engine.state import State
 from farthing.settlement.engine.things import Charge
 
@@ -175,7 +175,7 @@ def refund_answer(record: Record) -> Refund:
     decided = record.decided
     assert decided is not None
     return Refund(
-        refund_id=new_id("rfd", record),
+        refund_id=record.new_id("rfd"),
         charge_id=charge.charge_id,
         amount=money(int(str(decided["units"])), charge.asset),
         fee_returned=money(int(str(decided["fee_units"])), charge.asset),

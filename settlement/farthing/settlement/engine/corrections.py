@@ -21,7 +21,7 @@ from farthing.protocol.signatures import Typ
 from farthing.protocol.wire import Usage, money
 from farthing.settlement.engine import allowances
 from farthing.settlement.engine.charges import give_back
-from farthing.settlement.engine.drafts import Call, Draft, advanced, change, new_id
+from farthing.settlement.engine.drafts import Call, Draft, advanced, change
 from farthing.settlement.engine.holds import lines_view
 from farthing.settlement.engine.principals import signs
 from farthing.settlement.engine.state import State
@@ -100,7 +100,7 @@ def correction_answer(record: Record) -> UsageCorrection:
     assert decided is not None
     lines = [parse_line(each) for each in cast("list[Json]", decided["lines"])]
     return UsageCorrection(
-        correction_id=new_id("cor", record),
+        correction_id=record.new_id("cor"),
         charge_id=charge.charge_id,
         session_id=charge.session_id,
         calls=cast("int", record.asked["calls"]),

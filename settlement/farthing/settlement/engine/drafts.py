@@ -9,12 +9,12 @@ from farthing.protocol.canonical import Json
 from farthing.protocol.errors import Code, Refusal, refuse
 from farthing.protocol.ids import derive_id
 from farthing.protocol.ledger import Transfer
-from farthing.protocol.records import Change, Count, Record
+from farthing.protocol.records import Change, Count
 from farthing.protocol.times import parse_time
 from farthing.settlement.engine.commands import Command
 from farthing.settlement.engine.things import Thing
 
-__all__ = ["Call", "Draft", "advanced", "change", "ends_at", "new_id"]
+__all__ = ["Call", "Draft", "advanced", "change", "ends_at"]
 
 JsonObject = dict[str, Json]
 
@@ -49,12 +49,6 @@ class Draft(msgspec.Struct, frozen=True, kw_only=True):
     counted: tuple[Count, ...] = ()
     changed: tuple[Change, ...] = ()
     decided: JsonObject | None = None
-
-
-def new_id(prefix: str, record: Record) -> str:
-    """The id of what a record tells of, as `Call.new_id`."""
-    assert record.request is not None
-    return derive_id(prefix, record.by.principal_id, record.operation, record.request.key)
 
 
 def change(

@@ -317,16 +317,8 @@ def lines_view(record: Record) -> tuple[LineView, ...]:
     decided = record.decided
     assert decided is not None
     asset = str(record.changed[0].after["asset"])
-    lines = [parse_line(line) for line in cast("list[Json]", decided["lines"])]
-    return tuple(
-        LineView(
-            rule_id=line.rule_id,
-            meter=line.meter,
-            quantity=str(line.to_quantity - line.from_quantity),
-            amount=money(line.amount_units, asset),
-        )
-        for line in lines
-    )
+    lines = cast("list[Json]", decided["lines"])
+    return tuple(LineView.of(parse_line(line), asset) for line in lines)
 
 
 def quantities(usage: tuple[Usage, ...]) -> dict[str, int]:

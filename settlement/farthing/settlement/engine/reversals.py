@@ -16,6 +16,7 @@ from farthing.settlement.engine.accounts import (
     clearing,
     is_full,
     of_nothing,
+    owed_units,
     post,
     repaid,
     spent_and_owed,
@@ -41,7 +42,9 @@ def reverse_top_up(state: State, call: Call) -> Draft | Refusal:
         return refusal
     units = body.total.units - top_up.reversed_units
     owner, asset = top_up.organisation_id, top_up.asset
-    has_units = max(available_units(state, owner, AccountKind.PREPAID, asset), 0)
+    # What is owed is not there to be paid back.
+    there_units = available_units(state, owner, AccountKind.PREPAID, asset)
+    has_units = max(there_units - owed_units(state, owner, asset), 0)
     if units > has_units and not body.may_owe:
         return refuse(
             Code.INSUFFICIENT_FUNDS,

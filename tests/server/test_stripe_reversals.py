@@ -11,7 +11,8 @@ import pytest_asyncio
 from structlog.testing import capture_logs
 
 from farthing.protocol.ledger import AccountKind
-from farthing.protocol.wire import Money
+from farthing.protocol.messages.sessions import OPEN_SESSION, OpenSession
+from farthing.protocol.wire import Money, money
 from tests.patience import patiently, until
 from tests.server.banking import Bank, opened
 from tests.server.fake_stripe import (
@@ -285,3 +286,25 @@ async def test_a_transfer_that_left_twice_and_comes_back_once_is_not_the_vendors
     assert await bank.units(vendor.vendor_id, AccountKind.VENDOR_PAYABLE) == before
     assert await bank.send(transfer_event(payout.payout_id, 1, back=1)) == 204
     assert await bank.units(vendor.vendor_id, AccountKind.VENDOR_PAYABLE) == before + 10**7
+
+
+async def test_that_an_operator_comes_to_owe_is_told_in_the_log(bank: Bank) -> None:
+    shop, much = bank.shop, Money(amount="1000", asset="USD")
+    agent = shop.buyer.connection.principal
+    await shop.operator.set_authority(agent, per_call_max=much, per_day_max=much)
+    top_up_id = await paid(bank)
+    agreement = await shop.buyer.accept(await shop.buyer.quote(shop.listing_id, {"page": 1}))
+    asked = OpenSession(
+        agreement_id=agreement.agreement_id,
+        cap=money(await bank.prepaid() - 2 * DOLLAR, "USD"),
+        per_call=CENT,
+        idempotency_key=shop.buyer.connection.new_key(),
+    )
+    await shop.buyer.connection.call(OPEN_SESSION, asked)
+    with capture_logs() as lines:
+        assert await bank.send(refund_event(top_up_id, 200)) == 204
+        assert [line for line in lines if line["event"] == "operator_owes"] == []
+        assert await bank.send(refund_event(top_up_id, 500)) == 204
+    (told,) = (line for line in lines if line["event"] == "operator_owes")
+    operator = shop.operator.connection.principal
+    assert (told["account"], told["payment_id"]) == (f"{operator}:receivable:USD", top_up_id)

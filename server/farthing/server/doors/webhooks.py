@@ -15,6 +15,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from farthing.protocol.errors import Code, Refused, refuse
+from farthing.protocol.ledger import AccountKind, account_name
 from farthing.server.doors.admission import WEBHOOKS, request_id_of
 from farthing.server.doors.render import problem
 from farthing.server.market import Market
@@ -84,6 +85,9 @@ async def _take(market: Market, name: str, said: Processed) -> None:
     outcome = await market.engine.submit(platform_command("process_event", said))
     if not outcome.record.changed:
         log.warning("event_without_effect", event_id=said.event_id, payment_id=said.payment_id)
+    owing = account_name(known.organisation_id, AccountKind.RECEIVABLE, known.asset)
+    if any(each.debit == owing for each in outcome.record.moved):
+        log.warning("operator_owes", account=owing, payment_id=said.payment_id)
 
 
 async def _of_which(

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import httpx2
@@ -336,3 +336,23 @@ async def test_the_platforms_keys_are_read_and_what_is_none_is_left_out() -> Non
 async def test_whatever_else_is_no_key_set(response: httpx2.Response) -> None:
     with pytest.raises(Unreachable):
         await key_set(lambda _: response).platform_keys()
+
+
+@pytest.mark.parametrize(
+    ("chunk", "timeout_s", "found"),
+    [(b" ", 0.05, "did not answer: TimeoutError"), (bytes(2**20), 60, "more than 67108864 bytes")],
+    ids=["in drips", "of any size"],
+)
+async def test_a_key_set_without_an_end_is_given_up(
+    chunk: bytes, timeout_s: float, found: str
+) -> None:
+    async def endless() -> AsyncIterator[bytes]:
+        while True:
+            yield chunk
+            await asyncio.sleep(0)
+
+    connection = key_set(lambda _: httpx2.Response(200, content=endless()))
+    connection.timeout_s = timeout_s
+
+    with pytest.raises(Unreachable, match=found):
+        await connection.platform_keys()

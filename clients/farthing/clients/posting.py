@@ -1,4 +1,4 @@
-"""One POST and its whole answer: bounded in time and in size, signed, nowhere else redirected.
+"""One request and its whole answer: bounded in time and in size, nowhere else redirected.
 
 Boundary: bytes over HTTP; what they mean, `tools` and `http_api` know, each for its own envelope.
 """
@@ -14,7 +14,16 @@ import httpx2
 from farthing.protocol.canonical import InvalidJson, LooseJson, parse_json
 from farthing.protocol.errors import Refusal, Refused, Unreachable
 
-__all__ = ["Answered", "JsonObject", "Poster", "json_object", "quoted", "read_json", "refused_by"]
+__all__ = [
+    "Answered",
+    "JsonObject",
+    "Poster",
+    "exchange",
+    "json_object",
+    "quoted",
+    "read_json",
+    "refused_by",
+]
 
 _RESULT_BYTES_MAX: Final = 64 * 1024 * 1024
 _DEPTH_MAX: Final = 64
@@ -68,28 +77,41 @@ class Poster:
             headers={"content-type": "application/json", **headers},
             timeout=self._timeout_s,
         )
-        try:
-            # The client's own timeouts are between bytes: a server that drips would never end.
-            async with asyncio.timeout(self._timeout_s):
-                return await self._exchange(request)
-        except (httpx2.HTTPError, TimeoutError) as error:
-            raise Unreachable(f"{self.url} did not answer: {type(error).__name__}") from error
+        return await exchange(self._http, request, timeout_s=self._timeout_s, auth=self._auth)
 
-    async def _exchange(self, request: httpx2.Request) -> Answered:
-        response = await self._http.send(
-            request, auth=self._auth, stream=True, follow_redirects=False
-        )
-        data = bytearray()
-        try:
-            async for chunk in response.aiter_bytes():
-                data += chunk
-                if len(data) > _RESULT_BYTES_MAX:
-                    raise Unreachable(
-                        f"{self.url} answers with more than {_RESULT_BYTES_MAX} bytes"
-                    )
-        finally:
-            await response.aclose()
-        return Answered(status=response.status_code, headers=response.headers, data=bytes(data))
+
+async def exchange(
+    http: httpx2.AsyncClient,
+    request: httpx2.Request,
+    *,
+    timeout_s: float,
+    auth: httpx2.Auth | None = None,
+) -> Answered:
+    """Send a request and read the whole answer.
+
+    Raises:
+        Unreachable: No answer, or one that is too long.
+    """
+    try:
+        # The client's own timeouts are between bytes: a server that drips would never end.
+        async with asyncio.timeout(timeout_s):
+            response = await http.send(request, auth=auth, stream=True, follow_redirects=False)
+            try:
+                data = await _whole(response)
+            finally:
+                await response.aclose()
+    except (httpx2.HTTPError, TimeoutError) as error:
+        raise Unreachable(f"{request.url} did not answer: {type(error).__name__}") from error
+    return Answered(status=response.status_code, headers=response.headers, data=data)
+
+
+async def _whole(response: httpx2.Response) -> bytes:
+    data = bytearray()
+    async for chunk in response.aiter_bytes():
+        data += chunk
+        if len(data) > _RESULT_BYTES_MAX:
+            raise Unreachable(f"{response.url} answers with more than {_RESULT_BYTES_MAX} bytes")
+    return bytes(data)
 
 
 def read_json(raw: bytes) -> LooseJson:

@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
+from http import HTTPStatus
 from types import TracebackType
 from typing import Any, Final, Generic, Literal, Self, TypeVar, cast
 
@@ -18,7 +19,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from farthing.clients.clock import Clock, Entropy, now_us, random_bytes
 from farthing.clients.http_api import HttpEndpoint, Sendable
-from farthing.clients.posting import JsonObject, refused_by
+from farthing.clients.posting import JsonObject, exchange, json_object, refused_by
 from farthing.clients.signing import RequestSigner
 from farthing.clients.tools import Endpoint, ToolResult
 from farthing.protocol import base64url
@@ -168,12 +169,10 @@ class Connection:
             Unreachable: The platform did not answer with a key set.
         """
         url = f"{self.url}/.well-known/jwks.json"
-        try:
-            response = await self.http.get(url, timeout=self.timeout_s)
-            found = orjson.loads(response.content) if response.is_success else None
-        except (httpx2.HTTPError, orjson.JSONDecodeError) as error:
-            raise Unreachable(f"{url} did not answer with a key set") from error
-        if not isinstance(found, dict) or not isinstance(found.get("keys"), list):
+        request = self.http.build_request("GET", url, timeout=self.timeout_s)
+        answered = await exchange(self.http, request, timeout_s=self.timeout_s)
+        found = json_object(answered.data) if answered.status == HTTPStatus.OK else None
+        if found is None or not isinstance(found.get("keys"), list):
             raise Unreachable(f"{url} did not answer with a key set")
         return found
 

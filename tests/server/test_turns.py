@@ -15,15 +15,15 @@ from farthing.settlement.reports import reads
 from tests.patience import patiently, until
 from tests.serving import serving
 
-Turn = Callable[[Market], AbstractAsyncContextManager[Any]]
+Turn = Callable[[Market, int], AbstractAsyncContextManager[Any]]
 READERS = 8
 
 
 @pytest.mark.parametrize(
     ("room", "turn", "asked"),
     [
-        (app, lambda market: market.reads(), "search_catalog"),
-        (reads, lambda market: market.reports.view(), "get_statement"),
+        (app, lambda market, _: market.reads(), "search_catalog"),
+        (reads, lambda market, number: market.reports.view(f"org_{number}"), "get_statement"),
     ],
     ids=["tables", "lines"],
 )
@@ -35,10 +35,28 @@ async def test_who_waits_too_long_for_a_turn_to_read_is_told_that_it_is_overload
         operator = await server.organisation("operator", "Operator One")
         await until((tmp_path / "reports.sqlite").exists)
         async with AsyncExitStack() as stack, patiently():
-            for _ in range(READERS):
-                await stack.enter_async_context(turn(server.service.market))
+            for number in range(READERS):
+                await stack.enter_async_context(turn(server.service.market, number))
             with pytest.raises(Refused) as refused:
                 await operator.send_raw(asked, {}, repeatable=False)
         await operator.send_raw(asked, {}, repeatable=False)
+
+    assert refused.value.code is Code.OVERLOADED
+
+
+async def test_an_organisation_that_reads_as_much_as_it_may_keeps_no_other_waiting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reads, "_READER_WAIT_S", 0.1)
+    async with serving(tmp_path) as server:
+        one = await server.organisation("operator", "Operator One")
+        two = await server.organisation("operator", "Operator Two")
+        async with AsyncExitStack() as stack, patiently():
+            for _ in range(READERS // 2):
+                await stack.enter_async_context(server.service.market.reports.view(one.principal))
+            with pytest.raises(Refused) as refused:
+                await one.send_raw("get_statement", {}, repeatable=False)
+            await two.send_raw("get_statement", {}, repeatable=False)
+            await two.send_raw("list_agreements", {}, repeatable=False)
 
     assert refused.value.code is Code.OVERLOADED

@@ -60,13 +60,13 @@ async def test_a_damaged_file_is_unavailable_to_read_until_it_is_made_anew() -> 
         reports = Reports(path, Journal(records))  # type: ignore[arg-type]
 
         with pytest.raises(Refused) as refused:
-            async with reports.view():
+            async with reports.view("org"):
                 pass
         assert not path.exists()
         extend(path, records, 7)
 
         assert refused.value.code is Code.UNAVAILABLE
-        async with reports.view() as view:
+        async with reports.view("org") as view:
             assert view.as_of_seq == len(records)
         await reports.dispose()
 
@@ -85,12 +85,12 @@ async def test_a_file_that_who_reads_finds_damaged_is_gone_and_who_follows_makes
         with closing(Followed(path)) as follower:
             assert follower.open()[0] == len(records) - 1
             with pytest.raises(Refused) as refused:
-                async with reports.view() as view:
+                async with reports.view("org") as view:
                     await everything(view, await kept(view, trade), Period(), 5)
             with pytest.raises(Unreadable, match="is gone, and is made anew"):
                 follower.extend(records[-1:])
         extend(path, records, 7)
-        async with reports.view() as view:
+        async with reports.view("org") as view:
             assert view.stored_seq == len(records)
             found = await balances_at(view, await kept(view, trade), seq=view.as_of_seq)
         await reports.dispose()
@@ -105,11 +105,11 @@ async def test_who_reads_takes_up_a_file_that_was_made_anew() -> None:
     records = committed(trade)
     with followed(records[:5]) as path:
         reports = Reports(path, Journal(records), tail_max=1)  # type: ignore[arg-type]
-        async with reports.view() as view:
+        async with reports.view("org") as view:
             assert (view.as_of_seq, view.behind) == (6, True)
             path.unlink()
             extend(path, records, 7)
-        async with reports.view() as view:
+        async with reports.view("org") as view:
             assert (view.as_of_seq, view.behind) == (len(records), False)
         await reports.dispose()
 

@@ -80,7 +80,7 @@ async def viewed(
 ) -> AsyncIterator[View]:
     reports = Reports(path, Journal(records), tail_max=tail_max)  # type: ignore[arg-type]
     try:
-        async with reports.view() as view:
+        async with reports.view("org") as view:
             yield view
     finally:
         await reports.dispose()
@@ -342,7 +342,7 @@ async def test_a_reading_is_of_one_moment_while_the_follower_writes(tmp_path: Pa
     records, path = committed(trade), tmp_path / "reports.sqlite"
     extend(path, records[:-6], 50)
     reports = Reports(path, Racing(records, path))  # type: ignore[arg-type]
-    async with reports.view() as view:
+    async with reports.view("org") as view:
         found = await balances_at(view, await kept(view, trade), seq=view.as_of_seq)
     await reports.dispose()
 

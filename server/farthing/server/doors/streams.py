@@ -179,7 +179,7 @@ async def _events(market: Market, watcher: Watcher, after_seq: int) -> AsyncGene
     told_s = now_s()
     while not watcher.closed:
         try:
-            async with market.reports.view() as view:
+            async with market.reports.view(watcher.owner) as view:
                 chunks, seq = await _news(view, watcher.caller, seq)
                 behind = view.behind or seq < view.as_of_seq
         except Refused:  # the engine is away

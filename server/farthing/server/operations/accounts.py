@@ -47,14 +47,13 @@ async def get_balance(market: Market, caller: Caller, ask: GetBalance) -> Reply:
 
 async def get_trial_balance(market: Market, caller: Caller, ask: GetTrialBalance) -> Reply:
     """A page of the accounts' gross counters, and the totals of all, now or after a record."""
-    del caller
     seq, after = ask.at_seq, ""
     if ask.cursor:
         of_seq, _, after = ask.cursor.partition("-")
         seq = int(of_seq)
         if ask.at_seq not in {0, seq}:
             raise Refused(refuse(Code.INVALID_ARGUMENT, path="cursor"))
-    async with market.totals.turn, market.reports.view() as view:
+    async with market.totals.turn, market.reports.view(caller.organisation_id) as view:
         if seq > view.as_of_seq or (view.behind and not seq):
             raise not_yet(view, seq, "cursor" if ask.cursor else "at_seq")
         seq = seq or view.as_of_seq

@@ -140,7 +140,7 @@ async def list_agreements(market: Market, caller: Caller, ask: ListAgreements) -
     """The caller's agreements, newest first."""
     if ask.listing_id is not None:
         await listing_head(market, ask.listing_id)
-    page = await page_of(market, Agreement, caller.principal_id, ask, under=ask.listing_id)
+    page = await page_of(market, caller, Agreement, ask, under=ask.listing_id)
     agreements = [agreement_view(each, await _position(market, each)) for each in page.things]
     return Reply(
         answer=Agreements(

@@ -103,7 +103,7 @@ async def list_disputes(market: Market, caller: Caller, ask: ListDisputes) -> Re
     """The disputes that the caller is a party to, newest first."""
     if ask.charge_id is not None:
         await own(market, caller, Charge, "charge_id", ask.charge_id)
-    page = await page_of(market, Dispute, caller.principal_id, ask, under=ask.charge_id)
+    page = await page_of(market, caller, Dispute, ask, under=ask.charge_id)
     disputes = [
         dispute_view(each, await record_at(market, each.ruled_seq or each.seq))
         for each in page.things

@@ -43,7 +43,7 @@ async def get_call_receipt(market: Market, caller: Caller, ask: GetCallReceipt) 
     wanted = Rejected(
         principal_id=caller.principal_id, session_id=session.session_id, call=ask.call
     )
-    async with market.reports.view() as view:
+    async with market.reports.view(caller.organisation_id) as view:
         taken = [each.seq for each in await reports_of(view, session.session_id, ask.call)]
         rejected = await rejected_of(view, wanted, (INTEGER_MAX, 0), 1)
         absent = not_yet(view) if view.behind else None
@@ -74,7 +74,7 @@ async def list_rejected_usage(market: Market, caller: Caller, ask: ListRejectedU
     if ask.reason and ask.reason not in REASONS:
         text = f"There are these reasons: {', '.join(REASONS)}."
         raise Refused(refuse(Code.INVALID_ARGUMENT, path="reason", message=text))
-    async with market.reports.view() as view:
+    async with market.reports.view(caller.organisation_id) as view:
         seq, place, seq_max = INTEGER_MAX, 0, view.as_of_seq
         if ask.cursor:
             seq, place, seq_max = map(int, ask.cursor.split("-"))

@@ -70,24 +70,35 @@ class Page(Generic[Kind]):
 
 
 async def page_of(
-    market: Market, kind: type[Kind], party: str, ask: _Ask, *, under: str | None = None
+    market: Market,
+    caller: Caller,
+    kind: type[Kind],
+    ask: _Ask,
+    *,
+    party: str = "",
+    under: str | None = None,
 ) -> Page[Kind]:
     """A page of a party's things.
 
     Args:
         market: where they are.
+        caller: who asks.
         kind: what is listed.
-        party: an agent, an organisation, or the platform.
         ask: from where on, and how many at most.
+        party: an agent, an organisation, or the platform; left out, the caller.
         under: only those under a listing (agreements), an agreement (charges, holds, sessions).
 
     Raises:
         Refused: `overloaded` where too many read at once.
     """
     noun, before_seq = _NOUNS[kind], int(ask.cursor or INTEGER_MAX)
-    async with market.reports.view() as view:
+    async with market.reports.view(caller.organisation_id) as view:
         listed = await view.newest(
-            party, noun, before_seq=before_seq, under=under or "", limit=ask.limit + 1
+            party or caller.principal_id,
+            noun,
+            before_seq=before_seq,
+            under=under or "",
+            limit=ask.limit + 1,
         )
     shown = listed[: ask.limit]
     things = await market.ask(Things(noun=noun, ids=tuple([each.id for each in shown])))
@@ -113,7 +124,7 @@ async def page_of_organisation(
         organisation_id != PLATFORM
     ):
         raise Refused(refuse(Code.NOT_FOUND, path="organisation_id"))
-    return await page_of(market, kind, organisation_id, ask)
+    return await page_of(market, caller, kind, ask, party=organisation_id)
 
 
 async def page_under_agreement(
@@ -126,4 +137,4 @@ async def page_under_agreement(
     """
     if ask.agreement_id is not None:
         await own(market, caller, Agreement, "agreement_id", ask.agreement_id)
-    return await page_of(market, kind, caller.principal_id, ask, under=ask.agreement_id)
+    return await page_of(market, caller, kind, ask, under=ask.agreement_id)

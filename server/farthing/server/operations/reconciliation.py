@@ -87,7 +87,7 @@ async def reconcile_usage(market: Market, caller: Caller, ask: ReconcileUsage) -
     span = await _span(market, caller, ask, agreement)
     listed = await _lists(market, caller, ask, span)
     gateway = await _gateway(market, agreement, ask)
-    async with market.reports.view() as view:
+    async with market.reports.view(caller.organisation_id) as view:
         if view.behind:
             raise not_yet(view)
         page = await (_whole(view, session) if session else _page(view, span))

@@ -65,7 +65,7 @@ async def get_statement(market: Market, caller: Caller, ask: GetStatement) -> Re
     question = document_sha256(
         document_of(replace(ask, cursor="", limit=1)) | {"of": caller.organisation_id}
     )
-    async with market.reports.view() as view:
+    async with market.reports.view(caller.organisation_id) as view:
         place = _place(ask.cursor, question) if ask.cursor else Place(as_of_seq=view.as_of_seq)
         if place.as_of_seq > view.as_of_seq:
             raise not_yet(view, place.as_of_seq, "cursor")
@@ -92,7 +92,7 @@ async def balances_then(market: Market, caller: Caller, ask: GetBalance) -> Repl
     """The balances of the caller's organisation as they were at an earlier moment."""
     if ask.at_seq and ask.at:
         raise Refused(refuse(Code.INVALID_ARGUMENT, path="at"))
-    async with market.reports.view() as view:
+    async with market.reports.view(caller.organisation_id) as view:
         if ask.at_seq > view.as_of_seq or (view.behind and not ask.at_seq):
             raise not_yet(view, ask.at_seq, "at_seq")
         seq = ask.at_seq or view.as_of_seq

@@ -4,11 +4,13 @@ Boundary: a connection that cannot write and the engine's port. A view is of one
 which: the last record that it has. Source: spec/statements.md.
 """
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, cast
+from weakref import WeakValueDictionary
 
 from sqlalchemy import URL, Row, Select, select, tuple_
 from sqlalchemy.exc import DatabaseError, OperationalError
@@ -46,6 +48,8 @@ __all__ = ["Kept", "Reports", "View"]
 
 # How many read at once, each on a thread of its own, and how long the next may wait for its turn.
 _READERS_MAX: Final = 8
+# Of one organisation: the other half is left to the others, whatever it asks for.
+_OF_ONE_MAX: Final = 4
 _READER_WAIT_S: Final = 10
 
 # The most records that one reading takes from the journal itself.
@@ -81,20 +85,40 @@ class Reports:
         self._reading = create_async_engine(
             url, pool_size=_READERS_MAX, max_overflow=0, pool_timeout=_READER_WAIT_S
         )
+        # Of whoever reads or waits.
+        self._turns = WeakValueDictionary[str, asyncio.Semaphore]()
         self._engine = engine
         self._tail_max = tail_max
         self._verified = (0, "")
 
     @asynccontextmanager
-    async def view(self) -> AsyncIterator["View"]:
+    async def view(self, whose: str) -> AsyncIterator["View"]:
         """Everything up to a moment that is no earlier than this call, or as near as it may be.
 
         Where the follower is further behind than a reading may catch up, `as_of_seq` says so.
 
+        Args:
+            whose: the organisation that asks.
+
         Raises:
-            Refused: `overloaded` where too many read at once; `unavailable` where the file is
-                damaged. It is gone then, and the follower makes it anew.
+            Refused: `overloaded` where too many read at once, in all or of the organisation;
+                `unavailable` where the file is damaged. It is gone then, and the follower makes it
+                anew.
         """
+        turns = self._turns.setdefault(whose, asyncio.Semaphore(_OF_ONE_MAX))
+        try:
+            async with asyncio.timeout(_READER_WAIT_S):
+                await turns.acquire()
+        except TimeoutError:
+            raise Refused(refuse(Code.OVERLOADED, retry_after_s=1)) from None
+        try:
+            async with self._opened() as view:
+                yield view
+        finally:
+            turns.release()
+
+    @asynccontextmanager
+    async def _opened(self) -> AsyncIterator["View"]:
         until_seq = (await self._engine.ask(FiguresNow())).seq
         file = await self._file_now()
         try:

@@ -47,6 +47,7 @@ def test_what_is_signed_is_read_again_as_it_was_counted(sessions: dict[str, Gate
         ({"set": {"sessions": []}}, "sessions", "wrong_count"),
         ({"set": {"sessions.0.calls": 3}}, "sessions.0.calls", "wrong_type"),
         ({"set": {"sessions.0.calls": "03"}}, "sessions.0.calls", "invalid_form"),
+        ({"set": {"sessions.0": {"session_id": FIRST}}}, "sessions.0.calls", "missing"),
         ({"set": {"sessions.0.price": "1"}}, "sessions.0.price", "unknown_field"),
         ({"set": {"sessions.1.session_id": FIRST}}, "sessions.1.session_id", "duplicate"),
         (

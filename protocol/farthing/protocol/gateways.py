@@ -58,8 +58,10 @@ class GatewayReport:
         for each in fields.each("sessions", count_min=1, count_max=_SESSIONS_MAX):
             session_id = each.typeid("session_id", "ses")
             each.check_order("session_id", session_id, sessions)
-            usage = each.quantities("usage", count_min=0, count_max=DIMENSIONS_MAX)
-            sessions[session_id] = GatewayCount(calls=each.quantity("calls"), usage=usage)
+            sessions[session_id] = GatewayCount(
+                calls=each.quantity("calls"),
+                usage=each.quantities("usage", count_min=0, count_max=DIMENSIONS_MAX),
+            )
             each.end()
         fields.end()
         return cls(agreement_id=agreement_id, sessions=sessions)

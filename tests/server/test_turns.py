@@ -13,7 +13,7 @@ from farthing.server import app
 from farthing.server.market import Market
 from farthing.settlement.reports import reads
 from tests.patience import patiently, until
-from tests.serving import serving
+from tests.serving import Shop, serving
 
 Turn = Callable[[Market, int], AbstractAsyncContextManager[Any]]
 READERS = 8
@@ -60,3 +60,20 @@ async def test_an_organisation_that_reads_as_much_as_it_may_keeps_no_other_waiti
             await two.send_raw("list_agreements", {}, repeatable=False)
 
     assert refused.value.code is Code.OVERLOADED
+
+
+async def test_comparisons_of_usage_are_made_one_after_the_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(app, "_READER_WAIT_S", 0.1)
+    async with serving(tmp_path) as server:
+        shop = await Shop.opened(server)
+        quote = await shop.buyer.quote(shop.listing_id, {"page": 1})
+        agreement_id = (await shop.buyer.accept(quote)).agreement_id
+        async with server.service.market.comparing.of("another"):
+            with pytest.raises(Refused) as refused:
+                await shop.buyer.reconcile_agreement(agreement_id)
+        found = await shop.buyer.reconcile_agreement(agreement_id)
+
+    assert refused.value.code is Code.OVERLOADED
+    assert found.within

@@ -51,6 +51,7 @@ from farthing.settlement.journal.writer import Writer
 from farthing.settlement.port import Engine
 from farthing.settlement.reports.reads import Reports
 from farthing.settlement.reports.trial_balance import Totals
+from farthing.settlement.reports.turns import Turns
 
 __all__ = ["Service", "build"]
 
@@ -266,6 +267,7 @@ class _Counts(TypedDict):
     metrics: Metrics
     velocity: Velocity
     totals: Totals
+    comparing: Turns
 
 
 def _counts(settings: Settings, siblings: Siblings) -> _Counts:
@@ -274,6 +276,7 @@ def _counts(settings: Settings, siblings: Siblings) -> _Counts:
         "metrics": Metrics(siblings.number),
         "velocity": Velocity(settings.calls_per_second, settings.refusals_per_second),
         "totals": Totals(),
+        "comparing": Turns(in_all=1, of_one=1, wait_s=_READER_WAIT_S),
     }
 
 

@@ -27,6 +27,7 @@ from farthing.settlement.engine.commands import Command, Kept, Outcome, Question
 from farthing.settlement.port import Engine
 from farthing.settlement.reports.reads import Reports
 from farthing.settlement.reports.trial_balance import Totals
+from farthing.settlement.reports.turns import Turns
 from farthing.settlement.tables import PERSONAL
 
 __all__ = ["Market"]
@@ -63,6 +64,7 @@ class Market:
         metrics: what this process counts of itself.
         velocity: how fast callers may call.
         totals: what all accounts add up to, of records that were asked for.
+        comparing: turns at comparing what was reported.
     """
 
     engine: Engine
@@ -86,6 +88,7 @@ class Market:
     metrics: Metrics
     velocity: Velocity
     totals: Totals
+    comparing: Turns
 
     async def ask(self, question: Question[Answer]) -> Answer:
         """Answer a question from durable state."""

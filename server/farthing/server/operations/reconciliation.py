@@ -91,18 +91,9 @@ async def reconcile_usage(market: Market, caller: Caller, ask: ReconcileUsage) -
         if view.behind:
             raise not_yet(view)
         page = await (_whole(view, session) if session else _page(view, span))
-    tallied: list[Tallied] = []
-    passed = Passed()
-    for each in page.begun:
-        if each.noun == "hold":
-            passed.add(*await _passed(market, each.id))
-            continue
-        one = listed.get(each.id) or _Listed(session=await known(market, Session, each.id))
-        seen = gateway.get(each.id)
-        if each.id in page.too_long:
-            tallied.append(Tallied(session=one.session))
-        else:
-            tallied.append(await _compared(market, one, page, seen))
+    # Up to twenty thousand events are read: many at it at once would hold every other call up.
+    async with market.comparing.of(caller.organisation_id):
+        tallied, passed = await _tallied(market, page, listed, gateway)
     terms = await known(market, Terms, agreement.terms_sha256)
     answer = reconciliation_view(agreement, terms, tallied, passed, as_of_seq=page.as_of_seq)
     return Reply(answer=replace(answer, session_id=ask.session_id, cursor=page.cursor))
@@ -184,6 +175,27 @@ async def _read(view: View, begun: Sequence[Begun], too_long: frozenset[str], cu
         cursor=cursor,
         as_of_seq=view.as_of_seq,
     )
+
+
+async def _tallied(
+    market: Market,
+    page: _Page,
+    listed: Mapping[str, _Listed],
+    gateway: Mapping[str, GatewayCount],
+) -> tuple[list[Tallied], Passed]:
+    tallied: list[Tallied] = []
+    passed = Passed()
+    for each in page.begun:
+        if each.noun == "hold":
+            passed.add(*await _passed(market, each.id))
+            continue
+        one = listed.get(each.id) or _Listed(session=await known(market, Session, each.id))
+        seen = gateway.get(each.id)
+        if each.id in page.too_long:
+            tallied.append(Tallied(session=one.session))
+        else:
+            tallied.append(await _compared(market, one, page, seen))
+    return tallied, passed
 
 
 async def _compared(

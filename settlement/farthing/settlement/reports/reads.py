@@ -4,17 +4,14 @@ Boundary: a connection that cannot write and the engine's port. A view is of one
 which: the last record that it has. Source: spec/statements.md.
 """
 
-import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, cast
-from weakref import WeakValueDictionary
 
 from sqlalchemy import URL, Row, Select, select, tuple_
 from sqlalchemy.exc import DatabaseError, OperationalError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from farthing.protocol.canonical import parse_json
@@ -42,13 +39,13 @@ from farthing.settlement.reports.projection import (
     is_damage,
 )
 from farthing.settlement.reports.tables import ACCOUNT, CURSOR, ENTRY, LINE, LISTED, VERSION
+from farthing.settlement.reports.turns import Turns
 from farthing.settlement.reports.usage import Usage, fold_usage
 
 __all__ = ["Kept", "Reports", "View"]
 
 # How many read at once, each on a thread of its own, and how long the next may wait for its turn.
 _READERS_MAX: Final = 8
-# Of one organisation: the other half is left to the others, whatever it asks for.
 _OF_ONE_MAX: Final = 4
 _READER_WAIT_S: Final = 10
 
@@ -82,11 +79,8 @@ class Reports:
         self._file: FileId | None = None
         query = {"mode": "ro", "uri": "true"}
         url = URL.create("sqlite+aiosqlite", database=path.absolute().as_uri(), query=query)
-        self._reading = create_async_engine(
-            url, pool_size=_READERS_MAX, max_overflow=0, pool_timeout=_READER_WAIT_S
-        )
-        # Of whoever reads or waits.
-        self._turns = WeakValueDictionary[str, asyncio.Semaphore]()
+        self._reading = create_async_engine(url, pool_size=_READERS_MAX, max_overflow=0)
+        self._turns = Turns(in_all=_READERS_MAX, of_one=_OF_ONE_MAX, wait_s=_READER_WAIT_S)
         self._engine = engine
         self._tail_max = tail_max
         self._verified = (0, "")
@@ -105,17 +99,8 @@ class Reports:
                 `unavailable` where the file is damaged. It is gone then, and the follower makes it
                 anew.
         """
-        turns = self._turns.setdefault(whose, asyncio.Semaphore(_OF_ONE_MAX))
-        try:
-            async with asyncio.timeout(_READER_WAIT_S):
-                await turns.acquire()
-        except TimeoutError:
-            raise Refused(refuse(Code.OVERLOADED, retry_after_s=1)) from None
-        try:
-            async with self._opened() as view:
-                yield view
-        finally:
-            turns.release()
+        async with self._turns.of(whose), self._opened() as view:
+            yield view
 
     @asynccontextmanager
     async def _opened(self) -> AsyncIterator["View"]:
@@ -123,8 +108,6 @@ class Reports:
         file = await self._file_now()
         try:
             connection = await self._reading.connect()
-        except PoolTimeout:
-            raise Refused(refuse(Code.OVERLOADED, retry_after_s=1)) from None
         except OperationalError:  # there is no file yet
             yield await self._viewed(None, 0, until_seq)
             return

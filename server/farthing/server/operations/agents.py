@@ -61,7 +61,6 @@ __all__ = [
 
 _SALT_BYTES = 16
 _AGENTS_MAX = 1000
-_REGISTRATIONS_MAX = 1_000_000
 
 
 async def enrol_organisation(market: Market, caller: Caller, ask: EnrolOrganisation) -> Reply:
@@ -134,13 +133,9 @@ async def unfreeze(market: Market, caller: Caller, ask: Unfreeze) -> Reply:
 async def list_agents(market: Market, caller: Caller, ask: ListAgents) -> Reply:
     """The operator's agents, oldest first."""
     del ask
-    members = await market.ask(
-        MembersOf(organisation_id=caller.organisation_id, limit=_REGISTRATIONS_MAX)
+    principals = await market.ask(
+        MembersOf(organisation_id=caller.organisation_id, limit=_AGENTS_MAX)
     )
-    principals = list(reversed(members))
-    # Anybody can ask to be an agent of this operator; who only asks stands behind its own.
-    principals.sort(key=lambda each: each.status == "pending")
-    principals = principals[:_AGENTS_MAX]
     names = await market.names({each.name_sha256 for each in principals})
     keys = await market.ask(ActiveKeys(principal_ids=tuple(p.principal_id for p in principals)))
     return Reply(

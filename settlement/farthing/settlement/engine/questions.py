@@ -122,7 +122,7 @@ class Things(Question[tuple[object, ...]]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MembersOf(Question[tuple[Principal, ...]]):
-    """The newest agents of an organisation, those included that only ask to be."""
+    """The agents of an organisation, oldest first, and after them those that only ask to be."""
 
     organisation_id: str
     limit: int

@@ -1,6 +1,6 @@
 """Answers to questions about the state, given when memory equals disk."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace as copy
 from itertools import islice
 
@@ -33,6 +33,7 @@ from farthing.settlement.engine.questions import (
 )
 from farthing.settlement.engine.services import objection
 from farthing.settlement.engine.state import State, scope_of
+from farthing.settlement.engine.things import Principal
 
 __all__ = ["answer"]
 
@@ -63,8 +64,8 @@ def answer(state: State, question: Question[object], now_us: int) -> object:
             found = map(_tables(state)[noun].get, ids)
             return tuple(each for each in found if each is not None)
         case MembersOf(organisation_id=organisation_id, limit=limit):
-            newest = islice(reversed(state.by_party.get(("principal", organisation_id), ())), limit)
-            return tuple(state.principals[each] for each in newest)
+            ids = state.by_party.get(("principal", organisation_id), ())
+            return tuple(islice(_own_first(map(state.principals.__getitem__, ids)), limit))
         case OutcomeOf(scope=scope, operation=operation, key=key):
             return state.outcomes.get(scope_of(scope, operation, key))
         case PreviewOf(principal_id=principal_id, charge_id=charge_id, reason=reason):
@@ -76,6 +77,17 @@ def answer(state: State, question: Question[object], now_us: int) -> object:
         case _:
             text = f"not a question about the state: {question}"
             raise TypeError(text)
+
+
+def _own_first(members: Iterable[Principal]) -> Iterator[Principal]:
+    """Anybody can ask to be an agent of an operator: who only asks stands behind its own."""
+    asking: list[Principal] = []
+    for each in members:
+        if each.status == "pending":
+            asking.append(each)
+        else:
+            yield each
+    yield from asking
 
 
 def _standing_of(state: State, principal_id: str, now_us: int) -> Standing:

@@ -167,7 +167,7 @@ _SAYS: dict[Code, str] = {
     Code.ASSURANCE_REQUIRED: "This operation needs a stronger proof.",
     Code.RATE_LIMITED: "Too many requests.",
     Code.OVERLOADED: "The server's queue is full.",
-    Code.UNAVAILABLE: "The request was not made durable; nothing happened.",
+    Code.UNAVAILABLE: "The platform cannot do it now; nothing happened.",
     Code.INVALID_ARGUMENT: "An argument does not have the documented form.",
     Code.INVALID_AMOUNT: "An amount is not a canonical decimal of its asset.",
     Code.PROOF_REPLAYED: "This proof has been used; sign the retry anew with the same key.",

@@ -1,4 +1,4 @@
-"""What a vendor's spool holds of sessions, for somebody who looks in from outside.
+"""What a vendor's spool holds, for somebody who looks in from outside.
 
 Boundary: reads only, while the vendor's process has the file open too. Source: spec/sessions.md.
 """
@@ -14,7 +14,7 @@ from farthing.clients.usage_spool import BatchState
 from farthing.protocol.canonical import parse_json
 from farthing.protocol.usage import BILLED, UsageOutcome
 
-__all__ = ["Delivered", "NotTaken", "Spooled", "read_delivered", "read_spool"]
+__all__ = ["Delivered", "NotTaken", "Spooled", "read_body", "read_delivered", "read_spool"]
 
 _WAITING: Final = BatchState.WAITING.value
 # Batches are answered in their order: from the first one that waits on, all of a session's wait.
@@ -40,6 +40,7 @@ _DELIVERED: Final = """
 SELECT session_id, seq, amount_units, result_sha256, usage, outcome FROM call
 WHERE place > 0 ORDER BY session_id, place
 """
+_BODY: Final = "SELECT result FROM work WHERE charge_id = ?"
 _HAS_CALLS: Final = "SELECT 1 FROM sqlite_master WHERE name = 'call'"
 
 
@@ -148,6 +149,17 @@ def read_delivered(path: Path) -> tuple[Delivered, ...]:
         for session_id, seq, units, result_sha256, usage, outcome in rows
         if UsageOutcome(outcome) in BILLED
     )
+
+
+def read_body(path: Path, charge_id: str) -> bytes | None:
+    """The body that was delivered for a charge, None where the spool has none.
+
+    Raises:
+        FileNotFoundError, Unverified: As `looked_into`.
+    """
+    with looked_into(path, SPOOL_VERSION) as db:
+        row = db.execute(_BODY, (charge_id,)).fetchone()
+    return None if row is None else bytes(row[0])
 
 
 def _quantities(usage: bytes) -> dict[str, int]:

@@ -50,9 +50,9 @@ def test_the_example_offer_and_its_server_sell_a_call_as_printed(tmp_path: Path)
             terms = ("--cap", "0.04", "--per-call", "0.005", "--low-water", "0.03")
             session_id = answer("session", "open", agreement_id, *terms, **reading)["session_id"]
             spent = asyncio.run(called(agent, session_id))
+            defended(answer("charges", **selling)["charges"][-1]["charge_id"], reading, selling)
         usage = answer("usage", **selling)
         reconciled(agreement_id, session_id, (reading, selling, buying), at)
-        rejected = run("session", "rejected", session_id, **reading)
         proven = answer("session", "receipt", session_id, "2", **selling)
         allowance = limited(agreement_id, reading, selling)
         corrected = answer("correct", proven["charge_id"], "2:page=1", **selling)
@@ -75,7 +75,6 @@ def test_the_example_offer_and_its_server_sell_a_call_as_printed(tmp_path: Path)
         (3, 0, 0)
     ]
     assert (usage["rejected"], usage["sessions"][0]["amount"]["amount"]) == ([], "0.012")
-    assert rejected.out == "Nothing was rejected.\n"
     assert (proven["cost"]["call"], proven["cost"]["amount"]["amount"]) == (2, "0.004")
     assert (corrected["calls"], corrected["amount"]["amount"]) == (1, "0.002")
     assert {"succeeded", corrected["correction_id"]} <= set(explained.out.split())
@@ -92,6 +91,15 @@ def asked_for(agent: Home, session_id: str) -> int:
     return asked_units(read_book(book_path(agent.books_path, session_id))[0])
 
 
+def defended(charge: str, buying: dict[str, str], selling: dict[str, str]) -> None:
+    """A dispute is answered with what the running server keeps; no other home has it."""
+    dispute = answer("disputes", "file", charge, "not_delivered", **buying)["dispute_id"]
+    elsewhere = run("disputes", "answer", dispute, **buying)
+    assert elsewhere.code == 2
+    assert f"holds no body of {charge}" in elsewhere.err
+    assert answer("disputes", "answer", dispute, **selling)["outcome"] == "reject"
+
+
 def limited(agreement_id: str, buying: dict[str, str], selling: dict[str, str]) -> str:
     """What is shown of an allowance that the buyer proposed and the vendor approved."""
     limits = ("--per-day", "page=500")
@@ -105,6 +113,8 @@ def told(file: Path, session_id: str, reading: dict[str, str], buying: dict[str,
     saved = answer("session", "receipt", session_id, "2", "--out", str(file), **reading)
     shown = run("session", "receipt", session_id, "2", **reading).out
     assert f"Call 2 of {session_id}: 0.004 USD" in shown
+    rejected = run("session", "rejected", session_id, **reading).out
+    assert rejected == "Nothing was rejected.\n"
     calls = answer("session", "calls", session_id, **reading)
 
     assert saved == {"call": "2", "amount": "0.004 USD", "receipt": str(file)}

@@ -255,31 +255,51 @@ def list_(
     session.show_page(session.call(LIST_DISPUTES, ask), _disputes)
 
 
-@command(disputes, "answer", example="farthing disputes answer dsp_… delivered.json")
+@command(disputes, "answer", example="farthing disputes answer dsp_… --home vendor")
 def answer(
     session: Session,
     dispute: DisputeArgument,
     body: Annotated[
-        Path,
+        Path | None,
         typer.Argument(
             metavar="BODY",
-            help="The file with the very bytes that the delivery record's digest names.",
+            help="The file with the very bytes that the delivery record's digest names; else what "
+            "the spool of this home keeps.",
             exists=True,
             dir_okay=False,
             readable=True,
             show_default=False,
         ),
-    ],
+    ] = None,
     *,
     idempotency_key: IdempotencyOption = "",
 ) -> None:
-    """Answer a dispute with the delivered body (vendor); digest and schema decide."""
+    """Answer a dispute with the delivered body (vendor); digest and schema decide.
+
+    The vendor's server may be running.
+    """
+    delivered = _kept(session, dispute) if body is None else body.read_bytes()
     ask = SubmitEvidence(
         dispute_id=dispute,
-        body=base64.b64encode(body.read_bytes()).decode(),
+        body=base64.b64encode(delivered).decode(),
         idempotency_key=idempotency_key or session.new_key(),
     )
     session.show(session.call(SUBMIT_EVIDENCE, ask))
+
+
+def _kept(session: Session, dispute: str) -> bytes:
+    """The body of a disputed charge, as the server that sells keeps it in this home."""
+    from farthing.clients.spooled import read_body  # noqa: PLC0415 - loads sqlite
+
+    charge = session.call(GET_DISPUTE_STATUS, GetDisputeStatus(dispute_id=dispute)).charge_id
+    path = session.home.spool_path
+    kept = read_body(path, charge) if path.exists() else None
+    if kept is None:
+        session.misuse(
+            f"{path} holds no body of {charge}. Name the home of the server that delivered it with "
+            "--home or FARTHING_HOME, or a file of the very bytes."
+        )
+    return kept
 
 
 @command(

@@ -108,7 +108,7 @@ async def test_a_key_that_only_promises_is_not_trusted_as_the_journal_s(home: Ho
 async def test_nobody_but_an_agent_buys_from_a_home(home: Home) -> None:
     await home.meet(PLATFORM, http=publishing(KEY))
 
-    with pytest.raises(Unverified, match="is no agent's; FARTHING_HOME names one"):
+    with pytest.raises(Unverified, match="`farthing agents register NAME` makes"):
         async with Buyer.from_env({"FARTHING_HOME": str(home.path)}):
             pass
 

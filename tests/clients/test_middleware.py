@@ -372,5 +372,6 @@ async def test_an_application_whose_seller_cannot_open_says_so_and_does_not_star
             await place.paid({"type": "lifespan"}, startup, send)
         another.close()
 
-        text = f"SpoolInUse: {spool} is in use by another process"
+        whose = "each server of a vendor has a home of its own"
+        text = f"SpoolInUse: {spool} is in use by another process: {whose}"
         assert sent == [{"type": "lifespan.startup.failed", "message": text}]

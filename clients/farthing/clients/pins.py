@@ -190,5 +190,6 @@ class Pinning:
 def _another(path: Path, role: Role | None) -> str:
     whose, example = str(role), ""
     if role is Role.BUYER:
-        whose, example = "agent", f", as {path / 'agents' / 'bridge'}"
+        whose = "agent"
+        example = f", as {path / 'agents' / 'NAME'}, which `farthing agents register NAME` makes"
     return f"{path} is no {whose}'s; FARTHING_HOME names one{example}"

@@ -100,7 +100,9 @@ class Spool:
     """
 
     def __init__(self, path: Path) -> None:
-        in_use = SpoolInUse(f"{path} is in use by another process")
+        in_use = SpoolInUse(
+            f"{path} is in use by another process: each server of a vendor has a home of its own"
+        )
         self.file = SqliteFile(path, in_use=in_use, version=SPOOL_VERSION)
         self.file.make(_TABLES)
         self.file.do(

@@ -173,6 +173,12 @@ def test_what_is_over_is_begun_anew_and_not_repeated(code: Code, way_on: str) ->
     assert "--idempotency-key" not in shown
 
 
+def test_who_waits_for_approval_is_told_by_whom_and_how() -> None:
+    shown = shown_refusal(Refused(refuse(Code.REGISTRATION_PENDING)))
+
+    assert "by the admin, an agent by its operator: farthing approve ID" in shown
+
+
 @pytest.mark.parametrize("action", NextAction)
 def test_every_next_action_has_words(action: NextAction) -> None:
     refusal = Refusal(code=Code.NOT_FOUND, message="m", next_action=action)

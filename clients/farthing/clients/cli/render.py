@@ -60,8 +60,12 @@ _WAY_ON: Final = {
     NextAction.CONTACT_PLATFORM: "ask the platform",
     NextAction.NONE: "",
 }
-# Where a new key alone would be refused again.
-_ANEW: Final = {
+# Where the code says more of the way on.
+_BY_CODE: Final = {
+    Code.REGISTRATION_PENDING: (
+        "have it approved, an organisation by the admin, an agent by its operator: "
+        "farthing approve ID, as farthing whoami shows it"
+    ),
     Code.HOLD_EXPIRED: "place another hold",
     Code.SESSION_CLOSED: "open another session: farthing session open",
 }
@@ -215,7 +219,7 @@ def _way_on(refusal: Refusal) -> str:
         needed = refusal.required.split(", ")
         if signers := [by for role, by in _SIGNED_BY.items() if role in needed]:
             return f"sign with {'; or with '.join(signers)}"
-    return _ANEW.get(refusal.code) or _WAY_ON[refusal.next_action]
+    return _BY_CODE.get(refusal.code) or _WAY_ON[refusal.next_action]
 
 
 def _harmless(character: str) -> str:

@@ -3,7 +3,7 @@
 import sqlite3
 import sys
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from subprocess import PIPE, Popen
 from typing import Final
@@ -43,6 +43,15 @@ def with_a_spoilt_page(data: bytes, holding: bytes) -> bytes:
     place = next(n for n, page in enumerate(pages) if page[0] == ROWS and holding in page)
     pages[place] = b"\xa5" * PAGE_BYTES
     return b"".join(pages)
+
+
+def is_open_though_gone(path: Path) -> bool:
+    """Whether this process has a file open that had this name."""
+    found = []
+    for descriptor in Path("/proc/self/fd").iterdir():
+        with suppress(OSError):
+            found.append(str(descriptor.readlink()))
+    return f"{path} (deleted)" in found
 
 
 DAMAGES: Final[dict[str, Callable[[bytes], bytes]]] = {
@@ -111,6 +120,20 @@ async def test_who_reads_takes_up_a_file_that_was_made_anew() -> None:
             extend(path, records, 7)
         async with reports.view("org") as view:
             assert (view.as_of_seq, view.behind) == (len(records), False)
+        await reports.dispose()
+
+
+async def test_who_still_reads_a_file_that_is_gone_leaves_it_open_no_longer_than_that() -> None:
+    records = committed(traded([("deliver", 3), ("hold", 2)]))
+    with followed(records) as path:
+        reports = Reports(path, Journal(records))  # type: ignore[arg-type]
+        async with reports.view("org"):
+            path.unlink()
+            extend(path, records, 7)
+            async with reports.view("org") as view:
+                assert view.as_of_seq == len(records)
+            assert is_open_though_gone(path)
+        assert not is_open_though_gone(path)
         await reports.dispose()
 
 

@@ -166,6 +166,7 @@ def funded_agent(operator: Path, admin: str, treasurer: str, at: dict[str, str])
     agent = answer("agents", "register", "Reader", **at)["principal_id"]
     answer("approve", agent, **at)
     assert "No grants" in run("grants", "show", agent, **at).out
+    assert "A grant is an agent's" in run("grants", "show", **at).out
     answer("grants", "set", agent, "--per-call", "0.05", "--per-day", "1", **at)
     return Home(operator / "agents" / "reader")
 

@@ -426,7 +426,9 @@ def _trial_balance(console: Console, answer: TrialBalance) -> None:
 
 def _authority(console: Console, answer: Authority) -> None:
     facts(console, answer)
-    if not answer.grants:
+    if not answer.agent_id.startswith("agt_"):
+        heading(console, "A grant is an agent's: name one that farthing agents list shows.")
+    elif not answer.grants:
         heading(console, "No grants: farthing grants set AGENT gives one.")
 
 

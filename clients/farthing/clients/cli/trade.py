@@ -339,7 +339,8 @@ def _results(console: Console, answer: SearchAnswer) -> None:
     for result in answer.results:
         _result(console, result)
     if not answer.results:
-        heading(console, "Nothing keeps every limit.")
+        is_near = answer.nearest_infeasible or answer.unpriced
+        heading(console, "Nothing keeps every limit." if is_near else "Nothing matches.")
     for near in answer.nearest_infeasible:
         _near(console, near)
     counts = (

@@ -15,7 +15,7 @@ from farthing.protocol.wire import money
 from farthing.settlement.engine import accounts, payments
 from tests.construction import Trade
 from tests.protocol.replay.forging import Forge, after, audited, rewritten
-from tests.settlement.engine.treasurer import DOLLAR, Treasury
+from tests.settlement.engine.treasurer import DOLLAR, Treasury, posted
 
 HALF, PAGE = DOLLAR // 2, 2_000_000
 Moves = Callable[[Record], tuple[Transfer, ...]]
@@ -107,13 +107,6 @@ def test_a_forged_reversal_is_found(forgery: str) -> None:
     fault = audited(rewritten(journal(), record.seq, forge)).fault
     assert fault is not None
     assert (fault.seq, fault.kind) == (record.seq, FaultKind.LEDGER), fault
-
-
-def posted(treasury: Treasury, units: int) -> str:
-    """A top-up that has come."""
-    top_up_id = treasury.top_up(units)
-    treasury.event(top_up_id, "paid", f"evt_{top_up_id}")
-    return top_up_id
 
 
 def found(treasury: Treasury, operation: str, forge: Forge) -> str:
@@ -212,12 +205,8 @@ def test_a_platform_that_pays_a_partner_what_it_owes_is_found(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     treasury = Treasury(Trade.opened(funds=0))
-    trade = treasury.trade
-    treasury.partner(trade.operator, 500_000)
-    trade.agreement_id = trade.room.agree(trade.agent, trade.listing_id)
-    top_up_id = posted(treasury, DOLLAR)
-    trade.captured(10)
-    trade.room.advance(86_400)
+    trade, top_up_id = treasury.trade, posted(treasury, DOLLAR)
+    treasury.earned_as_partner()
     treasury.event(top_up_id, "reversed", "evt_back", units=str(DOLLAR))
     monkeypatch.setattr(payments, "owed_units", lambda *_: 0)
     earned = trade.balance(trade.operator, "partner_payable")

@@ -13,7 +13,7 @@ from farthing.protocol.messages.holds import RELEASE_HOLD, ReleaseHold
 from farthing.protocol.replay.rulebook import Rulebook
 from farthing.protocol.wire import money
 from tests.construction import Trade
-from tests.settlement.engine.treasurer import DOLLAR, Treasury
+from tests.settlement.engine.treasurer import DOLLAR, Treasury, posted
 
 PAGE = 2_000_000
 
@@ -21,13 +21,6 @@ PAGE = 2_000_000
 def market() -> Treasury:
     """A market whose operator has nothing but what it tops up."""
     return Treasury(Trade.opened(funds=0, per_call=10 * DOLLAR, per_day=100 * DOLLAR))
-
-
-def posted(treasury: Treasury, units: int) -> str:
-    """A top-up that has come."""
-    top_up_id = treasury.top_up(units)
-    treasury.event(top_up_id, "paid", f"evt_{top_up_id}")
-    return top_up_id
 
 
 def reverse(treasury: Treasury, payment_id: str, units: int, **other: Any) -> Refusal | None:
@@ -222,12 +215,8 @@ def test_what_a_closed_account_owes_can_still_be_paid() -> None:
 
 def test_of_what_a_partner_earned_no_more_is_paid_out_than_is_over_its_debt() -> None:
     treasury = market()
-    trade = treasury.trade
-    treasury.partner(trade.operator, 500_000)
-    trade.agreement_id = trade.room.agree(trade.agent, trade.listing_id)
-    top_up_id = posted(treasury, DOLLAR)
-    trade.captured(10)
-    trade.room.advance(86_400)
+    trade, top_up_id = treasury.trade, posted(treasury, DOLLAR)
+    treasury.earned_as_partner()
     reverse(treasury, top_up_id, DOLLAR - 6 * PAGE, may_owe=True)
     assert (balance(treasury, "partner_payable"), balance(treasury, "receivable")) == (
         5 * PAGE, -4 * PAGE,

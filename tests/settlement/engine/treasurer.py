@@ -13,7 +13,7 @@ from farthing.settlement.engine.payments import Processed
 from tests.construction import Room, Trade
 from tests.papers import card_document
 
-__all__ = ["DOLLAR", "Treasury", "card_of"]
+__all__ = ["DOLLAR", "Treasury", "card_of", "posted"]
 
 DOLLAR = 10**9
 
@@ -80,6 +80,13 @@ class Treasury:
             ppm=ppm,
         )
 
+    def earned_as_partner(self) -> None:
+        """Have the operator spend ten pages, and earn half of that as its vendor's partner."""
+        self.partner(self.trade.operator, 500_000)
+        self.trade.agreement_id = self.room.agree(self.trade.agent, self.trade.listing_id)
+        self.trade.captured(10)
+        self.room.advance(86_400)
+
     def top_up(self, units: int) -> str:
         """Announce money; gives the top-up's id."""
         record = self.ask(self.trade.operator, "create_top_up", amount=money(units, "USD"))
@@ -145,3 +152,10 @@ class Treasury:
             for owner, kind, of in [name.split(":")]
             if of == asset and account.posted_units
         }
+
+
+def posted(treasury: Treasury, units: int) -> str:
+    """A top-up that has come."""
+    top_up_id = treasury.top_up(units)
+    treasury.event(top_up_id, "paid", f"evt_{top_up_id}")
+    return top_up_id

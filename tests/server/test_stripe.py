@@ -354,27 +354,41 @@ async def test_a_stripe_that_does_not_answer_holds_up_nobody_else(tmp_path: Path
 
     refused = [each for each in ended if isinstance(each, Refused)]
     assert first
-    assert {each.code for each in refused} == {Code.PROCESSOR_FAILED}
+    assert {each.code for each in refused} == {Code.OVERLOADED}
 
 
-async def test_an_operator_that_tops_up_without_end_leaves_places_to_others(bank: Bank) -> None:
-    other = Operator(await bank.server.organisation("operator", "Operator Two"))
+async def test_operators_that_top_up_without_end_leave_places_to_others(bank: Bank) -> None:
+    *greedy, other = [
+        Operator(await bank.server.organisation("operator", f"Operator Stripe {number}"))
+        for number in range(6)
+    ]
+    waited: list[float] = []
+
+    async def at_once(seconds: float) -> None:
+        waited.append(seconds)
+
+    for each in greedy:
+        each.connection.sleep = at_once
     bank.fake.answering[TOP_UP] = threading.Event()
     try:
         many = [
-            asyncio.create_task(bank.shop.operator.create_top_up(FIVE, processor="stripe"))
-            for _ in range(60)
+            asyncio.create_task(each.create_top_up(FIVE, processor="stripe"))
+            for each in greedy
+            for _ in range(12)
         ]
-        # However many may wait, there is no place left.
-        await until(lambda: sum(each.done() for each in many) >= 20)
+        # Half of the places are taken by several of one operator, and two by one of another.
+        await until(lambda: sum(each.done() for each in many) == 60 - 22)
         one = asyncio.create_task(other.create_top_up(FIVE, processor="stripe"))
         while not (one.done() or (await other.top_ups()).top_ups):
             pass
     finally:
         bank.fake.answering.pop(TOP_UP).set()
-        await asyncio.gather(*many, return_exceptions=True)
+        ended = await asyncio.gather(*many, return_exceptions=True)
 
     assert (await one).url.startswith("https://checkout.stripe.com/")
+    refused = [each.refusal for each in ended if isinstance(each, Refused)]
+    assert {(each.code, each.retry_after_s) for each in refused} == {(Code.OVERLOADED, 1)}
+    assert set(waited) == {1}
 
 
 async def test_without_stripe_nobody_is_sent_there(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ __all__ = [
     "NotSent",
     "PaidCall",
     "PaymentProcessor",
+    "ProcessorBusy",
     "ProcessorFailed",
     "Progress",
     "VendorCaller",
@@ -32,6 +33,10 @@ T = TypeVar("T")
 
 class ProcessorFailed(Exception):
     """The processor did not do what it was asked, or did not say so: ask again, it does it once."""
+
+
+class ProcessorBusy(ProcessorFailed):
+    """It was not asked: too many wait for it here."""
 
 
 class InvalidEvent(Exception):

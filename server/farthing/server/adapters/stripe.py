@@ -14,14 +14,14 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from threading import Semaphore
+from threading import Lock
 from typing import Any, Final, Literal, TypeVar
 
 import stripe
 import structlog
 
 from farthing.protocol.money import ASSETS
-from farthing.server.ports import InvalidEvent, ProcessorFailed
+from farthing.server.ports import InvalidEvent, ProcessorBusy, ProcessorFailed
 from farthing.settlement.engine.payments import Processed
 from farthing.settlement.engine.things import Payout, TopUp
 
@@ -99,7 +99,6 @@ class StripeProcessor:
         # chargeback, and many refunds would keep out both.
         self._top_ups, self._payouts = _Asking(_WAITING_MAX), _Asking(_WAITING_MAX)
         self._events = _Asking(_EVENTS_WAITING_MAX)
-        self._topping_up: Counter[str] = Counter()
 
     def accepts(self, asset: str, units: int) -> bool:
         """Whether the amount is a whole number of the currency's minor units, within bounds."""
@@ -129,25 +128,14 @@ class StripeProcessor:
             "payment_intent_data": {"metadata": {"payment_id": top_up.top_up_id}},
             "success_url": self._return_url,
         }
-        with _answering(), self._one_of_few(top_up.organisation_id):
+        with _answering():
             session = await self._top_ups.ask(
                 lambda: self._client.v1.checkout.sessions.create(
                     params, {"idempotency_key": top_up.top_up_id}
-                )
+                ),
+                of=top_up.organisation_id,
             )
             return str(session.url or "")
-
-    @contextmanager
-    def _one_of_few(self, organisation_id: str) -> Iterator[None]:
-        """Leave places to others: one operator has no more than are asked for at once."""
-        if self._topping_up[organisation_id] >= _ASKING_MAX:
-            raise ProcessorFailed("too many of one operator's wait for it")
-        self._topping_up[organisation_id] += 1
-        try:
-            yield
-        finally:
-            # So that who waits for nothing is forgotten.
-            self._topping_up -= Counter((organisation_id,))
 
     async def pay(self, payout: Payout) -> None:
         """Transfer to the connected account; asking again pays nothing more."""
@@ -261,19 +249,36 @@ class _Asking:
 
     def __init__(self, waiting_max: int) -> None:
         self._threads = ThreadPoolExecutor(_ASKING_MAX, thread_name_prefix=STRIPE)
-        self._turns = Semaphore(_ASKING_MAX + waiting_max)
+        self._places = _ASKING_MAX + waiting_max
+        self._lock, self._taken = Lock(), Counter[str]()
 
-    async def ask(self, call: Callable[[], Made]) -> Made:
-        """What Stripe answers; raises `ProcessorFailed`."""
-        if not self._turns.acquire(blocking=False):
-            raise ProcessorFailed("too many wait for it")
+    async def ask(self, call: Callable[[], Made], of: str = "") -> Made:
+        """What Stripe answers; raises `ProcessorFailed`.
+
+        Where it is asked for `of` somebody, others find a place too: one has no more than are asked
+        for at once, and a second only while half are free.
+        """
+        self._take(of)
         asked = self._threads.submit(call)
-        asked.add_done_callback(lambda _: self._turns.release())
+        asked.add_done_callback(lambda _: self._leave(of))
         try:
             return await asyncio.wrap_future(asked)
         except stripe.StripeError as error:
             # No cause: its text may hold parts of what was sent.
             raise ProcessorFailed(f"{type(error).__name__} {error.code or ''}".rstrip()) from None
+
+    def _take(self, of: str) -> None:
+        with self._lock:
+            taken, own = self._taken.total(), self._taken[of]
+            is_full = taken >= self._places
+            if is_full or (of and own and (own >= _ASKING_MAX or 2 * taken >= self._places)):
+                raise ProcessorBusy("too many wait for it")
+            self._taken[of] += 1
+
+    def _leave(self, of: str) -> None:
+        with self._lock:
+            # So that who waits for nothing is forgotten.
+            self._taken -= Counter((of,))
 
 
 @contextmanager

@@ -36,7 +36,7 @@ from farthing.protocol.records import Record
 from farthing.server.market import Market
 from farthing.server.operations.pages import page_of_organisation
 from farthing.server.operations.replies import Reply, is_frozen, reply
-from farthing.server.ports import PaymentProcessor, ProcessorFailed
+from farthing.server.ports import PaymentProcessor, ProcessorBusy, ProcessorFailed
 from farthing.settlement.engine.payments import (
     ASKED_AGAIN_US,
     kept_back,
@@ -83,8 +83,7 @@ async def create_top_up(market: Market, caller: Caller, ask: CreateTopUp) -> Rep
         )
         url = await processor.begin(top_up) if is_open else ""
     except ProcessorFailed as error:
-        _log_failure(ask.processor, top_up.top_up_id, error)
-        raise Refused(refuse(Code.PROCESSOR_FAILED)) from error
+        raise _failed(ask.processor, top_up.top_up_id, error) from error
 
     def with_url(record: Record) -> TopUpView:
         return replace(top_up_answer(record), url=url)
@@ -142,8 +141,7 @@ async def send_payout(market: Market, caller: Caller, ask: SendPayout) -> Reply:
     try:
         await _processor(market, payout.processor, path="payout_id").pay(payout)
     except ProcessorFailed as error:
-        _log_failure(payout.processor, payout.payout_id, error)
-        raise Refused(refuse(Code.PROCESSOR_FAILED)) from error
+        raise _failed(payout.processor, payout.payout_id, error) from error
     return reply(outcome, payout_answer)
 
 
@@ -189,6 +187,10 @@ def _check_amount(processor: PaymentProcessor, ask: CreateTopUp | RequestPayout)
         raise Refused(refuse(Code.INVALID_AMOUNT, path="amount.amount", message=text))
 
 
-def _log_failure(processor: str, payment_id: str, error: ProcessorFailed) -> None:
+def _failed(processor: str, payment_id: str, error: ProcessorFailed) -> Refused:
     """Whether a key was revoked or the processor is away is told to those who keep the server."""
     log.warning("processor_failed", processor=processor, payment_id=payment_id, why=str(error))
+    if isinstance(error, ProcessorBusy):
+        text = f"Too many wait for the processor {processor}: the same key asks it again."
+        return Refused(refuse(Code.OVERLOADED, message=text, retry_after_s=1))
+    return Refused(refuse(Code.PROCESSOR_FAILED))

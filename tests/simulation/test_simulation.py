@@ -66,7 +66,7 @@ MEETINGS = {
     "by mac": 50,
     "capture_hold of 2 meters": 5,
     "ceiling": 10,
-    "correct_usage of 2 meters": 3,
+    "correct_usage of 2 meters": 2,
     "floor": 10,
     "half_even": 10,
     "half_up": 10,

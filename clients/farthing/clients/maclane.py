@@ -26,6 +26,8 @@ class MacLane:
         self._key = key
         self._unsigned_units = unsigned_units
         self._is_known = False
+        self._is_signing = False
+        self._out: set[int] = set()
         self._ahead = Unsigned()
 
     @property
@@ -41,15 +43,23 @@ class MacLane:
     def began(self, seq: int, per_call_units: int) -> None:
         """A call is on its way that may cost this much."""
         if self._unsigned_units:
+            self._out.add(seq)
             self._ahead.add(seq, per_call_units)
 
     def ended(self, seq: int, units: int) -> None:
         """It cost this much, nothing where it failed."""
+        self._out.discard(seq)
         self._ahead.settle(seq, units)
 
     def mac(self, voucher: Voucher) -> str:
-        """The MAC that stands in a voucher's place; empty where it has to be signed."""
-        if not self._is_known or self._ahead.units > self._unsigned_units:
+        """The MAC that stands in a voucher's place; empty where it has to be signed.
+
+        Where others are out that is half-way: while one signature is on its way, they need none.
+        """
+        most_units = self._unsigned_units
+        if len(self._out) > 1 and not self._is_signing:
+            most_units //= 2
+        if not self._is_known or self._ahead.units > most_units:
             return ""
         assert voucher.session_id is not None, "a voucher of a session"
         return mac_token(
@@ -62,13 +72,14 @@ class MacLane:
 
     def to_sign(self, voucher: Voucher) -> Voucher:
         """The voucher that is signed: with the digest of the key, where one is handed over."""
+        self._is_signing = True
         if not self._unsigned_units:
             return voucher
         return replace(voucher, mac_sha256=sha256_hex(self._key))
 
     def arrived(self, seq: int) -> None:
         """The vendor holds the key, and a signature over the calls up to this one."""
-        self._is_known = bool(self._unsigned_units)
+        self._is_known, self._is_signing = bool(self._unsigned_units), False
         self._ahead.signed(seq)
 
     def lost(self) -> None:

@@ -1,6 +1,6 @@
 """What paying for a call through a session costs a vendor, beside the same call paid otherwise.
 
-One tool, one MCP server in a process of its own, five ways in:
+One tool, one MCP server in a process of its own, six ways in:
 
 - unpaid;
 - `checked`: the signatures of entitlement and voucher, the digest of the arguments, the life of
@@ -8,7 +8,7 @@ One tool, one MCP server in a process of its own, five ways in:
 - `unmetered`: the same door at no price: all of that, the result held against the schema it is sold
   under, digested, and answered in x402's shape, but counted and written nowhere;
 - paid from a session: all of that, rated, durable in the vendor's spool before it is answered, and
-  reported in signed batches;
+  reported in signed batches; by a voucher for each call, or by MACs and a voucher for every 64;
 - sold by x402's own package with a facilitator in the same process that believes everything.
 
 CPU is user and system time of the vendor's process, of a session until its last call is settled;
@@ -41,6 +41,7 @@ from pydantic import BaseModel
 
 from farthing.clients.documents import Offer, arguments_sha256
 from farthing.clients.entitlements import claimed
+from farthing.clients.maclane import MacLane
 from farthing.clients.paid import Seller
 from farthing.clients.payable import Payable
 from farthing.clients.tools import Endpoint
@@ -53,7 +54,8 @@ from farthing.protocol.messages.sessions import OPEN_SESSION, OpenSession
 from farthing.protocol.proofs import Voucher, voucher_jwt
 from farthing.protocol.rating import parse_card
 from farthing.protocol.rating.running import Running
-from farthing.protocol.wire import Money
+from farthing.protocol.vouchers import MAC_KEY_BYTES
+from farthing.protocol.wire import Money, money
 from farthing.protocol.x402 import PAYMENT, Presented, Price, payment
 from farthing.server.engine import now_us
 from tests.bench import usage, x402_tool
@@ -73,6 +75,9 @@ ROUNDS: Final = 13
 RATED: Final = 100_000
 PER_CALL_UNITS: Final = 10_000_000
 ARGUMENTS: Final[dict[str, object]] = {"pdf": "a|b"}
+# By MACs so many calls' worth may run unsigned; a buyer then signs one call of these.
+UNSIGNED_CALLS: Final = 4 * CALLERS
+VOUCHER_EVERY: Final = CALLERS
 WAIT_S: Final = 60
 IDLE_S: Final = 5
 LOOKED_EVERY_S: Final = 0.1
@@ -170,37 +175,38 @@ class _Machine:
 
 
 async def _figures(machine: _Machine, market: Market) -> list[Row]:
-    rounds: list[dict[str, _Cost]] = []
     free: Meta = {}
     x402: Meta = {PAYMENT: x402_tool.PAYMENT}
-    for _ in range(ROUNDS):
-        paid = await _payments(market, CALLS)
-        rounds.append({
-            tool: await machine.cost(tool, metas, is_settled=metas is paid)
-            for tool, metas in (
-                ("unpaid", [free] * CALLS),
-                ("checked", await _payments(market, CALLS)),
-                ("unmetered", await _payments(market, CALLS)),
-                ("extract_text", paid),
-                ("x402", [x402] * CALLS),
+    rounds = [
+        {
+            way: await machine.cost(tool, metas, is_settled=tool == "extract_text")
+            for way, tool, metas in (
+                ("unpaid", "unpaid", [free] * CALLS),
+                ("checked", "checked", await _payments(market, CALLS)),
+                ("unmetered", "unmetered", await _payments(market, CALLS)),
+                ("vouchers", "extract_text", await _payments(market, CALLS)),
+                ("macs", "extract_text", await _payments(market, CALLS, by_mac=True)),
+                ("x402", "x402", [x402] * CALLS),
             )
-        })  # fmt: skip
+        }
+        for _ in range(ROUNDS)
+    ]
 
     def middle(tool: str) -> tuple[Driven, float]:
         cost = sorted((each[tool] for each in rounds), key=lambda each: each.vendor_us)[ROUNDS // 2]
         return cost.driven, cost.vendor_us
 
-    def added_us(tool: str) -> float:
+    def added_us(tool: str, session: str = "vouchers") -> float:
         """What a session adds to another way, vendor and platform."""
-        pairs = [(each["extract_text"], each[tool]) for each in rounds]
+        pairs = [(each[session], each[tool]) for each in rounds]
         return statistics.median(
             paid.vendor_us + paid.platform_us - other.vendor_us for paid, other in pairs
         )
 
-    unpaid, checked_at, door, session, x402_at = map(
-        middle, ("unpaid", "checked", "unmetered", "extract_text", "x402")
+    unpaid, checked_at, door, session, by_macs, x402_at = map(
+        middle, ("unpaid", "checked", "unmetered", "vouchers", "macs", "x402")
     )
-    share_us = statistics.median(each["extract_text"].platform_us for each in rounds)
+    share_us = statistics.median(each["vouchers"].platform_us for each in rounds)
     name = f"{CALLERS} calls in flight"
     return [
         Row(name=f"session calls, {name}, beside unpaid", unit="1/s", value=session[0].rate,
@@ -214,6 +220,8 @@ async def _figures(machine: _Machine, market: Market) -> list[Row]:
             baseline=unpaid[1]),
         Row(name="vendor CPU, paid from a session", unit="us", value=session[1],
             baseline=unpaid[1]),
+        Row(name=f"vendor CPU, paid by MACs, a voucher for every {VOUCHER_EVERY}", unit="us",
+            value=by_macs[1], baseline=unpaid[1]),
         Row(name="vendor CPU, sold by x402", unit="us", value=x402_at[1], baseline=unpaid[1]),
         Row(name="platform CPU a call, in batches", unit="us", value=share_us),
         Row(name="of it rating", unit="us", value=_rating_us()),
@@ -228,19 +236,27 @@ async def _figures(machine: _Machine, market: Market) -> list[Row]:
             value=added_us("unmetered"),
             target=100,
         ),
+        Row(
+            name="by MACs it adds to the same door at no price, which checks signatures",
+            unit="us",
+            value=added_us("unmetered", "macs"),
+        ),
     ]  # fmt: skip
 
 
-async def _payments(market: Market, calls: int) -> list[Meta]:
+async def _payments(market: Market, calls: int, *, by_mac: bool = False) -> list[Meta]:
     """A session, and the payments of its calls: signed before the clock starts."""
     connection, agreement = market.buyer.connection, market.agreement
     amount = Money(amount="100", asset="USD")
+    unsigned_units = UNSIGNED_CALLS * PER_CALL_UNITS if by_mac else 0
+    lane = MacLane(bytes(MAC_KEY_BYTES), unsigned_units)
     session = await connection.call(
         OPEN_SESSION,
         OpenSession(
             agreement_id=agreement.agreement_id,
             cap=amount,
             per_call=Money(amount="0.01", asset="USD"),
+            unsigned=money(unsigned_units, "USD") if by_mac else None,
             idempotency_key=connection.new_key(),
         ),
     )
@@ -257,10 +273,21 @@ async def _payments(market: Market, calls: int) -> list[Meta]:
             max_cum_units=min((seq + CALLERS) * PER_CALL_UNITS, amount.units),
             ack="",
         )
-        token = voucher_jwt(
-            signer, voucher, now_us=at_us, jti=f"{session.session_id}-{seq}", lifetime_s=3000
-        )
-        presented = Presented(entitlement=session.entitlement, voucher=token)
+        # The first calls hand the key over, whichever arrives first; the last one signs for all.
+        if not by_mac or seq <= CALLERS or seq % VOUCHER_EVERY == 0 or seq == calls:
+            token = voucher_jwt(
+                signer,
+                lane.to_sign(voucher),
+                now_us=at_us,
+                jti=f"{session.session_id}-{seq}",
+                lifetime_s=3000,
+            )
+            presented = Presented(
+                entitlement=session.entitlement, voucher=token, mac_key=lane.handed_over
+            )
+            lane.arrived(seq)
+        else:
+            presented = Presented(entitlement=session.entitlement, mac=lane.mac(voucher))
         metas.append({PAYMENT: payment(price, presented)})
     return metas
 
@@ -348,7 +375,11 @@ async def _serve(folder: Path, platform: str, vendor_id: str, port: int, ready: 
     listing["limits"] = {"input_bytes_max": 1_000_000, "concurrency_max": 2 * CALLERS}
     offer = Offer.bind(listing, card, terms)
     seller = Seller(
-        Vendor(connection), platform_keys=keys, spool=folder / SPOOL, offer=lambda _: offer
+        Vendor(connection),
+        platform_keys=keys,
+        spool=folder / SPOOL,
+        offer=lambda _: offer,
+        unsigned_calls_max=UNSIGNED_CALLS,
     )
     mcp: MCPServer[Any] = MCPServer("bench", lifespan=seller.lifespan, log_level="CRITICAL")
     sold = x402_tool.sold_by_x402(lambda arguments: _read(str(arguments["pdf"])).model_dump())

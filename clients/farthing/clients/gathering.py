@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
+from farthing.clients.pages import Pages
 from farthing.clients.transport import Connection
 from farthing.protocol.canonical import Json, canonical_bytes
 from farthing.protocol.gateways import GatewayReport
@@ -65,10 +66,12 @@ async def gathered(
 
     Raises:
         ValueError: one list is too long for an ask.
+        Unverified: its pages do not end.
         Refused: as `reconcile_usage`.
     """
     parts = _parts(await _in_order(connection, ask, lists))
     answers: list[UsageReconciliation] = []
+    pages = Pages()
     for number, part in enumerate(parts, 1):
         is_last = number == len(parts)
         through = "" if is_last else part[-1].session_id
@@ -80,6 +83,7 @@ async def gathered(
             ask = replace(ask, cursor=answer.cursor)
             if not answer.cursor or answer.cursor.partition("-")[2] == through:
                 break
+            pages.next(answer.cursor, len(answer.sessions) + answer.passed.asked)
     return merged(answers)
 
 

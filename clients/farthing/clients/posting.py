@@ -23,6 +23,7 @@ __all__ = [
     "quoted",
     "read_json",
     "refused_by",
+    "whole",
 ]
 
 _RESULT_BYTES_MAX: Final = 64 * 1024 * 1024
@@ -97,7 +98,7 @@ async def exchange(
         async with asyncio.timeout(timeout_s):
             response = await http.send(request, auth=auth, stream=True, follow_redirects=False)
             try:
-                data = await _whole(response)
+                data = await whole(response)
             finally:
                 await response.aclose()
     except (httpx2.HTTPError, TimeoutError) as error:
@@ -105,7 +106,12 @@ async def exchange(
     return Answered(status=response.status_code, headers=response.headers, data=data)
 
 
-async def _whole(response: httpx2.Response) -> bytes:
+async def whole(response: httpx2.Response) -> bytes:
+    """The body of a response.
+
+    Raises:
+        Unreachable: It is too long.
+    """
     data = bytearray()
     async for chunk in response.aiter_bytes():
         data += chunk

@@ -12,8 +12,9 @@ from typing import Final, Literal
 import httpx2
 from pydantic import TypeAdapter, ValidationError
 
+from farthing.clients.pages import Pages
 from farthing.clients.pins import Pinning
-from farthing.clients.posting import json_object, refused_by
+from farthing.clients.posting import json_object, refused_by, whole
 from farthing.protocol.errors import Code, Refused, Unreachable, Unverified, refuse
 from farthing.protocol.messages.accounts import GET_BALANCE, Balances, GetBalance
 from farthing.protocol.messages.statements import (
@@ -33,6 +34,8 @@ __all__ = ["AccountHolder"]
 
 # The platform says that it is still there every 15 seconds.
 _SILENCE_S: Final = 60
+_EVENT_BYTES_MAX: Final = 4 * 2**20
+_DATA: Final = b"data: "
 _EVENT: Final = TypeAdapter(BalanceEvent)
 
 
@@ -85,17 +88,23 @@ class AccountHolder(Pinning):
         since: str = "",
         until: str = "",
     ) -> AsyncIterator[StatementLine]:
-        """Every line of a statement, whatever number of pages it takes."""
+        """Every line of a statement, whatever number of pages it takes.
+
+        Raises:
+            Unverified: Its pages do not end.
+            Refused: As `get_statement`.
+        """
         ask = GetStatement(
             account=account, asset=asset, by=by, since=since, until=until, limit=LINES_MAX
         )
+        pages = Pages()
         while True:
             page = await self.connection.call(GET_STATEMENT, ask)
             for line in page.lines:
                 yield line
             if not page.cursor:
                 return
-            ask = replace(ask, cursor=page.cursor)
+            ask = replace(ask, cursor=pages.next(page.cursor, len(page.lines)))
 
     async def record(self, seq: int) -> RecordView:
         """The record behind a line, with its postings, verified with the platform's key.
@@ -130,7 +139,7 @@ class AccountHolder(Pinning):
                 "GET", url, headers=headers, auth=mine.auth, timeout=timeout
             ) as response:
                 if not response.is_success:
-                    raise _refused(await response.aread())
+                    raise _refused(await whole(response))
                 async with aclosing(_data(response)) as found:
                     async for data in found:
                         yield _EVENT.validate_json(data, extra="ignore")
@@ -140,11 +149,22 @@ class AccountHolder(Pinning):
             raise Unverified(f"an event of {url} does not have its form") from error
 
 
-async def _data(response: httpx2.Response) -> AsyncGenerator[str, None]:
-    """The data of each event; each is one line, as the platform writes it."""
-    async for line in response.aiter_lines():
-        if line.startswith("data: "):
-            yield line.removeprefix("data: ")
+async def _data(response: httpx2.Response) -> AsyncGenerator[bytes, None]:
+    """The data of each event; each is one line, as the platform writes it.
+
+    Raises:
+        Unreachable: A line does not end.
+    """
+    begun = b""
+    async for chunk in response.aiter_bytes():
+        *lines, begun = (begun + chunk).split(b"\n")
+        for line in lines:
+            if line.startswith(_DATA):
+                yield line.removeprefix(_DATA)
+        if len(begun) > _EVENT_BYTES_MAX:
+            raise Unreachable(
+                f"{response.url} sends an event of more than {_EVENT_BYTES_MAX} bytes"
+            )
 
 
 def _refused(body: bytes) -> Refused:

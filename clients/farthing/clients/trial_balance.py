@@ -7,6 +7,7 @@ from dataclasses import replace
 from operator import attrgetter
 from typing import Final
 
+from farthing.clients.pages import Pages
 from farthing.clients.transport import Connection
 from farthing.protocol.errors import Unverified
 from farthing.protocol.messages.accounts import (
@@ -33,17 +34,19 @@ async def whole_trial_balance(connection: Connection, at_seq: int = 0) -> TrialB
         at_seq: after this record of the journal; now without it.
 
     Raises:
-        Unverified: its rows do not add up to its totals, or these are not as balanced as it says.
+        Unverified: its rows do not add up to its totals, or these are not as balanced as it says;
+            or its pages do not end.
         Refused: as `get_trial_balance`.
     """
     ask = GetTrialBalance(at_seq=at_seq)
     rows: list[TrialRow] = []
+    pages = Pages()
     while True:
         page = await connection.call(GET_TRIAL_BALANCE, ask)
         rows += page.rows
         if not page.cursor:
             break
-        ask = replace(ask, cursor=page.cursor)
+        ask = replace(ask, cursor=pages.next(page.cursor, len(page.rows)))
     whole = replace(page, rows=tuple(rows))
     _check(whole)
     return whole

@@ -294,6 +294,7 @@ async def test_arguments_that_do_not_fit_the_listing_are_refused_with_nothing_si
         odd = await agent.refused("call_service", **(agent.purchase() | {"arguments": {"pdf": 1}}))
 
         assert (odd["code"], odd["path"]) == ("invalid_argument", "arguments.pdf")
+        assert odd["required"] == "string"
         assert not (await agent("list_agreements"))["agreements"]
         dollars = next(
             each

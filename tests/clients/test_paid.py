@@ -118,6 +118,7 @@ async def test_arguments_that_do_not_fit_the_listing_are_refused_before_anything
 
         for refused in (unsigned.value, unheld.value):
             assert (refused.code, refused.refusal.path) == (Code.INVALID_ARGUMENT, path)
+            assert ("missing" in refused.refusal.message) is (not arguments)
         assert await available(market) == "0.996"
 
 

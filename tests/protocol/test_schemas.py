@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from farthing.protocol.canonical import Json
+from farthing.protocol.errors import Code
 from farthing.protocol.schemas import STEPS_MAX, Violation, check_schema, violation
 from farthing.protocol.shapes import Shape
 
@@ -109,6 +110,43 @@ def test_a_shape_looks_at_no_more_than_the_rule_does(items: int, keyword: str | 
     found = Shape(schema).violation([""] * items)
     assert found == violation(schema, [""] * items)
     assert (found.keyword if found else None) == keyword
+
+
+@pytest.mark.parametrize(
+    ("arguments", "path", "required", "said"),
+    [
+        ({}, "arguments.pdf", "string, null", "missing"),
+        ({"pdf": 1}, "arguments.pdf", "string, null", "'type'"),
+        ({"pdf": "ab"}, "arguments.pdf", "maxLength 1", "'maxLength'"),
+        ({"pdf": "a", "odd": 1, "x": 1}, "arguments.x", "", "no such argument"),
+        ({"pdf": "a", "odd": 1, "as": "b"}, "arguments.as", "", "'enum'"),
+        ({"pdf": "a"}, "arguments.odd", "", "missing"),
+        (1, "arguments", "object", "'type'"),
+    ],
+)
+def test_a_refusal_says_what_is_missing_or_would_fit(
+    arguments: object, path: str, required: str, said: str
+) -> None:
+    schema: dict[str, Json] = {
+        "type": "object",
+        "properties": {
+            "pdf": {"type": ["string", "null"], "maxLength": 1},
+            "as": {"enum": ["a vendor's words"]},
+            "odd": {"type": "a vendor's words"},
+        },
+        "required": ["pdf", "odd"],
+        "additionalProperties": False,
+    }
+    found = violation(schema, arguments)
+    assert found is not None
+    refusal = found.refusal("; nothing was held")
+    assert (refusal.code, refusal.path, refusal.required) == (
+        Code.INVALID_ARGUMENT,
+        path,
+        required,
+    )
+    assert said in refusal.message
+    assert refusal.message.endswith("; nothing was held.")
 
 
 def test_a_violation_names_the_member_and_the_keyword() -> None:

@@ -148,8 +148,7 @@ class PaymentMiddleware:
         except Refused as refused:
             return _refused(refused.refusal, [])
         if found := violation(ware.listing.input_schema, request.arguments):
-            path = f"arguments.{found.path}" if found.path else "arguments"
-            return _refused(refuse(Code.INVALID_ARGUMENT, path=path, required=found.keyword), [])
+            return _refused(found.refusal(), [])
         counter = await self._seller.open()
         outcome = await counter.sell(
             ware, request.arguments, _payment(request.headers), partial(self._run, ware, request)

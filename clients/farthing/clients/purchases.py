@@ -81,15 +81,7 @@ def check_arguments(listing: Listing, arguments: Mapping[str, object]) -> None:
     """
     arguments_sha256(arguments)
     if found := violation(listing.input_schema, arguments):
-        raise Refused(
-            refuse(
-                Code.INVALID_ARGUMENT,
-                path=f"arguments.{found.path}" if found.path else "arguments",
-                required=found.keyword,
-                message="The arguments do not fit the listing's input schema"
-                f" ({found.keyword!r}); nothing was signed or held.",
-            )
-        )
+        raise Refused(found.refusal("; nothing was signed or held"))
 
 
 def newest_in_force(agreements: Iterable[Agreement], listing_id: str) -> Agreement | None:

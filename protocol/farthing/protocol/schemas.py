@@ -7,10 +7,11 @@ Source: spec/listing.md.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, TypeAlias, TypeGuard, cast
 
 from farthing.protocol.canonical import Json, LooseJson
+from farthing.protocol.errors import Code, Refusal, refuse
 
 __all__ = [
     "ANNOTATIONS",
@@ -57,10 +58,27 @@ Number: TypeAlias = int | float
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Violation:
-    """Where something does not fit, in dotted form, and the keyword that says so."""
+    """Where something does not fit, in dotted form, and the keyword that says so.
+
+    `needs` is what would: a type or a bound, empty for what a schema can say in its own words.
+    """
 
     path: str
     keyword: str
+    needs: str = field(default="", compare=False)
+
+    def refusal(self, more: str = "") -> Refusal:
+        """The refusal of arguments that a tool does not take, and what to say beside it."""
+        match self.keyword:
+            case "required":
+                text = "This argument is missing"
+            case "additionalProperties":
+                text = "There is no such argument"
+            case keyword:
+                text = f"The arguments do not fit the listing's input schema ({keyword!r})"
+        path = f"arguments.{self.path}" if self.path else "arguments"
+        text = f"{text}{more}."
+        return refuse(Code.INVALID_ARGUMENT, path=path, required=self.needs, message=text)
 
 
 def check_schema(schema: Json) -> Violation | None:
@@ -111,7 +129,7 @@ class _Evaluation:
             self.spend(len(value) + 1 if isinstance(value, list) else 1)
             if keyword in _ASSERTIONS:
                 if not _ASSERTIONS[keyword](value, instance):
-                    return Violation(path=path, keyword=keyword)
+                    return Violation(path=path, keyword=keyword, needs=_needs(keyword, value))
             elif keyword in _APPLICATORS:
                 found = _APPLICATORS[keyword](self, schema, instance, path, depth + 1)
                 if found is not None:
@@ -325,8 +343,18 @@ def _required(
     assert isinstance(names, list)
     for name in names:
         if isinstance(instance, dict) and name not in instance:
-            return Violation(path=_join(path, str(name)), keyword="required")
+            known = schema.get("properties")
+            rule = known.get(str(name)) if isinstance(known, dict) else None
+            needs = _needs("type", rule.get("type")) if isinstance(rule, dict) else ""
+            return Violation(path=_join(path, str(name)), keyword="required", needs=needs)
     return None
+
+
+def _needs(keyword: str, value: Json | None) -> str:
+    if keyword == "type":
+        words = value if isinstance(value, list) else [value]
+        return ", ".join(str(each) for each in words if str(each) in _TYPES)
+    return f"{keyword} {value}" if isinstance(value, int) else ""
 
 
 def _properties(

@@ -94,8 +94,7 @@ async def _checked(market: Market, listing: Listing, ask: CallService) -> str:
     if len(data) > bytes_max:
         raise Refused(refuse(Code.PAYLOAD_TOO_LARGE, path="arguments", required=str(bytes_max)))
     if found := await misfit(market, listing.input_schema, ask.arguments):
-        path = f"arguments.{found.path}" if found.path else "arguments"
-        raise Refused(refuse(Code.INVALID_ARGUMENT, path=path, required=found.keyword))
+        raise Refused(found.refusal())
     try:
         market.vendors.check(listing.interface.url)
     except NotSent as error:

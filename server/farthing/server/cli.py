@@ -294,12 +294,16 @@ def _stopping() -> Iterator[None]:
     except BrokenPipeError:
         # Whoever read the output has seen enough; typer ends the command in silence.
         raise
+    except ModuleNotFoundError as error:
+        # These commands are there in the base install, and what they run is an extra of it.
+        if not error.name or error.name.startswith("farthing"):
+            raise
+        _stop(f"{error.name} is not installed: pip install 'farthing[server]'")
     except (FarthingError, InvalidSetting, OSError) as error:
-        _stop(error)
+        _stop(str(error))
 
 
-def _stop(error: Exception) -> Never:
-    says = str(error)
+def _stop(says: str) -> Never:
     # By its word: of a server's engine, a process of its own, there is the text alone.
     if says.startswith("database_in_use: "):
         says += "; stop the server that has it, or name another folder with --data-dir"

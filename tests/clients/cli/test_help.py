@@ -5,15 +5,12 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
-from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
 import pytest
 from typer.main import get_command
-from typer.testing import CliRunner
 
-from farthing.clients.cli import application
 from tests.clients.cli.running import APPLICATION, run
 
 CHAPTER = (Path(__file__).resolve().parents[3] / "spec" / "cli.md").read_text(encoding="utf-8")
@@ -89,16 +86,23 @@ def test_the_version_is_told() -> None:
     assert re.fullmatch(r"farthing \d+\.\d+\.\d+\n", run("--version").out)
 
 
-def test_what_is_not_installed_is_said_in_the_commands_place() -> None:
-    lacking = EntryPoint("server", "farthing.no_such_room:commands", "farthing.commands")
-    alone = application((lacking,))
+def test_a_command_of_the_server_says_what_to_install_where_the_server_is_not(
+    tmp_path: Path,
+) -> None:
+    code = (
+        "import sys\n"
+        "sys.modules['sqlalchemy'] = None\n"
+        "from farthing.clients.cli import main\n"
+        "sys.argv = ['farthing', 'serve']\n"
+        "main()\n"
+    )
 
-    helped, called = (CliRunner().invoke(alone, [word]) for word in ("--help", "server"))
+    ran = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path
+    )
 
-    assert helped.exit_code == 0
-    assert "the extra server of farthing" in helped.stdout
-    assert called.exit_code == 2
-    assert "pip install 'farthing[server]'" in called.stderr
+    assert ran.returncode == 1
+    assert ran.stderr == "farthing: sqlalchemy is not installed: pip install 'farthing[server]'\n"
 
 
 @pytest.mark.parametrize("path", PATHS)

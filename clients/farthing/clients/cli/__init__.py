@@ -100,10 +100,7 @@ def application(added: Iterable[EntryPoint] = ()) -> typer.Typer:
     ):
         app.add_typer(room.commands)
     for entry in added:
-        try:
-            app.add_typer(entry.load(), rich_help_panel="Server")
-        except ModuleNotFoundError as error:
-            _lacking(app, entry.name, error.name or "")
+        app.add_typer(entry.load(), rich_help_panel="Server")
     return app
 
 
@@ -111,20 +108,6 @@ def _named(error: typer.BadParameter) -> str:
     """The option or argument that is wrong, where it is one that there is."""
     param = getattr(error, "param", None)
     return (param.name or "") if param is not None else ""
-
-
-def _lacking(app: typer.Typer, name: str, module: str) -> None:
-    """Say in the command's place what must be installed for it."""
-
-    def lacking(ctx: typer.Context) -> None:
-        session: Session = ctx.obj
-        session.misuse(
-            f"farthing {name}: {module} is not installed: pip install 'farthing[{name}]'"
-        )
-
-    # No brackets: help would take them for markup.
-    lacking.__doc__ = f"Not installed here: the extra {name} of farthing adds these commands."
-    app.command(name, rich_help_panel="Server")(lacking)
 
 
 def _version(wanted: bool) -> None:  # noqa: FBT001 - as typer calls it

@@ -159,6 +159,16 @@ async def test_what_it_cannot_start_with_is_one_line(tmp_path: Path) -> None:
     assert not other.exists()
 
 
+async def test_what_no_front_end_can_start_with_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FARTHING_STRIPE_KEY_FILE", str(tmp_path / "no-such-file"))
+
+    alone = await failed("serve", "--data-dir", str(tmp_path), "--port", "0")
+
+    assert alone == "farthing: stripe_key_file and stripe_webhook_secret_file: both or none"
+
+
 @pytest.mark.parametrize("is_empty", [True, False])
 async def test_where_the_journal_is_gone_none_begins_under_its_keys(
     tmp_path: Path, *, is_empty: bool

@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 import socket
+import sys
 import threading
 import time
 from collections.abc import AsyncIterator
@@ -431,3 +432,13 @@ async def test_a_secret_that_is_none_stops_the_start(tmp_path: Path, spoilt: str
         (tmp_path / "secret").write_bytes(b"" if spoilt == "empty" else b"\xff\x00")
     with pytest.raises(InvalidSetting):
         build(Settings(data_dir=tmp_path / "data", **given), port=8321)
+
+
+async def test_without_the_library_it_is_said_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(sys.modules, "farthing.server.adapters.stripe")
+    monkeypatch.setitem(sys.modules, "stripe", None)
+
+    with pytest.raises(InvalidSetting, match=r"pip install 'farthing\[stripe\]'"):
+        build(Settings(data_dir=tmp_path / "data", **settings_of(tmp_path, "")), port=8321)

@@ -217,18 +217,22 @@ def _flights(
 
 
 def _processors(settings: Settings, issuer: str) -> Mapping[str, PaymentProcessor]:
-    """Who brings money in and takes it out; raises `InvalidSetting` where a secret is no secret."""
+    """Who brings money in and takes it out; raises `InvalidSetting` where Stripe cannot."""
     names = (settings.stripe_key_file, settings.stripe_webhook_secret_file)
     if not any(names):
         return processors_of()
     if not all(names):
         raise InvalidSetting("stripe_key_file and stripe_webhook_secret_file: both or none")
-    # Loaded only where it is used: it is an extra of its own.
-    from farthing.server.adapters.stripe import (  # noqa: PLC0415
-        STRIPE,
-        StripeProcessor,
-        read_secret,
-    )
+    try:
+        # Loaded only where it is used: it is an extra of its own.
+        from farthing.server.adapters.stripe import (  # noqa: PLC0415
+            STRIPE,
+            StripeProcessor,
+            read_secret,
+        )
+    except ModuleNotFoundError as error:
+        text = f"stripe_key_file: {error.name} is not installed: pip install 'farthing[stripe]'"
+        raise InvalidSetting(text) from error
 
     try:
         key, secret = (read_secret(Path(name).expanduser()) for name in names)

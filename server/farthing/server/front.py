@@ -26,8 +26,9 @@ from farthing.server.connections import (
     end_unread,
     may_open_all,
 )
-from farthing.server.settings import Settings
+from farthing.server.settings import InvalidSetting, Settings
 from farthing.server.siblings import Siblings
+from farthing.server.supervise import EXIT_FINAL
 from farthing.settlement.engine.questions import FiguresNow
 from farthing.settlement.journal.remote import RemoteEngine
 
@@ -60,7 +61,7 @@ def run_front(
         address: where the engine's socket lies.
         number: which of the front ends this is, from 1.
         share: of all connections, beside theirs.
-        ready: told "" once calls are taken.
+        ready: told "" once calls are taken, or why they never will.
 
     Returns:
         The exit code.
@@ -70,7 +71,11 @@ def run_front(
     may_open_all()
     port = listener.getsockname()[1]
     siblings = Siblings(number=number, count=settings.workers, address=address)
-    service = build(settings, port=port, remote=engine, siblings=siblings)
+    try:
+        service = build(settings, port=port, remote=engine, siblings=siblings)
+    except InvalidSetting as error:
+        ready(str(error))
+        return EXIT_FINAL
     config = uvicorn.Config(
         service.app,
         lifespan="off",

@@ -55,6 +55,32 @@ class FakeStripe:
     # By method and path, whether it is answered now or once that is set.
     answering: dict[str, threading.Event] = field(default_factory=dict)
 
+    def found(self, asked: str) -> dict[str, Any] | None:
+        """A charge or a session that there is, or a list of what belongs to one."""
+        path, _, query = asked.partition("?")
+        named = dict(parse_qsl(query))
+        match path.split("/")[2:]:
+            case ["charges"]:
+                return _list(self._charges_of(named["payment_intent"]))
+            case ["charges", charge_id]:
+                return self.charges.get(charge_id)
+            case ["disputes"]:
+                found = [each for each in self.disputes if each["charge"] == named["charge"]]
+                return {**_list(found), "has_more": self.has_more}
+            case ["checkout", "sessions"]:
+                id_ = self.sessions.get(named["payment_intent"])
+                return _list([{"id": id_, "object": "checkout.session"}] if id_ else [])
+            case ["checkout", "sessions", session_id] if session_id in self.sessions.values():
+                of = {id_: intent for intent, id_ in self.sessions.items()}[session_id]
+                charges = self._charges_of(of)
+                metadata = charges[0]["metadata"] if charges else {}
+                return {"id": session_id, "payment_intent": of, "metadata": metadata}
+        return None
+
+    def _charges_of(self, payment_intent: str) -> list[dict[str, Any]]:
+        of = payment_intent
+        return [each for each in self.charges.values() if each["payment_intent"] == of]
+
 
 @contextmanager
 def fake_stripe() -> Iterator[FakeStripe]:
@@ -80,24 +106,13 @@ def fake_stripe() -> Iterator[FakeStripe]:
             """Give a charge that there is, or a list of what belongs to one."""
             fake.asked.append((self.path, {}, {}))
             self._wait()
-            path, _, query = self.path.partition("?")
-            named = dict(parse_qsl(query))
-            charge = fake.charges.get(path.removeprefix("/v1/charges/"))
-            if path == "/v1/disputes" and not fake.broken:
-                found = [each for each in fake.disputes if each["charge"] == named["charge"]]
-                self._answer(200, {**_list(found), "has_more": fake.has_more})
+            found = None if fake.broken else fake.found(self.path)
+            if found is not None:
+                self._answer(200, found)
                 return
-            if path == "/v1/checkout/sessions" and not fake.broken:
-                id_ = fake.sessions.get(named["payment_intent"])
-                kept = [{"id": id_, "object": "checkout.session"}] if id_ else []
-                self._answer(200, _list(kept))
-                return
-            if fake.broken or charge is None:
-                code = "api_error" if fake.broken else "resource_missing"
-                error = {"type": "invalid_request_error", "message": "no", "code": code}
-                self._answer(400 if fake.broken else 404, {"error": error})
-                return
-            self._answer(200, charge)
+            code = "api_error" if fake.broken else "resource_missing"
+            error = {"type": "invalid_request_error", "message": "no", "code": code}
+            self._answer(400 if fake.broken else 404, {"error": error})
 
         def _wait(self) -> None:
             asked = f"{self.command} {self.path.partition('?')[0]}"
@@ -174,6 +189,7 @@ def charge_of(payment_id: str, refunded: int = 0, **changed: Any) -> dict[str, A
         "disputed": False,
         "livemode": False,
         "metadata": {"payment_id": payment_id} if payment_id else {},
+        "paid": True,
         "payment_intent": "pi_3Px",
         "refunded": refunded == 500,
         "refunds": None,

@@ -10,6 +10,7 @@ import pytest
 import pytest_asyncio
 from structlog.testing import capture_logs
 
+from farthing.protocol.errors import Code, Refused
 from farthing.protocol.ledger import AccountKind
 from farthing.protocol.messages.sessions import OPEN_SESSION, OpenSession
 from farthing.protocol.wire import Money, money
@@ -257,6 +258,58 @@ async def test_of_what_was_paid_twice_the_payment_goes_back_that_did(bank: Bank)
     assert await bank.prepaid() == before
     (again, first, *_) = (await bank.shop.operator.top_ups()).top_ups
     assert (again.reversed, first.reversed.amount) == (FIVE, "0")
+
+
+@pytest.mark.parametrize("gone", [0, 200, 500])
+async def test_what_went_back_while_a_payment_waited_is_booked_once_it_is_accepted(
+    bank: Bank, gone: int
+) -> None:
+    top_up_id, treasurer = await paid(bank), bank.server.treasurer
+    again_id = await paid_again(bank, top_up_id)
+    charge = charge_of(top_up_id, gone, id="ch_again", payment_intent="pi_again")
+    failed = {**charge, "id": "ch_failed", "paid": False, "amount_refunded": 0}
+    bank.fake.charges = {each["id"]: each for each in (failed, charge)}
+    if gone:
+        # Stripe tells it for days, and then no more.
+        assert (
+            await bank.send(
+                refund_event(top_up_id, gone, id=charge["id"], payment_intent="pi_again")
+            )
+            == 503
+        )
+    key, before = treasurer.connection.new_key(), await bank.prepaid()
+    bank.fake.broken = True
+    with pytest.raises(Refused) as refused:
+        await treasurer.confirm_top_up(again_id, "wire-7", key=key)
+    bank.fake.broken = False
+    for _ in range(2):
+        confirmed = await treasurer.confirm_top_up(again_id, "wire-7", key=key)
+        assert (confirmed.status, confirmed.reversed) == (
+            "posted",
+            money(gone * DOLLAR // 100, "USD"),
+        )
+        records = await bank.records()
+        assert await bank.prepaid() == before + (500 - gone) * DOLLAR // 100
+    assert await bank.records() == records
+    assert refused.value.code is Code.PROCESSOR_FAILED
+
+
+@pytest.mark.parametrize(
+    ("reference", "back"), [("cs_test_a1b2c3", 300), ("cs_others", 0), ("cs_none", 0), ("", 0)]
+)
+async def test_what_is_confirmed_by_hand_under_its_session_counts_what_has_gone_back(
+    bank: Bank, reference: str, back: int
+) -> None:
+    before = await bank.prepaid()
+    top_up = await bank.shop.operator.create_top_up(FIVE, processor="stripe")
+    bank.fake.sessions["pi_others"] = "cs_others"
+    bank.fake.charges = {
+        "ch_3Px": charge_of(top_up.top_up_id, 300),
+        "ch_others": charge_of("top_others", 300, payment_intent="pi_others"),
+    }
+    confirmed = await bank.server.treasurer.confirm_top_up(top_up.top_up_id, reference)
+    assert confirmed.reversed == money(back * DOLLAR // 100, "USD")
+    assert await bank.prepaid() == before + (500 - back) * DOLLAR // 100
 
 
 async def test_what_the_treasurer_gave_up_and_refunds_costs_its_operator_nothing(

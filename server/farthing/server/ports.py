@@ -83,6 +83,14 @@ class PaymentProcessor(Protocol):
         """
         ...
 
+    async def gone_back(self, top_up: TopUp, reference: str) -> Processed | None:
+        """How much of a top-up's payment, by the processor's own id, has gone back by now, if any.
+
+        Raises:
+            ProcessorFailed: it could not be asked for.
+        """
+        ...
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PaidCall:

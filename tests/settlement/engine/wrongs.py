@@ -387,6 +387,7 @@ ELSEWHERE: Final[Mapping[str, frozenset[Code]]] = {
     "accept_terms": frozenset({Code.SIGNATURE_INVALID}),
     "add_key": frozenset({Code.INVALID_ARGUMENT, Code.SIGNATURE_INVALID}),
     "call_service": frozenset({Code.VENDOR_FAILED, Code.RESULT_EXPIRED}),
+    "confirm_top_up": frozenset({Code.PROCESSOR_FAILED}),
     "create_top_up": frozenset({Code.INVALID_ARGUMENT, Code.PROCESSOR_FAILED}),
     "enrol_organisation": frozenset({Code.INVALID_ARGUMENT}),
     "publish_listing": frozenset({Code.LISTING_INVALID, Code.SIGNATURE_INVALID}),

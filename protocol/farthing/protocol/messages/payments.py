@@ -246,7 +246,7 @@ CONFIRM_TOP_UP = Operation(
     answer=TopUpView,
     effect=Effect.MOVES_MONEY,
     roles=_TREASURER,
-    codes=(Code.NOT_FOUND, Code.PAYMENT_RESOLVED),
+    codes=(Code.NOT_FOUND, Code.PAYMENT_RESOLVED, Code.PROCESSOR_FAILED),
 )
 FAIL_TOP_UP = Operation(
     name="fail_top_up",

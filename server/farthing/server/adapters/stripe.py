@@ -22,7 +22,7 @@ import structlog
 
 from farthing.protocol.money import ASSETS
 from farthing.server.ports import InvalidEvent, ProcessorBusy, ProcessorFailed
-from farthing.settlement.engine.payments import Processed
+from farthing.settlement.engine.payments import Processed, paid_again_id
 from farthing.settlement.engine.things import Payout, TopUp
 
 __all__ = ["STRIPE", "StripeProcessor", "read_secret"]
@@ -62,6 +62,7 @@ _REVERSED: Final[Mapping[str, str]] = {
 # Money that is back: the treasurer's to book.
 _WON_BACK: Final = frozenset({"charge.dispute.funds_reinstated", "refund.failed"})
 _CHARGE: Final = re.compile(r"(ch|py)_[A-Za-z0-9_]{1,64}")
+_SESSION: Final = re.compile(r"cs_[A-Za-z0-9_]{1,128}")
 # As many as Stripe gives at once.
 _DISPUTES_MAX: Final = 100
 
@@ -184,41 +185,82 @@ class StripeProcessor:
 
     async def _gone_back(self, event: dict[str, Any]) -> dict[str, Any]:
         """The charge, with all that has gone back of it, under the id that it was paid by."""
-        told = event["data"]["object"]
-        charge: dict[str, Any] = told
-        withdrawn_id = ""
+        charge: dict[str, Any] = event["data"]["object"]
+        withdrawn = []
         if event["type"] == _WITHDRAWN:
-            if not _CHARGE.fullmatch(told["charge"]):
+            withdrawn = [charge]
+            if not _CHARGE.fullmatch(charge["charge"]):
                 raise ValueError("of no charge")
-            withdrawn_id = told["id"]
-            charge = await self._events.ask(partial(self._charge, told["charge"]))
+            charge = await self._events.ask(partial(self._charge, charge["charge"]))
         if "payment_id" not in (charge.get("metadata") or {}):
             return charge
+        gone = await self._gone_of(charge, withdrawn)
+        session_id = await self._events.ask(partial(self._session_of, charge["payment_intent"]))
+        return {**charge, "amount_refunded": gone, "id": session_id}
+
+    async def _gone_of(self, charge: dict[str, Any], withdrawn: list[dict[str, Any]]) -> int:
+        """How much of a charge has gone back in all; `withdrawn` is a chargeback that was told."""
         whole, gone = _counts(charge["amount"]), _counts(charge["amount_refunded"])
-        if withdrawn_id or charge["disputed"]:
+        if withdrawn or charge["disputed"]:
             # One charge can be charged back in parts, and be refunded besides. What was won back
             # had gone; an inquiry takes nothing.
             found = await self._events.ask(partial(self._disputes, charge["id"]))
             # The one that is told of counts, whether it is listed yet or not.
-            known = {each["id"]: each for each in ([*found, told] if withdrawn_id else found)}
-            for each in known.values():
+            told_ids = {each["id"] for each in withdrawn}
+            for each in {each["id"]: each for each in [*found, *withdrawn]}.values():
                 if each["currency"] != charge["currency"]:
                     raise ValueError("of another currency")
-                if each["id"] == withdrawn_id or each["balance_transactions"]:
+                if each["id"] in told_ids or each["balance_transactions"]:
                     gone += _counts(each["amount"])
         if gone > whole:
             # As of what was won back and given back again: more than once is not booked.
-            log.warning("gone_back_twice", processor=STRIPE, event_id=_id_of(event))
-        session_id = await self._events.ask(partial(self._session_of, charge["payment_intent"]))
-        return {**charge, "amount_refunded": min(gone, whole), "id": session_id}
+            log.warning("gone_back_twice", processor=STRIPE, charge_id=charge["id"])
+        return min(gone, whole)
+
+    async def gone_back(self, top_up: TopUp, reference: str) -> Processed | None:
+        """How much has gone back of what was paid by a Checkout session."""
+        if not _SESSION.fullmatch(reference):
+            return None
+        try:
+            with _answering():
+                charge = await self._events.ask(partial(self._charge_by, reference, top_up))
+                gone = await self._gone_of(charge, [])
+        except ValueError as error:
+            log.warning("not_looked_up", processor=STRIPE, reference=reference, why=str(error))
+            return None
+        if not gone:
+            return None
+        return Processed(
+            payment_id=top_up.top_up_id,
+            event_id="",
+            reference=reference,
+            outcome="reversed",
+            asset=top_up.asset,
+            units=str(gone * _minor_units(top_up.asset)),
+        )
+
+    def _charge_by(self, session_id: str, top_up: TopUp) -> dict[str, Any]:
+        """The charge of a top-up that was paid by a Checkout session."""
+        with _missing("of no Checkout session"):
+            session = self._client.v1.checkout.sessions.retrieve(session_id).to_dict()
+        payment_id = (session.get("metadata") or {}).get("payment_id", "")
+        # A treasurer may name another's.
+        if top_up.top_up_id not in {payment_id, paid_again_id(payment_id, session_id)}:
+            raise ValueError("of another payment")
+        if not session["payment_intent"]:
+            raise ValueError("of no payment")
+        found = self._client.v1.charges.list({"payment_intent": session["payment_intent"]})
+        # Those before it failed.
+        paid = [each for each in found.data if each.paid]
+        if not paid:
+            raise ValueError("of no charge")
+        if paid[0].currency.upper() != top_up.asset:
+            raise ValueError("of another currency")
+        return paid[0].to_dict()
 
     def _charge(self, charge_id: str) -> dict[str, Any]:
-        try:
+        with _missing("of no charge"):
             charge = self._client.v1.charges.retrieve(charge_id).to_dict()
-        except stripe.InvalidRequestError as error:
-            if error.code != "resource_missing":
-                raise
-            raise ValueError("of no charge") from None
         if charge["id"] != charge_id:
             raise TypeError("another charge")
         return charge
@@ -288,6 +330,17 @@ def _answering() -> Iterator[None]:
         yield
     except (AttributeError, KeyError, TypeError) as error:
         raise ProcessorFailed(f"no such answer: {type(error).__name__}: {error}") from None
+
+
+@contextmanager
+def _missing(why: str) -> Iterator[None]:
+    """Where Stripe says that there is no such thing, it has answered."""
+    try:
+        yield
+    except stripe.InvalidRequestError as error:
+        if error.code != "resource_missing":
+            raise
+        raise ValueError(why) from None
 
 
 def read_secret(path: Path) -> str:

@@ -15,12 +15,11 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from farthing.protocol.errors import Code, Refused, refuse
-from farthing.protocol.ledger import AccountKind, account_name
 from farthing.server.doors.admission import WEBHOOKS, request_id_of
 from farthing.server.doors.render import problem
 from farthing.server.market import Market
+from farthing.server.operations.payments import book
 from farthing.server.ports import InvalidEvent, PaymentProcessor, ProcessorFailed
-from farthing.settlement.engine.commands import platform_command
 from farthing.settlement.engine.payments import Processed, paid_again_id
 from farthing.settlement.engine.questions import Lookup
 from farthing.settlement.engine.things import Payout, TopUp
@@ -82,12 +81,7 @@ async def _take(market: Market, name: str, said: Processed) -> None:
             known, said = which, replace(said, payment_id=which.top_up_id)
     if not await _is_news(market, known, said):
         return
-    outcome = await market.engine.submit(platform_command("process_event", said))
-    if not outcome.record.changed:
-        log.warning("event_without_effect", event_id=said.event_id, payment_id=said.payment_id)
-    owing = account_name(known.organisation_id, AccountKind.RECEIVABLE, known.asset)
-    if any(each.debit == owing for each in outcome.record.moved):
-        log.warning("operator_owes", account=owing, payment_id=said.payment_id)
+    await book(market, known, said)
 
 
 async def _of_which(
@@ -115,7 +109,9 @@ async def _is_news(market: Market, known: TopUp | Payout, said: Processed) -> bo
     """Whether it may change something: what is decided can still be paid for once more."""
     if said.outcome == "reversed":
         if known.status not in _DONE:
-            # It came before the event that says so, which the processor is still to send.
+            # It came before the event that says so, which the processor is still to send, or waits
+            # for the treasurer, who may be longer about it than this is sent again.
+            log.warning("gone_back_first", payment_id=said.payment_id, event_id=said.event_id)
             raise Refused(refuse(Code.UNAVAILABLE))
         return int(said.units) > known.reversed_units
     if known.status not in _DONE:

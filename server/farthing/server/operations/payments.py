@@ -7,6 +7,7 @@ import structlog
 
 from farthing.identity.callers import Caller
 from farthing.protocol.errors import Code, Refused, refuse
+from farthing.protocol.ledger import AccountKind, account_name
 from farthing.protocol.messages.payments import (
     CONFIRM_PAYOUT,
     CONFIRM_TOP_UP,
@@ -33,12 +34,15 @@ from farthing.protocol.messages.payments import (
     TopUpView,
 )
 from farthing.protocol.records import Record
+from farthing.protocol.wire import money
 from farthing.server.market import Market
 from farthing.server.operations.pages import page_of_organisation
-from farthing.server.operations.replies import Reply, is_frozen, reply
+from farthing.server.operations.replies import Reply, is_frozen, record_at, reply
 from farthing.server.ports import PaymentProcessor, ProcessorBusy, ProcessorFailed
+from farthing.settlement.engine.commands import platform_command
 from farthing.settlement.engine.payments import (
     ASKED_AGAIN_US,
+    Processed,
     kept_back,
     payout_answer,
     payout_view,
@@ -49,6 +53,7 @@ from farthing.settlement.engine.questions import Lookup
 from farthing.settlement.engine.things import Payout, TopUp
 
 __all__ = [
+    "book",
     "confirm_payout",
     "confirm_top_up",
     "create_top_up",
@@ -92,8 +97,21 @@ async def create_top_up(market: Market, caller: Caller, ask: CreateTopUp) -> Rep
 
 
 async def confirm_top_up(market: Market, caller: Caller, ask: ConfirmTopUp) -> Reply:
-    """The money has come."""
-    return reply(await market.submit(caller, CONFIRM_TOP_UP, ask), top_up_answer)
+    """The money has come; what of it has gone back meanwhile is booked with it."""
+    # The processor tells it for days at most, and a payment may wait for longer.
+    gone_back = await _gone_back(market, ask)
+    outcome = await market.submit(caller, CONFIRM_TOP_UP, ask)
+    if gone_back is None:
+        return reply(outcome, top_up_answer)
+    top_up = await _top_up(market, ask.top_up_id)
+    if top_up is not None and int(gone_back.units) > top_up.reversed_units:
+        await book(market, top_up, gone_back)
+    back = money(int(gone_back.units), gone_back.asset)
+
+    def with_reversed(record: Record) -> TopUpView:
+        return replace(top_up_answer(record), reversed=back)
+
+    return reply(outcome, with_reversed)
 
 
 async def fail_top_up(market: Market, caller: Caller, ask: FailTopUp) -> Reply:
@@ -165,6 +183,34 @@ async def list_payouts(market: Market, caller: Caller, ask: ListPayouts) -> Repl
     page = await page_of_organisation(market, caller, Payout, ask)
     payouts = tuple(map(payout_view, page.things))
     return Reply(answer=Payouts(payouts=payouts, as_of_seq=page.as_of_seq, cursor=page.cursor))
+
+
+async def book(market: Market, known: TopUp | Payout, said: Processed) -> None:
+    """Take what a processor says; what somebody has to see to is told to those who keep it."""
+    outcome = await market.engine.submit(platform_command("process_event", said))
+    if not outcome.record.changed:
+        log.warning("event_without_effect", event_id=said.event_id, payment_id=said.payment_id)
+    owing = account_name(known.organisation_id, AccountKind.RECEIVABLE, known.asset)
+    if any(each.debit == owing for each in outcome.record.moved):
+        log.warning("operator_owes", account=owing, payment_id=said.payment_id)
+
+
+async def _gone_back(market: Market, ask: ConfirmTopUp) -> Processed | None:
+    top_up = await _top_up(market, ask.top_up_id)
+    processor = None if top_up is None else market.processors.get(top_up.processor)
+    if top_up is None or processor is None:
+        return None
+    # What was paid again has the processor's own id from the start.
+    made = TopUp.from_document((await record_at(market, top_up.seq)).changed[0].after)
+    try:
+        return await processor.gone_back(top_up, made.reference or ask.reference)
+    except ProcessorFailed as error:
+        raise _failed(top_up.processor, top_up.top_up_id, error) from error
+
+
+async def _top_up(market: Market, top_up_id: str) -> TopUp | None:
+    found = await market.ask(Lookup(noun="top_up", id=top_up_id))
+    return found if isinstance(found, TopUp) else None
 
 
 async def _status(market: Market, noun: str, payment_id: str) -> str:

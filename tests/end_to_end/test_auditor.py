@@ -7,9 +7,11 @@ import sqlite3
 import stat
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import pytest_asyncio
@@ -19,6 +21,7 @@ from farthing.protocol.canonical import canonical_bytes, sha256_hex
 from farthing.protocol.platform_keys import PURPOSE
 from farthing.protocol.records import entries_in
 from farthing.protocol.wire import document_of
+from farthing.settlement.audit import media
 from farthing.settlement.journal.sqlite import SqliteStore
 from tests.clients.cli.running import Ran, run
 from tests.serving import Shop, serving
@@ -181,6 +184,106 @@ def test_a_market_that_was_traded_in_passes_every_rule(market: Market) -> None:
     assert "tables agree with the journal" in ran.out
 
 
+@pytest.fixture
+def nothing_writable(market: Market) -> Iterator[Callable[[], None]]:
+    """Makes the market's folder one that nothing can be written to, as of a disc, until the end."""
+    folder, undo = str(market.folder), list[Callable[[], object]]()
+
+    def close() -> None:
+        if os.geteuid():
+            undo.append(lambda: market.folder.chmod(0o700))
+            market.folder.chmod(0o500)
+            return
+        # Permissions bind everybody but root.
+        mounted = subprocess.run(["mount", "--bind", folder, folder], check=False)  # noqa: S607
+        if mounted.returncode:
+            pytest.skip("nothing may be mounted here")
+        undo.append(lambda: subprocess.run(["umount", "--lazy", folder], check=True))  # noqa: S607
+        subprocess.run(["mount", "-o", "remount,bind,ro", folder], check=True)  # noqa: S607
+
+    yield close
+    for each in undo:
+        each()
+
+
+def folded(market: Market) -> list[Path]:
+    """Its databases, as a server that has stopped leaves them: with no log."""
+    paths = [market.folder / "journal.sqlite", market.folder / "reports.sqlite"]
+    for path in paths:
+        with closing(sqlite3.connect(path)) as database:
+            database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        for left in ("-wal", "-shm"):
+            path.with_name(f"{path.name}{left}").unlink(missing_ok=True)
+    return paths
+
+
+@pytest.mark.parametrize("log", [None, b""])
+def test_a_stopped_server_s_database_is_audited_where_nothing_can_be_written(
+    market: Market, nothing_writable: Callable[[], None], log: bytes | None
+) -> None:
+    for path in folded(market):
+        if log is not None:
+            path.with_name(f"{path.name}-wal").write_bytes(log)
+    nothing_writable()
+    with pytest.raises(OSError, match="new"):
+        (market.folder / "new").touch()
+
+    ran = run("audit", "verify", "--data-dir", str(market.folder))
+
+    assert (ran.code, ran.err) == (0, "")
+    assert f"{market.records} records verify" in ran.out
+    assert "tables agree with the journal" in ran.out
+    exported(market, "--bundle", "--data-dir", str(market.folder))
+
+
+def test_a_log_where_nothing_can_be_written_is_read_and_not_passed_over(
+    market: Market, nothing_writable: Callable[[], None]
+) -> None:
+    folded(market)
+    log = Path(f"{market.database}-wal")
+    with closing(sqlite3.connect(market.database)) as database:
+        with database:
+            database.execute("UPDATE epoch SET number = 0")
+        written = log.read_bytes()
+        file = Path(market.database).read_bytes()
+    Path(market.database).write_bytes(file)
+    log.write_bytes(written)
+    nothing_writable()
+
+    ran = run("audit", "verify", "--data-dir", str(market.folder))
+
+    assert ran.code == 1
+    assert "Fault (table: table epoch: it is below that of the last batch)" in ran.out
+
+
+def test_without_room_for_a_copy_it_is_said_where_to_name_some(
+    market: Market, nothing_writable: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folded(market)
+    nothing_writable()
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=0))
+
+    ran = run("audit", "verify", "--data-dir", str(market.folder))
+
+    assert ran.code == 1
+    assert "name a folder that has in TMPDIR" in ran.err
+
+
+def test_no_copy_is_judged_that_was_made_while_the_database_was_written(
+    market: Market, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def written(_: object) -> SimpleNamespace:
+        os.utime(market.database, ns=(0, 0))
+        return SimpleNamespace(free=2**60)
+
+    monkeypatch.setattr(media, "_readable_in_place", lambda _: False)
+    monkeypatch.setattr(shutil, "disk_usage", written)
+
+    ran = run("audit", "verify", "--data-dir", str(market.folder))
+
+    assert (ran.code, "is being written to" in ran.err) == (1, True)
+
+
 @pytest.mark.parametrize("words", [("audit", "verify", "--json"), ("--json", "audit", "verify")])
 def test_an_audit_is_told_to_a_program_too(market: Market, words: tuple[str, ...]) -> None:
     ran = run(*words, "--data-dir", str(market.folder))
@@ -270,6 +373,28 @@ def test_where_there_is_no_database_the_command_asks_for_its_folder(tmp_path: Pa
         assert "there is no database" in ran.err
     retired = run("retire-key", "journal", *nowhere)
     assert (retired.code, "name its folder with --data-dir" in retired.err) == (1, True)
+
+
+@pytest.mark.parametrize("words", [("verify",), ("export", "--out", "x")])
+def test_who_names_a_server_s_folder_or_no_keys_is_told_the_option_for_it(
+    market: Market, words: tuple[str, ...]
+) -> None:
+    folder = run("audit", *words, str(market.folder))
+    keyless = run("audit", *words, market.database, "--data-dir", str(market.folder.parent))
+
+    assert folder.code == 2
+    assert "--data-dir" in folder.err
+    assert keyless.code == 1
+    assert "with --keys the key set that its platform publishes" in keyless.err
+
+
+def test_what_is_no_journal_or_no_key_set_is_told_from_a_fault(market: Market) -> None:
+    receipt = run("audit", "verify", str(market.receipt))
+    keys = run("audit", "verify", market.database, "--keys", str(market.receipt))
+
+    assert (receipt.code, receipt.out, keys.code, keys.out) == (1, "", 1, "")
+    assert "A receipt is for the one-file verifier" in receipt.err
+    assert "is no key set: a platform publishes it at /.well-known/jwks.json" in keys.err
 
 
 @pytest.mark.parametrize("text", ["foo", "A" * 42, ""])

@@ -14,7 +14,7 @@ from typing import IO, Final
 import orjson
 
 from farthing.catalog.tables import TABLES
-from farthing.identity.keyring import Purpose, open_keyring
+from farthing.identity.keyring import Purpose, UnusableKeys, open_keyring
 from farthing.protocol.audit import AuditFindings, verify_journal
 from farthing.protocol.bundles import BundleFindings, bundle_lines, described, verify_bundle
 from farthing.protocol.checkpoints import origin_of
@@ -29,6 +29,7 @@ from farthing.server.settings import Settings
 from farthing.settlement.audit.database import DatabaseFindings, audit_database
 from farthing.settlement.audit.exports import Form, export
 from farthing.settlement.audit.log import check_log
+from farthing.settlement.audit.media import readable
 from farthing.settlement.audit.postings import entries
 from farthing.settlement.journal.sqlite import SqliteStore
 
@@ -37,8 +38,8 @@ __all__ = ["BUNDLE", "audited", "exported", "verifier"]
 BUNDLE: Final = "bundle"
 
 _DATABASE_MARK: Final = b"SQLite format 3\x00"
-# A bundle is lines of JSON objects.
-_BUNDLE_MARK: Final = b"{"
+# A bundle is lines in canonical form, and so begins with the first of its keys.
+_BUNDLE_MARK: Final = b'{"bundle":'
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,9 +73,14 @@ def audited(
             raise Unverified("--trust is for a bundle; a database is judged by --keys")
         own = path.absolute() == settings.database_path.absolute()
         reports = settings.reports_path if own else path.with_name(settings.reports_path.name)
-        return _database(path, reports, _keys_of(settings, SqliteStore(path), keys))
+        with readable(path) as database, readable(reports) as followed:
+            return _database(database, followed, _keys_of(settings, SqliteStore(database), keys))
     if not mark.startswith(_BUNDLE_MARK):
-        raise Unverified(f"{path} is no journal: neither a database nor a backup nor a bundle")
+        raise Unverified(
+            f"{path} is no journal: neither a database nor a backup nor a bundle"
+            " (farthing audit export --bundle). A receipt is for the one-file verifier"
+            " (farthing audit verifier)"
+        )
     trusted = frozenset(trust)
     successions: Sequence[object] = ()
     if keys is not None:
@@ -102,13 +108,14 @@ def exported(
         FarthingError, OSError: something cannot be read or written. Nothing is left at `out`.
     """
     check_log(database)
-    store = SqliteStore(database)
-    known = _keys_of(settings, store, keys)
-    with new_file(out) as file:
-        try:
-            said = _write(store, known, form, file)
-        except (Unverified, Broken) as error:
-            raise Unverified(f"not exported: {_first_bad(store, known) or error}") from error
+    with readable(database) as read:
+        store = SqliteStore(read)
+        known = _keys_of(settings, store, keys)
+        with new_file(out) as file:
+            try:
+                said = _write(store, known, form, file)
+            except (Unverified, Broken) as error:
+                raise Unverified(f"not exported: {_first_bad(store, known) or error}") from error
     return [said, f"Written to {out}."]
 
 
@@ -197,7 +204,13 @@ def _keys_of(settings: Settings, store: SqliteStore, keys: Path | None) -> _Keys
             journal=tuple(published.journal.values()),
             quotes=tuple(published.platform.values()),
         )
-    keyring = open_keyring(settings.keys_dir, os.urandom, origin="", begun=True)
+    try:
+        keyring = open_keyring(settings.keys_dir, os.urandom, origin="", begun=True)
+    except (UnusableKeys, OSError) as error:
+        raise Unverified(
+            "to judge a database name with --keys the key set that its platform publishes at"
+            f" /.well-known/jwks.json, or with --data-dir the folder of its server: {error}"
+        ) from error
     return _Keys(
         origin=keyring.origin,
         journal=keyring.verifying(Purpose.JOURNAL),
@@ -210,8 +223,10 @@ def _key_set(path: Path) -> tuple[PlatformKeys, Sequence[object]]:
     try:
         published = orjson.loads(path.read_bytes())
         keys = PlatformKeys.read(published["keys"])
-    except (orjson.JSONDecodeError, LookupError, TypeError) as error:
-        raise Unverified(f"{path} is no key set: {error}") from None
+    except (orjson.JSONDecodeError, LookupError, TypeError):
+        raise Unverified(
+            f"{path} is no key set: a platform publishes it at /.well-known/jwks.json"
+        ) from None
     # Without a key for them quotes would pass unjudged.
     if not (keys.platform and keys.journal):
         raise Unverified(f"{path} is no key set of a platform: not one key for each purpose")

@@ -31,6 +31,12 @@ def _new_file(path: Path) -> Path:
     return path
 
 
+def _journal_file(path: Path | None) -> Path | None:
+    if path is not None and path.is_dir():
+        raise typer.BadParameter(f"{path} is a folder; a server's folder is named by --data-dir")
+    return path
+
+
 def _thumbprints(texts: list[str] | None) -> list[str]:
     for text in texts or ():
         if not is_sha256(text):
@@ -180,7 +186,7 @@ def verify(
             metavar="DATABASE|BACKUP|BUNDLE",
             help="What holds the journal; else the data directory's database.",
             exists=True,
-            dir_okay=False,
+            callback=_journal_file,
             show_default=False,
         ),
     ] = None,
@@ -228,7 +234,7 @@ def export(
             metavar="DATABASE|BACKUP",
             help="What holds the journal; else the data directory's database.",
             exists=True,
-            dir_okay=False,
+            callback=_journal_file,
             show_default=False,
         ),
     ] = None,

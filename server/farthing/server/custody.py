@@ -11,7 +11,7 @@ from farthing.identity.keyring import Keyring, Purpose, UnusableKeys, open_keyri
 from farthing.server.engine import now_us
 from farthing.server.files import new_file
 from farthing.server.settings import Settings
-from farthing.settlement.audit.log import hidden_in_log
+from farthing.settlement.audit.log import hidden_in_log, log_beside
 from farthing.settlement.journal.backup import restore
 from farthing.settlement.journal.lock import FileLock
 from farthing.settlement.machine import MACHINE
@@ -65,7 +65,7 @@ def _log_kept(database: Path) -> list[str]:
         hidden = hidden_in_log(database)
         if not hidden:
             return []
-        log = database.with_name(f"{database.name}-wal")
+        log = log_beside(database)
         kept = log.with_name(f"{log.name}.damaged")
         data = log.read_bytes()
         # A restore that failed has kept it before.

@@ -55,6 +55,20 @@ def database(tmp_path: Path) -> Path:
     return path
 
 
+def test_the_log_of_a_database_that_a_link_leads_to_is_beside_the_file_itself(
+    database: Path, tmp_path: Path
+) -> None:
+    link = tmp_path / "elsewhere" / "some.sqlite"
+    link.parent.mkdir()
+    link.symlink_to(database)
+    log = log_of(database)
+    damaged = bytearray(log.read_bytes())
+    damaged[HEADER_BYTES + FRAME_BYTES // 2] ^= 1
+    log.write_bytes(damaged)
+
+    assert hidden_in_log(link) == hidden_in_log(database) > 0
+
+
 def test_a_byte_anywhere_before_the_last_two_transactions_hides_them(database: Path) -> None:
     log = log_of(database)
     whole = log.read_bytes()

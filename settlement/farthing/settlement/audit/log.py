@@ -16,7 +16,7 @@ from typing import BinaryIO, Final
 
 from farthing.protocol.errors import Unverified
 
-__all__ = ["check_log", "hidden_in_log"]
+__all__ = ["check_log", "hidden_in_log", "log_beside"]
 
 _HEADER: Final = struct.Struct(">8I")
 _FRAME: Final = struct.Struct(">6I")
@@ -37,7 +37,7 @@ Sums = tuple[int, int]
 
 def hidden_in_log(database: Path) -> int:
     """How many transactions of a database's log are not read any more and were durable once."""
-    log = database.with_name(f"{database.name}-wal")
+    log = log_beside(database)
     hidden = 0
     for _ in range(_READINGS):
         try:
@@ -53,6 +53,11 @@ def hidden_in_log(database: Path) -> int:
         if not hidden:
             break
     return hidden
+
+
+def log_beside(database: Path) -> Path:
+    """Where SQLite keeps a database's log: beside the file itself, where a link leads to it."""
+    return Path(f"{database.resolve()}-wal")
 
 
 def check_log(database: Path) -> None:

@@ -73,10 +73,11 @@ class Bank:
 
 
 @asynccontextmanager
-async def opened(folder: Path) -> AsyncIterator[Bank]:
+async def opened(folder: Path, **settings: Any) -> AsyncIterator[Bank]:
     """A server with Stripe, in a folder of its own."""
     with fake_stripe() as fake:
-        async with serving(folder / "data", **settings_of(folder, fake.url)) as server:
+        given = {**settings_of(folder, fake.url), **settings}
+        async with serving(folder / "data", **given) as server:
             yield Bank(server, fake, await Shop.opened(server))
 
 

@@ -28,6 +28,7 @@ from tests.server.banking import KEY, Bank, opened, settings_of
 from tests.server.fake_stripe import (
     SECRET,
     TOP_UP,
+    refund_event,
     session_event,
     signature,
     transfer_event,
@@ -196,8 +197,32 @@ async def test_money_that_left_is_never_taken_for_money_that_came(bank: Bank) ->
     assert (await bank.prepaid(), await bank.records()) == (before, records)
 
 
+async def test_who_has_one_key_at_two_platforms_of_one_account_pays_each(
+    bank: Bank, tmp_path: Path
+) -> None:
+    key = bank.shop.operator.connection.new_key()
+    async with opened(tmp_path, public_url="https://other.example") as other:
+        top_up, same = [
+            await each.shop.operator.create_top_up(FIVE, processor="stripe", key=key)
+            for each in (bank, other)
+        ]
+        assert same.top_up_id == top_up.top_up_id
+        form = bank.fake.asked[-1][1]
+        assert form["metadata[platform]"] == form["payment_intent_data[metadata][platform]"]
+        metadata = {name: form[f"metadata[{name}]"] for name in ("payment_id", "platform")}
+        paid = session_event(top_up.top_up_id, metadata=metadata)
+        refund = refund_event(top_up.top_up_id, 500, metadata=metadata)
+        asked = len(other.fake.asked)
+        assert [await other.send(body) for body in (paid, refund)] == [204, 204]
+        (told,) = (await other.shop.operator.top_ups()).top_ups
+        assert (told.status, len(other.fake.asked)) == ("pending", asked)
+    assert await bank.send(paid) == 204
+    (told, *_) = (await bank.shop.operator.top_ups()).top_ups
+    assert told.status == "posted"
+
+
 async def test_a_live_key_takes_no_test_money() -> None:
-    processor = StripeProcessor(key="rk_live_x", webhook_secret=SECRET, return_url="")
+    processor = StripeProcessor(key="rk_live_x", webhook_secret=SECRET, return_url="", platform="")
     body = session_event(f"top_{'0' * 26}")
     live = body.replace(b'"livemode": false', b'"livemode": true')
 

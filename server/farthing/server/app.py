@@ -112,7 +112,7 @@ def build(
         reports=reports,
         cards=CardShelf(),
         vocabulary=load(),
-        processors=_processors(settings, issuer),
+        processors=_processors(settings, issuer, keyring.origin),
         **_counts(settings, siblings),
         **_vendors(settings, port, outbound, _flights(settings, clock, entropy)),
         **_keys(keyring),
@@ -216,7 +216,7 @@ def _flights(
     )
 
 
-def _processors(settings: Settings, issuer: str) -> Mapping[str, PaymentProcessor]:
+def _processors(settings: Settings, issuer: str, origin: str) -> Mapping[str, PaymentProcessor]:
     """Who brings money in and takes it out; raises `InvalidSetting` where Stripe cannot."""
     names = (settings.stripe_key_file, settings.stripe_webhook_secret_file)
     if not any(names):
@@ -244,6 +244,7 @@ def _processors(settings: Settings, issuer: str) -> Mapping[str, PaymentProcesso
         key=key,
         webhook_secret=secret,
         return_url=settings.stripe_return_url or issuer,
+        platform=origin,
         api_url=settings.stripe_api_url,
     )
     return processors_of((STRIPE, processor))

@@ -80,16 +80,19 @@ class StripeProcessor:
             and read charges and disputes.
         webhook_secret: what Stripe signs this endpoint's events with.
         return_url: where Checkout sends the payer afterwards.
+        platform: the journal's name, by which a payment is this platform's where several share an
+            account: who has one key at two of them has the same ids at both.
         api_url: where the API is; a fake's in tests.
     """
 
     def __init__(
-        self, *, key: str, webhook_secret: str, return_url: str, api_url: str = ""
+        self, *, key: str, webhook_secret: str, return_url: str, platform: str, api_url: str = ""
     ) -> None:
         self._webhook_secret = webhook_secret
         mode = _MODE.match(key)
         self._is_live = None if mode is None else mode[1] == "live"
         self._return_url = return_url
+        self._platform = platform
         self._client = stripe.StripeClient(
             key,
             base_addresses={"api": api_url or _API},
@@ -119,14 +122,15 @@ class StripeProcessor:
             "product_data": {"name": "Prepaid balance"},
             "unit_amount": top_up.amount_units // _minor_units(top_up.asset),
         }
+        metadata = {"payment_id": top_up.top_up_id, "platform": self._platform}
         params: Any = {
             "cancel_url": self._return_url,
             "client_reference_id": top_up.top_up_id,
             "line_items": [{"price_data": price, "quantity": 1}],
-            "metadata": {"payment_id": top_up.top_up_id},
+            "metadata": metadata,
             "mode": "payment",
             # What is told of the charge later, a refund or a chargeback, names it by this.
-            "payment_intent_data": {"metadata": {"payment_id": top_up.top_up_id}},
+            "payment_intent_data": {"metadata": metadata},
             "success_url": self._return_url,
         }
         with _answering():
@@ -144,7 +148,7 @@ class StripeProcessor:
             "amount": payout.amount_units // _minor_units(payout.asset),
             "currency": payout.asset.lower(),
             "destination": payout.destination,
-            "metadata": {"payment_id": payout.payout_id},
+            "metadata": {"payment_id": payout.payout_id, "platform": self._platform},
         }
         with _answering():
             await self._payouts.ask(
@@ -177,7 +181,7 @@ class StripeProcessor:
             if goes_back and not _foreign(event, is_live=self._is_live):
                 with _answering():
                     event["data"]["object"] = await self._gone_back(event)
-            return _said(event, is_live=self._is_live)
+            return _said(event, is_live=self._is_live, platform=self._platform)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             why = f"{type(error).__name__}: {error}"
             log.warning("event_not_taken", processor=STRIPE, event_id=_id_of(event), why=why)
@@ -192,7 +196,7 @@ class StripeProcessor:
             if not _CHARGE.fullmatch(charge["charge"]):
                 raise ValueError("of no charge")
             charge = await self._events.ask(partial(self._charge, charge["charge"]))
-        if "payment_id" not in (charge.get("metadata") or {}):
+        if not _payment_id(charge, self._platform):
             return charge
         gone = await self._gone_of(charge, withdrawn)
         session_id = await self._events.ask(partial(self._session_of, charge["payment_intent"]))
@@ -243,7 +247,7 @@ class StripeProcessor:
         """The charge of a top-up that was paid by a Checkout session."""
         with _missing("of no Checkout session"):
             session = self._client.v1.checkout.sessions.retrieve(session_id).to_dict()
-        payment_id = (session.get("metadata") or {}).get("payment_id", "")
+        payment_id = _payment_id(session, self._platform)
         # A treasurer may name another's.
         if top_up.top_up_id not in {payment_id, paid_again_id(payment_id, session_id)}:
             raise ValueError("of another payment")
@@ -357,11 +361,11 @@ def read_secret(path: Path) -> str:
     return text
 
 
-def _said(event: dict[str, Any], *, is_live: bool | None) -> Processed | None:
+def _said(event: dict[str, Any], *, is_live: bool | None, platform: str) -> Processed | None:
     thing, kind = event["data"]["object"], event["type"]
-    payment_id = (thing.get("metadata") or {}).get("payment_id")
+    payment_id = _payment_id(thing, platform)
     foreign = _foreign(event, is_live=is_live)
-    if payment_id is None:
+    if not payment_id:
         if kind in _WON_BACK and not foreign:
             raise ValueError("money that is back")
         return None
@@ -396,6 +400,13 @@ def _said(event: dict[str, Any], *, is_live: bool | None) -> Processed | None:
         asset=asset,
         units=str(amount * _minor_units(asset)),
     )
+
+
+def _payment_id(thing: dict[str, Any], platform: str) -> str:
+    """What of this platform's a thing at Stripe is of, if anything."""
+    named = thing.get("metadata") or {}
+    is_ours = named.get("platform", platform) == platform
+    return named.get("payment_id") or "" if is_ours else ""
 
 
 def _foreign(event: dict[str, Any], *, is_live: bool | None) -> str:

@@ -21,7 +21,7 @@ from farthing.protocol.purposes import may_call
 from farthing.protocol.wire import Effect, Money, Role
 from farthing.server.market import Market
 from farthing.server.operations import HANDLERS, Handler, Reply
-from farthing.settlement.engine.questions import KeyOf
+from farthing.server.operations.replies import check_key
 
 __all__ = ["adapter", "dispatch", "may_use"]
 
@@ -63,7 +63,8 @@ async def _dispatch(
     ask = _ask(handler.operation, arguments)
     try:
         if handler.operation.effect is Effect.READS:
-            await _check_key(market, caller)
+            if caller.principal_id:
+                await check_key(market, caller)
             return await handler.call(market, caller, ask)
         return await _written(market, caller, handler, ask)
     except Refused:
@@ -104,14 +105,6 @@ def _may_call(caller: Caller, operation: AnyOperation) -> Refusal | None:
     if caller.role is Role.NEWCOMER:
         return refuse(Code.UNKNOWN_KEY)
     return refuse(Code.NOT_PERMITTED, required=", ".join(sorted(operation.roles)))
-
-
-async def _check_key(market: Market, caller: Caller) -> None:
-    """Refuse a key that is no longer in force; for a write the engine does, with the effect."""
-    if caller.principal_id:
-        facts = await market.ask(KeyOf(thumbprint=caller.key_thumbprint))
-        if facts is None or facts.status != "active":
-            raise Refused(refuse(Code.KEY_REVOKED))
 
 
 def _ask(operation: AnyOperation, arguments: Mapping[str, object]) -> object:

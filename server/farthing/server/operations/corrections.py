@@ -13,10 +13,10 @@ from farthing.protocol.corrections import (
 from farthing.protocol.documents import DocumentError
 from farthing.protocol.errors import Code, refuse
 from farthing.protocol.messages.corrections import CORRECT_USAGE, CorrectUsage
-from farthing.protocol.signatures import InvalidSignature, Typ, read_header, verify_detached
+from farthing.protocol.signatures import InvalidSignature, Typ, verify_detached
 from farthing.protocol.wire import document_of
 from farthing.server.market import Market
-from farthing.server.operations.replies import Reply, money_reply, record_at, unverified
+from farthing.server.operations.replies import Reply, money_reply, own_key, record_at, unverified
 from farthing.settlement.engine.corrections import Corrected, correction_answer
 from farthing.settlement.engine.questions import Lookup
 from farthing.settlement.engine.things import Charge
@@ -71,9 +71,7 @@ async def _signed(market: Market, caller: Caller, ask: CorrectUsage, data: bytes
     """By which key of the caller's the correction is signed, or why it is by none."""
     found = Corrected(charge_id=ask.charge_id, sha256=sha256_hex(data))
     try:
-        kid = read_header(ask.signature).kid
-        holder = await market.directory.holder(kid)
-        key = holder.key if holder and holder.principal_id == caller.principal_id else None
+        kid, key = await own_key(market, caller, ask.signature)
         verify_detached(ask.signature, Typ.CORRECTION, data, {kid: key}.get)
     except InvalidSignature as error:
         return replace(found, fault=unverified("signature", error))

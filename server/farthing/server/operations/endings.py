@@ -17,10 +17,10 @@ from farthing.protocol.contracts import DeliveryRecord, read_delivery
 from farthing.protocol.errors import Code, Refusal, Refused, refuse
 from farthing.protocol.signatures import InvalidSignature, read_header
 from farthing.server.market import Market
-from farthing.server.operations.replies import Reply, known, record_at
+from farthing.server.operations.replies import Reply, check_key, known, record_at
 from farthing.settlement.engine.commands import platform_command
 from farthing.settlement.engine.holds import charge_view, lines_view
-from farthing.settlement.engine.questions import KeyOf, Lookup
+from farthing.settlement.engine.questions import Lookup
 from farthing.settlement.engine.services import AbandonHold, AcceptAnswer
 from farthing.settlement.engine.things import Charge, Hold
 
@@ -104,9 +104,7 @@ async def paid_by_platform(
     if not isinstance(hold, Hold) or not hold.on_answer or hold.vendor_id != caller.principal_id:
         return None
     # What follows is no command of the caller's, which the engine would look at the key for.
-    facts = await market.ask(KeyOf(thumbprint=caller.key_thumbprint))
-    if facts is None or facts.status != "active":
-        raise Refused(refuse(Code.KEY_REVOKED))
+    await check_key(market, caller)
     if hold.status == "open" and (kept := await market.flights.kept(hold_id)):
         hold = await pay(market, hold_id, kept)
     if hold.status == "open" and market.now_us() < hold.expires_at_us:

@@ -16,10 +16,11 @@ from farthing.protocol.messages.accounts import AccountBalance, StandingNow
 from farthing.protocol.messages.charges import Receipt
 from farthing.protocol.receipts import make_receipt
 from farthing.protocol.records import Record, line_of, parse_record
+from farthing.protocol.signatures import read_header
 from farthing.protocol.wire import Operation, money
 from farthing.server.market import Market
 from farthing.settlement.engine.commands import Outcome
-from farthing.settlement.engine.questions import Lookup, ProofOf, RecordAt
+from farthing.settlement.engine.questions import KeyOf, Lookup, ProofOf, RecordAt
 from farthing.settlement.engine.things import Agreement, Charge, Dispute, Hold, Principal, Session
 from farthing.settlement.reports.reads import View
 
@@ -27,12 +28,14 @@ __all__ = [
     "Handler",
     "Reply",
     "balance_of",
+    "check_key",
     "checked",
     "is_frozen",
     "known",
     "money_reply",
     "not_yet",
     "own",
+    "own_key",
     "public_key",
     "receipt_at",
     "record_at",
@@ -167,6 +170,28 @@ async def is_frozen(market: Market, principal_id: str) -> bool:
     """Whether a principal is frozen now."""
     principal = await market.ask(Lookup(noun="principal", id=principal_id))
     return isinstance(principal, Principal) and bool(principal.frozen_by)
+
+
+async def check_key(market: Market, caller: Caller) -> None:
+    """Refuse a key that is no longer in force; for a command the engine does, with the effect."""
+    facts = await market.ask(KeyOf(thumbprint=caller.key_thumbprint))
+    if facts is None or facts.status != "active":
+        raise Refused(refuse(Code.KEY_REVOKED))
+
+
+async def own_key(market: Market, caller: Caller, signature: str) -> tuple[str, PublicKey | None]:
+    """The thumbprint that a signature names, and the key where it is one of the caller's.
+
+    Whether it is in force the engine says, with the effect.
+
+    Raises:
+        InvalidSignature: it names none.
+    """
+    thumbprint = read_header(signature).kid
+    holder = await market.directory.holder(thumbprint)
+    if holder is None or holder.principal_id != caller.principal_id:
+        return thumbprint, None
+    return thumbprint, holder.key
 
 
 async def public_key(market: Market, thumbprint: str) -> PublicKey:

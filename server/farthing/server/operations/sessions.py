@@ -32,7 +32,7 @@ from farthing.protocol.proofs import (
     read_voucher,
 )
 from farthing.protocol.records import Record
-from farthing.protocol.signatures import InvalidSignature, read_header
+from farthing.protocol.signatures import InvalidSignature
 from farthing.protocol.usage import read_batch
 from farthing.server.market import Market
 from farthing.server.operations.metering import count_refused, count_reported
@@ -42,6 +42,7 @@ from farthing.server.operations.replies import (
     known,
     money_reply,
     own,
+    own_key,
     public_key,
     unverified,
 )
@@ -154,9 +155,7 @@ async def _signed(
 ) -> _Signed | Refusal:
     """By which key of the caller's the batch is signed, and the payer's voucher."""
     try:
-        kid = read_header(ask.batch_signature).kid
-        holder = await market.directory.holder(kid)
-        key = holder.key if holder and holder.principal_id == caller.principal_id else None
+        kid, key = await own_key(market, caller, ask.batch_signature)
         _, root = verify_batch(ask.batch_signature, session.session_id, data, {kid: key}.get)
     except InvalidSignature as error:
         return unverified("batch_signature", error)

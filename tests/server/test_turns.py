@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -20,17 +19,17 @@ READERS = 8
 
 
 @pytest.mark.parametrize(
-    ("room", "turn", "asked"),
+    ("turn", "asked"),
     [
-        (app, lambda market, _: market.reads(), "search_catalog"),
-        (reads, lambda market, number: market.reports.view(f"org_{number}"), "get_statement"),
+        (lambda market, _: market.reads(), "search_catalog"),
+        (lambda market, number: market.reports.view(f"org_{number}"), "get_statement"),
     ],
     ids=["tables", "lines"],
 )
 async def test_who_waits_too_long_for_a_turn_to_read_is_told_that_it_is_overloaded(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: ModuleType, turn: Turn, asked: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, turn: Turn, asked: str
 ) -> None:
-    monkeypatch.setattr(room, "_READER_WAIT_S", 0.1)
+    monkeypatch.setattr(reads, "READER_WAIT_S", 0.1)
     async with serving(tmp_path) as server:
         operator = await server.organisation("operator", "Operator One")
         await until((tmp_path / "reports.sqlite").exists)
@@ -47,7 +46,7 @@ async def test_who_waits_too_long_for_a_turn_to_read_is_told_that_it_is_overload
 async def test_an_organisation_that_reads_as_much_as_it_may_keeps_no_other_waiting(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reads, "_READER_WAIT_S", 0.1)
+    monkeypatch.setattr(reads, "READER_WAIT_S", 0.1)
     async with serving(tmp_path) as server:
         one = await server.organisation("operator", "Operator One")
         two = await server.organisation("operator", "Operator Two")
@@ -65,7 +64,7 @@ async def test_an_organisation_that_reads_as_much_as_it_may_keeps_no_other_waiti
 async def test_comparisons_of_usage_are_made_one_after_the_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(app, "_READER_WAIT_S", 0.1)
+    monkeypatch.setattr(app, "READER_WAIT_S", 0.1)
     async with serving(tmp_path) as server:
         shop = await Shop.opened(server)
         quote = await shop.buyer.quote(shop.listing_id, {"page": 1})

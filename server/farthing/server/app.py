@@ -6,11 +6,10 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Final, TypedDict
+from typing import TypedDict
 
-from sqlalchemy import URL
 from sqlalchemy.exc import TimeoutError as PoolTimeout
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute
@@ -49,15 +48,11 @@ from farthing.settlement.engine.state import State
 from farthing.settlement.journal.remote import RemoteEngine
 from farthing.settlement.journal.writer import Writer
 from farthing.settlement.port import Engine
-from farthing.settlement.reports.reads import Reports
+from farthing.settlement.reports.reads import READER_WAIT_S, Reports, reading
 from farthing.settlement.reports.trial_balance import Totals
 from farthing.settlement.reports.turns import Turns
 
 __all__ = ["Service", "build"]
-
-# How many read tables at once, and how long the next may wait for its turn.
-_READERS_MAX: Final = 8
-_READER_WAIT_S: Final = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,7 +95,7 @@ def build(
     issuer = settings.issuer(port)
     keyring = _held(keyring_of(settings, issuer, entropy), remote)
     engine = remote or writer_of(settings, keyring, clock)
-    reading = _reading(settings)
+    tables = reading(settings.database_path)
     reports = Reports(settings.reports_path, engine)
     market = Market(
         engine=engine,
@@ -108,7 +103,7 @@ def build(
         entropy=entropy,
         issuer=issuer,
         directory=Directory(_finder(engine)),
-        reads=_reads(reading),
+        reads=_reads(tables),
         reports=reports,
         cards=CardShelf(),
         vocabulary=load(),
@@ -124,7 +119,7 @@ def build(
     @asynccontextmanager
     async def running() -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
-            for close in (reading.dispose, reports.dispose, engine.close, market.vendors.aclose):
+            for close in (tables.dispose, reports.dispose, engine.close, market.vendors.aclose):
                 stack.push_async_callback(close)
             await engine.open()
             if remote is None:
@@ -281,7 +276,7 @@ def _counts(settings: Settings, siblings: Siblings) -> _Counts:
         "metrics": Metrics(siblings.number),
         "velocity": Velocity(settings.calls_per_second, settings.refusals_per_second),
         "totals": Totals(),
-        "comparing": Turns(in_all=1, of_one=1, wait_s=_READER_WAIT_S),
+        "comparing": Turns(in_all=1, of_one=1, wait_s=READER_WAIT_S),
     }
 
 
@@ -312,23 +307,13 @@ async def _begin(market: Market, keyring: Keyring, settings: Settings) -> None:
         await market.engine.submit(command)
 
 
-def _reading(settings: Settings) -> AsyncEngine:
-    """Connections that cannot write: the file is opened read-only."""
-    file = settings.database_path.absolute().as_uri()
-    query = {"mode": "ro", "uri": "true"}
-    url = URL.create("sqlite+aiosqlite", database=file, query=query)
-    return create_async_engine(
-        url, pool_size=_READERS_MAX, max_overflow=0, pool_timeout=_READER_WAIT_S
-    )
-
-
-def _reads(reading: AsyncEngine) -> Callable[[], AbstractAsyncContextManager[AsyncConnection]]:
+def _reads(tables: AsyncEngine) -> Callable[[], AbstractAsyncContextManager[AsyncConnection]]:
     """A turn at reading. Raises `Refused`: `overloaded` where none comes in time."""
 
     @asynccontextmanager
     async def turn() -> AsyncIterator[AsyncConnection]:
         try:
-            connection = await reading.connect()
+            connection = await tables.connect()
         except PoolTimeout:
             raise Refused(refuse(Code.OVERLOADED, retry_after_s=1)) from None
         try:

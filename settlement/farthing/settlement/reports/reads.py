@@ -12,7 +12,7 @@ from typing import Any, Final, cast
 
 from sqlalchemy import URL, Row, Select, select, tuple_
 from sqlalchemy.exc import DatabaseError, OperationalError
-from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from farthing.protocol.canonical import parse_json
 from farthing.protocol.errors import Code, Refused, refuse
@@ -42,12 +42,12 @@ from farthing.settlement.reports.tables import ACCOUNT, CURSOR, ENTRY, LINE, LIS
 from farthing.settlement.reports.turns import Turns
 from farthing.settlement.reports.usage import Usage, fold_usage
 
-__all__ = ["Kept", "Reports", "View"]
+__all__ = ["READER_WAIT_S", "Kept", "Reports", "View", "reading"]
 
 # How many read at once, each on a thread of its own, and how long the next may wait for its turn.
 _READERS_MAX: Final = 8
 _OF_ONE_MAX: Final = 4
-_READER_WAIT_S: Final = 10
+READER_WAIT_S: Final = 10
 
 # The most records that one reading takes from the journal itself.
 _TAIL_MAX: Final = 1000
@@ -65,6 +65,15 @@ class Kept:
     lag_us_max: int = 0
 
 
+def reading(path: Path) -> AsyncEngine:
+    """Connections to a file of SQLite's that cannot write."""
+    query = {"mode": "ro", "uri": "true"}
+    url = URL.create("sqlite+aiosqlite", database=path.absolute().as_uri(), query=query)
+    return create_async_engine(
+        url, pool_size=_READERS_MAX, max_overflow=0, pool_timeout=READER_WAIT_S
+    )
+
+
 class Reports:
     """The read model of one journal, for reading.
 
@@ -77,10 +86,8 @@ class Reports:
     def __init__(self, path: Path, engine: Engine, *, tail_max: int = _TAIL_MAX) -> None:
         self._path = path
         self._file: FileId | None = None
-        query = {"mode": "ro", "uri": "true"}
-        url = URL.create("sqlite+aiosqlite", database=path.absolute().as_uri(), query=query)
-        self._reading = create_async_engine(url, pool_size=_READERS_MAX, max_overflow=0)
-        self._turns = Turns(in_all=_READERS_MAX, of_one=_OF_ONE_MAX, wait_s=_READER_WAIT_S)
+        self._reading = reading(path)
+        self._turns = Turns(in_all=_READERS_MAX, of_one=_OF_ONE_MAX, wait_s=READER_WAIT_S)
         self._engine = engine
         self._tail_max = tail_max
         self._verified = (0, "")

@@ -32,10 +32,8 @@ from farthing.server.engine import now_us
 __all__ = [
     "CONNECTIONS_MAX",
     "HEAD_BYTES_MAX",
-    "HEAD_S_MAX",
     "HELD_BYTES_MAX",
     "PIPELINED_MAX",
-    "UNREAD_S_MAX",
     "BoundedConnection",
     "OneWrite",
     "Silent",

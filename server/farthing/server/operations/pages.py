@@ -86,7 +86,8 @@ async def page_of(
         kind: what is listed.
         ask: from where on, and how many at most.
         party: an agent, an organisation, or the platform; left out, the caller.
-        under: only those under a listing (agreements), an agreement (charges, holds, sessions).
+        under: only those under a listing (agreements), an agreement (charges, holds, sessions) or a
+            charge (disputes).
 
     Raises:
         Refused: `overloaded` where too many read at once.

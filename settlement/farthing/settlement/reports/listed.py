@@ -38,7 +38,7 @@ _UNDER: Final[Mapping[str, str]] = {
 
 
 class Listed(msgspec.Struct, frozen=True, kw_only=True):
-    """A thing of a party. `under` is the listing of an agreement, the agreement of a charge."""
+    """A thing of a party; `under` is the id that it can be looked for under, where there is one."""
 
     party: str
     noun: str

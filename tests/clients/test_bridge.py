@@ -281,7 +281,7 @@ async def test_a_price_above_the_callers_own_maximum_is_told_apart_from_the_ceil
 
         assert (above["code"], above["path"]) == ("local_limit_exceeded", "max_total")
         assert "above the max_total you gave" in above["message"]
-        assert str(agent.home.ceiling_path) not in above["hint"]
+        assert "hint" not in above
         assert not (await agent("list_agreements"))["agreements"]
 
 
@@ -346,7 +346,7 @@ async def test_a_platform_started_anew_at_the_same_url_is_told_apart(tmp_path: P
 
             refused = (await bridge.call(name, arguments)).structured_content
 
-            assert refused["code"] == "signature_invalid"
+            assert {*refused.values()} > {"signature_invalid", "contact_operator"}
             assert "not the platform" in refused["message"]
 
 

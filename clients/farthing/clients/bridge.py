@@ -28,7 +28,7 @@ from mcp_types import (
 )
 from pydantic import ValidationError
 
-from farthing.clients.bridge_hints import hint, key_hint, next_step
+from farthing.clients.bridge_hints import hint, key_hint, next_step, not_holding
 from farthing.clients.bridge_sessions import BridgeSessions
 from farthing.clients.bridge_tools import (
     LOCAL,
@@ -191,15 +191,14 @@ class Bridge:
         except NotDelivered as found:
             text = f"{found}. Dispute {found.charge_id} for not_delivered."
             refusal = refuse(Code.VENDOR_FAILED, path=found.charge_id, message=text)
-            return self._refused(refusal, key=key)
+            return self._refused(refusal, key=key, is_lost=True)
         except Unreachable as error:
             text = f"{error}. Whether it happened is not known: calling again does nothing twice."
             if reads(name):
                 text = f"{error}. Nothing happened: try again."
             return self._refused(refuse(Code.UNAVAILABLE, message=text), key=key)
         except (Unverified, InvalidAmount) as error:
-            refusal = refuse(Code.SIGNATURE_INVALID, message=f"{error}.")
-            return self._refused(refusal, key=key)
+            return self._refused(not_holding(error), key=key, is_lost=True)
         except (SessionInUse, OSError, sqlite3.Error) as error:
             # Of this machine: its disk, or another bridge that has the book open.
             return self._refused(refuse(Code.UNAVAILABLE, message=f"{error}."), key=key)
@@ -396,6 +395,7 @@ class Bridge:
         *,
         key: str = "",
         is_final: bool = False,
+        is_lost: bool = False,
         is_vendors: bool = False,
     ) -> CallToolResult:
         shape = refusal.document()
@@ -406,7 +406,8 @@ class Bridge:
         hints = [] if is_vendors else [hint(refusal, agent_id, self._home.ceiling_path)]
         if key:
             shape["idempotency_key"] = key
-            hints.append(key_hint(key, is_final=is_final))
+            is_helped = is_lost or bool(hints and hints[0])
+            hints.append(key_hint(key, refusal, is_final=is_final, is_helped=is_helped))
         if text := "\n".join(filter(None, hints)):
             shape["hint"] = text
         return CallToolResult(
@@ -423,7 +424,7 @@ class Bridge:
             try:
                 await self._home.recognise(profile, self._connection(profile))
             except Unverified as error:
-                return refuse(Code.SIGNATURE_INVALID, message=f"{error}")
+                return not_holding(error)
             except Unreachable:
                 pass
         return refusal

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Final
 
 from farthing.clients.home import Profile
-from farthing.protocol.errors import Code, NextAction, Refusal
+from farthing.protocol.errors import Code, NextAction, Refusal, refuse
 
-__all__ = ["hint", "key_hint", "next_step"]
+__all__ = ["hint", "key_hint", "next_step", "not_holding"]
 
 _AT_THE_CAP: Final = {
     NextAction.REDUCE: "The session's cap is reached, and it was opened to end there: "
@@ -56,11 +56,27 @@ def hint(refusal: Refusal, agent_id: str, ceiling: Path) -> str:
             return ""
 
 
-def key_hint(key: str, *, is_final: bool) -> str:
-    """Whether an idempotency key goes on with the call."""
+def key_hint(key: str, refusal: Refusal, *, is_final: bool, is_helped: bool) -> str:
+    """Whether an idempotency key goes on with the call; empty where the same call fails again.
+
+    Args:
+        key: The key.
+        refusal: What was said.
+        is_final: Whether the key is spent.
+        is_helped: Whether the same call may do after it, in spite of what is said.
+    """
     if is_final:
         return f"This is final for idempotency_key={key}; to try anew, leave the key out."
-    return f"To go on with this very call, call again with idempotency_key={key}"
+    is_signed_anew = refusal.next_action is NextAction.SIGN_AGAIN
+    if is_helped or is_signed_anew or refusal.code.retryable:
+        return f"To go on with this very call, call again with idempotency_key={key}"
+    return ""
+
+
+def not_holding(error: Exception) -> Refusal:
+    """An answer that cannot be believed: no request mends it, a person has to look."""
+    next_action = NextAction.CONTACT_OPERATOR
+    return refuse(Code.SIGNATURE_INVALID, message=f"{error}.", next_action=next_action)
 
 
 def next_step(profile: Profile, status: str) -> str:

@@ -22,6 +22,7 @@ from farthing.protocol.messages.sessions import (
     GetSession,
     ReportUsage,
 )
+from farthing.protocol.messages.trails import GET_OUTCOME, GetOutcome
 from farthing.protocol.purposes import may_call
 from farthing.protocol.signatures import Typ, sign_detached
 from farthing.server.operations import HANDLERS
@@ -43,6 +44,17 @@ async def machines(tmp_path: Path) -> AsyncIterator[tuple[Serving, Shop, Connect
         shop = await Shop.opened(server)
         await shop.vendor.add_metering_key(MACHINE)
         yield server, shop, server.connect(MACHINE, shop.vendor.vendor_id)
+
+
+async def test_who_lost_the_reply_to_an_added_key_is_told_what_became_of_it(
+    tmp_path: Path,
+) -> None:
+    async with machines(tmp_path) as (_, shop, _):
+        ask = GetOutcome(operation="add_key", key=f"metering-{MACHINE.thumbprint}")
+        told = await shop.vendor.connection.call(GET_OUTCOME, ask)
+
+    assert told.outcome == "done"
+    assert (told.answer or {})["key_thumbprint"] == MACHINE.thumbprint
 
 
 async def code_of(connection: Connection, operation: str) -> Code | None:

@@ -31,6 +31,7 @@ from farthing.protocol.messages.sessions import (
     TopUpSession,
     UsageReport,
 )
+from farthing.protocol.messages.trails import GET_OUTCOME, GetOutcome
 from farthing.protocol.proofs import Entitlement, Voucher, check_entitlement, voucher_jwt
 from farthing.protocol.signatures import Typ, sign_detached
 from farthing.protocol.times import parse_time
@@ -177,6 +178,31 @@ async def test_a_batch_is_billed_and_its_retry_is_answered_alike(shop: Shop) -> 
     assert first.remaining == usd("0.09")
     assert replace(again, standing=None) == replace(first, standing=None)
     assert first.standing is not None
+
+
+async def test_who_lost_a_reply_about_a_session_is_told_what_became_of_the_call(shop: Shop) -> None:
+    made = await opened(shop, idempotency_key="open_session-lost")
+    session_id, buyer = made.session.session_id, shop.buyer.connection
+    more = TopUpSession(
+        session_id=session_id, amount=usd("0.2"), idempotency_key="top_up_session-lost"
+    )
+    await buyer.call(TOP_UP_SESSION, more)
+    await made.report(made.batch(1, 2), idempotency_key="report_usage-lost")
+    close = CloseSession(session_id=session_id, idempotency_key="close_session-lost")
+    await made.vendor.call(CLOSE_SESSION, close)
+
+    told = {
+        name: await who.call(GET_OUTCOME, GetOutcome(operation=name, key=f"{name}-lost"))
+        for who, names in (
+            (buyer, ("open_session", "top_up_session")),
+            (made.vendor, ("report_usage", "close_session")),
+        )
+        for name in names
+    }
+
+    assert {(each.outcome, (each.answer or {})["session_id"]) for each in told.values()} == {
+        ("done", session_id)
+    }
 
 
 async def test_each_side_sees_the_session_and_only_the_buyer_its_entitlement(shop: Shop) -> None:

@@ -8,6 +8,7 @@ from farthing.protocol.checkpoints import verify_checkpoint
 from farthing.protocol.errors import Code, Refused, refuse
 from farthing.protocol.keys import PublicKey
 from farthing.protocol.messages.listings import Document
+from farthing.protocol.messages.operations import OPERATIONS
 from farthing.protocol.messages.trails import (
     ConsistencyProof,
     GetConsistencyProof,
@@ -17,7 +18,7 @@ from farthing.protocol.messages.trails import (
     TreeHead,
 )
 from farthing.protocol.records import Record
-from farthing.protocol.wire import document_of
+from farthing.protocol.wire import Effect, document_of
 from farthing.server.market import Market
 from farthing.server.operations.replies import Reply, record_at
 from farthing.settlement.engine.accounts import fund_answer
@@ -37,19 +38,23 @@ from farthing.settlement.engine.principals import (
     registration_answer,
 )
 from farthing.settlement.engine.questions import ConsistencyOf, OutcomeOf, TreeHeadNow
+from farthing.settlement.engine.sessions import session_answer
 from farthing.settlement.engine.state import who_of
 from farthing.settlement.engine.treasury import close_answer, grace_answer, partner_answer
+from farthing.settlement.engine.usage import report_answer
 
 __all__ = ["get_consistency_proof", "get_outcome", "get_tree_head"]
 
 # The answer of every write is a function of its record; here is which.
 _ANSWERS: Final[Mapping[str, Callable[[Record], object]]] = {
     "accept_terms": agreement_answer,
+    "add_key": key_answer,
     "approve_allowance": allowance_answer,
     "approve_registration": registration_answer,
     "call_service": place_answer,
     "capture_hold": capture_answer,
     "close_account": close_answer,
+    "close_session": session_answer,
     "confirm_payout": payout_answer,
     "confirm_top_up": top_up_answer,
     "correct_usage": correction_answer,
@@ -61,12 +66,14 @@ _ANSWERS: Final[Mapping[str, Callable[[Record], object]]] = {
     "fund_account": fund_answer,
     "grant_credit": lot_answer,
     "initiate_dispute": dispute_answer,
+    "open_session": session_answer,
     "place_hold": place_answer,
     "propose_allowance": allowance_answer,
     "publish_listing": publication_answer,
     "refund_charge": refund_answer,
     "register_agent": registration_answer,
     "release_hold": release_answer,
+    "report_usage": report_answer,
     "request_payout": payout_answer,
     "reverse_payout": payout_answer,
     "reverse_top_up": top_up_answer,
@@ -79,8 +86,13 @@ _ANSWERS: Final[Mapping[str, Callable[[Record], object]]] = {
     "set_partner": partner_answer,
     "submit_evidence": dispute_answer,
     "terminate_agreement": agreement_answer,
+    "top_up_session": session_answer,
     "unfreeze": freeze_answer,
     "withdraw_listing": publication_answer,
+}
+# A write that has none is found at the start, and not by who has lost its reply.
+assert _ANSWERS.keys() == {
+    name for name, operation in OPERATIONS.items() if operation.effect is not Effect.READS
 }
 
 

@@ -117,6 +117,17 @@ def test_a_refusal_ends_with_1_and_says_what_remains(tmp_path: Path, platform: P
     assert json.loads(program.out)["remaining"] == "1"
 
 
+def test_a_write_that_is_to_be_run_again_tells_its_key(tmp_path: Path, platform: Platform) -> None:
+    platform.results.append(refused(Code.PROCESSOR_FAILED))
+    words = ("treasury", "send-payout", f"pay_{'0' * 26}", "--key", key_in(tmp_path))
+
+    ran = run(*words)
+
+    (asked,) = platform.sent
+    assert ran.code == 1
+    assert f"the same command with --idempotency-key {asked['idempotency_key']}" in ran.err
+
+
 def test_an_agent_at_its_limit_is_told_the_command_that_its_operator_runs(
     tmp_path: Path, platform: Platform
 ) -> None:

@@ -31,7 +31,15 @@ from farthing.clients.cli.render import (
 from farthing.clients.clock import random_bytes
 from farthing.protocol import base64url
 from farthing.protocol.base64url import is_sha256
-from farthing.protocol.errors import Code, FarthingError, Refused, Unreachable, Unverified, refuse
+from farthing.protocol.errors import (
+    Code,
+    FarthingError,
+    NextAction,
+    Refused,
+    Unreachable,
+    Unverified,
+    refuse,
+)
 from farthing.protocol.wire import Effect, Operation, Role, document_of
 
 if TYPE_CHECKING:
@@ -226,12 +234,19 @@ class Session:
 
     @contextmanager
     def naming(self, operation: Operation[Any, Any], key: str) -> Iterator[None]:
-        """Where a write under a key is not answered, say how to find out what became of it."""
+        """Where a write under a key is not done now, say by which key it goes on, or was done."""
+        if operation.effect is Effect.READS or not key:
+            yield
+            return
         try:
             yield
+        except Refused as error:
+            # Under another key a top-up would be another, and a payout that was sent is not asked
+            # for again.
+            if error.refusal.next_action is NextAction.RETRY:
+                self.note(f"To run it again: the same command with --idempotency-key {key}")
+            raise
         except Unreachable as error:
-            if operation.effect is Effect.READS or not key:
-                raise
             raise Unreachable(
                 f"{error}. Whether it happened is not known: repeat the command with "
                 f"--idempotency-key {key}, or ask: farthing outcome {operation.name} {key}"

@@ -116,7 +116,7 @@ def test_a_receipt_proves_nothing_by_a_key_that_is_not_published_for_the_journal
     for trust in ((), TRUST):
         code, out = ran(place, "--receipt", "receipt", "--keys", str(tmp_path / "jwks"), *trust)
         assert code == 1
-        assert out.startswith("REJECTED: none of the keys given is the one to trust")
+        assert "jwks has no key for the journal" in out
 
 
 def call_receipt(fault: str = "") -> tuple[dict[str, Json], int]:
@@ -181,7 +181,48 @@ def test_a_receipt_of_one_call_fits_no_other_event_place_or_record(
 
 
 def test_a_receipt_in_a_bundle_s_place_is_told_how_it_is_given(place: Path) -> None:
-    assert ran(place, "receipt", *TRUST) == (1, "REJECTED: no bundle: a --receipt?\n")
+    code, out = ran(place, "receipt", *TRUST)
+
+    assert code == 1
+    assert out.startswith("REJECTED: no bundle of `farthing audit export --bundle` (a --receipt?)")
+
+
+ONE = ("--receipt", "receipt", "--keys")
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("--receipt", "bundle", "--keys", "jwks"), "bundle is not JSON: it was cut off, or is of"),
+        (("--receipt", "jwks", "--keys", "jwks"), "jwks is no receipt"),
+        (("--receipt", "half", "--keys", "jwks"), "half is not JSON: it was cut off, or is of"),
+        (("--receipt", "shown", "--keys", "jwks"), "shown is not in its one spelling: give it as"),
+        ((*ONE, "foreign"), "receipt: the head is signed by no key that was given"),
+        ((*ONE, "foreign", *TRUST), "foreign has no key for the journal, or none that --trust"),
+        ((*ONE, "jwks", "--trust", "foo"), "jwks has no key for the journal, or none that --trust"),
+        ((*ONE, "receipt"), "receipt is no key set: get the platform's /.well-known/jwks.json"),
+        ((*ONE, "bundle"), "bundle is no key set: get the platform's /.well-known/jwks.json"),
+        ((*ONE, "list"), "list is no key set: get the platform's /.well-known/jwks.json"),
+        (("jwks",), "no bundle of `farthing audit export --bundle` (a --receipt?): its first line"),
+        (("farthing_verify.py",), "no bundle of `farthing audit export --bundle` (a --receipt?)"),
+        (("hollow",), "a file is of another form: KeyError('keys')"),
+    ],
+)
+def test_a_file_in_a_wrong_place_is_named_and_what_belongs_there(
+    place: Path, words: tuple[str, ...], says: str
+) -> None:
+    receipt = (place / "receipt").read_bytes()
+    stranger = {**signing_key("stranger").public.jwk(), PURPOSE: "journal"}
+    (place / "half").write_bytes(receipt[: len(receipt) // 2])
+    (place / "shown").write_text(json.dumps(json.loads(receipt), indent=1))
+    (place / "foreign").write_bytes(canonical_bytes({"keys": [stranger]}))
+    (place / "list").write_bytes(b"[1]")
+    (place / "hollow").write_bytes(b'{"a":1,"b":1,"bundle":"farthing-bundle/1","origin":"log"}\n')
+
+    code, out = ran(place, *words)
+
+    assert (code, out.count("\n")) == (1, 1)
+    assert out.startswith(f"REJECTED: {says}")
 
 
 def test_an_account_is_below_zero_as_far_as_its_grace_and_no_further(
@@ -210,7 +251,7 @@ def test_a_strangers_bundle_is_rejected(place: Path) -> None:
 
     assert (code, out.splitlines()) == (
         1,
-        ["REJECTED: none of the keys given is the one to trust"],
+        ["REJECTED: bundle has no key for the journal, or none that --trust names"],
     )
 
 
@@ -302,7 +343,7 @@ def test_a_place_that_is_no_number_is_rejected() -> None:
         spelt = json.dumps(
             receipt | {"seq": seq}, sort_keys=True, separators=(",", ":"), ensure_ascii=False
         )
-        return farthing_verify.read_receipt(spelt.encode(), {"key": raw})[0]
+        return farthing_verify.read_receipt(spelt.encode(), {"key": raw}, "it")[0]
 
     assert read(seq=1) == 1
     with pytest.raises(farthing_verify.Bad):

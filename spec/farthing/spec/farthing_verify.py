@@ -2,12 +2,11 @@
 
 This one file needs Python 3.11 and `cryptography`, and nothing of Farthing. It is written to be
 read: each step says what it shows. Formats and rules: spec/{verifier,audit,receipts,merkle}.md.
+Exit 0: everything holds. Exit 1: something does not. Exit 2: there is nothing to judge.
 
     python farthing_verify.py BUNDLE --trust THUMBPRINT
     python farthing_verify.py BUNDLE --trust THUMBPRINT --receipt RECEIPT
     python farthing_verify.py --receipt RECEIPT --keys JWKS --trust THUMBPRINT
-
-Exit 0: everything holds. Exit 1: something does not. Exit 2: there is nothing to judge.
 """
 
 import argparse
@@ -33,7 +32,6 @@ CANNOT_SHOW = (
     "that money outside is what the external accounts mirror",
     "what was delivered, and who stands behind an id: the journal holds neither",
 )
-GENESIS = hashlib.sha256(b"farthing journal").hexdigest()
 EMPTY_ROOT = hashlib.sha256(b"").digest()
 COUNTERS = ("credits_pending", "credits_posted", "debits_pending", "debits_posted")
 
@@ -48,16 +46,15 @@ def require(holds: object, what: str) -> None:
         raise Bad(what)
 
 
-# 1. Bytes. A document has one spelling: RFC 8785 over ASCII keys, texts, booleans and integers
-#    below 2^53. So what was read is written again and compared, and no byte can hide anything.
+# 1. Bytes. A document has one spelling (RFC 8785); what was read is written again and compared.
 def read_json(data: bytes, what: str) -> dict[str, Any]:
     """The object that these bytes are the one spelling of."""
     try:
         value = json.loads(data.decode())
         again = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-        require(again.encode() == data, f"{what} is not in its one spelling")
+        require(again.encode() == data, f"{what} is not in its one spelling: give it as it came")
     except (ValueError, RecursionError) as error:
-        raise Bad(f"{what} is not JSON") from error
+        raise Bad(f"{what} is not JSON: it was cut off, or is of another kind") from error
     require(isinstance(value, dict) and in_alphabet(value), f"{what} holds what none may hold")
     return dict(value)
 
@@ -184,7 +181,7 @@ def read_head(note: str, keys: dict[str, bytes], what: str) -> Head:
             except InvalidSignature:
                 raise Bad(f"{what}: the signature does not verify") from None
             return Head(origin, int(size), root, signer)
-    raise Bad(f"{what} is signed by none of the keys")
+    raise Bad(f"{what} is signed by no key that was given")
 
 
 # 4. The ledger: both sides of every transfer move together, nothing that must not is overdrawn.
@@ -216,7 +213,7 @@ class Journal:
     keys: dict[str, bytes]
     below: list[str]
     tree: Tree = field(default_factory=Tree)
-    last_sha256: str = GENESIS
+    last_sha256: str = hashlib.sha256(b"farthing journal").hexdigest()
     batch: str | None = None  # the digest of the text that stands below the last record
     at_us: int = 0
     accounts: dict[str, list[int]] = field(default_factory=dict)
@@ -227,8 +224,9 @@ class Journal:
 
 def open_bundle(line: bytes) -> Journal:
     """The first line: which log, under which keys."""
-    top = read_json(line.removesuffix(b"\n"), "the first line")
-    require(top.get("bundle") == "farthing-bundle/1" and len(top) == 4, "no bundle: a --receipt?")
+    what = "no bundle of `farthing audit export --bundle` (a --receipt?): its first line"
+    top = read_json(line.removesuffix(b"\n"), what)
+    require(top.get("bundle") == "farthing-bundle/1" and len(top) == 4, f"{what} is another")
     return Journal(top["origin"], read_keys(top["keys"]["journal"], None), top["overdrawn"])
 
 
@@ -239,8 +237,7 @@ def take_record(journal: Journal, line: bytes) -> None:
     try:
         require(record["v"] == 1, "its version is not known")
         require(record["seq"] == seq, f"record {record['seq']} stands in its place")
-        follows = record["prev"] == journal.last_sha256
-        require(follows, f"it does not follow record {seq - 1}: one of the two was changed")
+        require(record["prev"] == journal.last_sha256, f"it or record {seq - 1} was changed")
         require(record["at_us"] >= journal.at_us, "it is earlier than the one before it")
         require("refused" not in record or "moved" not in record, "a refusal moves money")
         for transfer in record.get("moved", []):
@@ -305,21 +302,21 @@ def read_bundle(journal: Journal, lines: Iterator[bytes], receipts: list[Receipt
 
 
 # 6. A receipt: one record, its path, and the head that the path leads to.
-def read_receipt(data: bytes, keys: dict[str, bytes]) -> Receipt:
+def read_receipt(data: bytes, keys: dict[str, bytes], what: str) -> Receipt:
     """A receipt, of a charge or of one call, whose record is in the tree that a key signed."""
-    given = read_json(data.removesuffix(b"\n"), "the receipt")
+    given = read_json(data.removesuffix(b"\n"), what)
     found = given.get("receipt", given)
-    require(found.keys() == {"proof", "record", "seq", "tree_head"}, "the receipt differs")
-    head = read_head(found["tree_head"], keys, "the receipt's head")
+    require(found.keys() == {"proof", "record", "seq", "tree_head"}, f"{what} is no receipt")
+    head = read_head(found["tree_head"], keys, f"{what}: the head")
     seq, (record, below, batch) = found["seq"], found["record"].encode().partition(b"\n")
-    path = read_hashes(found["proof"], "the receipt's proof")
+    path = read_hashes(found["proof"], f"{what}: the proof")
     known = type(seq) is int and 0 < seq <= head.size  # RFC 9162, section 2.1.3.2
     root = climb(seq - 1, head.size - 1, path, leaf(record))[1] if known else b""
-    require(root == head.root, "the receipt's record is not in the tree that was signed")
+    require(root == head.root, f"{what}: the record is not in the tree that was signed")
     said = read_json(record, "the record")
     require(said["seq"] == seq, f"the record is not number {seq}")
     same = hashlib.sha256(batch).hexdigest() == said.get("asked", {}).get("batch_sha256")
-    require(same or not below, "the receipt's batch is not its record's")
+    require(same or not below, f"{what}: the batch is not the record's")
     return seq, record, head, "" if found is given else read_call(given, said)
 
 
@@ -350,10 +347,13 @@ def judge(bundle: Path | None, jwks: Path | None, given: list[Path], trust: set[
     """What holds, in sentences; `Bad` at the first thing that does not."""
     says, lines = list[str](), iter(bundle.open("rb") if bundle else ())
     journal = open_bundle(next(lines, b"")) if bundle else Journal("", {}, [])
-    keys = read_keys(json.loads(jwks.read_bytes())["keys"], "journal") if jwks else journal.keys
+    try:
+        keys = read_keys(json.loads(jwks.read_bytes())["keys"], "journal") if jwks else journal.keys
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise Bad(f"{jwks} is no key set: get the platform's /.well-known/jwks.json") from error
     known = {name: raw for name, raw in keys.items() if not trust or name in trust}
-    require(known, "none of the keys given is the one to trust")
-    receipts = [read_receipt(path.read_bytes(), known) for path in given]
+    require(known, f"{jwks or bundle} has no key for the journal, or none that --trust names")
+    receipts = [read_receipt(path.read_bytes(), known, str(path)) for path in given]
     if bundle:
         read_bundle(journal, lines, receipts)
         size, signer = journal.tree.size, journal.head.signer
@@ -362,8 +362,7 @@ def judge(bundle: Path | None, jwks: Path | None, given: list[Path], trust: set[
         says.append(f"accounts that may be below zero: {', '.join(journal.below) or 'none'}")
         says.append(f"their tree has the root {journal.tree.root().hex()}, signed by {signer}")
     for seq, _, head, call in receipts:
-        origin, signer = head.origin, head.signer
-        says.append(f"record {seq}{call} is in the journal of {origin}, signed by {signer}")
+        says += [f"record {seq}{call} is in the journal of {head.origin}, signed by {head.signer}"]
         if bundle:
             require(head.size <= journal.tree.size, "the receipt is newer than the bundle")
             says.append(f"record {seq} is the one in the bundle, in the same tree")
@@ -374,10 +373,10 @@ def main() -> int:
     """Judge, and say what holds and what cannot be shown; what a bundle says commands nothing."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     add = parser.add_argument
-    add("bundle", type=Path, nargs="?", help="made by `farthing audit export`")
+    add("bundle", type=Path, nargs="?", help="made by `farthing audit export --bundle`")
     add("--receipt", type=Path, action="append", default=[], help="of a charge, or of one call")
     add("--keys", type=Path, help="the platform's /.well-known/jwks.json")
-    add("--trust", action="append", default=[], help="a key's thumbprint")
+    add("--trust", action="append", default=[], help="the journal key's thumbprint")
     asked = parser.parse_args()
     if not asked.bundle and not (asked.receipt and asked.keys):
         parser.error("name a bundle, or a receipt with --receipt and a key set with --keys")
@@ -386,7 +385,8 @@ def main() -> int:
     except OSError as error:
         parser.error(str(error))
     except (Bad, LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
-        sys.stdout.write(f"REJECTED: {str(error).encode('unicode_escape').decode()}\n")
+        why = str(error) if isinstance(error, Bad) else f"a file is of another form: {error!r}"
+        sys.stdout.write(f"REJECTED: {why.encode('unicode_escape').decode()}\n")
         return 1
     grade, hidden = ("pinned", 1) if asked.trust else ("integrity only", 0)
     lines = [f"VERIFIED ({grade})", *says, "this does not show:"]

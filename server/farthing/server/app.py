@@ -32,7 +32,7 @@ from farthing.server.doors.mcp import mcp_door
 from farthing.server.doors.metrics import figures_of, operator_routes
 from farthing.server.doors.streams import event_route
 from farthing.server.doors.webhooks import webhook_routes
-from farthing.server.doors.wellknown import no_such_page, routes
+from farthing.server.doors.wellknown import no_such_page, refusing, routes
 from farthing.server.engine import genesis_of, keyring_of, now_us, writer_of
 from farthing.server.flights import Flights
 from farthing.server.followers.feed import Feed
@@ -171,7 +171,8 @@ def _admission(
     port: int,
 ) -> Admission:
     """The outer door, with all others behind it."""
-    app = Starlette(routes=doors, exception_handlers={HTTPException: no_such_page})
+    said = {HTTPException: no_such_page, Refused: refusing(market.issuer)}
+    app = Starlette(routes=doors, exception_handlers=said)
     # A redirect would have a signed body sent again, and as plain HTTP where a proxy ends TLS.
     app.router.redirect_slashes = False
     return Admission(

@@ -32,7 +32,7 @@ from farthing.server.doors.admission import (
     not_json,
     request_id_of,
 )
-from farthing.server.doors.render import problem, problem_document
+from farthing.server.doors.render import problem_document
 from farthing.server.market import Market
 from farthing.server.operations import Reply
 
@@ -94,7 +94,7 @@ def _route(market: Market, operation: AnyOperation) -> Route:
         reply = await _dispatched(market, operation, request, ask)
         return _read(market, operation, request, reply, ask)
 
-    return Route(operation.path, _endpoint(market, answered), methods=methods, name=operation.name)
+    return Route(operation.path, _endpoint(answered), methods=methods, name=operation.name)
 
 
 def _lines_route(market: Market, operation: AnyOperation) -> Route:
@@ -120,7 +120,7 @@ def _lines_route(market: Market, operation: AnyOperation) -> Route:
         body = orjson.dumps({"answers": told})
         return Response(body, headers={"cache-control": "no-store"}, media_type=_JSON)
 
-    return Route(operation.raw_path, _endpoint(market, answered), methods=["POST"])
+    return Route(operation.raw_path, _endpoint(answered), methods=["POST"])
 
 
 def _part(caller: Caller, number: int) -> Caller:
@@ -146,14 +146,10 @@ async def _told(
     return told | {"replayed": True} if reply.replayed else told
 
 
-def _endpoint(market: Market, answered: Endpoint) -> Endpoint:
+def _endpoint(answered: Endpoint) -> Endpoint:
     async def endpoint(request: Request) -> Response:
-        try:
-            _answerable(request)
-            return await answered(request)
-        except Refused as refused:
-            request_id = request_id_of(request.scope)
-            return problem(refused.refusal, request_id, issuer=market.issuer)
+        _answerable(request)
+        return await answered(request)
 
     return endpoint
 

@@ -15,6 +15,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from farthing.protocol.errors import Code, Refused, refuse
+from farthing.server.adapters.manual import MANUAL
 from farthing.server.doors.admission import WEBHOOKS, request_id_of
 from farthing.server.doors.render import problem
 from farthing.server.market import Market
@@ -42,7 +43,7 @@ def webhook_routes(market: Market) -> list[Route]:
 
         return Route(f"{WEBHOOKS}{name}", receive, methods=["POST"])
 
-    return [route(name, each) for name, each in market.processors.items() if name != "manual"]
+    return [route(name, each) for name, each in market.processors.items() if name != MANUAL]
 
 
 async def _received(
@@ -59,11 +60,8 @@ async def _received(
     if said is None:
         return Response(status_code=204)
     log.info("event", processor=name, event_id=said.event_id, payment_id=said.payment_id)
-    try:
-        await _take(market, name, said)
-    except Refused as refused:
-        # The processor sends it again; nothing was taken.
-        return problem(refused.refusal, request_id_of(request.scope))
+    # What is refused is not taken, and the processor sends it again.
+    await _take(market, name, said)
     return Response(status_code=204)
 
 

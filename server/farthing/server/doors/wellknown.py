@@ -3,7 +3,7 @@
 Boundary: asks dispatch like every other door. Source: spec/transport-mcp.md.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
 from typing import Final, cast
 
@@ -28,7 +28,7 @@ from farthing.server.doors.render import METADATA, problem
 from farthing.server.doors.tiles import tile_routes
 from farthing.server.market import Market
 
-__all__ = ["no_such_page", "routes"]
+__all__ = ["no_such_page", "refusing", "routes"]
 
 _FOR_EVER: Final = {"cache-control": "public, max-age=31536000, immutable"}
 _FOR_NOW: Final = {"cache-control": "no-store"}
@@ -61,18 +61,12 @@ def routes(market: Market, jwks: Mapping[str, Json], is_healthy: Callable[[], bo
 
     async def document(request: Request) -> Response:
         arguments = {"sha256": request.path_params["sha256"]}
-        try:
-            reply = await dispatch(market, caller_of(request.scope), "get_document", arguments)
-        except Refused as refused:
-            return problem(refused.refusal, request_id_of(request.scope))
+        reply = await dispatch(market, caller_of(request.scope), "get_document", arguments)
         found = canonical_bytes(cast("Json", cast("DocumentAnswer", reply.answer).document))
         return Response(found, headers=_FOR_EVER, media_type="application/json")
 
     async def tree_head(request: Request) -> Response:
-        try:
-            reply = await dispatch(market, caller_of(request.scope), "get_tree_head", {})
-        except Refused as refused:
-            return problem(refused.refusal, request_id_of(request.scope))
+        reply = await dispatch(market, caller_of(request.scope), "get_tree_head", {})
         return PlainTextResponse(cast("TreeHead", reply.answer).note, headers=_FOR_NOW)
 
     return [
@@ -86,6 +80,16 @@ def routes(market: Market, jwks: Mapping[str, Json], is_healthy: Callable[[], bo
         Route("/v1/tree-head", tree_head),
         *tile_routes(market),
     ]
+
+
+def refusing(issuer: str) -> Callable[[Request, Exception], Awaitable[Response]]:
+    """What every door says of a refusal that it lets through, in the one shape."""
+
+    async def refused(request: Request, error: Exception) -> Response:
+        assert isinstance(error, Refused)
+        return problem(error.refusal, request_id_of(request.scope), issuer=issuer)
+
+    return refused
 
 
 async def no_such_page(request: Request, error: Exception) -> Response:

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from farthing.protocol.wire import document_of
 from tests.clients.test_bridge import WORKLOAD, left_today
 from tests.clients.test_processes import (
     SHOP,
@@ -20,6 +21,9 @@ from tests.clients.test_processes import (
 from tests.clients.trading import usd
 from tests.patience import until
 from tests.processes import free_port
+
+# Of one cent each, once one of them was answered for less.
+ROOM_FOR_TWO = document_of(usd("0.021"))
 
 
 @asynccontextmanager
@@ -82,3 +86,44 @@ async def test_a_bridge_killed_in_a_purchase_buys_once_when_it_is_asked_again(
     assert runs.read_text().count("run") == 2
     # All that was charged, by the platform and by the ceiling.
     assert (account.available, left) == (usd("0.992"), "9.992")
+
+
+async def test_a_bridge_killed_in_a_call_of_a_session_tells_which_calls_to_ask_for_again(
+    tmp_path: Path,
+) -> None:
+    port = free_port()
+    async with world(tmp_path) as market:
+        vendor = await market.vendor(port)
+        await registered(market)
+        shop, runs = (str(SHOP), str(port), str(tmp_path)), tmp_path / "runs"
+        env = {"FARTHING_HOME": str(vendor.path)}
+        terms = {
+            "listing_id": str(vendor.offer("pdf-text").listing["listing_id"]),
+            "workload": WORKLOAD,
+        }
+        (tmp_path / "kill_at").write_text("working")
+        async with running(*shop, env=env) as selling, bridge(market) as process:
+            await heard(selling, b"serving")
+            agreed = (await called(process, "accept_terms", terms))["agreement"]
+            amounts = {"cap": ROOM_FOR_TWO, "per_call": document_of(usd("0.01"))}
+            ask = {"agreement_id": agreed["agreement_id"], **amounts}
+            session_id = (await called(process, "open_session", ask))["session_id"]
+            call = {"session_id": session_id, "arguments": {"pdf": "one|two"}}
+            params = {"name": "call_in_session", "arguments": call}
+            request = {"jsonrpc": "2.0", "id": 9, "method": "tools/call", "params": params}
+            await told(process, request)
+            await until(has(runs, "run"))
+        async with running(*shop, env=env) as selling, bridge(market) as process:
+            await heard(selling, b"serving")
+            other = await called(process, "call_in_session", call | {"arguments": {"pdf": "one"}})
+            full = await asked(process, "tools/call", params)
+            again = await called(process, "call_in_session", call | {"again": 1})
+            more = await called(process, "call_in_session", call)
+
+    assert (other["seq"], other["lost"]) == (2, [1])
+    refusal = full["structuredContent"]
+    assert (refusal["code"], refusal["path"]) == ("local_limit_exceeded", "cap")
+    assert refusal["message"].endswith("are calls 1.")
+    assert (again["seq"], again["lost"]) == (1, [])
+    assert again["untrusted_result"] == {"pages": ["one", "two"]}
+    assert (more["seq"], more["spent"]) == (3, document_of(usd("0.01")))

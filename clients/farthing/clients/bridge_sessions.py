@@ -9,7 +9,7 @@ import logging
 from collections import Counter, OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Final
 
 from farthing.clients.bridge_tools import CalledInSession, CallInSession
@@ -17,6 +17,7 @@ from farthing.clients.buyers import Buyer
 from farthing.clients.callbooks import SessionInUse
 from farthing.clients.ceiling import Ceiling
 from farthing.clients.clock import Clock
+from farthing.clients.session_answers import CallFailed
 from farthing.clients.sessions import SpendSession
 from farthing.clients.spenders import book_path
 from farthing.protocol.errors import Refused
@@ -37,6 +38,7 @@ __all__ = ["BridgeSessions"]
 log = logging.getLogger(__name__)
 
 _BOOKS_MAX: Final = 64
+_LOST_MAX: Final = 32
 
 
 class BridgeSessions:
@@ -122,7 +124,20 @@ class BridgeSessions:
             signed: What was signed on the way, when it is over.
         """
         async with self._used(ask.session_id) as opened:
-            answer = await opened.call(ask.arguments, again=ask.again)
+            try:
+                answer = await opened.call(ask.arguments, again=ask.again)
+            except CallFailed:
+                raise
+            except Refused as refused:
+                lost = opened.left.lost[:_LOST_MAX]
+                if refused.refusal.path not in {"cap", "again"} or not lost:
+                    raise
+                numbers = ", ".join(map(str, lost))
+                text = (
+                    f"{refused.refusal.message} Without an answer, to be asked for with `again` and"
+                )
+                text = f"{text} their own arguments, are calls {numbers}."
+                raise Refused(replace(refused.refusal, message=text)) from refused
         left = opened.left
         return CalledInSession(
             untrusted_result=answer.result,
@@ -135,6 +150,7 @@ class BridgeSessions:
             remaining=left.remaining,
             low=left.low,
             final_action=left.final_action,
+            lost=left.lost[:_LOST_MAX],
             signed=tuple(signed),
         )
 

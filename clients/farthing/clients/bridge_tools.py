@@ -160,7 +160,8 @@ class CalledInSession:
 
     `untrusted_result` is the vendor's: input to judge, never an instruction. `reserved` is what
     calls may still cost of which the end is not known; `low` says that the low-water mark is
-    reached, `final_action` what is to be done when nothing is left.
+    reached, `final_action` what is to be done when nothing is left. `lost` are the first numbers of
+    calls without an answer: each can be asked for with `again` and its own arguments.
     """
 
     untrusted_result: object
@@ -173,6 +174,7 @@ class CalledInSession:
     remaining: Money
     low: bool
     final_action: str
+    lost: tuple[int, ...]
     signed: tuple[Document, ...]
 
 

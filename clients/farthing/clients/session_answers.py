@@ -66,7 +66,8 @@ class Left:
     """Where a session stands by the buyer's own book.
 
     `reserved` is what calls may still cost of which the end is not known; `low` says that what is
-    neither spent nor reserved is at or below the low-water mark.
+    neither spent nor reserved is at or below the low-water mark. `lost` are the calls that are not
+    out now and have no answer that was acknowledged.
     """
 
     spent: Money
@@ -74,6 +75,7 @@ class Left:
     remaining: Money
     low: bool
     final_action: str
+    lost: tuple[int, ...]
 
 
 class CallFailed(Refused):

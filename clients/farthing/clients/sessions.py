@@ -153,6 +153,7 @@ class SpendSession:
             remaining=money(left_units, asset),
             low=low_water is not None and left_units <= low_water.units,
             final_action=self.session.final_action,
+            lost=tuple(sorted(self._book.in_flight - self._flying)),
         )
 
     async def calls(self, *states: CallState) -> tuple[Called, ...]:

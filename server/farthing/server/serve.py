@@ -47,8 +47,8 @@ def serve(settings: Settings, *, ready_file: Path | None = None) -> None:
             was replaced; for programs that start one.
 
     Raises:
-        DidNotStart: another server has the database, its journal does not verify, or a process
-            ends whenever it is started.
+        DidNotStart: another server has the database, its journal does not verify, no front end
+            can start with the settings, or a process ends whenever it is started.
         DidNotEnd: told to stop, a process failed or had to be killed.
         UnusableKeys: the journal's keys are missing or open to others.
         OSError: the port is taken.

@@ -85,15 +85,16 @@ def money_reply(outcome: Outcome, answer_of: Callable[[Record], object]) -> Repl
 def standing_now(standing: Standing, asset: str) -> StandingNow:
     """What a caller has left of one asset."""
     grant = standing.grants.get(asset)
-    live = grant is not None and not grant.revoked
+    if grant is not None and grant.revoked:
+        grant = None
     spent_units = standing.spent_units.get(asset, 0)
     return StandingNow(
         balance=money(standing.available_units.get(asset, 0), asset),
         pending=money(standing.pending_units.get(asset, 0), asset),
-        remaining_today=money(max(grant.per_day_units_max - spent_units, 0), asset)
-        if grant is not None and live
-        else None,
-        per_call_max=money(grant.per_call_units_max, asset) if grant is not None and live else None,
+        remaining_today=None
+        if grant is None
+        else money(max(grant.per_day_units_max - spent_units, 0), asset),
+        per_call_max=None if grant is None else money(grant.per_call_units_max, asset),
     )
 
 

@@ -391,9 +391,12 @@ def test_who_names_a_server_s_folder_or_no_keys_is_told_the_option_for_it(
 def test_what_is_no_journal_or_no_key_set_is_told_from_a_fault(market: Market) -> None:
     receipt = run("audit", "verify", str(market.receipt))
     keys = run("audit", "verify", market.database, "--keys", str(market.receipt))
+    bundle = exported(market, "--bundle", "--data-dir", str(market.folder))
+    again = run("audit", "export", str(bundle), "--out", str(bundle.with_name("books")))
 
     assert (receipt.code, receipt.out, keys.code, keys.out) == (1, "", 1, "")
     assert "A receipt is for the one-file verifier" in receipt.err
+    assert (again.code, "is neither a database nor a backup" in again.err) == (1, True)
     assert "is no key set: a platform publishes it at /.well-known/jwks.json" in keys.err
 
 

@@ -196,7 +196,7 @@ ONE = ("--receipt", "receipt", "--keys")
         (("--receipt", "bundle", "--keys", "jwks"), "bundle is not JSON: it was cut off, or is of"),
         (("--receipt", "jwks", "--keys", "jwks"), "jwks is no receipt"),
         (("--receipt", "half", "--keys", "jwks"), "half is not JSON: it was cut off, or is of"),
-        (("--receipt", "shown", "--keys", "jwks"), "shown is not in its one spelling: give it as"),
+        (("--receipt", "shown", "--keys", "jwks"), "shown is not in its one spelling: take what"),
         ((*ONE, "foreign"), "receipt: the head is signed by no key that was given"),
         ((*ONE, "foreign", *TRUST), "foreign has no key for the journal, or none that --trust"),
         ((*ONE, "jwks", "--trust", "foo"), "jwks has no key for the journal, or none that --trust"),

@@ -66,8 +66,7 @@ def audited(
     Raises:
         FarthingError, OSError: something cannot be read.
     """
-    with path.open("rb") as file:
-        mark = file.read(len(_DATABASE_MARK))
+    mark = _mark(path)
     if mark == _DATABASE_MARK:
         if trust:
             raise Unverified("--trust is for a bundle; a database is judged by --keys")
@@ -79,7 +78,7 @@ def audited(
         raise Unverified(
             f"{path} is no journal: neither a database nor a backup nor a bundle"
             " (farthing audit export --bundle). A receipt is for the one-file verifier"
-            " (farthing audit verifier)"
+            " (farthing audit verifier), an evidence pack for farthing verify"
         )
     trusted = frozenset(trust)
     successions: Sequence[object] = ()
@@ -107,6 +106,8 @@ def exported(
         Unverified: the journal was changed; the text names the first bad record, or the log.
         FarthingError, OSError: something cannot be read or written. Nothing is left at `out`.
     """
+    if _mark(database) != _DATABASE_MARK:
+        raise Unverified(f"{database} is neither a database nor a backup: nothing else is exported")
     check_log(database)
     with readable(database) as read:
         store = SqliteStore(read)
@@ -122,6 +123,11 @@ def exported(
 def verifier() -> str:
     """The one-file verifier, as it ships."""
     return (files("farthing.spec") / "farthing_verify.py").read_text(encoding="utf-8")
+
+
+def _mark(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(len(_DATABASE_MARK))
 
 
 def _write(store: SqliteStore, keys: _Keys, form: str, file: IO[bytes]) -> str:

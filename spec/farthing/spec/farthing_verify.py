@@ -52,7 +52,7 @@ def read_json(data: bytes, what: str) -> dict[str, Any]:
     try:
         value = json.loads(data.decode())
         again = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-        require(again.encode() == data, f"{what} is not in its one spelling: give it as it came")
+        require(again.encode() == data, f"{what} is not in its one spelling: take what --out wrote")
     except (ValueError, RecursionError) as error:
         raise Bad(f"{what} is not JSON: it was cut off, or is of another kind") from error
     require(isinstance(value, dict) and in_alphabet(value), f"{what} holds what none may hold")
@@ -364,7 +364,7 @@ def judge(bundle: Path | None, jwks: Path | None, given: list[Path], trust: set[
     for seq, _, head, call in receipts:
         says += [f"record {seq}{call} is in the journal of {head.origin}, signed by {head.signer}"]
         if bundle:
-            require(head.size <= journal.tree.size, "the receipt is newer than the bundle")
+            require(head.size <= journal.tree.size, "a receipt is newer: get a later bundle")
             says.append(f"record {seq} is the one in the bundle, in the same tree")
     return says
 

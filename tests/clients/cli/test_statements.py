@@ -1,11 +1,13 @@
 """The commands about accounts against a real `farthing serve`."""
 
 import json
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 from pydantic import TypeAdapter
 
@@ -16,6 +18,7 @@ from farthing.protocol.messages.statements import RecordView
 from farthing.protocol.platform_keys import PlatformKeys
 from farthing.protocol.records import parse_record
 from farthing.protocol.views import check_view
+from farthing.spec import farthing_verify
 from tests.clients.cli.running import Ran, Server, answer, run, serving
 from tests.papers import signing_key
 
@@ -93,6 +96,26 @@ def test_a_line_opens_to_a_record_that_is_verified(market: Market) -> None:
     assert opened["receipt"]["seq"] == line["seq"]
     assert "external_clearing" in shown.out
     assert market.run("record", "1").code == 1
+
+
+def test_the_record_behind_a_line_is_proven_by_the_one_file_verifier(
+    market: Market,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    seq = str(market.answer("statement")["lines"][0]["seq"])
+    out, keys = tmp_path / "receipt.json", tmp_path / "jwks.json"
+    keys.write_bytes(httpx2.get(f"{market.server.url}/.well-known/jwks.json").content)
+    pinned = ("--keys", str(keys), "--trust", market.server.journal_thumbprint)
+
+    written = market.answer("record", seq, "--out", str(out))
+    monkeypatch.setattr(sys, "argv", ["farthing_verify.py", "--receipt", str(out), *pinned])
+    code = farthing_verify.main()
+
+    assert (written["operation"], written["receipt"]) == ("fund_account", str(out))
+    assert code == 0
+    assert f"record {seq} is in the journal of" in capsys.readouterr().out
 
 
 def test_a_record_that_is_shown_otherwise_than_it_is_proven_is_not_believed(

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from farthing.clients.http_api import Sendable
     from farthing.clients.transport import Connection
 
-__all__ = ["commands", "postings_table"]
+__all__ = ["OutOption", "commands", "postings_table", "write_receipt"]
 
 PANEL = "Audit"
 
@@ -44,7 +44,12 @@ commands = typer.Typer()
 
 OutOption = Annotated[
     Path | None,
-    typer.Option("--out", metavar="FILE", help="Write it here.", show_default=False),
+    typer.Option(
+        "--out",
+        metavar="FILE",
+        help="Write the receipt here, for the one-file verifier.",
+        show_default=False,
+    ),
 ]
 
 
@@ -65,7 +70,7 @@ def receipts(session: Session, charge: ChargeArgument, *, out: OutOption = None)
     if out is None:
         session.show(receipt, _receipt)
         return
-    write_whole(out, canonical_bytes(document_of(receipt)) + b"\n")
+    write_receipt(out, receipt)
     session.show_facts({"charge_id": charge, "seq": str(receipt.seq), "receipt": str(out)})
 
 
@@ -376,9 +381,14 @@ def _amount(units: int, asset: str) -> str:
     return amount(money(units, asset))
 
 
+def write_receipt(out: Path, receipt: Receipt) -> None:
+    """Write a receipt as the one-file verifier reads it."""
+    write_whole(out, canonical_bytes(document_of(receipt)) + b"\n")
+
+
 def _receipt(console: Console, receipt: Receipt) -> None:
     heading(console, f"Record {receipt.seq}, proven by {len(receipt.proof)} hashes")
     lines = [("record sha256", head_of(receipt.record.encode()))]
     lines += [("tree head", line) for line in receipt.tree_head.splitlines() if line]
     rows(console, lines)
-    heading(console, "The whole receipt: --json, or --out FILE.")
+    heading(console, "The whole receipt: --json; for the one-file verifier: --out FILE.")

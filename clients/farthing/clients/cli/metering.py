@@ -167,7 +167,7 @@ def _call_receipt(console: Console, answer: CallReceipt) -> None:
         ("proven by", f"{len(answer.path) + len(answer.receipt.proof)} hashes"),
     ]
     rows(console, [(label, text) for label, text in told if text])
-    heading(console, "The whole receipt: --json, or --out FILE.")
+    heading(console, "The whole receipt: --json; for the one-file verifier: --out FILE.")
 
 
 def _rejected(console: Console, answer: RejectedUsages) -> None:

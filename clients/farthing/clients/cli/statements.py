@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 from farthing.clients.cli.arguments import TIME_FORM, AssetOption, CursorOption, time_of
-from farthing.clients.cli.audit import postings_table
+from farthing.clients.cli.audit import OutOption, postings_table, write_receipt
 from farthing.clients.cli.render import amount, heading, rows, table
 from farthing.clients.cli.session import Session, command
 from farthing.protocol.messages.accounts import GET_BALANCE, AccountBalance, Balances, GetBalance
@@ -88,17 +88,24 @@ def statement(
     session.show_page(session.call(GET_STATEMENT, ask), _statement)
 
 
-@command(commands, "record", example="farthing record 42 --json", panel=PANEL)
+@command(commands, "record", example="farthing record 42 --out receipt.json", panel=PANEL)
 def record(
     session: Session,
     seq: Annotated[
         int, typer.Argument(metavar="SEQ", min=1, help="The record's place.", show_default=False)
     ],
+    *,
+    out: OutOption = None,
 ) -> None:
     """Open a line of a statement: the record behind it, what it moved, its proof verified."""
     from farthing.clients.statements import AccountHolder  # noqa: PLC0415 - loads cryptography
 
-    session.show(session.prove(AccountHolder, lambda holder: holder.record(seq)), _record)
+    view = session.prove(AccountHolder, lambda holder: holder.record(seq))
+    if out is None:
+        session.show(view, _record)
+        return
+    write_receipt(out, view.receipt)
+    session.show_facts({"seq": str(seq), "operation": view.operation, "receipt": str(out)})
 
 
 def _balances(console: Console, answer: Balances) -> None:

@@ -128,6 +128,16 @@ def test_a_write_that_is_to_be_run_again_tells_its_key(tmp_path: Path, platform:
     assert f"the same command with --idempotency-key {asked['idempotency_key']}" in ran.err
 
 
+def test_who_books_what_has_gone_already_is_told_how(tmp_path: Path, platform: Platform) -> None:
+    platform.results.append(refused(Code.INSUFFICIENT_FUNDS))
+    back = ("treasury", "reverse-top-up", f"top_{'0' * 26}", "5", "USD")
+
+    ran = run(*back, "--key", key_in(tmp_path))
+
+    assert ran.code == 1
+    assert "the same command with --may-owe" in ran.err
+
+
 def test_an_agent_at_its_limit_is_told_the_command_that_its_operator_runs(
     tmp_path: Path, platform: Platform
 ) -> None:

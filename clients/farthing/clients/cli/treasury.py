@@ -19,6 +19,7 @@ from farthing.clients.cli.arguments import (
     time_of,
 )
 from farthing.clients.cli.session import IdempotencyOption, Session, command
+from farthing.protocol.errors import Code, Refused
 from farthing.protocol.messages.payments import (
     CONFIRM_PAYOUT,
     CONFIRM_TOP_UP,
@@ -209,7 +210,12 @@ def reverse_top_up(
         reference=reference,
         idempotency_key=idempotency_key or session.new_key(),
     )
-    session.show(session.call(REVERSE_TOP_UP, ask))
+    try:
+        session.show(session.call(REVERSE_TOP_UP, ask))
+    except Refused as refused:
+        if refused.code is Code.INSUFFICIENT_FUNDS:
+            session.note("Where it has gone already: the same command with --may-owe.")
+        raise
 
 
 @command(treasury, "request-payout", example="farthing treasury request-payout 12.5 USD")

@@ -269,7 +269,7 @@ async def test_amounts_that_stripe_cannot_move_are_refused_before_anything_is_wr
 async def test_a_payout_is_sent_once_by_the_treasurer_and_posted_by_the_event(bank: Bank) -> None:
     vendor, payable = bank.shop.vendor, AccountKind.VENDOR_PAYABLE
     before = await bank.earned()
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(Refused, match="stripe knows no such destination") as refused:
         await vendor.request_payout(CENT, processor="stripe", destination="elsewhere")
     assert (refused.value.code, refused.value.refusal.path) == (
         Code.INVALID_ARGUMENT,
@@ -286,6 +286,8 @@ async def test_a_payout_is_sent_once_by_the_treasurer_and_posted_by_the_event(ba
         payout.payout_id
     }
     assert bank.fake.asked[-1][1]["destination"] == "acct_1Vendor"
+    with pytest.raises(Refused, match="by the key that it was sent with"):
+        await treasurer.send_payout(payout.payout_id)
     # Stripe forgets an idempotency key in time: what was sent long ago is not asked for again.
     bank.server.clock.ahead_us += 13 * 3_600 * 10**6
     asked = len(bank.fake.asked)

@@ -72,6 +72,10 @@ log = structlog.get_logger(__name__)
 _LOOK_IT_UP: Final = (
     "It was sent too long ago to ask again. Look at the processor, then confirm or fail the payout."
 )
+_SENT: Final = (
+    "It was sent before: confirm or fail it, or ask its processor again by the key that it was "
+    "sent with."
+)
 
 
 async def create_top_up(market: Market, caller: Caller, ask: CreateTopUp) -> Reply:
@@ -135,7 +139,8 @@ async def request_payout(market: Market, caller: Caller, ask: RequestPayout) -> 
     """Set money aside that is to be paid out."""
     processor = _processor(market, ask.processor)
     if not processor.knows(ask.destination):
-        raise Refused(refuse(Code.INVALID_ARGUMENT, path="destination"))
+        text = f"The processor {ask.processor} knows no such destination."
+        raise Refused(refuse(Code.INVALID_ARGUMENT, path="destination", message=text))
     _check_amount(processor, ask)
     return reply(await market.submit(caller, REQUEST_PAYOUT, ask), payout_answer)
 
@@ -146,7 +151,13 @@ async def send_payout(market: Market, caller: Caller, ask: SendPayout) -> Reply:
     if isinstance(found, Payout) and found.status == "requested":
         # Else it would stand as sent, and nobody would have been asked.
         _processor(market, found.processor, path="payout_id")
-    outcome = await market.submit(caller, SEND_PAYOUT, ask)
+    try:
+        outcome = await market.submit(caller, SEND_PAYOUT, ask)
+    except Refused as error:
+        resolved = error.code is Code.PAYMENT_RESOLVED
+        if resolved and isinstance(found, Payout) and found.status == "sent":
+            raise Refused(replace(error.refusal, message=_SENT)) from error
+        raise
     payout = Payout.from_document(outcome.record.changed[0].after)
     if outcome.replayed:
         if await _status(market, "payout", payout.payout_id) != "sent":

@@ -234,6 +234,23 @@ def test_a_stopped_server_s_database_is_audited_where_nothing_can_be_written(
     assert f"{market.records} records verify" in ran.out
     assert "tables agree with the journal" in ran.out
     exported(market, "--bundle", "--data-dir", str(market.folder))
+    copy = market.folder.with_name("copy")
+    assert run("backup", str(copy), "--data-dir", str(market.folder)).code == 0
+    assert run("audit", "verify", str(copy), "--keys", str(market.keys)).code == 0
+
+
+async def test_who_judges_by_another_platform_s_keys_is_told_to_look_at_them(
+    market: Market, tmp_path: Path
+) -> None:
+    async with serving(tmp_path / "other") as server:
+        await server.organisation("operator", "Operator One")
+
+    other = run("audit", "verify", market.database, "--data-dir", str(tmp_path / "other"))
+    own = run("audit", "verify", market.database, "--data-dir", str(market.folder))
+
+    assert (other.code, own.code) == (1, 0)
+    assert "no head is by these keys: see that they are this platform's" in other.out
+    assert "no head" not in own.out
 
 
 def test_a_log_where_nothing_can_be_written_is_read_and_not_passed_over(

@@ -168,6 +168,8 @@ def _database(path: Path, reports: Path, keys: _Keys) -> tuple[bool, list[str]]:
         reports=reports,
     )
     lines = [*_journal(findings.journal, keys.origin), *_tables(findings)]
+    if findings.journal is not None and not findings.journal.heads:
+        lines.append("no head is by these keys: see that they are this platform's, and no other's")
     lines += [f"Fault ({described(fault)})" for fault in findings.faults]
     return findings.ok, lines
 

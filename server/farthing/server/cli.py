@@ -119,13 +119,15 @@ def backup(
     """Copy the database to a file, also while the server runs."""
     with _stopping():
         from farthing.settlement.audit.log import check_log  # noqa: PLC0415  # as above
+        from farthing.settlement.audit.media import readable  # noqa: PLC0415  # as above
         from farthing.settlement.journal import backup as backups  # noqa: PLC0415  # as above
 
         settings = load_settings({"data_dir": data_dir})
         database = _own_database(settings)
         # A copy holds what SQLite reads, and would pass for all that there was.
         check_log(database)
-        made = backups.backup(database, target)
+        with readable(database) as read:
+            made = backups.backup(read, target)
         typer.echo(f"Backed up {made.last_seq} records to {made.path}.")
         typer.echo(f"Keep the keys folder {settings.keys_dir} as well: a restore needs it.")
 

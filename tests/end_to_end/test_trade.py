@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from farthing.clients.documents import result_bytes, result_sha256
+from farthing.clients.vendors import Offer
 from farthing.protocol.contracts import DeliveryRecord
 from farthing.protocol.errors import Code, Refused
 from farthing.protocol.messages.accounts import FUND_ACCOUNT, FundAccount
@@ -18,7 +19,7 @@ from farthing.protocol.wire import Money, Role, money
 from farthing.settlement.engine.questions import AllAccounts, FiguresNow, Lookup
 from farthing.settlement.engine.things import Agreement as Bound
 from farthing.settlement.engine.things import Hold as Placed
-from tests.papers import signing_key
+from tests.papers import card_document, listing_document, signing_key, terms_document
 from tests.serving import Serving, Shop, serving
 
 WORK = {"pages": ["One page.", "Another."]}
@@ -83,6 +84,25 @@ async def test_a_charge_opens_down_to_its_lines_and_postings(tmp_path: Path) -> 
         assert sum(int(str(each["units"])) for each in posted) == charge.amount.units == traced
         assert [line["rule_id"] for line in explained.trace] == ["page"]
         assert all(line["card_sha256"] == explained.rate_card_sha256 for line in explained.trace)
+
+
+async def test_a_quote_under_an_agreement_is_in_its_asset_whatever_is_offered_since(
+    tmp_path: Path,
+) -> None:
+    async with serving(tmp_path) as server:
+        shop = await Shop.opened(server)
+        agreement = await agreed(shop)
+        card, terms = card_document(asset="JPY", version=2), terms_document()
+        listing = listing_document(shop.vendor.vendor_id, card, terms)
+        listing |= {"listing_id": shop.listing_id, "version": 2}
+        await shop.vendor.publish(Offer(listing=listing, rate_card=card, terms=terms))
+
+        quote = await shop.buyer.quote(
+            shop.listing_id, {"page": 2}, agreement_id=agreement.agreement_id
+        )
+        hold = await held(shop, agreement)
+
+        assert (quote.total, quote.allowed) == (hold.amount, True)
 
 
 async def test_who_lost_a_reply_is_told_what_became_of_the_call(tmp_path: Path) -> None:

@@ -67,12 +67,15 @@ QUOTE_LIFETIME_S = 300
 async def get_quote(market: Market, caller: Caller, ask: GetQuote) -> Reply:
     """An exact price, signed, from the rating position it names. Nothing is recorded."""
     listing = await listing_head(market, ask.listing_id)
-    card_sha256, position = listing.rate_card_sha256, cast("dict[str, int]", {})
+    card_sha256, asset = listing.rate_card_sha256, listing.asset
+    position: dict[str, int] = {}
     if ask.agreement_id is not None:
         agreement = await own(market, caller, Agreement, "agreement_id", ask.agreement_id)
         if agreement.listing_id != ask.listing_id:
             raise Refused(refuse(Code.NOT_FOUND, path="agreement_id"))
-        card_sha256, position = agreement.rate_card_sha256, await _position(market, agreement)
+        # A newer version's card may be in another asset.
+        card_sha256, asset = agreement.rate_card_sha256, agreement.asset
+        position = await _position(market, agreement)
     if listing.state != "active":
         raise Refused(refuse(Code.LISTING_UNAVAILABLE, path="listing_id"))
     workload = quantities(ask.workload)
@@ -91,7 +94,7 @@ async def get_quote(market: Market, caller: Caller, ask: GetQuote) -> Reply:
         listing_sha256=listing.listing_sha256,
         rate_card_sha256=card_sha256,
         terms_sha256=listing.terms_sha256,
-        asset=listing.asset,
+        asset=asset,
         workload=workload,
         position=position,
         total_units=rating.total_units,

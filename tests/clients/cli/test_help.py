@@ -1,5 +1,8 @@
 """The command can be used from its help alone, and its chapter leaves nothing out."""
 
+import importlib
+import inspect
+import pkgutil
 import re
 import shlex
 import subprocess
@@ -11,6 +14,8 @@ from typing import Any
 import pytest
 from typer.main import get_command
 
+from farthing.clients import cli
+from farthing.protocol.wire import Effect, Operation
 from tests.clients.cli.running import APPLICATION, run
 
 CHAPTER = (Path(__file__).resolve().parents[3] / "spec" / "cli.md").read_text(encoding="utf-8")
@@ -58,6 +63,29 @@ def test_the_example_of_a_command_is_one_that_it_takes(path: tuple[str, ...]) ->
     used = {word for word in words[len(path) + 1 :] if word.startswith("--")}
 
     assert used <= options
+
+
+def writing() -> Iterator[tuple[str, Any]]:
+    """The functions of the command that name an operation which writes."""
+    names = {found.name for found in pkgutil.iter_modules(cli.__path__)} - {"__main__"}
+    for place in sorted(names):
+        module = importlib.import_module(f"{cli.__name__}.{place}")
+        for name, work in inspect.getmembers(module, inspect.isfunction):
+            named = [getattr(module, each, None) for each in work.__code__.co_names]
+            operations = [each for each in named if isinstance(each, Operation)]
+            if any(each.effect is not Effect.READS for each in operations):
+                yield f"{place}.{name}", work
+
+
+def test_a_script_can_name_every_write_by_a_key_and_so_repeat_it() -> None:
+    unnamed = [
+        name
+        for name, work in writing()
+        if "idempotency_key" not in inspect.signature(work).parameters
+    ]
+
+    assert len(dict(writing())) > 25
+    assert unnamed == []
 
 
 def test_help_and_version_load_neither_server_nor_transport() -> None:

@@ -113,7 +113,8 @@ IdempotencyOption = Annotated[
     typer.Option(
         "--idempotency-key",
         metavar="KEY",
-        help="Repeat a call whose reply was lost: the same key never does a thing twice.",
+        help="Names the call, in 16 to 128 letters, digits, - or _: run again under the same key, "
+        "nothing is done twice.",
         show_default=False,
     ),
 ]

@@ -102,10 +102,14 @@ async def test_a_lost_answer_of_a_session_says_how_to_ask_for_it_again(tmp_path:
         agent.market.routes.lose_replies = 3
         call = {"session_id": session_id, "arguments": {"pdf": "one|two"}}
         lost = await agent.refused("call_in_session", **call)
+        await agent("close_session", session_id=session_id)
+        over = await agent.refused("call_in_session", **call)
         again = await agent("call_in_session", again=1, **call)
 
     assert (lost["code"], lost["path"]) == ("unavailable", "again")
     assert "again=1" in lost["message"]
+    assert over["code"] == "session_closed"
+    assert over["message"].endswith("are calls 1.")
     assert again["seq"] == 1
     assert agent.market.desk.runs == 1
 

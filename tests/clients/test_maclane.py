@@ -4,6 +4,8 @@ from collections import deque
 from itertools import pairwise
 from typing import Final
 
+import pytest
+
 from farthing.clients.maclane import MacLane
 from farthing.protocol.ids import AgreementId, SessionId
 from farthing.protocol.proofs import Voucher
@@ -24,8 +26,11 @@ def voucher(seq: int) -> Voucher:
     )
 
 
-def signed_of(calls: int, *, out: int, unsigned_calls: int) -> list[int]:
-    """Which calls are signed, where an answer comes when so many others have left since."""
+def signed_of(calls: int, *, out: int, unsigned_calls: int, lost: int = 0) -> list[int]:
+    """Which calls are signed, where an answer comes when so many others have left since.
+
+    No answer comes to the one that is `lost`.
+    """
     lane = MacLane(bytes(MAC_KEY_BYTES), unsigned_calls * PER_CALL)
     lane.arrived(0)
     away: deque[tuple[int, bool]] = deque()
@@ -35,6 +40,9 @@ def signed_of(calls: int, *, out: int, unsigned_calls: int) -> list[int]:
         by_mac = bool(lane.mac(voucher(seq)))
         if not by_mac:
             signed.append(lane.to_sign(voucher(seq)).seq)
+        if seq == lost:
+            lane.landed(seq)
+            continue
         away.append((seq, by_mac))
         if len(away) == out:
             answered, was_by_mac = away.popleft()
@@ -55,5 +63,19 @@ def test_who_makes_one_call_at_a_time_signs_no_sooner_than_it_must() -> None:
     assert signed_of(100, out=1, unsigned_calls=9) == [*range(10, 101, 10)]
 
 
-def test_where_more_calls_are_out_than_may_run_unsigned_nearly_every_one_is_signed() -> None:
-    assert len(signed_of(400, out=2 * OUT, unsigned_calls=OUT)) > 200
+@pytest.mark.parametrize("lost", [5, 10, 11])
+def test_a_call_that_was_lost_makes_nobody_sign_sooner(lost: int) -> None:
+    alone = signed_of(100, out=1, unsigned_calls=9, lost=lost)
+    together = signed_of(400, out=OUT, unsigned_calls=4 * OUT, lost=lost)
+
+    assert len(alone) <= 11
+    assert len(together) <= 400 / OUT
+
+
+@pytest.mark.parametrize("out", [2, OUT, 4 * OUT])
+@pytest.mark.parametrize("times", [1, 2, 4])
+def test_none_signs_more_often_than_who_waits_for_the_bound(out: int, times: int) -> None:
+    signed = signed_of(400, out=out, unsigned_calls=times * out)
+
+    # Once above the bound it signs each call until the first of these is answered.
+    assert len(signed) <= 400 * out / (times * out + 1)

@@ -174,6 +174,23 @@ async def test_a_restart_goes_on_and_never_gives_a_number_twice(buyer: StandInBu
     await resumed.aclose()
 
 
+async def test_a_call_whose_answer_is_disputed_is_not_lost(buyer: StandInBuyer) -> None:
+    session = await buyer.opened()
+    buyer.vendor.lie = {"seq": 9}
+    with pytest.raises(WrongAnswer):
+        await session.call(pdf(1))
+    buyer.vendor.lie, buyer.vendor.lose_answers = {}, 1
+    with pytest.raises(CallLost):
+        await session.call(pdf(2))
+    before = session.left.lost
+    await session.aclose()
+
+    resumed = await buyer.resume_session(session.session_id)
+
+    assert before == resumed.left.lost == (2,)
+    await resumed.aclose()
+
+
 async def test_the_same_key_opens_the_same_session_with_its_book(buyer: StandInBuyer) -> None:
     session = await buyer.opened()
     await session.call(pdf(1))

@@ -295,7 +295,8 @@ async def test_what_went_back_while_a_payment_waited_is_booked_once_it_is_accept
 
 
 @pytest.mark.parametrize(
-    ("reference", "back"), [("cs_test_a1b2c3", 300), ("cs_others", 0), ("cs_none", 0), ("", 0)]
+    ("reference", "back"),
+    [("cs_test_a1b2c3", 300), ("cs_others", 0), ("cs_none", 0), ("pi_3Px", 0), ("", 0)],
 )
 async def test_what_is_confirmed_by_hand_under_its_session_counts_what_has_gone_back(
     bank: Bank, reference: str, back: int
@@ -307,7 +308,9 @@ async def test_what_is_confirmed_by_hand_under_its_session_counts_what_has_gone_
         "ch_3Px": charge_of(top_up.top_up_id, 300),
         "ch_others": charge_of("top_others", 300, payment_intent="pi_others"),
     }
-    confirmed = await bank.server.treasurer.confirm_top_up(top_up.top_up_id, reference)
+    with capture_logs() as lines:
+        confirmed = await bank.server.treasurer.confirm_top_up(top_up.top_up_id, reference)
+    assert ("not_looked_up" in {line["event"] for line in lines}) is (back == 0)
     assert confirmed.reversed == money(back * DOLLAR // 100, "USD")
     assert await bank.prepaid() == before + (500 - back) * DOLLAR // 100
 

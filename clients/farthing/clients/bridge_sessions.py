@@ -20,7 +20,7 @@ from farthing.clients.clock import Clock
 from farthing.clients.session_answers import CallFailed
 from farthing.clients.sessions import SpendSession
 from farthing.clients.spenders import book_path
-from farthing.protocol.errors import Refused
+from farthing.protocol.errors import Code, Refused
 from farthing.protocol.ids import derive_id
 from farthing.protocol.messages.sessions import (
     CLOSE_SESSION,
@@ -130,7 +130,8 @@ class BridgeSessions:
                 raise
             except Refused as refused:
                 lost = opened.left.lost[:_LOST_MAX]
-                if refused.refusal.path not in {"cap", "again"} or not lost:
+                is_over = refused.code is Code.SESSION_CLOSED
+                if not lost or not (is_over or refused.refusal.path in {"cap", "again"}):
                     raise
                 numbers = ", ".join(map(str, lost))
                 text = (

@@ -133,6 +133,11 @@ class CallBook:
         (row,) = self._file.do("SELECT count(*) FROM call WHERE place > 0")
         return int(row[0])
 
+    def disputed(self) -> set[int]:
+        """The calls whose answer came and is not acknowledged."""
+        rows = self._file.do("SELECT seq FROM call WHERE state = ?", CallState.DISPUTED.value)
+        return {int(row["seq"]) for row in rows}
+
     def close(self) -> None:
         """Close the file and let another process have it."""
         self._file.close()

@@ -5,6 +5,7 @@ far they may is the entitlement's `unsigned_units`. Source: spec/sessions.md.
 """
 
 from dataclasses import replace
+from typing import Final
 
 from farthing.protocol import base64url
 from farthing.protocol.canonical import sha256_hex
@@ -12,6 +13,9 @@ from farthing.protocol.proofs import Voucher
 from farthing.protocol.vouchers import Unsigned, mac_token
 
 __all__ = ["MacLane"]
+
+# Of fewer calls that are out together the next answer comes before many more have left.
+_MANY: Final = 8
 
 
 class MacLane:
@@ -26,8 +30,10 @@ class MacLane:
         self._key = key
         self._unsigned_units = unsigned_units
         self._is_known = False
-        self._is_signing = False
+        # The number that a signature was last made for, while its call is out.
+        self._signing = 0
         self._out: set[int] = set()
+        self._per_call_units = 1
         self._ahead = Unsigned()
 
     @property
@@ -44,21 +50,29 @@ class MacLane:
         """A call is on its way that may cost this much."""
         if self._unsigned_units:
             self._out.add(seq)
+            self._per_call_units = per_call_units
             self._ahead.add(seq, per_call_units)
+
+    def landed(self, seq: int) -> None:
+        """A call is out no longer, whatever came of it."""
+        self._out.discard(seq)
+        if seq == self._signing:
+            self._signing = 0
 
     def ended(self, seq: int, units: int) -> None:
         """It cost this much, nothing where it failed."""
-        self._out.discard(seq)
+        self.landed(seq)
         self._ahead.settle(seq, units)
 
     def mac(self, voucher: Voucher) -> str:
         """The MAC that stands in a voucher's place; empty where it has to be signed.
 
-        Where others are out that is half-way: while one signature is on its way, they need none.
+        Where many are out, and half covers them, that is half-way: while one signature is on its
+        way, they need none.
         """
-        most_units = self._unsigned_units
-        if len(self._out) > 1 and not self._is_signing:
-            most_units //= 2
+        most_units = half_units = self._unsigned_units // 2
+        if self._signing or not _MANY <= len(self._out) <= half_units // self._per_call_units:
+            most_units = self._unsigned_units
         if not self._is_known or self._ahead.units > most_units:
             return ""
         assert voucher.session_id is not None, "a voucher of a session"
@@ -72,14 +86,16 @@ class MacLane:
 
     def to_sign(self, voucher: Voucher) -> Voucher:
         """The voucher that is signed: with the digest of the key, where one is handed over."""
-        self._is_signing = True
+        self._signing = max(self._signing, voucher.seq)
         if not self._unsigned_units:
             return voucher
         return replace(voucher, mac_sha256=sha256_hex(self._key))
 
     def arrived(self, seq: int) -> None:
         """The vendor holds the key, and a signature over the calls up to this one."""
-        self._is_known, self._is_signing = bool(self._unsigned_units), False
+        self._is_known = bool(self._unsigned_units)
+        if seq >= self._signing:
+            self._signing = 0
         self._ahead.signed(seq)
 
     def lost(self) -> None:

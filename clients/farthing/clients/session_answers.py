@@ -67,7 +67,7 @@ class Left:
 
     `reserved` is what calls may still cost of which the end is not known; `low` says that what is
     neither spent nor reserved is at or below the low-water mark. `lost` are the calls that are not
-    out now and have no answer that was acknowledged.
+    out now and to which no answer has come.
     """
 
     spent: Money

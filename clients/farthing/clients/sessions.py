@@ -123,6 +123,7 @@ class SpendSession:
         self._commits: Commits[Called | Document] = Commits(file.write)
         # Calls that are out now. In flight to the book is also what was lost, cut off or disputed.
         self._flying: set[int] = set()
+        self._disputed = file.disputed()
         self._places = file.answered()
         # The highest number that was answered; its arguments where it was paid for by MAC.
         self._last: tuple[Voucher, Mapping[str, object] | None] | None = None
@@ -153,7 +154,7 @@ class SpendSession:
             remaining=money(left_units, asset),
             low=low_water is not None and left_units <= low_water.units,
             final_action=self.session.final_action,
-            lost=tuple(sorted(self._book.in_flight - self._flying)),
+            lost=tuple(sorted(self._book.in_flight - self._flying - self._disputed)),
         )
 
     async def calls(self, *states: CallState) -> tuple[Called, ...]:
@@ -286,7 +287,8 @@ class SpendSession:
         self._check_open()
         while isinstance(voucher := self._book.next(args_sha256), Refusal):
             if not self._flying:
-                raise Refused(self._final(voucher))
+                # The cap is reached: what the session's opener said is to be done then.
+                raise Refused(replace(voucher, next_action=_WAY_ON[self.session.final_action]))
             await self._landed.wait()
             self._check_open()
         self._flying.add(voucher.seq)
@@ -312,10 +314,6 @@ class SpendSession:
             raise Refused(refuse(Code.INVALID_ARGUMENT, path="arguments"))
         self._flying.add(seq)
         return self._book.again(seq, args_sha256)
-
-    def _final(self, refusal: Refusal) -> Refusal:
-        """The session's cap is reached: what its opener said is to be done then."""
-        return replace(refusal, next_action=_WAY_ON[self.session.final_action])
 
     async def _exchange(self, voucher: Voucher, arguments: Mapping[str, object]) -> ToolResult:
         by_mac: list[bool] = []
@@ -425,6 +423,7 @@ class SpendSession:
     def _dispute(self, voucher: Voucher, fault: AnswerFault, used: Used | None = None) -> None:
         # Its money stays reserved: the vendor may bill it.
         if voucher.seq in self._book.in_flight:
+            self._disputed.add(voucher.seq)
             self._note(voucher, CallState.DISPUTED, used, fault=fault)
 
     def _note(
@@ -481,6 +480,7 @@ class SpendSession:
 
     def _land(self, seq: int) -> None:
         self._flying.discard(seq)
+        self._lane.landed(seq)
         self._wake()
 
     def _wake(self) -> None:

@@ -155,12 +155,15 @@ async def _data(response: httpx2.Response) -> AsyncGenerator[bytes, None]:
     Raises:
         Unreachable: A line does not end.
     """
-    begun = b""
+    begun = bytearray()
     async for chunk in response.aiter_bytes():
-        *lines, begun = (begun + chunk).split(b"\n")
-        for line in lines:
-            if line.startswith(_DATA):
-                yield line.removeprefix(_DATA)
+        begun += chunk
+        # What has begun is looked at again only where a line of it ends.
+        if b"\n" in chunk:
+            *lines, begun = begun.split(b"\n")
+            for line in lines:
+                if line.startswith(_DATA):
+                    yield bytes(line.removeprefix(_DATA))
         if len(begun) > _EVENT_BYTES_MAX:
             raise Unreachable(
                 f"{response.url} sends an event of more than {_EVENT_BYTES_MAX} bytes"

@@ -47,12 +47,12 @@ def require(holds: object, what: str) -> None:
 
 
 # 1. Bytes. A document has one spelling (RFC 8785); what was read is written again and compared.
-def read_json(data: bytes, what: str) -> dict[str, Any]:
+def read_json(data: bytes, what: str, more: str = "") -> dict[str, Any]:
     """The object that these bytes are the one spelling of."""
     try:
         value = json.loads(data.decode())
         again = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-        require(again.encode() == data, f"{what} is not in its one spelling: take what --out wrote")
+        require(again.encode() == data, f"{what} is not in its one spelling{more}")
     except (ValueError, RecursionError) as error:
         raise Bad(f"{what} is not JSON: it was cut off, or is of another kind") from error
     require(isinstance(value, dict) and in_alphabet(value), f"{what} holds what none may hold")
@@ -304,7 +304,7 @@ def read_bundle(journal: Journal, lines: Iterator[bytes], receipts: list[Receipt
 # 6. A receipt: one record, its path, and the head that the path leads to.
 def read_receipt(data: bytes, keys: dict[str, bytes], what: str) -> Receipt:
     """A receipt, of a charge or of one call, whose record is in the tree that a key signed."""
-    given = read_json(data.removesuffix(b"\n"), what)
+    given = read_json(data.removesuffix(b"\n"), what, ": take what --out wrote")
     found = given.get("receipt", given)
     require(found.keys() == {"proof", "record", "seq", "tree_head"}, f"{what} is no receipt")
     head = read_head(found["tree_head"], keys, f"{what}: the head")

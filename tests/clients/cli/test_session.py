@@ -135,7 +135,7 @@ def test_who_books_what_has_gone_already_is_told_how(tmp_path: Path, platform: P
     ran = run(*back, "--key", key_in(tmp_path))
 
     assert ran.code == 1
-    assert "the same command with --may-owe" in ran.err
+    assert "the same command with --may-owe, under another key" in ran.err
 
 
 def test_an_agent_at_its_limit_is_told_the_command_that_its_operator_runs(

@@ -214,7 +214,8 @@ def reverse_top_up(
         session.show(session.call(REVERSE_TOP_UP, ask))
     except Refused as refused:
         if refused.code is Code.INSUFFICIENT_FUNDS:
-            session.note("Where it has gone already: the same command with --may-owe.")
+            text = "the same command with --may-owe, under another key or none"
+            session.note(f"Where it has gone already: {text}.")
         raise
 
 

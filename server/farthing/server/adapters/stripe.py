@@ -223,8 +223,6 @@ class StripeProcessor:
 
     async def gone_back(self, top_up: TopUp, reference: str) -> Processed | None:
         """How much has gone back of what was paid by a Checkout session."""
-        if not _SESSION.fullmatch(reference):
-            return None
         try:
             with _answering():
                 charge = await self._events.ask(partial(self._charge_by, reference, top_up))
@@ -245,6 +243,8 @@ class StripeProcessor:
 
     def _charge_by(self, session_id: str, top_up: TopUp) -> dict[str, Any]:
         """The charge of a top-up that was paid by a Checkout session."""
+        if not _SESSION.fullmatch(session_id):
+            raise ValueError("of no Checkout session")
         with _missing("of no Checkout session"):
             session = self._client.v1.checkout.sessions.retrieve(session_id).to_dict()
         payment_id = _payment_id(session, self._platform)

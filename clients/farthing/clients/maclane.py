@@ -33,7 +33,7 @@ class MacLane:
         # The number that a signature was last made for, while its call is out.
         self._signing = 0
         self._out: set[int] = set()
-        self._per_call_units = 1
+        self._per_call_units = 0
         self._ahead = Unsigned()
 
     @property
@@ -70,9 +70,11 @@ class MacLane:
         Where many are out, and half covers them, that is half-way: while one signature is on its
         way, they need none.
         """
-        most_units = half_units = self._unsigned_units // 2
-        if self._signing or not _MANY <= len(self._out) <= half_units // self._per_call_units:
-            most_units = self._unsigned_units
+        most_units = self._unsigned_units
+        if len(self._out) >= _MANY and not self._signing:
+            half_units = most_units // 2
+            if len(self._out) * self._per_call_units <= half_units:
+                most_units = half_units
         if not self._is_known or self._ahead.units > most_units:
             return ""
         assert voucher.session_id is not None, "a voucher of a session"

@@ -5,6 +5,7 @@ call, so the figures are the engine's.
 """
 
 import asyncio
+import gc
 import multiprocessing
 import signal
 import time
@@ -153,6 +154,8 @@ def _front(  # noqa: PLR0917  # the arguments of a process have no names
         engine = RemoteEngine(folder / "socket", in_flight_max=10_000)
         await engine.open()
         load = Load(market(at_us), lane)
+        # A front end is forked with what is loaded left out of every collection.
+        gc.freeze()
         begin.wait(WAIT_S)
         busy = asyncio.create_task(keep_busy(busy_ppm)) if busy_ppm else None
         driven = await drive(call_of(engine, load, kind), calls, callers)

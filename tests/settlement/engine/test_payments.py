@@ -5,9 +5,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from farthing.protocol.errors import Code
-from farthing.protocol.ledger import imbalances
+from farthing.protocol.ledger import COUNTER_MAX, Account, imbalances
 from farthing.protocol.messages.agents import FREEZE, UNFREEZE, Freeze, Unfreeze
 from farthing.protocol.wire import Role
+from farthing.settlement.engine.accounts import is_full
+from farthing.settlement.engine.state import State
 from tests.construction import Trade
 from tests.settlement.engine.treasurer import DOLLAR, Treasury
 
@@ -72,6 +74,23 @@ def test_a_second_payment_of_a_top_up_waits_for_the_treasurer(operation: str, un
     assert decided.refused is None
     assert prepaid(treasury) == units
     assert not imbalances(treasury.room.state.accounts)
+
+
+def test_a_second_payment_of_a_top_up_waits_for_thirty_days() -> None:
+    treasury = market()
+    top_up_id = treasury.top_up(5 * DOLLAR)
+    treasury.event(top_up_id, "paid", "evt_1")
+    (change,) = treasury.event(top_up_id, "paid", "evt_2").changed
+    assert treasury.room.advance(30 * 86_400 - 1) == []
+    (expired,) = treasury.room.advance(1)
+    assert (expired.operation, expired.changed[0].id) == ("expire_top_up", change.id)
+
+
+def test_what_is_pending_counts_towards_the_end_of_a_lifetime_counter() -> None:
+    full = Account(debits_pending=5, debits_posted=COUNTER_MAX - 10)
+    state = State(accounts={"debit": full})
+    assert not is_full(state, "credit", "debit", 5)
+    assert is_full(state, "credit", "debit", 6)
 
 
 @given(st.lists(st.sampled_from(["paid", "failed", "day"]), max_size=8))

@@ -178,6 +178,13 @@ def test_a_dead_session_is_reaped_once_its_calls_can_no_longer_be_reported() -> 
     assert refused.code is Code.SESSION_CLOSED
 
 
+def test_a_session_is_over_at_the_very_instant_of_its_end() -> None:
+    metered = Metered.opened(trade := market(), expires_in_s=60)
+    trade.room.advance(60)
+    assert top_up(metered, PAGE).code is Code.SESSION_CLOSED
+    assert close(metered, trade.agent).code is Code.SESSION_CLOSED
+
+
 def test_what_was_set_aside_last_is_given_back_first_and_counts_on_no_day() -> None:
     trade = market(funds=10**9)
     trade.room.advance(12 * 3600 - 60)

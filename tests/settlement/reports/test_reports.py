@@ -34,6 +34,7 @@ from tests.construction import Trade
 from tests.protocol.replay.correcting import charge_of, corrected
 from tests.protocol.replay.metered import Metered, events
 from tests.settlement.reports.books import Side, balances, sides
+from tests.settlement.reports.plans import plans_of
 from tests.settlement.reports.trades import STEPS, Steps, committed, traded
 
 SLOW = settings(max_examples=30, deadline=None)
@@ -422,3 +423,21 @@ def test_a_correction_is_named_behind_its_lines() -> None:
         ("credit", "vendor_pending"),
         ("credit", "platform_fee"),
     }
+
+
+@pytest.mark.parametrize(
+    ("under", "columns"), [("", "noun=? AND seq<?"), ("agr_1", "noun=? AND under=? AND seq<?")]
+)
+async def test_a_page_of_a_partys_things_is_read_by_seeking_what_it_is_asked_for_under(
+    tmp_path: Path, under: str, columns: str
+) -> None:
+    path = tmp_path / "reports.sqlite"
+    trade = Trade.opened()
+    extend(path, committed(trade), batch=7)
+    async with viewed(path, committed(trade)) as view:
+        (plan,) = await plans_of(
+            view, lambda: view.newest("vnd_1", "charge", before_seq=9, under=under, limit=2)
+        )
+
+    assert columns in plan
+    assert "TEMP B-TREE" not in plan

@@ -1,11 +1,11 @@
 """Reported usage in the read model: the same from tables, from the tail and from both."""
 
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import event
 
 from farthing.protocol.canonical import INTEGER_MAX
 from farthing.protocol.errors import Code, refuse
@@ -19,14 +19,17 @@ from farthing.settlement.reports.metered import (
     Span,
     begun_of,
     events_of,
+    last_rejected_of,
     reasons_of,
     rejected_of,
     reports_of,
     reports_within,
 )
 from farthing.settlement.reports.reads import View
+from farthing.settlement.reports.usage import Rejection
 from tests.construction import Trade
 from tests.protocol.replay.metered import Metered, events
+from tests.settlement.reports.plans import plans_of
 from tests.settlement.reports.test_reports import extend, viewed
 from tests.settlement.reports.trades import committed
 
@@ -77,16 +80,40 @@ def begun() -> tuple[Trade, list[str]]:
     return trade, ids
 
 
-async def everything(view: View, trade: Trade, session_id: str) -> list[object]:
-    found: list[object] = list(await reports_of(view, session_id))
+async def everything(view: View, trade: Trade, session_id: str) -> list[Any]:
+    found: list[Any] = list(await reports_of(view, session_id))
     for party in (trade.agent, trade.operator, trade.vendor):
         wanted = Rejected(principal_id=party.principal_id)
         found.append(await rejected_of(view, wanted, NEWEST, 10))
         found.append(await reasons_of(view, wanted))
-        found.append(await reasons_of(view, replace(wanted, session_id=session_id)))
-        found.append(await rejected_of(view, replace(wanted, call=3000), NEWEST, 10))
+        for narrowed in (
+            replace(wanted, session_id=session_id),
+            replace(wanted, agreement_id=trade.agreement_id),
+            replace(wanted, session_id=session_id, agreement_id=trade.agreement_id),
+            replace(wanted, session_id=session_id, agreement_id="agr_other"),
+            replace(wanted, reason="duplicate"),
+            replace(
+                wanted,
+                session_id=session_id,
+                agreement_id=trade.agreement_id,
+                reason="unattributed",
+            ),
+            replace(wanted, seq_max=found[1].seq),
+        ):
+            rejected = await rejected_of(view, narrowed, NEWEST, 10)
+            counts = await reasons_of(view, narrowed)
+            assert Counter(counts) == _events_of(rejected)
+            found += [rejected, counts]
+    found += [await last_rejected_of(view, session_id, call) for call in (1, 3000)]
     found += [await reports_of(view, session_id, call) for call in range(1, 8)]
     return found
+
+
+def _events_of(rejected: list[Rejection]) -> Counter[str]:
+    events = Counter[str]()
+    for each in rejected:
+        events[each.reason] += each.events
+    return events
 
 
 async def test_what_is_read_is_the_same_however_far_the_follower_is(tmp_path: Path) -> None:
@@ -127,27 +154,34 @@ async def test_each_party_has_the_rejections_of_its_sessions_and_the_sender_its_
     assert pages == sorted(pages, reverse=True)
 
 
-async def test_a_page_of_rejections_is_read_in_the_order_of_an_index_and_no_further(
-    tmp_path: Path,
+@pytest.mark.parametrize("name", ["", "session_id", "agreement_id", "reason"])
+async def test_rejections_are_read_and_counted_by_seeking_what_is_asked_for_and_no_further(
+    tmp_path: Path, name: str
 ) -> None:
-    trade, _ = reported()
+    trade, session = reported()
+    extend(tmp_path / "reports.sqlite", committed(trade), batch=7)
+    values = {"session_id": session.session_id, "agreement_id": trade.agreement_id}
+    narrowed: dict[str, Any] = {name: values.get(name, "duplicate")} if name else {}
+    wanted = Rejected(principal_id=trade.vendor.principal_id, **narrowed)
+    async with viewed(tmp_path / "reports.sqlite", committed(trade)) as view:
+        page = await plans_of(view, lambda: rejected_of(view, wanted, NEWEST, 2))
+        counts = await plans_of(view, lambda: reasons_of(view, wanted))
+
+    for plan in (*page, *counts):
+        assert "party=? AND under=? AND reason=? AND seq<?" in plan
+        assert "TEMP B-TREE" not in plan
+        assert "SCAN" not in plan.replace("SCAN CONSTANT ROW", "")
+    assert (len(page), len(counts)) == (1, 1)
+
+
+async def test_a_rejected_call_is_looked_up_by_its_number(tmp_path: Path) -> None:
+    trade, session = reported()
     extend(tmp_path / "reports.sqlite", committed(trade), batch=7)
     async with viewed(tmp_path / "reports.sqlite", committed(trade)) as view:
-        assert view.connection is not None
-        asked: list[tuple[str, Any]] = []
-        event.listen(
-            view.connection.sync_connection,
-            "before_cursor_execute",
-            lambda *call: asked.append((call[2], call[3])),
-        )
-        await rejected_of(view, Rejected(principal_id=trade.vendor.principal_id), NEWEST, 2)
-        plans = [
-            str((await view.connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {sql}", given)).all())
-            for sql, given in list(asked)
-        ]
+        (plan,) = await plans_of(view, lambda: last_rejected_of(view, session.session_id, 3000))
 
-    assert plans
-    assert [plan for plan in plans if "TEMP B-TREE" in plan or "SCAN" in plan] == []
+    assert "session_id=? AND call=?" in plan
+    assert "TEMP B-TREE" not in plan
 
 
 async def test_what_began_under_an_agreement_is_read_in_its_order_however_far_the_follower_is(

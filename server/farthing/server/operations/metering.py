@@ -22,7 +22,13 @@ from farthing.server.metrics import Metrics
 from farthing.server.operations.charges import call_cost
 from farthing.server.operations.replies import Reply, not_yet, own, receipt_at, record_at
 from farthing.settlement.engine.things import Session
-from farthing.settlement.reports.metered import Rejected, reasons_of, rejected_of, reports_of
+from farthing.settlement.reports.metered import (
+    Rejected,
+    last_rejected_of,
+    reasons_of,
+    rejected_of,
+    reports_of,
+)
 from farthing.settlement.reports.usage import REASONS, Rejection, batch_reason
 
 __all__ = [
@@ -40,14 +46,11 @@ _COUNT_FOR_NOTHING: Final = frozenset(
 async def get_call_receipt(market: Market, caller: Caller, ask: GetCallReceipt) -> Reply:
     """The record that took a call or, where none did, the last that rejected it."""
     session = await own(market, caller, Session, "session_id", ask.session_id)
-    wanted = Rejected(
-        principal_id=caller.principal_id, session_id=session.session_id, call=ask.call
-    )
     async with market.reports.view(caller.organisation_id) as view:
         taken = [each.seq for each in await reports_of(view, session.session_id, ask.call)]
-        rejected = await rejected_of(view, wanted, (INTEGER_MAX, 0), 1)
+        rejected = await last_rejected_of(view, session.session_id, ask.call)
         absent = not_yet(view) if view.behind else None
-    for seq in (*taken, *(each.seq for each in rejected)):
+    for seq in [*taken, *([rejected.seq] if rejected else [])]:
         record = await record_at(market, seq)
         call = find_call(record, session.session_id, ask.call)
         if call is not None and (call.is_taken or seq not in taken):

@@ -9,12 +9,21 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, TypeVar
 
-from sqlalchemy import ColumnElement, Row, Table, func, or_, select, tuple_
+from sqlalchemy import ColumnElement, Row, Table, func, select, tuple_
 
 from farthing.protocol.canonical import INTEGER_MAX
 from farthing.settlement.reports.reads import View
-from farthing.settlement.reports.tables import BEGUN, CORRECTED, REJECTED, REPORT
-from farthing.settlement.reports.usage import Begun, Corrected, Party, Rejection, Report
+from farthing.settlement.reports.tables import BEGUN, CORRECTED, COUNTED, REJECTED, REPORT
+from farthing.settlement.reports.usage import (
+    REASONS,
+    REFUSED,
+    UNATTRIBUTED,
+    Begun,
+    Corrected,
+    Party,
+    Rejection,
+    Report,
+)
 
 __all__ = [
     "Rejected",
@@ -22,6 +31,7 @@ __all__ = [
     "begun_of",
     "corrections_within",
     "events_of",
+    "last_rejected_of",
     "reasons_of",
     "rejected_of",
     "reports_of",
@@ -41,7 +51,6 @@ class Rejected:
     session_id: str = ""
     agreement_id: str = ""
     reason: str = ""
-    call: int = 0
     seq_max: int = INTEGER_MAX
 
     def matches(self, each: Rejection) -> bool:
@@ -50,7 +59,6 @@ class Rejected:
             (self.session_id, each.session_id),
             (self.agreement_id, each.agreement_id),
             (self.reason, each.reason),
-            (self.call, each.call),
         )
         return (
             self.principal_id in each.party
@@ -58,24 +66,13 @@ class Rejected:
             and all(not wanted or wanted == found for wanted, found in pairs)
         )
 
-    @property
-    def by_party(self) -> list[ColumnElement[bool]]:
-        """Those of the buyer, of the operator, of the vendor: each has an index of its own."""
-        parties = (REJECTED.c.buyer_id, REJECTED.c.operator_id, REJECTED.c.vendor_id)
-        return [each == self.principal_id for each in parties]
-
-    @property
-    def where(self) -> list[ColumnElement[bool]]:
-        """The same for the tables, whichever party it is."""
-        wanted = (
-            (REJECTED.c.session_id, self.session_id),
-            (REJECTED.c.agreement_id, self.agreement_id),
-            (REJECTED.c.reason, self.reason),
-            (REJECTED.c.call, self.call),
-        )
+    def counted(self, reason: str) -> list[ColumnElement[bool]]:
+        """The records that rejected some of these for a reason; empty for any."""
         return [
-            REJECTED.c.seq <= self.seq_max,
-            *(column == value for column, value in wanted if value),
+            COUNTED.c.party == self.principal_id,
+            COUNTED.c.under == (self.session_id or self.agreement_id),
+            COUNTED.c.reason == reason,
+            COUNTED.c.seq <= self.seq_max,
         ]
 
 
@@ -116,39 +113,66 @@ async def rejected_of(
 ) -> list[Rejection]:
     """Rejections before a place, newest first."""
     late = [each for each in view.usage.rejections if wanted.matches(each) and each.key < before]
-    key = (REJECTED.c.seq, REJECTED.c.place)
     # The index is entered at the page: one bound of the record stands there, and it is the nearer.
     nearer = replace(wanted, seq_max=min(wanted.seq_max, before[0]))
     stored = (
         select(REJECTED)
-        .where(*nearer.where, tuple_(*key) < before)
-        .order_by(*(each.desc() for each in key))
+        .join(COUNTED, COUNTED.c.seq == REJECTED.c.seq)
+        .where(
+            *nearer.counted(wanted.reason),
+            tuple_(REJECTED.c.seq, REJECTED.c.place) < before,
+            *([REJECTED.c.reason == wanted.reason] if wanted.reason else []),
+            *([REJECTED.c.agreement_id == wanted.agreement_id] if wanted.agreement_id else []),
+        )
+        .order_by(COUNTED.c.seq.desc(), REJECTED.c.place.desc())
         .limit(limit)
     )
-    # Asked for at once, all that a party has would be read and put in order for each page.
-    found = {
-        each.key: each
-        for is_party in wanted.by_party
-        for each in map(_rejection, await view.rows(stored.where(is_party)))
-    }
-    found |= {each.key: each for each in late}
-    return [found[each] for each in sorted(found, reverse=True)[:limit]]
+    late.sort(key=lambda each: each.key, reverse=True)
+    found = [*late, *map(_rejection, await view.rows(stored))]
+    return found[:limit]
+
+
+async def last_rejected_of(view: View, session_id: str, call: int) -> Rejection | None:
+    """The last event of a call that was rejected."""
+    late = [
+        each for each in view.usage.rejections if (each.session_id, each.call) == (session_id, call)
+    ]
+    if late:
+        return max(late, key=lambda each: each.key)
+    stored = (
+        select(REJECTED)
+        .where(REJECTED.c.session_id == session_id, REJECTED.c.call == call)
+        .order_by(REJECTED.c.seq.desc(), REJECTED.c.place.desc())
+        .limit(1)
+    )
+    rows = await view.rows(stored)
+    return _rejection(rows[0]) if rows else None
 
 
 async def reasons_of(view: View, wanted: Rejected) -> dict[str, int]:
     """How many events were rejected, by reason."""
+    reasons = [each for each in REASONS if wanted.reason in {"", each}]
+    if wanted.session_id and wanted.agreement_id:
+        # What was refused whole is of a session's name alone.
+        reasons = [each for each in reasons if each not in {REFUSED, UNATTRIBUTED}]
+        if not reasons or not await _is_under(view, wanted.session_id, wanted.agreement_id):
+            return {}
     counts = Counter[str]()
-    grouped = (
-        select(REJECTED.c.reason, func.sum(REJECTED.c.events).label("events"))
-        .where(or_(*wanted.by_party), *wanted.where)
-        .group_by(REJECTED.c.reason)
-    )
-    for row in await view.rows(grouped):
-        counts[row.reason] += row.events
+    newest = [
+        select(COUNTED.c.events)
+        .where(*wanted.counted(reason))
+        .order_by(COUNTED.c.seq.desc())
+        .limit(1)
+        .scalar_subquery()
+        .label(reason)
+        for reason in reasons
+    ]
+    for row in await view.rows(select(*newest)):
+        counts.update({reason: events or 0 for reason, events in row._asdict().items()})
     for each in view.usage.rejections:
         if wanted.matches(each):
             counts[each.reason] += each.events
-    return dict(sorted(counts.items()))
+    return {reason: events for reason, events in sorted(counts.items()) if events}
 
 
 async def reports_of(view: View, session_id: str, call: int = 0) -> list[Report]:
@@ -199,6 +223,13 @@ async def corrections_within(view: View, session_ids: Sequence[str]) -> Mapping[
 async def reports_within(view: View, session_ids: Sequence[str]) -> Mapping[str, list[Report]]:
     """The accepted batches of sessions, by session, in order."""
     return await _within(view, REPORT, Report, view.usage.reports, session_ids)
+
+
+async def _is_under(view: View, session_id: str, agreement_id: str) -> bool:
+    """Whether a session that was reported of is one of an agreement's."""
+    known = {each.agreement_id for each in view.usage.reports if each.session_id == session_id}
+    stored = select(REPORT.c.agreement_id).where(REPORT.c.session_id == session_id).limit(1)
+    return agreement_id in known | {row.agreement_id for row in await view.rows(stored)}
 
 
 async def _within(

@@ -42,6 +42,7 @@ from farthing.settlement.reports.tables import (
     ACCOUNT,
     BEGUN,
     CORRECTED,
+    COUNTED,
     CURSOR,
     ENTRY,
     LINE,
@@ -52,7 +53,12 @@ from farthing.settlement.reports.tables import (
     REPORT,
     VERSION,
 )
-from farthing.settlement.reports.usage import fold_usage
+from farthing.settlement.reports.usage import (
+    CountKey,
+    Rejection,
+    fold_counts,
+    fold_usage,
+)
 
 __all__ = [
     "BATCH_MAX",
@@ -163,7 +169,7 @@ class Followed:
                 found = fold_lines(records, accounts, times_us)
                 if found:
                     self._put(connection, _line_rows(connection, found, numbers, accounts, lags))
-                self._put(connection, _usage_rows(records))
+                self._put(connection, _usage_rows(connection, records))
                 listed = fold_listed(records)
                 self._put(connection, [(LISTED, structs.asdict(each)) for each in listed])
         except (SQLAlchemyError, DamagedRow) as error:
@@ -251,7 +257,18 @@ def _opened(engine: Engine) -> tuple[int, str]:
 
 
 def _clear(connection: Connection) -> None:
-    for table in (LISTED, LINE, ENTRY, ACCOUNT, BEGUN, CORRECTED, REPORT, REJECTED, CURSOR):
+    for table in (
+        LISTED,
+        LINE,
+        ENTRY,
+        ACCOUNT,
+        BEGUN,
+        CORRECTED,
+        REPORT,
+        REJECTED,
+        COUNTED,
+        CURSOR,
+    ):
         connection.execute(delete(table))
     connection.execute(insert(CURSOR).values(one=1, version=VERSION, seq=0, record_sha256=""))
 
@@ -273,7 +290,32 @@ def _times(connection: Connection, seqs: Sequence[int]) -> dict[int, int]:
     return {row.seq: row.at_us for row in connection.execute(columns)}
 
 
-def _usage_rows(records: Sequence[Record]) -> list[Row]:
+def _count_rows(connection: Connection, rejections: Sequence[Rejection]) -> Iterator[Row]:
+    counts = fold_counts(rejections)
+    events = _counted(connection, sorted({key for _, key in counts}))
+    for (seq, key), added in counts.items():
+        events[key] += added
+        row: dict[str, Value] = {"seq": seq, "events": events[key]}
+        yield COUNTED, row | key._asdict()
+
+
+def _counted(connection: Connection, keys: Sequence[CountKey]) -> dict[CountKey, int]:
+    """How many were rejected of each key so far."""
+    asked = func.json_each(canonical_bytes([list(key) for key in keys]).decode())
+    wanted = asked.table_valued("key", "value")
+    columns = (COUNTED.c.party, COUNTED.c.under, COUNTED.c.reason)
+    parts = [func.json_extract(wanted.c.value, f"$[{place}]") for place in range(len(columns))]
+    last = (
+        select(COUNTED.c.events)
+        .where(*(column == part for column, part in zip(columns, parts, strict=True)))
+        .order_by(COUNTED.c.seq.desc())
+        .limit(1)
+    )
+    rows = connection.execute(select(wanted.c.key, last.scalar_subquery().label("events")))
+    return {keys[row.key]: row.events or 0 for row in rows}
+
+
+def _usage_rows(connection: Connection, records: Sequence[Record]) -> list[Row]:
     usage = fold_usage(records)
     rows: list[Row] = [(BEGUN, structs.asdict(each)) for each in usage.begun]
     rows += [(CORRECTED, structs.asdict(each)) for each in usage.corrected]
@@ -282,6 +324,8 @@ def _usage_rows(records: Sequence[Record]) -> list[Row]:
         row = structs.asdict(each)
         row |= row.pop("party")._asdict()
         rows.append((REJECTED, row))
+    if usage.rejections:
+        rows += _count_rows(connection, usage.rejections)
     return rows
 
 

@@ -6,12 +6,13 @@ of a lifetime go beyond int64. Source: spec/statements.md, spec/metering.md.
 
 from typing import Final
 
-from sqlalchemy import BigInteger, Column, Index, MetaData, Table, Text
+from sqlalchemy import BigInteger, Column, Index, Integer, MetaData, Table, Text
 
 __all__ = [
     "ACCOUNT",
     "BEGUN",
     "CORRECTED",
+    "COUNTED",
     "CURSOR",
     "ENTRY",
     "LINE",
@@ -24,8 +25,11 @@ __all__ = [
 ]
 
 # Raised when the same journal would make other rows: they are then made anew.
-VERSION: Final = 5
+VERSION: Final = 6
 METADATA: Final = MetaData()
+
+# A key declared so is SQLite's row id; any other would be an index beside it.
+_ROW_ID: Final = BigInteger().with_variant(Integer, "sqlite")
 
 # The journal is the durable thing; what the log loses of these is followed again.
 PRAGMAS: Final = ("PRAGMA journal_mode=WAL", "PRAGMA synchronous=NORMAL")
@@ -58,7 +62,7 @@ Index("statement_account_owner", ACCOUNT.c.owner)
 ENTRY: Final = Table(
     "statement_entry",
     METADATA,
-    Column("seq", BigInteger, primary_key=True, autoincrement=False),
+    Column("seq", _ROW_ID, primary_key=True, autoincrement=False),
     Column("at_us", BigInteger, nullable=False),
     Column("effective_at_us", BigInteger, nullable=False),
     Column("operation", Text, nullable=False),
@@ -99,16 +103,17 @@ LISTED: Final = Table(
     METADATA,
     Column("party", Text, primary_key=True),
     Column("noun", Text, primary_key=True),
+    Column("under", Text, primary_key=True),
     Column("seq", BigInteger, primary_key=True, autoincrement=False),
-    Column("under", Text, nullable=False),
     Column("id", Text, nullable=False),
     sqlite_with_rowid=False,
 )
+Index("listed_newest", LISTED.c.party, LISTED.c.noun, LISTED.c.seq)
 
 REPORT: Final = Table(
     "usage_report",
     METADATA,
-    Column("seq", BigInteger, primary_key=True, autoincrement=False),
+    Column("seq", _ROW_ID, primary_key=True, autoincrement=False),
     Column("at_us", BigInteger, nullable=False),
     Column("session_id", Text, nullable=False),
     Column("agreement_id", Text, nullable=False),
@@ -124,7 +129,7 @@ Index("usage_report_session", REPORT.c.session_id, REPORT.c.seq)
 BEGUN: Final = Table(
     "usage_begun",
     METADATA,
-    Column("seq", BigInteger, primary_key=True, autoincrement=False),
+    Column("seq", _ROW_ID, primary_key=True, autoincrement=False),
     Column("at_us", BigInteger, nullable=False),
     Column("agreement_id", Text, nullable=False),
     Column("noun", Text, nullable=False),
@@ -135,7 +140,7 @@ Index("usage_begun_agreement", BEGUN.c.agreement_id, BEGUN.c.at_us, BEGUN.c.id)
 CORRECTED: Final = Table(
     "usage_corrected",
     METADATA,
-    Column("seq", BigInteger, primary_key=True, autoincrement=False),
+    Column("seq", _ROW_ID, primary_key=True, autoincrement=False),
     Column("session_id", Text, nullable=False),
 )
 Index("usage_corrected_session", CORRECTED.c.session_id, CORRECTED.c.seq)
@@ -158,5 +163,17 @@ REJECTED: Final = Table(
     Column("events", BigInteger, nullable=False),
     sqlite_with_rowid=False,
 )
-for party in (REJECTED.c.buyer_id, REJECTED.c.operator_id, REJECTED.c.vendor_id):
-    Index(f"usage_{party.name.removesuffix('_id')}", party, REJECTED.c.seq, REJECTED.c.place)
+Index("usage_rejected_call", REJECTED.c.session_id, REJECTED.c.call, REJECTED.c.seq)
+
+# The records that rejected anything of a party's; under a session or an agreement, and for one
+# reason, or under no name and for no one reason. `events`: how many in all, that record included.
+COUNTED: Final = Table(
+    "usage_counted",
+    METADATA,
+    Column("party", Text, primary_key=True),
+    Column("under", Text, primary_key=True),
+    Column("reason", Text, primary_key=True),
+    Column("seq", BigInteger, primary_key=True, autoincrement=False),
+    Column("events", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)

@@ -21,11 +21,13 @@ __all__ = [
     "UNATTRIBUTED",
     "Begun",
     "Corrected",
+    "CountKey",
     "Party",
     "Rejection",
     "Report",
     "Usage",
     "batch_reason",
+    "fold_counts",
     "fold_usage",
 ]
 
@@ -91,6 +93,14 @@ class Rejection(msgspec.Struct, frozen=True, kw_only=True):
         return self.seq, self.place
 
 
+class CountKey(NamedTuple):
+    """What rejected events are counted by: each name but the party's may be empty, for all."""
+
+    party: str
+    under: str
+    reason: str
+
+
 class Begun(msgspec.Struct, frozen=True, kw_only=True):
     """A session that was opened, or the hold of a call that the platform was asked to make."""
 
@@ -135,6 +145,21 @@ def fold_usage(records: Iterable[Record]) -> Usage:
             charge = next(each.after for each in record.changed if each.noun == "charge")
             session_id = str(charge["session_id"])
             found.corrected.append(Corrected(seq=record.seq, session_id=session_id))
+    return found
+
+
+def fold_counts(rejections: Iterable[Rejection]) -> dict[tuple[int, CountKey], int]:
+    """How many events were rejected, by record and key. All of a record are of one session."""
+    batches: dict[tuple[int, str], list[Rejection]] = {}
+    for each in rejections:
+        batches.setdefault((each.seq, each.reason), []).append(each)
+    found: dict[tuple[int, CountKey], int] = {}
+    for (seq, reason), batch in batches.items():
+        events = sum(each.events for each in batch)
+        for party in dict.fromkeys(filter(None, batch[0].party)):
+            for under in dict.fromkeys(("", batch[0].session_id, batch[0].agreement_id)):
+                for key in (CountKey(party, under, ""), CountKey(party, under, reason)):
+                    found[seq, key] = found.get((seq, key), 0) + events
     return found
 
 

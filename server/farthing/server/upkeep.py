@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 SNAPSHOT_EVERY: Final = 200_000
 _NICE: Final = 19
 # Records are trees without cycles, and a collection over all that is alive takes a fifth of a
-# second a million things: young garbage is collected, old is looked at when nobody waits.
+# second a million things: young garbage is collected, old is not looked for.
 _YOUNG: Final = (20_000, 50, 1_000_000)
 
 

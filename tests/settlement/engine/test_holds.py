@@ -198,6 +198,13 @@ def test_an_overdue_hold_goes_back_whole_and_cannot_be_captured() -> None:
     assert trade.room.capture(trade.vendor, hold_id, 2).code is Code.HOLD_EXPIRED
 
 
+def test_a_hold_is_over_at_the_very_instant_of_its_end_though_it_still_stands() -> None:
+    trade = Trade.opened(funds=10 * PAGE)
+    hold_id = trade.held(2)
+    trade.room.now_us = trade.room.state.holds[hold_id].expires_at_us
+    assert trade.room.capture(trade.vendor, hold_id, 2).code is Code.HOLD_EXPIRED
+
+
 def test_a_capture_above_the_hold_is_refused_whole() -> None:
     trade = Trade.opened()
     hold_id = trade.held(2)

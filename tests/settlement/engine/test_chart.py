@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from farthing.identity.callers import Caller
 from farthing.protocol.authority.standing import Standing
-from farthing.protocol.errors import Code
+from farthing.protocol.errors import Code, NextAction
 from farthing.protocol.ledger import AccountKind, fold, imbalances
 from farthing.protocol.messages.disputes import INITIATE_DISPUTE, InitiateDispute
 from farthing.protocol.money import parse_units
@@ -141,6 +141,18 @@ def test_given_back_in_parts_every_share_is_given_back_whole(pages: int, parts: 
 
     assert treasury.balances() == before
     assert treasury.trade.balance(partner, "partner_pending") == 0
+
+
+def test_a_share_that_its_partner_was_paid_is_not_given_back() -> None:
+    treasury, partner = dollar_trade()
+    charge_id = treasury.trade.captured(6)
+    treasury.room.advance(2 * 86_400)
+    share = treasury.trade.balance(partner, "partner_payable")
+    assert treasury.payout(share, partner, account="partner_payable").refused is None
+    refused = treasury.refund(charge_id, 6 * DOLLAR).refusal
+    assert refused is not None
+    assert (refused.code, refused.remaining) == (Code.INSUFFICIENT_FUNDS, "")
+    assert refused.next_action is NextAction.WAIT
 
 
 def test_a_disputed_share_waits_in_escrow_and_a_ruling_gives_each_back_its_part() -> None:

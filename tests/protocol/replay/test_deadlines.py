@@ -9,6 +9,7 @@ from farthing.protocol.faults import FaultKind
 from farthing.protocol.messages.disputes import INITIATE_DISPUTE, InitiateDispute
 from farthing.protocol.records import Record, Request, parse_record
 from farthing.protocol.times import DAY_US, format_time
+from farthing.settlement.engine.due import next_due_us
 from tests.construction import Trade
 from tests.protocol.replay.forging import audited, rewritten
 from tests.protocol.replay.metered import Metered
@@ -84,3 +85,14 @@ def test_once_it_is_done_nothing_is_due(operation: str) -> None:
     later = funded_later(trade, 1)
     assert operation in {record.operation for record in later}
     assert audited(rewritten(later, 0, lambda record: record)).fault is None
+
+
+@pytest.mark.parametrize("operation", THINGS)
+def test_what_is_done_in_the_very_instant_in_which_it_is_due_is_in_time(operation: str) -> None:
+    trade = Trade.opened()
+    THINGS[operation](trade)
+    while operation not in (done := {each.operation for each in trade.room.advance(0)}):
+        due_us = next_due_us(trade.room.state)
+        assert due_us is not None, done
+        trade.room.now_us = due_us
+    assert audited(trade.room.journal).fault is None

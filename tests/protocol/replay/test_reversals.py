@@ -165,6 +165,14 @@ def test_nobody_is_made_to_owe_by_hand_who_was_not_to() -> None:
     assert "was not to be" in found(in_grace(), "reverse_top_up", without)
 
 
+def test_no_more_goes_back_than_the_treasurer_said() -> None:
+    def said_less(record: Record) -> Record:
+        asked = {**record.asked, "total": {"amount": "0.001", "asset": "USD"}}
+        return structs.replace(record, asked=asked)
+
+    assert "than was said" in found(in_grace(), "reverse_top_up", said_less)
+
+
 def test_a_payout_that_never_left_does_not_come_back() -> None:
     treasury = Treasury(Trade.opened(funds=DOLLAR))
     treasury.trade.captured(10)

@@ -51,6 +51,17 @@ def test_filing_holds_the_whole_charge_in_escrow() -> None:
     assert trade.room.state.disputes[dispute_of(record)].status == "needs_evidence"
 
 
+def test_a_disputed_charge_keeps_the_trail_of_what_was_given_back_before() -> None:
+    trade = Trade.opened(funds=FUNDS)
+    charge_id = trade.captured(10)
+    refund = RefundCharge(
+        charge_id=charge_id, amount=money(PAGE, "USD"), idempotency_key=trade.room.key()
+    )
+    refunded = trade.room.done(trade.vendor, REFUND_CHARGE, refund)
+    record = disputed(trade, charge_id)
+    assert trade.room.state.charges[charge_id].trail_seqs == (refunded.seq, record.seq)
+
+
 @pytest.mark.parametrize(
     ("digest", "fits", "outcome"),
     [

@@ -104,6 +104,20 @@ def test_a_freeze_stays_until_its_own_setter_lifts_it(first: str) -> None:
     assert trade.room.hold(trade.agent, trade.agreement_id, 1).code is None
 
 
+def test_who_is_frozen_by_two_has_been_since_the_first_until_the_last_lifts_it() -> None:
+    trade = Trade.opened()
+    setters = [trade.operator, trade.room.staff(Role.ADMIN)]
+    agent_id, since_us = trade.agent.principal_id, []
+    for operation, ask in ((FREEZE, Freeze), (UNFREEZE, Unfreeze)):
+        for setter in setters:
+            trade.room.now_us += 1
+            named = ask(principal_id=agent_id, reason="", idempotency_key=trade.room.key())
+            trade.room.done(setter, operation, named)
+            since_us.append(trade.room.state.principals[agent_id].frozen_at_us)
+    first_us = trade.room.now_us - 3
+    assert since_us == [first_us, first_us, first_us, 0]
+
+
 def test_admin_can_stop_a_treasurers_key() -> None:
     trade = Trade.opened()
     treasurer = trade.room.staff(Role.TREASURER)

@@ -16,6 +16,8 @@ from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
+from starlette.staticfiles import StaticFiles
+from starlette.types import Receive, Scope, Send
 from x402 import http as x402_http
 from x402.schemas import PaymentPayload, PaymentRequired
 
@@ -39,6 +41,7 @@ from tests.patience import until
 
 PDF = {"pdf": "one|two"}
 URL = "http://vendor.example"
+FUTURE = "Fri, 01 Jan 2100 00:00:00 GMT"
 
 
 @dataclass
@@ -155,6 +158,39 @@ async def test_an_application_that_compresses_its_answers_is_asked_for_plain_one
         assert response.json() == {"pages": ["one", "two"]}
 
 
+async def test_a_file_is_sold_whole_whatever_a_server_could_send_and_a_client_has_already(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "result.json").write_bytes(b'{"pages":["one"]}')
+    files = StaticFiles(directory=tmp_path)
+
+    def filed(app: App) -> App:
+        del app
+
+        async def file(scope: Scope, receive: Receive, send: Send) -> None:
+            await files({**scope, "path": "/result.json", "method": "GET"}, receive, send)
+
+        return file
+
+    def able(app: App) -> App:
+        async def server(scope: Scope, receive: Receive, send: Send) -> None:
+            await app({**scope, "extensions": {"http.response.pathsend": {}}}, receive, send)
+
+        return server
+
+    async with site(tmp_path / "site", filed) as where:
+        payer = where.market.payer()
+        header = where.signature(payer.signed(payer.voucher(PDF)))
+        asks = {"range": "bytes=0-3", "if-modified-since": FUTURE}
+        transport = httpx2.ASGITransport(able(where.paid))
+        async with httpx2.AsyncClient(transport=transport, base_url=URL) as http:
+            response = await http.post(
+                "/extract", json=PDF, headers={PAYMENT_SIGNATURE: header, **asks}
+            )
+
+        assert (response.status_code, response.json()) == (200, {"pages": ["one"]})
+
+
 async def test_a_route_that_is_not_paid_for_says_what_it_asks(tmp_path: Path) -> None:
     async with site(tmp_path) as place:
         response = await place.post(None)
@@ -204,6 +240,7 @@ async def test_what_is_not_priced_is_served_as_before(tmp_path: Path) -> None:
     ("method", "path", "root"),
     [
         ("HEAD", "/extract", ""),
+        ("post", "/extract", ""),
         ("POST", "/extract/", ""),
         ("POST", "//extract", ""),
         ("POST", "/v1/extract", "/v1"),

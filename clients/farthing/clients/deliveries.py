@@ -6,6 +6,7 @@ about a tool (`paid`). Source: spec/payments-mcp.md.
 
 import asyncio
 import logging
+import sqlite3
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -31,6 +32,8 @@ _BACKOFF_S: Final = 0.25
 _BACKOFF_S_MAX: Final = 5.0
 _SETTLED_AT_ONCE: Final = 16
 _CLOSING_S: Final = 5.0
+# What a spool raises that has no room, or cannot be written.
+_UNWRITTEN: Final = (OSError, sqlite3.Error)
 _CLOSED: Final = frozenset({Code.HOLD_RESOLVED, Code.HOLD_EXPIRED})
 
 
@@ -160,24 +163,29 @@ class Deliveries:
     async def _produce(self, work: Work) -> Entry | Refusal:
         entitlement = work.paid.entitlement
         hold_id, now_us = work.paid.hold_id, self._clock()
-        await asyncio.to_thread(
-            self._spool.begin,
-            hold_id,
-            work.args_sha256,
-            agreement_id=entitlement.agreement_id,
-            payer=entitlement.buyer_id,
-            deadline_us=entitlement.expires_at_us,
-            now_us=now_us,
-        )
+        try:
+            await asyncio.to_thread(
+                self._spool.begin,
+                hold_id,
+                work.args_sha256,
+                agreement_id=entitlement.agreement_id,
+                payer=entitlement.buyer_id,
+                deadline_us=entitlement.expires_at_us,
+                now_us=now_us,
+            )
+        except _UNWRITTEN as error:
+            return _unwritten(error)
         produced: Produced | None = None
         refusal = refuse(Code.VENDOR_FAILED)
         try:
             # Past the hold's end nothing can be captured: no work is worth doing any more.
-            async with asyncio.timeout((entitlement.expires_at_us - now_us) / SECOND_US):
+            async with asyncio.timeout((entitlement.expires_at_us - now_us) / SECOND_US) as limit:
                 produced = await work.run()
         except Undeliverable as failed:
             refusal = failed.refusal
         except TimeoutError:
+            if not limit.expired():
+                raise
             refusal = refuse(
                 Code.VENDOR_FAILED, message="The work took longer than the hold lasts."
             )
@@ -204,15 +212,20 @@ class Deliveries:
             delivered_at_us=now_us,
         )
         signed = sign_delivery(self._vendor.signer, delivery)
-        await asyncio.to_thread(
-            self._spool.deliver,
-            hold_id,
-            result=produced.result,
-            content=produced.content,
-            delivery=signed.document,
-            signature=signed.signature,
-            now_us=now_us,
-        )
+        try:
+            await asyncio.to_thread(
+                self._spool.deliver,
+                hold_id,
+                result=produced.result,
+                content=produced.content,
+                delivery=signed.document,
+                signature=signed.signature,
+                now_us=now_us,
+            )
+        except _UNWRITTEN as error:
+            log.error("the result for hold %s is not kept: %r", hold_id, error)  # noqa: TRY400
+            text = "The result could not be kept; nothing is charged."
+            return await self._drop(hold_id, refuse(Code.VENDOR_FAILED, message=text))
         entry = await self.find(hold_id)
         assert entry is not None
         return await self._paid(work, entry)
@@ -241,7 +254,10 @@ class Deliveries:
             return await self._drop(
                 entry.hold_id, refused.refusal, release=refused.code not in _CLOSED
             )
-        return await self._captured(entry.hold_id, reply.answer)
+        try:
+            return await self._captured(entry.hold_id, reply.answer)
+        except _UNWRITTEN as error:
+            return _unwritten(error)
 
     async def _sent(self, entry: Entry) -> Reply[Charge]:
         """Capture; what a key signed that has ended since is signed anew."""
@@ -269,7 +285,11 @@ class Deliveries:
         return entry
 
     async def _drop(self, hold_id: str, refusal: Refusal, *, release: bool = True) -> Refusal:
-        await asyncio.to_thread(self._spool.drop, hold_id, refusal.document(), self._clock())
+        try:
+            await asyncio.to_thread(self._spool.drop, hold_id, refusal.document(), self._clock())
+        except _UNWRITTEN as error:
+            # What the buyer holds is freed all the same: who asks again can only be refused.
+            log.error("that hold %s came to nothing is not kept: %r", hold_id, error)  # noqa: TRY400
         if release:
             try:
                 await self._vendor.release(hold_id, refusal.code.value)
@@ -305,4 +325,10 @@ class Deliveries:
 def _kept(why: str) -> Refusal:
     log.warning("a delivery waits to be captured: %s", why)
     text = "The work is done and kept, but not captured yet; ask again for its result."
+    return refuse(Code.UNAVAILABLE, message=text, retry_after_s=1)
+
+
+def _unwritten(error: Exception) -> Refusal:
+    log.error("the spool is not written: %r", error)
+    text = "The vendor can keep nothing now; ask again, for the result too."
     return refuse(Code.UNAVAILABLE, message=text, retry_after_s=1)

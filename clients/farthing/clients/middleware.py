@@ -61,6 +61,12 @@ _PAYABLE: Final = frozenset({
 })  # fmt: skip
 # What a spool that cannot be opened, or gone on with, raises.
 _UNOPENED: Final = (FarthingError, OSError, RuntimeError, ValueError, sqlite3.Error)
+# What is sold is JSON, all of it, as it is: who compresses does so in front of this, and who has it
+# already asks for nothing.
+_NOT_ASKED: Final = frozenset({
+    b"accept-encoding", b"if-match", b"if-modified-since", b"if-none-match", b"if-range",
+    b"if-unmodified-since", b"range",
+})  # fmt: skip
 _NOT_KEPT: Final = frozenset(
     {"content-length", "connection", "date", "server", "transfer-encoding"}
 )
@@ -133,8 +139,8 @@ class PaymentMiddleware:
             await _send(send, *await self._answer(ware, scope, receive))
 
     def _ware(self, scope: Scope) -> Ware | None:
-        """What a request is sold as: whatever spelling of a path an application may take."""
-        method, path = scope["method"], scope["path"]
+        """What a request is sold as: whatever spelling of it an application may take."""
+        method, path = scope["method"].upper(), scope["path"]
         mounted = path.removeprefix(scope.get("root_path", "").rstrip("/"))
         methods = ("HEAD", "GET") if method == "HEAD" else (method,)
         named = [_route(each, name) for each in methods for name in (path, mounted)]
@@ -300,9 +306,9 @@ async def _responded(app: App, request: _Request) -> tuple[int, Headers, bytes]:
                 text = f"The vendor's result is larger than {_RESULT_BYTES_MAX} bytes."
                 raise Undeliverable(refuse(Code.VENDOR_FAILED, message=text))
 
-    # What is sold is JSON as it is: who compresses does so in front of this.
-    asked = [pair for pair in request.scope["headers"] if pair[0] != b"accept-encoding"]
-    await app({**request.scope, "headers": asked}, receive, send)
+    asked = [pair for pair in request.scope["headers"] if pair[0] not in _NOT_ASKED]
+    # No extension of the server's: what is sent by one, such as a file by its path, is not read.
+    await app({**request.scope, "headers": asked, "extensions": {}}, receive, send)
     if not started:
         raise Undeliverable(refuse(Code.VENDOR_FAILED))
     pairs = (

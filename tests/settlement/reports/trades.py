@@ -39,7 +39,8 @@ def traded(steps: Steps) -> Trade:
                 # Two holds, and one is captured a while after its delivery: what happens between
                 # is recorded before it and takes effect after it.
                 held += [trade.held(number % 5 + 1), trade.held(1)]
-                delivered_us = trade.room.now_us + (number % 20) * SECOND_US
+                # Late, or by less than what is late.
+                delivered_us = trade.room.now_us + number * SECOND_US * 21 // 41
                 trade.room.advance(21)
                 trade.room.fund(trade.operator, 1)
                 record = trade.room.capture(

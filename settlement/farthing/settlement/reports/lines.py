@@ -6,20 +6,24 @@ do not hold yet, with this one fold. Source: spec/statements.md.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
 
+from farthing.protocol.canonical import INTEGER_MAX
 from farthing.protocol.ledger import Account, Movement, Transfer, apply, split_account
 from farthing.protocol.records import Record
+from farthing.protocol.times import SECOND_US
 from farthing.protocol.views import effective_at_us, held_seq, ids_of
 
 __all__ = [
+    "LATENESS_MAX",
     "Entry",
     "Line",
     "Needs",
     "Side",
     "fold_lines",
+    "lateness_below_us",
     "moved_by",
     "needs_of",
 ]
@@ -45,6 +49,16 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     operation: str
     ids: Mapping[str, str]
     buyer_id: str = ""
+
+    @property
+    def lag_us(self) -> int:
+        """How long after it took effect it was recorded."""
+        return self.at_us - self.effective_at_us
+
+    @property
+    def lateness(self) -> int:
+        """Below which time of `lateness_below_us` the lag is; 0 is not late."""
+        return _lateness(self.lag_us)
 
 
 class Line(msgspec.Struct, frozen=True, kw_only=True):
@@ -137,6 +151,19 @@ def fold_lines(
             lines += _both_sides(entry, number, transfer, accounts)
         found.append((entry, lines))
     return found
+
+
+def lateness_below_us(lateness: int) -> int:
+    """The time that a lag of a lateness is below: of 0 a second, of each next four times as long."""
+    return SECOND_US << 2 * lateness
+
+
+def _lateness(lag_us: int) -> int:
+    return ((lag_us // SECOND_US).bit_length() + 1) // 2
+
+
+LATENESS_MAX: Final = _lateness(INTEGER_MAX)
+"""The lateness of the longest time there is."""
 
 
 def moved_by(account: Account, lines: Sequence[Line]) -> Account:

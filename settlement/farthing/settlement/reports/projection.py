@@ -45,6 +45,7 @@ from farthing.settlement.reports.tables import (
     COUNTED,
     CURSOR,
     ENTRY,
+    LATE,
     LINE,
     LISTED,
     METADATA,
@@ -338,14 +339,19 @@ def _line_rows(
 ) -> list[Row]:
     last = connection.execute(select(func.max(ACCOUNT.c.number))).scalar() or 0
     rows: list[Row] = [(ENTRY, _entry_row(entry)) for entry, _ in found]
+    late: list[Row] = []
     for entry, lines in found:
-        lag_us = entry.at_us - entry.effective_at_us
+        lag_us = 0 if entry.lateness else entry.lag_us
         for line in lines:
             name = line.account
             if name not in numbers:
                 last = numbers[name] = last + 1
             lags[name] = max(lags.get(name, 0), lag_us)
-            rows.append((LINE, _line_row(line, numbers[name])))
+            row = _line_row(line, numbers[name])
+            rows.append((LINE, row))
+            if entry.lateness:
+                known = {column.name: row[column.name] for column in LATE.c if column.name in row}
+                late.append((LATE, known | {"lateness": entry.lateness}))
     for name, number in numbers.items():
         account: dict[str, Value] = {
             "number": number,
@@ -354,7 +360,7 @@ def _line_rows(
             "lag_us_max": lags[name],
         }
         rows.append((ACCOUNT, account | accounts[name].counters()))
-    return rows
+    return rows + late
 
 
 def _entry_row(entry: Entry) -> dict[str, Value]:

@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, cast
 
-from sqlalchemy import URL, Row, Select, select, tuple_
+from sqlalchemy import URL, Row, Select, and_, or_, select, tuple_
 from sqlalchemy.exc import DatabaseError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-from farthing.protocol.canonical import parse_json
+from farthing.protocol.canonical import INTEGER_MAX, parse_json
 from farthing.protocol.errors import Code, Refused, refuse
 from farthing.protocol.ledger import Account, Movement, split_account
 from farthing.protocol.records import Record, head_of
@@ -22,11 +22,13 @@ from farthing.settlement.engine.commands import Committed
 from farthing.settlement.engine.questions import FiguresNow, RecordAt
 from farthing.settlement.port import Engine
 from farthing.settlement.reports.lines import (
+    LATENESS_MAX,
     Entry,
     Line,
     Needs,
     Side,
     fold_lines,
+    lateness_below_us,
     moved_by,
     needs_of,
 )
@@ -38,7 +40,7 @@ from farthing.settlement.reports.projection import (
     file_at,
     is_damage,
 )
-from farthing.settlement.reports.tables import ACCOUNT, CURSOR, ENTRY, LINE, LISTED, VERSION
+from farthing.settlement.reports.tables import ACCOUNT, CURSOR, ENTRY, LATE, LINE, LISTED, VERSION
 from farthing.settlement.reports.turns import Turns
 from farthing.settlement.reports.usage import Usage, fold_usage
 
@@ -58,7 +60,7 @@ _UNKNOWN: Final = 0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kept:
-    """An account that has lines: its name, its number in the tables, its longest lag."""
+    """An account that has lines: its name; in the tables its number and its longest lag there."""
 
     name: str
     number: int = _UNKNOWN
@@ -227,11 +229,7 @@ class View:
         found = {row.name: _kept(row) for row in await self.rows(stored)}
         for line in self.tail:
             if split_account(line.account)[0] == owner:
-                before = found.get(line.account, Kept(name=line.account))
-                lag_us = max(before.lag_us_max, line.entry.at_us - line.entry.effective_at_us)
-                found[line.account] = Kept(
-                    name=line.account, number=before.number, lag_us_max=lag_us
-                )
+                found.setdefault(line.account, Kept(name=line.account))
         return [found[name] for name in sorted(found)]
 
     async def seq_at(self, at_us: int) -> int:
@@ -287,7 +285,8 @@ class View:
         where = (
             LINE.c.account == kept.number,
             tuple_(*key) > after,
-            LINE.c.effective_at_us < until_us,
+            # Nothing that is known then takes effect later; it would be read in vain.
+            LINE.c.effective_at_us < min(until_us, await self._after(seq_max)),
             LINE.c.seq <= seq_max,
         )
         found = await self._read(kept, _lines().where(*where).order_by(*key).limit(limit))
@@ -312,9 +311,12 @@ class View:
             LINE.c.effective_at_us >= from_us - kept.lag_us_max,
             tuple_(LINE.c.effective_at_us, LINE.c.seq, LINE.c.line) < key,
             LINE.c.at_us >= from_us,
+            # The late ones are read by themselves.
+            LINE.c.at_us < LINE.c.effective_at_us + lateness_below_us(0),
             LINE.c.seq <= seq_max,
         )
         late = await self._read(kept, _lines().where(*where))
+        late += await self._read(kept, _late_lines(kept.number, key).where(LINE.c.seq <= seq_max))
         late += self._late(
             kept,
             lambda line: (
@@ -344,6 +346,14 @@ class View:
         )
         rows = await self.rows(query.where(LISTED.c.under == under) if under else query)
         return late + [Listed(**row._asdict()) for row in rows]
+
+    async def _after(self, seq: int) -> int:
+        """A time after the last record up to one that moved anything."""
+        if seq >= self.stored_seq:
+            return INTEGER_MAX
+        last = select(ENTRY.c.at_us).where(ENTRY.c.seq <= seq).order_by(ENTRY.c.seq.desc())
+        rows = await self.rows(last.limit(1))
+        return int(rows[0].at_us) + 1 if rows else 0
 
     def _late(self, kept: Kept, wanted: Callable[[Line], bool]) -> list[Line]:
         return [line for line in self.tail if line.account == kept.name and wanted(line)]
@@ -391,6 +401,33 @@ def _kept(row: Row[Any]) -> Kept:
 def _lines() -> Select[Any]:
     entry = (ENTRY.c.operation, ENTRY.c.ids, ENTRY.c.buyer_id)
     return select(LINE, *entry).join(ENTRY, ENTRY.c.seq == LINE.c.seq)
+
+
+def _late_lines(number: int, key: tuple[int, int, int]) -> Select[Any]:
+    """Late lines that took effect before a key and were recorded at its time or after it.
+
+    Those of a lateness took effect within the time that it is below, and few others did.
+    """
+    from_us = key[0]
+    spans = (
+        and_(
+            LATE.c.account == number,
+            LATE.c.lateness == lateness,
+            LATE.c.effective_at_us > from_us - lateness_below_us(lateness),
+            LATE.c.effective_at_us <= from_us,
+        )
+        for lateness in range(1, LATENESS_MAX + 1)
+    )
+    names = ("account", "seq", "line")
+    return (
+        _lines()
+        .join(LATE, and_(*(LATE.c[name] == LINE.c[name] for name in names)))
+        .where(
+            or_(*spans),
+            tuple_(LATE.c.effective_at_us, LATE.c.seq, LATE.c.line) < key,
+            LATE.c.at_us >= from_us,
+        )
+    )
 
 
 def _line(row: Row[Any], account: str) -> Line:

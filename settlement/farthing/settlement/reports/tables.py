@@ -15,6 +15,7 @@ __all__ = [
     "COUNTED",
     "CURSOR",
     "ENTRY",
+    "LATE",
     "LINE",
     "LISTED",
     "METADATA",
@@ -25,7 +26,7 @@ __all__ = [
 ]
 
 # Raised when the same journal would make other rows: they are then made anew.
-VERSION: Final = 6
+VERSION: Final = 7
 METADATA: Final = MetaData()
 
 # A key declared so is SQLite's row id; any other would be an index beside it.
@@ -44,7 +45,8 @@ CURSOR: Final = Table(
     Column("record_sha256", Text, nullable=False),
 )
 
-# `lag_us_max`: the longest that a line of the account was recorded after it took effect.
+# `lag_us_max`: the longest that a line of the account, of those that are not late, was recorded
+# after it took effect.
 ACCOUNT: Final = Table(
     "statement_account",
     METADATA,
@@ -95,6 +97,19 @@ Index(
     LINE.c.effective_at_us,
     LINE.c.seq,
     LINE.c.line,
+)
+
+# The lines that were recorded late, by how late: seldom many, and looked for by themselves.
+LATE: Final = Table(
+    "statement_late",
+    METADATA,
+    Column("account", BigInteger, primary_key=True, autoincrement=False),
+    Column("lateness", BigInteger, primary_key=True, autoincrement=False),
+    Column("effective_at_us", BigInteger, primary_key=True, autoincrement=False),
+    Column("seq", BigInteger, primary_key=True, autoincrement=False),
+    Column("line", BigInteger, primary_key=True, autoincrement=False),
+    Column("at_us", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
 )
 
 # A thing of a party, at the record that began it.

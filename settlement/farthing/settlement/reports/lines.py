@@ -154,7 +154,7 @@ def fold_lines(
 
 
 def lateness_below_us(lateness: int) -> int:
-    """The time that a lag of a lateness is below: of 0 a second, of each next four times as long."""
+    """The time that a lag of a lateness is below: a second for 0, each next four times as long."""
     return SECOND_US << 2 * lateness
 
 

@@ -1,16 +1,21 @@
 """A record makes whole rows; one version of a listing is offered, and the index holds just that."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import create_engine, func, select, text
 
 from farthing.catalog.cards import CardShelf
+from farthing.catalog.needs import Need, need_of
 from farthing.catalog.projection import rows
+from farthing.catalog.queries import matching
 from farthing.catalog.tables import LISTING, LISTING_HEAD, LISTING_TAG, METADATA, TABLES
+from farthing.catalog.vocabulary import load
 from farthing.protocol.canonical import document_sha256
 from farthing.protocol.rating import card_document
 from farthing.protocol.records import Record, parse_record, record_bytes
+from tests.catalog.asking import ask_of
 from tests.catalog.corpus import (
     CORPUS,
     KEYS,
@@ -82,6 +87,27 @@ def test_a_new_version_takes_the_place_of_the_old_one(tmp_path: Path) -> None:
         heads = conn.execute(select(LISTING_HEAD)).all()
     engine.dispose()
     assert [tuple(head) for head in heads] == [(LISTING_ID, 2, "active")]
+
+
+def test_a_search_without_words_costs_no_more_for_versions_that_were_replaced(
+    tmp_path: Path,
+) -> None:
+    need = need_of(ask_of(tags=["documents"]), load())
+    assert isinstance(need, Need)
+
+    def steps(versions: int) -> int:
+        file = tmp_path / f"{versions}.db"
+        build(file, [version(number, number) for number in range(1, versions + 1)])
+        engine = create_engine(f"sqlite:///{file}")
+        counted: list[int] = []
+        with engine.connect() as conn:
+            driver: Any = conn.connection.driver_connection
+            driver.set_progress_handler(lambda: counted.append(1), 1)
+            conn.execute(matching(need)).all()
+        engine.dispose()
+        return len(counted)
+
+    assert steps(30) == steps(3)
 
 
 def test_a_withdrawn_listing_leaves_the_index_and_can_come_back(tmp_path: Path) -> None:

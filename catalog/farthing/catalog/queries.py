@@ -109,7 +109,8 @@ def _in_order(columns: Sequence[Any], count_max: int) -> Select[Any]:
         select(*columns)
         .select_from(LISTING_HEAD.join(LISTING, LISTING.c.row_id == LISTING_HEAD.c.row_id))
         .where(LISTING_HEAD.c.state == ACTIVE)
-        .order_by(LISTING.c.row_id)
+        # By the head's: SQLite then reads the heads in order, and no version that was replaced.
+        .order_by(LISTING_HEAD.c.row_id)
         .limit(count_max)
     )
 

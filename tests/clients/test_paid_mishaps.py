@@ -1,5 +1,6 @@
 """A tool made payable when its vendor's disk is full, or it waits for others in vain itself."""
 
+import logging
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -13,6 +14,7 @@ from farthing.clients.services import NotDelivered, ServiceFailed
 from farthing.clients.spool import Spool
 from farthing.protocol.canonical import Json
 from farthing.protocol.errors import Code
+from farthing.protocol.times import SECOND_US
 from tests.clients.test_paid import available, buy
 from tests.clients.trading import PageTexts, Trading, trading, usd
 from tests.patience import until
@@ -90,3 +92,19 @@ async def test_a_charge_that_a_full_spool_does_not_take_is_asked_for_again_by_it
         assert "ask again" in str(charged.value)
         assert (await buy(market, key="purchase-number-one")).result == {"pages": ["one", "two"]}
         assert (await available(market), market.desk.runs) == ("0.996", 1)
+
+
+async def test_a_vendor_whose_clock_is_behind_hears_why_nobody_can_pay(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with trading(tmp_path) as market:
+        assert market.seller is not None
+        connection = market.seller.vendor.connection
+        connection.clock = lambda: market.serving.clock() - 20 * SECOND_US
+        await market.seller.close()
+        with caplog.at_level(logging.WARNING), pytest.raises(ServiceFailed) as failed:
+            await buy(market)
+
+        assert failed.value.code is Code.PROOF_INVALID
+        assert "this clock is behind the platform's" in caplog.text
+        assert market.desk.runs == 0

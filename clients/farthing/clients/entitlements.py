@@ -6,6 +6,7 @@ spec/proofs.md.
 """
 
 import hmac
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -36,6 +37,8 @@ __all__ = [
     "claimed",
     "claimed_hold",
 ]
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,6 +138,9 @@ def check_entitled(
             token, key_of=platform_key_of, vendor_id=vendor_id, now_us=now_us
         )
     except ProofError as error:
+        if error.reason is ProofFault.NOT_YET_VALID:
+            # The platform signed it; the buyer, who is refused, can mend nothing.
+            log.warning("payments are refused: this clock is behind the platform's")
         is_session = "session_id" in claimed(token)
         return _refusal(
             "entitlement", error.reason, Code.SESSION_CLOSED if is_session else Code.HOLD_EXPIRED

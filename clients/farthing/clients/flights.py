@@ -32,13 +32,16 @@ class Flight:
         self.ends_s = inf
         self.has_ended = False
         self.is_late = False
-        self.waiting: list[asyncio.Future[KeptCall]] = []
+        self.waiting: set[asyncio.Future[KeptCall]] = set()
 
-    def landing(self) -> asyncio.Future[KeptCall]:
-        """A future for each who waits: one that goes away takes nobody's call with it."""
+    async def landed(self) -> KeptCall:
+        """Wait for the call, each with a future: one that goes away takes nobody's call with it."""
         landing: asyncio.Future[KeptCall] = asyncio.get_running_loop().create_future()
-        self.waiting.append(landing)
-        return landing
+        self.waiting.add(landing)
+        try:
+            return await landing
+        finally:
+            self.waiting.discard(landing)
 
     def expire(self) -> None:
         """Its time is over."""

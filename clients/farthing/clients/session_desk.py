@@ -175,7 +175,7 @@ class SessionDesk:
             self._tools.load.add(flight)
             flight.task = asyncio.create_task(self._carry_out(work, flight))
         _check_same(flight.args_sha256, work)
-        return await flight.landing()
+        return await flight.landed()
 
     async def close(self) -> None:
         """Stop what is being worked for; nothing is billed for it."""

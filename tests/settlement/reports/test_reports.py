@@ -387,6 +387,18 @@ def test_rows_of_another_version_are_dropped(tmp_path: Path) -> None:
     assert [row for row in dump(path) if row[0] != "statement_cursor"] == []
 
 
+def test_what_is_forgotten_with_another_journal_is_all_of_it(tmp_path: Path) -> None:
+    path = tmp_path / "reports.sqlite"
+    with closing(Followed(path)) as model:
+        model.open()
+        nothing = dump(path)
+        # Told late, so that lines stand among the late ones too.
+        model.extend(committed(traded([("deliver", 0)])))
+        assert "statement_late" in {name for name, *_ in dump(path)}
+        model.clear()
+        assert dump(path) == nothing
+
+
 def test_the_things_behind_a_line_are_named() -> None:
     trade = traded([("hold", 3), ("capture", 29), ("refund", 2), ("dispute", 0)])
     found = dict.fromkeys(

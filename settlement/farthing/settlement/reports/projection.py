@@ -258,18 +258,7 @@ def _opened(engine: Engine) -> tuple[int, str]:
 
 
 def _clear(connection: Connection) -> None:
-    for table in (
-        LISTED,
-        LINE,
-        ENTRY,
-        ACCOUNT,
-        BEGUN,
-        CORRECTED,
-        REPORT,
-        REJECTED,
-        COUNTED,
-        CURSOR,
-    ):
+    for table in METADATA.sorted_tables:
         connection.execute(delete(table))
     connection.execute(insert(CURSOR).values(one=1, version=VERSION, seq=0, record_sha256=""))
 

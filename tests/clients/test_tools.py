@@ -119,6 +119,13 @@ def reply(status: int, content: bytes, kind: str = "application/json") -> Endpoi
     )
 
 
+async def test_a_list_of_tools_that_does_not_end_is_no_list() -> None:
+    endless = reply(200, b'{"result":{"tools":[{"name":"t"}],"nextCursor":"on"}}')
+
+    with pytest.raises(Unreachable, match="more than 100 pages"):
+        await endless.list_tools()
+
+
 @pytest.mark.parametrize(
     ("status", "content", "code"),
     [

@@ -441,5 +441,15 @@ def test_an_unknown_format_is_called_that(market: Market) -> None:
     assert "jsonl, csv, parquet, hledger, beancount" in ran.err
 
 
+def test_a_bundle_with_a_format_is_refused(market: Market) -> None:
+    out = market.folder.parent / "both"
+
+    ran = run("audit", "export", market.database, "--out", str(out), "--format", "csv", "--bundle")
+
+    assert ran.code == 2
+    assert "a bundle has no format" in ran.err
+    assert not out.exists()
+
+
 def test_the_command_prints_the_verifier_that_the_server_gives(market: Market) -> None:
     assert run("audit", "verifier").out == market.verifier.read_text()

@@ -195,6 +195,7 @@ def test_what_takes_something_away_says_so() -> None:
     }
 
     assert {"freeze", "revoke_key", "revoke_authority", "terminate_agreement"} <= destructive
+    assert {"close_account", "send_payout", "set_authority"} <= destructive
     assert not {"enrol_organisation", "unfreeze", "publish_listing", "get_quote"} & destructive
 
 

@@ -15,7 +15,7 @@ from farthing.protocol.messages.agreements import ACCEPT_TERMS, Agreement
 from farthing.protocol.messages.charges import Receipt
 from farthing.protocol.messages.holds import Charge
 from farthing.protocol.messages.listings import Document
-from farthing.protocol.messages.operations import OPERATIONS, AnyOperation
+from farthing.protocol.messages.operations import OPERATIONS, AnyOperation, is_destructive
 from farthing.protocol.messages.sessions import CLOSE_SESSION, OPEN_SESSION, TOP_UP_SESSION
 from farthing.protocol.messages.shapes import ask_schema, result_schema
 from farthing.protocol.wire import (
@@ -319,7 +319,7 @@ def _passed_on(operation: AnyOperation) -> Tool:
             title=operation.title,
             read_only_hint=reads,
             idempotent_hint=True,
-            destructive_hint=operation.effect is Effect.MOVES_MONEY,
+            destructive_hint=is_destructive(operation),
             open_world_hint=False,
         ),
     )

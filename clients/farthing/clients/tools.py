@@ -93,7 +93,7 @@ class Endpoint(Poster):
         """The tools that the server shows to this caller, all pages.
 
         Raises:
-            Refused, Unreachable: As `call_tool`.
+            Refused, Unreachable: As `call_tool`; also where the pages do not end.
         """
         tools: list[JsonObject] = []
         params: dict[str, object] = {"_meta": _ENVELOPE}
@@ -104,9 +104,9 @@ class Endpoint(Poster):
                 tools += [each for each in listed if isinstance(each, dict)]
             cursor = page.get("nextCursor")
             if not isinstance(cursor, str):
-                break
+                return tools
             params = {"_meta": _ENVELOPE, "cursor": cursor}
-        return tools
+        raise Unreachable(f"{self.url} lists its tools on more than {_PAGES_MAX} pages")
 
     async def _request(
         self, method: str, params: Mapping[str, object], headers: Mapping[str, str]

@@ -248,11 +248,13 @@ def export(
         ),
     ],
     form: Annotated[
-        str,
+        str | None,
         typer.Option(
-            "--format", metavar="FORMAT", help="jsonl, csv, parquet, hledger or beancount."
+            "--format",
+            metavar="FORMAT",
+            help="jsonl (unless told), csv, parquet, hledger or beancount.",
         ),
-    ] = "jsonl",
+    ] = None,
     bundle: Annotated[
         bool,
         typer.Option("--bundle", help="A bundle instead: all that an auditor needs, in one file."),
@@ -265,6 +267,9 @@ def export(
         from farthing.server.auditing import BUNDLE, exported  # noqa: PLC0415  # as above
         from farthing.settlement.audit.exports import Form  # noqa: PLC0415  # as above
 
+        if bundle and form is not None:
+            raise typer.BadParameter("a bundle has no format", param_hint="--format")
+        form = form or Form.JSONL
         if form not in set(Form):
             raise typer.BadParameter(f"one of {', '.join(Form)}", param_hint="--format")
         settings = load_settings({"data_dir": data_dir})

@@ -54,6 +54,7 @@ async def test_a_call_from_a_terminal_is_one_call_however_often_it_is_typed(tmp_
         ("call-service", "agr_x", '{"pdf": 1.5}', "-w", "page=1"),
         ("call-service", "agr_x", "[]", "-w", "page=1"),
         ("call-service", "agr_x", "@/nowhere/at/all", "-w", "page=1"),
+        ("outcome", "fund_acount", "first-funding-0001"),
     ],
 )
 def test_what_was_typed_wrongly_is_said_before_anything_is_sent(words: tuple[str, ...]) -> None:

@@ -155,7 +155,8 @@ def outcome(
     ],
 ) -> None:
     """Say what became of a call of yours whose reply was lost: done, refused or unknown."""
-    session.show(session.call(GET_OUTCOME, GetOutcome(operation=operation, key=idempotency_key)))
+    name = _operation(operation).name
+    session.show(session.call(GET_OUTCOME, GetOutcome(operation=name, key=idempotency_key)))
 
 
 @command(commands, "call", example="""farthing call list_agreements '{"limit": 5}'""", panel=PANEL)

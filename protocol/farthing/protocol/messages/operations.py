@@ -25,9 +25,9 @@ from farthing.protocol.messages import (
     trails,
     treasury,
 )
-from farthing.protocol.wire import Operation
+from farthing.protocol.wire import Effect, Operation
 
-__all__ = ["OPERATIONS", "AnyOperation"]
+__all__ = ["OPERATIONS", "AnyOperation", "is_destructive"]
 
 # Asks and answers differ per operation; whoever calls one names its declaration and is checked.
 AnyOperation = Operation[Any, Any]
@@ -42,3 +42,14 @@ OPERATIONS: Final[Mapping[str, AnyOperation]] = MappingProxyType({
     for name in sorted(vars(noun))
     if isinstance(operation := vars(noun)[name], Operation)
 })  # fmt: skip
+
+# Writes that move no money themselves, and yet end, replace or let go of something.
+_DESTRUCTIVE: Final = frozenset({
+    "close_account", "freeze", "revoke_authority", "revoke_key", "rotate_key", "send_payout",
+    "set_authority", "set_grace", "set_partner", "terminate_agreement", "withdraw_listing",
+})  # fmt: skip
+
+
+def is_destructive(operation: AnyOperation) -> bool:
+    """Whether an operation does more than add: the `destructiveHint` of MCP."""
+    return operation.effect is Effect.MOVES_MONEY or operation.name in _DESTRUCTIVE

@@ -30,7 +30,7 @@ from starlette.types import Receive, Scope, Send
 from farthing.identity.callers import Caller
 from farthing.protocol.errors import Refused
 from farthing.protocol.messages.http import BODY_BYTES_MAX
-from farthing.protocol.messages.operations import OPERATIONS, AnyOperation
+from farthing.protocol.messages.operations import OPERATIONS, AnyOperation, is_destructive
 from farthing.protocol.messages.services import CALL_SERVICE
 from farthing.protocol.messages.shapes import ask_schema, result_schema
 from farthing.protocol.purposes import may_call
@@ -59,11 +59,6 @@ _INSTRUCTIONS: Final = (
 )
 # Before, a stream belonged to a session, and there is none here.
 _STREAMED_SINCE: Final = "2026-07-28"
-# Writes that move no money and yet take something away.
-_ENDS: Final = frozenset({
-    "freeze", "revoke_authority", "revoke_key", "rotate_key", "terminate_agreement",
-    "withdraw_listing",
-})  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,7 +150,7 @@ def _tool(operation: AnyOperation) -> Tool:
             read_only_hint=reads,
             # Every write carries an idempotency key: the same call twice is once.
             idempotent_hint=True,
-            destructive_hint=operation.effect is Effect.MOVES_MONEY or operation.name in _ENDS,
+            destructive_hint=is_destructive(operation),
             open_world_hint=operation.name == CALL_SERVICE.name,
         ),
     )

@@ -40,6 +40,41 @@ async def test_who_goes_away_takes_nobodys_commit_along() -> None:
         await gone
 
 
+async def test_while_callers_keep_coming_a_write_waits_by_how_many_shared_the_last_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now_s, written, go = 0.0, list[int](), threading.Semaphore(0)
+
+    def write(rows: Sequence[int]) -> None:
+        assert go.acquire(timeout=PATIENCE_S)
+        written.append(len(rows))
+
+    async def come(callers: int) -> None:
+        commits.note(*range(callers))
+        await asyncio.gather(*(commits.kept() for _ in range(callers)))
+
+    async def turn_often() -> None:
+        for _ in range(20):
+            await asyncio.to_thread(len, "")
+
+    commits = Commits(write)
+    monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: now_s)
+    ten = asyncio.create_task(come(10))
+    await turn_often()
+    hundred = asyncio.create_task(come(100))
+    await turn_often()
+    go.release(3)
+    await ten
+    now_s = 0.009
+    await turn_often()
+    assert written == [10]
+
+    now_s = 0.011
+    one = asyncio.create_task(come(1))
+    await asyncio.gather(hundred, one)
+    assert written == [10, 101]
+
+
 async def test_all_are_told_in_their_turn_what_came_of_it() -> None:
     told: list[tuple[int, BaseException | None]] = []
     fault: OSError | None = OSError(28, "No space left on device")

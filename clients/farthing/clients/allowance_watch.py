@@ -76,7 +76,7 @@ class AllowanceWatch:
 
     def spent(self) -> Refusal | None:
         """Why nothing more is worth running, None where something may be."""
-        meter = self._spent(self._clock())
+        meter = None if self._guard is None else self._spent(self._clock())
         return None if meter is None else _refused(meter)
 
     async def reserve(self, call: object, usage: Mapping[str, int]) -> Refusal | None:

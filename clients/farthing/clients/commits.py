@@ -1,7 +1,7 @@
 """Group commit: what many callers note goes to disk together, one flush for all who wait.
 
 Boundary: when to write, not what. One write is the next one's waiting room. Who comes alone is
-written at once; while callers keep coming a write begins every few milliseconds and no sooner, for
+written at once; while callers keep coming each write waits longer the more shared the last one, for
 a flush costs as much for one as for many.
 """
 
@@ -23,7 +23,9 @@ Told: TypeAlias = Callable[[BaseException | None], None]
 
 log = logging.getLogger(__name__)
 
-_EVERY_S: Final = 0.005
+# From the beginning of one write to that of the next: for each who shared it, and at most.
+_EACH_S: Final = 0.001
+_MOST_S: Final = 0.02
 # What is wrong with a value, not with the file: the same value will never be taken.
 _OF_A_VALUE: Final = (
     ArithmeticError,
@@ -87,14 +89,14 @@ class Commits(Generic[T]):
         try:
             while self._waiting:
                 waiting, self._waiting = self._waiting, deque()
-                began_s = clock()
+                next_s = clock() + min(len(waiting) * _EACH_S, _MOST_S)
                 fault = await self._write_noted()
                 while waiting:
                     waiting.popleft()(fault)
                 # What they do next may be to wait here again.
                 await asyncio.sleep(0)
                 if self._waiting:
-                    await asyncio.sleep(max(began_s + _EVERY_S - clock(), 0))
+                    await asyncio.sleep(max(next_s - clock(), 0))
         finally:
             self._writer = None
             # Where this was cut off nobody waits for ever.

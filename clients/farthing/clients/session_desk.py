@@ -141,8 +141,8 @@ class SessionDesk:
     def extend(self, entitlement: Entitlement) -> None:
         """The platform says more: the session is open still, or was topped up."""
         # Where the clock was set back, this says nothing of how long ago that was.
-        if entitlement.issued_at_us <= self._clock() + SKEW_US:
-            self.queue.heard_at_us = max(self.queue.heard_at_us, entitlement.issued_at_us)
+        if self.queue.heard_at_us < entitlement.issued_at_us <= self._clock() + SKEW_US:
+            self.queue.heard_at_us = entitlement.issued_at_us
         if entitlement.cap_units > self._counts.cap_units:
             self.entitlement = entitlement
             self._counts.cap_units = entitlement.cap_units

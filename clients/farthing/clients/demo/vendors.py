@@ -6,7 +6,6 @@ write is in `vendor_*`.
 """
 
 import argparse
-import asyncio
 import json
 import socket
 from collections.abc import Callable, Mapping
@@ -43,7 +42,7 @@ def main() -> None:
     app = mcp.streamable_http_app(json_response=True, max_request_body_size=_BODY_BYTES_MAX)
     config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=2)
     with socket.socket(fileno=given.fd) as listener:
-        asyncio.run(_Telling(config).serve(sockets=[listener]))
+        _Telling(config).run(sockets=[listener])
 
 
 class _Telling(uvicorn.Server):

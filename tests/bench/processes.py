@@ -20,7 +20,7 @@ from typing import Final
 import uvloop
 
 from farthing.server.engine import now_us
-from farthing.server.upkeep import spare_the_collector
+from farthing.server.upkeep import keep_freed_memory, spare_the_collector
 from farthing.settlement.engine.commands import Outcome
 from farthing.settlement.engine.state import State
 from farthing.settlement.journal.index import Index
@@ -129,6 +129,7 @@ class Fronts:
 
 
 def _serve(folder: Path, ready: "multiprocessing.synchronize.Event") -> None:
+    keep_freed_memory()
     stepper = opened(folder)
     server = EngineServer(stepper, folder / "socket")
     server.listen()

@@ -1,7 +1,11 @@
+import ctypes
 import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 from farthing.identity.keyring import Keyring, Purpose, open_keyring
 from farthing.server.upkeep import Upkeep, take_snapshot
@@ -12,6 +16,18 @@ from farthing.settlement.journal.stepper import Limits, Stepper, no_rows
 from farthing.settlement.machine import MACHINE
 from tests.construction import EPOCH_US, Trade
 from tests.patience import PATIENCE_S
+
+# Makes and frees some large pieces again and again, and says how many pages it was given.
+_BATCHES = """
+import resource
+from farthing.server.upkeep import keep_freed_memory
+keep_freed_memory()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(20):
+    pieces = [b"x" * 8_000_000 for _ in range(6)]
+    del pieces
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
 
 
 def journal(folder: Path, *, holds: int) -> tuple[Keyring, Stepper[State]]:
@@ -78,3 +94,12 @@ def test_one_is_started_once_the_journal_has_grown_and_ends_with_the_engine(tmp_
     upkeep.close()
     assert found(tmp_path, keyring).snapshot_seq in {0, engine.recent.last_seq}
     engine.close()
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="not glibc's allocator")
+def test_what_a_batch_frees_is_there_for_the_next_one() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _BATCHES], check=True, capture_output=True, timeout=PATIENCE_S
+    )
+    pages = 6 * 8_000_000 // resource.getpagesize()
+    assert int(done.stdout) < 2 * pages

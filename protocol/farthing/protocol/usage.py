@@ -211,9 +211,6 @@ def read_batch(data: bytes, session_id: SessionId) -> Columns:
     """
     if len(data) > BATCH_BYTES_MAX:
         raise DocumentError("batch", Fault.OUT_OF_RANGE)
-    # Told before it is parsed: a byte of brackets costs more than a hundred of an event.
-    if data.count(b"[") + data.count(b"{") > _BRACKETS_MAX:
-        raise DocumentError("batch", Fault.WRONG_COUNT)
     columns = _read_quickly(data, _source(session_id))
     return _read(data, _source(session_id)) if columns is None else columns
 
@@ -274,6 +271,9 @@ def _columns_of(usages: Sequence[bytes]) -> dict[str, list[int]] | None:
 
 def _read(data: bytes, source: str) -> Columns:
     """The same, one event after the other, with the place of what is wrong."""
+    # Told before it is parsed: a byte of brackets costs more than a hundred of an event.
+    if data.count(b"[") + data.count(b"{") > _BRACKETS_MAX:
+        raise DocumentError("batch", Fault.WRONG_COUNT)
     try:
         events = parse_json(data)
         is_canonical = canonical_bytes(events) == data

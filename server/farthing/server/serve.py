@@ -22,6 +22,7 @@ from farthing.server.engine import DRAIN_S, keyring_of, run_engine
 from farthing.server.settings import Settings
 from farthing.server.supervise import Job, Ready, Supervisor
 from farthing.server.telemetry import set_up_logs
+from farthing.server.upkeep import keep_freed_memory
 
 __all__ = ["serve"]
 
@@ -54,6 +55,7 @@ def serve(settings: Settings, *, ready_file: Path | None = None) -> None:
         OSError: the port is taken.
     """
     set_up_logs(settings.log_level)
+    keep_freed_memory()
     with _listening(settings) as listener:
         issuer = settings.issuer(listener.getsockname()[1])
         # Each process opens the keys it signs with by itself.

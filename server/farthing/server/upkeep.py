@@ -1,10 +1,11 @@
 """What keeps a running engine quick to start again and quick to run: snapshots, and no long pauses.
 
-Boundary: started by the engine's process between two turns, done in a process of its own, which
-recovers the journal as any start would and so tries each snapshot before it is kept.
+Boundary: a snapshot is started by the engine's process between two turns, and done in a process of
+its own, which recovers the journal as any start would and so tries each one before it is kept.
 Source: spec/design/08-what-leaves-memory.md.
 """
 
+import ctypes
 import gc
 import logging
 import os
@@ -20,7 +21,7 @@ from farthing.settlement.journal.snapshots import make_snapshot
 from farthing.settlement.journal.sqlite import SqliteStore
 from farthing.settlement.machine import MACHINE
 
-__all__ = ["Upkeep", "spare_the_collector", "take_snapshot"]
+__all__ = ["Upkeep", "keep_freed_memory", "spare_the_collector", "take_snapshot"]
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +31,11 @@ _NICE: Final = 19
 # Records are trees without cycles, and a collection over all that is alive takes a fifth of a
 # second a million things: young garbage is collected, old is not looked for.
 _YOUNG: Final = (20_000, 50, 1_000_000)
+# Of glibc's malloc.h, and the most that it takes for the second.
+_M_TRIM_THRESHOLD: Final = -1
+_M_MMAP_THRESHOLD: Final = -3
+_MAPPED_BYTES_MIN: Final = 32 * 1024 * 1024
+_KEPT_BYTES_MAX: Final = 64 * 1024 * 1024
 
 
 class Upkeep:
@@ -77,6 +83,19 @@ def spare_the_collector() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(*_YOUNG)
+
+
+def keep_freed_memory() -> None:
+    """Keep what a batch frees for the next one, up to 64 MiB, where the allocator is glibc's.
+
+    By itself it gives back what is freed in large pieces, and the system clears each page that it
+    gives anew: for batches of usage, which are copied some times on their way to the disk, that is
+    a sixth of the engine's time.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_MMAP_THRESHOLD, _MAPPED_BYTES_MIN)
+        mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES_MAX)
 
 
 def take_snapshot(database: Path, keyring: Keyring) -> int:

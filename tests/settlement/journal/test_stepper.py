@@ -7,7 +7,7 @@ from farthing.protocol.checkpoints import verify_checkpoint
 from farthing.protocol.errors import Broken, Code, Refused, Unverified
 from farthing.protocol.merkle import leaf_hash, verify_inclusion
 from farthing.protocol.records import Record
-from farthing.settlement.engine.commands import Kept, Outcome
+from farthing.settlement.engine.commands import Committed, Kept, Outcome
 from farthing.settlement.engine.questions import (
     AllAccounts,
     FiguresNow,
@@ -17,6 +17,7 @@ from farthing.settlement.engine.questions import (
     TreeHeadNow,
 )
 from farthing.settlement.journal.memory import MemoryStore
+from farthing.settlement.journal.recent import Recent
 from farthing.settlement.journal.stepper import Limits, Stepper
 from farthing.settlement.journal.store import CommitRefused, CommitUnknown, Unreadable
 from tests.settlement.journal import bank
@@ -403,3 +404,37 @@ def test_a_start_that_fails_gives_the_storage_free(storage: Storage) -> None:
         stranger.open()
 
     bank.stepper(storage.open()).open()
+
+
+def test_of_the_newest_records_as_many_are_kept_as_fit_both_bounds() -> None:
+    recent = Recent(0, kept_max=3, bytes_max=10)
+
+    def kept(*sizes: int) -> list[int]:
+        first_seq = recent.last_seq + 1
+        added = [Committed(seq=seq, data=bytes(n)) for seq, n in enumerate(sizes, first_seq)]
+        recent.extend(added)
+        return [seq for seq in range(recent.last_seq + 1) if recent.at(seq) is not None]
+
+    assert kept(5, 5) == [1, 2]
+    assert kept(1) == [2, 3]
+    assert recent.after(0, 9) is None
+    assert kept(1, 1) == [3, 4, 5]
+    assert kept(11) == []
+    assert recent.after(5, 9) is None
+    assert recent.after(6, 9) == []
+    assert kept(10) == [7]
+
+
+def test_a_page_from_storage_ends_at_the_size_of_a_batch(storage: Storage) -> None:
+    stepper = bank.stepper(storage.open(), limits=Limits(batch_bytes_max=1_000))
+    stepper.open()
+    stepper.step([fund(10)])
+    for number in range(4):
+        stepper.step([hold(1, f"key{number}")])
+    pages: list[list[Committed]] = []
+    while page := stepper.stored_page(sum(map(len, pages))):
+        pages.append(page)
+
+    assert [each.seq for page in pages for each in page] == [1, 2, 3, 4, 5]
+    assert len(pages) > 1
+    assert all(sum(len(each.data) for each in page[:-1]) < 1_000 for page in pages)

@@ -14,17 +14,29 @@ __all__ = ["Recent"]
 
 
 class Recent:
-    """At most `kept_max` records up to `last_seq`, the newest durable one."""
+    """The records up to `last_seq`, the newest durable one, as many as fit both bounds.
 
-    def __init__(self, last_seq: int, kept_max: int) -> None:
+    Args:
+        last_seq: how far the journal has got.
+        kept_max: how many are kept at most.
+        bytes_max: how large they are together at most: one with a batch of usage may have 600 kB.
+    """
+
+    def __init__(self, last_seq: int, kept_max: int, bytes_max: int) -> None:
         self.last_seq = last_seq
-        self._kept: deque[Committed] = deque(maxlen=kept_max)
+        self._kept_max = kept_max
+        self._bytes_max = bytes_max
+        self._kept: deque[Committed] = deque()
+        self._bytes = 0
         self._lock = Lock()
 
     def extend(self, committed: Sequence[Committed]) -> None:
         """Take in the records of a batch that has become durable."""
         with self._lock:
             self._kept.extend(committed)
+            self._bytes += sum(len(each.data) for each in committed)
+            while len(self._kept) > self._kept_max or self._bytes > self._bytes_max:
+                self._bytes -= len(self._kept.popleft().data)
             self.last_seq = committed[-1].seq
 
     def at(self, seq: int) -> Committed | None:

@@ -71,6 +71,7 @@ class Limits:
         batch_bytes_max: size of a batch's records from which on no more is put into it.
         queue_max: commands, and questions, that may wait before callers are refused.
         recent_max: newest records kept in memory.
+        recent_bytes_max: size of the newest records kept in memory.
         page_max: records that a follower is handed at once.
         snapshot_every: records after the last snapshot that make a new one worth while.
     """
@@ -79,6 +80,7 @@ class Limits:
     batch_bytes_max: int = 8_000_000
     queue_max: int = 10_000
     recent_max: int = 4_096
+    recent_bytes_max: int = 32_000_000
     page_max: int = 500
     snapshot_every: int = 20_000
 
@@ -141,7 +143,8 @@ class Stepper(Generic[State]):
             self._indexed_seq = self._index.open(identity, self._head_at)
             self._recover()
             undo.pop_all()
-        self.recent = Recent(self._chain.seq, self._limits.recent_max)
+        limits = self._limits
+        self.recent = Recent(self._chain.seq, limits.recent_max, limits.recent_bytes_max)
 
     def close(self) -> None:
         """Write down where things stand, if that saves a start much reading; give storage free."""
@@ -243,13 +246,15 @@ class Stepper(Generic[State]):
         return max(wait_us, _NAP_US_MIN) if self._nothing_due else wait_us
 
     def stored_page(self, after_seq: int) -> list[Committed]:
-        """Records after `after_seq` from storage, a page or a little more. Any thread."""
+        """Records after `after_seq` from storage, a page or what a batch has. Any thread."""
         page: list[Committed] = []
+        size_bytes = 0
         for batch in self._store.batches(after_seq):
             first_seq = max(after_seq + 1, batch.first_seq)
             wanted = batch.records[first_seq - batch.first_seq :]
             page += [Committed(seq=seq, data=data) for seq, data in enumerate(wanted, first_seq)]
-            if len(page) >= self._limits.page_max:
+            size_bytes += sum(map(len, wanted))
+            if len(page) >= self._limits.page_max or size_bytes >= self._limits.batch_bytes_max:
                 break
         return page
 

@@ -17,6 +17,9 @@ from tests.clients.settling import shop
 from tests.clients.test_session_desk import OTHER, PDF, events, failed, given
 from tests.patience import PATIENCE_S, patiently
 
+# Of the loop, which give a write on a thread time enough.
+TURNS = 200
+
 
 async def test_who_goes_away_takes_nobodys_commit_along() -> None:
     written: list[str] = []
@@ -40,39 +43,46 @@ async def test_who_goes_away_takes_nobodys_commit_along() -> None:
         await gone
 
 
+@pytest.mark.parametrize(("shared", "pause_s"), [(1, 0.001), (10, 0.01), (100, 0.02)])
 async def test_while_callers_keep_coming_a_write_waits_by_how_many_shared_the_last_one(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, shared: int, pause_s: float
 ) -> None:
-    now_s, written, go = 0.0, list[int](), threading.Semaphore(0)
+    now_s, written = 0.0, list[int]()
+    begun, go = threading.Event(), threading.Event()
 
     def write(rows: Sequence[int]) -> None:
-        assert go.acquire(timeout=PATIENCE_S)
+        begun.set()
+        assert go.wait(PATIENCE_S)
         written.append(len(rows))
 
     async def come(callers: int) -> None:
         commits.note(*range(callers))
         await asyncio.gather(*(commits.kept() for _ in range(callers)))
 
-    async def turn_often() -> None:
-        for _ in range(20):
+    async def turn_often(writes: int) -> None:
+        for _ in range(TURNS):
             await asyncio.to_thread(len, "")
+            if len(written) == writes:
+                return
 
     commits = Commits(write)
     monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: now_s)
-    ten = asyncio.create_task(come(10))
-    await turn_often()
-    hundred = asyncio.create_task(come(100))
-    await turn_often()
-    go.release(3)
-    await ten
-    now_s = 0.009
-    await turn_often()
-    assert written == [10]
+    first = asyncio.create_task(come(shared))
+    assert await asyncio.to_thread(begun.wait, PATIENCE_S)
+    later = asyncio.create_task(come(64))
+    # By now each of them waits.
+    for _ in range(2):
+        await asyncio.sleep(0)
+    go.set()
+    await first
+    now_s = pause_s - 0.0005
+    await turn_often(2)
+    assert written == [shared]
 
-    now_s = 0.011
-    one = asyncio.create_task(come(1))
-    await asyncio.gather(hundred, one)
-    assert written == [10, 101]
+    now_s = pause_s + 0.0005
+    await turn_often(2)
+    assert written == [shared, 64]
+    await later
 
 
 async def test_all_are_told_in_their_turn_what_came_of_it() -> None:

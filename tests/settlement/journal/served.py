@@ -3,7 +3,7 @@
 import os
 import socket
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -185,5 +185,7 @@ def raw(address: Path, *, protocol: int = PROTOCOL) -> Iterator[Raw]:
         sock.settimeout(PATIENCE_S)
         sock.connect(str(address))
         connection = Raw(sock)
-        connection.send(bytes_of(Hello(protocol=protocol)))
+        # An engine that serves nobody of this kind may have ended it before.
+        with suppress(BrokenPipeError):
+            connection.send(bytes_of(Hello(protocol=protocol)))
         yield connection

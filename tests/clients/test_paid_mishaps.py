@@ -94,7 +94,7 @@ async def test_a_charge_that_a_full_spool_does_not_take_is_asked_for_again_by_it
         assert (await available(market), market.desk.runs) == ("0.996", 1)
 
 
-async def test_a_vendor_whose_clock_is_behind_hears_why_nobody_can_pay(
+async def test_a_vendor_whose_clock_is_behind_hears_why_nobody_can_pay_and_fails_its_buyers(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with trading(tmp_path) as market:
@@ -105,6 +105,7 @@ async def test_a_vendor_whose_clock_is_behind_hears_why_nobody_can_pay(
         with caplog.at_level(logging.WARNING), pytest.raises(ServiceFailed) as failed:
             await buy(market)
 
-        assert failed.value.code is Code.PROOF_INVALID
+        assert failed.value.code is Code.VENDOR_FAILED
+        assert "clock is behind" in str(failed.value)
         assert "this clock is behind the platform's" in caplog.text
         assert market.desk.runs == 0

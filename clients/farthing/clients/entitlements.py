@@ -100,7 +100,7 @@ def check_payment(
 
     Returns:
         The payment, or a refusal: `hold_expired`, `proof_expired`, `proof_invalid`, with the
-        reason in the message.
+        reason in the message; `vendor_failed` as `check_entitled`.
     """
     entitlement = check_entitled(
         presented.entitlement,
@@ -131,7 +131,8 @@ def check_entitled(
     """Check that the platform itself says this, to this vendor, and still says it.
 
     Returns:
-        What it says, or `proof_invalid`; past its end `hold_expired`, `session_closed`.
+        What it says, or `proof_invalid`; past its end `hold_expired`, `session_closed`;
+        `vendor_failed` before its beginning, for then it is this clock that is wrong.
     """
     try:
         entitlement = check_entitlement(
@@ -139,8 +140,10 @@ def check_entitled(
         )
     except ProofError as error:
         if error.reason is ProofFault.NOT_YET_VALID:
-            # The platform signed it; the buyer, who is refused, can mend nothing.
+            # The platform signed it: the buyer can mend nothing.
             log.warning("payments are refused: this clock is behind the platform's")
+            text = "The vendor's clock is behind the platform's; nothing was done or captured."
+            return refuse(Code.VENDOR_FAILED, message=text)
         is_session = "session_id" in claimed(token)
         return _refusal(
             "entitlement", error.reason, Code.SESSION_CLOSED if is_session else Code.HOLD_EXPIRED

@@ -1,7 +1,7 @@
 """The HTTP door: signed, plain, conditional, paged; refusals as problems with a status each."""
 
 from collections.abc import AsyncIterator
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import httpx2
 import orjson
@@ -11,11 +11,12 @@ import pytest_asyncio
 from farthing.clients.signing import RequestSigner
 from farthing.clients.transport import Connection
 from farthing.protocol.canonical import sha256_hex
-from farthing.protocol.errors import Code
+from farthing.protocol.errors import Code, Refused
 from farthing.protocol.messages.http import named_by, query_members, status_of
 from farthing.protocol.messages.openapi import openapi
 from farthing.protocol.messages.operations import OPERATIONS
-from farthing.protocol.wire import Effect
+from farthing.protocol.messages.payments import REQUEST_PAYOUT, RequestPayout
+from farthing.protocol.wire import Effect, Money
 from farthing.settlement.engine.questions import FiguresNow
 from tests.papers import signing_key
 from tests.server.listening import held
@@ -206,6 +207,35 @@ async def test_the_same_call_twice_is_once_and_the_second_answer_says_so(place: 
     assert again.headers["farthing-seq"] == first.headers["farthing-seq"]
     assert is_problem(other, 409, Code.IDEMPOTENCY_CONFLICT)
     assert await place.records() == before
+
+
+@pytest.mark.parametrize("transport", ["http", "mcp"])
+async def test_a_refusal_that_is_remembered_says_so_when_it_is_given_again(
+    place: Place, transport: Literal["http", "mcp"]
+) -> None:
+    vendor = place.shop.vendor.connection
+    connection = Connection(
+        vendor.url,
+        signer=vendor.signer,
+        principal=vendor.principal,
+        http=place.server.http,
+        transport=transport,
+    )
+    unearned = RequestPayout(
+        amount=Money(amount="1", asset="USD"), idempotency_key=f"{transport}{KEY}"
+    )
+    refused: list[Refused] = []
+    for _ in range(2):
+        with pytest.raises(Refused) as told:
+            await connection.call(REQUEST_PAYOUT, unearned)
+        refused.append(told.value)
+    first, again = refused
+
+    assert first.code is again.code is Code.ACCOUNT_UNKNOWN
+    assert (first.replayed, again.replayed) == (False, True)
+    assert again.refusal.message.startswith(first.refusal.message)
+    assert "a new key" in again.refusal.message
+    assert "key" not in first.refusal.message
 
 
 async def test_a_key_in_the_header_is_the_one_that_is_signed(place: Place) -> None:

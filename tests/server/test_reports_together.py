@@ -63,9 +63,12 @@ async def test_a_report_in_lines_means_the_same_as_in_an_ask(place: Place) -> No
     vendor = place.shop.vendor.connection
     (in_lines,) = told(await send(place, lines(report())))
     wrapped = await place.send("POST", "/v1/report_usage", report(), by=vendor)
+    (again,) = told(await send(place, lines(report())))
 
     assert is_problem(wrapped, 422, Code.USAGE_INVALID)
-    assert in_lines["problem"] | {"request_id": ""} == wrapped.json() | {"request_id": ""}
+    assert "replayed" not in in_lines
+    assert (again["replayed"], wrapped.headers["idempotent-replayed"]) == (True, "true")
+    assert again["problem"] | {"request_id": ""} == wrapped.json() | {"request_id": ""}
     (other,) = told(await send(place, lines(report("[1]"))))
     assert other["problem"]["code"] == Code.IDEMPOTENCY_CONFLICT
 

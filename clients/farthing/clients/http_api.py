@@ -100,15 +100,13 @@ class HttpEndpoint(Poster):
     def _part(self, answered: Answered, each: LooseJson) -> ToolResult | Unreachable:
         """One of several answers; one of another form is nobody's affair but its caller's."""
         if isinstance(each, dict):
+            meta = {REPLAYED: each.get("replayed") is True}
             if isinstance(shape := each.get("answer"), dict):
-                replayed = each.get("replayed") is True
-                return ToolResult(
-                    structured=shape, text="", is_error=False, meta={REPLAYED: replayed}
-                )
+                return ToolResult(structured=shape, text="", is_error=False, meta=meta)
             if isinstance(problem := each.get("problem"), dict) and isinstance(
                 problem.get("code"), str
             ):
-                return ToolResult(structured=problem, text="", is_error=True, meta={})
+                return ToolResult(structured=problem, text="", is_error=True, meta=meta)
         return self._of_another_form(answered)
 
     def _result(self, answered: Answered) -> ToolResult:

@@ -134,10 +134,11 @@ def json_object(raw: bytes) -> JsonObject | None:
     return value if isinstance(value, dict) else None
 
 
-def refused_by(shape: JsonObject) -> Refused:
-    """A refusal as it came, with the id of the request."""
-    request_id = shape.get("request_id")
-    return Refused(Refusal.from_document(shape), request_id if isinstance(request_id, str) else "")
+def refused_by(shape: JsonObject, *, replayed: bool = False) -> Refused:
+    """A refusal as it came, with the id of the request, and whether it had come before."""
+    sent = shape.get("request_id")
+    request_id = sent if isinstance(sent, str) else ""
+    return Refused(Refusal.from_document(shape), request_id, replayed=replayed)
 
 
 def quoted(text: str) -> str:

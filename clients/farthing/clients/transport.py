@@ -220,7 +220,7 @@ def _refused(result: ToolResult) -> Refused:
     shape = result.structured
     if not isinstance(shape, dict) or "code" not in shape:
         return Refused(refuse(Code.INTERNAL_ERROR, message=result.text))
-    return refused_by(shape)
+    return refused_by(shape, replayed=result.meta.get(REPLAYED) is True)
 
 
 def read_answer(

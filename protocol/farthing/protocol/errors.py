@@ -369,12 +369,19 @@ class FarthingError(Exception):
 
 
 class Refused(FarthingError):
-    """A refusal on its way to the door, or one received from a server."""
+    """A refusal on its way to the door, or one received from a server.
 
-    def __init__(self, refusal: Refusal, request_id: str = "") -> None:
+    Args:
+        refusal: The no.
+        request_id: What the server's log knows the call by.
+        replayed: Whether it was given before under the same idempotency key.
+    """
+
+    def __init__(self, refusal: Refusal, request_id: str = "", *, replayed: bool = False) -> None:
         super().__init__(f"{refusal.code.value}: {refusal.message}")
         self.refusal = refusal
         self.request_id = request_id
+        self.replayed = replayed
 
     @property
     def code(self) -> Code:

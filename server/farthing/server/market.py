@@ -5,7 +5,7 @@ Boundary: `submit` is the one place where an ask becomes a command.
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, TypeVar, cast
 
 from sqlalchemy import select
@@ -36,6 +36,7 @@ Answer = TypeVar("Answer")
 
 # Digests stand in the journal for ever, and whoever guesses a name can try it on its digest.
 _PERSONAL: Final = frozenset({"name"})
+_AGAIN: Final = "It was answered so before under this key; a new key asks anew."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,8 +130,12 @@ class Market:
         """
         command = command_of(caller, operation, ask, body=body, facts=facts, kept=kept)
         outcome = await self.engine.submit(command)
-        if outcome.refusal is not None:
-            raise Refused(outcome.refusal)
+        refusal = outcome.refusal
+        if refusal is not None and outcome.replayed:
+            text = f"{refusal.message} {_AGAIN}"
+            raise Refused(replace(refusal, message=text), replayed=True)
+        if refusal is not None:
+            raise Refused(refusal)
         return outcome
 
 

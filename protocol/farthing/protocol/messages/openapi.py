@@ -134,6 +134,7 @@ def _paths(
 
 def _each(answer: dict[str, Any]) -> dict[str, Any]:
     """The answers of several asks, in their order: each an answer, or what refuses it."""
+    replayed = {"const": True, "description": "It was given before under the same key."}
     answered = {
         "type": "object",
         "required": ["answer", "seq"],
@@ -141,14 +142,14 @@ def _each(answer: dict[str, Any]) -> dict[str, Any]:
         "properties": {
             "answer": answer,
             "seq": {"type": "integer", "description": "The journal record that it comes from."},
-            "replayed": {"const": True, "description": "It was given before under the same key."},
+            "replayed": replayed,
         },
     }
     refused = {
         "type": "object",
         "required": ["problem"],
         "additionalProperties": False,
-        "properties": {"problem": {"$ref": f"{_COMPONENTS}Problem"}},
+        "properties": {"problem": {"$ref": f"{_COMPONENTS}Problem"}, "replayed": replayed},
     }
     return {
         "type": "object",
@@ -186,9 +187,10 @@ def _responses(
 ) -> dict[str, Any]:
     """The answer and every refusal by its status; of several asks each has its own."""
     names = ["Request-Id", *_METERED]
+    is_write = is_one and operation.effect is not Effect.READS
     if is_get:
         names += ["ETag", "Link"]
-    elif is_one and operation.effect is not Effect.READS:
+    elif is_write:
         names += ["Farthing-Seq", "Idempotent-Replayed"]
     answered = {
         "description": "The answer.",
@@ -198,7 +200,7 @@ def _responses(
     codes = {*_AT_THE_DOOR, *(operation.codes if is_one else ())}
     if not operation.public:
         codes.add(Code.UNAUTHENTICATED)
-    if is_one and operation.effect is not Effect.READS:
+    if is_write:
         codes |= {*_OF_WRITES}
     if not is_get:
         codes.add(Code.PAYLOAD_TOO_LARGE)
@@ -212,16 +214,16 @@ def _responses(
         if header != "content-type" or not is_get:
             status = status_of(Code.MALFORMED, header)
             responses[str(status)] = {"$ref": f"{_SHARED}{name}"}
-    return responses | _by_status(codes)
+    return responses | _by_status(codes, *(["Idempotent-Replayed"] if is_write else []))
 
 
-def _by_status(codes: Iterable[Code]) -> dict[str, Any]:
+def _by_status(codes: Iterable[Code], *headers: str) -> dict[str, Any]:
     found: dict[int, list[Code]] = {}
     for code in sorted(codes, key=lambda code: code.precedence):
         found.setdefault(status_of(code), []).append(code)
     return {
         str(status): _refused(
-            f"Refused: {', '.join(code.value for code in found[status])}.", status
+            f"Refused: {', '.join(code.value for code in found[status])}.", status, *headers
         )
         for status in sorted(found)
     }
@@ -239,8 +241,8 @@ def _everywhere() -> dict[str, Any]:
     return {**wrong, "WrongMethod": _refused(text, HTTPStatus.METHOD_NOT_ALLOWED)}
 
 
-def _refused(says: str, status: int) -> dict[str, Any]:
-    names = ["Request-Id", "Retry-After", *_METERED]
+def _refused(says: str, status: int, *headers: str) -> dict[str, Any]:
+    names = ["Request-Id", "Retry-After", *_METERED, *headers]
     if status == HTTPStatus.METHOD_NOT_ALLOWED:
         names.append("Allow")
     if status == HTTPStatus.UNAUTHORIZED:

@@ -141,9 +141,12 @@ async def _told(
     except Refused as refused:
         refusal = refused.refusal
         status = status_of(refusal.code, refusal.path)
-        return {"problem": problem_document(refusal, request_id, status)}
-    told: dict[str, Any] = {"answer": document_of(reply.answer), "seq": reply.seq}
-    return told | {"replayed": True} if reply.replayed else told
+        told: dict[str, Any] = {"problem": problem_document(refusal, request_id, status)}
+        replayed = refused.replayed
+    else:
+        told = {"answer": document_of(reply.answer), "seq": reply.seq}
+        replayed = reply.replayed
+    return told | {"replayed": True} if replayed else told
 
 
 def _endpoint(answered: Endpoint) -> Endpoint:

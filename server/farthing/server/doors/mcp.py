@@ -86,7 +86,7 @@ def mcp_door(market: Market, feed: Feed) -> McpDoor:
             with listening(tell):
                 reply = await dispatch(market, _caller(ctx), params.name, params.arguments or {})
         except Refused as refused:
-            return refused_result(refused.refusal, request_id_of(_scope(ctx)))
+            return refused_result(refused, request_id_of(_scope(ctx)))
         return result(OPERATIONS[params.name], reply)
 
     server: Server[Any] = Server(

@@ -10,7 +10,7 @@ from mcp_types import CallToolResult, TextContent
 from starlette.responses import Response
 
 from farthing.protocol.canonical import Json
-from farthing.protocol.errors import Code, Refusal
+from farthing.protocol.errors import Code, Refusal, Refused
 from farthing.protocol.messages.http import status_of
 from farthing.protocol.wire import REPLAYED, ROOT, Operation, document_of
 from farthing.server.operations import Reply
@@ -34,13 +34,14 @@ def result(operation: Operation[Any, Any], reply: Reply) -> CallToolResult:
     )
 
 
-def refused_result(refusal: Refusal, request_id: str) -> CallToolResult:
+def refused_result(refused: Refused, request_id: str) -> CallToolResult:
     """A refusal as a tool result."""
-    shape = {**refusal.document(), "request_id": request_id}
+    shape = {**refused.refusal.document(), "request_id": request_id}
     return CallToolResult(
         content=[TextContent(type="text", text=orjson.dumps(shape).decode())],
         structured_content=shape,
         is_error=True,
+        _meta={REPLAYED: True} if refused.replayed else None,
     )
 
 

@@ -87,7 +87,10 @@ def refusing(issuer: str) -> Callable[[Request, Exception], Awaitable[Response]]
 
     async def refused(request: Request, error: Exception) -> Response:
         assert isinstance(error, Refused)
-        return problem(error.refusal, request_id_of(request.scope), issuer=issuer)
+        response = problem(error.refusal, request_id_of(request.scope), issuer=issuer)
+        if error.replayed:
+            response.headers["idempotent-replayed"] = "true"
+        return response
 
     return refused
 

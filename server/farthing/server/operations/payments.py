@@ -156,7 +156,8 @@ async def send_payout(market: Market, caller: Caller, ask: SendPayout) -> Reply:
     except Refused as error:
         resolved = error.code is Code.PAYMENT_RESOLVED
         if resolved and isinstance(found, Payout) and found.status == "sent":
-            raise Refused(replace(error.refusal, message=_SENT)) from error
+            told = replace(error.refusal, message=_SENT)
+            raise Refused(told, replayed=error.replayed) from error
         raise
     payout = Payout.from_document(outcome.record.changed[0].after)
     if outcome.replayed:

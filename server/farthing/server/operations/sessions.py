@@ -109,7 +109,8 @@ async def report_usage(market: Market, caller: Caller, ask: ReportUsage) -> Repl
         asked = replace(ask, batch=body.batch_sha256)
         outcome = await market.submit(caller, REPORT_USAGE, asked, body=body, facts=facts)
     except Refused as refused:
-        count_refused(market.metrics, refused.refusal, max(body.events, 1))
+        if not refused.replayed:
+            count_refused(market.metrics, refused.refusal, max(body.events, 1))
         raise
     given = money_reply(outcome, report_answer)
     if not outcome.replayed:

@@ -156,6 +156,16 @@ def test_a_damaged_profile_is_not_believed(tmp_path: Path, content: bytes) -> No
         Home(tmp_path).profile()
 
 
+def test_a_profile_without_its_members_is_named_with_the_way_on(tmp_path: Path) -> None:
+    file = tmp_path / "profile.json"
+    file.write_bytes(b"{}")
+
+    with pytest.raises(
+        Unverified, match=r"damaged at url .*: move it away, then farthing keys pin"
+    ):
+        Home(tmp_path).profile()
+
+
 def test_a_profile_whose_keys_say_no_purpose_is_not_used_and_says_what_to_do(home: Home) -> None:
     profile = Profile(url=PLATFORM, platform_keys=(KEY.public.jwk(),), principal_id="agt_x")
     home.save_profile(profile)

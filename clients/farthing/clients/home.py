@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final, cast
 
 import httpx2
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -29,8 +29,6 @@ from farthing.protocol.succession import followed, successions_in
 __all__ = ["Home", "Profile", "default_home"]
 
 _SLUG: Final = re.compile(r"[a-z0-9]+(?:[-._][a-z0-9]+)*")
-
-T = TypeVar("T")
 
 
 @checked(frozen=True, slots=True, kw_only=True, config=ConfigDict(extra="forbid", strict=True))
@@ -109,16 +107,19 @@ class Home:
         document = _read(path)
         if document is None:
             return None
-        profile = _checked(Profile, document, "profile.json")
+        try:
+            profile = TypeAdapter(Profile).validate_json(canonical_bytes(document))
+        except ValidationError as error:
+            first = error.errors()[0]
+            name = ".".join(map(str, first["loc"]))
+            raise _unusable(path, f"is damaged at {name} ({first['type']})", "URL") from None
         if any(PURPOSE not in jwk for jwk in profile.platform_keys):
-            raise Unverified(
-                f"{path} does not say what the keys pinned in it are for, as an earlier version "
-                f"did not: move it away, then farthing keys pin --url {profile.url} --trust "
-                "THUMBPRINT pins the platform's keys anew"
-            )
+            what = "does not say what the keys pinned in it are for, as an earlier version did not"
+            raise _unusable(path, what, profile.url)
         pinned = profile.pinned().jwks()
         if not all(jwk in pinned for jwk in profile.platform_keys):
-            raise Unverified(f"{path} is damaged: a platform key is none, or for no known purpose")
+            what = "is damaged: a platform key is none, or for no known purpose"
+            raise _unusable(path, what, profile.url)
         return profile
 
     def save_profile(self, profile: Profile) -> None:
@@ -269,8 +270,8 @@ def _write(path: Path, document: dict[str, Any]) -> None:
     write_whole(path, canonical_bytes(cast("Json", document)) + b"\n")
 
 
-def _checked(kind: type[T], document: dict[str, Json], name: str) -> T:
-    try:
-        return TypeAdapter(kind).validate_json(canonical_bytes(document))
-    except ValidationError as error:
-        raise Unverified(f"{name} is damaged: {error.errors()[0]['type']}") from None
+def _unusable(path: Path, what: str, url: str) -> Unverified:
+    return Unverified(
+        f"{path} {what}: move it away, then farthing keys pin --url {url} --trust THUMBPRINT pins "
+        "the platform's keys anew"
+    )

@@ -4,6 +4,7 @@ Boundary: HTTP and asyncio; what is served is put together in `app`.
 """
 
 import asyncio
+import gc
 import logging
 import signal
 import socket
@@ -42,6 +43,9 @@ _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 # How often the engine is asked whether it answers, and how long it may take to.
 _ASK_EVERY_S: Final = 1
 _ANSWER_S_MAX: Final = 2
+# Things made between two collections. A call makes thousands: at the interpreter's 700 those in
+# flight are looked through, found alive and kept as old ones.
+_YOUNG: Final = 20_000
 
 
 def run_front(
@@ -87,6 +91,7 @@ def run_front(
         timeout_graceful_shutdown=_GRACE_S,
     )
     server = _Server(config, service, share, ready)
+    gc.set_threshold(_YOUNG, *gc.get_threshold()[1:])
     with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
         runner.run(_run(server, service, listener, engine if number == 1 else None))
     return 0

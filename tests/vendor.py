@@ -23,6 +23,7 @@ from farthing.clients.documents import Offer
 from farthing.clients.paid import Seller
 from farthing.clients.transport import Connection
 from farthing.clients.vendors import Vendor
+from farthing.protocol.messages.holds import CAPTURE_HOLD
 from tests.papers import card_document, listing_document, signing_key, terms_document
 from tests.patience import patiently
 from tests.processes import ServerProcess, free_port
@@ -146,7 +147,7 @@ class Stopping(httpx2.AsyncBaseTransport):
         self._inner = httpx2.AsyncHTTPTransport()
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        captures = request.headers.get("mcp-name") == "capture_hold"
+        captures = request.url.path == f"/v1/{CAPTURE_HOLD.name}"
         if captures and self._place == "kept":
             await stand_still(self._place)
         response = await self._inner.handle_async_request(request)
@@ -168,6 +169,7 @@ async def serve(settings: dict[str, Any]) -> None:
         signer=signing_key(settings["name"]),
         principal=settings["principal"],
         http=httpx2.AsyncClient(transport=Stopping(place)),
+        transport="http",
     )
     offers = {name: Offer(**offer) for name, offer in settings["offers"].items()}
     seller = Seller(

@@ -387,7 +387,8 @@ def _sell(folder: Path, platform: str, vendor_id: str, port: int, ready: Event) 
 
 
 async def _serve(folder: Path, platform: str, vendor_id: str, port: int, ready: Event) -> None:
-    connection = Connection(platform, signer=signing_key("Vendor One"), principal=vendor_id)
+    signer = signing_key("Vendor One")
+    connection = Connection(platform, signer=signer, principal=vendor_id, transport="http")
     keys = await connection.platform_keys()
     card, terms = card_document(), terms_document()
     listing = listing_document(vendor_id, card, terms)

@@ -214,6 +214,16 @@ async def test_a_profile_survives_its_file(home: Home) -> None:
         assert connection.signer.thumbprint == home.key().thumbprint
 
 
+async def test_what_is_sold_is_reported_as_plain_http_and_all_else_over_mcp(home: Home) -> None:
+    profile = Profile(url=PLATFORM, platform_keys=published(KEY).jwks(), principal_id=VENDOR)
+
+    async with home.connection(profile) as own, home.serving_connection(profile) as serving:
+        assert (own.transport, serving.transport) == ("mcp", "http")
+        assert own.signer is not None
+        assert serving.signer is not None
+        assert serving.signer.thumbprint == own.signer.thumbprint
+
+
 def test_every_directory_on_the_way_to_a_file_is_its_owners_alone(tmp_path: Path) -> None:
     write_whole(tmp_path / "a" / "b" / "c", b"")
 

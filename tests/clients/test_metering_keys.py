@@ -170,6 +170,7 @@ async def test_a_machine_needs_its_metering_key_alone(tmp_path: Path) -> None:
 
         assert seller.vendor.signer.thumbprint == MACHINE.thumbprint
         assert seller.vendor.vendor_id == market.vendor.vendor_id
+        assert seller.vendor.connection.transport == "http"
         assert not home.key_path.exists()
 
 

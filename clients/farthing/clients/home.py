@@ -163,12 +163,13 @@ class Home:
     def serving_connection(self, profile: Profile) -> Connection:
         """A vendor's way to its platform for what it sells: by its metering key, if it has one.
 
-        The key of everything else need not be in the directory then, and is not made.
+        The key of everything else need not be in the directory then, and is not made. Several
+        calls of it stand behind one that is paid for, so they go as plain HTTP.
         """
-        if not self.metering_key_path.exists():
-            return self.connection(profile)
-        signer = load_key(self.metering_key_path)
-        return Connection(profile.url, signer=signer, principal=profile.principal_id)
+        metered = self.metering_key_path.exists()
+        signer = load_key(self.metering_key_path) if metered else self.key()
+        principal = profile.principal_id
+        return Connection(profile.url, signer=signer, principal=principal, transport="http")
 
     async def meet(
         self, url: str, trust: str = "", *, http: httpx2.AsyncClient | None = None

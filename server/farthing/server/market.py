@@ -36,6 +36,7 @@ Answer = TypeVar("Answer")
 
 # Digests stand in the journal for ever, and whoever guesses a name can try it on its digest.
 _PERSONAL: Final = frozenset({"name"})
+
 _AGAIN: Final = "It was answered so before under this key; a new key asks anew."
 
 

@@ -22,7 +22,7 @@ from tests.bench.driving import Driven, drive
 from tests.bench.load import Load, market
 from tests.bench.orm import baseline
 from tests.bench.plain import plain
-from tests.bench.processes import ORIGIN, Fronts, call_of, engine_process, keep_busy
+from tests.bench.processes import ORIGIN, Fronts, Hollow, call_of, engine_process, keep_busy
 from tests.bench.report import Row
 from tests.papers import signing_key
 
@@ -53,8 +53,8 @@ async def run(rows: int) -> list[Row]:
         at_us = now_us()
         figures = grow(folder, market(at_us), rows)
         baselines = {callers: await _baselines(folder, callers) for callers in CALLERS}
+        fronts = Fronts(folder, at_us)
         with engine_process(folder) as process:
-            fronts = Fronts(folder, at_us)
             for callers in CALLERS:
                 held = fronts.drive("hold", CALLS[callers], callers)
                 figures += _holds(callers, held, baselines[callers])
@@ -64,6 +64,8 @@ async def run(rows: int) -> list[Row]:
                 "own process", fronts.drive("hold", BUSY_CALLS, BUSY_CALLERS, busy_ppm=BUSY_PPM)
             )
             figures += life(folder, process, rows)
+        with engine_process(folder, Hollow):
+            figures += _hollow(fronts.drive("hold", CALLS[256], 256))
         figures += await _in_process(folder, at_us)
     return figures
 
@@ -135,6 +137,16 @@ def _busy(where: str, held: Driven) -> list[Row]:
         Row(name=name, unit="1/s", value=held.rate),
         Row(name=f"{name}, p50", unit="ms", value=held.p50_ms, target=10 if own else None),
         Row(name=f"{name}, p99", unit="ms", value=held.p99_ms, target=50 if own else None),
+    ]
+
+
+def _hollow(given: Driven) -> list[Row]:
+    return [
+        Row(
+            name="the same, 256 callers, at an engine that does nothing",
+            unit="1/s",
+            value=given.rate,
+        )
     ]
 
 

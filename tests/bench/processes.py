@@ -9,7 +9,7 @@ import gc
 import multiprocessing
 import signal
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing.process import BaseProcess
 from multiprocessing.queues import Queue
@@ -19,9 +19,10 @@ from typing import Final
 
 import uvloop
 
+from farthing.protocol.errors import Refused
 from farthing.server.engine import now_us
 from farthing.server.upkeep import keep_freed_memory, spare_the_collector
-from farthing.settlement.engine.commands import Outcome
+from farthing.settlement.engine.commands import Command, Outcome
 from farthing.settlement.engine.state import State
 from farthing.settlement.journal.index import Index
 from farthing.settlement.journal.remote import RemoteEngine
@@ -34,7 +35,7 @@ from tests.bench.driving import Driven, drive
 from tests.bench.load import Load, market
 from tests.papers import signing_key
 
-__all__ = ["ORIGIN", "Fronts", "call_of", "engine_process", "keep_busy", "opened"]
+__all__ = ["ORIGIN", "Fronts", "Hollow", "call_of", "engine_process", "keep_busy", "opened"]
 
 ORIGIN: Final = "bench/journal"
 FRONTS: Final = 2
@@ -43,9 +44,25 @@ WAIT_S: Final = 120
 _SPAWN: Final = multiprocessing.get_context("spawn")
 
 
-def opened(folder: Path) -> Stepper[State]:
+class Hollow(Stepper[State]):
+    """Does one command and gives its outcome to all after it: what a call costs beside the engine.
+
+    The callers are none the wiser, front ends and sockets have as much to carry.
+    """
+
+    _given: Outcome | Refused | None = None
+
+    def step(self, commands: Sequence[Command]) -> list[Outcome | Refused]:
+        if self._given is None:
+            given = super().step(commands[:1])
+            self._given = given[0] if given else None
+            return given
+        return [self._given] * len(commands)
+
+
+def opened(folder: Path, kind: type[Stepper[State]] = Stepper) -> Stepper[State]:
     """The stepper over a folder's journal, as the server's engine puts it together."""
-    stepper = Stepper(
+    stepper = kind(
         SqliteStore(folder / "journal.sqlite"),
         MACHINE,
         signer=signing_key("journal"),
@@ -77,10 +94,10 @@ def call_of(engine: Engine, load: Load, kind: str) -> Callable[[], Awaitable[obj
 
 
 @contextmanager
-def engine_process(folder: Path) -> Iterator[BaseProcess]:
+def engine_process(folder: Path, kind: type[Stepper[State]] = Stepper) -> Iterator[BaseProcess]:
     """The engine of a folder, until left."""
     ready = _SPAWN.Event()
-    process = _SPAWN.Process(target=_serve, args=(folder, ready))
+    process = _SPAWN.Process(target=_serve, args=(folder, kind, ready))
     process.start()
     try:
         assert ready.wait(WAIT_S), "the engine did not start"
@@ -128,9 +145,11 @@ class Fronts:
         )
 
 
-def _serve(folder: Path, ready: "multiprocessing.synchronize.Event") -> None:
+def _serve(
+    folder: Path, kind: type[Stepper[State]], ready: "multiprocessing.synchronize.Event"
+) -> None:
     keep_freed_memory()
-    stepper = opened(folder)
+    stepper = opened(folder, kind)
     server = EngineServer(stepper, folder / "socket")
     server.listen()
     signal.signal(signal.SIGTERM, lambda *_: server.stop(drain_s=0))

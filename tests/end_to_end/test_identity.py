@@ -189,6 +189,26 @@ async def test_a_freeze_binds_on_the_very_next_call(tmp_path: Path) -> None:
         assert outranked.value.code is Code.NOT_PERMITTED
 
 
+async def test_an_operators_agents_come_in_pages_its_own_before_who_asks(tmp_path: Path) -> None:
+    async with serving(tmp_path) as server:
+        operator = await server.organisation("operator", "Operator One")
+        stranger = Newcomer(server.connect(signing_key("Stranger")))
+        await stranger.register(operator.principal, "Stranger")
+        for name in ("Agent One", "Agent Two"):
+            await server.agent(operator, name)
+        page = await Operator(operator).agents(limit=1)
+        shown = list(page.agents)
+        while page.cursor:
+            page = await Operator(operator).agents(limit=1, cursor=page.cursor)
+            shown += page.agents
+
+    assert [(each.name, each.status) for each in shown] == [
+        ("Agent One", "active"),
+        ("Agent Two", "active"),
+        ("Stranger", "pending"),
+    ]
+
+
 async def test_no_name_and_no_digest_of_one_stands_in_the_journal(tmp_path: Path) -> None:
     async with serving(tmp_path) as server:
         shop = await Shop.opened(server)

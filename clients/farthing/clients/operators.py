@@ -275,9 +275,14 @@ class Operator(_Approver, AccountHolder, Charged, Reconciling, Agreeing):
         """What an agent may spend and what remains today."""
         return await self.connection.call(GET_AUTHORITY, GetAuthority(agent_id=agent_id))
 
-    async def agents(self) -> Agents:
-        """The operator's agents, oldest first."""
-        return await self.connection.call(LIST_AGENTS, ListAgents())
+    async def agents(self, limit: int = 50, cursor: str = "") -> Agents:
+        """The operator's agents, oldest first, and after them who asks to be one.
+
+        Args:
+            limit: How many at most.
+            cursor: Where a page ended.
+        """
+        return await self.connection.call(LIST_AGENTS, ListAgents(limit=limit, cursor=cursor))
 
     async def create_top_up(
         self, amount: Money, *, processor: ProcessorName = "manual", key: str = ""

@@ -3,9 +3,8 @@
 from typing import Any, cast
 
 from farthing.settlement.engine.commands import Question
-from farthing.settlement.engine.questions import MembersOf
+from farthing.settlement.engine.questions import Members, MembersOf, PlaceInMembers
 from farthing.settlement.engine.standing import answer
-from farthing.settlement.engine.things import Principal
 from tests.construction import Room
 
 
@@ -16,11 +15,22 @@ def test_who_only_asks_to_be_an_agent_keeps_none_of_an_operators_own_off_a_list(
     asking = [room.agent(operator, f"Stranger {n}", approve=False) for n in range(3)]
     last = room.agent(operator, "Agent Two")
 
-    def listed(limit: int) -> list[str]:
-        asked: Question[Any] = MembersOf(organisation_id=operator.principal_id, limit=limit)
-        members = answer(room.state, asked, room.now_us)
-        return [each.principal_id for each in cast("tuple[Principal, ...]", members)]
+    def listed(limit: int) -> list[list[str]]:
+        """Page by page."""
+        pages: list[list[str]] = []
+        begin: PlaceInMembers | None = PlaceInMembers()
+        while begin is not None:
+            asked: Question[Any] = MembersOf(
+                organisation_id=operator.principal_id, begin=begin, limit=limit
+            )
+            page = cast("Members", answer(room.state, asked, room.now_us))
+            pages.append([each.principal_id for each in page.agents])
+            begin = page.more
+        return pages
 
     own = [first.principal_id, last.principal_id]
-    assert listed(2) == own
-    assert listed(4) == own + [each.principal_id for each in asking[:2]]
+    strangers = [each.principal_id for each in asking]
+    assert listed(2) == [own, strangers[:2], strangers[2:]]
+    assert listed(3) == [[*own, strangers[0]], strangers[1:]]
+    assert listed(5) == [own + strangers]
+    assert listed(1) == [[each] for each in own + strangers]

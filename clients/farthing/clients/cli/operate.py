@@ -16,6 +16,8 @@ from farthing.clients.cli.arguments import (
     AmountArgument,
     AssetArgument,
     AssetOption,
+    CursorOption,
+    LimitOption,
     money_of,
     time_of,
 )
@@ -221,9 +223,10 @@ def unfreeze(
 
 
 @command(agents, "list", example="farthing agents list")
-def list_agents(session: Session) -> None:
-    """List the operator's agents with their state."""
-    session.show(session.call(LIST_AGENTS, ListAgents()), _agents)
+def list_agents(session: Session, *, cursor: CursorOption = "", limit: LimitOption = 50) -> None:
+    """List the operator's agents, oldest first, and after them who asks to be one."""
+    ask = ListAgents(cursor=cursor, limit=limit)
+    session.show_page(session.call(LIST_AGENTS, ask), _agents)
 
 
 @command(agents, "register", example='farthing agents register "Reader 1"')

@@ -122,7 +122,7 @@ def create_top_up(
     processor: ProcessorOption = "manual",
     idempotency_key: IdempotencyOption = "",
 ) -> None:
-    """Announce money for the operator's prepaid account; the answer says where it is paid."""
+    """Announce money for the operator's prepaid account; Stripe's answer says where to pay."""
     ask = CreateTopUp(
         amount=money_of(amount, asset),
         processor=processor,

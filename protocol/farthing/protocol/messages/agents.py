@@ -14,6 +14,7 @@ from farthing.protocol.wire import (
     Name,
     Operation,
     OrganisationRef,
+    PageLimit,
     PrincipalRef,
     Role,
     Text,
@@ -210,7 +211,10 @@ class FreezeState:
 
 @message
 class ListAgents:
-    """Ask for the operator's agents."""
+    """Ask for the operator's agents: its own, oldest first, and after them who asks to be one."""
+
+    cursor: Annotated[str, Field(pattern=r"^([ma][0-9]{1,15})?$")] = ""
+    limit: PageLimit = 50
 
 
 @message
@@ -226,9 +230,10 @@ class AgentSummary:
 
 @message
 class Agents:
-    """The operator's agents, oldest first."""
+    """The operator's agents; `cursor` is there while there are more."""
 
     agents: tuple[AgentSummary, ...]
+    cursor: str = ""
 
 
 ENROL_ORGANISATION = Operation(
@@ -343,7 +348,7 @@ UNFREEZE = Operation(
 LIST_AGENTS = Operation(
     name="list_agents",
     title="List agents",
-    says="List the operator's agents with their state.",
+    says="List the operator's agents with their state, oldest first, then who asks to be one.",
     ask=ListAgents,
     answer=Agents,
     effect=Effect.READS,

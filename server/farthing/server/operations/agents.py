@@ -42,7 +42,14 @@ from farthing.settlement.engine.principals import (
     registration_answer,
     registration_of,
 )
-from farthing.settlement.engine.questions import ActiveKeys, KeyOf, KeysOf, Lookup, MembersOf
+from farthing.settlement.engine.questions import (
+    ActiveKeys,
+    KeyOf,
+    KeysOf,
+    Lookup,
+    MembersOf,
+    PlaceInMembers,
+)
 from farthing.settlement.engine.things import Principal
 
 __all__ = [
@@ -60,7 +67,8 @@ __all__ = [
 ]
 
 _SALT_BYTES = 16
-_AGENTS_MAX = 1000
+# What a cursor begins with: whether the page begins among the operator's own, or who asks.
+_LISTS = "ma"
 
 
 async def enrol_organisation(market: Market, caller: Caller, ask: EnrolOrganisation) -> Reply:
@@ -131,11 +139,14 @@ async def unfreeze(market: Market, caller: Caller, ask: Unfreeze) -> Reply:
 
 
 async def list_agents(market: Market, caller: Caller, ask: ListAgents) -> Reply:
-    """The operator's agents, oldest first."""
-    del ask
-    principals = await market.ask(
-        MembersOf(organisation_id=caller.organisation_id, limit=_AGENTS_MAX)
+    """A page of the operator's agents, oldest first, and after them who asks to be one."""
+    begin = PlaceInMembers(
+        asking=ask.cursor.startswith(_LISTS[True]), after=int(ask.cursor[1:] or 0)
     )
+    page = await market.ask(
+        MembersOf(organisation_id=caller.organisation_id, begin=begin, limit=ask.limit)
+    )
+    principals, more = page.agents, page.more
     names = await market.names({each.name_sha256 for each in principals})
     keys = await market.ask(ActiveKeys(principal_ids=tuple(p.principal_id for p in principals)))
     return Reply(
@@ -149,7 +160,8 @@ async def list_agents(market: Market, caller: Caller, ask: ListAgents) -> Reply:
                     key_thumbprint=keys.get(each.principal_id, ""),
                 )
                 for each in principals
-            )
+            ),
+            cursor="" if more is None else f"{_LISTS[more.asking]}{more.after}",
         )
     )
 

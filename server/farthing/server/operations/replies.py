@@ -212,5 +212,6 @@ def not_yet(view: View, seq: int = 0, path: str = "") -> Refused:
         path: the argument that names it.
     """
     if seq > view.until_seq:
-        return Refused(refuse(Code.INVALID_ARGUMENT, path=path))
+        text = f"There is no record {seq}; the last is {view.until_seq}."
+        return Refused(refuse(Code.INVALID_ARGUMENT, path=path, message=text))
     return Refused(refuse(Code.UNAVAILABLE, retry_after_s=_RETRY_AFTER_S))

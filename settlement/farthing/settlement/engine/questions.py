@@ -28,9 +28,11 @@ __all__ = [
     "KeyOf",
     "KeysOf",
     "Lookup",
+    "Members",
     "MembersOf",
     "ObjectionTo",
     "OutcomeOf",
+    "PlaceInMembers",
     "PreviewOf",
     "Proof",
     "ProofOf",
@@ -121,10 +123,27 @@ class Things(Question[tuple[object, ...]]):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MembersOf(Question[tuple[Principal, ...]]):
+class PlaceInMembers:
+    """Behind so many of an organisation's own agents, or of those that asked to be."""
+
+    asking: bool = False
+    after: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Members:
+    """A page of an organisation's agents; where the next one begins, if there is one."""
+
+    agents: tuple[Principal, ...]
+    more: PlaceInMembers | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MembersOf(Question[Members]):
     """The agents of an organisation, oldest first, and after them those that only ask to be."""
 
     organisation_id: str
+    begin: PlaceInMembers
     limit: int
 
 

@@ -1,8 +1,7 @@
 """Answers to questions about the state, given when memory equals disk."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace as copy
-from itertools import islice
 
 from farthing.protocol.authority.standing import Standing
 from farthing.protocol.ledger import Account, AccountKind, account_name
@@ -24,9 +23,11 @@ from farthing.settlement.engine.questions import (
     KeyOf,
     KeysOf,
     Lookup,
+    Members,
     MembersOf,
     ObjectionTo,
     OutcomeOf,
+    PlaceInMembers,
     PreviewOf,
     StandingOf,
     Things,
@@ -63,9 +64,8 @@ def answer(state: State, question: Question[object], now_us: int) -> object:
         case Things(noun=noun, ids=ids):
             found = map(_tables(state)[noun].get, ids)
             return tuple(each for each in found if each is not None)
-        case MembersOf(organisation_id=organisation_id, limit=limit):
-            ids = state.by_party.get(("principal", organisation_id), ())
-            return tuple(islice(_own_first(map(state.principals.__getitem__, ids)), limit))
+        case MembersOf(organisation_id=organisation_id, begin=begin, limit=limit):
+            return _members(state, organisation_id, begin, limit)
         case OutcomeOf(scope=scope, operation=operation, key=key):
             return state.outcomes.get(scope_of(scope, operation, key))
         case PreviewOf(principal_id=principal_id, charge_id=charge_id, reason=reason):
@@ -79,15 +79,23 @@ def answer(state: State, question: Question[object], now_us: int) -> object:
             raise TypeError(text)
 
 
-def _own_first(members: Iterable[Principal]) -> Iterator[Principal]:
-    """Anybody can ask to be an agent of an operator: who only asks stands behind its own."""
-    asking: list[Principal] = []
-    for each in members:
-        if each.status == "pending":
-            asking.append(each)
-        else:
-            yield each
-    yield from asking
+def _members(state: State, organisation_id: str, begin: PlaceInMembers, limit: int) -> Members:
+    """A page; it reads no more than that, and passes over who asked and is a member by now."""
+    found: list[Principal] = []
+    after = begin.after
+    for asking in (False, True)[begin.asking :]:
+        noun = "principal" if asking else "member"
+        ids = state.by_party.get((noun, organisation_id), ())
+        for place in range(after, len(ids)):
+            each = state.principals[ids[place]]
+            if asking and each.status != "pending":
+                continue
+            if len(found) == limit:
+                more = PlaceInMembers(asking=asking, after=place)
+                return Members(agents=tuple(found), more=more)
+            found.append(each)
+        after = 0
+    return Members(agents=tuple(found), more=None)
 
 
 def _standing_of(state: State, principal_id: str, now_us: int) -> Standing:

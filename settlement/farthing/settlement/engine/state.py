@@ -92,7 +92,8 @@ class State:
     due: list[tuple[int, str, str]] = field(default_factory=list)
     # Charges by the end of their window; they are many, so that none of them is kept for it.
     windows: list[tuple[int, str]] = field(default_factory=list)
-    # Agreements, keys and agents; what else a party has is listed beside the engine.
+    # Agreements, keys and agents, and those of them that are members; what else a party has is
+    # listed beside the engine.
     by_party: dict[tuple[str, str], list[str]] = field(default_factory=lambda: defaultdict(list))
     partners: dict[str, Partner] = field(default_factory=dict)
     closures: dict[str, Closure] = field(default_factory=dict)
@@ -206,10 +207,10 @@ def _put(state: State, change: Change, seq: int) -> None:
             grant = Grant.from_document(after)
             state.grants[grant.agent_id, grant.asset] = grant
         case "principal":
-            known = change.id in state.principals
+            before = state.principals.get(change.id)
             principal = state.principals[change.id] = Principal.from_document(after)
-            if not known and principal.organisation_id != principal.principal_id:
-                _party(state, "principal", change.id, principal.organisation_id)
+            if principal.organisation_id != principal.principal_id:
+                _put_agent(state, before, principal)
         case "key":
             known = change.id in state.keys
             key = state.keys[change.id] = Key.from_document(after)
@@ -222,6 +223,14 @@ def _put(state: State, change: Change, seq: int) -> None:
             state.open_enrolment = cast("bool", after["open_enrolment"])
         case _:
             _put_treasury(state, change, seq)
+
+
+def _put_agent(state: State, before: Principal | None, now: Principal) -> None:
+    """Anybody can ask to be an agent of an operator; its members are those that it approved."""
+    if before is None:
+        _party(state, "principal", now.principal_id, now.organisation_id)
+    if now.status == "active" and (before is None or before.status != "active"):
+        _party(state, "member", now.principal_id, now.organisation_id)
 
 
 def _put_treasury(state: State, change: Change, seq: int) -> None:

@@ -133,7 +133,7 @@ def _copy(path: Path, target: Path) -> Path:
     try:
         os.close(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
     except OSError as error:
-        raise Unreadable(f"{partial}: {error.strerror}") from error
+        raise Unreadable(f"{target}: {error.strerror}") from error
     copy_database(path, partial)
     return partial
 

@@ -29,7 +29,7 @@ __all__ = ["SNAPSHOT_VERSION", "Snapshot", "make_snapshot", "read_snapshot"]
 
 State = TypeVar("State")
 
-SNAPSHOT_VERSION: Final = 1
+SNAPSHOT_VERSION: Final = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -38,7 +38,7 @@ def test_a_top_up_can_be_spent_once_its_money_has_come() -> None:
     assert confirmed.refused is None
     assert prepaid(treasury) == 6 * DOLLAR
     again = treasury.ask(treasury.treasurer, "confirm_top_up", top_up_id=top_up_id)
-    assert again.code is Code.PAYMENT_RESOLVED
+    assert (again.code, again.refusal.message) == (Code.PAYMENT_RESOLVED, "It is posted already.")
     failed = treasury.ask(treasury.treasurer, "fail_top_up", top_up_id=top_up_id)
     assert failed.code is Code.PAYMENT_RESOLVED
 
@@ -116,7 +116,7 @@ def test_a_payout_is_set_aside_sent_and_paid() -> None:
     assert treasury.payout(1).code is Code.INSUFFICIENT_FUNDS
     assert treasury.ask(treasury.treasurer, "send_payout", payout_id=payout_id).refused is None
     twice = treasury.ask(treasury.treasurer, "send_payout", payout_id=payout_id)
-    assert twice.code is Code.PAYMENT_RESOLVED
+    assert (twice.code, twice.refusal.message) == (Code.PAYMENT_RESOLVED, "It is sent already.")
     treasury.event(payout_id, "paid", "evt_1")
     treasury.event(payout_id, "paid", "evt_1")
     treasury.event(payout_id, "failed", "evt_2")

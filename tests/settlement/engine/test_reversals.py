@@ -192,6 +192,7 @@ def test_an_account_is_not_closed_while_its_owner_owes() -> None:
     treasury.event(top_up_id, "reversed", "evt_back", units=str(DOLLAR))
     refused = treasury.close(treasury.trade.operator, "prepaid").refusal
     assert (refused.code, refused.remaining) == (Code.ACCOUNT_IN_USE, "-0.02")
+    assert "owes" in refused.message
 
 
 def test_what_a_closed_account_owes_can_still_be_paid() -> None:

@@ -148,7 +148,7 @@ def confirm_top_up(state: State, call: Call) -> Draft | Refusal:
     if top_up is None:
         return refuse(Code.NOT_FOUND, path="top_up_id")
     if top_up.status == "posted":
-        return refuse(Code.PAYMENT_RESOLVED, path="top_up_id")
+        return _decided("top_up_id", top_up.status)
     return _posted(state, top_up, body.reference, "")
 
 
@@ -160,7 +160,7 @@ def fail_top_up(state: State, call: Call) -> Draft | Refusal:
     if top_up is None:
         return refuse(Code.NOT_FOUND, path="top_up_id")
     if top_up.status != "pending":
-        return refuse(Code.PAYMENT_RESOLVED, path="top_up_id")
+        return _decided("top_up_id", top_up.status)
     return _voided(replace(top_up, status="failed", reference=body.reference))
 
 
@@ -213,7 +213,7 @@ def send_payout(state: State, call: Call) -> Draft | Refusal:
     if is_frozen(state, payout.organisation_id):
         return kept_back("payout_id")
     if payout.status != "requested":
-        return refuse(Code.PAYMENT_RESOLVED, path="payout_id")
+        return _decided("payout_id", payout.status)
     sent = replace(payout, status="sent", sent_at_us=call.now_us)
     return Draft(changed=(change("payout", payout.payout_id, sent),))
 
@@ -226,7 +226,7 @@ def confirm_payout(state: State, call: Call) -> Draft | Refusal:
     if payout is None:
         return refuse(Code.NOT_FOUND, path="payout_id")
     if payout.status not in _SENT:
-        return refuse(Code.PAYMENT_RESOLVED, path="payout_id")
+        return _decided("payout_id", payout.status)
     return _paid(payout, body.reference, "")
 
 
@@ -238,7 +238,7 @@ def fail_payout(state: State, call: Call) -> Draft | Refusal:
     if payout is None:
         return refuse(Code.NOT_FOUND, path="payout_id")
     if payout.status not in _SENT:
-        return refuse(Code.PAYMENT_RESOLVED, path="payout_id")
+        return _decided("payout_id", payout.status)
     if payout.sent_at_us and payout.processor != _BY_HAND:
         # What its organisation had again, and the processor paid after all, would be paid twice.
         ends_at_us = payout.sent_at_us + ASKED_AGAIN_US + _ASKING_US
@@ -333,6 +333,10 @@ def payout_view(payout: Payout) -> PayoutView:
         reference=payout.reference,
         reversed=money(payout.reversed_units, payout.asset),
     )
+
+
+def _decided(path: str, status: str) -> Refusal:
+    return refuse(Code.PAYMENT_RESOLVED, path=path, message=f"It is {status} already.")
 
 
 def _posted(state: State, top_up: TopUp, reference: str, event_id: str) -> Draft:

@@ -95,7 +95,8 @@ def _never(state: State, payment: TopUp | Payout | None, total: Money, path: str
     if _is_full(state, payment, total.units):
         return refuse(Code.AMOUNT_OVERFLOW, path="total.amount")
     if total.asset != payment.asset:
-        return refuse(Code.ASSET_MISMATCH, path="total.asset", required=payment.asset)
+        text = f"The payment was in {payment.asset}."
+        return refuse(Code.ASSET_MISMATCH, path="total.asset", required=payment.asset, message=text)
     return None
 
 

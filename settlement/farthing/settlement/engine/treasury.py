@@ -32,6 +32,7 @@ __all__ = [
 ]
 
 _WAITED_ON = "Nothing stands on the account, but something waits on it."
+_OWED = "The organisation owes on this account."
 
 
 def close(state: State, call: Call) -> Draft | Refusal:
@@ -50,12 +51,13 @@ def close(state: State, call: Call) -> Draft | Refusal:
         if found is not None and (
             found.posted_units or found.debits_pending or found.credits_pending
         ):
+            text = _OWED if found.posted_units < 0 else "" if found.posted_units else _WAITED_ON
             return refuse(
                 Code.ACCOUNT_IN_USE,
                 path="account",
                 remaining=format_units(found.posted_units, asset),
                 asset=asset,
-                message="" if found.posted_units else _WAITED_ON,
+                message=text,
             )
     return Draft(changed=(change("closure", name, Closure(account=name, seq=call.seq)),))
 

@@ -20,6 +20,7 @@ from farthing.settlement.audit.database import DatabaseFindings, audit_database
 from farthing.settlement.audit.read_model import make_anew
 from farthing.settlement.audit.tables import opened as reading
 from farthing.settlement.audit.tables import words_of
+from farthing.settlement.journal import snapshots
 from farthing.settlement.journal.sqlite import SqliteStore
 from farthing.settlement.journal.stepper import Limits, Stepper
 from farthing.settlement.journal.store import Row, Unreadable
@@ -375,6 +376,14 @@ def test_a_snapshot_of_another_journal_is_found(snapshot: Path, tmp_path: Path) 
     findings = audited(shorter)
 
     assert "another journal" in findings.faults[0].why
+
+
+def test_a_snapshot_that_no_server_starts_from_is_passed_by(
+    snapshot: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(snapshots, "SNAPSHOT_VERSION", snapshots.SNAPSHOT_VERSION + 1)
+
+    assert audited(snapshot.with_name("copy.sqlite")).ok
 
 
 @pytest.fixture(scope="module")

@@ -176,6 +176,20 @@ def test_a_file_that_cannot_be_read_is_replaced_and_kept(path: Path, copy: Path)
     assert len(records(path)) == 1
 
 
+def test_what_is_restored_to_a_link_stands_where_the_link_points(path: Path, copy: Path) -> None:
+    write(path, fund(10))
+    backup(path, copy)
+    write(path, hold(1, "a"))
+    link = path.with_name("link.db")
+    link.symlink_to(path)
+
+    restored = put_back(copy, link)
+
+    assert (link.readlink(), len(records(path))) == (path, 1)
+    assert restored.replaced is not None
+    assert len(records(restored.replaced)) == 2
+
+
 def test_nothing_is_restored_under_a_running_engine(path: Path, copy: Path) -> None:
     stepper = opened(path)
     stepper.step([fund(10)])

@@ -213,8 +213,10 @@ def test_what_the_disk_refuses_and_what_it_garbles_are_told_apart(path: Path) ->
     full.close()
 
 
-def test_another_process_cannot_take_the_file(path: Path) -> None:
+@pytest.mark.parametrize("name", ["journal.db", "link.db"])
+def test_another_process_cannot_take_the_file(path: Path, name: str) -> None:
     opened(path)
+    path.with_name("link.db").symlink_to(path)
     program = (
         "import sys; from pathlib import Path;"
         "from farthing.settlement.journal.sqlite import SqliteStore;"
@@ -222,7 +224,10 @@ def test_another_process_cannot_take_the_file(path: Path) -> None:
     )
 
     done = subprocess.run(
-        [sys.executable, "-c", program, str(path)], capture_output=True, text=True, check=False
+        [sys.executable, "-c", program, str(path.with_name(name))],
+        capture_output=True,
+        text=True,
+        check=False,
     )
 
     assert done.returncode != 0
@@ -352,6 +357,18 @@ def test_a_store_that_is_closed_leaves_the_whole_journal_in_one_file(path: Path)
     copy = path.with_name("copy.sqlite")
     copy.write_bytes(path.read_bytes())
     assert [SqliteStore(copy).record(seq) for seq in (1, 2)] == everything
+
+
+def test_a_journal_behind_a_link_has_its_log_beside_the_file(path: Path, tmp_path: Path) -> None:
+    (tmp_path / "volume").mkdir()
+    path.symlink_to(tmp_path / "volume" / "journal.db")
+    stepper = opened(path)
+    stepper.step([fund(10)])
+
+    SqliteStore(path).reopen()
+
+    assert (tmp_path / "volume" / "journal.db-wal").stat().st_size == 0
+    assert [each.name for each in tmp_path.iterdir() if each != path] == ["volume"]
 
 
 def test_reopening_writes_the_log_through_or_says_that_it_could_not(path: Path) -> None:

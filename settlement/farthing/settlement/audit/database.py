@@ -37,7 +37,7 @@ from farthing.settlement.audit.tables import (
     versions,
     words_of,
 )
-from farthing.settlement.journal.snapshots import read_snapshot
+from farthing.settlement.journal.snapshots import OtherVersion, read_snapshot
 from farthing.settlement.journal.sqlite import SCHEMA_VERSION, SqliteStore
 from farthing.settlement.journal.stepper import RowsOf
 from farthing.settlement.journal.store import Unreadable
@@ -296,6 +296,8 @@ def _snapshot(path: Path, keys: Sequence[PublicKey], one: _Pass) -> Iterator[Fau
     try:
         # Its root follows from the roots of its tiles; no leaf is asked for.
         snapshot = read_snapshot(data, keys, lambda _: [])
+    except OtherVersion:
+        return
     except Unverified as error:
         yield _table(f"the snapshot beside the database: {error}")
         return

@@ -64,7 +64,7 @@ def _readable_in_place(path: Path) -> bool:
 
 def _parts(path: Path) -> dict[str, tuple[Path, int, int]]:
     """The file, its log and the snapshot that is judged with it: where, how long, when changed."""
-    files = {"": path, "-wal": log_beside(path), "-snapshot": Path(f"{path}-snapshot")}
+    files = {"": path, "-wal": log_beside(path), "-snapshot": Path(f"{path.resolve()}-snapshot")}
     return {
         part: (file, file.stat().st_size, file.stat().st_mtime_ns)
         for part, file in files.items()

@@ -97,6 +97,7 @@ def restore(
         Unverified: the backup's journal does not verify; nothing has been touched.
         Unreadable: the backup cannot be read, or the copy cannot be written.
     """
+    target = target.resolve()
     lock = FileLock(target)
     lock.acquire()
     try:

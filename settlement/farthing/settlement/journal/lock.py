@@ -17,8 +17,9 @@ class FileLock:
     """The lock of a database file, in `<file>.lock`; the lock file stays where it is."""
 
     def __init__(self, database: Path) -> None:
-        self._database = database
-        self._path = database.with_name(database.name + ".lock")
+        # A link to a database is no second one.
+        self._database = database.resolve()
+        self._path = self._database.with_name(f"{self._database.name}.lock")
         self._descriptor: int | None = None
 
     def acquire(self) -> None:

@@ -25,7 +25,7 @@ from farthing.protocol.signatures import InvalidSignature, Typ, sign_detached, v
 from farthing.settlement.journal.machine import Memory
 from farthing.settlement.journal.tree import JournalTree, LeavesOf
 
-__all__ = ["SNAPSHOT_VERSION", "Snapshot", "make_snapshot", "read_snapshot"]
+__all__ = ["SNAPSHOT_VERSION", "OtherVersion", "Snapshot", "make_snapshot", "read_snapshot"]
 
 State = TypeVar("State")
 
@@ -39,6 +39,10 @@ class Snapshot:
     seq: int
     chain: Chain
     state: dict[str, Json]
+
+
+class OtherVersion(Unverified):
+    """A snapshot that another version of this program signed; nobody starts from it."""
 
 
 def make_snapshot(state: State, chain: Chain, memory: Memory[State], signer: Signer) -> bytes:
@@ -83,6 +87,7 @@ def read_snapshot(data: bytes, keys: Sequence[PublicKey], leaves_of: LeavesOf) -
         leaves_of: reads a complete tile's leaf hashes from the journal.
 
     Raises:
+        OtherVersion: another version of this program wrote it.
         Unverified: it is not one, or is not signed by one of the keys.
     """
     by_thumbprint = {key.thumbprint: key for key in keys}
@@ -90,8 +95,10 @@ def read_snapshot(data: bytes, keys: Sequence[PublicKey], leaves_of: LeavesOf) -
         header, signature, body = data.split(b"\n", 2)
         verify_detached(signature.decode(), Typ.SNAPSHOT, header, by_thumbprint.get)
         named = cast("dict[str, Json]", parse_json(header))
-        if named["v"] != SNAPSHOT_VERSION or named["body_sha256"] != sha256_hex(body):
-            raise Unverified("the snapshot is of another version, or not the one that was signed")
+        if named["v"] != SNAPSHOT_VERSION:
+            raise OtherVersion("the snapshot is of another version")
+        if named["body_sha256"] != sha256_hex(body):
+            raise Unverified("the snapshot is not the one that was signed")
         kept = cast("dict[str, Json]", orjson.loads(body))
         tree = JournalTree(leaves_of)
         tree.restore(base64url.decode(str(kept["tiles"])), base64url.decode(str(kept["tail"])))

@@ -113,7 +113,7 @@ class SqliteStore:
     """One file and, beside it, `-wal`, `-shm` and `.lock`.
 
     Args:
-        path: the file; made at the first `acquire`, its folder must exist.
+        path: the file, or a link to it; made at the first `acquire`, its folder must exist.
         tables: the projection tables that the batches' rows go to; created where they are missing.
         pages_max: the largest the file may grow, in pages; 0 for as large as the disk.
         busy_timeout_s: how long to wait for others who hold the database.
@@ -127,7 +127,8 @@ class SqliteStore:
         pages_max: int = 0,
         busy_timeout_s: int = BUSY_TIMEOUT_S,
     ) -> None:
-        self.path = path
+        # Where its log lies, which SQLite keeps beside the file and not beside a link.
+        self.path = path.resolve()
         self._busy_timeout_s = busy_timeout_s
         self._tables = (*KEPT_TABLES.values(), *tables)
         self._pages_max = pages_max

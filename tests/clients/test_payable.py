@@ -1,11 +1,15 @@
 """What a payable tool says of itself: what it is sold under, and all that it may answer."""
 
+from collections.abc import Awaitable
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
 import pytest
+from mcp.server import MCPServer
 
 from farthing.clients.metering import Meter
+from farthing.clients.paid import Seller
 from farthing.clients.payable import Payable
 from farthing.clients.tools import Endpoint
 from farthing.protocol.canonical import document_sha256
@@ -55,3 +59,22 @@ async def test_a_tool_that_cannot_be_sold_is_refused_when_it_is_declared(tmp_pat
         for fn, meter in unsellable:
             with pytest.raises(ValueError, match=r"meter|rate card|typed"):
                 Payable(fn, market.offer, meter)
+
+
+async def test_a_plain_function_around_an_async_one_is_sold_as_well(tmp_path: Path) -> None:
+    async def typed(pdf: str) -> PageTexts:
+        return PageTexts(pages=[pdf])
+
+    @wraps(typed)
+    def wrapped(pdf: str) -> Awaitable[PageTexts]:
+        return typed(pdf)
+
+    def sells(mcp: MCPServer[Any], seller: Seller) -> None:
+        paid = seller.paid(listing="pdf-text", meter={"page": lambda result: len(result.pages)})
+        mcp.tool(name="extract_text")(paid(wrapped))
+
+    async with trading(tmp_path, open_shop=False) as market:
+        await market.open_shop(sells)
+        bought = await market.buyer.call_service(market.listing_id, {"pdf": "x"}, {"page": 3})
+
+    assert bought.result == {"pages": ["x"]}

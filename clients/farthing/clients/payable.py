@@ -115,9 +115,11 @@ class Payable(Ware):
             if self._is_async:
                 return await self.fn(**arguments)
             # A thread cannot be stopped: when the hold ends it is left to end by itself.
-            return await anyio.to_thread.run_sync(
+            value = await anyio.to_thread.run_sync(
                 functools.partial(self.fn, **arguments), abandon_on_cancel=True
             )
+            # What wraps an async function need not be one.
+            return await value if inspect.isawaitable(value) else value
         except ToolError as error:
             raise Undeliverable(refuse(Code.VENDOR_FAILED, message=str(error))) from error
 

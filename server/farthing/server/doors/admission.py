@@ -138,7 +138,8 @@ def not_json(error: InvalidJson) -> Refused:
     """What refuses a body, or a line of one, that is no JSON of the protocol's alphabet."""
     duplicate = error.reason is JsonFault.DUPLICATE_KEY
     code = Code.DUPLICATE_KEY if duplicate else Code.MALFORMED
-    return Refused(refuse(code, message=f"{code.says} ({error.reason.value})"))
+    text = "" if duplicate else f"{code.says} ({error.reason.value})"
+    return Refused(refuse(code, message=text))
 
 
 class _Gone(Exception):

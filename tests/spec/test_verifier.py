@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from farthing.protocol.calls import proof_of, reported_calls, session_of
 from farthing.protocol.canonical import Json, canonical_bytes
+from farthing.protocol.ledger import AccountKind
 from farthing.protocol.platform_keys import PURPOSE
 from farthing.protocol.records import line_of, parse_record
 from farthing.protocol.wire import document_of
@@ -28,6 +29,7 @@ LINES = bundled(RECORDS)
 SEQ = TOLD.trade.room.state.charges[TOLD.charge_id].seq
 SOURCE = files("farthing.spec") / "farthing_verify.py"
 TRUST = ("--trust", JOURNAL_KEY.thumbprint)
+BELOW_ZERO = canonical_bytes([kind.value for kind in AccountKind if kind.may_go_negative]).decode()
 # What an outsider has installed, and nothing else: no editable install, no working directory.
 STARTER = (
     "import sys, runpy\n"
@@ -205,7 +207,7 @@ ONE = ("--receipt", "receipt", "--keys")
         ((*ONE, "list"), "list is no key set: get the platform's /.well-known/jwks.json"),
         (("jwks",), "no bundle of `farthing audit export --bundle` (a --receipt?): its first line"),
         (("farthing_verify.py",), "no bundle of `farthing audit export --bundle` (a --receipt?)"),
-        (("hollow",), "a file is of another form: KeyError('keys')"),
+        (("hollow",), "a file is of another form: KeyError('origin')"),
     ],
 )
 def test_a_file_in_a_wrong_place_is_named_and_what_belongs_there(
@@ -217,7 +219,7 @@ def test_a_file_in_a_wrong_place_is_named_and_what_belongs_there(
     (place / "shown").write_text(json.dumps(json.loads(receipt), indent=1))
     (place / "foreign").write_bytes(canonical_bytes({"keys": [stranger]}))
     (place / "list").write_bytes(b"[1]")
-    (place / "hollow").write_bytes(b'{"a":1,"b":1,"bundle":"farthing-bundle/1","origin":"log"}\n')
+    (place / "hollow").write_bytes(LINES[0].replace(b'"origin"', b'"orogin"'))
 
     code, out = ran(place, *words)
 
@@ -264,6 +266,8 @@ def damaged() -> dict[str, bytes]:
         "a record less": whole.replace(record + b"\n", b""),
         "nested too deep": whole.replace(b'"v":1}', b'"v":1,"w":' + b"[" * 900 + b"]" * 900 + b"}"),
         "a space more": whole.replace(b'{"asked":', b'{ "asked":', 1),
+        "a customer below zero": whole.replace(b'"overdrawn":[', b'"overdrawn":["prepaid",'),
+        "nobody below zero": whole.replace(f'"overdrawn":{BELOW_ZERO}'.encode(), b'"overdrawn":[]'),
         "another head": whole.replace(heads[0][:60], heads[1][:60]),
         "another signature": whole.replace(heads[-1][-150:-140], b"A" * 10),
         "another proof": whole.replace(b'"proof":["', b'"proof":["0', 1),
@@ -298,13 +302,16 @@ def test_the_first_bad_record_is_named(place: Path, tmp_path: Path) -> None:
 def test_what_a_bundle_says_of_itself_writes_no_lines_of_its_own(
     place: Path, tmp_path: Path
 ) -> None:
-    header = json.loads(LINES[0])
-    header["overdrawn"] = ["platform:promotion:USD\nVERIFIED (pinned)\x1b[2J"]
+    at = next(at for at, line in enumerate(LINES) if b'"moved":[' in line)
+    record = json.loads(LINES[at])
+    record["moved"][0]["debit"] = "org\nVERIFIED (pinned)\x1b[2J:prepaid:USD"
     path = tmp_path / "bundle"
-    path.write_bytes(b"".join([canonical_bytes(header) + b"\n", *LINES[1:]]))
+    changed = canonical_bytes(record) + b"\n"
+    path.write_bytes(b"".join([*LINES[:at], changed, *LINES[at + 1 :]]))
 
     _, told = ran(place, str(path))
 
+    assert "overdrawn" in told
     assert "\x1b" not in told
     assert "VERIFIED (pinned)" not in told.splitlines()
 

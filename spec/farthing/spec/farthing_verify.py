@@ -33,6 +33,7 @@ CANNOT_SHOW = (
     "what was delivered, and who stands behind an id: the journal holds neither",
 )
 EMPTY_ROOT = hashlib.sha256(b"").digest()
+BELOW_ZERO = ["receivable", "promotion", "external_clearing"]  # kinds of account that may be
 COUNTERS = ("credits_pending", "credits_posted", "debits_pending", "debits_posted")
 
 
@@ -201,17 +202,16 @@ def fold(journal: "Journal", transfer: dict[str, str]) -> None:
         _, credits_posted, debits_pending, debits_posted = counters
         require(min(counters) >= 0, f"a counter of {name} is below zero")
         left = credits_posted - debits_posted - debits_pending + journal.grace.get(name, 0)
-        require(left >= 0 or kind in journal.below, f"{name} is overdrawn")
+        require(left >= 0 or kind in BELOW_ZERO, f"{name} is overdrawn")
 
 
 # 5. The bundle: records and heads in order, then the end.
 @dataclass
 class Journal:
-    """A journal as far as it was read. Kinds in `below` may be below zero, others by `grace`."""
+    """A journal as far as it was read; an account may be below zero by its `grace`."""
 
     origin: str
     keys: dict[str, bytes]
-    below: list[str]
     tree: Tree = field(default_factory=Tree)
     last_sha256: str = hashlib.sha256(b"farthing journal").hexdigest()
     batch: str | None = None  # the digest of the text that stands below the last record
@@ -226,8 +226,9 @@ def open_bundle(line: bytes) -> Journal:
     """The first line: which log, under which keys."""
     what = "no bundle of `farthing audit export --bundle` (a --receipt?): its first line"
     top = read_json(line.removesuffix(b"\n"), what)
-    require(top.get("bundle") == "farthing-bundle/1" and len(top) == 4, f"{what} is another")
-    return Journal(top["origin"], read_keys(top["keys"]["journal"], None), top["overdrawn"])
+    form = (top.get("bundle"), top.get("overdrawn"), len(top))
+    require(form == ("farthing-bundle/1", BELOW_ZERO, 4), f"{what} is another")
+    return Journal(top["origin"], read_keys(top["keys"]["journal"], None))
 
 
 def take_record(journal: Journal, line: bytes) -> None:
@@ -346,7 +347,7 @@ def hold_against(receipt: Receipt, journal: Journal, line: bytes) -> None:
 def judge(bundle: Path | None, jwks: Path | None, given: list[Path], trust: set[str]) -> list[str]:
     """What holds, in sentences; `Bad` at the first thing that does not."""
     says, lines = list[str](), iter(bundle.open("rb") if bundle else ())
-    journal = open_bundle(next(lines, b"")) if bundle else Journal("", {}, [])
+    journal = open_bundle(next(lines, b"")) if bundle else Journal("", {})
     try:
         keys = read_keys(json.loads(jwks.read_bytes())["keys"], "journal") if jwks else journal.keys
     except (LookupError, TypeError, ValueError, AttributeError) as error:
@@ -359,7 +360,6 @@ def judge(bundle: Path | None, jwks: Path | None, given: list[Path], trust: set[
         size, signer = journal.tree.size, journal.head.signer
         require(signer in known, f"the newest head is signed by {signer}, which is not trusted")
         says.append(f"{size} records of {journal.origin} follow one another; balances hold")
-        says.append(f"accounts that may be below zero: {', '.join(journal.below) or 'none'}")
         says.append(f"their tree has the root {journal.tree.root().hex()}, signed by {signer}")
     for seq, _, head, call in receipts:
         says += [f"record {seq}{call} is in the journal of {head.origin}, signed by {head.signer}"]

@@ -16,7 +16,9 @@ from farthing.protocol.proofs import ProofError, ProofFault, check_request
 from farthing.protocol.signatures import InvalidSignature, read_header
 from farthing.protocol.wire import Role
 
-__all__ = ["Authenticator", "Request"]
+__all__ = ["Authenticator", "NamedKey", "Request"]
+
+NamedKey = Callable[[], Mapping[str, object] | None]
 
 _SCHEME: Final = "bearer "
 _EXPIRED: Final = frozenset({ProofFault.EXPIRED, ProofFault.NOT_YET_VALID})
@@ -51,7 +53,7 @@ class Authenticator:
         now_us: int,
         *,
         on_stranger: Callable[[], None] = lambda: None,
-        named_key: Callable[[], Mapping[str, object] | None] = lambda: None,
+        named_key: NamedKey = lambda: None,
     ) -> Caller:
         """The caller that a request proves.
 

@@ -4,6 +4,7 @@ Boundary: counts in the memory of one front end, where nothing is written and no
 calls, admission has proven. Source: spec/transport-mcp.md#velocity.
 """
 
+from ipaddress import IPv6Address
 from typing import Final
 
 from farthing.identity.callers import Caller
@@ -11,7 +12,7 @@ from farthing.protocol.errors import Code, Refusal, refuse
 from farthing.protocol.times import SECOND_US
 from farthing.protocol.wire import Role
 
-__all__ = ["Headers", "Quota", "Velocity", "told"]
+__all__ = ["Headers", "Quota", "Velocity", "network_of", "told"]
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -94,6 +95,17 @@ class Quota:
 
     def _forget(self) -> None:
         self._before, self._until_us = self._until_us, {}
+
+
+def network_of(address: str) -> str:
+    """Whose an address is: who has one of IPv6 has 2^64 of them (RFC 6177)."""
+    try:
+        given = IPv6Address(address)
+    except ValueError:
+        return address
+    if given.ipv4_mapped is not None:
+        return str(given.ipv4_mapped)
+    return given.packed[:8].hex()
 
 
 def told(policy: bytes, left: bytes) -> Headers:

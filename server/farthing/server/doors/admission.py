@@ -10,14 +10,13 @@ import time
 from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import dataclass
 from functools import partial
-from ipaddress import IPv6Address
 from typing import Any, Final, cast
 
 import structlog
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from farthing.identity.authentication import Authenticator, Request
+from farthing.identity.authentication import Authenticator, NamedKey, Request
 from farthing.identity.callers import ANYONE, Caller
 from farthing.protocol.canonical import InvalidJson, JsonFault, LooseJson, parse_json
 from farthing.protocol.errors import Code, Refused, refuse
@@ -34,7 +33,7 @@ from farthing.protocol.wire import Role
 from farthing.server.crowds import VALUES_MAX, has_more_values
 from farthing.server.doors.direct import METRICS, is_direct
 from farthing.server.doors.render import problem
-from farthing.server.velocity import Headers, Quota, Velocity, told
+from farthing.server.velocity import Headers, Quota, Velocity, network_of, told
 
 __all__ = [
     "BROKEN",
@@ -323,21 +322,16 @@ class Admission:
         body = await self._body(scope, receive) if is_post else b""
         if not proofs:
             self._meter(scope, len(body) // _METERED_BYTES)
-        if len(proofs) > 1:
-            raise Refused(refuse(Code.PROOF_INVALID, path="authorization"))
-        authenticator = self._authenticator()
         read = partial(_called, scope["path"], headers, body)
-        caller = await authenticator.caller(
-            Request(
-                authorization=proofs[0].decode("latin-1") if proofs else "",
-                method=scope["method"],
-                url=f"{authenticator.audience}{_target(scope)}",
-                body=body,
-            ),
-            # A proof's age is what it is when the request is whole, however slowly that came.
-            self._now_us(),
-            on_stranger=lambda: self._meter(scope, 1 + len(body) // _STRANGE_BYTES),
-            named_key=lambda: read(_UNPROVEN_VALUES_MAX).newcomers_key if is_post else None,
+        request = Request(
+            # Two are none: no proof has a comma in it.
+            authorization=b", ".join(proofs).decode("latin-1"),
+            method=scope["method"],
+            url=f"{self._authenticator().audience}{_target(scope)}",
+            body=body,
+        )
+        caller = await self._caller(
+            scope, request, lambda: read(_UNPROVEN_VALUES_MAX).newcomers_key if is_post else None
         )
         if caller.principal_id:
             count_calls(scope, self._velocity, caller, self._now_us())
@@ -350,9 +344,25 @@ class Admission:
         scope[_WATCHED] = called.name if called.is_watched else ""
         return body
 
+    async def _caller(self, scope: Scope, request: Request, named_key: NamedKey) -> Caller:
+        count = 1 + len(request.body) // _STRANGE_BYTES
+        try:
+            return await self._authenticator().caller(
+                request,
+                # A proof's age is what it is when the request is whole, however slowly that came.
+                self._now_us(),
+                on_stranger=lambda: self._meter(scope, count),
+                named_key=named_key,
+            )
+        except Refused:
+            # Known only now; it is nothing to whose key it names.
+            if _LEFT not in scope:
+                self._meter(scope, count)
+            raise
+
     def _meter(self, scope: Scope, count: int = 1) -> None:
         client = scope.get("client")
-        whose = _network(client[0]) if client else ""
+        whose = network_of(client[0]) if client else ""
         allowed, left = self._unproven.take(whose, self._now_us(), count)
         scope[_LEFT] = told(self._unproven.policy, self._unproven.left(left))
         if not allowed:
@@ -462,17 +472,6 @@ def _called(path: str, headers: Headers, body: bytes, values_max: int) -> _Calle
     meta = params.get("_meta")
     is_watched = isinstance(meta, dict) and "progressToken" in meta
     return _Called(name=tool, key=_key_of(params.get("arguments")), is_watched=is_watched)
-
-
-def _network(address: str) -> str:
-    """Whose an address is: who has one of IPv6 has 2^64 of them (RFC 6177)."""
-    try:
-        given = IPv6Address(address)
-    except ValueError:
-        return address
-    if given.ipv4_mapped is not None:
-        return str(given.ipv4_mapped)
-    return given.packed[:8].hex()
 
 
 def _key_of(arguments: LooseJson) -> Mapping[str, object] | None:

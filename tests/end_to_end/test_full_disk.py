@@ -24,7 +24,7 @@ from farthing.protocol.errors import Code, Refused, Unreachable
 from farthing.protocol.messages.accounts import FUND_ACCOUNT, FundAccount
 from farthing.protocol.wire import Money
 from tests.patience import patiently, until
-from tests.processes import ServerProcess, free_port
+from tests.processes import ServerProcess, free_port, not_served
 from tests.remote import Market, opened
 from tests.settlement.oracle import Oracle
 
@@ -168,6 +168,12 @@ async def test_an_old_backup_that_is_put_back_says_what_is_lost_and_takes_no_old
             # Every proof that was made until now is older than what is put back.
             stale = market.treasurer.clock()
             server.stop()
+            newest = (data_dir / "journal.sqlite").read_bytes()
+            (data_dir / "journal.sqlite").write_bytes(copy.read_bytes())
+            by_hand = not_served(data_dir)
+            assert by_hand.returncode == 1
+            assert f"the journal ends at record {before}" in by_hand.stderr
+            (data_dir / "journal.sqlite").write_bytes(newest)
 
             told = _farthing("restore", str(copy), "--data-dir", str(data_dir))
             assert f"{before + 1}" in told

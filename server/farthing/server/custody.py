@@ -8,13 +8,16 @@ from pathlib import Path
 from typing import Final
 
 from farthing.identity.keyring import Keyring, Purpose, UnusableKeys, open_keyring, retire
+from farthing.protocol.errors import Unverified
 from farthing.server.engine import now_us
 from farthing.server.files import new_file
 from farthing.server.settings import Settings
 from farthing.settlement.audit.log import hidden_in_log, log_beside
+from farthing.settlement.audit.read_model import check_end
 from farthing.settlement.journal.backup import restore
 from farthing.settlement.journal.lock import FileLock
 from farthing.settlement.machine import MACHINE
+from farthing.settlement.reports.projection import remove
 
 __all__ = ["key_retired", "restored"]
 
@@ -38,6 +41,11 @@ def restored(settings: Settings, source: Path) -> list[str]:
         keys=keyring.verifying(Purpose.JOURNAL),
         now_us=now_us(),
     )
+    try:
+        check_end(settings.reports_path, done.last_seq)
+    except Unverified:
+        # What was lost is said below; the next server asks for it no more.
+        remove(settings.reports_path)
     lines += [
         f"Restored {done.last_seq} records; the journal goes on in epoch {done.epoch}.",
         "Proofs signed before this moment are refused from now on.",

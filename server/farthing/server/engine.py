@@ -36,6 +36,7 @@ from farthing.server.storage import may_pass
 from farthing.server.supervise import EXIT_FINAL
 from farthing.server.upkeep import Upkeep, spare_the_collector
 from farthing.settlement.audit.log import check_log
+from farthing.settlement.audit.read_model import check_end
 from farthing.settlement.engine.commands import Command, platform_command
 from farthing.settlement.engine.genesis import GENESIS, Genesis, StaffKey
 from farthing.settlement.engine.questions import Figures, FiguresNow
@@ -174,6 +175,7 @@ def _opened(settings: Settings, keyring: Keyring) -> Stepper[State]:
     stepper.open()
     with contextlib.ExitStack() as undo:
         undo.callback(stepper.close)
+        check_end(settings.reports_path, stepper.recent.last_seq)
         figures = stepper.answer(FiguresNow())
         assert isinstance(figures, Figures)
         command = genesis_of(figures, keyring, settings)

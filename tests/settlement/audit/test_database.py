@@ -431,9 +431,20 @@ def test_a_read_model_of_another_journal_is_made_anew_and_no_fault(
     database: Path, tmp_path: Path
 ) -> None:
     path = tmp_path / "reports.sqlite"
-    make_anew(path, treasured())
+    make_anew(path, treasured()[: len(RECORDS)])
 
     assert audited(database, reports=path).ok
+
+
+def test_a_journal_that_ends_before_its_read_model_was_cut(tmp_path: Path) -> None:
+    path = tmp_path / "reports.sqlite"
+    make_anew(path, RECORDS)
+
+    findings = audited(written(tmp_path / "cut.sqlite", RECORDS[:-2]), reports=path)
+
+    (fault,) = findings.faults
+    assert (fault.kind, fault.seq) == (FaultKind.MISSING, len(RECORDS) - 1)
+    assert f"to record {len(RECORDS)}" in fault.why
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ from farthing.protocol.keys import PublicKey
 from farthing.protocol.records import Record, entries_in, head_of
 from farthing.protocol.replay.rulebook import Rulebook
 from farthing.settlement.audit.log import hidden_in_log
-from farthing.settlement.audit.read_model import cursor_of, make_anew, opened_beside
+from farthing.settlement.audit.read_model import cursor_of, followed_to, make_anew, opened_beside
 from farthing.settlement.audit.tables import (
     RawBatch,
     epoch_rows,
@@ -194,7 +194,8 @@ def audit_database(
             if journal.fault is None:
                 faults += _words(database, scratch)
                 if followed is not None:
-                    faults += _read_model(database, followed, Path(folder) / "reports.sqlite")
+                    scratch_reports = Path(folder) / "reports.sqlite"
+                    faults += _read_model(database, followed, scratch_reports, one.last_seq)
     faults.sort(key=lambda fault: (fault.seq == 0, fault.seq))
     if journal.fault is not None:
         faults.insert(0, journal.fault)
@@ -264,19 +265,23 @@ def _declared(database: sqlite3.Connection, scratch: sqlite3.Connection) -> Iter
 
 
 def _read_model(
-    database: sqlite3.Connection, followed: sqlite3.Connection, made: Path
+    database: sqlite3.Connection, followed: sqlite3.Connection, made: Path, last_seq: int
 ) -> Iterator[Fault]:
     """The read model, as far as it goes; what a server makes anew before it reads it is passed by.
 
-    That is one of another version or journal, which its cursor tells.
+    That is one of another version or journal, which its cursor tells. One that goes further than
+    the journal tells that the journal was cut.
     """
     try:
         damage = integrity_of(followed)
         if damage:
             yield _table(f"the read model is damaged: {damage}")
             return
-        cursor = cursor_of(followed)
-        goes_to = next((seq for _, _, seq, _ in cursor if isinstance(seq, int)), 0)
+        cursor, goes_to = cursor_of(followed), followed_to(followed)
+        if goes_to > last_seq:
+            why = f"the read model beside the database has followed it to record {goes_to}"
+            yield Fault(kind=FaultKind.MISSING, seq=last_seq + 1, why=why)
+            return
         records = (each for row in raw_batches(database) for each in entries_in(bytes(row[3])))
         make_anew(made, islice(records, max(goes_to, 0)))
         with opened(made) as scratch:

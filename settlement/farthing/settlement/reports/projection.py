@@ -69,6 +69,7 @@ __all__ = [
     "account_of",
     "file_at",
     "is_damage",
+    "remove",
 ]
 
 # Records of one transaction: enough to share its cost, few enough that the thread that folds them
@@ -116,7 +117,7 @@ class Followed:
                 raise Unreadable(f"{self.path} was closed before it was opened")
             if file_at(self.path) is None:
                 # The log of a file that is gone would be taken for that of the new one.
-                self._remove()
+                remove(self.path)
             # One connection that stays, used by one thread at a time: SQLite folds its log, with
             # an fsync, whenever the last one closes.
             self._engine = create_engine(
@@ -187,13 +188,9 @@ class Followed:
     def _unreadable(self, error: SQLAlchemyError | DamagedRow) -> Unreadable:
         """What is to be raised; a damaged file is removed, for it can be made anew."""
         if is_damage(error):
-            self._remove()
+            remove(self.path)
             return Unreadable(f"{self.path} was damaged, and is made anew")
         return Unreadable(f"{self.path}: {error}")
-
-    def _remove(self) -> None:
-        for ending in ("", "-wal", "-shm"):
-            self.path.with_name(f"{self.path.name}{ending}").unlink(missing_ok=True)
 
     def _put(self, connection: Connection, rows: Iterable[Row]) -> None:
         for sql, some in self._upserts.statements(rows):
@@ -227,6 +224,12 @@ def file_at(path: Path) -> FileId | None:
     except OSError:
         return None
     return found.st_dev, found.st_ino
+
+
+def remove(path: Path) -> None:
+    """Delete a read model that nobody has open; the next server makes it anew."""
+    for ending in ("", "-wal", "-shm"):
+        path.with_name(f"{path.name}{ending}").unlink(missing_ok=True)
 
 
 def account_of(row: sqlalchemy.Row[Any]) -> Account:

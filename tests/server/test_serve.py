@@ -100,6 +100,17 @@ def test_what_it_writes_is_its_owners_alone_whoever_made_the_folder(tmp_path: Pa
     assert set(modes.values()) == {0}
 
 
+async def test_a_damaged_file_of_calls_ends_the_start_with_what_to_do(tmp_path: Path) -> None:
+    folder = tmp_path / "market"
+    folder.mkdir()
+    (folder / "results.sqlite").write_bytes(b"no database" * 1000)
+
+    said = await failed("serve", "--data-dir", str(folder), "--port", "0")
+
+    assert said.startswith(f"farthing: the file of calls, {folder / 'results.sqlite'}, cannot be")
+    assert "move it away" in said
+
+
 def test_told_to_stop_it_answers_what_it_has_begun_to_read(tmp_path: Path) -> None:
     body = envelope("search_catalog", {"query": "text"})
     head = (

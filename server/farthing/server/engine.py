@@ -175,11 +175,12 @@ def _opened(settings: Settings, keyring: Keyring) -> Stepper[State]:
     stepper.open()
     with contextlib.ExitStack() as undo:
         undo.callback(stepper.close)
-        check_end(settings.reports_path, stepper.recent.last_seq)
         figures = stepper.answer(FiguresNow())
         assert isinstance(figures, Figures)
         command = genesis_of(figures, keyring, settings)
-        if command is not None:
+        if command is None:
+            check_end(settings.reports_path, figures.seq)
+        else:
             # An empty file is no journal either.
             check_unused(settings.keys_dir)
             (outcome,) = stepper.step([command])

@@ -29,9 +29,11 @@ from farthing.server.connections import (
 )
 from farthing.server.settings import InvalidSetting, Settings
 from farthing.server.siblings import Siblings
+from farthing.server.storage import may_pass
 from farthing.server.supervise import EXIT_FINAL
 from farthing.settlement.engine.questions import FiguresNow
 from farthing.settlement.journal.remote import RemoteEngine
+from farthing.settlement.journal.store import Unreadable
 
 __all__ = ["run_front"]
 
@@ -92,8 +94,14 @@ def run_front(
     )
     server = _Server(config, service, share, ready)
     gc.set_threshold(_YOUNG, *gc.get_threshold()[1:])
-    with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
-        runner.run(_run(server, service, listener, engine if number == 1 else None))
+    try:
+        with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
+            runner.run(_run(server, service, listener, engine if number == 1 else None))
+    except Unreadable as error:
+        if may_pass(error):
+            raise
+        ready(str(error))
+        return 1
     return 0
 
 

@@ -232,7 +232,7 @@ class Supervisor:
                 self._ended_badly(f"the {place.job.name}, process {pid}, ended with {code}")
             return
         why = place.said.decode("utf-8", "replace").strip()
-        if why and (code == EXIT_FINAL or not self._had_begun(place)):
+        if why and (code == EXIT_FINAL or not self._served):
             raise DidNotStart(why)
         if not at_once:
             place.at_once, place.waits, place.waits_for = 0, 0, ""
@@ -260,10 +260,6 @@ class Supervisor:
     def _ended_badly(self, text: str) -> None:
         logger.error("%s", text)
         self._not_ended = self._not_ended or text
-
-    def _had_begun(self, place: _Place) -> bool:
-        """Whether this was not the very first start of the whole."""
-        return place.job is not self.first or len(self._places) > 1
 
     def _start_again(self) -> None:
         now_ns = time.monotonic_ns()

@@ -27,7 +27,7 @@ from farthing.settlement.journal.store import Row, Unreadable
 from farthing.settlement.machine import MACHINE
 from tests.construction import Trade
 from tests.papers import signing_key
-from tests.protocol.bundling import traded, treasured
+from tests.protocol.bundling import traded
 from tests.protocol.evidence_market import JOURNAL_KEY, ORIGIN
 from tests.protocol.replay.metered import Metered, events
 from tests.settlement.audit.market import audited, sealed, written
@@ -415,36 +415,6 @@ def test_every_column_that_statements_are_read_from_counts(database: Path, repor
 
     assert {table for table, _ in columns} >= {"statement_line", "statement_account", "listed"}
     assert not unseen
-
-
-@pytest.mark.parametrize("data", [b"", b"no database"])
-def test_a_read_model_that_cannot_be_read_is_found_or_is_none(
-    database: Path, tmp_path: Path, data: bytes
-) -> None:
-    path = tmp_path / "reports.sqlite"
-    path.write_bytes(data)
-
-    assert audited(database, reports=path).ok == (not data)
-
-
-def test_a_read_model_of_another_journal_is_made_anew_and_no_fault(
-    database: Path, tmp_path: Path
-) -> None:
-    path = tmp_path / "reports.sqlite"
-    make_anew(path, treasured()[: len(RECORDS)])
-
-    assert audited(database, reports=path).ok
-
-
-def test_a_journal_that_ends_before_its_read_model_was_cut(tmp_path: Path) -> None:
-    path = tmp_path / "reports.sqlite"
-    make_anew(path, RECORDS)
-
-    findings = audited(written(tmp_path / "cut.sqlite", RECORDS[:-2]), reports=path)
-
-    (fault,) = findings.faults
-    assert (fault.kind, fault.seq) == (FaultKind.MISSING, len(RECORDS) - 1)
-    assert f"to record {len(RECORDS)}" in fault.why
 
 
 @pytest.fixture

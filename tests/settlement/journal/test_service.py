@@ -231,6 +231,53 @@ async def test_a_call_that_waits_when_the_engine_goes_is_told_that_it_may_have_r
     assert not engine.address.exists()
 
 
+async def test_who_waits_for_an_engine_that_stands_still_is_told_that_it_may_have_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    thawed = Event()
+    with served() as engine:
+        assert engine.stepper is not None
+        step = engine.stepper.step
+
+        def frozen(commands: Any) -> Any:
+            thawed.wait(PATIENCE_S)
+            return step(commands)
+
+        monkeypatch.setattr(engine.stepper, "step", frozen)
+        remote = RemoteEngine(engine.address, in_flight_max=10, silence_ms=50)
+        await remote.open()
+        async with patiently():
+            with pytest.raises(Refused) as refused:
+                await remote.submit(engine.hold("kept-key-000000000"))
+        await healthy(remote, wanted=False)
+        thawed.set()
+        await healthy(remote)
+        again = await remote.submit(engine.hold("kept-key-000000000"))
+        await remote.close()
+
+    assert refused.value.code is Code.UNAVAILABLE
+    assert refused.value.refusal.message != Code.UNAVAILABLE.says
+    assert again.replayed
+
+
+async def test_a_follower_that_waits_for_the_next_record_is_not_an_engine_that_stands_still(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with served() as engine:
+        remote = RemoteEngine(engine.address, in_flight_max=10, silence_ms=20)
+        await remote.open()
+        last = await remote.submit(engine.hold())
+        following = asyncio.create_task(first_of(remote, last.seq, 1))
+        _, waiting = await asyncio.wait({following}, timeout=0.2)
+        await remote.submit(engine.hold())
+        async with patiently():
+            await following
+        await remote.close()
+
+    assert waiting
+    assert "has said nothing" not in caplog.text
+
+
 def _broken(commands: Any) -> Any:
     del commands
     raise Broken("an invariant of a test")

@@ -144,7 +144,11 @@ class Results:
             await self._write(_migrate)
         except Refused as refused:
             why = str(refused.__cause__).partition("\n")[0]
-            raise Unreadable(f"the file of calls, {self._path}, cannot be used: {why}") from refused
+            raise Unreadable(
+                f"the file of calls, {self._path}, cannot be used: {why}. Put it back; or move it"
+                " away: then results that were not fetched are lost, and a call that runs may be"
+                " charged and not answered"
+            ) from refused
 
     async def keep_room(
         self, hold_id: str, *, owner: str, asking: str, share: Share, now_us: int

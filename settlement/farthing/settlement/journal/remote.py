@@ -49,6 +49,7 @@ _PAUSE_MS_MIN: Final = 5
 _PAUSE_MS_MAX: Final = 500
 # How long a follower whose page was refused waits before it asks again.
 _FOLLOW_PAUSE_MS: Final = 200
+SILENCE_MS: Final = 15_000
 # The handshake is one small frame from a process on this machine.
 _HELLO_S: Final = 10
 
@@ -59,11 +60,14 @@ class RemoteEngine:
     Args:
         address: where the socket lies.
         in_flight_max: calls that may wait for the engine before callers are refused.
+        silence_ms: how long it may say nothing while calls wait for it; twice that, and all who
+            wait are told that its answer was lost.
     """
 
-    def __init__(self, address: Path, *, in_flight_max: int) -> None:
+    def __init__(self, address: Path, *, in_flight_max: int, silence_ms: int = SILENCE_MS) -> None:
         self._address = address
         self._in_flight_max = in_flight_max
+        self._silence_ms = silence_ms
         self._wire: _Wire | None = None
         self._connected = asyncio.Event()
         self._connecting: asyncio.Task[None] | None = None
@@ -141,7 +145,12 @@ class RemoteEngine:
     async def _page(self, after_seq: int) -> tuple[bytes, ...]:
         wire = self._open_wire()
         id_ = wire.next_id()
-        reply = await wire.call(id_, bytes_of(Follow(id=id_, after_seq=after_seq)))
+        # It waits for the next record, however long there is none.
+        wire.lasting.add(id_)
+        try:
+            reply = await wire.call(id_, bytes_of(Follow(id=id_, after_seq=after_seq)))
+        finally:
+            wire.lasting.discard(id_)
         assert isinstance(reply, Page), "a follower is answered by a page"
         return reply.records
 
@@ -174,11 +183,26 @@ class RemoteEngine:
             self._wire = wire
             self._connected.set()
             try:
-                await wire.ended.wait()
+                await self._watched(wire)
             finally:
                 self._wire = None
                 self._connected.clear()
             logger.warning("the engine is gone; connecting again")
+
+    async def _watched(self, wire: "_Wire") -> None:
+        """Wait for the end of a connection, and end one whose engine stands still.
+
+        A process that is stopped, or waits for a disk that hangs, closes no socket.
+        """
+        while not wire.ended.is_set():
+            waiting, heard = wire.unanswered(), wire.heard
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._silence_ms / 1000):
+                    await wire.ended.wait()
+            if heard == wire.heard and waiting & wire.unanswered():
+                logger.error("the engine has said nothing for %d ms", self._silence_ms)
+                wire.end()
+                await wire.ended.wait()
 
 
 class _Wire(asyncio.Protocol):
@@ -195,6 +219,8 @@ class _Wire(asyncio.Protocol):
         self._hello: Hello | None = None
         self._greeted = asyncio.Event()
         self.ended = asyncio.Event()
+        self.heard = 0
+        self.lasting: set[int] = set()
 
     async def greeting(self) -> Hello:
         """What the engine says first; raises ConnectionError where it went away instead."""
@@ -207,6 +233,10 @@ class _Wire(asyncio.Protocol):
         """An id that no call of this connection had."""
         self._last_id += 1
         return self._last_id
+
+    def unanswered(self) -> set[int]:
+        """The calls that wait for an answer which should be there at once."""
+        return self._waiting.keys() - self.lasting
 
     def call(self, id_: int, message: bytes) -> "asyncio.Future[Reply]":
         """Send a message with the others of this turn; gives what it will be answered.
@@ -247,6 +277,7 @@ class _Wire(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Give every reply to whoever waits for it."""
+        self.heard += 1
         try:
             for frame in self._splitter.feed(data):
                 for reply in replies_in(frame):

@@ -130,20 +130,22 @@ async def test_the_legal_context_names_terms_that_are_there_and_their_hash(place
 
 
 @pytest.mark.parametrize(
-    ("method", "path", "status"),
+    ("method", "path", "status", "code"),
     [
-        ("GET", "/", 404),
-        ("GET", "/v1/documents", 404),
-        ("GET", "/.well-known/openid-configuration", 404),
-        ("DELETE", "/v1/tree-head", 405),
+        ("GET", "/", 404, Code.NOT_FOUND),
+        ("GET", "/v1/documents/", 404, Code.NOT_FOUND),
+        ("GET", "/v1/get_balances", 404, Code.UNKNOWN_OPERATION),
+        ("POST", "/v1/place_holds", 404, Code.UNKNOWN_OPERATION),
+        ("GET", "/.well-known/openid-configuration", 404, Code.NOT_FOUND),
+        ("DELETE", "/v1/tree-head", 405, Code.NOT_FOUND),
     ],
 )
 async def test_where_there_is_nothing_the_answer_has_the_one_shape(
-    place: Place, method: str, path: str, status: int
+    place: Place, method: str, path: str, status: int, code: Code
 ) -> None:
     response = await place.server.http.request(method, f"{place.server.service.issuer}{path}")
 
-    assert (response.status_code, response.json()["code"]) == (status, Code.NOT_FOUND)
+    assert (response.status_code, response.json()["code"]) == (status, code)
     assert response.headers["content-type"] == "application/problem+json"
 
 

@@ -222,7 +222,7 @@ def _show_curl(session: Session, name: str, asked: dict[str, Any], *, signed: bo
     for header, value in request.headers.items():
         words += ["--header", f"{header}: {value}"]
     typer.echo(shlex.join([*words, "--data-raw", request.body.decode()]))
-    session.note("It is signed for half a minute, and for once: a retry is printed anew.")
+    session.note("It is signed for half a minute, and a write for once: a retry is printed anew.")
 
 
 @command(

@@ -3,6 +3,7 @@
 Boundary: asks dispatch like every other door. Source: spec/transport-mcp.md.
 """
 
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
 from typing import Final, cast
@@ -32,6 +33,7 @@ __all__ = ["no_such_page", "refusing", "routes"]
 
 _FOR_EVER: Final = {"cache-control": "public, max-age=31536000, immutable"}
 _FOR_NOW: Final = {"cache-control": "no-store"}
+_OPERATION: Final = re.compile(r"/v1/[a-z_]{1,64}", re.ASCII)
 _TERMS: Final = canonical_bytes(standard_terms())
 
 
@@ -98,10 +100,12 @@ def refusing(issuer: str) -> Callable[[Request, Exception], Awaitable[Response]]
 async def no_such_page(request: Request, error: Exception) -> Response:
     """What the router says where there is nothing, or not by this method, in the one shape."""
     assert isinstance(error, HTTPException)
-    text = "There is nothing at this URL."
+    code, text = Code.NOT_FOUND, "There is nothing at this URL."
     if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
         text = "This URL takes another method: see Allow."
-    refusal = refuse(Code.NOT_FOUND, path="url", message=text)
+    elif _OPERATION.fullmatch(request.url.path):
+        code, text = Code.UNKNOWN_OPERATION, "/openapi.json has the operations that there are."
+    refusal = refuse(code, path="url", message=text)
     response = problem(refusal, request_id_of(request.scope), status=error.status_code)
     response.headers.update(error.headers or {})
     return response

@@ -135,7 +135,6 @@ async def test_the_legal_context_names_terms_that_are_there_and_their_hash(place
         ("GET", "/", 404, Code.NOT_FOUND),
         ("GET", "/v1/documents/", 404, Code.NOT_FOUND),
         ("GET", "/v1/get_balances", 404, Code.UNKNOWN_OPERATION),
-        ("POST", "/v1/place_holds", 404, Code.UNKNOWN_OPERATION),
         ("GET", "/.well-known/openid-configuration", 404, Code.NOT_FOUND),
         ("DELETE", "/v1/tree-head", 405, Code.NOT_FOUND),
     ],

@@ -86,6 +86,11 @@ class Home:
         return self.path / "sessions"
 
     @property
+    def head_path(self) -> Path:
+        """The newest head of the journal that was proven here."""
+        return self.path / "head.note"
+
+    @property
     def ceiling_path(self) -> Path:
         return self.path / "ceiling.json"
 

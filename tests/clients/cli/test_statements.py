@@ -98,6 +98,14 @@ def test_a_line_opens_to_a_record_that_is_verified(market: Market) -> None:
     assert market.run("record", "1").code == 1
 
 
+def test_a_head_is_kept_and_each_later_one_grows_out_of_it(market: Market) -> None:
+    first = market.answer("head")
+    later = market.answer("head")
+
+    assert (first["grown_from"], later["grown_from"]) == ("", first["records"])
+    assert Path(market.home[1], "head.note").read_text().startswith(first["origin"])
+
+
 def test_the_record_behind_a_line_is_proven_by_the_one_file_verifier(
     market: Market,
     tmp_path: Path,

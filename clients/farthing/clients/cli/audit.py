@@ -74,6 +74,26 @@ def receipts(session: Session, charge: ChargeArgument, *, out: OutOption = None)
     session.show_facts({"charge_id": charge, "seq": str(receipt.seq), "receipt": str(out)})
 
 
+@command(commands, "head", example="farthing head", panel=PANEL)
+def head(session: Session) -> None:
+    """Keep the journal's newest signed head, proven to only add to the one kept before."""
+    from farthing.clients.heads import Watcher  # noqa: PLC0415 - loads cryptography
+
+    path = session.home.head_path
+    kept = path.read_text(encoding="utf-8") if path.exists() else ""
+    note = session.prove(Watcher, lambda watcher: watcher.newest_head(kept))
+    write_whole(path, note.encode())
+    origin, records, root = note.split("\n")[:3]
+    _, before, *_ = [*kept.split("\n"), "", ""]
+    session.show_facts({
+        "origin": origin,
+        "records": records,
+        "root": root,
+        "grown_from": before,
+        "kept": str(path),
+    })  # fmt: skip
+
+
 @command(commands, "evidence", example="farthing evidence chg_… --out charge.pack", panel=PANEL)
 def evidence(
     session: Session,

@@ -312,7 +312,9 @@ def _stopping() -> Iterator[None]:
         if not error.name or error.name.startswith("farthing"):
             raise
         _stop(f"{error.name} is not installed: pip install 'farthing[server]'")
-    except (FarthingError, InvalidSetting, OSError) as error:
+    except OSError as error:
+        _stop(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+    except (FarthingError, InvalidSetting) as error:
         _stop(str(error))
 
 

@@ -204,7 +204,7 @@ def shown_refusal(refused: Refused, *, agent: str = "agt_…") -> str:
             ("argument", refusal.path),
             ("needed", refusal.required and f"{refusal.required}{asset}"),
             ("remaining", refusal.remaining and f"{refusal.remaining}{asset}"),
-            ("also", ", ".join(each.value for each in refusal.reasons)),
+            ("also", ", ".join(each for each in refusal.reasons if each is not refusal.code)),
             ("wait", wait),
             ("next", _way_on(refusal).format(agent=agent)),
             ("request", refused.request_id),

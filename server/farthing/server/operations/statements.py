@@ -61,7 +61,8 @@ async def get_statement(market: Market, caller: Caller, ask: GetStatement) -> Re
         until_us=parse_time(ask.until) if ask.until else INTEGER_MAX,
     )
     if period.since_us > period.until_us:
-        raise Refused(refuse(Code.INVALID_ARGUMENT, path="until"))
+        text = "The period ends before it begins."
+        raise Refused(refuse(Code.INVALID_ARGUMENT, path="until", message=text))
     question = document_sha256(
         document_of(replace(ask, cursor="", limit=1)) | {"of": caller.organisation_id}
     )
@@ -91,7 +92,8 @@ async def get_statement(market: Market, caller: Caller, ask: GetStatement) -> Re
 async def balances_then(market: Market, caller: Caller, ask: GetBalance) -> Reply:
     """The balances of the caller's organisation as they were at an earlier moment."""
     if ask.at_seq and ask.at:
-        raise Refused(refuse(Code.INVALID_ARGUMENT, path="at"))
+        text = "`at` and `at_seq` name one moment in two ways: give one of them."
+        raise Refused(refuse(Code.INVALID_ARGUMENT, path="at", message=text))
     async with market.reports.view(caller.organisation_id) as view:
         if ask.at_seq > view.as_of_seq or (view.behind and not ask.at_seq):
             raise not_yet(view, ask.at_seq, "at_seq")

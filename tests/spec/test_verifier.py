@@ -257,6 +257,13 @@ def test_a_strangers_bundle_is_rejected(place: Path) -> None:
     )
 
 
+def test_a_thumbprint_that_begins_with_a_dash_is_one(place: Path) -> None:
+    strangers = "-" + signing_key("stranger").thumbprint[1:]
+
+    assert ran(place, "bundle", "--trust", strangers)[0] == 1
+    assert ran(place, "bundle", "--trust", strangers, *TRUST)[0] == 0
+
+
 def damaged() -> dict[str, bytes]:
     whole = b"".join(LINES)
     record = RECORDS[SEQ - 1]

@@ -376,8 +376,9 @@ def main() -> int:
     add("bundle", type=Path, nargs="?", help="made by `farthing audit export --bundle`")
     add("--receipt", type=Path, action="append", default=[], help="of a charge, or of one call")
     add("--keys", type=Path, help="the platform's /.well-known/jwks.json")
-    add("--trust", action="append", default=[], help="the journal key's thumbprint")
-    asked = parser.parse_args()
+    add("--trust", action="append", default=[], help="journal key's thumbprint; may begin with -")
+    words = "\0".join(sys.argv[1:]).replace("--trust\0", "--trust=").split("\0")
+    asked = parser.parse_args([each for each in words if each])
     if not asked.bundle and not (asked.receipt and asked.keys):
         parser.error("name a bundle, or a receipt with --receipt and a key set with --keys")
     try:
@@ -388,9 +389,8 @@ def main() -> int:
         why = str(error) if isinstance(error, Bad) else f"a file is of another form: {error!r}"
         sys.stdout.write(f"REJECTED: {why.encode('unicode_escape').decode()}\n")
         return 1
-    grade, hidden = ("pinned", 1) if asked.trust else ("integrity only", 0)
-    lines = [f"VERIFIED ({grade})", *says, "this does not show:"]
-    lines += [f"  - {each}" for each in CANNOT_SHOW[hidden:]]
+    lines = [f"VERIFIED ({'pinned' if asked.trust else 'integrity only'})", *says]
+    lines += ["this does not show:", *(f"  - {each}" for each in CANNOT_SHOW[bool(asked.trust) :])]
     sys.stdout.write("".join(f"{line.encode('unicode_escape').decode()}\n" for line in lines))
     return 0
 

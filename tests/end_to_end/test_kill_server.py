@@ -20,7 +20,7 @@ from farthing.clients.transport import Connection
 from farthing.protocol.canonical import sha256_hex
 from farthing.protocol.chain import Chain
 from farthing.protocol.contracts import DeliveryRecord
-from farthing.protocol.errors import Refused, Unreachable
+from farthing.protocol.errors import Code, Refused, Unreachable
 from farthing.protocol.messages.accounts import FUND_ACCOUNT, FundAccount
 from farthing.protocol.messages.charges import REFUND_CHARGE, RefundCharge
 from farthing.protocol.messages.holds import (
@@ -31,8 +31,10 @@ from farthing.protocol.messages.holds import (
     PlaceHold,
     ReleaseHold,
 )
+from farthing.protocol.messages.trails import OutcomeView
 from farthing.protocol.records import Record, parse_record
 from farthing.protocol.wire import Money, Operation, Usage
+from tests.patience import patiently
 from tests.processes import ServerProcess, free_port
 from tests.remote import Market, opened
 from tests.settlement.oracle import Oracle
@@ -191,10 +193,22 @@ async def _check_told(market: Market, told: dict[tuple[str, str], str]) -> None:
     }
     for (operation, key), thing_id in told.items():
         connection, id_name = by_operation[operation]
-        outcome = await Operator(connection).outcome(operation, key)
+        outcome = await _outcome(connection, operation, key)
         assert outcome.outcome == "done", (operation, key)
         assert outcome.answer is not None
         assert outcome.answer[id_name] == thing_id
+
+
+async def _outcome(connection: Connection, operation: str, key: str) -> OutcomeView:
+    """What became of a call; a front end may still be looking for the engine that came after."""
+    async with patiently():
+        while True:
+            try:
+                return await Operator(connection).outcome(operation, key)
+            except Refused as refused:
+                if refused.code is not Code.UNAVAILABLE:
+                    raise
+                await asyncio.sleep(0)
 
 
 async def _killed_between_capture_and_reply(

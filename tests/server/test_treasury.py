@@ -32,7 +32,7 @@ OPERATIONS = {
 }
 WRITES = {
     "close_account", "confirm_payout", "confirm_top_up", "fail_payout", "fail_top_up",
-    "grant_credit", "reverse_payout", "reverse_top_up", "send_payout",
+    "grant_credit", "reverse_payout", "reverse_top_up", "send_payout", "withdraw_credit",
 }  # fmt: skip
 
 
@@ -60,6 +60,7 @@ def arguments(shop: Shop, operation: Operation[Any, Any]) -> dict[str, Any]:
         "asset": "USD",
         "idempotency_key": shop.operator.connection.new_key(),
         "kind": "bought",
+        "lot_id": f"lot_{'0' * 26}",
         "organisation_id": shop.operator.connection.principal,
         "partner_id": shop.operator.connection.principal,
         "payout_id": f"pay_{'0' * 26}",

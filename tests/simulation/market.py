@@ -348,6 +348,7 @@ _DRAW_WEIGHTS: Final[dict[Callable[[Market], Command | None], int]] = {
     Market.word: 8,
     Market.event: 5,
     Market.back: 7,
+    Market.take_out: 3,
     Market.close: 1,
     Market.publish_any: 2,
     Market.freeze: 4,

@@ -99,8 +99,9 @@ _NEXT: Final = {
     ("top_up", "pending"): {"posted", "failed", "expired"},
     ("top_up", "failed"): {"posted"},
     ("top_up", "expired"): {"posted"},
-    ("payout", "requested"): {"sent", "paid", "failed"},
+    ("payout", "requested"): {"cancelled", "sent", "paid", "failed"},
     ("payout", "sent"): {"paid", "failed"},
+    ("payout", "cancelled"): {"paid"},
     ("payout", "failed"): {"paid"},
     # Some of it has gone back, or come back.
     ("top_up", "posted"): {"posted"},

@@ -22,14 +22,15 @@ LOT = 50
 FEW = 40
 # What that many lives must have met, or they are not what they were.
 OPERATIONS = frozenset({
-    "accept_terms", "approve_registration", "capture_hold", "close_account", "close_evidence",
+    "accept_terms", "approve_registration", "cancel_payout", "capture_hold",
+    "close_account", "close_evidence",
     "confirm_payout", "confirm_top_up", "create_top_up", "enrol_organisation", "expire_hold",
     "expire_top_up", "fail_top_up", "freeze", "fund_account", "initiate_dispute", "place_hold",
     "process_event", "publish_listing", "refund_charge", "register_agent", "release_hold",
     "request_payout", "reverse_payout", "reverse_top_up", "revoke_authority", "revoke_key",
     "rotate_key", "send_payout", "set_authority", "settle_charge", "submit_evidence",
     "terminate_agreement", "unfreeze",
-    "withdraw_listing",
+    "withdraw_credit", "withdraw_funds", "withdraw_listing",
     "approve_allowance", "propose_allowance", "close_session", "expire_session",
     "open_session", "report_usage", "top_up_session", "correct_usage", "add_key",
     "abandon_hold", "accept_answer", "call_service",

@@ -133,10 +133,16 @@ class Treasury(Crowd):
                 (payments.SEND_PAYOUT, payments.SendPayout),
                 (payments.CONFIRM_PAYOUT, payments.ConfirmPayout),
                 (payments.FAIL_PAYOUT, payments.FailPayout),
+                (payments.CANCEL_PAYOUT, payments.CancelPayout),
             )
         operation, ask = self.chance.choice(asks)
+        by = self.treasurer
+        if operation is payments.CANCEL_PAYOUT and self.chance.random() < 0.9:
+            by = self._of((*self.vendors, *self.operators), payment["organisation_id"])
+        elif operation is payments.CANCEL_PAYOUT:
+            by = self.chance.choice((*self.vendors, *self.operators))
         named = {f"{noun}_id": payment[f"{noun}_id"], "idempotency_key": self._id()}
-        return self._ask(self.treasurer.caller(), operation, ask(**named))
+        return self._ask(by.caller(), operation, ask(**named))
 
     def event(self) -> Command | None:
         """What a processor says: twice, late, of another amount, or of what it does not know."""
@@ -192,6 +198,36 @@ class Treasury(Crowd):
         may_owe = self.chance.random() < 0.5
         ask = payments.ReverseTopUp(**named, may_owe=may_owe)
         return self._ask(by, payments.REVERSE_TOP_UP, ask)
+
+    def take_out(self) -> Command | None:
+        """Money or credit that is taken out again, or a little more than is there."""
+        by, lots = self.treasurer.caller(), list(self.books.things["lot"].values())
+        if lots and self.chance.random() < 0.5:
+            lot = self.chance.choice([each for each in lots if int(each["free_units"])] or lots)
+            free = int(lot["free_units"])
+            credit = treasury.WithdrawCredit(
+                lot_id=lot["lot_id"],
+                amount=money(self._about(free), lot["asset"]),
+                idempotency_key=self._id(),
+            )
+            return self._ask(by, treasury.WITHDRAW_CREDIT, credit)
+        names = self._accounts("prepaid")
+        if not names:
+            return None
+        name = self.chance.choice(names)
+        owner, _, asset = name.split(":")
+        ask = money_in.WithdrawFunds(
+            organisation_id=owner,
+            amount=money(min(self._about(self.books.available(name)), 2**62), asset),
+            may_owe=self.chance.random() < 0.3,
+            reference="simulated",
+            idempotency_key=self._id(),
+        )
+        return self._ask(by, money_in.WITHDRAW_FUNDS, ask)
+
+    def _about(self, units: int) -> int:
+        units = max(units, 1)
+        return self.chance.choice((units, units // 2 or 1, 1, units + 1))
 
     def _is_spent(self, top_up: Json) -> bool:
         account = f"{top_up['organisation_id']}:prepaid:{top_up['asset']}"

@@ -35,6 +35,36 @@ def _fund(books: Auditor, record: Json) -> None:
         need(came == units, "another amount is funded than was paid in")
 
 
+def _withdraw_funds(books: Auditor, record: Json) -> None:
+    units, asked = _asked_units(record), record["asked"]
+    owner, asset = asked["organisation_id"], asked["amount"]["asset"]
+    need(record["by"].get("role") == "treasurer", "not the treasurer's word")
+    has = _has(books, owner, asset)
+    answered(record, "insufficient_funds" if units > has and not asked.get("may_owe") else "")
+    if "refused" not in record:
+        _went(books, record, (owner, asset), units)
+
+
+def _withdraw_credit(books: Auditor, record: Json) -> None:
+    lot = _known(books, record, "lot")
+    if lot is None:
+        return
+    units = _asked_units(record)
+    need(record["asked"]["amount"]["asset"] == lot["asset"], "credit of another asset is taken")
+    free = int(lot["free_units"])
+    answered(record, "insufficient_funds" if units > free else "")
+    if "refused" in record:
+        return
+    after = one_of(record, "lot")
+    withdrawn = int(lot.get("withdrawn_units", 0)) + units
+    found = int(after["free_units"]), int(after["withdrawn_units"])
+    need(found == (free - units, withdrawn), f"{found} is left of a lot that was withdrawn from")
+    origin = {"deferred_revenue": "external_clearing", "promotional_credit": "promotion"}
+    account = f"{lot['operator_id']}:{lot['kind']}:{lot['asset']}"
+    back = _between(record, account, f"platform:{origin[lot['kind']]}:{lot['asset']}")
+    need(back == total(record, "post") == units, "credit goes back to another account")
+
+
 def _create_top_up(books: Auditor, record: Json) -> None:
     del books
     if "refused" not in record:
@@ -98,8 +128,26 @@ def _send_payout(books: Auditor, record: Json) -> None:
 def _confirm_payout(books: Auditor, record: Json) -> None:
     payout = _known(books, record, "payout")
     if payout is not None:
+        if payout["status"] in {"cancelled", "failed"}:
+            _left_by_hand(books, record, payout)
+            return
         answered(record, "" if payout["status"] in _SENT else "payment_resolved")
         _moved(books, record, "payout", payout)
+
+
+def _left_by_hand(books: Auditor, record: Json, payout: Json) -> None:
+    if "refused" in record:
+        answered(record, "insufficient_funds")
+    _left_after_all(books, record, payout)
+
+
+def _cancel_payout(books: Auditor, record: Json) -> None:
+    payout = books.things["payout"].get(record["asked"]["payout_id"])
+    if payout is None or payout["organisation_id"] != record["by"]["organisation_id"]:
+        answered(record, "not_found")
+        return
+    answered(record, "" if payout["status"] == "requested" else "payment_resolved")
+    _given_up(record, payout)
 
 
 def _fail_payout(books: Auditor, record: Json) -> None:
@@ -114,9 +162,7 @@ def _reverse_top_up(books: Auditor, record: Json) -> None:
     if top_up is None:
         return
     total_units, back = _back(record, top_up)
-    owner, asset = top_up["organisation_id"], top_up["asset"]
-    owed = -books.posted(f"{owner}:receivable:{asset}")
-    has = max(books.available(f"{owner}:prepaid:{asset}") - owed, 0)
+    has = _has(books, top_up["organisation_id"], top_up["asset"])
     expected = ""
     if top_up["status"] != "posted" or back <= 0:
         expected = "payment_resolved"
@@ -161,7 +207,7 @@ def _process_event(books: Auditor, record: Json) -> None:
         need(total(record, "post") == total(record, "void") == 0, "what is decided moves again")
     elif payout is not None and outcome == "paid" and payout["status"] in _SENT:
         _moved(books, record, "payout", payout)
-    elif payout is not None and outcome == "paid" and payout["status"] == "failed":
+    elif payout is not None and outcome == "paid" and payout["status"] != "paid":
         _left_after_all(books, record, payout)
     elif outcome == "failed" and payment["status"] in {"pending", *_SENT}:
         _given_up(record, payment)
@@ -191,6 +237,7 @@ def _close_account(books: Auditor, record: Json) -> None:
 
 
 RULES: Final[dict[str, Callable[[Auditor, Json], None]]] = {
+    "cancel_payout": _cancel_payout,
     "close_account": _close_account,
     "confirm_payout": _confirm_payout,
     "confirm_top_up": _confirm_top_up,
@@ -204,6 +251,8 @@ RULES: Final[dict[str, Callable[[Auditor, Json], None]]] = {
     "reverse_payout": _reverse_payout,
     "reverse_top_up": _reverse_top_up,
     "send_payout": _send_payout,
+    "withdraw_credit": _withdraw_credit,
+    "withdraw_funds": _withdraw_funds,
 }
 _BEGINNINGS: Final = frozenset({"create_top_up", "fund_account", "place_hold"})
 
@@ -274,7 +323,19 @@ def _gone(books: Auditor, record: Json, payment: Json, total_units: int) -> None
         need(_between(record, clearing, account) == back, "it comes back to somebody else")
         need(total(record, "post") == back, "more comes back than is said")
         return
-    prepaid, receivable = (f"{owner}:{kind}:{asset}" for kind in ("prepaid", "receivable"))
+    _went(books, record, (owner, asset), back)
+
+
+def _has(books: Auditor, owner: str, asset: str) -> int:
+    """What an operator can pay back: what is there and not owed."""
+    owed = -books.posted(f"{owner}:receivable:{asset}")
+    return max(books.available(f"{owner}:prepaid:{asset}") - owed, 0)
+
+
+def _went(books: Auditor, record: Json, owner: tuple[str, str], back: int) -> None:
+    """Money of an operator's went out; what it had not is owed."""
+    prepaid, receivable = (f"{owner[0]}:{kind}:{owner[1]}" for kind in ("prepaid", "receivable"))
+    clearing = f"platform:external_clearing:{owner[1]}"
     paid = min(max(books.available(prepaid), 0), back)
     need(_between(record, prepaid, clearing) == paid, "another part of it is paid back")
     need(_between(record, receivable, clearing) == back - paid, "another part of it is owed")

@@ -10,9 +10,12 @@ from farthing.clients.statements import AccountHolder
 from farthing.clients.trial_balance import whole_trial_balance
 from farthing.protocol.messages.accounts import (
     FUND_ACCOUNT,
+    WITHDRAW_FUNDS,
     FundAccount,
     Funding,
     TrialBalance,
+    Withdrawal,
+    WithdrawFunds,
 )
 from farthing.protocol.messages.payments import (
     CONFIRM_PAYOUT,
@@ -43,6 +46,7 @@ from farthing.protocol.messages.treasury import (
     GRANT_CREDIT,
     LIST_CREDIT_LOTS,
     SET_GRACE,
+    WITHDRAW_CREDIT,
     AccountState,
     CloseAccount,
     CreditLot,
@@ -51,6 +55,7 @@ from farthing.protocol.messages.treasury import (
     GrantCredit,
     ListCreditLots,
     SetGrace,
+    WithdrawCredit,
 )
 from farthing.protocol.wire import Money, Role
 
@@ -71,6 +76,39 @@ class Treasurer(Member, AccountHolder):
             FundAccount(
                 organisation_id=organisation_id,
                 amount=amount,
+                reference=reference,
+                idempotency_key=key or self.connection.new_key(),
+            ),
+        )
+
+    async def withdraw_funds(
+        self,
+        organisation_id: str,
+        amount: Money,
+        reference: str,
+        *,
+        may_owe: bool = False,
+        key: str = "",
+    ) -> Withdrawal:
+        """Take money out of a prepaid account again; a top-up's goes back by `reverse_top_up`.
+
+        Args:
+            organisation_id: The operator.
+            amount: How much goes.
+            reference: What it is booked under outside.
+            may_owe: Whether the operator owes what it has not: True for what has gone whatever is
+                there.
+            key: The idempotency key; a new one where it is left out.
+
+        Raises:
+            Refused: `insufficient_funds`: the operator has less, and is not to owe it.
+        """
+        return await self.connection.call(
+            WITHDRAW_FUNDS,
+            WithdrawFunds(
+                organisation_id=organisation_id,
+                amount=amount,
+                may_owe=may_owe,
                 reference=reference,
                 idempotency_key=key or self.connection.new_key(),
             ),
@@ -216,6 +254,24 @@ class Treasurer(Member, AccountHolder):
                 kind=kind,
                 priority=priority,
                 expires_at=expires_at,
+                reference=reference,
+                idempotency_key=key or self.connection.new_key(),
+            ),
+        )
+
+    async def withdraw_credit(
+        self, lot_id: str, amount: Money, reference: str = "", *, key: str = ""
+    ) -> CreditLot:
+        """Take back what is free of a credit lot, or a part of it.
+
+        Raises:
+            Refused: `insufficient_funds`: less of it is free.
+        """
+        return await self.connection.call(
+            WITHDRAW_CREDIT,
+            WithdrawCredit(
+                lot_id=lot_id,
+                amount=amount,
                 reference=reference,
                 idempotency_key=key or self.connection.new_key(),
             ),

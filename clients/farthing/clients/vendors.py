@@ -53,8 +53,10 @@ from farthing.protocol.messages.listings import (
     WithdrawListing,
 )
 from farthing.protocol.messages.payments import (
+    CANCEL_PAYOUT,
     LIST_PAYOUTS,
     REQUEST_PAYOUT,
+    CancelPayout,
     ListPayouts,
     Payouts,
     PayoutView,
@@ -288,6 +290,13 @@ class Vendor(AccountHolder, ChargeParty, Reconciling, Agreeing):
                 destination=destination,
                 idempotency_key=key or self.connection.new_key(),
             ),
+        )
+
+    async def cancel_payout(self, payout_id: str, *, key: str = "") -> PayoutView:
+        """Take back a payout that was asked for and not sent."""
+        return await self.connection.call(
+            CANCEL_PAYOUT,
+            CancelPayout(payout_id=payout_id, idempotency_key=key or self.connection.new_key()),
         )
 
     async def payouts(self, limit: int = 50, cursor: str = "") -> Payouts:

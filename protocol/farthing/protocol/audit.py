@@ -29,7 +29,7 @@ __all__ = ["AuditFindings", "take", "verify_head", "verify_journal"]
 
 # By these money comes for an operator, and goes back.
 _COMES_AND_GOES: Final = frozenset(
-    {"confirm_top_up", "fund_account", "process_event", "reverse_top_up"}
+    {"confirm_top_up", "fund_account", "process_event", "reverse_top_up", "withdraw_funds"}
 )
 # From these an operator sets aside no more than what is over its debt.
 _SPENT: Final = frozenset({AccountKind.PREPAID, AccountKind.PARTNER_PAYABLE})

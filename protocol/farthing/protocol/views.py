@@ -26,6 +26,7 @@ _DERIVED: Final = {
     "correct_usage": ("correction", "cor"),
     "fund_account": ("funding", "fnd"),
     "refund_charge": ("refund", "rfd"),
+    "withdraw_funds": ("withdrawal", "wdl"),
 }
 
 

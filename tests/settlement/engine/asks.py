@@ -383,7 +383,8 @@ def _of_payment(operation: str) -> Callable[[], Call]:
             named = {"payout_id": treasury.payout(PAGE).changed[0].id}
         if operation.startswith("reverse"):
             named["total"] = money(PAGE, "USD")
-        return _call(trade, operation, treasury.treasurer, **named)
+        by = trade.vendor if operation == "cancel_payout" else treasury.treasurer
+        return _call(trade, operation, by, **named)
 
     return make
 
@@ -399,6 +400,13 @@ def _of_moved(operation: str) -> Callable[[], Call]:
     return make
 
 
+def _withdraw_credit() -> Call:
+    trade = _market()
+    treasury = Treasury(trade)
+    named = {"lot_id": treasury.grant_credit(5 * PAGE), "amount": money(2 * PAGE, "USD")}
+    return _call(trade, "withdraw_credit", treasury.treasurer, **named)
+
+
 def _set_partner() -> Call:
     trade = _market()
     admin = trade.room.staff(Role.ADMIN)
@@ -412,6 +420,7 @@ ASKS: Final[Mapping[str, Callable[[], Call]]] = {
     "approve_allowance": _approve_allowance,
     "approve_registration": _of_agent("approve_registration"),
     "call_service": _call_service,
+    "cancel_payout": _of_payment("cancel_payout"),
     "capture_hold": _capture_hold,
     "close_account": _close_account,
     "close_session": _in_session("close_session", "agent"),
@@ -448,5 +457,7 @@ ASKS: Final[Mapping[str, Callable[[], Call]]] = {
     "terminate_agreement": _terminate_agreement,
     "top_up_session": _in_session("top_up_session", "agent", amount=money(PAGE, "USD")),
     "unfreeze": _of_agent("unfreeze", reason=""),
+    "withdraw_credit": _withdraw_credit,
+    "withdraw_funds": _by_staff("withdraw_funds", amount=money(PAGE, "USD"), reference=""),
     "withdraw_listing": _withdraw_listing,
 }

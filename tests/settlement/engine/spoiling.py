@@ -152,6 +152,21 @@ def full(party: str, kind: str) -> Wrong:
     return Wrong(Code.AMOUNT_OVERFLOW, f"{party}'s {kind} full", spoil)
 
 
+def full_clearing(call: Call) -> None:
+    """So much has come and gone that the clearing account's counters take no more."""
+    account = call.account("platform", "external_clearing")
+    account.debits_posted += COUNTER_MAX - account.credits_posted
+    account.credits_posted = COUNTER_MAX
+
+
+def given_up_and_spent(call: Call) -> None:
+    """The payout was given up, and its account has been emptied since."""
+    call.turn("payouts", call.ask.payout_id, status="failed")
+    account = call.account(call.trade.vendor.principal_id, "vendor_payable")
+    account.debits_pending = 0
+    account.debits_posted = account.credits_posted
+
+
 def amount(code: Code, argument: str, **members: str) -> Wrong:
     """An amount is other than it should be: nothing, or of another asset."""
 

@@ -26,7 +26,9 @@ from tests.settlement.engine.spoiling import (
     found,
     frozen,
     full,
+    full_clearing,
     given,
+    given_up_and_spent,
     granted,
     held_on,
     just_sent,
@@ -144,6 +146,10 @@ WRONGS: Final[Mapping[str, tuple[Wrong, ...]]] = {
     ),
     "approve_registration": (absent("principal_id"), _NOT_AGENTS),
     "call_service": _WORK,
+    "cancel_payout": (
+        *nobodys("payouts", "payout_id", "organisation_id"),
+        turned(Code.PAYMENT_RESOLVED, "payouts", "payout_id", "sent", status="sent"),
+    ),
     "capture_hold": (
         *_HOLD,
         found(Code.SIGNATURE_INVALID, "nobody's key", key_thumbprint="nobody's"),
@@ -168,6 +174,7 @@ WRONGS: Final[Mapping[str, tuple[Wrong, ...]]] = {
     "close_session": (*nobodys("sessions", "session_id"), ended("closed"), ended("closing")),
     "confirm_payout": (
         absent("payout_id"),
+        Wrong(Code.INSUFFICIENT_FUNDS, "given up and not there", given_up_and_spent),
         turned(Code.PAYMENT_RESOLVED, "payouts", "payout_id", "paid", status="paid"),
     ),
     "confirm_top_up": (
@@ -357,6 +364,19 @@ WRONGS: Final[Mapping[str, tuple[Wrong, ...]]] = {
             lambda call: call.turn("principals", call.ask.principal_id, frozen_by=("platform",)),
         ),
     ),
+    "withdraw_credit": (
+        _NOTHING,
+        absent("lot_id"),
+        Wrong(Code.AMOUNT_OVERFLOW, "the clearing full", full_clearing),
+        amount(Code.ASSET_MISMATCH, "amount", asset="EUR"),
+        turned(Code.INSUFFICIENT_FUNDS, "lots", "lot_id", "spent", free_units=1),
+    ),
+    "withdraw_funds": (
+        _NOTHING,
+        absent("organisation_id"),
+        Wrong(Code.AMOUNT_OVERFLOW, "the clearing full", full_clearing),
+        poor("operator", "prepaid"),
+    ),
     "withdraw_listing": (absent("listing_id"), foreign("listings", "listing_id", "vendor_id")),
 }
 
@@ -416,6 +436,7 @@ APART: Final = frozenset({
         ("top_up_session", limit, "amount {'asset': 'EUR'}")
         for limit in ("over the call", "over the day", "operator's prepaid full")
     ),
+    ("confirm_payout", "given up and not there", "paid"),
     ("refund_charge", "in many parts", "given back before"),
     ("reverse_payout", "vendor's vendor_payable full", "come back"),
     ("reverse_top_up", "operator's prepaid empty", "failed"),

@@ -1,14 +1,14 @@
-"""Money in and out, credit, grace, partners: what the treasurer does, and what it is asked for.
+"""Money in, credit, grace, partners: what the treasurer does, and what it is asked for.
 
-Boundary: one call of the platform a command. An operator announces money, a vendor asks for its
-own and the admin names partners; all else needs the treasurer's key.
+Boundary: one call of the platform a command; what leaves is in `payouts`. An operator announces
+money and the admin names partners; all else needs the treasurer's key.
 """
 
 from typing import Annotated, Literal
 
 import typer
 
-from farthing.clients.cli import operate
+from farthing.clients.cli import operate, payouts
 from farthing.clients.cli.arguments import (
     TIME_FORM,
     AmountArgument,
@@ -18,32 +18,27 @@ from farthing.clients.cli.arguments import (
     money_of,
     time_of,
 )
+from farthing.clients.cli.payouts import (
+    KEY,
+    OrganisationOption,
+    ProcessorOption,
+    ReferenceOption,
+    TotalArgument,
+)
 from farthing.clients.cli.session import IdempotencyOption, Session, command
 from farthing.protocol.errors import Code, Refused
+from farthing.protocol.messages.accounts import WITHDRAW_FUNDS, WithdrawFunds
 from farthing.protocol.messages.payments import (
-    CONFIRM_PAYOUT,
     CONFIRM_TOP_UP,
     CREATE_TOP_UP,
-    FAIL_PAYOUT,
     FAIL_TOP_UP,
-    LIST_PAYOUTS,
     LIST_TOP_UPS,
-    REQUEST_PAYOUT,
-    REVERSE_PAYOUT,
     REVERSE_TOP_UP,
-    SEND_PAYOUT,
-    ConfirmPayout,
     ConfirmTopUp,
     CreateTopUp,
-    FailPayout,
     FailTopUp,
-    ListPayouts,
     ListTopUps,
-    ProcessorName,
-    RequestPayout,
-    ReversePayout,
     ReverseTopUp,
-    SendPayout,
 )
 from farthing.protocol.messages.treasury import (
     CLOSE_ACCOUNT,
@@ -51,17 +46,19 @@ from farthing.protocol.messages.treasury import (
     LIST_CREDIT_LOTS,
     SET_GRACE,
     SET_PARTNER,
+    WITHDRAW_CREDIT,
     CloseAccount,
     GrantCredit,
     ListCreditLots,
     SetGrace,
     SetPartner,
+    WithdrawCredit,
 )
 from farthing.protocol.money import PPM
+from farthing.protocol.wire import Answer, Ask, Operation
 
 __all__ = ["commands"]
 
-_KEY = "--key farthing-data/keys/treasurer.jwk"
 _ADMINS_KEY = "--key farthing-data/keys/admin.jwk"
 
 commands = typer.Typer()
@@ -69,46 +66,29 @@ treasury = typer.Typer(
     no_args_is_help=True, help="Money in and out, credit, grace, partners, the books."
 )
 commands.add_typer(treasury, name="treasury", rich_help_panel=operate.PANEL)
+treasury.add_typer(payouts.commands)
 
 OrganisationArgument = Annotated[
     str, typer.Argument(metavar="ORG", help="The organisation's id, org_…", show_default=False)
 ]
-OrganisationOption = Annotated[
-    str,
+MayOweOption = Annotated[
+    bool,
     typer.Option(
-        "--organisation", metavar="ORG", help="Only this organisation's.", show_default=False
+        "--may-owe", help="Its operator owes what it has not any more, as by a chargeback."
     ),
+]
+LotArgument = Annotated[
+    str, typer.Argument(metavar="LOT", help="The credit lot's id, lot_…", show_default=False)
 ]
 TopUpArgument = Annotated[
     str, typer.Argument(metavar="TOP_UP", help="The top-up's id, top_…", show_default=False)
 ]
-PayoutArgument = Annotated[
-    str, typer.Argument(metavar="PAYOUT", help="The payout's id, pay_…", show_default=False)
-]
-TotalArgument = Annotated[
-    str,
-    typer.Argument(
-        metavar="TOTAL",
-        help="How much of it in all, with what was said before.",
-        show_default=False,
-    ),
-]
-ReferenceOption = Annotated[
-    str,
-    typer.Option(
-        help="What it is booked under outside, such as the wire's number: letters, digits, _.:-"
-    ),
-]
-ProcessorOption = Annotated[
-    ProcessorName, typer.Option(help="Who moves the money: the treasurer, or Stripe.")
-]
-
 command(
     treasury,
     "fund",
-    example=f"farthing treasury fund org_… 5 USD --reference wire-42 {_KEY}",
+    example=f"farthing treasury fund org_… 5 USD --reference wire-42 {KEY}",
 )(operate.fund)
-command(treasury, "trial-balance", example=f"farthing treasury trial-balance --at-seq 1000 {_KEY}")(
+command(treasury, "trial-balance", example=f"farthing treasury trial-balance --at-seq 1000 {KEY}")(
     operate.trial_balance
 )
 
@@ -131,7 +111,7 @@ def create_top_up(
     session.show(session.call(CREATE_TOP_UP, ask))
 
 
-@command(treasury, "top-ups", example=f"farthing treasury top-ups {_KEY}")
+@command(treasury, "top-ups", example=f"farthing treasury top-ups {KEY}")
 def top_ups(
     session: Session,
     *,
@@ -147,7 +127,7 @@ def top_ups(
 @command(
     treasury,
     "confirm-top-up",
-    example=f"farthing treasury confirm-top-up top_… --reference wire-42 {_KEY}",
+    example=f"farthing treasury confirm-top-up top_… --reference wire-42 {KEY}",
 )
 def confirm_top_up(
     session: Session,
@@ -165,7 +145,7 @@ def confirm_top_up(
     session.show(session.call(CONFIRM_TOP_UP, ask))
 
 
-@command(treasury, "fail-top-up", example=f"farthing treasury fail-top-up top_… {_KEY}")
+@command(treasury, "fail-top-up", example=f"farthing treasury fail-top-up top_… {KEY}")
 def fail_top_up(
     session: Session,
     top_up: TopUpArgument,
@@ -185,7 +165,7 @@ def fail_top_up(
 @command(
     treasury,
     "reverse-top-up",
-    example=f"farthing treasury reverse-top-up top_… 5 USD --may-owe --reference dp-7 {_KEY}",
+    example=f"farthing treasury reverse-top-up top_… 5 USD --may-owe --reference dp-7 {KEY}",
 )
 def reverse_top_up(
     session: Session,
@@ -193,12 +173,7 @@ def reverse_top_up(
     total: TotalArgument,
     asset: AssetArgument,
     *,
-    may_owe: Annotated[
-        bool,
-        typer.Option(
-            "--may-owe", help="Its operator owes what it has not any more, as by a chargeback."
-        ),
-    ] = False,
+    may_owe: MayOweOption = False,
     reference: ReferenceOption = "",
     idempotency_key: IdempotencyOption = "",
 ) -> None:
@@ -210,129 +185,41 @@ def reverse_top_up(
         reference=reference,
         idempotency_key=idempotency_key or session.new_key(),
     )
-    try:
-        session.show(session.call(REVERSE_TOP_UP, ask))
-    except Refused as refused:
-        if refused.code is Code.INSUFFICIENT_FUNDS:
-            text = "the same command with --may-owe, under another key or none"
-            session.note(f"Where it has gone already: {text}.")
-        raise
+    _call_of_gone(session, REVERSE_TOP_UP, ask)
 
 
-@command(treasury, "request-payout", example="farthing treasury request-payout 12.5 USD")
-def request_payout(
+@command(
+    treasury,
+    "withdraw",
+    example=f"farthing treasury withdraw org_… 5 USD --reference wire-45 {KEY}",
+)
+def withdraw(
     session: Session,
+    organisation: OrganisationArgument,
     amount: AmountArgument,
     asset: AssetArgument,
     *,
-    account: Annotated[
-        Literal["vendor_payable", "partner_payable"], typer.Option(help="The account it leaves.")
-    ] = "vendor_payable",
-    processor: ProcessorOption = "manual",
-    destination: Annotated[
-        str, typer.Option(help="Whom the processor knows you by, such as a connected account.")
-    ] = "",
+    may_owe: MayOweOption = False,
+    reference: Annotated[
+        str, typer.Option(help="What it is booked under outside, such as the wire's number.")
+    ],
     idempotency_key: IdempotencyOption = "",
 ) -> None:
-    """Ask for money that was earned for good; the treasurer lets it go."""
-    ask = RequestPayout(
+    """Take money out of a prepaid account that was funded by mistake, or that leaves."""
+    ask = WithdrawFunds(
+        organisation_id=organisation,
         amount=money_of(amount, asset),
-        account=account,
-        processor=processor,
-        destination=destination,
-        idempotency_key=idempotency_key or session.new_key(),
-    )
-    session.show(session.call(REQUEST_PAYOUT, ask))
-
-
-@command(treasury, "payouts", example=f"farthing treasury payouts {_KEY}")
-def payouts(
-    session: Session,
-    *,
-    organisation: OrganisationOption = "",
-    cursor: CursorOption = "",
-    limit: LimitOption = 50,
-) -> None:
-    """List payouts, newest first."""
-    ask = ListPayouts(organisation_id=organisation or None, cursor=cursor, limit=limit)
-    session.show_page(session.call(LIST_PAYOUTS, ask))
-
-
-@command(treasury, "send-payout", example=f"farthing treasury send-payout pay_… {_KEY}")
-def send_payout(
-    session: Session, payout: PayoutArgument, *, idempotency_key: IdempotencyOption = ""
-) -> None:
-    """Let a payout go: the processor is told to pay it."""
-    ask = SendPayout(payout_id=payout, idempotency_key=idempotency_key or session.new_key())
-    session.show(session.call(SEND_PAYOUT, ask))
-
-
-@command(
-    treasury,
-    "confirm-payout",
-    example=f"farthing treasury confirm-payout pay_… --reference wire-43 {_KEY}",
-)
-def confirm_payout(
-    session: Session,
-    payout: PayoutArgument,
-    *,
-    reference: ReferenceOption = "",
-    idempotency_key: IdempotencyOption = "",
-) -> None:
-    """Say that the money of a payout has left."""
-    ask = ConfirmPayout(
-        payout_id=payout,
+        may_owe=may_owe,
         reference=reference,
         idempotency_key=idempotency_key or session.new_key(),
     )
-    session.show(session.call(CONFIRM_PAYOUT, ask))
-
-
-@command(treasury, "fail-payout", example=f"farthing treasury fail-payout pay_… {_KEY}")
-def fail_payout(
-    session: Session,
-    payout: PayoutArgument,
-    *,
-    reference: ReferenceOption = "",
-    idempotency_key: IdempotencyOption = "",
-) -> None:
-    """Say that the money of a payout has not left; look at the processor first."""
-    ask = FailPayout(
-        payout_id=payout,
-        reference=reference,
-        idempotency_key=idempotency_key or session.new_key(),
-    )
-    session.show(session.call(FAIL_PAYOUT, ask))
-
-
-@command(
-    treasury,
-    "reverse-payout",
-    example=f"farthing treasury reverse-payout pay_… 5 USD --reference wire-44 {_KEY}",
-)
-def reverse_payout(
-    session: Session,
-    payout: PayoutArgument,
-    total: TotalArgument,
-    asset: AssetArgument,
-    *,
-    reference: ReferenceOption = "",
-    idempotency_key: IdempotencyOption = "",
-) -> None:
-    """Say that money of a payout has come back: it is the organisation's again."""
-    ask = ReversePayout(
-        payout_id=payout,
-        total=money_of(total, asset),
-        reference=reference,
-        idempotency_key=idempotency_key or session.new_key(),
-    )
-    session.show(session.call(REVERSE_PAYOUT, ask))
+    _call_of_gone(session, WITHDRAW_FUNDS, ask)
 
 
 @command(
     treasury,
     "grant-credit",
-    example=f"farthing treasury grant-credit org_… 10 CRD --kind promotional {_KEY}",
+    example=f"farthing treasury grant-credit org_… 10 CRD --kind promotional {KEY}",
 )
 def grant_credit(
     session: Session,
@@ -371,7 +258,33 @@ def grant_credit(
     session.show(session.call(GRANT_CREDIT, ask))
 
 
-@command(treasury, "credit-lots", example=f"farthing treasury credit-lots {_KEY}")
+@command(
+    treasury,
+    "withdraw-credit",
+    example=f"farthing treasury withdraw-credit lot_… 5 CRD {KEY}",
+)
+def withdraw_credit(
+    session: Session,
+    lot: LotArgument,
+    amount: AmountArgument,
+    asset: AssetArgument,
+    *,
+    reference: Annotated[
+        str, typer.Option(help="What it is booked under outside; kept in the record.")
+    ] = "",
+    idempotency_key: IdempotencyOption = "",
+) -> None:
+    """Take back what is free of a credit lot, or a part of it."""
+    ask = WithdrawCredit(
+        lot_id=lot,
+        amount=money_of(amount, asset),
+        reference=reference,
+        idempotency_key=idempotency_key or session.new_key(),
+    )
+    session.show(session.call(WITHDRAW_CREDIT, ask))
+
+
+@command(treasury, "credit-lots", example=f"farthing treasury credit-lots {KEY}")
 def credit_lots(
     session: Session,
     *,
@@ -384,7 +297,7 @@ def credit_lots(
     session.show_page(session.call(LIST_CREDIT_LOTS, ask))
 
 
-@command(treasury, "set-grace", example=f"farthing treasury set-grace org_… 5 USD {_KEY}")
+@command(treasury, "set-grace", example=f"farthing treasury set-grace org_… 5 USD {KEY}")
 def set_grace(
     session: Session,
     organisation: OrganisationArgument,
@@ -432,7 +345,7 @@ def set_partner(
 
 
 @command(
-    treasury, "close-account", example=f"farthing treasury close-account org_… prepaid USD {_KEY}"
+    treasury, "close-account", example=f"farthing treasury close-account org_… prepaid USD {KEY}"
 )
 def close_account(
     session: Session,
@@ -457,3 +370,14 @@ def close_account(
         idempotency_key=idempotency_key or session.new_key(),
     )
     session.show(session.call(CLOSE_ACCOUNT, ask))
+
+
+def _call_of_gone(session: Session, operation: Operation[Ask, Answer], ask: Ask) -> None:
+    """Book what goes; where too little is there, say what to do if it has gone already."""
+    try:
+        session.show(session.call(operation, ask))
+    except Refused as refused:
+        if refused.code is Code.INSUFFICIENT_FUNDS:
+            text = "the same command with --may-owe, under another key or none"
+            session.note(f"Where it has gone already: {text}.")
+        raise

@@ -24,6 +24,7 @@ __all__ = [
     "GET_BALANCE",
     "GET_TRIAL_BALANCE",
     "ROWS_MAX",
+    "WITHDRAW_FUNDS",
     "AccountBalance",
     "Balances",
     "FundAccount",
@@ -34,6 +35,8 @@ __all__ = [
     "TrialBalance",
     "TrialRow",
     "TrialTotal",
+    "WithdrawFunds",
+    "Withdrawal",
 ]
 
 ROWS_MAX: Final = 1000
@@ -70,6 +73,36 @@ class Funding:
     funding_id: str
     organisation_id: str
     amount: Money
+    reference: str
+
+
+@message
+class WithdrawFunds:
+    """Take money out of a prepaid account again, to the external clearing account.
+
+    Args:
+        organisation_id: the operator.
+        amount: how much goes.
+        may_owe: whether the operator owes what its account has not: True for what has gone
+            whatever is there.
+        reference: what it is booked under outside.
+    """
+
+    organisation_id: OrganisationRef
+    amount: Money
+    may_owe: bool = False
+    reference: Text
+    idempotency_key: IdempotencyKey
+
+
+@message
+class Withdrawal:
+    """Money that went out again; `owed` of it the operator had not, and owes."""
+
+    withdrawal_id: str
+    organisation_id: str
+    amount: Money
+    owed: Money
     reference: str
 
 
@@ -177,6 +210,21 @@ FUND_ACCOUNT = Operation(
         Code.NOT_FOUND,
         Code.AMOUNT_OVERFLOW,
         Code.ACCOUNT_CLOSED,
+    ),
+)
+WITHDRAW_FUNDS = Operation(
+    name="withdraw_funds",
+    title="Withdraw funds",
+    says="Take money out of an operator's prepaid account: what was funded by mistake, or leaves.",
+    ask=WithdrawFunds,
+    answer=Withdrawal,
+    effect=Effect.MOVES_MONEY,
+    roles=frozenset({Role.TREASURER}),
+    codes=(
+        Code.INVALID_AMOUNT,
+        Code.NOT_FOUND,
+        Code.AMOUNT_OVERFLOW,
+        Code.INSUFFICIENT_FUNDS,
     ),
 )
 GET_BALANCE = Operation(

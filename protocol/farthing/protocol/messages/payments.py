@@ -19,6 +19,7 @@ from farthing.protocol.wire import (
 )
 
 __all__ = [
+    "CANCEL_PAYOUT",
     "CONFIRM_PAYOUT",
     "CONFIRM_TOP_UP",
     "CREATE_TOP_UP",
@@ -30,6 +31,7 @@ __all__ = [
     "REVERSE_PAYOUT",
     "REVERSE_TOP_UP",
     "SEND_PAYOUT",
+    "CancelPayout",
     "ConfirmPayout",
     "ConfirmTopUp",
     "CreateTopUp",
@@ -169,6 +171,14 @@ class PayoutView:
 
 
 @message
+class CancelPayout:
+    """Take back a payout that was asked for and not sent."""
+
+    payout_id: PayoutRef
+    idempotency_key: IdempotencyKey
+
+
+@message
 class SendPayout:
     """Let a payout go: the processor is told to pay it."""
 
@@ -301,6 +311,16 @@ REQUEST_PAYOUT = Operation(
         Code.INSUFFICIENT_FUNDS,
     ),
 )
+CANCEL_PAYOUT = Operation(
+    name="cancel_payout",
+    title="Cancel a payout",
+    says="Take back a payout of the caller's that was asked for and not sent.",
+    ask=CancelPayout,
+    answer=PayoutView,
+    effect=Effect.MOVES_MONEY,
+    roles=frozenset({Role.VENDOR, Role.OPERATOR}),
+    codes=(Code.NOT_FOUND, Code.PAYMENT_RESOLVED),
+)
 SEND_PAYOUT = Operation(
     name="send_payout",
     title="Send a payout",
@@ -319,7 +339,7 @@ CONFIRM_PAYOUT = Operation(
     answer=PayoutView,
     effect=Effect.MOVES_MONEY,
     roles=_TREASURER,
-    codes=(Code.NOT_FOUND, Code.PAYMENT_RESOLVED),
+    codes=(Code.NOT_FOUND, Code.INSUFFICIENT_FUNDS, Code.PAYMENT_RESOLVED),
 )
 FAIL_PAYOUT = Operation(
     name="fail_payout",

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from farthing.protocol.errors import Code
+from farthing.protocol.ids import id_pattern
 from farthing.protocol.money import PPM
 from farthing.protocol.wire import (
     AssetCode,
@@ -27,6 +28,7 @@ __all__ = [
     "LIST_CREDIT_LOTS",
     "SET_GRACE",
     "SET_PARTNER",
+    "WITHDRAW_CREDIT",
     "AccountState",
     "CloseAccount",
     "CreditLot",
@@ -34,14 +36,17 @@ __all__ = [
     "GraceView",
     "GrantCredit",
     "ListCreditLots",
+    "LotRef",
     "PartnerView",
     "SetGrace",
     "SetPartner",
     "SubjectRef",
+    "WithdrawCredit",
 ]
 
 _TREASURER = frozenset({Role.TREASURER})
 
+LotRef = Annotated[str, Field(pattern=id_pattern("lot"))]
 SubjectRef = Annotated[str, Field(pattern=r"^(lst|org)_[0-7][0-9a-hjkmnp-tv-z]{25}$")]
 
 
@@ -63,7 +68,7 @@ class GrantCredit:
 
 @message
 class CreditLot:
-    """A credit lot: `amount` is free, held by open holds, spent and expired together."""
+    """A credit lot: `amount` is free, held by open holds, spent, expired and withdrawn together."""
 
     lot_id: str
     organisation_id: str
@@ -73,8 +78,19 @@ class CreditLot:
     held: Money
     spent: Money
     expired: Money
+    withdrawn: Money
     priority: int
     expires_at: str = ""
+
+
+@message
+class WithdrawCredit:
+    """Take back what is free of a credit lot, or a part of it, to where the lot came from."""
+
+    lot_id: LotRef
+    amount: Money
+    reference: Text = ""
+    idempotency_key: IdempotencyKey
 
 
 @message
@@ -170,6 +186,22 @@ GRANT_CREDIT = Operation(
         Code.NOT_FOUND,
         Code.AMOUNT_OVERFLOW,
         Code.ACCOUNT_CLOSED,
+    ),
+)
+WITHDRAW_CREDIT = Operation(
+    name="withdraw_credit",
+    title="Withdraw credit",
+    says="Take back what is free of a credit lot, or a part of it.",
+    ask=WithdrawCredit,
+    answer=CreditLot,
+    effect=Effect.MOVES_MONEY,
+    roles=_TREASURER,
+    codes=(
+        Code.INVALID_AMOUNT,
+        Code.NOT_FOUND,
+        Code.AMOUNT_OVERFLOW,
+        Code.ASSET_MISMATCH,
+        Code.INSUFFICIENT_FUNDS,
     ),
 )
 LIST_CREDIT_LOTS = Operation(

@@ -27,6 +27,7 @@ _CHANGED_BY: Final = {
     "listing": {"publish_listing", "withdraw_listing"},
     "partner": {"set_partner"},
     "payout": {
+        "cancel_payout",
         "confirm_payout",
         "fail_payout",
         "process_event",

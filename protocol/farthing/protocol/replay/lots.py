@@ -69,6 +69,9 @@ class Lots:
         elif record.operation == "expire_lot":
             lot = self._expired(record)
             expected[member(lot, "lot_id")] = lot
+        elif record.operation == "withdraw_credit":
+            lot = self._withdrawn(record)
+            expected[member(lot, "lot_id")] = lot
         found = {each.id: each.after for each in record.changed if each.noun == "lot"}
         _lot(found == expected, "it does not follow from what was drawn, spent and given back")
         self._lots |= found
@@ -141,6 +144,17 @@ class Lots:
         _lot(0 < integer(lot, "expires_at_us") <= record.at_us, "it ends before its time")
         expired_units = units(lot, "expired_units") + units(lot, "free_units")
         return {**lot, "expired_units": str(expired_units), "free_units": "0"}
+
+    def _withdrawn(self, record: Record) -> JsonObject:
+        lot, more_units = (
+            self._lots[member(record.asked, "lot_id")],
+            amount_of(record.asked, "amount"),
+        )
+        free_units = units(lot, "free_units") - more_units
+        same = asset_of(record.asked, "amount") == lot["asset"]
+        _lot(same and free_units >= 0 < more_units, "more is withdrawn of it than is free")
+        withdrawn_units = units({"withdrawn_units": "0", **lot}, "withdrawn_units") + more_units
+        return {**lot, "free_units": str(free_units), "withdrawn_units": str(withdrawn_units)}
 
 
 def _granted(record: Record) -> JsonObject:

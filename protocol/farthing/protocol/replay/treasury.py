@@ -32,22 +32,24 @@ _ANNOUNCES: Final = {"create_top_up": "top", "request_payout": "pay"}
 _DONE: Final = {"top_up": "posted", "payout": "paid"}
 _STATES: Final = {
     "top_up": {"expired", "failed", "pending", "posted"},
-    "payout": {"failed", "paid", "requested", "sent"},
+    "payout": {"cancelled", "failed", "paid", "requested", "sent"},
 }
 _LOST: Final = {("expired", "posted"), ("failed", "posted")}
 _SENT: Final = {("requested", "paid"), ("sent", "paid")}
+_LEFT: Final = {("cancelled", "paid"), ("failed", "paid")}
 _RETURNED: Final = {("requested", "failed"), ("sent", "failed")}
 _REVERSED: Final = {"reverse_payout": ("paid", "paid"), "reverse_top_up": ("posted", "posted")}
 # By operation, from where to where it takes a payment that was announced.
 _STEPS: Final = {
-    "confirm_payout": _SENT,
+    "cancel_payout": {("requested", "cancelled")},
+    "confirm_payout": _SENT | _LEFT,
     "confirm_top_up": {("pending", "posted"), *_LOST},
     "expire_top_up": {("pending", "expired")},
     "fail_payout": _RETURNED,
     "fail_top_up": {("pending", "failed")},
     "process_event": {
-        ("pending", "posted"), ("pending", "failed"), ("failed", "paid"), *_LOST, *_SENT,
-        *_RETURNED, *_REVERSED.values(),
+        ("pending", "posted"), ("pending", "failed"), *_LOST, *_SENT, *_LEFT, *_RETURNED,
+        *_REVERSED.values(),
     },
     "send_payout": {("requested", "sent")},
     **{operation: {step} for operation, step in _REVERSED.items()},
@@ -79,7 +81,8 @@ class Treasury:
     def __init__(self, budgets: Budgets) -> None:
         self._budgets = budgets
         self._payments: dict[str, _Payment] = {}
-        self._expired: dict[str, int] = {}
+        # What of each lot has ended, and what was taken back.
+        self._gone: dict[tuple[str, str], int] = {}
 
     def follow(self, record: Record, *, charges: bool) -> None:
         """Judge the next record, and learn from it.
@@ -94,11 +97,13 @@ class Treasury:
         expected: list[Transfer] = []
         if record.operation == "fund_account":
             account = (member(record.asked, "organisation_id"), AccountKind.PREPAID)
-            asset, amount_units = (
-                asset_of(record.asked, "amount"),
-                amount_of(record.asked, "amount"),
-            )
+            asset, amount_units = _asked(record)
             expected = _between(Movement.POST, _CLEARING, account, asset, amount_units)
+            expected += _repaid(record, account[0], asset)
+        elif record.operation == "withdraw_funds":
+            account = (member(record.asked, "organisation_id"), AccountKind.PREPAID)
+            asset, amount_units = _asked(record)
+            expected += _back(record, "top_up", account, asset, amount_units)
             expected += _repaid(record, account[0], asset)
         for change in record.changed:
             if change.noun in _WAITS:
@@ -137,8 +142,8 @@ class Treasury:
             self._announced(record, change)
         else:
             step = (before.status, after.status)
-            way = record.operation == "process_event" and step == _GIVEN_UP
-            given = way and _gives_way(record, change)
+            way = record.operation in _LEAVES and step == _GIVEN_UP
+            given = way and _gives_way(record, change, str(named))
             _moved(named == change.id or given, "another payment than was asked for")
             _moved(before.what == after.what, "the payment is another than it was")
             becomes = f"{step[0]} becomes {step[1]} by it"
@@ -157,6 +162,8 @@ class Treasury:
         expected = was if is_back or gives_way else _named(record, was)
         _moved(after.named == expected, "it has another id than was told")
         owner = member(payment, "organisation_id")
+        own = record.operation != "cancel_payout" or record.by.organisation_id == owner
+        _moved(own, "another's payout is cancelled")
         if record.operation in _FROZEN and self._budgets.is_frozen(owner):
             raise RuleBroken(FaultKind.AUTHORITY, "something is paid out to who is frozen")
         return after
@@ -193,28 +200,30 @@ class Treasury:
             _moved(payment["kind"] == account, "it is of another account than was asked for")
 
     def _lot(self, record: Record, change: Change) -> Iterable[Transfer]:
-        """A lot is given whole; what is over of it at its end is breakage."""
+        """A lot is given whole; what is over of it at its end is breakage, or is taken back."""
         lot = change.after
         kind = AccountKind(member(lot, "kind"))
         account, asset = (member(lot, "operator_id"), kind), member(lot, "asset")
-        expired_units = int(str(lot.get("expired_units", 0)))
-        more_units = expired_units - self._expired.get(change.id, 0)
-        self._expired[change.id] = expired_units
+        origin = (PLATFORM, _ORIGINS[kind])
         if record.operation == "grant_credit":
             found = member(record.asked, "organisation_id"), *_asked(record)
             same = found == (account[0], asset, units(lot, "amount_units"))
             _moved(same, "another lot than was asked for")
-            origin = (PLATFORM, _ORIGINS[kind])
             yield from _between(Movement.POST, origin, account, asset, units(lot, "amount_units"))
-        yield from _between(
-            Movement.POST, account, (PLATFORM, AccountKind.BREAKAGE), asset, more_units
-        )
+        for gone, to in (("expired_units", _BREAKAGE), ("withdrawn_units", origin)):
+            known = self._gone.get((change.id, gone), 0)
+            self._gone[change.id, gone] = units({gone: "0", **lot}, gone)
+            more_units = self._gone[change.id, gone] - known
+            yield from _between(Movement.POST, account, to, asset, more_units)
 
 
+# By these a payout leaves that was given up before.
+_LEAVES: Final = frozenset({"confirm_payout", "process_event"})
 _GIVEN_UP: Final = ("requested", "failed")
 _SAME_ACCOUNT: Final = ("asset", "kind", "organisation_id")
 _SAME_AGAIN: Final = ("amount_units", "asset", "organisation_id")
 _FROZEN: Final = frozenset({"request_payout", "send_payout"})
+_BREAKAGE: Final = (PLATFORM, AccountKind.BREAKAGE)
 _CLEARING: Final = (PLATFORM, AccountKind.EXTERNAL_CLEARING)
 
 
@@ -230,9 +239,9 @@ def _between(
     )
 
 
-def _gives_way(record: Record, change: Change) -> bool:
-    """Whether it is of the account of another payout that left after all, by the same record."""
-    left = [each.after for each in record.changed if each.id == record.asked["payment_id"]]
+def _gives_way(record: Record, change: Change, named: str) -> bool:
+    """Whether it is of the account of the named payout that left after all, by the same record."""
+    left = [each.after for each in record.changed if each.id == named]
     return any(
         each["status"] == "paid" and all(each[n] == change.after[n] for n in _SAME_ACCOUNT)
         for each in left

@@ -5,6 +5,7 @@ from farthing.protocol.errors import Code, Refused, refuse
 from farthing.protocol.ledger import Account, split_account
 from farthing.protocol.messages.accounts import (
     FUND_ACCOUNT,
+    WITHDRAW_FUNDS,
     Balances,
     FundAccount,
     GetBalance,
@@ -12,6 +13,7 @@ from farthing.protocol.messages.accounts import (
     TrialBalance,
     TrialRow,
     TrialTotal,
+    WithdrawFunds,
 )
 from farthing.protocol.money import format_units
 from farthing.server.market import Market
@@ -19,14 +21,20 @@ from farthing.server.operations.replies import Reply, balance_of, not_yet, reply
 from farthing.server.operations.statements import balances_then
 from farthing.settlement.engine.accounts import fund_answer
 from farthing.settlement.engine.questions import AccountsOf
+from farthing.settlement.engine.reversals import withdrawal_answer
 from farthing.settlement.reports.trial_balance import accounts_at
 
-__all__ = ["fund_account", "get_balance", "get_trial_balance"]
+__all__ = ["fund_account", "get_balance", "get_trial_balance", "withdraw_funds"]
 
 
 async def fund_account(market: Market, caller: Caller, ask: FundAccount) -> Reply:
     """Credit a prepaid account from outside."""
     return reply(await market.submit(caller, FUND_ACCOUNT, ask), fund_answer)
+
+
+async def withdraw_funds(market: Market, caller: Caller, ask: WithdrawFunds) -> Reply:
+    """Take money out of a prepaid account again."""
+    return reply(await market.submit(caller, WITHDRAW_FUNDS, ask), withdrawal_answer)
 
 
 async def get_balance(market: Market, caller: Caller, ask: GetBalance) -> Reply:

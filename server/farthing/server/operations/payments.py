@@ -9,6 +9,7 @@ from farthing.identity.callers import Caller
 from farthing.protocol.errors import Code, Refused, refuse
 from farthing.protocol.ledger import AccountKind, account_name
 from farthing.protocol.messages.payments import (
+    CANCEL_PAYOUT,
     CONFIRM_PAYOUT,
     CONFIRM_TOP_UP,
     CREATE_TOP_UP,
@@ -18,6 +19,7 @@ from farthing.protocol.messages.payments import (
     REVERSE_PAYOUT,
     REVERSE_TOP_UP,
     SEND_PAYOUT,
+    CancelPayout,
     ConfirmPayout,
     ConfirmTopUp,
     CreateTopUp,
@@ -54,6 +56,7 @@ from farthing.settlement.engine.things import Payout, TopUp
 
 __all__ = [
     "book",
+    "cancel_payout",
     "confirm_payout",
     "confirm_top_up",
     "create_top_up",
@@ -143,6 +146,11 @@ async def request_payout(market: Market, caller: Caller, ask: RequestPayout) -> 
         raise Refused(refuse(Code.INVALID_ARGUMENT, path="destination", message=text))
     _check_amount(processor, ask)
     return reply(await market.submit(caller, REQUEST_PAYOUT, ask), payout_answer)
+
+
+async def cancel_payout(market: Market, caller: Caller, ask: CancelPayout) -> Reply:
+    """Who asked for it wants it no more."""
+    return reply(await market.submit(caller, CANCEL_PAYOUT, ask), payout_answer)
 
 
 async def send_payout(market: Market, caller: Caller, ask: SendPayout) -> Reply:

@@ -38,6 +38,7 @@ from farthing.settlement.engine.principals import (
     registration_answer,
 )
 from farthing.settlement.engine.questions import ConsistencyOf, OutcomeOf, TreeHeadNow
+from farthing.settlement.engine.reversals import withdrawal_answer
 from farthing.settlement.engine.sessions import session_answer
 from farthing.settlement.engine.state import who_of
 from farthing.settlement.engine.treasury import close_answer, grace_answer, partner_answer
@@ -52,6 +53,7 @@ _ANSWERS: Final[Mapping[str, Callable[[Record], object]]] = {
     "approve_allowance": allowance_answer,
     "approve_registration": registration_answer,
     "call_service": place_answer,
+    "cancel_payout": payout_answer,
     "capture_hold": capture_answer,
     "close_account": close_answer,
     "close_session": session_answer,
@@ -88,6 +90,8 @@ _ANSWERS: Final[Mapping[str, Callable[[Record], object]]] = {
     "terminate_agreement": agreement_answer,
     "top_up_session": session_answer,
     "unfreeze": freeze_answer,
+    "withdraw_credit": lot_answer,
+    "withdraw_funds": withdrawal_answer,
     "withdraw_listing": publication_answer,
 }
 # A write that has none is found at the start, and not by who has lost its reply.

@@ -6,12 +6,14 @@ from farthing.protocol.messages.treasury import (
     GRANT_CREDIT,
     SET_GRACE,
     SET_PARTNER,
+    WITHDRAW_CREDIT,
     CloseAccount,
     CreditLots,
     GrantCredit,
     ListCreditLots,
     SetGrace,
     SetPartner,
+    WithdrawCredit,
 )
 from farthing.server.market import Market
 from farthing.server.operations.pages import page_of_organisation
@@ -26,12 +28,18 @@ __all__ = [
     "list_credit_lots",
     "set_grace",
     "set_partner",
+    "withdraw_credit",
 ]
 
 
 async def grant_credit(market: Market, caller: Caller, ask: GrantCredit) -> Reply:
     """Give an operator a credit lot."""
     return reply(await market.submit(caller, GRANT_CREDIT, ask), lot_answer)
+
+
+async def withdraw_credit(market: Market, caller: Caller, ask: WithdrawCredit) -> Reply:
+    """Take back what is free of a credit lot."""
+    return reply(await market.submit(caller, WITHDRAW_CREDIT, ask), lot_answer)
 
 
 async def list_credit_lots(market: Market, caller: Caller, ask: ListCreditLots) -> Reply:

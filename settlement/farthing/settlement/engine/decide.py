@@ -46,6 +46,7 @@ _DECISIONS: Final[Mapping[str, Decision]] = {
     "approve_allowance": allowances.approve,
     "approve_registration": principals.approve,
     "call_service": services.call,
+    "cancel_payout": payments.cancel_payout,
     "capture_hold": holds.capture,
     "close_account": treasury.close,
     "close_session": sessions.close,
@@ -82,6 +83,8 @@ _DECISIONS: Final[Mapping[str, Decision]] = {
     "terminate_agreement": agreements.terminate,
     "top_up_session": sessions.top_up,
     "unfreeze": principals.unfreeze,
+    "withdraw_credit": lots.withdraw,
+    "withdraw_funds": reversals.withdraw_funds,
     "withdraw_listing": listings.withdraw,
 }
 _PLATFORMS: Final[Mapping[str, Decision]] = {

@@ -11,11 +11,11 @@ from msgspec.structs import replace
 
 from farthing.protocol.errors import Code, Refusal, refuse
 from farthing.protocol.ledger import AccountKind, account_name
-from farthing.protocol.messages.treasury import CreditLot, GrantCredit
+from farthing.protocol.messages.treasury import CreditLot, GrantCredit, WithdrawCredit
 from farthing.protocol.records import Change, Record
 from farthing.protocol.times import format_time
 from farthing.protocol.wire import Role, money
-from farthing.settlement.engine.accounts import is_full, no_operator, of_nothing, post
+from farthing.settlement.engine.accounts import is_full, no_operator, of_nothing, post, short_of
 from farthing.settlement.engine.commands import PLATFORM
 from farthing.settlement.engine.drafts import Call, Draft, change, ends_at
 from farthing.settlement.engine.state import State
@@ -32,6 +32,7 @@ __all__ = [
     "lot_answer",
     "lot_view",
     "returned",
+    "withdraw",
 ]
 
 # Where the credit of a lot comes from, by the account that it lies on until it is consumed.
@@ -67,17 +68,10 @@ def grant(state: State, call: Call) -> Draft | Refusal:
     owner = state.principals.get(body.organisation_id)
     if owner is None or owner.role != Role.OPERATOR:
         return no_operator("organisation_id")
-    kind = _KINDS[body.kind]
-    account = account_name(owner.principal_id, kind, asset)
-    origin = account_name(PLATFORM, _FROM[kind], asset)
-    if is_full(state, account, origin, units):
-        return refuse(Code.AMOUNT_OVERFLOW, path="amount.amount")
-    if account_name(owner.principal_id, AccountKind.PREPAID, asset) in state.closures:
-        return refuse(Code.ACCOUNT_CLOSED, path="organisation_id")
     lot = Lot(
         lot_id=call.new_id("lot"),
         operator_id=owner.principal_id,
-        kind=kind.value,
+        kind=_KINDS[body.kind].value,
         asset=asset,
         amount_units=units,
         free_units=units,
@@ -86,9 +80,42 @@ def grant(state: State, call: Call) -> Draft | Refusal:
         created_at_us=call.now_us,
         seq=call.seq,
     )
+    account, origin = _accounts(lot)
+    if is_full(state, account, origin, units):
+        return refuse(Code.AMOUNT_OVERFLOW, path="amount.amount")
+    if account_name(owner.principal_id, AccountKind.PREPAID, asset) in state.closures:
+        return refuse(Code.ACCOUNT_CLOSED, path="organisation_id")
     return Draft(
         moved=tuple(post(origin, account, asset, units)),
         changed=(change("lot", lot.lot_id, lot),),
+    )
+
+
+def withdraw(state: State, call: Call) -> Draft | Refusal:
+    """Take back what is free of a lot, to where it came from."""
+    body = call.command.body
+    assert isinstance(body, WithdrawCredit)
+    units, asset = body.amount.units, body.amount.asset
+    if units <= 0:
+        return of_nothing("amount.amount")
+    lot = state.lots.get(body.lot_id)
+    if lot is None:
+        return refuse(Code.NOT_FOUND, path="lot_id")
+    account, origin = _accounts(lot)
+    if is_full(state, origin, account, units):
+        return refuse(Code.AMOUNT_OVERFLOW, path="amount.amount")
+    if asset != lot.asset:
+        text = f"The lot is of {lot.asset}."
+        return refuse(Code.ASSET_MISMATCH, path="amount.asset", required=lot.asset, message=text)
+    if units > lot.free_units:
+        text = "Less than that of the lot is free."
+        return short_of(units, lot.free_units, asset, path="amount.amount", message=text)
+    after = replace(
+        lot, free_units=lot.free_units - units, withdrawn_units=lot.withdrawn_units + units
+    )
+    return Draft(
+        moved=tuple(post(account, origin, asset, units)),
+        changed=(change("lot", lot.lot_id, after),),
     )
 
 
@@ -100,7 +127,7 @@ def expire(state: State, call: Call) -> Draft | Refusal:
     assert lot.free_units > 0
     assert 0 < lot.expires_at_us <= call.now_us
     after = replace(lot, free_units=0, expired_units=lot.expired_units + lot.free_units)
-    account = account_name(lot.operator_id, AccountKind(lot.kind), lot.asset)
+    account, _ = _accounts(lot)
     breakage = account_name(PLATFORM, AccountKind.BREAKAGE, lot.asset)
     return Draft(
         moved=tuple(post(account, breakage, lot.asset, lot.free_units)),
@@ -192,14 +219,14 @@ def returned(
 
 
 def lot_answer(record: Record) -> CreditLot:
-    """The answer of a grant, from the record alone."""
+    """The answer of granting or withdrawing, from the record alone."""
     return lot_view(Lot.from_document(record.changed[0].after))
 
 
 def lot_view(lot: Lot) -> CreditLot:
     """A lot as its operator sees it."""
     kind = next(name for name, kind in _KINDS.items() if kind == lot.kind)
-    spent_units = lot.amount_units - lot.free_units - lot.held_units - lot.expired_units
+    unspent_units = lot.free_units + lot.held_units + lot.expired_units + lot.withdrawn_units
     return CreditLot(
         lot_id=lot.lot_id,
         organisation_id=lot.operator_id,
@@ -207,10 +234,20 @@ def lot_view(lot: Lot) -> CreditLot:
         amount=money(lot.amount_units, lot.asset),
         free=money(lot.free_units, lot.asset),
         held=money(lot.held_units, lot.asset),
-        spent=money(spent_units, lot.asset),
+        spent=money(lot.amount_units - unspent_units, lot.asset),
         expired=money(lot.expired_units, lot.asset),
+        withdrawn=money(lot.withdrawn_units, lot.asset),
         priority=lot.priority,
         expires_at=format_time(lot.expires_at_us) if lot.expires_at_us else "",
+    )
+
+
+def _accounts(lot: Lot) -> tuple[str, str]:
+    """The account that a lot lies on, and the one that it came from."""
+    kind = AccountKind(lot.kind)
+    return (
+        account_name(lot.operator_id, kind, lot.asset),
+        account_name(PLATFORM, _FROM[kind], lot.asset),
     )
 
 

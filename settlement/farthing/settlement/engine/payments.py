@@ -13,6 +13,7 @@ from farthing.protocol.errors import Code, NextAction, Refusal, refuse
 from farthing.protocol.ids import derive_id
 from farthing.protocol.ledger import AccountKind, Movement, Transfer, account_name
 from farthing.protocol.messages.payments import (
+    CancelPayout,
     ConfirmPayout,
     ConfirmTopUp,
     CreateTopUp,
@@ -48,6 +49,7 @@ __all__ = [
     "ASKED_AGAIN_US",
     "ExpireTopUp",
     "Processed",
+    "cancel_payout",
     "confirm_payout",
     "confirm_top_up",
     "create_top_up",
@@ -203,6 +205,18 @@ def request_payout(state: State, call: Call) -> Draft | Refusal:
     )
 
 
+def cancel_payout(state: State, call: Call) -> Draft | Refusal:
+    """Who asked for a payout that was not sent wants it no more."""
+    body = call.command.body
+    assert isinstance(body, CancelPayout)
+    payout = state.payouts.get(body.payout_id)
+    if payout is None or payout.organisation_id != call.organisation_id:
+        return refuse(Code.NOT_FOUND, path="payout_id")
+    if payout.status != "requested":
+        return _decided("payout_id", payout.status)
+    return _returned(replace(payout, status="cancelled"))
+
+
 def send_payout(state: State, call: Call) -> Draft | Refusal:
     """The treasurer lets a payout go; nothing moves before the processor has said so."""
     body = call.command.body
@@ -219,15 +233,21 @@ def send_payout(state: State, call: Call) -> Draft | Refusal:
 
 
 def confirm_payout(state: State, call: Call) -> Draft | Refusal:
-    """The money has left, by the treasurer's word."""
+    """The money has left, by the treasurer's word, which may have been given up."""
     body = call.command.body
     assert isinstance(body, ConfirmPayout)
     payout = state.payouts.get(body.payout_id)
     if payout is None:
         return refuse(Code.NOT_FOUND, path="payout_id")
-    if payout.status not in _SENT:
+    if payout.status == "paid":
         return _decided("payout_id", payout.status)
-    return _paid(payout, body.reference, "")
+    return _left(state, payout, body.reference, "") or short_of(
+        payout.amount_units,
+        _there_units(state, payout),
+        payout.asset,
+        path="payout_id",
+        message=f"It is {payout.status}, and less than it was of is on its account now.",
+    )
 
 
 def fail_payout(state: State, call: Call) -> Draft | Refusal:
@@ -277,12 +297,9 @@ def process_event(state: State, call: Call) -> Draft | Refusal:
         return _said_of_top_up(state, call, top_up, body)
     assert payout is not None
     if body.outcome == "paid":
-        return _left(state, payout, body)
-    if payout.status not in _SENT:
-        return Draft()
-    return _returned(
-        replace(payout, status="failed", reference=body.reference, event_id=body.event_id)
-    )
+        return _left(state, payout, body.reference, body.event_id) or Draft()
+    failed = replace(payout, status="failed", reference=body.reference, event_id=body.event_id)
+    return _returned(failed) if payout.status in _SENT else Draft()
 
 
 def kept_back(path: str = "") -> Refusal:
@@ -403,14 +420,14 @@ def _paid(payout: Payout, reference: str, event_id: str) -> Draft:
     )
 
 
-def _left(state: State, payout: Payout, said: Processed) -> Draft:
-    """The money of a payout has left, which may have been given up."""
-    paid = _paid(payout, said.reference, said.event_id)
+def _left(state: State, payout: Payout, reference: str, event_id: str) -> Draft | None:
+    """The money of a payout has left, which may have been given up; None where it is not there."""
+    paid = _paid(payout, reference, event_id)
     if payout.status in _SENT:
         return paid
-    given_up = _giving_way(state, payout) if payout.status == "failed" else None
+    given_up = None if payout.status == "paid" else _giving_way(state, payout)
     if given_up is None:
-        return Draft()
+        return None
     returned = [_returned(replace(each, status="failed")) for each in given_up]
     return Draft(
         moved=(*(moved for each in returned for moved in each.moved), *paid.moved),
@@ -424,8 +441,7 @@ def _giving_way(state: State, payout: Payout) -> list[Payout] | None:
     The same money would leave twice. None where it has not enough with all of it either.
     """
     account = (payout.organisation_id, payout.kind, payout.asset)
-    kind = AccountKind(payout.kind)
-    left_units = available_units(state, payout.organisation_id, kind, payout.asset)
+    left_units = _there_units(state, payout)
     given_up: list[Payout] = []
     for each in sorted(state.payouts.values(), key=lambda each: each.seq, reverse=True):
         if payout.amount_units <= left_units:
@@ -435,6 +451,11 @@ def _giving_way(state: State, payout: Payout) -> list[Payout] | None:
             given_up.append(each)
             left_units += each.amount_units
     return given_up if payout.amount_units <= left_units else None
+
+
+def _there_units(state: State, payout: Payout) -> int:
+    kind = AccountKind(payout.kind)
+    return available_units(state, payout.organisation_id, kind, payout.asset)
 
 
 def _returned(after: Payout) -> Draft:

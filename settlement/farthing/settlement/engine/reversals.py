@@ -7,14 +7,17 @@ does no harm. What has gone has gone: what an operator has not is owed. Source: 
 from msgspec.structs import replace
 
 from farthing.protocol.errors import Code, NextAction, Refusal, refuse
-from farthing.protocol.ledger import AccountKind, account_name
+from farthing.protocol.ledger import AccountKind, Transfer, account_name
+from farthing.protocol.messages.accounts import Withdrawal, WithdrawFunds
 from farthing.protocol.messages.payments import ReversePayout, ReverseTopUp
 from farthing.protocol.money import format_units
-from farthing.protocol.wire import Money
+from farthing.protocol.records import Record
+from farthing.protocol.wire import Money, Role, money
 from farthing.settlement.engine.accounts import (
     available_units,
     clearing,
     is_full,
+    no_operator,
     of_nothing,
     owed_units,
     post,
@@ -25,7 +28,13 @@ from farthing.settlement.engine.drafts import Call, Draft, change
 from farthing.settlement.engine.state import State
 from farthing.settlement.engine.things import Payout, TopUp
 
-__all__ = ["reverse_payout", "reverse_top_up", "reversed_by_event"]
+__all__ = [
+    "reverse_payout",
+    "reverse_top_up",
+    "reversed_by_event",
+    "withdraw_funds",
+    "withdrawal_answer",
+]
 
 _MOVED = {"paid", "posted"}
 
@@ -42,20 +51,28 @@ def reverse_top_up(state: State, call: Call) -> Draft | Refusal:
         return refusal
     units = body.total.units - top_up.reversed_units
     owner, asset = top_up.organisation_id, top_up.asset
-    # What is owed is not there to be paid back.
-    there_units = available_units(state, owner, AccountKind.PREPAID, asset)
-    has_units = max(there_units - owed_units(state, owner, asset), 0)
-    if units > has_units and not body.may_owe:
-        return refuse(
-            Code.INSUFFICIENT_FUNDS,
-            path="total.amount",
-            required=format_units(units, asset),
-            remaining=format_units(has_units, asset),
-            asset=asset,
-            message="Its operator has less than that: what has gone all the same is owed.",
-            next_action=NextAction.REDUCE,
-        )
+    if not body.may_owe and (refusal := _not_there(state, owner, asset, units, "total.amount")):
+        return refusal
     return _gone_back(state, top_up, body.total.units)
+
+
+def withdraw_funds(state: State, call: Call) -> Draft | Refusal:
+    """Money goes out of an account that no top-up is named for, by the treasurer's word."""
+    body = call.command.body
+    assert isinstance(body, WithdrawFunds)
+    units, asset = body.amount.units, body.amount.asset
+    if units <= 0:
+        return of_nothing("amount.amount")
+    owner = state.principals.get(body.organisation_id)
+    if owner is None or owner.role != Role.OPERATOR:
+        return no_operator("organisation_id")
+    owner_id = owner.principal_id
+    _, receivable = spent_and_owed(owner_id, asset)
+    if is_full(state, clearing(asset), receivable, units):
+        return refuse(Code.AMOUNT_OVERFLOW, path="amount.amount")
+    if not body.may_owe and (refusal := _not_there(state, owner_id, asset, units, "amount.amount")):
+        return refusal
+    return Draft(moved=_out(state, owner_id, asset, units))
 
 
 def reverse_payout(state: State, call: Call) -> Draft | Refusal:
@@ -67,6 +84,22 @@ def reverse_payout(state: State, call: Call) -> Draft | Refusal:
         return refusal
     assert payout is not None
     return _resolved(payout, body.total, "payout_id") or _come_back(payout, body.total.units)
+
+
+def withdrawal_answer(record: Record) -> Withdrawal:
+    """The answer of a withdrawal, from the record alone."""
+    owner_id = str(record.asked["organisation_id"])
+    asset = record.moved[0].asset
+    prepaid, receivable = spent_and_owed(owner_id, asset)
+    gone = {each.debit: each.units for each in record.moved if each.credit == clearing(asset)}
+    owed_units = gone.get(receivable, 0)
+    return Withdrawal(
+        withdrawal_id=record.new_id("wdl"),
+        organisation_id=owner_id,
+        amount=money(gone.get(prepaid, 0) + owed_units, asset),
+        owed=money(owed_units, asset),
+        reference=str(record.asked.get("reference", "")),
+    )
 
 
 def reversed_by_event(state: State, payment: TopUp | Payout, total_units: int) -> Draft:
@@ -112,19 +145,40 @@ def _resolved(payment: TopUp | Payout, total: Money, path: str) -> Refusal | Non
 
 
 def _gone_back(state: State, top_up: TopUp, total_units: int) -> Draft:
-    """Out of what its operator has; what it has not it owes, and what is left pays what it owed."""
-    owner, asset, there = top_up.organisation_id, top_up.asset, clearing(top_up.asset)
     units = total_units - top_up.reversed_units
-    paid_units = min(max(available_units(state, owner, AccountKind.PREPAID, asset), 0), units)
-    prepaid, receivable = spent_and_owed(owner, asset)
     after = replace(top_up, reversed_units=total_units)
     return Draft(
-        moved=(
-            *post(prepaid, there, asset, paid_units),
-            *post(receivable, there, asset, units - paid_units),
-            *repaid(state, owner, asset, -paid_units),
-        ),
+        moved=_out(state, top_up.organisation_id, top_up.asset, units),
         changed=(change("top_up", top_up.top_up_id, after),),
+    )
+
+
+def _not_there(state: State, owner: str, asset: str, units: int, path: str) -> Refusal | None:
+    """Whether an operator has less; what it owes is not there to be paid back."""
+    there_units = available_units(state, owner, AccountKind.PREPAID, asset)
+    has_units = max(there_units - owed_units(state, owner, asset), 0)
+    if units <= has_units:
+        return None
+    return refuse(
+        Code.INSUFFICIENT_FUNDS,
+        path=path,
+        required=format_units(units, asset),
+        remaining=format_units(has_units, asset),
+        asset=asset,
+        message="Its operator has less than that: what has gone all the same is owed.",
+        next_action=NextAction.REDUCE,
+    )
+
+
+def _out(state: State, owner: str, asset: str, units: int) -> tuple[Transfer, ...]:
+    """Out of what an operator has; what it has not it owes, and what is left pays what it owed."""
+    there = clearing(asset)
+    paid_units = min(max(available_units(state, owner, AccountKind.PREPAID, asset), 0), units)
+    prepaid, receivable = spent_and_owed(owner, asset)
+    return (
+        *post(prepaid, there, asset, paid_units),
+        *post(receivable, there, asset, units - paid_units),
+        *repaid(state, owner, asset, -paid_units),
     )
 
 

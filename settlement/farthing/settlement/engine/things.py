@@ -369,6 +369,7 @@ class Lot(Thing, frozen=True, kw_only=True):
     free_units: int
     held_units: int = 0
     expired_units: int = 0
+    withdrawn_units: int = 0
     priority: int
     expires_at_us: int = 0
     created_at_us: int
@@ -417,7 +418,7 @@ class TopUp(Thing, frozen=True, kw_only=True):
 
 
 class Payout(Thing, frozen=True, kw_only=True):
-    """Money on its way out: `requested`, `sent`, then `paid` or `failed`.
+    """Money on its way out: `requested`, `sent`, then `paid`, `failed` or `cancelled`.
 
     `reversed_units` of what left have come back.
     """
@@ -445,6 +446,7 @@ _SPARSE: Final[Mapping[str, tuple[str, ...]]] = {
     "Dispute": ("held_partner_units",),
     "Hold": ("drawn", "on_answer"),
     "Key": ("purpose",),
+    "Lot": ("withdrawn_units",),
     "Payout": ("reversed_units", "sent_at_us"),
     "Principal": ("frozen_at_us",),
     "Session": ("ended_at_us", "drawn"),

@@ -147,7 +147,7 @@ class Treasury:
             _moved(named == change.id or given, "another payment than was asked for")
             _moved(before.what == after.what, "the payment is another than it was")
             becomes = f"{step[0]} becomes {step[1]} by it"
-            _moved(step in _STEPS.get(record.operation, ()), becomes)
+            _moved(given or step in _STEPS.get(record.operation, ()), becomes)
             overdue = integer({"expires_at_us": 0, **payment}, "expires_at_us") <= record.at_us
             _moved(record.operation != "expire_top_up" or overdue, "it expires before its time")
         if record.operation == "process_event" and not gives_way:

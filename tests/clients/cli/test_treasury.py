@@ -94,6 +94,12 @@ def test_an_operator_chooses_less_grace_than_the_treasurer_granted(
     assert granted["in_force"]["amount"] == "5"
     assert chosen["in_force"]["amount"] == "2"
 
+    at = {"FARTHING_URL": market.server.url}
+    assert answer("balance", *market.own, **at)["graces"] == [chosen]
+    shown = run("balance", *market.own, **at).out
+    assert "2 USD" in shown
+    assert "5 USD" in shown
+
 
 def test_the_admin_names_the_partner_of_a_vendor(market: Market, operator_id: str) -> None:
     vendor = ("--home", f"{market.own[1]}-vendor")
@@ -132,3 +138,42 @@ def test_an_account_with_money_in_it_is_not_closed(market: Market, operator_id: 
 
     assert closed.code == 1
     assert "Refused: account_in_use" in closed.err
+
+
+def test_what_was_funded_by_mistake_is_taken_out_and_what_is_gone_is_owed(
+    market: Market, operator_id: str
+) -> None:
+    at = {"FARTHING_URL": market.server.url}
+    reference = ("--reference", "wire 42")
+    fund = ("fund", operator_id, "5", "JPY", *reference, *market.treasurer)
+    answer(*fund, **at)
+    withdraw = ("withdraw", operator_id, "7", "JPY", *reference, *market.treasurer)
+    short = market.run(*withdraw)
+    taken = market.answer(*withdraw, "--may-owe")
+
+    assert short.code == 1
+    assert "insufficient_funds" in short.err
+    assert "--may-owe" in short.err
+    assert (taken["amount"]["amount"], taken["owed"]["amount"]) == ("7", "2")
+    answer("fund", operator_id, "2", "JPY", *reference, *market.treasurer, **at)
+    market.answer("close-account", operator_id, "prepaid", "JPY", *market.treasurer)
+    assert "prepaid JPY is closed." in run("balance", *market.own, **at).out
+
+
+def test_of_a_lot_that_was_given_by_mistake_what_is_free_is_taken_back(
+    market: Market, operator_id: str
+) -> None:
+    grant = ("grant-credit", operator_id, "10", "EUR", "--kind", "promotional")
+    lot = market.answer(*grant, *market.treasurer)
+    back = ("withdraw-credit", lot["lot_id"], "10", "EUR", *market.treasurer)
+    taken, again = market.answer(*back), market.run(*back)
+
+    assert (taken["free"]["amount"], taken["withdrawn"]["amount"]) == ("0", "10")
+    assert "Less than that of the lot is free" in again.err
+
+
+def test_nobody_cancels_a_payout_that_is_not_its_own(market: Market) -> None:
+    nobodys = market.run("cancel-payout", f"pay_{'0' * 26}", *market.own)
+
+    assert nobodys.code == 1
+    assert "not_found" in nobodys.err

@@ -118,6 +118,17 @@ def _balances(console: Console, answer: Balances) -> None:
         ("account", "posted", "held", "available"),
         ((each.account, *_figures(each)) for each in answer.accounts),
     )
+    if answer.graces:
+        table(
+            console,
+            ("grace", "granted", "chosen"),
+            (
+                (amount(each.in_force), amount(each.granted), amount(each.chosen or each.granted))
+                for each in answer.graces
+            ),
+        )
+    for each in answer.closed:
+        heading(console, f"{each.account} {each.asset} is closed.")
 
 
 def _statement(console: Console, answer: Statement) -> None:

@@ -6,6 +6,7 @@ from pydantic import Field
 
 from farthing.protocol.canonical import INTEGER_MAX
 from farthing.protocol.errors import Code
+from farthing.protocol.messages.treasury import AccountState, GraceView
 from farthing.protocol.wire import (
     PARTIES,
     Effect,
@@ -136,11 +137,17 @@ class AccountBalance:
 
 @message
 class Balances:
-    """The accounts of one organisation, as of a journal position."""
+    """The accounts of one organisation, as of a journal position.
+
+    `graces` say how far a prepaid account may be below zero, and `closed` which accounts take
+    nothing new: both of now alone, and left out of the balances of an earlier moment.
+    """
 
     organisation_id: str
     accounts: tuple[AccountBalance, ...]
     as_of_seq: int
+    graces: tuple[GraceView, ...] = ()
+    closed: tuple[AccountState, ...] = ()
 
 
 @message

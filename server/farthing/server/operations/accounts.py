@@ -22,6 +22,7 @@ from farthing.server.operations.statements import balances_then
 from farthing.settlement.engine.accounts import fund_answer
 from farthing.settlement.engine.questions import AccountsOf
 from farthing.settlement.engine.reversals import withdrawal_answer
+from farthing.settlement.engine.treasury import closed_view, grace_view
 from farthing.settlement.reports.trial_balance import accounts_at
 
 __all__ = ["fund_account", "get_balance", "get_trial_balance", "withdraw_funds"]
@@ -49,6 +50,8 @@ async def get_balance(market: Market, caller: Caller, ask: GetBalance) -> Reply:
                 balance_of(name, account) for name, account in sorted(books.accounts.items())
             ),
             as_of_seq=books.seq,
+            graces=tuple(map(grace_view, books.graces)),
+            closed=tuple(map(closed_view, books.closed)),
         )
     )
 

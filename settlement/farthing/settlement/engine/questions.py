@@ -13,7 +13,7 @@ from farthing.protocol.errors import Refusal
 from farthing.protocol.ledger import Account
 from farthing.settlement.engine.commands import Question
 from farthing.settlement.engine.services import AcceptAnswer
-from farthing.settlement.engine.things import Key, Principal
+from farthing.settlement.engine.things import Grace, Key, Principal
 
 __all__ = [
     "AccountsOf",
@@ -88,10 +88,15 @@ class KeysOf(Question[tuple[Key, ...]]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Books:
-    """Copies of accounts by name, as of journal position `seq`."""
+    """Copies of accounts by name, as of journal position `seq`.
+
+    Of one owner also what it may be below zero by, and which of them are closed.
+    """
 
     accounts: Mapping[str, Account]
     seq: int
+    graces: tuple[Grace, ...] = ()
+    closed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -55,7 +55,7 @@ def answer(state: State, question: Question[object], now_us: int) -> object:
             thumbprints = state.by_party.get(("key", principal_id), ())
             return tuple(state.keys[thumbprint] for thumbprint in thumbprints)
         case AccountsOf(owner=owner):
-            return Books(accounts=_accounts_of(state, owner), seq=state.seq)
+            return _books_of(state, owner)
         case AllAccounts():
             accounts = {name: copy(account) for name, account in state.accounts.items()}
             return Books(accounts=accounts, seq=state.seq)
@@ -161,9 +161,14 @@ def _account(state: State, owner: str, kind: AccountKind, asset: str) -> Account
     return state.accounts.get(account_name(owner, kind, asset))
 
 
-def _accounts_of(state: State, owner: str) -> Mapping[str, Account]:
-    names = (f"{owner}:{kind.value}:{asset}" for kind in AccountKind for asset in ASSETS)
-    return {name: copy(state.accounts[name]) for name in names if name in state.accounts}
+def _books_of(state: State, owner: str) -> Books:
+    names = [f"{owner}:{kind.value}:{asset}" for kind in AccountKind for asset in ASSETS]
+    return Books(
+        accounts={name: copy(state.accounts[name]) for name in names if name in state.accounts},
+        seq=state.seq,
+        graces=tuple(state.graces[name] for name in names if name in state.graces),
+        closed=tuple(name for name in names if name in state.closures),
+    )
 
 
 def _active_key(state: State, principal_id: str) -> str:

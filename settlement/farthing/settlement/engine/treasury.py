@@ -24,7 +24,9 @@ from farthing.settlement.engine.things import Closure, Grace, Partner
 __all__ = [
     "close",
     "close_answer",
+    "closed_view",
     "grace_answer",
+    "grace_view",
     "partner_answer",
     "partner_of",
     "set_grace",
@@ -137,14 +139,22 @@ def partner_of(state: State, listing_id: str, vendor_id: str) -> Partner | None:
 
 def close_answer(record: Record) -> AccountState:
     """The answer of closing, from the record alone."""
-    closure = Closure.from_document(record.changed[0].after)
-    owner, kind, asset = split_account(closure.account)
+    return closed_view(Closure.from_document(record.changed[0].after).account)
+
+
+def closed_view(account: str) -> AccountState:
+    """A closed account."""
+    owner, kind, asset = split_account(account)
     return AccountState(organisation_id=owner, account=kind.value, asset=asset, status="closed")
 
 
 def grace_answer(record: Record) -> GraceView:
     """The answer of setting a grace, from the record alone."""
-    grace = Grace.from_document(record.changed[0].after)
+    return grace_view(Grace.from_document(record.changed[0].after))
+
+
+def grace_view(grace: Grace) -> GraceView:
+    """A grace as its operator and the treasurer see it."""
     chosen = grace.chosen_units != INT64_MAX
     return GraceView(
         organisation_id=grace.organisation_id,

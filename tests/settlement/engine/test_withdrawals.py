@@ -4,6 +4,7 @@ from typing import Any
 
 from farthing.protocol.errors import Code, Refusal
 from farthing.protocol.messages.accounts import WITHDRAW_FUNDS, WithdrawFunds
+from farthing.protocol.messages.holds import RELEASE_HOLD, ReleaseHold
 from farthing.protocol.wire import money
 from farthing.settlement.engine.lots import lot_answer
 from farthing.settlement.engine.reversals import withdrawal_answer
@@ -74,10 +75,16 @@ def test_what_is_spent_or_set_aside_is_not_taken_unless_its_operator_is_to_owe_i
 
 def test_who_owes_has_nothing_that_could_be_taken_out() -> None:
     treasury = market()
+    trade = treasury.trade
+    treasury.room.fund(trade.operator, DOLLAR)
+    hold_id = trade.held(10)
     withdraw(treasury, DOLLAR, may_owe=True)
+    release = ReleaseHold(hold_id=hold_id, idempotency_key=trade.room.key())
+    trade.room.done(trade.vendor, RELEASE_HOLD, release)
+    assert balance(treasury, "prepaid") == -balance(treasury, "receivable") == 10 * PAGE
     assert refusal(withdraw(treasury, 1)).remaining == "0"
-    treasury.room.fund(treasury.trade.operator, 3 * DOLLAR)
-    assert balance(treasury, "prepaid") == 2 * DOLLAR
+    treasury.room.fund(trade.operator, DOLLAR)
+    assert balance(treasury, "prepaid") == DOLLAR
     audited(treasury)
 
 

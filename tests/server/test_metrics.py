@@ -21,7 +21,7 @@ from tests.serving import Serving, Shop, serving
 
 # A connection of its own for each scrape, so that any front end may get it.
 ONE_EACH = httpx2.Limits(max_keepalive_connections=0)
-NAMED = {"operation", "code"}
+NAMED = {"operation", "code", "status"}
 CHAPTER = Path(__file__).resolve().parents[2] / "spec" / "transport-http.md"
 
 
@@ -69,6 +69,18 @@ async def test_calls_of_every_door_are_counted_by_how_they_ended(tmp_path: Path)
         assert found["farthing_journal_seq",] > 1
         assert found["farthing_engine_healthy",] == 1
         assert found["farthing_calls_in_flight",] == 0
+
+
+async def test_what_is_refused_at_the_door_is_counted_by_status(tmp_path: Path) -> None:
+    async with serving(tmp_path) as server:
+        refused = "farthing_refused_requests_total"
+        before = samples((await get(server, "/metrics")).text)
+        for path in ("/v1/get_balance", "/v1/get_balance", "/v1/get%5Fbalance"):
+            await get(server, path)
+        found = samples((await get(server, "/metrics")).text)
+
+    assert found[refused, "401"] - before.get((refused, "401"), 0) == 2
+    assert found[refused, "404"] - before.get((refused, "404"), 0) == 1
 
 
 async def test_nothing_that_callers_send_makes_a_series(tmp_path: Path) -> None:

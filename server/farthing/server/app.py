@@ -187,6 +187,7 @@ def _admission(
         entropy=market.entropy,
         anonymous_per_minute=settings.anonymous_per_minute,
         velocity=market.velocity,
+        on_refused=market.metrics.refused_at_the_door,
     )
 
 

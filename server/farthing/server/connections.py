@@ -25,7 +25,8 @@ from uvicorn.protocols.http.httptools_impl import (
 from uvicorn.server import ServerState
 
 from farthing.protocol.errors import Code, refuse
-from farthing.server.doors.admission import BROKEN, CALLS_MAX, new_request_id
+from farthing.server.doors.admission import CALLS_MAX, new_request_id
+from farthing.server.doors.bodies import BROKEN
 from farthing.server.doors.render import problem
 from farthing.server.engine import now_us
 

@@ -32,6 +32,7 @@ class Metrics:
     front_end: int = 1
     _registry: CollectorRegistry = field(default_factory=CollectorRegistry)
     _calls: Counter = field(init=False)
+    _refused: Counter = field(init=False)
     _took_s: Histogram = field(init=False)
     _in_flight: Gauge = field(init=False)
     _seq: Gauge = field(init=False)
@@ -49,6 +50,12 @@ class Metrics:
             "farthing_calls",
             "Calls of operations through every door, by how they ended.",
             (_FRONT_END, "operation", "code"),
+            registry=registry,
+        )
+        self._refused = Counter(
+            "farthing_refused_requests",
+            "Requests that were refused at the door, before any operation, by HTTP status.",
+            (_FRONT_END, "status"),
             registry=registry,
         )
         self._took_s = Histogram(
@@ -109,6 +116,10 @@ class Metrics:
             self._events += events
             self._unattributed += events if verdict == UNATTRIBUTED else 0
             self._unattributed_ratio.set(self._unattributed / self._events)
+
+    def refused_at_the_door(self, status: int) -> None:
+        """Count one request that never reached an operation."""
+        self._refused.labels(self.front_end, str(status)).inc()
 
     @contextmanager
     def service_call(self) -> Iterator[Callable[[str], None]]:

@@ -75,7 +75,12 @@ _STATUS: Final = {
     Code.INTERNAL_ERROR: 500,
 }
 # The header at fault of a request that is malformed: HTTP has a status of its own for each.
-_STATUS_OF_HEADER: Final = {"accept": 406, "content-type": 415, "host": 421}
+_STATUS_OF_HEADER: Final = {
+    "accept": 406,
+    "content-encoding": 415,
+    "content-type": 415,
+    "host": 421,
+}
 _SCALARS: Final = frozenset({"string", "integer"})
 
 

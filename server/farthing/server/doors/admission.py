@@ -31,12 +31,12 @@ from farthing.protocol.messages.http import (
 from farthing.protocol.messages.operations import OPERATIONS
 from farthing.protocol.wire import Role
 from farthing.server.crowds import VALUES_MAX, has_more_values
+from farthing.server.doors.bodies import Gone, again, value_of, whole_body
 from farthing.server.doors.direct import METRICS, is_direct
 from farthing.server.doors.render import problem
 from farthing.server.velocity import Headers, Quota, Velocity, network_of, told
 
 __all__ = [
-    "BROKEN",
     "CALLS_MAX",
     "HEALTH",
     "READY",
@@ -61,8 +61,6 @@ READY: Final = "/readyz"
 # Behind it stand those who sign with a secret of their own; their bytes are theirs to judge.
 WEBHOOKS: Final = "/webhooks/"
 WEBHOOK_BYTES_MAX: Final = 256 * 1024
-# In a scope's state: why what came of a body is none.
-BROKEN: Final = "farthing.broken"
 _CALLER: Final = "farthing.caller"
 _WATCHED: Final = "farthing.watched"
 _REQUEST_ID: Final = "farthing.request_id"
@@ -74,7 +72,6 @@ _STRANGE_BYTES: Final = 64 * 1024
 # What a search or a registration has is below a hundred.
 _UNPROVEN_VALUES_MAX: Final = 4096
 _MINUTE_S: Final = 60
-_SIZE_DIGITS_MAX: Final = 12
 _PATH_LOGGED_MAX: Final = 200
 # Judged by their one value: where there are two, the next who reads may take the other.
 _ONCE: Final = (b"content-length", b"content-type", b"host", b"idempotency-key", b"origin")
@@ -94,6 +91,7 @@ _GAVE_WAY: Final = refuse(
     message="The server answers as many calls as it can at once; the body of this one was late.",
     retry_after_s=1,
 )
+_ESCAPED: Final = "There is nothing at this URL: no path of this server has escapes in it."
 _NEWCOMERS: Final = frozenset(
     name for name, operation in OPERATIONS.items() if Role.NEWCOMER in operation.roles
 )
@@ -141,10 +139,6 @@ def not_json(error: InvalidJson) -> Refused:
     return Refused(refuse(code, message=text))
 
 
-class _Gone(Exception):
-    """The caller went away before its request was whole: nobody is there to answer."""
-
-
 @dataclass(frozen=True, slots=True)
 class _Called:
     """The operation a request calls, the key its arguments name, whether it wants progress."""
@@ -173,6 +167,7 @@ class Admission:
         body_s_max: how long a body may take to arrive.
         calls_max: how many calls may be answered at once; health is told beyond them.
         coming_bytes_max: how much bodies may hold before they are whole.
+        on_refused: is told the status of what is refused here.
     """
 
     def __init__(
@@ -188,6 +183,7 @@ class Admission:
         body_s_max: float = BODY_S_MAX,
         calls_max: int = CALLS_MAX,
         coming_bytes_max: int = COMING_BYTES_MAX,
+        on_refused: Callable[[int], None] = lambda _: None,
     ) -> None:
         self._app = app
         self._authenticator = authenticator
@@ -203,6 +199,7 @@ class Admission:
         self._coming: dict[asyncio.Timeout, int] = {}
         self._coming_bytes = 0
         self._coming_bytes_max = coming_bytes_max
+        self._on_refused = on_refused
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Admit or refuse one request, and say in the log what became of it."""
@@ -228,7 +225,7 @@ class Admission:
         with structlog.contextvars.bound_contextvars(request_id=request_id):
             try:
                 await self._admit(scope, receive, answer)
-            except _Gone:
+            except Gone:
                 # Nobody is there to answer: the line below says 0.
                 pass
             except asyncio.CancelledError:
@@ -257,7 +254,7 @@ class Admission:
         if path in {HEALTH, READY} or (path == METRICS and is_direct(scope)):
             await self._app(scope, receive, answer)
         elif self._calls >= self._calls_max and not self._make_room():
-            await problem(_FULL, request_id_of(scope))(scope, receive, answer)
+            await self._refuse(problem(_FULL, request_id_of(scope)), scope, receive, answer)
         else:
             self._calls += 1
             try:
@@ -286,13 +283,19 @@ class Admission:
                 issuer = self._authenticator().audience
                 refused = problem(error.refusal, request_id_of(scope), issuer=issuer)
         if refused is None:
-            await self._app(scope, _again(body, receive), answer)
+            await self._app(scope, again(body, receive), answer)
         else:
-            await refused(scope, receive, answer)
+            await self._refuse(refused, scope, receive, answer)
+
+    async def _refuse(
+        self, refused: Response, scope: Scope, receive: Receive, answer: Send
+    ) -> None:
+        self._on_refused(refused.status_code)
+        await refused(scope, receive, answer)
 
     def _misdirected(self, scope: Scope, headers: Headers) -> Response | None:
         """Refuse what a foreign page sent here by way of a name of its own (DNS rebinding)."""
-        host, origin = (_value(headers, name).lower() for name in (b"host", b"origin"))
+        host, origin = (value_of(headers, name).lower() for name in (b"host", b"origin"))
         if host not in self._hosts:
             refusal = refuse(Code.MALFORMED, path="host", message="This server has another name.")
             return problem(refusal, request_id_of(scope))
@@ -375,7 +378,7 @@ class Admission:
             async with asyncio.timeout(self._body_s_max) as coming:
                 self._coming[coming] = 0
                 try:
-                    return await _whole(scope, receive, bytes_max, partial(self._hold, coming))
+                    return await whole_body(scope, receive, bytes_max, partial(self._hold, coming))
                 finally:
                     gave_way = coming not in self._coming
                     self._coming_bytes -= self._coming.pop(coming, 0)
@@ -395,7 +398,10 @@ class Admission:
 
 
 def _ambiguous(scope: Scope, headers: Headers) -> Response | None:
-    """Refuse what states twice what can be so only once."""
+    """Refuse what others may read otherwise: a path with escapes, a header there twice."""
+    if b"%" in scope.get("raw_path", b""):
+        # No path here needs one, and a rule of a proxy's would be passed by it.
+        return problem(refuse(Code.NOT_FOUND, message=_ESCAPED), request_id_of(scope))
     names = [name for name, _ in headers]
     twice = next((name.decode() for name in _ONCE if names.count(name) > 1), "")
     if not twice:
@@ -404,36 +410,8 @@ def _ambiguous(scope: Scope, headers: Headers) -> Response | None:
     return problem(refusal, request_id_of(scope))
 
 
-async def _whole(
-    scope: Scope, receive: Receive, bytes_max: int, hold: Callable[[int], None]
-) -> bytes:
-    stated = _value(scope["headers"], b"content-length") or "0"
-    if not stated.isdigit() or len(stated) > _SIZE_DIGITS_MAX or int(stated) > bytes_max:
-        raise _too_large(bytes_max)
-    parts: list[bytes] = []
-    size = 0
-    more = True
-    while more:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise _Gone
-        if BROKEN in scope.get("state", ()):
-            raise Refused(refuse(Code.MALFORMED, message=scope["state"][BROKEN]))
-        parts.append(message.get("body", b""))
-        size += len(parts[-1])
-        hold(len(parts[-1]))
-        if size > bytes_max:
-            raise _too_large(bytes_max)
-        more = message.get("more_body", False)
-    return b"".join(parts)
-
-
-def _too_large(bytes_max: int) -> Refused:
-    return Refused(refuse(Code.PAYLOAD_TOO_LARGE, required=str(bytes_max)))
-
-
 def _target(scope: Scope) -> str:
-    """The path with its query, as sent and signed: once decoded, a path may hold a `?`."""
+    """The path with its query, as sent and signed."""
     path = scope.get("raw_path", scope["path"].encode()).decode("latin-1")
     query = scope.get("query_string", b"").decode("latin-1")
     return f"{path}?{query}" if query else path
@@ -447,10 +425,13 @@ def _read_by(scope: Scope) -> str:
 
 def _called(path: str, headers: Headers, body: bytes, values_max: int) -> _Called:
     """Read a body strictly, and say what it calls: by its path, or in MCP's envelope."""
-    kind = _value(headers, b"content-type").partition(";")[0].strip().lower()
+    kind = value_of(headers, b"content-type").partition(";")[0].strip().lower()
     if kind != (wanted := media_type_at(path)):
         text = f"The body is {wanted}."
         raise Refused(refuse(Code.MALFORMED, path="content-type", message=text))
+    if value_of(headers, b"content-encoding").lower() not in {"", "identity"}:
+        text = "The body is sent as it is, in no coding."
+        raise Refused(refuse(Code.MALFORMED, path="content-encoding", message=text))
     name = named_by(path)
     if wanted != MEDIA_TYPE:
         return _Called(name=name)
@@ -477,21 +458,3 @@ def _called(path: str, headers: Headers, body: bytes, values_max: int) -> _Calle
 def _key_of(arguments: LooseJson) -> Mapping[str, object] | None:
     key = arguments.get("key") if isinstance(arguments, dict) else None
     return cast("Mapping[str, object]", key) if isinstance(key, dict) else None
-
-
-def _value(headers: Headers, wanted: bytes) -> str:
-    return next((value.decode("latin-1") for name, value in headers if name == wanted), "")
-
-
-def _again(body: bytes, receive: Receive) -> Receive:
-    """A receive that gives the body that was read, then what comes after it."""
-    given = False
-
-    async def replay() -> Message:
-        nonlocal given
-        if given:
-            return await receive()
-        given = True
-        return {"type": "http.request", "body": body, "more_body": False}
-
-    return replay

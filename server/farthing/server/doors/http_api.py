@@ -68,10 +68,13 @@ class _ByPath(BaseRoute):
 def api_routes(market: Market) -> list[BaseRoute]:
     """The operations' paths, and the document that describes them."""
     document = orjson.dumps({**openapi(), "servers": [{"url": market.issuer}]})
+    tag = hashlib.sha256(document).hexdigest()
+    headers = {"cache-control": "no-cache", "etag": f'"{tag}"'}
 
     async def described(request: Request) -> Response:
-        del request
-        return Response(document, media_type=_JSON)
+        if _is_known(request, tag):
+            return Response(status_code=304, headers=headers)
+        return Response(document, headers=headers, media_type=_JSON)
 
     return [
         Route("/openapi.json", described),
@@ -270,11 +273,15 @@ def _read(
     if cursor:
         query = urlencode({**arguments, "cursor": cursor})
         response.headers["link"] = f'<{market.issuer}{operation.path}?{query}>; rel="next"'
-    asked = request.headers.get("if-none-match", "")
-    if asked.strip() == "*" or tag in _TAG.findall(asked):
+    if _is_known(request, tag):
         kept = {name: response.headers[name] for name in ("cache-control", "etag", "vary")}
         return Response(status_code=304, headers=kept)
     return response
+
+
+def _is_known(request: Request, tag: str) -> bool:
+    asked = request.headers.get("if-none-match", "")
+    return asked.strip() == "*" or tag in _TAG.findall(asked)
 
 
 def _json(reply: Reply, headers: Mapping[str, str]) -> Response:

@@ -145,6 +145,23 @@ async def test_an_argument_that_is_none_is_refused_where_it_stands(
 
 
 @pytest.mark.parametrize(
+    ("operation", "given", "begins"),
+    [
+        ("fund_account", {**FUNDING, "organisation_id": "org_bad"}, "org_"),
+        ("get_record", {"seq": 0}, ""),
+        ("withdraw_credit", {"lot_id": f"agt_{'0' * 26}"}, "lot_"),
+    ],
+)
+async def test_of_what_is_no_id_it_is_said_what_one_begins_with(
+    wire: Wire, operation: str, given: dict[str, Any], begins: str
+) -> None:
+    said = (await refusal(wire, treasurer(wire), operation, given)).message
+
+    assert (f"begins with {begins} and" in said) is bool(begins)
+    assert "[0-7]" not in said
+
+
+@pytest.mark.parametrize(
     ("given", "word"),
     [
         (amount("-1"), "no sign"),

@@ -4,6 +4,7 @@ Boundary: finds the operation, judges role and proof, validates. It raises `Refu
 else that was not already broken; doors render it. Source: spec/messages.md.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import fields, replace
 from typing import Any, Final
@@ -30,6 +31,8 @@ log = structlog.get_logger(__name__)
 _DETAIL_MAX: Final = 200
 # Members that no ask has: of more than so many only the first is looked at.
 _UNKNOWN_MAX: Final = 16
+# In what is told of a text that is no id: what the id would begin with.
+_ID: Final = re.compile(r"'\^\(?(?P<of>[a-z|]+)\)?_\[0-7\]")
 _ADAPTERS: Final[dict[type, TypeAdapter[Any]]] = {}
 
 
@@ -155,7 +158,16 @@ def _invalid(error: ValidationError) -> Refusal:
     first = min(faults, key=_is_of_an_amount)
     code = Code.INVALID_AMOUNT if _is_of_an_amount(first) else Code.INVALID_ARGUMENT
     path = ".".join(str(step) for step in first["loc"])
-    return refuse(code, path=path, message=f"{code.says} {first['msg'][:_DETAIL_MAX]}")
+    return refuse(code, path=path, message=f"{code.says} {_says(first)[:_DETAIL_MAX]}")
+
+
+def _says(fault: ErrorDetails) -> str:
+    """What is wrong with an argument; of an id that it is one of another kind."""
+    prefixes = _ID.search(fault["msg"]) if fault["type"] == "string_pattern_mismatch" else None
+    if prefixes is None:
+        return fault["msg"].removeprefix("Value error, ")
+    begins = " or ".join(f"{each}_" for each in prefixes["of"].split("|"))
+    return f"It is an id that begins with {begins} and has 26 letters and digits after it."
 
 
 def _is_of_an_amount(fault: ErrorDetails) -> bool:

@@ -160,6 +160,14 @@ def test_what_was_funded_by_mistake_is_taken_out_and_what_is_gone_is_owed(
     assert "prepaid JPY is closed." in run("balance", *market.own, **at).out
 
 
+@pytest.mark.parametrize("text", ["", "  "])
+def test_what_is_booked_has_a_name_outside(market: Market, operator_id: str, text: str) -> None:
+    for command in ("fund", "withdraw"):
+        ran = market.run(command, operator_id, "5", "JPY", "--reference", text, *market.treasurer)
+        assert ran.code == 2
+        assert "say what it is" in ran.err
+
+
 def test_of_a_lot_that_was_given_by_mistake_what_is_free_is_taken_back(
     market: Market, operator_id: str
 ) -> None:

@@ -22,6 +22,7 @@ __all__ = [
     "AmountArgument",
     "AssetArgument",
     "AssetOption",
+    "BookedAsOption",
     "ChargeArgument",
     "CursorOption",
     "JsonFileArgument",
@@ -42,6 +43,13 @@ TIME_FORM = "as 2026-11-21 or 2026-11-21T09:30:00Z"
 _FILE_BYTES_MAX = 1024 * 1024
 _QUANTITY = re.compile(r"[0-9]{1,19}")
 _CALL = re.compile(r"([1-9][0-9]{0,15}):([a-z0-9][a-z0-9._-]{0,63})=([1-9][0-9]{0,15})")
+
+
+def _said(text: str) -> str:
+    if not text.strip():
+        raise typer.BadParameter("it ties the booking to what is booked outside: say what it is")
+    return text
+
 
 ChargeArgument = Annotated[
     str, typer.Argument(metavar="CHARGE", help="The charge's id, chg_…", show_default=False)
@@ -68,6 +76,15 @@ JsonFileArgument = Annotated[
         dir_okay=False,
         readable=True,
         show_default=False,
+    ),
+]
+BookedAsOption = Annotated[
+    str,
+    typer.Option(
+        "--reference",
+        parser=_said,
+        metavar="TEXT",
+        help="What it is booked under outside, such as the wire's number.",
     ),
 ]
 AssetOption = Annotated[

@@ -16,6 +16,7 @@ from farthing.clients.cli.arguments import (
     AmountArgument,
     AssetArgument,
     AssetOption,
+    BookedAsOption,
     CursorOption,
     LimitOption,
     money_of,
@@ -154,9 +155,7 @@ def fund(
     amount: AmountArgument,
     asset: AssetArgument,
     *,
-    reference: Annotated[
-        str, typer.Option(help="What it is booked under outside, such as the wire's number.")
-    ],
+    reference: BookedAsOption,
     idempotency_key: IdempotencyOption = "",
 ) -> None:
     """Credit an operator's prepaid account from outside (treasurer)."""

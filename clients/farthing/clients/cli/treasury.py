@@ -13,6 +13,7 @@ from farthing.clients.cli.arguments import (
     TIME_FORM,
     AmountArgument,
     AssetArgument,
+    BookedAsOption,
     CursorOption,
     LimitOption,
     money_of,
@@ -200,9 +201,7 @@ def withdraw(
     asset: AssetArgument,
     *,
     may_owe: MayOweOption = False,
-    reference: Annotated[
-        str, typer.Option(help="What it is booked under outside, such as the wire's number.")
-    ],
+    reference: BookedAsOption,
     idempotency_key: IdempotencyOption = "",
 ) -> None:
     """Take money out of a prepaid account that was funded by mistake, or that leaves."""

@@ -18,13 +18,15 @@ from farthing.protocol import wire
 from farthing.protocol.contracts import DeliveryRecord
 from farthing.protocol.errors import Code, Refused
 from farthing.protocol.gateways import GATEWAY_SCHEMA
-from farthing.protocol.messages import allowances, payments
+from farthing.protocol.messages import allowances, payments, treasury
+from farthing.protocol.messages.agreements import Agreement
 from farthing.protocol.messages.metering import LIST_REJECTED_USAGE, ListRejectedUsage
 from farthing.protocol.messages.operations import OPERATIONS, AnyOperation
 from farthing.protocol.messages.sessions import OPEN_SESSION, REPORT_USAGE, OpenSession
 from farthing.protocol.wire import Money, Role, Usage
 from farthing.settlement.engine.questions import AllAccounts, FiguresNow
 from tests.papers import signing_key
+from tests.patience import patiently
 from tests.serving import Serving, Shop, serving
 
 # Which prefix a reference type takes; found in the annotations of the asks.
@@ -41,6 +43,7 @@ REFERENCES = {
     allowances.AllowanceRef: "alw",
     payments.TopUpRef: "top",
     payments.PayoutRef: "pay",
+    treasury.LotRef: "lot",
 }
 ABSENT = "00000000000000000000000000"
 # Listings are public: everybody may see a foreign one, so only absence is tested there.
@@ -82,11 +85,39 @@ class Tenant(NamedTuple):
     ids: dict[str, str]
 
 
-async def tenant(server: Serving, suffix: str) -> Tenant:
-    shop = await Shop.opened(server, suffix=suffix)
-    quote = await shop.buyer.quote(shop.listing_id, {"page": 2})
-    agreement = await shop.buyer.accept(quote)
+async def tenants(server: Serving) -> tuple[Tenant, Tenant]:
+    """Two houses that have one of everything, each."""
+    one, two = [await Shop.opened(server, suffix=suffix) for suffix in ("One", "Two")]
+    agreements = [await sold(shop) for shop in (one, two)]
+    # The window of what was sold closes.
+    server.clock.ahead_us += 86_400 * 10**6
+    return await tenant(one, agreements[0]), await tenant(two, agreements[1])
+
+
+async def sold(shop: Shop) -> Agreement:
+    agreement = await shop.buyer.accept(await shop.buyer.quote(shop.listing_id, {"page": 2}))
+    hold = await shop.buyer.hold(agreement.agreement_id, {"page": 2}, {"call": "sold"})
+    await shop.captured(agreement, hold.answer.hold_id, {"page": 2}, "b" * 64)
+    return agreement
+
+
+async def paid_out(shop: Shop) -> str:
+    """A payout that the vendor has asked for."""
+    async with patiently():
+        while True:
+            try:
+                payout = await shop.vendor.request_payout(Money(amount="0.001", asset="USD"))
+            except Refused as refused:
+                # The writer settles by itself, as soon as its clock says so.
+                if refused.code not in {Code.ACCOUNT_UNKNOWN, Code.INSUFFICIENT_FUNDS}:
+                    raise
+            else:
+                return payout.payout_id
+
+
+async def tenant(shop: Shop, agreement: Agreement) -> Tenant:
     ids = {
+        "pay": await paid_out(shop),
         "agt": shop.buyer.connection.principal,
         "org": shop.operator.connection.principal,
         "lst": shop.listing_id,
@@ -206,7 +237,7 @@ async def snapshot(server: Serving) -> tuple[int, dict[str, str]]:
 
 async def test_a_foreign_id_and_an_absent_one_are_the_same_not_found(tmp_path: Path) -> None:
     async with serving(tmp_path) as server:
-        mine, theirs = await tenant(server, "One"), await tenant(server, "Two")
+        mine, theirs = await tenants(server)
         before = await snapshot(server)
         tried = 0
         for target in targets():
@@ -236,7 +267,7 @@ async def answer(target: Target, connection: Connection, mine: Tenant, value: st
 
 async def test_usage_of_a_foreign_session_and_of_none_is_the_same_nobodys(tmp_path: Path) -> None:
     async with serving(tmp_path) as server:
-        mine, theirs = await tenant(server, "One"), await tenant(server, "Two")
+        mine, theirs = await tenants(server)
         target = Target(REPORT_USAGE, "session_id", "ses")
         _, before = await snapshot(server)
         refusals = []
@@ -318,7 +349,7 @@ async def test_nothing_else_that_is_wrong_tells_a_foreign_id_from_an_absent_one(
     tmp_path: Path,
 ) -> None:
     async with serving(tmp_path) as server:
-        mine, theirs = await tenant(server, "One"), await tenant(server, "Two")
+        mine, theirs = await tenants(server)
         await mine.shop.vendor.withdraw(mine.shop.listing_id, "over")
         before = await snapshot(server)
         for each in SPOILT:
@@ -338,7 +369,7 @@ async def test_what_was_never_taken_is_as_little_under_a_foreign_id_as_under_an_
     tmp_path: Path,
 ) -> None:
     async with serving(tmp_path) as server:
-        mine, theirs = await tenant(server, "One"), await tenant(server, "Two")
+        mine, theirs = await tenants(server)
         target = Target(REPORT_USAGE, "session_id", "ses")
         with pytest.raises(Refused):
             await theirs.shop.vendor.connection.send_raw(

@@ -123,7 +123,11 @@ def _balances(console: Console, answer: Balances) -> None:
             console,
             ("grace", "granted", "chosen"),
             (
-                (amount(each.in_force), amount(each.granted), amount(each.chosen or each.granted))
+                (
+                    amount(each.in_force),
+                    amount(each.granted),
+                    amount(each.chosen) if each.chosen else "",
+                )
                 for each in answer.graces
             ),
         )

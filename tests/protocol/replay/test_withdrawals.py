@@ -6,6 +6,7 @@ import pytest
 from msgspec import structs
 
 from farthing.protocol.faults import FaultKind
+from farthing.protocol.ledger import Movement
 from farthing.protocol.records import Record, parse_record
 from farthing.protocol.wire import money
 from tests.construction import Trade
@@ -99,3 +100,25 @@ def test_a_payout_that_another_takes_back_is_found() -> None:
     fault = audited(rewritten(journal(), record.seq, by_another)).fault
     assert fault is not None
     assert fault.seq == record.seq
+
+
+def test_nothing_gives_way_to_a_payout_that_nobody_gave_up() -> None:
+    treasury = Treasury(Trade.opened())
+    treasury.trade.captured(10)
+    treasury.room.advance(86_400)
+    first, second = treasury.payout(1).changed[0], treasury.payout(2).changed[0]
+    treasury.ask(treasury.treasurer, "confirm_payout", payout_id=first.id)
+    records = [parse_record(data)[0] for data in treasury.room.journal]
+    waits = next(each.moved[0] for each in records if second.id in {c.id for c in each.changed})
+
+    def forge(record: Record) -> Record:
+        failed = structs.replace(second, after={**second.after, "status": "failed"})
+        void = structs.replace(waits, movement=Movement.VOID)
+        return structs.replace(
+            record, changed=(*record.changed, failed), moved=(void, *record.moved)
+        )
+
+    fault = audited(rewritten(records, records[-1].seq, forge)).fault
+    assert audited(rewritten(records, 0, forge)).fault is None
+    assert fault is not None
+    assert (fault.seq, fault.kind) == (records[-1].seq, FaultKind.LEDGER)

@@ -62,13 +62,15 @@ _TOLD: Final = frozenset({"event_id", "reference", "reversed_units", "sent_at_us
 class _Payment(NamedTuple):
     """What of a top-up or payout stays as it was announced, how it stands, and what went back.
 
-    `named` is the processor's own id of it, and of the event that said so.
+    `named` is the processor's own id of it, and of the event that said so; `was` is how it stood
+    before it stood so.
     """
 
     what: JsonObject
     status: str
     reversed_units: int
     named: tuple[str, str]
+    was: str
 
 
 class Treasury:
@@ -131,6 +133,7 @@ class Treasury:
             member(payment, "status"),
             units({"reversed_units": "0", **payment}, "reversed_units"),
             (member(payment, "reference"), member(payment, "event_id")),
+            before.status if before else "",
         )
         is_back, back_units = _goes_back(before, after)
         _moved(is_back is (back_units > 0), "money goes back that was not said to")
@@ -143,7 +146,7 @@ class Treasury:
         else:
             step = (before.status, after.status)
             way = record.operation in _LEAVES and step == _GIVEN_UP
-            given = way and _gives_way(record, change, str(named))
+            given = way and self._gives_way(record, change, str(named))
             _moved(named == change.id or given, "another payment than was asked for")
             _moved(before.what == after.what, "the payment is another than it was")
             becomes = f"{step[0]} becomes {step[1]} by it"
@@ -199,6 +202,19 @@ class Treasury:
             account = asked.get("account", AccountKind.VENDOR_PAYABLE)
             _moved(payment["kind"] == account, "it is of another account than was asked for")
 
+    def _gives_way(self, record: Record, change: Change, named: str) -> bool:
+        """Whether the record books another payout of its account, which had been given up."""
+        known = self._payments.get(named)
+        left = [each.after for each in record.changed if each.id == named]
+        return (
+            known is not None
+            and known.was in _LOST_PAYOUTS
+            and any(
+                each["status"] == "paid" and all(each[n] == change.after[n] for n in _SAME_ACCOUNT)
+                for each in left
+            )
+        )
+
     def _lot(self, record: Record, change: Change) -> Iterable[Transfer]:
         """A lot is given whole; what is over of it at its end is breakage, or is taken back."""
         lot = change.after
@@ -219,6 +235,7 @@ class Treasury:
 
 # By these a payout leaves that was given up before.
 _LEAVES: Final = frozenset({"confirm_payout", "process_event"})
+_LOST_PAYOUTS: Final = {status for status, _ in _LEFT}
 _GIVEN_UP: Final = ("requested", "failed")
 _SAME_ACCOUNT: Final = ("asset", "kind", "organisation_id")
 _SAME_AGAIN: Final = ("amount_units", "asset", "organisation_id")
@@ -236,15 +253,6 @@ def _between(
 ) -> list[Transfer]:
     return transfer(
         movement, account_name(*debit, asset), account_name(*credit, asset), asset, amount_units
-    )
-
-
-def _gives_way(record: Record, change: Change, named: str) -> bool:
-    """Whether it is of the account of the named payout that left after all, by the same record."""
-    left = [each.after for each in record.changed if each.id == named]
-    return any(
-        each["status"] == "paid" and all(each[n] == change.after[n] for n in _SAME_ACCOUNT)
-        for each in left
     )
 
 

@@ -6,6 +6,7 @@ that the rule can fail.
 
 import ast
 import re
+import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -18,6 +19,7 @@ ROOMS = ("protocol", "identity", "catalog", "settlement", "server", "clients", "
 
 FILE_LINES_MAX = 500
 FUNCTION_LINES_MAX = 70
+KEPT_BYTES_MAX = 2 * 2**20
 
 # Money is integers. The scores of a search are no money, and the strict parser reads the floats of
 # others' JSON where its caller allows them.
@@ -217,6 +219,22 @@ def test_a_planted_offence_is_found(rule: Rule) -> None:
 )
 def test_every_way_to_a_float_is_found(text: str) -> None:
     assert list(floats_near_money(read("catalog/farthing/catalog/cards.py", text))) == [1]
+
+
+def test_what_is_kept_is_text_that_somebody_wrote_or_that_is_made_of_it() -> None:
+    listed = subprocess.run(
+        ["git", "ls-files", "-z"],  # noqa: S607 - wherever the machine has it
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    kept = [REPOSITORY / name for name in listed.split("\0") if name]
+    assert kept
+    for path in kept:
+        if path.exists():
+            assert path.stat().st_size < KEPT_BYTES_MAX, path
+            path.read_text(encoding="utf-8")
 
 
 def test_nothing_is_left_unfinished() -> None:

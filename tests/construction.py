@@ -190,12 +190,14 @@ class Room:
             role=Role.BUYER,
         )
 
-    def fund(self, operator: Caller, units: int, asset: str = "USD") -> Record:
+    def fund(
+        self, operator: Caller, units: int, asset: str = "USD", reference: str = "test"
+    ) -> Record:
         """Credit an operator from outside."""
         ask = FundAccount(
             organisation_id=operator.principal_id,
             amount=money(units, asset),
-            reference="test",
+            reference=reference,
             idempotency_key=self.key(),
         )
         return self.done(self.staff(Role.TREASURER), FUND_ACCOUNT, ask)

@@ -28,8 +28,9 @@ from farthing.protocol.ids import derive_id
 from farthing.protocol.messages.statements import StatementLine
 from farthing.protocol.platform_keys import PlatformKeys
 from farthing.protocol.receipts import verify_receipt
-from farthing.protocol.times import format_time, parse_time
+from farthing.protocol.times import DAY_US, format_time, parse_time
 from farthing.protocol.wire import Money
+from farthing.settlement.reports.statements import Order
 from tests.papers import signing_key
 from tests.patience import patiently
 from tests.processes import ServerProcess, free_port
@@ -224,6 +225,55 @@ async def test_the_treasurer_reads_the_platforms_own_accounts(tmp_path: Path) ->
         assert (await server.treasurer.record(lines[1].seq)).operation == "capture_hold"
 
 
+async def test_what_is_booked_outside_is_found_by_its_reference_by_those_whom_it_concerns(
+    tmp_path: Path,
+) -> None:
+    async with serving(tmp_path) as server:
+        shop = await traded(server)
+        operator_id = shop.operator.connection.principal
+        first = await server.treasurer.fund(operator_id, usd("2"), "wire 42")
+        top_up = await shop.operator.create_top_up(usd("3"))
+        await server.treasurer.confirm_top_up(top_up.top_up_id, "wire-43")
+        again = await server.treasurer.fund(operator_id, usd("2"), "wire 42")
+
+        twice = await lines_of(server.treasurer, account="external_clearing", reference="wire 42")
+        assert [line.ids["funding"] for line in twice] == [first.funding_id, again.funding_id]
+        assert {line.reference for line in twice} == {"wire 42"}
+        orders: tuple[Order, ...] = ("recorded", "effective")
+        for order in orders:
+            (void, post) = await lines_of(shop.operator, reference="wire-43", by=order)
+            assert (void.movement, post.movement) == ("void", "post")
+        assert await lines_of(shop.vendor, reference="wire 42") == []
+        assert await lines_of(shop.operator, reference="wire 4") == []
+        assert not any(line.reference for line in await lines_of(shop.buyer))
+        asked = shop.buyer.statement(reference="wire 42")
+        assert await refused(asked) == (Code.NOT_PERMITTED, "reference")
+
+
+async def test_the_treasurer_reads_the_accounts_of_any_organisation_and_nobody_else_does(
+    tmp_path: Path,
+) -> None:
+    async with serving(tmp_path) as server:
+        shop = await traded(server)
+        treasurer, vendor, its = server.treasurer, shop.vendor, shop.vendor.vendor_id
+
+        now = await vendor.balance()
+        assert await treasurer.balance(organisation_id=its) == now
+        then = await treasurer.balance(organisation_id=its, at_seq=now.as_of_seq - 1)
+        assert then == await vendor.balance(at_seq=now.as_of_seq - 1)
+        assert await lines_of(treasurer, organisation_id=its) == await lines_of(vendor)
+        for holder in (shop.operator, shop.buyer, AccountHolder(server.admin.connection)):
+            for asked in (
+                holder.balance(organisation_id=its),
+                holder.statement(organisation_id=its),
+            ):
+                assert await refused(asked) == (Code.NOT_FOUND, "organisation_id")
+        nobody = treasurer.balance(organisation_id=derive_id("org", "nobody"))
+        assert await refused(nobody) == (Code.NOT_FOUND, "organisation_id")
+        own = await treasurer.balance()
+        assert {each.account for each in own.accounts} == {"external_clearing", "platform_fee"}
+
+
 @pytest.mark.parametrize(
     ("ask", "path"),
     [
@@ -282,6 +332,11 @@ async def test_a_moment_that_has_not_been_is_refused(tmp_path: Path) -> None:
             await shop.operator.balance(at_seq=ABSENT)
         assert (absent.value.code, absent.value.refusal.path) == (Code.INVALID_ARGUMENT, "at_seq")
         assert await refused(both) == (Code.INVALID_ARGUMENT, "at")
+        tomorrow = format_time(server.clock() + DAY_US)
+        later = shop.operator.balance(at=tomorrow)
+        assert await refused(later) == (Code.INVALID_ARGUMENT, "at")
+        later = shop.operator.balance(effective_at=tomorrow)
+        assert await refused(later) == (Code.INVALID_ARGUMENT, "effective_at")
 
 
 async def test_the_read_model_is_made_anew_when_it_is_gone_or_of_another_journal(

@@ -45,35 +45,64 @@ class AccountHolder(Pinning):
     Balances and lines are the platform's word; `record` proves the one behind a line.
     """
 
-    async def balance(self, *, at_seq: int = 0, at: str = "", effective_at: str = "") -> Balances:
+    async def balance(
+        self,
+        *,
+        organisation_id: str = "",
+        at_seq: int = 0,
+        at: str = "",
+        effective_at: str = "",
+    ) -> Balances:
         """The organisation's balances: now, or as they were.
 
         Args:
+            organisation_id: whose, where the treasurer asks for another's.
             at_seq: after this record of the journal.
             at: after all that was recorded up to this time.
             effective_at: of that, only what had taken effect by this time.
         """
-        ask = GetBalance(at_seq=at_seq, at=at, effective_at=effective_at)
+        ask = GetBalance(
+            organisation_id=organisation_id or None,
+            at_seq=at_seq,
+            at=at,
+            effective_at=effective_at,
+        )
         return await self.connection.call(GET_BALANCE, ask)
 
     async def statement(
         self,
         *,
+        organisation_id: str = "",
         account: str = "",
         asset: str = "",
         by: Literal["recorded", "effective"] = "recorded",
         since: str = "",
         until: str = "",
+        reference: str = "",
         cursor: str = "",
         limit: int = 50,
     ) -> Statement:
-        """A page of a statement, oldest line first; `cursor` of the answer asks for the next."""
+        """A page of a statement, oldest line first; `cursor` of the answer asks for the next.
+
+        Args:
+            organisation_id: whose, where the treasurer asks for another's.
+            account: one kind of account; else all.
+            asset: one asset; else all.
+            by: which time the period is of, and the lines are ordered by.
+            since: the period's begin, included.
+            until: its end, not included.
+            reference: the lines alone that are booked under it outside.
+            cursor: where a page left off.
+            limit: the most lines.
+        """
         ask = GetStatement(
+            organisation_id=organisation_id or None,
             account=account,
             asset=asset,
             by=by,
             since=since,
             until=until,
+            reference=reference,
             cursor=cursor,
             limit=limit,
         )
@@ -82,20 +111,29 @@ class AccountHolder(Pinning):
     async def lines(
         self,
         *,
+        organisation_id: str = "",
         account: str = "",
         asset: str = "",
         by: Literal["recorded", "effective"] = "recorded",
         since: str = "",
         until: str = "",
+        reference: str = "",
     ) -> AsyncIterator[StatementLine]:
-        """Every line of a statement, whatever number of pages it takes.
+        """Every line of a `statement`, whatever number of pages it takes.
 
         Raises:
             Unverified: Its pages do not end.
             Refused: As `get_statement`.
         """
         ask = GetStatement(
-            account=account, asset=asset, by=by, since=since, until=until, limit=LINES_MAX
+            organisation_id=organisation_id or None,
+            account=account,
+            asset=asset,
+            by=by,
+            since=since,
+            until=until,
+            reference=reference,
+            limit=LINES_MAX,
         )
         pages = Pages()
         while True:

@@ -13,7 +13,7 @@ from farthing.protocol.messages.statements import RecordView
 from farthing.protocol.records import Record
 from farthing.protocol.times import format_time, parse_time
 
-__all__ = ["check_view", "effective_at_us", "held_seq", "ids_of"]
+__all__ = ["check_view", "effective_at_us", "held_seq", "ids_of", "reference_of"]
 
 # Members of a thing's document that name another thing behind the same line.
 _NAMED: Final = ("agreement", "hold", "session", "charge", "dispute")
@@ -94,6 +94,11 @@ def ids_of(record: Record) -> dict[str, str]:
         noun, prefix = derived
         ids[noun] = record.new_id(prefix)
     return dict(sorted(ids.items()))
+
+
+def reference_of(record: Record) -> str:
+    """What a record is booked under outside, such as a wire's number; empty where nothing is."""
+    return str(record.asked.get("reference", ""))
 
 
 def _took_effect(record: Record, shown: str) -> bool:

@@ -71,6 +71,27 @@ def test_what_goes_back_is_said_in_all_and_seen_by_the_operator(market: Market) 
     assert "not_found" in nobodys.err
 
 
+def test_a_reference_that_is_booked_twice_is_told_to_who_books(
+    market: Market, operator_id: str
+) -> None:
+    fund = ("fund", operator_id, "1", "USD", "--reference", "wire 7", *market.treasurer)
+    key = ("--idempotency-key", "0f6d9e0c6f4e4a7c8b1d")
+    runs = [market.run(*fund, *key), market.run(*fund, *key), market.run(*fund)]
+    out = market.run("withdraw", *fund[1:])
+    listed = ("statement", "--account", "external_clearing", "--reference", "wire 7")
+    at = {"FARTHING_URL": market.server.url}
+    lines = answer(*listed, *market.treasurer, **at)["lines"]
+    mine = run("statement", "--organisation", operator_id, *market.treasurer, **at).out
+
+    assert [each.code for each in (*runs, out)] == [0] * 4
+    assert not any("booked under" in each.err for each in runs[:2])
+    assert "2 records are booked under wire 7" in runs[2].err
+    assert "--reference 'wire 7'" in runs[2].err
+    assert "3 records" in out.err
+    assert [line["side"] for line in lines] == ["debit", "debit", "credit"]
+    assert "reference wire 7" in " ".join(mine.split())
+
+
 def test_a_list_with_nothing_in_it_says_so(market: Market) -> None:
     assert market.run("payouts", *market.treasurer).out == "No payouts.\n"
 

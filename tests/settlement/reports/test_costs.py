@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from farthing.settlement.reports.statements import Period, Place, balances_at, page_of
+from farthing.settlement.reports.statements import Order, Period, Place, balances_at, page_of
 from tests.construction import Trade
 from tests.settlement.reports.books import balances, sides
 from tests.settlement.reports.plans import plans_of, steps_of
@@ -48,6 +48,29 @@ def delivered_late(path: Path, between: int) -> tuple[Trade, int, int]:
     trade.room.fund(trade.operator, 1)
     extend(path, committed(trade), batch=100)
     return trade, delivered_us, seq
+
+
+@pytest.mark.parametrize("order", ["recorded", "effective"])
+async def test_what_is_booked_under_a_reference_is_read_whatever_else_is_booked(
+    tmp_path: Path, order: Order
+) -> None:
+    async def steps(others: int) -> int:
+        path = tmp_path / f"{others}.sqlite"
+        trade = Trade.opened()
+        trade.room.fund(trade.operator, 1, reference="wire-42")
+        for _ in range(others):
+            trade.room.fund(trade.operator, 1)
+        trade.room.fund(trade.operator, 1, reference="wire-42")
+        extend(path, committed(trade), batch=100)
+        period = Period(order=order, reference="wire-42")
+        async with viewed(path, committed(trade)) as view:
+            accounts = await view.accounts_of(trade.operator.principal_id)
+            place = Place(as_of_seq=view.as_of_seq)
+            page = await page_of(view, accounts, period, place, 9)
+            assert len(page.lines) == 2
+            return await steps_of(view, lambda: page_of(view, accounts, period, place, 9))
+
+    assert await steps(90) == await steps(9)
 
 
 async def test_what_is_in_effect_by_a_time_costs_no_more_for_one_late_delivery_before_it(

@@ -368,7 +368,7 @@ def test_rows_are_text_and_int64_alone(tmp_path: Path) -> None:
 
     rows = dump(path)
 
-    assert len({name for name, *_ in rows}) == 5
+    assert len({name for name, *_ in rows}) == 6
     assert {type(value) for row in rows for value in row} == {str, int}
     assert all(-(2**63) <= v < 2**63 for row in rows for v in row if isinstance(v, int))
 

@@ -22,6 +22,7 @@ from farthing.clients.cli.arguments import (
     money_of,
     time_of,
 )
+from farthing.clients.cli.booking import book
 from farthing.clients.cli.render import facts, heading, table
 from farthing.clients.cli.session import Exit, IdempotencyOption, Session, TrustOption, command
 from farthing.protocol.errors import Code, Refused
@@ -165,7 +166,7 @@ def fund(
         reference=reference,
         idempotency_key=idempotency_key or session.new_key(),
     )
-    session.show(session.call(FUND_ACCOUNT, ask))
+    book(session, FUND_ACCOUNT, ask, reference=reference)
 
 
 @command(

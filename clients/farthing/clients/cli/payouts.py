@@ -14,6 +14,7 @@ from farthing.clients.cli.arguments import (
     LimitOption,
     money_of,
 )
+from farthing.clients.cli.booking import book
 from farthing.clients.cli.session import IdempotencyOption, Session, command
 from farthing.protocol.messages.payments import (
     CANCEL_PAYOUT,
@@ -149,7 +150,7 @@ def confirm_payout(
         reference=reference,
         idempotency_key=idempotency_key or session.new_key(),
     )
-    session.show(session.call(CONFIRM_PAYOUT, ask))
+    book(session, CONFIRM_PAYOUT, ask, reference=reference)
 
 
 @command(commands, "fail-payout", example=f"farthing treasury fail-payout pay_… {KEY}")
@@ -190,4 +191,4 @@ def reverse_payout(
         reference=reference,
         idempotency_key=idempotency_key or session.new_key(),
     )
-    session.show(session.call(REVERSE_PAYOUT, ask))
+    book(session, REVERSE_PAYOUT, ask, reference=reference)

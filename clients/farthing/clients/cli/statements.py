@@ -19,6 +19,7 @@ from farthing.protocol.messages.statements import (
     GetStatement,
     RecordView,
     Statement,
+    StatementLine,
 )
 
 __all__ = ["commands"]
@@ -27,11 +28,22 @@ PANEL = "Trade"
 
 commands = typer.Typer()
 
+OrganisationOption = Annotated[
+    str,
+    typer.Option(
+        "--organisation",
+        metavar="ORG",
+        help="Whose, as treasurer; else your organisation's.",
+        show_default=False,
+    ),
+]
+
 
 @command(commands, "balance", example="farthing balance --at 2026-11-21", panel=PANEL)
 def balance(
     session: Session,
     *,
+    organisation: OrganisationOption = "",
     at: Annotated[
         str,
         typer.Option(parser=time_of, metavar="TIME", help=f"As recorded up to then, {TIME_FORM}."),
@@ -45,7 +57,9 @@ def balance(
     ] = "",
 ) -> None:
     """Show the organisation's accounts: posted, held and available, now or at an earlier moment."""
-    ask = GetBalance(at=at, at_seq=at_seq, effective_at=effective_at)
+    ask = GetBalance(
+        organisation_id=organisation or None, at=at, at_seq=at_seq, effective_at=effective_at
+    )
     session.show(session.call(GET_BALANCE, ask), _balances)
 
 
@@ -58,6 +72,7 @@ def balance(
 def statement(
     session: Session,
     *,
+    organisation: OrganisationOption = "",
     account: Annotated[
         str, typer.Option(metavar="KIND", help="One kind of account, such as prepaid; else all.")
     ] = "",
@@ -72,16 +87,21 @@ def statement(
     until: Annotated[
         str, typer.Option(parser=time_of, metavar="TIME", help="The end, not included.")
     ] = "",
+    reference: Annotated[
+        str, typer.Option(help="Only what is booked under this outside, such as a wire's number.")
+    ] = "",
     limit: Annotated[int, typer.Option(min=1, max=LINES_MAX, help="How many lines at most.")] = 50,
     cursor: CursorOption = "",
 ) -> None:
     """List the organisation's lines of a period, with balances before, after and at each line."""
     ask = GetStatement(
+        organisation_id=organisation or None,
         account=account,
         asset=asset,
         by=by,
         since=since,
         until=until,
+        reference=reference,
         limit=limit,
         cursor=cursor,
     )
@@ -158,12 +178,17 @@ def _statement(console: Console, answer: Statement) -> None:
             amount(each.amount),
             amount(each.after.available),
             each.operation,
-            ", ".join(f"{noun} {thing}" for noun, thing in each.ids.items()),
+            ", ".join(f"{noun} {thing}" for noun, thing in _behind(each)),
         )
         for each in answer.lines
     )
     titles = ("record", "time", "account", "moved", "amount", "available", "operation", "behind it")
     table(console, titles, lines)
+
+
+def _behind(line: StatementLine) -> list[tuple[str, str]]:
+    outside = [("reference", line.reference)] if line.reference else []
+    return [*line.ids.items(), *outside]
 
 
 def _record(console: Console, answer: RecordView) -> None:

@@ -19,6 +19,7 @@ from farthing.clients.cli.arguments import (
     money_of,
     time_of,
 )
+from farthing.clients.cli.booking import book, book_gone
 from farthing.clients.cli.payouts import (
     KEY,
     OrganisationOption,
@@ -27,7 +28,6 @@ from farthing.clients.cli.payouts import (
     TotalArgument,
 )
 from farthing.clients.cli.session import IdempotencyOption, Session, command
-from farthing.protocol.errors import Code, Refused
 from farthing.protocol.messages.accounts import WITHDRAW_FUNDS, WithdrawFunds
 from farthing.protocol.messages.payments import (
     CONFIRM_TOP_UP,
@@ -56,7 +56,6 @@ from farthing.protocol.messages.treasury import (
     WithdrawCredit,
 )
 from farthing.protocol.money import PPM
-from farthing.protocol.wire import Answer, Ask, Operation
 
 __all__ = ["commands"]
 
@@ -143,7 +142,7 @@ def confirm_top_up(
         reference=reference,
         idempotency_key=idempotency_key or session.new_key(),
     )
-    session.show(session.call(CONFIRM_TOP_UP, ask))
+    book(session, CONFIRM_TOP_UP, ask, reference=reference)
 
 
 @command(treasury, "fail-top-up", example=f"farthing treasury fail-top-up top_… {KEY}")
@@ -186,7 +185,7 @@ def reverse_top_up(
         reference=reference,
         idempotency_key=idempotency_key or session.new_key(),
     )
-    _call_of_gone(session, REVERSE_TOP_UP, ask)
+    book_gone(session, REVERSE_TOP_UP, ask, reference=reference)
 
 
 @command(
@@ -212,7 +211,7 @@ def withdraw(
         reference=reference,
         idempotency_key=idempotency_key or session.new_key(),
     )
-    _call_of_gone(session, WITHDRAW_FUNDS, ask)
+    book_gone(session, WITHDRAW_FUNDS, ask, reference=reference)
 
 
 @command(
@@ -254,7 +253,7 @@ def grant_credit(
         reference=reference,
         idempotency_key=idempotency_key or session.new_key(),
     )
-    session.show(session.call(GRANT_CREDIT, ask))
+    book(session, GRANT_CREDIT, ask, reference=reference)
 
 
 @command(
@@ -280,7 +279,7 @@ def withdraw_credit(
         reference=reference,
         idempotency_key=idempotency_key or session.new_key(),
     )
-    session.show(session.call(WITHDRAW_CREDIT, ask))
+    book(session, WITHDRAW_CREDIT, ask, reference=reference)
 
 
 @command(treasury, "credit-lots", example=f"farthing treasury credit-lots {KEY}")
@@ -369,14 +368,3 @@ def close_account(
         idempotency_key=idempotency_key or session.new_key(),
     )
     session.show(session.call(CLOSE_ACCOUNT, ask))
-
-
-def _call_of_gone(session: Session, operation: Operation[Ask, Answer], ask: Ask) -> None:
-    """Book what goes; where too little is there, say what to do if it has gone already."""
-    try:
-        session.show(session.call(operation, ask))
-    except Refused as refused:
-        if refused.code is Code.INSUFFICIENT_FUNDS:
-            text = "the same command with --may-owe, under another key or none"
-            session.note(f"Where it has gone already: {text}.")
-        raise

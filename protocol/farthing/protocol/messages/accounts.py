@@ -8,7 +8,7 @@ from farthing.protocol.canonical import INTEGER_MAX
 from farthing.protocol.errors import Code
 from farthing.protocol.messages.treasury import AccountState, GraceView
 from farthing.protocol.wire import (
-    PARTIES,
+    EVERY_PRINCIPAL,
     Effect,
     IdempotencyKey,
     Money,
@@ -111,12 +111,16 @@ class Withdrawal:
 class GetBalance:
     """Ask for the balances of the caller's organisation: now, or as they were.
 
+    Those of staff are the platform's own.
+
     Args:
+        organisation_id: whose balances, where the treasurer asks for another's.
         at_seq: after this record of the journal.
         at: after all that was recorded up to this time; one of the two at most.
         effective_at: of that, only what had taken effect by this time.
     """
 
+    organisation_id: OrganisationRef | None = None
     at_seq: Annotated[int, Field(ge=1, le=INTEGER_MAX)] = 0
     at: Time = ""
     effective_at: Time = ""
@@ -241,8 +245,8 @@ GET_BALANCE = Operation(
     ask=GetBalance,
     answer=Balances,
     effect=Effect.READS,
-    roles=PARTIES,
-    codes=(Code.UNAVAILABLE, Code.INVALID_ARGUMENT),
+    roles=EVERY_PRINCIPAL,
+    codes=(Code.UNAVAILABLE, Code.INVALID_ARGUMENT, Code.NOT_FOUND),
 )
 GET_TRIAL_BALANCE = Operation(
     name="get_trial_balance",

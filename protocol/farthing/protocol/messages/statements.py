@@ -16,7 +16,9 @@ from farthing.protocol.wire import (
     Effect,
     Money,
     Operation,
+    OrganisationRef,
     Slug,
+    Text,
     Time,
     message,
 )
@@ -44,20 +46,24 @@ class GetStatement:
     """Ask for a statement of the caller's organisation; of the platform's own, where staff asks.
 
     Args:
+        organisation_id: whose statement, where the treasurer asks for another's.
         account: a kind of account, such as `prepaid`; all of them if left out.
         asset: one asset; all of them if left out.
         by: whether the period is one of recording or of taking effect.
         since: the period's begin, included; from the very first line if left out.
         until: the period's end, not included; up to now if left out.
+        reference: the lines alone that are booked under it outside; all of them if left out.
         cursor: where a page left off. The other arguments stay as they were.
         limit: the most lines of the page.
     """
 
+    organisation_id: OrganisationRef | None = None
     account: Slug = ""
     asset: AssetCode = ""
     by: Literal["recorded", "effective"] = "recorded"
     since: Time = ""
     until: Time = ""
+    reference: Text = ""
     cursor: Annotated[str, Field(max_length=400, pattern=r"^[A-Za-z0-9_-]*$")] = ""
     limit: Annotated[int, Field(ge=1, le=LINES_MAX)] = 50
 
@@ -76,6 +82,7 @@ class StatementLine:
         after: the account after this line, in the order of the statement.
         operation: what was asked for.
         ids: the things behind it, by noun; an agent is given those of its own trades.
+        reference: what it is booked under outside, such as a wire's number; no agent is told.
     """
 
     seq: int
@@ -90,6 +97,7 @@ class StatementLine:
     ids: dict[str, str]
     recorded_at: str
     effective_at: str
+    reference: str = ""
 
 
 @message
@@ -158,7 +166,7 @@ GET_STATEMENT = Operation(
     answer=Statement,
     effect=Effect.READS,
     roles=EVERY_PRINCIPAL,
-    codes=(Code.UNAVAILABLE, Code.INVALID_ARGUMENT),
+    codes=(Code.UNAVAILABLE, Code.INVALID_ARGUMENT, Code.NOT_FOUND),
 )
 GET_RECORD = Operation(
     name="get_record",

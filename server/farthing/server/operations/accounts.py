@@ -17,7 +17,13 @@ from farthing.protocol.messages.accounts import (
 )
 from farthing.protocol.money import format_units
 from farthing.server.market import Market
-from farthing.server.operations.replies import Reply, balance_of, not_yet, reply
+from farthing.server.operations.replies import (
+    Reply,
+    balance_of,
+    not_yet,
+    organisation_asked_for,
+    reply,
+)
 from farthing.server.operations.statements import balances_then
 from farthing.settlement.engine.accounts import fund_answer
 from farthing.settlement.engine.questions import AccountsOf
@@ -39,13 +45,14 @@ async def withdraw_funds(market: Market, caller: Caller, ask: WithdrawFunds) -> 
 
 
 async def get_balance(market: Market, caller: Caller, ask: GetBalance) -> Reply:
-    """The balances of the caller's organisation, now or as they were."""
+    """The balances of an organisation, now or as they were."""
+    owner = await organisation_asked_for(market, caller, ask.organisation_id)
     if ask.at_seq or ask.at or ask.effective_at:
-        return await balances_then(market, caller, ask)
-    books = await market.ask(AccountsOf(owner=caller.organisation_id))
+        return await balances_then(market, caller, owner, ask)
+    books = await market.ask(AccountsOf(owner=owner))
     return Reply(
         answer=Balances(
-            organisation_id=caller.organisation_id,
+            organisation_id=owner,
             accounts=tuple(
                 balance_of(name, account) for name, account in sorted(books.accounts.items())
             ),

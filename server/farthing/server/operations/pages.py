@@ -9,12 +9,9 @@ from typing import Final, Generic, Protocol, TypeVar
 
 from farthing.identity.callers import Caller
 from farthing.protocol.canonical import INTEGER_MAX
-from farthing.protocol.errors import Code, Refused, refuse
-from farthing.protocol.wire import Role
 from farthing.server.market import Market
-from farthing.server.operations.replies import own
-from farthing.settlement.engine.commands import PLATFORM
-from farthing.settlement.engine.questions import Lookup, Things
+from farthing.server.operations.replies import organisation_asked_for, own
+from farthing.settlement.engine.questions import Things
 from farthing.settlement.engine.things import (
     Agreement,
     Charge,
@@ -118,13 +115,7 @@ async def page_of_organisation(
     Raises:
         Refused: `not_found` where it is not the caller's; as `page_of`.
     """
-    organisation_id = ask.organisation_id or caller.organisation_id
-    if caller.role is not Role.TREASURER and organisation_id != caller.organisation_id:
-        raise Refused(refuse(Code.NOT_FOUND, path="organisation_id"))
-    if await market.ask(Lookup(noun="principal", id=organisation_id)) is None and (
-        organisation_id != PLATFORM
-    ):
-        raise Refused(refuse(Code.NOT_FOUND, path="organisation_id"))
+    organisation_id = await organisation_asked_for(market, caller, ask.organisation_id)
     return await page_of(market, caller, kind, ask, party=organisation_id)
 
 

@@ -17,7 +17,7 @@ from farthing.protocol.messages.charges import Receipt
 from farthing.protocol.receipts import make_receipt
 from farthing.protocol.records import Record, line_of, parse_record
 from farthing.protocol.signatures import read_header
-from farthing.protocol.wire import Operation, money
+from farthing.protocol.wire import Operation, Role, money
 from farthing.server.market import Market
 from farthing.settlement.engine.commands import Outcome
 from farthing.settlement.engine.questions import KeyOf, Lookup, ProofOf, RecordAt
@@ -34,6 +34,7 @@ __all__ = [
     "known",
     "money_reply",
     "not_yet",
+    "organisation_asked_for",
     "own",
     "own_key",
     "public_key",
@@ -165,6 +166,21 @@ async def own(
         if caller.principal_id in parties:
             return thing
     raise Refused(refuse(Code.NOT_FOUND, path=path))
+
+
+async def organisation_asked_for(market: Market, caller: Caller, named: str | None) -> str:
+    """The organisation that a reading is of: the caller's own, or for the treasurer any.
+
+    Raises:
+        Refused: `not_found` where it is not the caller's, or nobody's.
+    """
+    if named is None or named == caller.organisation_id:
+        return caller.organisation_id
+    if caller.role is Role.TREASURER and (
+        await market.ask(Lookup(noun="principal", id=named)) is not None
+    ):
+        return named
+    raise Refused(refuse(Code.NOT_FOUND, path="organisation_id"))
 
 
 async def is_frozen(market: Market, principal_id: str) -> bool:

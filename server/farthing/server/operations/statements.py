@@ -14,6 +14,7 @@ from farthing.protocol.canonical import (
     document_sha256,
     parse_json,
 )
+from farthing.protocol.claims import SKEW_S
 from farthing.protocol.errors import Code, Refused, refuse
 from farthing.protocol.ledger import AccountKind, split_account
 from farthing.protocol.messages.accounts import Balances, GetBalance
@@ -26,11 +27,18 @@ from farthing.protocol.messages.statements import (
     StatementLine,
 )
 from farthing.protocol.records import Record, parse_record
-from farthing.protocol.times import format_time, parse_time
+from farthing.protocol.times import SECOND_US, format_time, parse_time
 from farthing.protocol.views import effective_at_us, held_seq, ids_of
 from farthing.protocol.wire import Role, document_of, money
 from farthing.server.market import Market
-from farthing.server.operations.replies import Reply, balance_of, not_yet, receipt_at, record_at
+from farthing.server.operations.replies import (
+    Reply,
+    balance_of,
+    not_yet,
+    organisation_asked_for,
+    receipt_at,
+    record_at,
+)
 from farthing.settlement.engine.commands import PLATFORM
 from farthing.settlement.engine.questions import RecordAt
 from farthing.settlement.reports.lines import Entry, Line
@@ -51,7 +59,11 @@ _PARTIES: Final = ("buyer_id", "operator_id", "vendor_id")
 
 
 async def get_statement(market: Market, caller: Caller, ask: GetStatement) -> Reply:
-    """A page of a statement of the caller's organisation."""
+    """A page of a statement of an organisation."""
+    owner = await organisation_asked_for(market, caller, ask.organisation_id)
+    if ask.reference and caller.role is Role.BUYER:
+        text = "What its organisation books outside is not told to an agent."
+        raise Refused(refuse(Code.NOT_PERMITTED, path="reference", message=text))
     if ask.account and ask.account not in _KINDS:
         text = f"There are these kinds of account: {', '.join(sorted(_KINDS))}."
         raise Refused(refuse(Code.INVALID_ARGUMENT, path="account", message=text))
@@ -59,21 +71,22 @@ async def get_statement(market: Market, caller: Caller, ask: GetStatement) -> Re
         order=ask.by,
         since_us=parse_time(ask.since) if ask.since else 0,
         until_us=parse_time(ask.until) if ask.until else INTEGER_MAX,
+        reference=ask.reference,
     )
     if period.since_us > period.until_us:
         text = "The period ends before it begins."
         raise Refused(refuse(Code.INVALID_ARGUMENT, path="until", message=text))
     question = document_sha256(
-        document_of(replace(ask, cursor="", limit=1)) | {"of": caller.organisation_id}
+        document_of(replace(ask, organisation_id=None, cursor="", limit=1)) | {"of": owner}
     )
     async with market.reports.view(caller.organisation_id) as view:
         place = _place(ask.cursor, question) if ask.cursor else Place(as_of_seq=view.as_of_seq)
         if place.as_of_seq > view.as_of_seq:
             raise not_yet(view, place.as_of_seq, "cursor")
-        accounts = _wanted(await view.accounts_of(caller.organisation_id), ask)
+        accounts = _wanted(await view.accounts_of(owner), ask)
         page = await page_of(view, accounts, period, place, ask.limit)
     answer = Statement(
-        organisation_id=caller.organisation_id,
+        organisation_id=owner,
         by=ask.by,
         accounts=tuple(
             AccountPeriod(
@@ -89,24 +102,26 @@ async def get_statement(market: Market, caller: Caller, ask: GetStatement) -> Re
     return Reply(answer=answer)
 
 
-async def balances_then(market: Market, caller: Caller, ask: GetBalance) -> Reply:
-    """The balances of the caller's organisation as they were at an earlier moment."""
+async def balances_then(market: Market, caller: Caller, owner: str, ask: GetBalance) -> Reply:
+    """The balances of an organisation as they were at an earlier moment."""
     if ask.at_seq and ask.at:
         text = "`at` and `at_seq` name one moment in two ways: give one of them."
         raise Refused(refuse(Code.INVALID_ARGUMENT, path="at", message=text))
+    for path, at in (("at", ask.at), ("effective_at", ask.effective_at)):
+        if at and parse_time(at) > market.now_us() + SKEW_S * SECOND_US:
+            text = "That moment has not come; what is by then will be known when it has."
+            raise Refused(refuse(Code.INVALID_ARGUMENT, path=path, message=text))
     async with market.reports.view(caller.organisation_id) as view:
         if ask.at_seq > view.as_of_seq or (view.behind and not ask.at_seq):
             raise not_yet(view, ask.at_seq, "at_seq")
         seq = ask.at_seq or view.as_of_seq
         if ask.at:
             seq = await view.seq_at(parse_time(ask.at))
-        accounts = await view.accounts_of(caller.organisation_id)
+        accounts = await view.accounts_of(owner)
         effective_us = parse_time(ask.effective_at) if ask.effective_at else None
         found = await balances_at(view, accounts, seq=seq, effective_at_us=effective_us)
     balances = tuple(balance_of(name, account) for name, account in found.items())
-    return Reply(
-        answer=Balances(organisation_id=caller.organisation_id, accounts=balances, as_of_seq=seq)
-    )
+    return Reply(answer=Balances(organisation_id=owner, accounts=balances, as_of_seq=seq))
 
 
 async def get_record(market: Market, caller: Caller, ask: GetRecord) -> Reply:
@@ -146,6 +161,7 @@ def _line_view(caller: Caller, line: Line) -> StatementLine:
         ids=ids_shown(caller, line.entry),
         recorded_at=format_time(line.entry.at_us),
         effective_at=format_time(line.entry.effective_at_us),
+        reference="" if caller.role is Role.BUYER else line.entry.reference,
     )
 
 

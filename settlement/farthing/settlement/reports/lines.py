@@ -14,7 +14,7 @@ from farthing.protocol.canonical import INTEGER_MAX
 from farthing.protocol.ledger import Account, Movement, Transfer, apply, split_account
 from farthing.protocol.records import Record
 from farthing.protocol.times import SECOND_US
-from farthing.protocol.views import effective_at_us, held_seq, ids_of
+from farthing.protocol.views import effective_at_us, held_seq, ids_of, reference_of
 
 __all__ = [
     "LATENESS_MAX",
@@ -41,6 +41,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
         operation: what was asked for.
         ids: the things behind it, by noun.
         buyer_id: the agent whose trade it is, where it is one's.
+        reference: what it is booked under outside, where it is.
     """
 
     seq: int
@@ -49,6 +50,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     operation: str
     ids: Mapping[str, str]
     buyer_id: str = ""
+    reference: str = ""
 
     @property
     def lag_us(self) -> int:
@@ -144,6 +146,7 @@ def fold_lines(
             operation=record.operation,
             ids=ids_of(record),
             buyer_id=_buyer_of(record),
+            reference=reference_of(record),
         )
         lines: list[Line] = []
         for number, transfer in enumerate(record.moved):

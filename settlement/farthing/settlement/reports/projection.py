@@ -19,6 +19,7 @@ from sqlalchemy import (
     Connection,
     Engine,
     StaticPool,
+    Table,
     create_engine,
     delete,
     func,
@@ -50,6 +51,7 @@ from farthing.settlement.reports.tables import (
     LISTED,
     METADATA,
     PRAGMAS,
+    REFERENCE,
     REJECTED,
     REPORT,
     VERSION,
@@ -331,7 +333,7 @@ def _line_rows(
 ) -> list[Row]:
     last = connection.execute(select(func.max(ACCOUNT.c.number))).scalar() or 0
     rows: list[Row] = [(ENTRY, _entry_row(entry)) for entry, _ in found]
-    late: list[Row] = []
+    looked_for: list[Row] = []
     for entry, lines in found:
         lag_us = 0 if entry.lateness else entry.lag_us
         for line in lines:
@@ -342,8 +344,11 @@ def _line_rows(
             row = _line_row(line, numbers[name])
             rows.append((LINE, row))
             if entry.lateness:
-                known = {column.name: row[column.name] for column in LATE.c if column.name in row}
-                late.append((LATE, known | {"lateness": entry.lateness}))
+                looked_for.append((LATE, _some(row, LATE) | {"lateness": entry.lateness}))
+            if entry.reference:
+                looked_for.append(
+                    (REFERENCE, _some(row, REFERENCE) | {"reference": entry.reference})
+                )
     for name, number in numbers.items():
         account: dict[str, Value] = {
             "number": number,
@@ -352,7 +357,12 @@ def _line_rows(
             "lag_us_max": lags[name],
         }
         rows.append((ACCOUNT, account | accounts[name].counters()))
-    return rows + late
+    return rows + looked_for
+
+
+def _some(row: Mapping[str, Value], table: Table) -> dict[str, Value]:
+    """What a line's row has of the columns of another table."""
+    return {column.name: row[column.name] for column in table.c if column.name in row}
 
 
 def _entry_row(entry: Entry) -> dict[str, Value]:
@@ -363,6 +373,7 @@ def _entry_row(entry: Entry) -> dict[str, Value]:
         "operation": entry.operation,
         "ids": canonical_bytes(dict(entry.ids)).decode(),
         "buyer_id": entry.buyer_id,
+        "reference": entry.reference,
     }
 
 

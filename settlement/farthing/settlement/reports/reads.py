@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, cast
 
-from sqlalchemy import URL, Row, Select, and_, or_, select, tuple_
+from sqlalchemy import URL, Row, Select, Table, and_, or_, select, tuple_
 from sqlalchemy.exc import DatabaseError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
@@ -40,7 +40,16 @@ from farthing.settlement.reports.projection import (
     file_at,
     is_damage,
 )
-from farthing.settlement.reports.tables import ACCOUNT, CURSOR, ENTRY, LATE, LINE, LISTED, VERSION
+from farthing.settlement.reports.tables import (
+    ACCOUNT,
+    CURSOR,
+    ENTRY,
+    LATE,
+    LINE,
+    LISTED,
+    REFERENCE,
+    VERSION,
+)
 from farthing.settlement.reports.turns import Turns
 from farthing.settlement.reports.usage import Usage, fold_usage
 
@@ -255,22 +264,30 @@ class View:
         return late[-1].after if late else await self._stored_last(kept.number, seq)
 
     async def recorded(
-        self, kept: Kept, after: tuple[int, int], until_seq: int, limit: int
+        self, kept: Kept, after: tuple[int, int], until_seq: int, limit: int, reference: str = ""
     ) -> list[Line]:
-        """Lines in the order of recording: those after a key, up to a record."""
-        where = (
-            LINE.c.account == kept.number,
-            tuple_(LINE.c.seq, LINE.c.line) > after,
-            LINE.c.seq <= until_seq,
-        )
-        query = _lines().where(*where).order_by(LINE.c.seq, LINE.c.line).limit(limit)
-        found = await self._read(kept, query)
+        """Lines in the order of recording: those after a key, up to a record.
+
+        `reference`, unless empty, is what they are to be booked under outside.
+        """
+        lines, of = _lines_under(reference)
+        key = (of.c.seq, of.c.line)
+        where = (of.c.account == kept.number, tuple_(*key) > after, of.c.seq <= until_seq)
+        found = await self._read(kept, lines.where(*where).order_by(*key).limit(limit))
         if len(found) < limit:
-            found += self._late(kept, lambda line: after < line.key and line.seq <= until_seq)
+            late = self._late(kept, lambda line: after < line.key and line.seq <= until_seq)
+            found += _under(reference, late)
         return found[:limit]
 
     async def effective(
-        self, kept: Kept, after: tuple[int, int, int], until_us: int, seq_max: int, limit: int
+        self,
+        kept: Kept,
+        after: tuple[int, int, int],
+        until_us: int,
+        seq_max: int,
+        limit: int,
+        *,
+        reference: str = "",
     ) -> list[Line]:
         """Lines in the order of taking effect: those after a key and before a time.
 
@@ -280,19 +297,22 @@ class View:
             until_us: the time that they are effective before.
             seq_max: the last record that is known.
             limit: how many.
+            reference: what they are to be booked under outside, unless empty.
         """
-        key = (LINE.c.effective_at_us, LINE.c.seq, LINE.c.line)
+        lines, of = _lines_under(reference)
+        key = (of.c.effective_at_us, of.c.seq, of.c.line)
         where = (
-            LINE.c.account == kept.number,
+            of.c.account == kept.number,
             tuple_(*key) > after,
             # Nothing that is known then takes effect later; it would be read in vain.
-            LINE.c.effective_at_us < min(until_us, await self._after(seq_max)),
-            LINE.c.seq <= seq_max,
+            of.c.effective_at_us < min(until_us, await self._after(seq_max)),
+            of.c.seq <= seq_max,
         )
-        found = await self._read(kept, _lines().where(*where).order_by(*key).limit(limit))
-        found += self._late(
+        found = await self._read(kept, lines.where(*where).order_by(*key).limit(limit))
+        late = self._late(
             kept, lambda line: after < line.effective_key < (until_us,) and line.seq <= seq_max
         )
+        found += _under(reference, late)
         return sorted(found, key=lambda line: line.effective_key)[:limit]
 
     async def effective_before(
@@ -399,8 +419,25 @@ def _kept(row: Row[Any]) -> Kept:
 
 
 def _lines() -> Select[Any]:
-    entry = (ENTRY.c.operation, ENTRY.c.ids, ENTRY.c.buyer_id)
+    entry = (ENTRY.c.operation, ENTRY.c.ids, ENTRY.c.buyer_id, ENTRY.c.reference)
     return select(LINE, *entry).join(ENTRY, ENTRY.c.seq == LINE.c.seq)
+
+
+def _lines_by(table: Table) -> Select[Any]:
+    """The lines that another table names."""
+    names = ("account", "seq", "line")
+    return _lines().join(table, and_(*(table.c[name] == LINE.c[name] for name in names)))
+
+
+def _lines_under(reference: str) -> tuple[Select[Any], Table]:
+    """All lines, or those of a reference, and the table that tells which they are."""
+    if not reference:
+        return _lines(), LINE
+    return _lines_by(REFERENCE).where(REFERENCE.c.reference == reference), REFERENCE
+
+
+def _under(reference: str, lines: list[Line]) -> list[Line]:
+    return [line for line in lines if reference in {"", line.entry.reference}]
 
 
 def _late_lines(number: int, key: tuple[int, int, int]) -> Select[Any]:
@@ -418,15 +455,10 @@ def _late_lines(number: int, key: tuple[int, int, int]) -> Select[Any]:
         )
         for lateness in range(1, LATENESS_MAX + 1)
     )
-    names = ("account", "seq", "line")
-    return (
-        _lines()
-        .join(LATE, and_(*(LATE.c[name] == LINE.c[name] for name in names)))
-        .where(
-            or_(*spans),
-            tuple_(LATE.c.effective_at_us, LATE.c.seq, LATE.c.line) < key,
-            LATE.c.at_us >= from_us,
-        )
+    return _lines_by(LATE).where(
+        or_(*spans),
+        tuple_(LATE.c.effective_at_us, LATE.c.seq, LATE.c.line) < key,
+        LATE.c.at_us >= from_us,
     )
 
 
@@ -443,6 +475,7 @@ def _line(row: Row[Any], account: str) -> Line:
             operation=row.operation,
             ids=cast("dict[str, str]", ids),
             buyer_id=row.buyer_id,
+            reference=row.reference,
         ),
         line=row.line,
         account=account,

@@ -25,11 +25,15 @@ _FIRST: Final = -1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Period:
-    """Which lines: those of some accounts, from a time and before another, by one of two times."""
+    """Which lines: those of some accounts, from a time and before another, by one of two times.
+
+    `reference`, unless empty: those alone that are booked under it outside.
+    """
 
     order: Order = "recorded"
     since_us: int = 0
     until_us: int = INTEGER_MAX
+    reference: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,14 +81,19 @@ async def page_of(
         opening = {each.name: await view.at_seq(each, since_seq) for each in accounts}
         closing = {each.name: await view.at_seq(each, until_seq) for each in accounts}
         after = max((since_seq, INTEGER_MAX), place.key[1:])
-        found = [await view.recorded(each, after, until_seq, limit + 1) for each in accounts]
+        found = [
+            await view.recorded(each, after, until_seq, limit + 1, period.reference)
+            for each in accounts
+        ]
         lines = sorted((line for some in found for line in some), key=lambda line: line.key)
     else:
         opening = await _effective_before(view, accounts, period.since_us, seq_max)
         closing = await _effective_before(view, accounts, period.until_us, seq_max)
         key = max((period.since_us, _FIRST, _FIRST), place.key)
         found = [
-            await view.effective(each, key, period.until_us, seq_max, limit + 1)
+            await view.effective(
+                each, key, period.until_us, seq_max, limit + 1, reference=period.reference
+            )
             for each in accounts
         ]
         lines = sorted(

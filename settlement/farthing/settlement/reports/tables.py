@@ -20,13 +20,14 @@ __all__ = [
     "LISTED",
     "METADATA",
     "PRAGMAS",
+    "REFERENCE",
     "REJECTED",
     "REPORT",
     "VERSION",
 ]
 
 # Raised when the same journal would make other rows: they are then made anew.
-VERSION: Final = 7
+VERSION: Final = 8
 METADATA: Final = MetaData()
 
 # A key declared so is SQLite's row id; any other would be an index beside it.
@@ -70,6 +71,7 @@ ENTRY: Final = Table(
     Column("operation", Text, nullable=False),
     Column("ids", Text, nullable=False),
     Column("buyer_id", Text, nullable=False),
+    Column("reference", Text, nullable=False),
 )
 Index("statement_entry_at", ENTRY.c.at_us, ENTRY.c.seq)
 
@@ -109,6 +111,18 @@ LATE: Final = Table(
     Column("seq", BigInteger, primary_key=True, autoincrement=False),
     Column("line", BigInteger, primary_key=True, autoincrement=False),
     Column("at_us", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+# The lines that are booked under a reference outside: few of all, and looked for by it.
+REFERENCE: Final = Table(
+    "statement_reference",
+    METADATA,
+    Column("account", BigInteger, primary_key=True, autoincrement=False),
+    Column("reference", Text, primary_key=True),
+    Column("seq", BigInteger, primary_key=True, autoincrement=False),
+    Column("line", BigInteger, primary_key=True, autoincrement=False),
+    Column("effective_at_us", BigInteger, nullable=False),
     sqlite_with_rowid=False,
 )
 

@@ -6,13 +6,14 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from farthing.clients.operators import Operator
 from farthing.clients.transport import Connection
 from farthing.protocol.errors import Code, Refused
 from farthing.protocol.messages.agreements import LIST_AGREEMENTS, Agreement, ListAgreements
 from farthing.protocol.messages.charges import LIST_CHARGES
 from farthing.protocol.messages.disputes import INITIATE_DISPUTE, LIST_DISPUTES, InitiateDispute
 from farthing.protocol.messages.holds import LIST_HOLDS
-from farthing.protocol.messages.payments import LIST_PAYOUTS, LIST_TOP_UPS
+from farthing.protocol.messages.payments import LIST_PAYOUTS, LIST_TOP_UPS, ListTopUps
 from farthing.protocol.messages.sessions import LIST_SESSIONS, OPEN_SESSION, OpenSession
 from farthing.protocol.messages.treasury import LIST_CREDIT_LOTS
 from farthing.protocol.wire import Money, Operation
@@ -128,6 +129,26 @@ async def test_an_operators_top_ups_and_credit_are_paged_for_it_and_for_the_trea
     assert await paged(shop.vendor.connection, LIST_PAYOUTS) == []
 
 
+async def test_what_waits_for_the_treasurer_is_asked_for_alone(shop: Shop) -> None:
+    operator = Operator(await shop.serving.organisation("operator", "Operator Waiting"))
+    treasurer = shop.serving.treasurer
+    first, second = [await operator.create_top_up(USD) for _ in range(2)]
+    before = (await treasurer.top_ups(status="pending")).top_ups
+    await treasurer.fail_top_up(first.top_up_id)
+    waiting = await paged(treasurer.connection, LIST_TOP_UPS, status="pending")
+    failed = await paged(operator.connection, LIST_TOP_UPS, status="failed")
+
+    assert {first, second} <= set(before)
+    assert waiting == [each for each in before if each.top_up_id != first.top_up_id]
+    assert [each.top_up_id for each in failed] == [first.top_up_id]
+    assert (await treasurer.payouts(status="requested")).payouts == ()
+    with pytest.raises(Refused) as refused:
+        await treasurer.connection.call(LIST_TOP_UPS, ListTopUps(status="paid"))  # type: ignore[arg-type]
+    assert (refused.value.code, refused.value.refusal.path) == (Code.INVALID_ARGUMENT, "status")
+    await treasurer.confirm_top_up(first.top_up_id)
+    assert await paged(operator.connection, LIST_TOP_UPS, status="failed") == []
+
+
 async def test_what_is_under_one_agreement_or_listing_is_asked_for_alone(shop: Shop) -> None:
     buyer = shop.buyer.connection
     newest, oldest = await paged(buyer, LIST_AGREEMENTS, listing_id=shop.listing_id)
@@ -171,7 +192,13 @@ async def test_a_page_of_more_than_a_hundred_is_refused(shop: Shop) -> None:
 
 async def test_a_record_begins_at_most_one_thing_of_a_noun_for_a_party(shop: Shop) -> None:
     records = [each async for each in upto(shop)]
-    rows = [(each.party, each.noun, each.seq) for each in fold_listed(records)]
+    begun = [fold_listed([each]) for each in records]
+    rows = [
+        (each.party, each.noun, each.seq)
+        for record, some in zip(records, begun, strict=True)
+        for each in some
+        if each.seq == record.seq
+    ]
 
     assert len(rows) == len(set(rows)) > HOLDS
 

@@ -147,6 +147,15 @@ async def test_a_place_that_has_not_been_is_refused(tmp_path: Path, last: str) -
         assert (refusal["code"], refusal["path"]) == ("invalid_argument", "last-event-id")
 
 
+async def test_a_stream_takes_no_query(tmp_path: Path) -> None:
+    async with listening(tmp_path) as server:
+        operator = await server.organisation("operator", "Operator One")
+        async with opened(operator, {}, "?account=prepaid") as response:
+            refusal = orjson.loads(await response.aread())
+
+        assert (refusal["code"], refusal["path"]) == ("invalid_argument", "query")
+
+
 async def test_a_principal_has_eight_streams_at_most(tmp_path: Path) -> None:
     async with listening(tmp_path) as server:
         shop = await Shop.opened(server)
@@ -308,8 +317,10 @@ async def test_a_reader_that_takes_nothing_is_left_alone() -> None:
 
 
 @asynccontextmanager
-async def opened(connection: Connection, headers: dict[str, str]) -> AsyncIterator[Any]:
-    url = f"{connection.url}/v1/events"
+async def opened(
+    connection: Connection, headers: dict[str, str], query: str = ""
+) -> AsyncIterator[Any]:
+    url = f"{connection.url}/v1/events{query}"
     auth = connection.auth
     async with connection.http.stream("GET", url, headers=headers, auth=auth) as response:
         yield response

@@ -34,11 +34,13 @@ from farthing.protocol.messages.payments import (
     ListPayouts,
     ListTopUps,
     Payouts,
+    PayoutStatus,
     PayoutView,
     ReversePayout,
     ReverseTopUp,
     SendPayout,
     TopUps,
+    TopUpStatus,
     TopUpView,
 )
 from farthing.protocol.messages.treasury import (
@@ -171,9 +173,25 @@ class Treasurer(Member, AccountHolder):
             ),
         )
 
-    async def top_ups(self, organisation_id: str = "", limit: int = 50, cursor: str = "") -> TopUps:
-        """Top-ups of an organisation, or of all; newest first, from where a page ended."""
-        ask = ListTopUps(organisation_id=organisation_id or None, limit=limit, cursor=cursor)
+    async def top_ups(
+        self,
+        organisation_id: str = "",
+        limit: int = 50,
+        cursor: str = "",
+        *,
+        status: TopUpStatus | None = None,
+    ) -> TopUps:
+        """Top-ups of an organisation, or of all; newest first, from where a page ended.
+
+        Args:
+            organisation_id: Whose; all of them if left out.
+            limit: The most of a page.
+            cursor: Where a page ended.
+            status: Those alone that stand so.
+        """
+        ask = ListTopUps(
+            organisation_id=organisation_id or None, status=status, limit=limit, cursor=cursor
+        )
         return await self.connection.call(LIST_TOP_UPS, ask)
 
     async def send_payout(self, payout_id: str, *, key: str = "") -> PayoutView:
@@ -228,10 +246,24 @@ class Treasurer(Member, AccountHolder):
         )
 
     async def payouts(
-        self, organisation_id: str = "", limit: int = 50, cursor: str = ""
+        self,
+        organisation_id: str = "",
+        limit: int = 50,
+        cursor: str = "",
+        *,
+        status: PayoutStatus | None = None,
     ) -> Payouts:
-        """Payouts of an organisation, or of all; newest first, from where a page ended."""
-        ask = ListPayouts(organisation_id=organisation_id or None, limit=limit, cursor=cursor)
+        """Payouts of an organisation, or of all; newest first, from where a page ended.
+
+        Args:
+            organisation_id: Whose; all of them if left out.
+            limit: The most of a page.
+            cursor: Where a page ended.
+            status: Those alone that stand so.
+        """
+        ask = ListPayouts(
+            organisation_id=organisation_id or None, status=status, limit=limit, cursor=cursor
+        )
         return await self.connection.call(LIST_PAYOUTS, ask)
 
     async def grant_credit(

@@ -14,17 +14,25 @@ from tests.settlement.reports.trades import committed
 
 
 @pytest.mark.parametrize(
-    ("under", "columns"), [("", "noun=? AND seq<?"), ("agr_1", "noun=? AND under=? AND seq<?")]
+    ("under", "status", "columns"),
+    [
+        ("", "", "noun=? AND seq<?"),
+        ("agr_1", "", "noun=? AND under=? AND seq<?"),
+        ("", "requested", "noun=? AND status=? AND seq<?"),
+    ],
 )
 async def test_a_page_of_a_partys_things_is_read_by_seeking_what_it_is_asked_for_under(
-    tmp_path: Path, under: str, columns: str
+    tmp_path: Path, under: str, status: str, columns: str
 ) -> None:
     path = tmp_path / "reports.sqlite"
     trade = Trade.opened()
     extend(path, committed(trade), batch=7)
     async with viewed(path, committed(trade)) as view:
         (plan,) = await plans_of(
-            view, lambda: view.newest("vnd_1", "charge", before_seq=9, under=under, limit=2)
+            view,
+            lambda: view.newest(
+                "vnd_1", "payout", before_seq=9, under=under, status=status, limit=2
+            ),
         )
 
     assert columns in plan

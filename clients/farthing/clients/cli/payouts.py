@@ -28,6 +28,7 @@ from farthing.protocol.messages.payments import (
     ConfirmPayout,
     FailPayout,
     ListPayouts,
+    PayoutStatus,
     ProcessorName,
     RequestPayout,
     ReversePayout,
@@ -106,11 +107,16 @@ def payouts(
     session: Session,
     *,
     organisation: OrganisationOption = "",
+    status: Annotated[
+        PayoutStatus | None, typer.Option(help="Only those that stand so.", show_default=False)
+    ] = None,
     cursor: CursorOption = "",
     limit: LimitOption = 50,
 ) -> None:
     """List payouts, newest first."""
-    ask = ListPayouts(organisation_id=organisation or None, cursor=cursor, limit=limit)
+    ask = ListPayouts(
+        organisation_id=organisation or None, status=status, cursor=cursor, limit=limit
+    )
     session.show_page(session.call(LIST_PAYOUTS, ask))
 
 

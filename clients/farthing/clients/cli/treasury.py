@@ -40,6 +40,7 @@ from farthing.protocol.messages.payments import (
     FailTopUp,
     ListTopUps,
     ReverseTopUp,
+    TopUpStatus,
 )
 from farthing.protocol.messages.treasury import (
     CLOSE_ACCOUNT,
@@ -116,11 +117,16 @@ def top_ups(
     session: Session,
     *,
     organisation: OrganisationOption = "",
+    status: Annotated[
+        TopUpStatus | None, typer.Option(help="Only those that stand so.", show_default=False)
+    ] = None,
     cursor: CursorOption = "",
     limit: LimitOption = 50,
 ) -> None:
     """List top-ups, newest first."""
-    ask = ListTopUps(organisation_id=organisation or None, cursor=cursor, limit=limit)
+    ask = ListTopUps(
+        organisation_id=organisation or None, status=status, cursor=cursor, limit=limit
+    )
     session.show_page(session.call(LIST_TOP_UPS, ask))
 
 

@@ -40,6 +40,7 @@ __all__ = [
     "ListPayouts",
     "ListTopUps",
     "PayoutRef",
+    "PayoutStatus",
     "PayoutView",
     "Payouts",
     "ProcessorName",
@@ -48,6 +49,7 @@ __all__ = [
     "ReverseTopUp",
     "SendPayout",
     "TopUpRef",
+    "TopUpStatus",
     "TopUpView",
     "TopUps",
 ]
@@ -57,6 +59,8 @@ _TREASURER = frozenset({Role.TREASURER})
 TopUpRef = Annotated[str, Field(pattern=id_pattern("top"))]
 PayoutRef = Annotated[str, Field(pattern=id_pattern("pay"))]
 ProcessorName = Literal["manual", "stripe"]
+TopUpStatus = Literal["pending", "posted", "failed", "expired"]
+PayoutStatus = Literal["requested", "sent", "paid", "failed", "cancelled"]
 # A processor's own id of something: opaque, and no place for a card number's spaces.
 Reference = Annotated[str, Field(max_length=255, pattern=r"^[A-Za-z0-9_.:-]*$")]
 
@@ -125,9 +129,13 @@ class ReverseTopUp:
 
 @message
 class ListTopUps:
-    """Ask for top-ups, newest first: the caller's, or as treasurer those of an organisation."""
+    """Ask for top-ups, newest first: the caller's, or as treasurer those of an organisation.
+
+    `status`: those alone that stand so.
+    """
 
     organisation_id: OrganisationRef | None = None
+    status: TopUpStatus | None = None
     cursor: PageCursor = ""
     limit: PageLimit = 50
 
@@ -216,9 +224,13 @@ class ReversePayout:
 
 @message
 class ListPayouts:
-    """Ask for payouts, newest first: the caller's, or as treasurer those of an organisation."""
+    """Ask for payouts, newest first: the caller's, or as treasurer those of an organisation.
+
+    `status`: those alone that stand so.
+    """
 
     organisation_id: OrganisationRef | None = None
+    status: PayoutStatus | None = None
     cursor: PageCursor = ""
     limit: PageLimit = 50
 

@@ -134,11 +134,15 @@ async def check_watcher(market: Market, watcher: Watcher) -> None:
 def _check_place(after_seq: int, figures: Figures) -> None:
     """Refuse to go on from what has not been: it was another journal."""
     if after_seq > figures.seq:
-        raise Refused(refuse(Code.INVALID_ARGUMENT, path="last-event-id"))
+        text = f"There is no record {after_seq}; the last is {figures.seq}."
+        raise Refused(refuse(Code.INVALID_ARGUMENT, path="last-event-id", message=text))
 
 
 def _last_event_id(request: Request) -> int:
     """Where a stream goes on; -1 where it begins."""
+    if request.url.query:
+        text = "A stream takes no query; where it goes on its Last-Event-ID says."
+        raise Refused(refuse(Code.INVALID_ARGUMENT, path="query", message=text))
     text = request.headers.get("last-event-id", "")
     if not text:
         return -1

@@ -5,7 +5,7 @@ Source: spec/transport-http.md.
 """
 
 from dataclasses import dataclass
-from typing import Final, Generic, Protocol, TypeVar
+from typing import Final, Generic, Protocol, TypeGuard, TypeVar
 
 from farthing.identity.callers import Caller
 from farthing.protocol.canonical import INTEGER_MAX
@@ -74,6 +74,7 @@ async def page_of(
     *,
     party: str = "",
     under: str | None = None,
+    status: str | None = None,
 ) -> Page[Kind]:
     """A page of a party's things.
 
@@ -85,6 +86,7 @@ async def page_of(
         party: an agent, an organisation, or the platform; left out, the caller.
         under: only those under a listing (agreements), an agreement (charges, holds, sessions) or a
             charge (disputes).
+        status: only those that stand so (payouts, top-ups).
 
     Raises:
         Refused: `overloaded` where too many read at once.
@@ -96,19 +98,25 @@ async def page_of(
             noun,
             before_seq=before_seq,
             under=under or "",
+            status=status or "",
             limit=ask.limit + 1,
         )
     shown = listed[: ask.limit]
     things = await market.ask(Things(noun=noun, ids=tuple([each.id for each in shown])))
     return Page(
-        things=tuple([each for each in things if isinstance(each, kind)]),
+        things=tuple([each for each in things if _stands(each, kind, status)]),
         as_of_seq=view.as_of_seq,
         cursor=str(shown[-1].seq) if len(listed) > ask.limit else "",
     )
 
 
+def _stands(thing: object, kind: type[Kind], status: str | None) -> TypeGuard[Kind]:
+    """Whether a thing is listed: what stood so by the record that is known may not any more."""
+    return isinstance(thing, kind) and status in {None, getattr(thing, "status", None)}
+
+
 async def page_of_organisation(
-    market: Market, caller: Caller, kind: type[Kind], ask: _AskOf
+    market: Market, caller: Caller, kind: type[Kind], ask: _AskOf, *, status: str | None = None
 ) -> Page[Kind]:
     """A page of an organisation's things: the treasurer may name any, others have their own.
 
@@ -116,7 +124,7 @@ async def page_of_organisation(
         Refused: `not_found` where it is not the caller's; as `page_of`.
     """
     organisation_id = await organisation_asked_for(market, caller, ask.organisation_id)
-    return await page_of(market, caller, kind, ask, party=organisation_id)
+    return await page_of(market, caller, kind, ask, party=organisation_id, status=status)
 
 
 async def page_under_agreement(

@@ -133,7 +133,7 @@ async def reverse_top_up(market: Market, caller: Caller, ask: ReverseTopUp) -> R
 
 async def list_top_ups(market: Market, caller: Caller, ask: ListTopUps) -> Reply:
     """An organisation's top-ups, newest first."""
-    page = await page_of_organisation(market, caller, TopUp, ask)
+    page = await page_of_organisation(market, caller, TopUp, ask, status=ask.status)
     top_ups = tuple(map(top_up_view, page.things))
     return Reply(answer=TopUps(top_ups=top_ups, as_of_seq=page.as_of_seq, cursor=page.cursor))
 
@@ -200,7 +200,7 @@ async def reverse_payout(market: Market, caller: Caller, ask: ReversePayout) -> 
 
 async def list_payouts(market: Market, caller: Caller, ask: ListPayouts) -> Reply:
     """An organisation's payouts, newest first."""
-    page = await page_of_organisation(market, caller, Payout, ask)
+    page = await page_of_organisation(market, caller, Payout, ask, status=ask.status)
     payouts = tuple(map(payout_view, page.things))
     return Reply(answer=Payouts(payouts=payouts, as_of_seq=page.as_of_seq, cursor=page.cursor))
 

@@ -44,6 +44,7 @@ from farthing.settlement.reports.tables import (
     ACCOUNT,
     CURSOR,
     ENTRY,
+    FOLLOWED,
     LATE,
     LINE,
     LISTED,
@@ -346,26 +347,31 @@ class View:
         return moved_by(base, late)
 
     async def newest(
-        self, party: str, noun: str, *, before_seq: int, under: str, limit: int
+        self, party: str, noun: str, *, before_seq: int, under: str, status: str = "", limit: int
     ) -> list[Listed]:
         """A party's things of a noun, newest first, of those that began before a record.
 
-        `under`, unless empty, is what they are to be under (`Listed`).
+        `under` and `status`, unless empty, are what they are to be under, and to have (`Listed`).
         """
         given = (party, noun, under)
-        late = [
-            each
-            for each in reversed(self.listed)
+        late = {
+            each.seq: each
+            for each in self.listed
             if given == (each.party, each.noun, under and each.under) and each.seq < before_seq
-        ][:limit]
-        query = (
-            select(LISTED)
-            .where(LISTED.c.party == party, LISTED.c.noun == noun, LISTED.c.seq < before_seq)
-            .order_by(LISTED.c.seq.desc())
-            .limit(limit - len(late))
+        }
+        query = select(LISTED).where(
+            LISTED.c.party == party, LISTED.c.noun == noun, LISTED.c.seq < before_seq
         )
-        rows = await self.rows(query.where(LISTED.c.under == under) if under else query)
-        return late + [Listed(**row._asdict()) for row in rows]
+        if under:
+            query = query.where(LISTED.c.under == under)
+        if status:
+            query = query.where(FOLLOWED, LISTED.c.status == status)
+        # What the tail says of a thing counts, and not what the tables do.
+        known = sum(seq <= self.stored_seq for seq in late)
+        rows = await self.rows(query.order_by(LISTED.c.seq.desc()).limit(limit + known))
+        found = {row.seq: Listed(**row._asdict()) for row in rows} | late
+        some = [each for _, each in sorted(found.items(), reverse=True)]
+        return [each for each in some if status in {"", each.status}][:limit]
 
     async def _after(self, seq: int) -> int:
         """A time after the last record up to one that moved anything."""

@@ -6,7 +6,7 @@ of a lifetime go beyond int64. Source: spec/statements.md, spec/metering.md.
 
 from typing import Final
 
-from sqlalchemy import BigInteger, Column, Index, Integer, MetaData, Table, Text
+from sqlalchemy import BigInteger, Column, Index, Integer, MetaData, Table, Text, literal_column
 
 __all__ = [
     "ACCOUNT",
@@ -15,6 +15,7 @@ __all__ = [
     "COUNTED",
     "CURSOR",
     "ENTRY",
+    "FOLLOWED",
     "LATE",
     "LINE",
     "LISTED",
@@ -135,9 +136,14 @@ LISTED: Final = Table(
     Column("under", Text, primary_key=True),
     Column("seq", BigInteger, primary_key=True, autoincrement=False),
     Column("id", Text, nullable=False),
+    Column("status", Text, nullable=False),
     sqlite_with_rowid=False,
 )
 Index("listed_newest", LISTED.c.party, LISTED.c.noun, LISTED.c.seq)
+# Few things have a status here. An index of some rows serves a question in the same words alone.
+FOLLOWED: Final = LISTED.c.status != literal_column("''")
+_BY_STATUS: Final = (LISTED.c.party, LISTED.c.noun, LISTED.c.status, LISTED.c.seq)
+Index("listed_status", *_BY_STATUS, sqlite_where=FOLLOWED)
 
 REPORT: Final = Table(
     "usage_report",

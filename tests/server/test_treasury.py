@@ -23,6 +23,7 @@ from tests.serving import Serving, Shop, serving
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
+STAFF = (Role.ADMIN, Role.TREASURER)
 FIVE = Money(amount="5", asset="USD")
 OPERATIONS = {
     each.name: each
@@ -128,6 +129,30 @@ async def test_money_by_hand_goes_back_as_far_as_it_is_said_in_all(shop: Shop) -
     with pytest.raises(Refused) as nothing:
         await treasurer.reverse_payout(f"pay_{'0' * 26}", one)
     assert nothing.value.code is Code.NOT_FOUND
+
+
+async def test_a_partner_is_known_to_the_vendor_itself_and_staff_alone(shop: Shop) -> None:
+    partner = Treasurer(await shop.serving.organisation("operator", "Operator Partner"))
+    vendor_id, listing_id = shop.vendor.vendor_id, shop.listing_id
+    stranger = await shop.serving.organisation("vendor", "Vendor Stranger")
+    concerned = [shop.vendor.connection, partner.connection, *map(shop.serving.staff, STAFF)]
+
+    async def asked(by: Connection, subject_id: str) -> treasury.PartnerView:
+        return await Treasurer(by).partner(subject_id)
+
+    partner_id = partner.connection.principal
+    with pytest.raises(Refused):
+        await shop.vendor.partner()
+    for subject_id, ppm in ((vendor_id, 20_000), (listing_id, 50_000)):
+        named = await shop.serving.admin.set_partner(subject_id, partner_id, ppm)
+        # What is said of a vendor holds on a listing of which nothing is.
+        for asked_of in {subject_id, listing_id}:
+            for each in concerned:
+                assert await asked(each, asked_of) == replace(named, subject_id=asked_of)
+        for unconcerned in (stranger, shop.operator.connection):
+            with pytest.raises(Refused) as refused:
+                await asked(unconcerned, subject_id)
+            assert refused.value.code is Code.NOT_FOUND
 
 
 async def test_nobody_sees_anothers_payments(shop: Shop) -> None:

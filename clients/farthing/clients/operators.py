@@ -65,10 +65,12 @@ from farthing.protocol.messages.payments import (
 )
 from farthing.protocol.messages.trails import GET_OUTCOME, GetOutcome, OutcomeView
 from farthing.protocol.messages.treasury import (
+    GET_PARTNER,
     LIST_CREDIT_LOTS,
     SET_GRACE,
     SET_PARTNER,
     CreditLots,
+    GetPartner,
     GraceView,
     ListCreditLots,
     PartnerView,
@@ -178,6 +180,14 @@ class Member(Pinning):
     async def keys(self, limit: int = 50) -> Keys:
         """The caller's keys with what each is for: those in force first, then the newest."""
         return await self.connection.call(LIST_KEYS, ListKeys(limit=limit))
+
+    async def partner(self, subject_id: str) -> PartnerView:
+        """Who shares in what is agreed with a vendor, or on a listing, from now on.
+
+        Raises:
+            Refused: `not_found`: nobody does, or it does not concern the caller.
+        """
+        return await self.connection.call(GET_PARTNER, GetPartner(subject_id=subject_id))
 
     async def revoke_key(self, principal_id: str, thumbprint: str, *, key: str = "") -> KeyState:
         """Revoke a key at once: one's own, an agent's of one's own, or as admin anybody's."""

@@ -76,6 +76,7 @@ from farthing.protocol.messages.sessions import (
     Sessions,
     UsageReport,
 )
+from farthing.protocol.messages.treasury import GET_PARTNER, GetPartner, PartnerView
 from farthing.protocol.signatures import Typ, sign_detached
 from farthing.protocol.wire import KeyPurpose, Money, Role
 
@@ -298,6 +299,15 @@ class Vendor(AccountHolder, ChargeParty, Reconciling, Agreeing):
             CANCEL_PAYOUT,
             CancelPayout(payout_id=payout_id, idempotency_key=key or self.connection.new_key()),
         )
+
+    async def partner(self, subject_id: str = "") -> PartnerView:
+        """Who shares in what is agreed with the vendor, or on one of its listings, from now on.
+
+        Raises:
+            Refused: `not_found`: nobody does.
+        """
+        ask = GetPartner(subject_id=subject_id or self.vendor_id)
+        return await self.connection.call(GET_PARTNER, ask)
 
     async def payouts(self, limit: int = 50, cursor: str = "") -> Payouts:
         """The vendor's payouts, newest first; `cursor` is where a page ended."""

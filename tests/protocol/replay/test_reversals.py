@@ -12,7 +12,7 @@ from farthing.protocol.ledger import Movement, Transfer
 from farthing.protocol.messages.holds import RELEASE_HOLD, ReleaseHold
 from farthing.protocol.records import Record, parse_record
 from farthing.protocol.wire import money
-from farthing.settlement.engine import accounts, payments
+from farthing.settlement.engine import accounts, payouts
 from tests.construction import Trade
 from tests.protocol.replay.forging import Forge, after, audited, rewritten
 from tests.settlement.engine.treasurer import DOLLAR, Treasury, posted
@@ -216,7 +216,7 @@ def test_a_platform_that_pays_a_partner_what_it_owes_is_found(
     trade, top_up_id = treasury.trade, posted(treasury, DOLLAR)
     treasury.earned_as_partner()
     treasury.event(top_up_id, "reversed", "evt_back", units=str(DOLLAR))
-    monkeypatch.setattr(payments, "owed_units", lambda *_: 0)
+    monkeypatch.setattr(payouts, "owed_units", lambda *_: 0)
     earned = trade.balance(trade.operator, "partner_payable")
     assert treasury.payout(earned, trade.operator, account="partner_payable").refused is None
     fault = audited(treasury.room.journal).fault

@@ -44,12 +44,14 @@ from farthing.protocol.messages.payments import (
 )
 from farthing.protocol.messages.treasury import (
     CLOSE_ACCOUNT,
+    GET_PARTNER,
     GRANT_CREDIT,
     LIST_CREDIT_LOTS,
     SET_GRACE,
     SET_PARTNER,
     WITHDRAW_CREDIT,
     CloseAccount,
+    GetPartner,
     GrantCredit,
     ListCreditLots,
     SetGrace,
@@ -346,6 +348,18 @@ def set_partner(
         idempotency_key=idempotency_key or session.new_key(),
     )
     session.show(session.call(SET_PARTNER, ask))
+
+
+@command(treasury, "partner", example="farthing treasury partner lst_…")
+def partner(
+    session: Session,
+    subject: Annotated[
+        str,
+        typer.Argument(metavar="VENDOR|LISTING", help="Whose trade: org_… or lst_…"),
+    ],
+) -> None:
+    """Show the partner of a vendor, or of a listing, to those whom it concerns."""
+    session.show(session.call(GET_PARTNER, GetPartner(subject_id=subject)))
 
 
 @command(

@@ -24,6 +24,7 @@ from farthing.protocol.wire import (
 
 __all__ = [
     "CLOSE_ACCOUNT",
+    "GET_PARTNER",
     "GRANT_CREDIT",
     "LIST_CREDIT_LOTS",
     "SET_GRACE",
@@ -33,6 +34,7 @@ __all__ = [
     "CloseAccount",
     "CreditLot",
     "CreditLots",
+    "GetPartner",
     "GraceView",
     "GrantCredit",
     "ListCreditLots",
@@ -153,6 +155,13 @@ class PartnerView:
 
 
 @message
+class GetPartner:
+    """Ask who is the partner of a vendor, or of a listing."""
+
+    subject_id: SubjectRef
+
+
+@message
 class CloseAccount:
     """Close an empty account: nothing new begins on it."""
 
@@ -233,6 +242,16 @@ SET_PARTNER = Operation(
     effect=Effect.WRITES,
     roles=frozenset({Role.ADMIN}),
     codes=(Code.INVALID_ARGUMENT, Code.NOT_FOUND),
+)
+GET_PARTNER = Operation(
+    name="get_partner",
+    title="Get a partner",
+    says="Show who shares in what is agreed with a vendor, or on a listing, from now on.",
+    ask=GetPartner,
+    answer=PartnerView,
+    effect=Effect.READS,
+    roles=frozenset({Role.ADMIN, Role.OPERATOR, Role.TREASURER, Role.VENDOR}),
+    codes=(Code.NOT_FOUND,),
 )
 CLOSE_ACCOUNT = Operation(
     name="close_account",

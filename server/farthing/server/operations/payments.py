@@ -42,14 +42,12 @@ from farthing.server.operations.pages import page_of_organisation
 from farthing.server.operations.replies import Reply, is_frozen, record_at, reply
 from farthing.server.ports import PaymentProcessor, ProcessorBusy, ProcessorFailed
 from farthing.settlement.engine.commands import platform_command
-from farthing.settlement.engine.payments import (
+from farthing.settlement.engine.payments import Processed, top_up_answer, top_up_view
+from farthing.settlement.engine.payouts import (
     ASKED_AGAIN_US,
-    Processed,
     kept_back,
     payout_answer,
     payout_view,
-    top_up_answer,
-    top_up_view,
 )
 from farthing.settlement.engine.questions import Lookup
 from farthing.settlement.engine.things import Payout, TopUp

@@ -31,7 +31,8 @@ from farthing.settlement.engine.grants import grant_answer
 from farthing.settlement.engine.holds import capture_answer, place_answer, release_answer
 from farthing.settlement.engine.listings import publication_answer
 from farthing.settlement.engine.lots import lot_answer
-from farthing.settlement.engine.payments import payout_answer, top_up_answer
+from farthing.settlement.engine.payments import top_up_answer
+from farthing.settlement.engine.payouts import payout_answer
 from farthing.settlement.engine.principals import (
     freeze_answer,
     key_answer,

@@ -1,6 +1,7 @@
 """Credit lots, grace, partners, closing an account."""
 
 from farthing.identity.callers import Caller
+from farthing.protocol.errors import Code, Refused, refuse
 from farthing.protocol.messages.treasury import (
     CLOSE_ACCOUNT,
     GRANT_CREDIT,
@@ -9,6 +10,7 @@ from farthing.protocol.messages.treasury import (
     WITHDRAW_CREDIT,
     CloseAccount,
     CreditLots,
+    GetPartner,
     GrantCredit,
     ListCreditLots,
     SetGrace,
@@ -18,12 +20,20 @@ from farthing.protocol.messages.treasury import (
 from farthing.server.market import Market
 from farthing.server.operations.pages import page_of_organisation
 from farthing.server.operations.replies import Reply, reply
+from farthing.settlement.engine.commands import PLATFORM
 from farthing.settlement.engine.lots import lot_answer, lot_view
-from farthing.settlement.engine.things import Lot
-from farthing.settlement.engine.treasury import close_answer, grace_answer, partner_answer
+from farthing.settlement.engine.questions import Lookup
+from farthing.settlement.engine.things import Listing, Lot, Partner
+from farthing.settlement.engine.treasury import (
+    close_answer,
+    grace_answer,
+    partner_answer,
+    partner_view,
+)
 
 __all__ = [
     "close_account",
+    "get_partner",
     "grant_credit",
     "list_credit_lots",
     "set_grace",
@@ -57,6 +67,20 @@ async def set_grace(market: Market, caller: Caller, ask: SetGrace) -> Reply:
 async def set_partner(market: Market, caller: Caller, ask: SetPartner) -> Reply:
     """Name the partner of a vendor or listing."""
     return reply(await market.submit(caller, SET_PARTNER, ask), partner_answer)
+
+
+async def get_partner(market: Market, caller: Caller, ask: GetPartner) -> Reply:
+    """The partner of a listing, where it has none that of its vendor; to those whom it concerns."""
+    listing = await market.ask(Lookup(noun="listing", id=ask.subject_id))
+    vendor_id = listing.vendor_id if isinstance(listing, Listing) else ask.subject_id
+    for subject_id in dict.fromkeys((ask.subject_id, vendor_id)):
+        partner = await market.ask(Lookup(noun="partner", id=subject_id))
+        if isinstance(partner, Partner):
+            concerned = {vendor_id, partner.partner_id, PLATFORM}
+            if caller.organisation_id in concerned:
+                return Reply(answer=partner_view(ask.subject_id, partner))
+            break
+    raise Refused(refuse(Code.NOT_FOUND, path="subject_id"))
 
 
 async def close_account(market: Market, caller: Caller, ask: CloseAccount) -> Reply:

@@ -156,7 +156,15 @@ def unknown(
     return refuse(Code.ACCOUNT_UNKNOWN, path=path, message=message)
 
 
-def short_of(units: int, available_units: int, asset: str, *, path: str, message: str) -> Refusal:
+def short_of(
+    units: int,
+    available_units: int,
+    asset: str,
+    *,
+    path: str,
+    message: str,
+    next_action: NextAction | None = None,
+) -> Refusal:
     """The refusal of a debit that an account nobody tops up has too little for."""
     return refuse(
         Code.INSUFFICIENT_FUNDS,
@@ -165,7 +173,7 @@ def short_of(units: int, available_units: int, asset: str, *, path: str, message
         remaining=format_units(available_units, asset),
         asset=asset,
         message=message,
-        next_action=NextAction.REDUCE if available_units else NextAction.WAIT,
+        next_action=next_action or (NextAction.REDUCE if available_units else NextAction.WAIT),
     )
 
 

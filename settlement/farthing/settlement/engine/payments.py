@@ -1,4 +1,4 @@
-"""Money on its way in and out, in two phases against external clearing.
+"""Money on its way in, in two phases against external clearing; what a processor says of any.
 
 Boundary: what the processor says comes as a command, by the treasurer's hand or by the platform's
 own; saying it twice, late or in another order does no harm. Source: spec/ledger.md.
@@ -9,60 +9,41 @@ from typing import Literal
 
 from msgspec.structs import replace
 
-from farthing.protocol.errors import Code, NextAction, Refusal, refuse
+from farthing.protocol.errors import Code, Refusal, refuse
 from farthing.protocol.ids import derive_id
 from farthing.protocol.ledger import AccountKind, Movement, Transfer, account_name
 from farthing.protocol.messages.payments import (
-    CancelPayout,
-    ConfirmPayout,
     ConfirmTopUp,
     CreateTopUp,
-    FailPayout,
     FailTopUp,
-    PayoutView,
-    RequestPayout,
-    SendPayout,
     TopUpView,
 )
-from farthing.protocol.money import format_units
 from farthing.protocol.records import Record
-from farthing.protocol.times import DAY_US, SECOND_US, format_time
-from farthing.protocol.wire import Money, money
+from farthing.protocol.times import DAY_US, format_time
+from farthing.protocol.wire import money
 from farthing.settlement.engine.accounts import (
-    available_units,
     clearing,
     is_full,
     of_nothing,
     owed_units,
     repaid,
-    short_of,
     transfer,
-    unknown,
 )
 from farthing.settlement.engine.drafts import Call, Draft, change
-from farthing.settlement.engine.principals import is_frozen
+from farthing.settlement.engine.payouts import IN_HAND, decided, left, returned
 from farthing.settlement.engine.reversals import reversed_by_event
 from farthing.settlement.engine.state import State
-from farthing.settlement.engine.things import Payout, TopUp
+from farthing.settlement.engine.things import TopUp
 
 __all__ = [
-    "ASKED_AGAIN_US",
     "ExpireTopUp",
     "Processed",
-    "cancel_payout",
-    "confirm_payout",
     "confirm_top_up",
     "create_top_up",
     "expire_top_up",
-    "fail_payout",
     "fail_top_up",
-    "kept_back",
     "paid_again_id",
-    "payout_answer",
-    "payout_view",
     "process_event",
-    "request_payout",
-    "send_payout",
     "top_up_answer",
     "top_up_view",
 ]
@@ -71,19 +52,6 @@ __all__ = [
 _TOP_UP_LIFETIME_US = DAY_US
 # How long a payment that came twice waits for the treasurer, who decides it later too.
 _PAID_AGAIN_LIFETIME_US = 30 * DAY_US
-_SENT = {"requested", "sent"}
-# For how long a processor may be asked once more to pay. Stripe keeps an idempotency key for a day;
-# who asks after that pays twice.
-ASKED_AGAIN_US = 12 * 3_600 * SECOND_US
-# How long the last of these asks may take to have its effect.
-_ASKING_US = 600 * SECOND_US
-# Where it waits for the window's close, what is paid out from an account.
-_EARNED_ON = {
-    AccountKind.VENDOR_PAYABLE: AccountKind.VENDOR_PENDING,
-    AccountKind.PARTNER_PAYABLE: AccountKind.PARTNER_PENDING,
-}
-# The processor that is asked for nothing: the treasurer alone knows what it has done.
-_BY_HAND = "manual"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,7 +118,7 @@ def confirm_top_up(state: State, call: Call) -> Draft | Refusal:
     if top_up is None:
         return refuse(Code.NOT_FOUND, path="top_up_id")
     if top_up.status == "posted":
-        return _decided("top_up_id", top_up.status)
+        return decided("top_up_id", top_up.status)
     return _posted(state, top_up, body.reference, "")
 
 
@@ -162,7 +130,7 @@ def fail_top_up(state: State, call: Call) -> Draft | Refusal:
     if top_up is None:
         return refuse(Code.NOT_FOUND, path="top_up_id")
     if top_up.status != "pending":
-        return _decided("top_up_id", top_up.status)
+        return decided("top_up_id", top_up.status)
     return _voided(replace(top_up, status="failed", reference=body.reference))
 
 
@@ -174,104 +142,6 @@ def expire_top_up(state: State, call: Call) -> Draft | Refusal:
     assert top_up.status == "pending"
     assert top_up.expires_at_us <= call.now_us
     return _voided(replace(top_up, status="expired"))
-
-
-def request_payout(state: State, call: Call) -> Draft | Refusal:
-    """Set aside what a vendor or partner wants paid out of what it has earned for good."""
-    body = call.command.body
-    assert isinstance(body, RequestPayout)
-    units, asset = body.amount.units, body.amount.asset
-    if units <= 0:
-        return of_nothing("amount.amount")
-    if is_frozen(state, call.organisation_id):
-        return kept_back()
-    kind = AccountKind(body.account)
-    if refusal := _not_payable(state, call.organisation_id, kind, body.amount):
-        return refusal
-    payout = Payout(
-        payout_id=call.new_id("pay"),
-        organisation_id=call.organisation_id,
-        kind=kind.value,
-        asset=asset,
-        amount_units=units,
-        status="requested",
-        processor=body.processor,
-        destination=body.destination,
-        seq=call.seq,
-    )
-    return Draft(
-        moved=tuple(_outward(Movement.PENDING, payout)),
-        changed=(change("payout", payout.payout_id, payout),),
-    )
-
-
-def cancel_payout(state: State, call: Call) -> Draft | Refusal:
-    """Who asked for a payout that was not sent wants it no more."""
-    body = call.command.body
-    assert isinstance(body, CancelPayout)
-    payout = state.payouts.get(body.payout_id)
-    if payout is None or payout.organisation_id != call.organisation_id:
-        return refuse(Code.NOT_FOUND, path="payout_id")
-    if payout.status != "requested":
-        return _decided("payout_id", payout.status)
-    return _returned(replace(payout, status="cancelled"))
-
-
-def send_payout(state: State, call: Call) -> Draft | Refusal:
-    """The treasurer lets a payout go; nothing moves before the processor has said so."""
-    body = call.command.body
-    assert isinstance(body, SendPayout)
-    payout = state.payouts.get(body.payout_id)
-    if payout is None:
-        return refuse(Code.NOT_FOUND, path="payout_id")
-    if is_frozen(state, payout.organisation_id):
-        return kept_back("payout_id")
-    if payout.status != "requested":
-        return _decided("payout_id", payout.status)
-    sent = replace(payout, status="sent", sent_at_us=call.now_us)
-    return Draft(changed=(change("payout", payout.payout_id, sent),))
-
-
-def confirm_payout(state: State, call: Call) -> Draft | Refusal:
-    """The money has left, by the treasurer's word, which may have been given up."""
-    body = call.command.body
-    assert isinstance(body, ConfirmPayout)
-    payout = state.payouts.get(body.payout_id)
-    if payout is None:
-        return refuse(Code.NOT_FOUND, path="payout_id")
-    if payout.status == "paid":
-        return _decided("payout_id", payout.status)
-    return _left(state, payout, body.reference, "") or short_of(
-        payout.amount_units,
-        _there_units(state, payout),
-        payout.asset,
-        path="payout_id",
-        message=f"It is {payout.status}, and less than it was of is on its account now.",
-    )
-
-
-def fail_payout(state: State, call: Call) -> Draft | Refusal:
-    """The money has not left, and nobody asks for it any more: it is the organisation's again."""
-    body = call.command.body
-    assert isinstance(body, FailPayout)
-    payout = state.payouts.get(body.payout_id)
-    if payout is None:
-        return refuse(Code.NOT_FOUND, path="payout_id")
-    if payout.status not in _SENT:
-        return _decided("payout_id", payout.status)
-    if payout.sent_at_us and payout.processor != _BY_HAND:
-        # What its organisation had again, and the processor paid after all, would be paid twice.
-        ends_at_us = payout.sent_at_us + ASKED_AGAIN_US + _ASKING_US
-        if call.now_us < ends_at_us:
-            text = "The processor may still be asked for it; it can be failed later."
-            return refuse(
-                Code.PAYMENT_RESOLVED,
-                path="payout_id",
-                required=format_time(ends_at_us),
-                message=text,
-                next_action=NextAction.WAIT,
-            )
-    return _returned(replace(payout, status="failed", reference=body.reference))
 
 
 def process_event(state: State, call: Call) -> Draft | Refusal:
@@ -297,15 +167,9 @@ def process_event(state: State, call: Call) -> Draft | Refusal:
         return _said_of_top_up(state, call, top_up, body)
     assert payout is not None
     if body.outcome == "paid":
-        return _left(state, payout, body.reference, body.event_id) or Draft()
+        return left(state, payout, body.reference, body.event_id) or Draft()
     failed = replace(payout, status="failed", reference=body.reference, event_id=body.event_id)
-    return _returned(failed) if payout.status in _SENT else Draft()
-
-
-def kept_back(path: str = "") -> Refusal:
-    """The refusal of a payout to an organisation that is frozen."""
-    text = "Nothing is paid out to an organisation that is frozen."
-    return refuse(Code.FROZEN, path=path, message=text)
+    return returned(failed) if payout.status in IN_HAND else Draft()
 
 
 def paid_again_id(top_up_id: str, reference: str) -> str:
@@ -330,30 +194,6 @@ def top_up_view(top_up: TopUp) -> TopUpView:
         expires_at=format_time(top_up.expires_at_us),
         reversed=money(top_up.reversed_units, top_up.asset),
     )
-
-
-def payout_answer(record: Record) -> PayoutView:
-    """The answer of every write on a payout, from the record alone."""
-    return payout_view(Payout.from_document(record.changed[0].after))
-
-
-def payout_view(payout: Payout) -> PayoutView:
-    """A payout as its organisation and the treasurer see it."""
-    return PayoutView(
-        payout_id=payout.payout_id,
-        organisation_id=payout.organisation_id,
-        account=payout.kind,
-        amount=money(payout.amount_units, payout.asset),
-        status=payout.status,
-        processor=payout.processor,
-        destination=payout.destination,
-        reference=payout.reference,
-        reversed=money(payout.reversed_units, payout.asset),
-    )
-
-
-def _decided(path: str, status: str) -> Refusal:
-    return refuse(Code.PAYMENT_RESOLVED, path=path, message=f"It is {status} already.")
 
 
 def _posted(state: State, top_up: TopUp, reference: str, event_id: str) -> Draft:
@@ -411,90 +251,6 @@ def _voided(after: TopUp) -> Draft:
     )
 
 
-def _paid(payout: Payout, reference: str, event_id: str) -> Draft:
-    voided = _outward(Movement.VOID, payout) if payout.status in _SENT else []
-    after = replace(payout, status="paid", reference=reference, event_id=event_id)
-    return Draft(
-        moved=(*voided, *_outward(Movement.POST, payout)),
-        changed=(change("payout", payout.payout_id, after),),
-    )
-
-
-def _left(state: State, payout: Payout, reference: str, event_id: str) -> Draft | None:
-    """The money of a payout has left, which may have been given up; None where it is not there."""
-    paid = _paid(payout, reference, event_id)
-    if payout.status in _SENT:
-        return paid
-    given_up = None if payout.status == "paid" else _giving_way(state, payout)
-    if given_up is None:
-        return None
-    returned = [_returned(replace(each, status="failed")) for each in given_up]
-    return Draft(
-        moved=(*(moved for each in returned for moved in each.moved), *paid.moved),
-        changed=(*paid.changed, *(changed for each in returned for changed in each.changed)),
-    )
-
-
-def _giving_way(state: State, payout: Payout) -> list[Payout] | None:
-    """What was asked for since and not sent, as far as its account has not enough without it.
-
-    The same money would leave twice. None where it has not enough with all of it either.
-    """
-    account = (payout.organisation_id, payout.kind, payout.asset)
-    left_units = _there_units(state, payout)
-    given_up: list[Payout] = []
-    for each in sorted(state.payouts.values(), key=lambda each: each.seq, reverse=True):
-        if payout.amount_units <= left_units:
-            break
-        is_same = (each.organisation_id, each.kind, each.asset) == account
-        if is_same and each.status == "requested":
-            given_up.append(each)
-            left_units += each.amount_units
-    return given_up if payout.amount_units <= left_units else None
-
-
-def _there_units(state: State, payout: Payout) -> int:
-    kind = AccountKind(payout.kind)
-    return available_units(state, payout.organisation_id, kind, payout.asset)
-
-
-def _returned(after: Payout) -> Draft:
-    return Draft(
-        moved=tuple(_outward(Movement.VOID, after)),
-        changed=(change("payout", after.payout_id, after),),
-    )
-
-
-def _not_payable(state: State, owner: str, kind: AccountKind, amount: Money) -> Refusal | None:
-    """Why so much is not paid out: nothing was earned there, or it is not payable yet."""
-    units, asset = amount.units, amount.asset
-    waiting = state.accounts.get(account_name(owner, _EARNED_ON[kind], asset))
-    pending_units = waiting.posted_units if waiting else 0
-    if account_name(owner, kind, asset) not in state.accounts and not pending_units:
-        text = "Nothing has been earned on this account."
-        kinds = (kind, _EARNED_ON[kind])
-        return unknown(state, owner, *kinds, asset=asset, path="amount.asset", message=text)
-    owed = owed_units(state, owner, asset)
-    available = max(available_units(state, owner, kind, asset) - owed, 0)
-    if units <= available:
-        return None
-    text = "Less than that is payable."
-    if owed:
-        text = f"Less than that is payable: {format_units(owed, asset)} {asset} is owed."
-    elif pending_units:
-        pending = f"{format_units(pending_units, asset)} {asset}"
-        text = f"Less than that is payable yet: {pending} waits for its dispute windows to close."
-        # A partner sees its shares, and not the charges of the vendors that it brought.
-        if kind is AccountKind.VENDOR_PAYABLE:
-            text += " When each does, list_charges says."
-    return short_of(units, available, asset, path="amount.amount", message=text)
-
-
 def _inward(movement: Movement, top_up: TopUp) -> list[Transfer]:
     prepaid = account_name(top_up.organisation_id, AccountKind.PREPAID, top_up.asset)
     return transfer(movement, clearing(top_up.asset), prepaid, top_up.asset, top_up.amount_units)
-
-
-def _outward(movement: Movement, payout: Payout) -> list[Transfer]:
-    name = account_name(payout.organisation_id, AccountKind(payout.kind), payout.asset)
-    return transfer(movement, name, clearing(payout.asset), payout.asset, payout.amount_units)

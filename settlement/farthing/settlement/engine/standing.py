@@ -217,6 +217,7 @@ def _tables(state: State) -> Mapping[str, Mapping[str, object]]:
         "key": state.keys,
         "listing": state.listings,
         "lot": state.lots,
+        "partner": state.partners,
         "payout": state.payouts,
         "position": state.positions,
         "principal": state.principals,

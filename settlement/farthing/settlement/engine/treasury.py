@@ -29,6 +29,7 @@ __all__ = [
     "grace_view",
     "partner_answer",
     "partner_of",
+    "partner_view",
     "set_grace",
     "set_partner",
 ]
@@ -167,5 +168,9 @@ def grace_view(grace: Grace) -> GraceView:
 def partner_answer(record: Record) -> PartnerView:
     """The answer of naming a partner, from the record alone."""
     (change_,) = record.changed
-    partner = Partner.from_document(change_.after)
-    return PartnerView(subject_id=change_.id, partner_id=partner.partner_id, ppm=partner.ppm)
+    return partner_view(change_.id, Partner.from_document(change_.after))
+
+
+def partner_view(subject_id: str, partner: Partner) -> PartnerView:
+    """A partner as those see it whom it concerns."""
+    return PartnerView(subject_id=subject_id, partner_id=partner.partner_id, ppm=partner.ppm)

@@ -1,6 +1,7 @@
 """What every door shares: the operation, the role, the arguments, in one order of refusals."""
 
-from collections.abc import AsyncIterator
+import re
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +13,8 @@ from farthing.identity.keyring import Purpose
 from farthing.protocol.errors import Code, Refusal, Refused
 from farthing.protocol.ids import derive_id
 from farthing.protocol.messages.operations import OPERATIONS
-from farthing.protocol.wire import Effect, Role
+from farthing.protocol.messages.shapes import ask_schema
+from farthing.protocol.wire import Effect, Role, form_of
 from farthing.server.dispatch import dispatch
 from farthing.server.operations import HANDLERS, Reply
 from farthing.settlement.engine.questions import FiguresNow
@@ -159,6 +161,51 @@ async def test_of_what_is_no_id_it_is_said_what_one_begins_with(
 
     assert (f"begins with {begins} and" in said) is bool(begins)
     assert "[0-7]" not in said
+
+
+@pytest.mark.parametrize(
+    ("operation", "given", "word"),
+    [
+        ("fund_account", {**FUNDING, "idempotency_key": "short"}, "16 to 128 letters"),
+        ("get_statement", {"asset": "usd"}, "such as USD"),
+        ("get_statement", {"asset": "GBP"}, "one of USD, EUR"),
+        ("get_statement", {"since": "yesterday"}, "such as 2026-11-21T09:30"),
+        ("get_statement", {"cursor": "no cursor"}, "cursor of the page before"),
+        ("get_statement", {"cursor": "AAAA"}, "very question"),
+        ("get_trial_balance", {"at_seq": 1, "cursor": "2-platform:prepaid:USD"}, "very question"),
+    ],
+)
+async def test_of_what_has_not_its_form_it_is_said_what_it_would_be(
+    wire: Wire, operation: str, given: dict[str, Any], word: str
+) -> None:
+    said = await refusal(wire, treasurer(wire), operation, given)
+
+    assert said.code is Code.INVALID_ARGUMENT
+    assert word in said.message
+
+
+async def test_of_every_text_with_a_form_there_is_a_sentence() -> None:
+    said = 0
+    for operation in OPERATIONS.values():
+        for path, pattern in patterns(ask_schema(operation.ask)):
+            is_id = re.match(r"\^\(?[a-z|]+\)?_\[0-7\]", pattern)
+            assert is_id or path[-1] == "cursor" or form_of(pattern), (operation.name, pattern)
+            said += 1
+    assert said > 100
+
+
+def patterns(node: object, path: tuple[str, ...] = ("",)) -> Iterator[tuple[tuple[str, ...], str]]:
+    match node:
+        case dict():
+            if isinstance(pattern := node.get("pattern"), str):
+                yield path, pattern
+            for name, inner in node.items():
+                yield from patterns(inner, (*path, name))
+        case list():
+            for inner in node:
+                yield from patterns(inner, path)
+        case _:
+            pass
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from enum import StrEnum
 from functools import cache
-from typing import Annotated, Generic, TypeVar, dataclass_transform
+from typing import Annotated, Final, Generic, TypeVar, dataclass_transform
 
 from pydantic import AfterValidator, ConfigDict, Field
 
@@ -58,6 +58,8 @@ __all__ = [
     "Usage",
     "Workload",
     "document_of",
+    "form",
+    "form_of",
     "message",
     "money",
     "quantities_of",
@@ -73,6 +75,7 @@ EXTENSION = f"{ROOT}/commerce"
 REPLAYED = f"{ROOT}/replayed"
 """In `_meta`: whether an answer was given before under the same idempotency key."""
 _PLAIN = frozenset({str, int, bool})
+_FORMS: Final[dict[str, str]] = {}
 
 
 def _existing_time(text: str) -> str:
@@ -90,6 +93,26 @@ def _named(text: str) -> str:
     return text
 
 
+def form(
+    pattern: str, says: str, *, min_length: int | None = None, max_length: int | None = None
+) -> object:
+    """What a text has to match, and is, in a sentence for whoever sent another (`form_of`).
+
+    Args:
+        pattern: the regular expression, anchored.
+        says: the sentence.
+        min_length: the fewest characters.
+        max_length: the most.
+    """
+    _FORMS[pattern] = says
+    return Field(pattern=pattern, min_length=min_length, max_length=max_length)
+
+
+def form_of(pattern: str) -> str:
+    """What a text is that matches a pattern; empty where nothing was said of it."""
+    return _FORMS.get(pattern, "")
+
+
 AgentRef = Annotated[str, Field(pattern=id_pattern("agt"))]
 OrganisationRef = Annotated[str, Field(pattern=id_pattern("org"))]
 PrincipalRef = Annotated[str, Field(pattern=r"^(agt|org|stf)_[0-7][0-9a-hjkmnp-tv-z]{25}$")]
@@ -103,21 +126,51 @@ DisputeRef = Annotated[str, Field(pattern=id_pattern("dsp"))]
 OptionalAgreementRef = Annotated[str, Field(pattern=r"^(agr_[0-7][0-9a-hjkmnp-tv-z]{25})?$")]
 OptionalSessionRef = Annotated[str, Field(pattern=r"^(ses_[0-7][0-9a-hjkmnp-tv-z]{25})?$")]
 CallNumber = Annotated[int, Field(ge=1, le=INTEGER_MAX)]
-IdempotencyKey = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{16,128}$")]
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-Quantity = Annotated[str, Field(pattern=r"^(0|[1-9][0-9]{0,15})$")]
-AssetCode = Annotated[str, Field(pattern=r"^[A-Z]{3,8}$")]
-Slug = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
+IdempotencyKey = Annotated[
+    str, form(r"^[A-Za-z0-9_-]{16,128}$", "It is 16 to 128 letters, digits, _ and -.")
+]
+Sha256 = Annotated[
+    str, form(r"^[0-9a-f]{64}$", "It is a SHA-256 in 64 digits and letters from a to f.")
+]
+Quantity = Annotated[
+    str,
+    form(r"^(0|[1-9][0-9]{0,15})$", "It is a whole number in at most 16 digits, none needless."),
+]
+AssetCode = Annotated[
+    str, form(r"^[A-Z]{3,8}$", "It is an asset's code in capital letters, such as USD.")
+]
+Slug = Annotated[
+    str,
+    form(
+        r"^[a-z0-9][a-z0-9._-]{0,63}$",
+        "It is up to 64 small letters, digits, ., _ and -, the first a letter or digit.",
+    ),
+]
 Token = Annotated[str, Field(max_length=4096)]
 Name = Annotated[
     str,
-    Field(min_length=1, max_length=80, pattern=r"^[^\x00-\x1f\x7f]+$"),
+    form(
+        r"^[^\x00-\x1f\x7f]+$",
+        "It is one line without control characters.",
+        min_length=1,
+        max_length=80,
+    ),
     AfterValidator(_named),
 ]
-Text = Annotated[str, Field(max_length=2000, pattern=r"^[^\x00-\x08\x0b-\x1f\x7f]*$")]
+Text = Annotated[
+    str,
+    form(
+        r"^[^\x00-\x08\x0b-\x1f\x7f]*$",
+        "It is a text without control characters.",
+        max_length=2000,
+    ),
+]
 Time = Annotated[
     str,
-    Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z$"),
+    form(
+        r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z$",
+        "It is a time in UTC to the microsecond, such as 2026-11-21T09:30:00.000000Z.",
+    ),
     AfterValidator(_existing_time),
 ]
 
@@ -136,7 +189,13 @@ def message(cls: type[T]) -> type[T]:
 class Money:
     """An amount on the wire: canonical decimal text and its asset (spec/money.md)."""
 
-    amount: Annotated[str, Field(pattern=r"^-?(0|[1-9][0-9]{0,18})(\.[0-9]{1,9})?$")]
+    amount: Annotated[
+        str,
+        form(
+            r"^-?(0|[1-9][0-9]{0,18})(\.[0-9]{1,9})?$",
+            "An amount is written as 12.5: no exponent, no needless zeros.",
+        ),
+    ]
     asset: AssetCode
 
     @property

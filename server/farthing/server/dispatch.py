@@ -19,7 +19,7 @@ from farthing.protocol.errors import Broken, Code, Refusal, Refused, refuse
 from farthing.protocol.messages.operations import AnyOperation
 from farthing.protocol.money import AmountFault, InvalidAmount
 from farthing.protocol.purposes import may_call
-from farthing.protocol.wire import Effect, Money, Role
+from farthing.protocol.wire import Effect, Money, Role, form_of
 from farthing.server.market import Market
 from farthing.server.operations import HANDLERS, Handler, Reply
 from farthing.server.operations.replies import check_key
@@ -32,7 +32,7 @@ _DETAIL_MAX: Final = 200
 # Members that no ask has: of more than so many only the first is looked at.
 _UNKNOWN_MAX: Final = 16
 # In what is told of a text that is no id: what the id would begin with.
-_ID: Final = re.compile(r"'\^\(?(?P<of>[a-z|]+)\)?_\[0-7\]")
+_ID: Final = re.compile(r"\^\(?(?P<of>[a-z|]+)\)?_\[0-7\]")
 _ADAPTERS: Final[dict[type, TypeAdapter[Any]]] = {}
 
 
@@ -154,7 +154,7 @@ def _check_amount(path: str, value: object) -> None:
 
 def _invalid(error: ValidationError) -> Refusal:
     """The first fault in precedence, in the order of the fields."""
-    faults = error.errors(include_url=False, include_context=False, include_input=False)
+    faults = error.errors(include_url=False, include_input=False)
     first = min(faults, key=_is_of_an_amount)
     code = Code.INVALID_AMOUNT if _is_of_an_amount(first) else Code.INVALID_ARGUMENT
     path = ".".join(str(step) for step in first["loc"])
@@ -162,10 +162,15 @@ def _invalid(error: ValidationError) -> Refusal:
 
 
 def _says(fault: ErrorDetails) -> str:
-    """What is wrong with an argument; of an id that it is one of another kind."""
-    prefixes = _ID.search(fault["msg"]) if fault["type"] == "string_pattern_mismatch" else None
-    if prefixes is None:
+    """What an argument is instead: of which form, of an id of which kind."""
+    if fault["type"] != "string_pattern_mismatch":
         return fault["msg"].removeprefix("Value error, ")
+    if fault["loc"][-1] == "cursor":
+        return "It is the cursor of the page before, as that page gave it."
+    pattern = fault["ctx"]["pattern"]
+    prefixes = _ID.match(pattern)
+    if prefixes is None:
+        return form_of(pattern) or fault["msg"]
     begins = " or ".join(f"{each}_" for each in prefixes["of"].split("|"))
     return f"It is an id that begins with {begins} and has 26 letters and digits after it."
 

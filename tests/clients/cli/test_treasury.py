@@ -85,6 +85,7 @@ def test_a_reference_that_is_booked_twice_is_told_to_who_books(
 
     assert [each.code for each in (*runs, out)] == [0] * 4
     assert not any("booked under" in each.err for each in runs[:2])
+    assert ["nothing was done again" in each.err for each in runs] == [False, True, False]
     assert "2 records are booked under wire 7" in runs[2].err
     assert "--reference 'wire 7'" in runs[2].err
     assert "3 records" in out.err

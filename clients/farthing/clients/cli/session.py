@@ -229,9 +229,12 @@ class Session:
             Unreachable: No answer; for a write the text says how to find out what became of it.
         """
         with self.naming(operation, getattr(ask, "idempotency_key", "")):
-            return self.run(
-                lambda connection: connection.call(operation, ask), signed=not operation.public
+            reply = self.run(
+                lambda connection: connection.send(operation, ask), signed=not operation.public
             )
+        if reply.replayed:
+            self.note("It was done before, under this key: nothing was done again.")
+        return reply.answer
 
     @contextmanager
     def naming(self, operation: Operation[Any, Any], key: str) -> Iterator[None]:

@@ -16,6 +16,7 @@ from farthing.protocol.wire import (
     OrganisationRef,
     Role,
     Time,
+    form,
     message,
 )
 
@@ -36,7 +37,10 @@ __all__ = [
 # Every hold walks them, on the one thread that writes.
 _LIST_MAX = 200
 
-Tag = Annotated[str, Field(pattern=r"^[a-z0-9_]+(\.[a-z0-9_]+)*$", max_length=120)]
+Tag = Annotated[
+    str,
+    form(r"^[a-z0-9_]+(\.[a-z0-9_]+)*$", "It is a tag of the vocabulary, dotted.", max_length=120),
+]
 
 Vendors = Annotated[tuple[OrganisationRef, ...], Field(max_length=_LIST_MAX)]
 Capabilities = Annotated[tuple[Tag, ...], Field(max_length=_LIST_MAX)]

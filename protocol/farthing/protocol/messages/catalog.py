@@ -16,6 +16,7 @@ from farthing.protocol.wire import (
     Role,
     Sha256,
     Workload,
+    form,
     message,
 )
 
@@ -40,8 +41,8 @@ __all__ = [
 RESULTS_MAX: Final = 20
 """How many results one search shows at most."""
 
-TagPath = Annotated[str, Field(max_length=80, pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]*$")]
-Region = Annotated[str, Field(pattern=r"^[a-z]{2}$")]
+TagPath = Annotated[str, form(r"^[A-Za-z0-9][A-Za-z0-9 ._-]*$", "It is a tag.", max_length=80)]
+Region = Annotated[str, form(r"^[a-z]{2}$", "It is two small letters, such as de.")]
 Ppm = Annotated[int, Field(ge=0, le=PPM)]
 
 

@@ -19,13 +19,15 @@ from farthing.protocol.wire import (
     Slug,
     Token,
     Usage,
+    form,
     message,
 )
 
 __all__ = ["CORRECT_USAGE", "CallCorrection", "CorrectUsage", "UsageCorrection"]
 
-_CallText = Annotated[str, Field(pattern=r"^[1-9][0-9]{0,15}$")]
-_TakenBack = Annotated[str, Field(pattern=r"^[1-9][0-9]{0,15}$")]
+_COUNTED = form(r"^[1-9][0-9]{0,15}$", "It is a whole number from 1 in at most 16 digits.")
+_CallText = Annotated[str, _COUNTED]
+_TakenBack = Annotated[str, _COUNTED]
 
 
 @message

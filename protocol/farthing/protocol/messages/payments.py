@@ -15,6 +15,7 @@ from farthing.protocol.wire import (
     PageCursor,
     PageLimit,
     Role,
+    form,
     message,
 )
 
@@ -62,7 +63,9 @@ ProcessorName = Literal["manual", "stripe"]
 TopUpStatus = Literal["pending", "posted", "failed", "expired"]
 PayoutStatus = Literal["requested", "sent", "paid", "failed", "cancelled"]
 # A processor's own id of something: opaque, and no place for a card number's spaces.
-Reference = Annotated[str, Field(max_length=255, pattern=r"^[A-Za-z0-9_.:-]*$")]
+Reference = Annotated[
+    str, form(r"^[A-Za-z0-9_.:-]*$", "It is letters, digits, _, ., : and -.", max_length=255)
+]
 
 
 @message

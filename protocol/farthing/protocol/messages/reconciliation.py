@@ -19,6 +19,7 @@ from farthing.protocol.wire import (
     Time,
     Token,
     Workload,
+    form,
     message,
 )
 
@@ -48,7 +49,9 @@ REPORTED_MAX: Final = 20_000
 BEGUN_MAX: Final = 500
 """The most sessions and calls by the platform of one answer."""
 
-_Units = Annotated[str, Field(pattern=r"^(0|[1-9][0-9]{0,18})$")]
+_Units = Annotated[
+    str, form(r"^(0|[1-9][0-9]{0,18})$", "It is units in at most 19 digits, none needless.")
+]
 
 
 @message

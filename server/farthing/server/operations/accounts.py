@@ -1,7 +1,7 @@
 """Funding, balances, the trial balance."""
 
 from farthing.identity.callers import Caller
-from farthing.protocol.errors import Code, Refused, refuse
+from farthing.protocol.errors import Refused
 from farthing.protocol.ledger import Account, split_account
 from farthing.protocol.messages.accounts import (
     FUND_ACCOUNT,
@@ -20,6 +20,7 @@ from farthing.server.market import Market
 from farthing.server.operations.replies import (
     Reply,
     balance_of,
+    foreign_cursor,
     not_yet,
     organisation_asked_for,
     reply,
@@ -70,7 +71,7 @@ async def get_trial_balance(market: Market, caller: Caller, ask: GetTrialBalance
         of_seq, _, after = ask.cursor.partition("-")
         seq = int(of_seq)
         if ask.at_seq not in {0, seq}:
-            raise Refused(refuse(Code.INVALID_ARGUMENT, path="cursor"))
+            raise Refused(foreign_cursor())
     async with market.totals.turn, market.reports.view(caller.organisation_id) as view:
         if seq > view.as_of_seq or (view.behind and not seq):
             raise not_yet(view, seq, "cursor" if ask.cursor else "at_seq")

@@ -30,6 +30,7 @@ __all__ = [
     "balance_of",
     "check_key",
     "checked",
+    "foreign_cursor",
     "is_frozen",
     "known",
     "money_reply",
@@ -217,6 +218,12 @@ async def public_key(market: Market, thumbprint: str) -> PublicKey:
     if holder is None:
         raise Refused(refuse(Code.UNKNOWN_KEY))
     return holder.key
+
+
+def foreign_cursor() -> Refusal:
+    """The refusal of a cursor that no page of this question gave."""
+    text = "A cursor goes on with the very question whose page gave it; this one does not."
+    return refuse(Code.INVALID_ARGUMENT, path="cursor", message=text)
 
 
 def not_yet(view: View, seq: int = 0, path: str = "") -> Refused:

@@ -26,6 +26,7 @@ from farthing.protocol.messages.statements import (
     Statement,
     StatementLine,
 )
+from farthing.protocol.money import ASSETS
 from farthing.protocol.records import Record, parse_record
 from farthing.protocol.times import SECOND_US, format_time, parse_time
 from farthing.protocol.views import effective_at_us, held_seq, ids_of
@@ -34,6 +35,7 @@ from farthing.server.market import Market
 from farthing.server.operations.replies import (
     Reply,
     balance_of,
+    foreign_cursor,
     not_yet,
     organisation_asked_for,
     receipt_at,
@@ -67,6 +69,9 @@ async def get_statement(market: Market, caller: Caller, ask: GetStatement) -> Re
     if ask.account and ask.account not in _KINDS:
         text = f"There are these kinds of account: {', '.join(sorted(_KINDS))}."
         raise Refused(refuse(Code.INVALID_ARGUMENT, path="account", message=text))
+    if ask.asset and ask.asset not in ASSETS:
+        text = f"An asset is one of {', '.join(ASSETS)}."
+        raise Refused(refuse(Code.INVALID_ARGUMENT, path="asset", message=text))
     period = Period(
         order=ask.by,
         since_us=parse_time(ask.since) if ask.since else 0,
@@ -201,7 +206,7 @@ def _cursor(place: Place, question: str) -> str:
 
 def _place(cursor: str, question: str) -> Place:
     """Where a page begins; a cursor of another question, or made up, is no place."""
-    invalid = Refused(refuse(Code.INVALID_ARGUMENT, path="cursor"))
+    invalid = Refused(foreign_cursor())
     try:
         document = parse_json(base64url.decode(cursor))
     except (base64url.InvalidBase64, InvalidJson):

@@ -118,7 +118,7 @@ def confirm_top_up(state: State, call: Call) -> Draft | Refusal:
     if top_up is None:
         return refuse(Code.NOT_FOUND, path="top_up_id")
     if top_up.status == "posted":
-        return decided("top_up_id", top_up.status)
+        return decided("top_up_id", top_up)
     return _posted(state, top_up, body.reference, "")
 
 
@@ -130,7 +130,7 @@ def fail_top_up(state: State, call: Call) -> Draft | Refusal:
     if top_up is None:
         return refuse(Code.NOT_FOUND, path="top_up_id")
     if top_up.status != "pending":
-        return decided("top_up_id", top_up.status)
+        return decided("top_up_id", top_up)
     return _voided(replace(top_up, status="failed", reference=body.reference))
 
 

@@ -31,7 +31,7 @@ from farthing.settlement.engine.accounts import (
 from farthing.settlement.engine.drafts import Call, Draft, change
 from farthing.settlement.engine.principals import is_frozen
 from farthing.settlement.engine.state import State
-from farthing.settlement.engine.things import Payout
+from farthing.settlement.engine.things import Payout, TopUp
 
 __all__ = [
     "ASKED_AGAIN_US",
@@ -103,7 +103,7 @@ def cancel_payout(state: State, call: Call) -> Draft | Refusal:
     if payout is None or payout.organisation_id != call.organisation_id:
         return refuse(Code.NOT_FOUND, path="payout_id")
     if payout.status != "requested":
-        return decided("payout_id", payout.status)
+        return decided("payout_id", payout)
     return returned(replace(payout, status="cancelled"))
 
 
@@ -117,7 +117,7 @@ def send_payout(state: State, call: Call) -> Draft | Refusal:
     if is_frozen(state, payout.organisation_id):
         return kept_back("payout_id")
     if payout.status != "requested":
-        return decided("payout_id", payout.status)
+        return decided("payout_id", payout)
     sent = replace(payout, status="sent", sent_at_us=call.now_us)
     return Draft(changed=(change("payout", payout.payout_id, sent),))
 
@@ -130,7 +130,7 @@ def confirm_payout(state: State, call: Call) -> Draft | Refusal:
     if payout is None:
         return refuse(Code.NOT_FOUND, path="payout_id")
     if payout.status == "paid":
-        return decided("payout_id", payout.status)
+        return decided("payout_id", payout)
     return left(state, payout, body.reference, "") or short_of(
         payout.amount_units,
         _there_units(state, payout),
@@ -148,7 +148,7 @@ def fail_payout(state: State, call: Call) -> Draft | Refusal:
     if payout is None:
         return refuse(Code.NOT_FOUND, path="payout_id")
     if payout.status not in IN_HAND:
-        return decided("payout_id", payout.status)
+        return decided("payout_id", payout)
     if payout.sent_at_us and payout.processor != _BY_HAND:
         # What its organisation had again, and the processor paid after all, would be paid twice.
         ends_at_us = payout.sent_at_us + ASKED_AGAIN_US + _ASKING_US
@@ -193,9 +193,11 @@ def kept_back(path: str = "") -> Refusal:
     return refuse(Code.FROZEN, path=path, message=text)
 
 
-def decided(path: str, status: str) -> Refusal:
+def decided(path: str, payment: Payout | TopUp) -> Refusal:
     """The refusal of what is decided about a payment that was decided before."""
-    return refuse(Code.PAYMENT_RESOLVED, path=path, message=f"It is {status} already.")
+    under = f", under {payment.reference}" if payment.reference else ""
+    text = f"It is {payment.status} already{under}."
+    return refuse(Code.PAYMENT_RESOLVED, path=path, message=text, next_action=NextAction.NONE)
 
 
 def payout_answer(record: Record) -> PayoutView:

@@ -405,12 +405,11 @@ def test_every_column_that_statements_are_read_from_counts(database: Path, repor
             if table != "statement_cursor"
         }
     unseen = []
-    for table, column in seeded.sample(sorted(columns), 20):
-        place, value = columns[table, column]
+    for (table, column), (place, value) in sorted(columns.items()):
         new = flipped(value, seeded.randrange(2**16), 1 << seeded.randrange(7))
-        with changed(reports, table, column, place, new):
+        with changed(reports, table, column, place, new) as is_held:
             findings = audited(database, reports=reports)
-            if findings.ok or f"table {table}" not in findings.faults[0].why:
+            if is_held and not names_it(findings, table):
                 unseen.append((table, column))
 
     assert {table for table, _ in columns} >= {"statement_line", "statement_account", "listed"}

@@ -222,6 +222,7 @@ NOUNS: Final[Mapping[str, Any]] = MappingProxyType({
     "key": things.Key,
     "listing": things.Listing,
     "lot": things.Lot,
+    "partner": things.Partner,
     "payout": things.Payout,
     "position": dict[str, int],
     "principal": things.Principal,
